@@ -1,0 +1,78 @@
+"""What tracking costs: milliseconds a run, and seconds to read all runs back into a table, on an SQLite store of its own.
+
+    python benchmarks/tracking.py [--runs 3000]
+
+A run has what one of the 1D study's has: 17 parameters, about 30 tags, 33 final metrics, 2 histories of 80 epochs, weights, a data set.
+Aim: under 50 ms a run.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from regcls.params import load_params
+from regcls.provenance import git_tags, machine_tags
+from regcls.runs import RunResult, RunSpec, all_specs
+from regcls.tracking import Tracker
+
+ROOT = Path(__file__).parents[1]
+
+
+def example_result(rng: np.random.Generator, spec: RunSpec) -> RunResult:
+    """Random numbers in the shape of a real result."""
+    history = {key: list(rng.random(spec.epochs)) for key in ("train_mse", "val_mse")}
+    metrics = {key: values[-1] for key, values in history.items()} | {"test_mse": rng.random()}
+    metrics |= {f"functions/{part}_mse_{function}": rng.random() for part in ("train", "val", "test") for function in range(10)}
+    widths = (1, *spec.hidden, 1 + spec.classes)
+    weights = {f"{k}.weight": rng.random((10, *widths[k + 1 : k - 1 if k else None : -1]), dtype=np.float32) for k in range(3)}
+    return RunResult(metrics=metrics, history=history, weights=weights, started=time.time() - 1, ended=time.time())
+
+
+def log_runs(tracker: Tracker, specs: Sequence[RunSpec], count: int) -> np.ndarray:
+    """Track `count` runs, and return the milliseconds of each."""
+    tags = {**git_tags(ROOT), **machine_tags(), "data_md5": "0123456789abcdef"}
+    rng = np.random.default_rng(0)
+    milliseconds = np.empty(count)
+    for k in track(range(count), description="runs", console=Console(stderr=True), transient=True):
+        spec = replace(specs[k % len(specs)], seed=k)
+        result = example_result(rng, spec)
+        start = time.perf_counter()
+        tracker.finish(tracker.start(spec, fingerprint=f"{k:032x}", tags=tags), result)
+        milliseconds[k] = 1000 * (time.perf_counter() - start)
+    return milliseconds
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=3000, help="runs to log (3000)")
+    count = parser.parse_args().runs
+    os.environ.pop("MLFLOW_TRACKING_URI", None)  # never into a real store
+    specs = all_specs(load_params(ROOT / "params.yaml", scale="paper").synthetic)
+    with tempfile.TemporaryDirectory() as folder:
+        tracker = Tracker(Path(folder), experiment="benchmark")
+        milliseconds = log_runs(tracker, specs, count)
+        seconds = {}
+        for name, read in (("finished()", tracker.finished), ("collect()", tracker.collect)):
+            start = time.perf_counter()
+            rows = len(read("synthetic"))
+            seconds[name] = f"{time.perf_counter() - start:.2f} s for {rows} runs"
+        size = (Path(folder) / "mlflow.db").stat().st_size / 1e6
+    thirds = np.array_split(milliseconds, 3)
+    print(f"a run      median {np.median(milliseconds):.1f} ms, p95 {np.quantile(milliseconds, 0.95):.1f} ms, n {count}")
+    print(f"           median of the first, second and last third: {', '.join(f'{np.median(part):.1f}' for part in thirds)} ms")
+    for name, text in seconds.items():
+        print(f"{name:<10} {text}")
+    print(f"mlflow.db  {size:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()

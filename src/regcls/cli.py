@@ -1,0 +1,132 @@
+"""The command line: argv -> calls. No logic."""
+
+import argparse
+import difflib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from regcls.errors import UserError
+from regcls.params import OPTION_NAMES, Params, load_params, parse_options
+
+# Before MLflow, DVC or albumentations are imported: no telemetry, no questions to an update server.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DVC_NO_ANALYTICS", "true")
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0 done, 2 a user's mistake, 130 Ctrl-C, 143 SIGTERM."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        root = find_root(Path.cwd())
+        params = load_params(root / "params.yaml")
+        arguments, rest = _parser(params).parse_known_args(argv)
+        if rest:
+            raise UserError(_unknown(arguments.command, rest))
+        _call(arguments, params, root)
+    except UserError as error:
+        print(f"regcls: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("regcls: interrupted. Finished runs are kept; the same command goes on from here.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def find_root(start: Path) -> Path:
+    """The project's root: the nearest folder upwards with a params.yaml.
+
+    Raises:
+        UserError: there is none.
+    """
+    for folder in (start, *start.parents):
+        if (folder / "params.yaml").exists():
+            return folder
+    raise UserError(f"no params.yaml in {start} or above it: run regcls inside the project")
+
+
+def _call(arguments: argparse.Namespace, params: Params, root: Path) -> None:
+    from regcls import stages
+
+    match arguments.command:
+        case "prepare":
+            stages.prepare(params, root, arguments.dataset)
+        case "train":
+            stages.train(params, root, arguments.dataset)
+        case "run":
+            given = {name: value for name in OPTION_NAMES if (value := getattr(arguments, name)) is not None}
+            stages.run(params, root, arguments.dataset, parse_options(given))
+        case "compare":
+            stages.compare(params, root)
+        case "register-env":
+            from regcls.mlproject import register_environment
+
+            print(f"mlflow run . uses {register_environment(root, Path(sys.prefix))}")
+
+
+def _parser(params: Params) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="regcls",
+        description="Does a classification loss next to the regression loss help on imbalanced continuous targets?",
+        epilog="Example: regcls run synthetic --method reg+cls --classes 100. Everything at once: dvc repro",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, purpose: str, example: str, *, dataset: bool = True) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=purpose, description=purpose, epilog=f"Example: {example}", allow_abbrev=False)
+        if dataset:
+            sub.add_argument("dataset", choices=params.datasets)
+        return sub
+
+    command("prepare", "make a data set's prepared files in data/<dataset>/prepared", "regcls prepare synthetic")
+    command("train", "train and track every run of the grids in params.yaml that is not finished yet", "regcls train synthetic")
+    run = command("run", "train and track one run", "regcls run synthetic --setting noisy --sampling severe --method reg+cls --classes 100")
+    for name, default in _run_defaults(params).items():
+        flags = dict.fromkeys([f"--{name.replace('_', '-')}", f"--{name}"])  # both: `mlflow run -P batch_size=64` gives --batch_size
+        run.add_argument(*flags, dest=name, metavar=name.upper(), help=f"default {default}")
+    command("compare", "write reports/ (tables, figures, index.html) from the tracked runs", "regcls compare", dataset=False)
+    command("register-env", "let `mlflow run .` use this Python environment", "regcls register-env", dataset=False)
+    return parser
+
+
+def _run_defaults(params: Params) -> dict[str, str]:
+    """Option of `regcls run` -> what params.yaml says."""
+    run, training, data = params.synthetic.run, params.synthetic.training, params.synthetic.data
+    by_setting = "by setting: clean {0.clean:g}, noisy {0.noisy:g}, ood {0.ood:g}"
+    values: dict[str, object] = {
+        "setting": f"{run.setting}; one of {', '.join(data.settings)}",
+        "sampling": f"{run.sampling}; one of {', '.join(data.samplings)}",
+        "noise": f"{run.noise:g}; σ on y where the setting is noisy, one of {', '.join(map(str, data.noise))}",
+        "method": f"{run.method}; one of reg, reg+cls, reg+cls-bal",
+        "classes": f"{run.classes}; number of classes C",
+        "lambda": by_setting.format(training.lam) + "; weight of the regression loss (Eq. 4)",
+        "repetition": f"{run.repetition}; of the data and its seeds, 0 to {data.repetitions - 1}",
+        "seed": f"by repetition: {', '.join(map(str, training.seeds))}; of initial weights and shuffling",
+        "hidden": f"{'x'.join(map(str, training.hidden))}; units of the two hidden layers",
+        "optimizer": f"{training.optimizer}; adam or sgd",
+        "learning_rate": by_setting.format(training.learning_rate),
+        "precision": f"{training.precision}; float32 or float64",
+    }
+    plain = {name: getattr(training, name) for name in ("epochs", "batch_size", "weight_decay")}
+    return {name: str((values | plain)[name]).replace("%", "%%") for name in OPTION_NAMES}
+
+
+def _unknown(command: str, rest: Sequence[str]) -> str:
+    option = next((word for word in rest if word.startswith("-")), rest[0])
+    known = [f"--{name.replace('_', '-')}" for name in OPTION_NAMES] if command == "run" else []
+    close = difflib.get_close_matches(option.split("=")[0], known, n=1)
+    hint = f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}" if known else ""
+    return f"unknown option {option}{hint} (regcls {command} --help)"
+
+
+def _terminated(signum: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + signum)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,269 @@
+"""The controlled 1D data of section 2.1: ten sums of two sines, three settings, four samplings, five repetitions.
+
+The random draws follow the order of the authors' released generator, with the same seeds and NumPy's legacy generator,
+so that peaks and samples are theirs: a number made here can be compared with published/released_1d.csv panel by panel.
+"""
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
+import pandas as pd
+from numpy.random import RandomState
+from numpy.typing import NDArray
+
+from regcls.datasets.store import Prepared, open_prepared, write_prepared
+from regcls.errors import UserError
+from regcls.params import Sampling, Setting, SyntheticData
+from regcls.runs import RunSpec, data_key
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+Array = NDArray[np.float64]
+T = TypeVar("T")
+
+BINS = 1024  # of y, within which samples are uniform
+CANDIDATES = 100_000  # uniform draws of x that samples are picked from
+LOW, HIGH = -1.0, 1.0  # range of x
+REGIONS = 9  # of x, dealt in turn to train, val and test (out-of-distribution setting)
+
+
+@dataclass(frozen=True)
+class SineSum:
+    """f(x) = a sin(cx) + b sin(dx) with b = 1.5 − a, d = c // 3."""
+
+    a: float
+    c: int
+
+    def __call__(self, x: Array) -> Array:
+        """f at x, any shape."""
+        return self.a * np.sin(self.c * x) + (1.5 - self.a) * np.sin(self.c // 3 * x)
+
+    @cached_property
+    def extremes(self) -> tuple[float, float]:
+        """Least and greatest value on [−1, 1]."""
+        y = self(np.linspace(LOW, HIGH, 1_000_001))
+        return float(y.min()), float(y.max())
+
+
+class Peak(NamedTuple):
+    """How many samples an imbalanced draw takes from the peak region and from everywhere."""
+
+    per_bin: int  # drawn from each bin of the peak region, more than are kept
+    kept: int  # of those, at most
+    floor: int  # drawn from each bin of the whole range
+
+    @classmethod
+    def plan(cls, samples: int, share: Literal["released"] | float, *, floor: int) -> "Peak":
+        """Counts for `samples` in all. The release keeps up to samples − bins − floor in the peak and adds (floor + 1) a bin, about 90 : 10."""
+        if share == "released":
+            return cls(per_bin=(samples - BINS * floor) // BINS * 2, kept=samples - BINS - floor, floor=floor + 1)
+        kept = round(share * samples)
+        return cls(per_bin=-(-kept // BINS) * 2, kept=kept, floor=max(1, round((samples - kept) / BINS)))
+
+
+def _pick(draws: RandomState, y: Array, edges: Array, per_bin: int) -> NDArray[np.intp]:
+    """Indices into y, `per_bin` from each bin between `edges`, with replacement; empty bins are skipped."""
+    bins = np.searchsorted(edges, y, side="right") - 1
+    bins[y == edges[-1]] = BINS - 1
+    inside = np.flatnonzero((bins >= 0) & (bins < BINS))
+    bins = bins[inside].astype(np.int16)
+    order = inside[np.argsort(bins, kind="stable")]  # by bin, within a bin in drawn order
+    ends = np.cumsum(np.bincount(bins, minlength=BINS))
+    picked = []
+    start = 0
+    for end in ends.tolist():
+        if end > start:
+            picked.append(order[start + draws.randint(0, end - start, per_bin)])
+        start = end
+    return np.concatenate(picked) if picked else np.empty(0, dtype=np.intp)
+
+
+def _uniform(draws: RandomState, f: SineSum, samples: int, *, low: float = LOW, high: float = HIGH, noise: float = 0.0) -> Array:
+    """x whose (noisy) targets are uniform over y: the same number from each of 1024 bins."""
+    x = draws.uniform(low, high, CANDIDATES)
+    y = f(x) + (draws.normal(0.0, noise, CANDIDATES) if noise else 0.0)
+    return x[_pick(draws, y, np.linspace(y.min(), y.max(), BINS + 1), samples // BINS + 1)]
+
+
+def _imbalanced(
+    draws: RandomState, f: SineSum, plan: Peak, width: float, *, low: float = LOW, high: float = HIGH, peak: float | None = None
+) -> tuple[Array, float]:
+    """x with a frequent range of y, and the peak's y. The region peak ± width · range may reach beyond f: then it holds fewer."""
+    x = draws.uniform(low, high, CANDIDATES)
+    y = f(x)
+    least, most = float(y.min()), float(y.max())
+    if peak is None:
+        peak = draws.uniform(least, most)
+    picked = np.empty(0, dtype=np.intp)
+    if least < peak < most:
+        half = width * (most - least)
+        picked = _pick(draws, y, np.linspace(peak - half, peak + half, BINS + 1), plan.per_bin)
+        order = np.arange(len(picked))
+        draws.shuffle(order)
+        picked = picked[order[: plan.kept]]
+    floor = _pick(draws, y, np.linspace(least, most, BINS + 1), plan.floor)
+    return x[np.concatenate([picked, floor])], peak
+
+
+class Sample(NamedTuple):
+    """One data set: x by split, y by split, and where its peak lies (NaN for uniform)."""
+
+    x: dict[Split, Array]
+    y: dict[Split, Array]
+    peak: float
+
+
+def draw(data: SyntheticData, setting: Setting, noise: float, sampling: Sampling, f: SineSum, seed: int) -> Sample:
+    """Draw one data set as the release does, from a generator seeded anew."""
+    if setting == "ood":
+        x, peak = _draw_ood(data, sampling, f, seed)
+        return Sample(x, {split: f(values) for split, values in x.items()}, peak)
+    draws, peak = RandomState(seed), float("nan")
+    if sampling == "uniform":
+        pool = _uniform(draws, f, data.samples, noise=noise)
+    else:
+        pool, peak = _imbalanced(draws, f, Peak.plan(data.samples, data.peak_share, floor=5), data.peak_width[sampling])
+    order = np.arange(len(pool))
+    draws.shuffle(order)
+    parts = np.split(order, [len(pool) // 3, 2 * len(pool) // 3])
+    x = {split: pool[part] for split, part in zip(SPLITS, parts, strict=True)}
+    return Sample(x, {split: f(values) + (draws.normal(0.0, noise, len(values)) if noise else 0.0) for split, values in x.items()}, peak)
+
+
+def _draw_ood(data: SyntheticData, sampling: Sampling, f: SineSum, seed: int) -> tuple[dict[Split, Array], float]:
+    """x of the three splits, each from three of the nine regions. The regions depend on the seed alone."""
+    regions = ood_regions(seed)
+    rounds = range(REGIONS // len(SPLITS))
+    parts: dict[Split, list[Array]] = {split: [] for split in SPLITS}
+    draws, peak = RandomState(seed), float("nan")
+    if sampling == "uniform":
+        for index, split in itertools.product(rounds, ("train", "test", "val")):
+            low, high = regions[split][index]
+            parts[split].append(_uniform(draws, f, data.samples // REGIONS, low=low, high=high))
+    else:
+        peak, holding = _shared_peak(draws, f, regions)
+        for index, split in itertools.product(rounds, SPLITS):
+            low, high = regions[split][index]
+            plan = Peak.plan(data.samples // (len(SPLITS) * holding[split]), data.peak_share, floor=1)
+            parts[split].append(_imbalanced(draws, f, plan, data.peak_width[sampling], low=low, high=high, peak=peak)[0])
+    return {split: np.concatenate(pieces) for split, pieces in parts.items()}, peak
+
+
+def ood_regions(seed: int) -> dict[Split, list[tuple[float, float]]]:
+    """The x-intervals of each split in the out-of-distribution setting: nine, lengthened on the right by |N(0, length / 4)|, dealt in turn."""
+    length = (HIGH - LOW) / REGIONS
+    borders = np.arange(LOW, HIGH + length / 4, length)
+    ends = np.minimum(borders[1:] + np.abs(RandomState(seed).normal(0, length / 4, REGIONS)), HIGH)
+    pairs = list(zip(borders[:-1].tolist(), ends.tolist(), strict=True))
+    return {split: pairs[index :: len(SPLITS)] for index, split in enumerate(SPLITS)}
+
+
+def _shared_peak(draws: RandomState, f: SineSum, regions: Mapping[Split, list[tuple[float, float]]]) -> tuple[float, dict[Split, int]]:
+    """A y that f takes in all three splits, and in how many regions of each."""
+    while True:
+        peak = draws.uniform(*f.extremes)
+        holding: dict[Split, int] = dict.fromkeys(SPLITS, 0)
+        for index, split in itertools.product(range(REGIONS // len(SPLITS)), ("train", "test", "val")):
+            y = f(draws.uniform(*regions[split][index], CANDIDATES))
+            holding[split] += bool(y.min() <= peak <= y.max())
+        if all(holding.values()):
+            return peak, holding
+
+
+def data_sets(data: SyntheticData) -> dict[str, tuple[Setting, float]]:
+    """Name -> setting and σ of each prepared file: `clean`, `noisy-0.1`, `ood`."""
+    return {data_key(setting, noise): (setting, noise) for setting in data.settings for noise in (data.noise if setting == "noisy" else (0.0,))}
+
+
+def _draw_repetition(data: SyntheticData, work: tuple[str, int]) -> tuple[list[NDArray[np.float32]], list[dict[str, object]]]:
+    """All samplings and functions of one file's repetition: the pieces (2, n) of its array and their table rows."""
+    key, repetition = work
+    setting, noise = data_sets(data)[key]
+    pieces, rows = [], []
+    for sampling, (function, (a, c)) in itertools.product(data.samplings, enumerate(data.functions)):
+        sample = draw(data, setting, noise, sampling, SineSum(a, c), data.data_seeds[repetition])
+        for split in SPLITS:
+            pieces.append(np.stack([sample.x[split], sample.y[split]]).astype(np.float32))
+            digest = hashlib.sha256(pieces[-1].tobytes()).hexdigest()
+            rows.append({"data": key, "sampling": sampling, "function": function, "repetition": repetition, "split": split, "peak": sample.peak,
+                         "samples": pieces[-1].shape[1], "sha256": digest})  # fmt: skip
+    return pieces, rows
+
+
+def prepare(data: SyntheticData, folder: Path, *, processes: int, progress: Callable[[Iterable[T], int, str], Iterable[T]]) -> pd.DataFrame:
+    """Draw every data set and write them to `folder`, one float32 array (2, N) of x and y for each setting; the table says where each part lies.
+
+    `progress` wraps an iterable of a known length and shows how far it is.
+
+    Raises:
+        UserError: the disk is full or the folder is not writable.
+    """
+    work = list(itertools.product(data_sets(data), range(data.repetitions)))
+    arrays: dict[str, list[NDArray[np.float32]]] = {key: [] for key in data_sets(data)}
+    rows: list[dict[str, object]] = []
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        for (key, _), (pieces, piece_rows) in zip(work, progress(pool.map(partial(_draw_repetition, data), work), len(work), "drawing 1D data"), strict=True):
+            arrays[key] += pieces
+            rows += piece_rows
+    table = pd.DataFrame(rows)
+    table["stop"] = table.groupby("data", sort=False)["samples"].cumsum()
+    table["start"] = table["stop"] - table["samples"]
+    write_prepared(folder, arrays={key: np.concatenate(pieces, axis=1) for key, pieces in arrays.items()}, table=table, made_from=asdict(data))
+    return table
+
+
+class SyntheticSets:
+    """The prepared 1D data, memory-mapped."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open `folder`.
+
+        Raises:
+            UserError: absent, damaged, or of another format version.
+        """
+        self.prepared: Prepared = open_prepared(folder)
+        keys = ["data", "sampling", "function", "repetition", "split"]
+        self._rows = {tuple(row[key] for key in keys): row for row in self.prepared.table.to_dict("records")}
+
+    def get(self, data: str, sampling: Sampling, function: int, repetition: int, split: Split) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """x and y, (N,) each, read-only views.
+
+        Raises:
+            UserError: that data set was not prepared.
+        """
+        row = self._row(data, sampling, function, repetition, split)
+        x, y = self.prepared.arrays[data][:, row["start"] : row["stop"]]
+        return x, y
+
+    def size(self, data: str, sampling: Sampling, function: int, repetition: int, split: Split) -> int:
+        """Number of samples N of a data set."""
+        return int(self._row(data, sampling, function, repetition, split)["samples"])
+
+    @cached_property
+    def functions(self) -> int:
+        """How many functions there are."""
+        return int(self.prepared.table["function"].max()) + 1
+
+    def digest(self, spec: RunSpec) -> str:
+        """SHA-256 over all that a run sees: its own training sets, and the uniform sets that it is validated and tested on."""
+        seen = hashlib.sha256()
+        for function in range(self.functions):
+            seen.update(self._row(spec.data_key, spec.sampling, function, spec.repetition, "train")["sha256"].encode())
+            for split in ("val", "test"):
+                seen.update(self._row(spec.data_key, "uniform", function, spec.repetition, split)["sha256"].encode())
+        return seen.hexdigest()
+
+    def _row(self, *key: object) -> dict[str, Any]:
+        try:
+            return self._rows[key]
+        except KeyError:
+            raise UserError(f"{'/'.join(map(str, key))} is not in {self.prepared.folder}; there: {', '.join(self.prepared.arrays)}. "
+                            "Prepare it with: dvc repro prepare@synthetic") from None  # fmt: skip

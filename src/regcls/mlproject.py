@@ -1,0 +1,47 @@
+"""Makes the project's .venv the environment that a plain `mlflow run .` uses.
+
+For a project with a python_env, `mlflow run` wants to build a virtual environment with pyenv, unless the folder it would build stands
+already. The folder's name is a hash of python_env.yaml and the requirements; a link with that name to .venv needs no pyenv and no second
+installation. MLflow does not document this, which is why its version is pinned and tests/test_mlproject.py runs it.
+"""
+
+import os
+from pathlib import Path
+
+from regcls import files
+from regcls.errors import UserError
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+from mlflow.environment_variables import MLFLOW_ENV_ROOT
+from mlflow.exceptions import MlflowException
+from mlflow.utils.environment import _PythonEnv
+from mlflow.utils.virtualenv import _get_virtualenv_name
+
+
+def register_environment(root: Path, venv: Path) -> Path:
+    """Link `$MLFLOW_ENV_ROOT` (or ~/.mlflow/envs)/<hash> to `venv` for the project in `root`, and return the link.
+
+    Raises:
+        UserError: `venv` is no virtual environment, python_env.yaml or the requirements cannot be read, or an environment that MLflow
+            built stands at that place.
+    """
+    venv = venv.absolute()
+    if not (venv / "bin" / "activate").is_file():
+        raise UserError(f"{venv} is no virtual environment. Make it with: python3.11 -m venv {venv}")
+    link = Path(MLFLOW_ENV_ROOT.get()).expanduser().absolute() / _environment_name(root)
+    if link.is_symlink() and link.resolve() == venv.resolve():
+        return link
+    if link.exists() and not link.is_symlink():
+        raise UserError(f"{link} is not a link: MLflow has built an environment there. Remove it to use {venv} for `mlflow run`.")
+    files.write_atomically(link, lambda aside: aside.symlink_to(venv, target_is_directory=True))
+    return link
+
+
+def _environment_name(root: Path) -> str:
+    try:
+        return str(_get_virtualenv_name(_PythonEnv.from_yaml(root / "python_env.yaml"), root))
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename} does not exist. Restore it with: git checkout {Path(error.filename).name}") from None
+    except MlflowException as error:
+        raise UserError(f"{root / 'python_env.yaml'}: {error}") from error

@@ -1,0 +1,150 @@
+"""Where a run comes from: commit, machine, versions of data and code."""
+
+import ast
+import hashlib
+import os
+import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+UNKNOWN = "unknown"
+SOURCE = Path(__file__).parent  # of the package regcls
+
+
+def git_tags(root: Path) -> dict[str, str]:
+    """git_commit, git_branch and git_dirty (true where a tracked file differs from the commit); "unknown" outside a repository."""
+    commit = _git(root, "rev-parse", "--verify", "--quiet", "HEAD")
+    branch = _git(root, "symbolic-ref", "--quiet", "--short", "HEAD")
+    changes = _git(root, "status", "--porcelain", "--untracked-files=no")
+    if branch is None and commit is not None:
+        branch = "detached"
+    dirty = UNKNOWN if changes is None else str(bool(changes)).lower()
+    return {"git_commit": commit or UNKNOWN, "git_branch": branch or UNKNOWN, "git_dirty": dirty}
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    """git's answer; None if it fails or is not installed."""
+    # GIT_OPTIONAL_LOCKS: `status` must not take the index's lock away from the user.
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    try:
+        done = subprocess.run(["git", *arguments], cwd=root, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def machine_tags() -> dict[str, str]:
+    """host, cpus, gpu (its name or "none") and the versions of python, torch, numpy and mlflow.
+
+    The GPU is looked for only if torch is imported already: a process that does not train should not wait for it.
+    """
+    torch: Any = sys.modules.get("torch")
+    gpu = torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else "none"
+    versions = {name: _version(name) for name in ("torch", "numpy", "mlflow")}
+    return {"host": socket.gethostname(), "cpus": str(os.cpu_count()), "gpu": gpu, "python": platform.python_version(), **versions}
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return UNKNOWN
+
+
+def process_identity(pid: int) -> str | None:
+    """Tells a living process from any other, also from a later one with the same number; None if it has ended."""
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if state in "ZX" else f"{pid}-{fields[18]}"  # field 22 of proc(5): start time in ticks since boot
+    except (FileNotFoundError, ProcessLookupError):
+        if Path("/proc/self/stat").exists():
+            return None
+    try:  # no /proc, as on macOS: the number must do
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass
+    return str(pid)
+
+
+def dvc_md5(root: Path, path: Path) -> str:
+    """The MD5 that dvc.lock records for the output `path` (relative to `root`, or absolute); "unknown" if none."""
+    try:
+        stages = yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+        outputs = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", ())}
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):  # absent, in the middle of a merge, or of another format
+        return UNKNOWN
+    relative = path.relative_to(root) if path.is_absolute() and path.is_relative_to(root) else path
+    return str(outputs.get(relative.as_posix(), UNKNOWN))
+
+
+def import_closure(module: str) -> list[Path]:
+    """The source files of regcls that `module` ("regcls.training.ensemble") imports, directly or through others, with its own; sorted.
+
+    Imports inside functions and under `if TYPE_CHECKING` count too. A package's __init__.py counts when something in the package does.
+
+    Raises:
+        ModuleNotFoundError: regcls has no such module.
+    """
+    if _file(module) is None:
+        raise ModuleNotFoundError(f"no module {module} in {SOURCE}", name=module)
+    seen: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        waiting += _imports(name)
+    return sorted(file for name in seen if (file := _file(name)))
+
+
+def _file(module: str) -> Path | None:
+    package, *rest = module.split(".")
+    if package != SOURCE.name:
+        return None
+    path = SOURCE.joinpath(*rest)
+    for file in (path / "__init__.py", path.with_suffix(".py") if rest else path):
+        if file.is_file():
+            return file
+    return None
+
+
+def _imports(module: str) -> list[str]:
+    """The modules of regcls that must be there for `module`: those it names, and the packages that they and itself lie in."""
+    file = _file(module)
+    assert file is not None
+    names = [module]
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            # `from regcls import files` names a module, `from regcls.files import lock` a part of one: _file tells.
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    parents = [name.rsplit(".", end)[0] for name in names for end in range(1, name.count(".") + 1)]
+    return [name for name in dict.fromkeys([*names, *parents]) if _file(name)]
+
+
+def code_digest(modules: Sequence[str]) -> str:
+    """SHA-256 of the code of `modules` and all they import of regcls; comments, docstrings and formatting do not count."""
+    digest = hashlib.sha256()
+    for file in sorted(set().union(*(import_closure(module) for module in modules))):
+        tree = ast.parse(file.read_bytes())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and _has_docstring(node.body):
+                node.body = node.body[1:] or [ast.Pass()]
+        digest.update(f"{file.relative_to(SOURCE).as_posix()}\n{ast.unparse(tree)}\n".encode())
+    return digest.hexdigest()
+
+
+def _has_docstring(body: list[ast.stmt]) -> bool:
+    first = body[0] if body else None
+    return isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)

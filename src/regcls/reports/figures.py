@@ -1,0 +1,211 @@
+"""Figures 3, 4 and 5: frames of `stats.cells` -> SVG text. Same input, same bytes."""
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from regcls.reports.collect import PANEL, data_name, in_order, records
+
+# The paper's colours: reg red, reg+cls green, balanced classes lime. Markers and dashes tell them apart without colour.
+LINES: dict[str, dict[str, Any]] = {
+    "reg": {"color": "#c62828", "marker": "", "linestyle": "-"},
+    "reg+cls": {"color": "#1b7837", "marker": "o", "linestyle": "-"},
+    "reg+cls-bal": {"color": "#8cbf26", "marker": "^", "linestyle": "--"},
+}
+STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "regcls",
+    "font.size": 9.0,
+    "axes.titlesize": 8.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "lines.markersize": 3.5,
+    "lines.linewidth": 1.5,
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Our settings over matplotlib's defaults, whatever matplotlibrc the user has."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
+def to_svg(figure: Figure) -> str:
+    """The figure as SVG without a date, so that equal figures are equal files."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, dpi=150)
+    return buffer.getvalue()
+
+
+def grid_of_axes(rows: int, columns: int, *, width: float, height: float, head: float = 0.5) -> tuple[Figure, np.ndarray]:
+    """A figure and its (rows, columns) axes; `width` and `height` of one panel and `head`, the room for the legend, in inches."""
+    layout = ConstrainedLayoutEngine(h_pad=0.08)
+    figure = Figure(figsize=(width * columns + 0.6, height * rows + head), layout=layout)
+    return figure, figure.subplots(rows, columns, squeeze=False, sharey="row")
+
+
+def mse_by_classes(cells: pd.DataFrame, *, gaps: pd.DataFrame | None = None, published: pd.DataFrame | None = None) -> str:
+    """Figures 3 and 5: test MSE by number of classes; rows: setting and noise; columns: sampling.
+
+    `gaps` (`stats.gaps`) prints reg − reg+cls above each panel; `published` (`published.released`) adds dotted lines.
+    """
+    with style():
+        panels, rows, columns = _layout(cells)
+        counts = sorted(cells.loc[cells["method"] != "reg", "classes"].unique())
+        figure, axes = grid_of_axes(len(rows), len(columns), width=2.7, height=2.05)
+        for (setting, noise, sampling), panel in panels:
+            here = axes[rows.index((setting, noise)), columns.index(sampling)]
+            _methods_by_classes(here, panel, counts)
+            if published is not None:
+                _dotted(here, _at(published, setting, noise, sampling), counts)
+            here.set_xscale("log", base=2)
+            here.set_xticks(counts or [1], list(map(str, counts)) or [""], minor=False)
+            here.minorticks_off()
+            here.set_xlim(min(counts, default=1) / 1.35, max(counts, default=1) * 1.35)
+            gap = "" if gaps is None else _gap_text(_at(gaps, setting, noise, sampling))
+            _titles(here, f"{data_name(setting, noise)}, {sampling}", gap, panel)
+        _outer_labels(axes, "number of classes", "test MSE")
+        _legend(figure, axes)
+        return to_svg(figure)
+
+
+def mse_by_lambda(cells: pd.DataFrame) -> str:
+    """Figure 4: validation MSE by λ, a line for each number of classes; rows: setting × (uniform, balanced classes); columns: sampling."""
+    with style():
+        panels, data, columns = _layout(cells)
+        methods = [method for method in ("reg+cls", "reg+cls-bal") if (cells["method"] == method).any()]
+        rows = [(*where, method) for where in data for method in methods]
+        counts = sorted(cells.loc[cells["method"] != "reg", "classes"].unique())
+        colours = dict(zip(counts, colormaps["viridis"](np.linspace(0.0, 0.85, len(counts))), strict=True))
+        figure, axes = grid_of_axes(len(rows), len(columns), width=2.7, height=1.95)
+        for (setting, noise, sampling), panel in panels:
+            for method in methods:
+                here = axes[rows.index((setting, noise, method)), columns.index(sampling)]
+                shown = panel[panel["method"].isin(["reg", method])]
+                _classes_by_lambda(here, shown, colours)
+                kind = "uniform classes" if method == "reg+cls" else "balanced classes"
+                _titles(here, f"{data_name(setting, noise)}, {sampling}", kind, shown)
+        _outer_labels(axes, "λ", "validation MSE")
+        _legend(figure, axes)
+        return to_svg(figure)
+
+
+def _layout(cells: pd.DataFrame) -> tuple[list[tuple[tuple[Any, ...], pd.DataFrame]], list[tuple[str, float]], list[str]]:
+    """The panels, their rows (setting, noise) and their columns (samplings), in the paper's order."""
+    ordered = in_order(cells)
+    panels = list(ordered.groupby(PANEL, sort=False))
+    rows = list(ordered[["setting", "noise"]].drop_duplicates().itertuples(index=False, name=None))
+    first = in_order(ordered[["sampling"]].drop_duplicates())
+    return panels, rows, first["sampling"].tolist()
+
+
+def _at(table: pd.DataFrame, setting: str, noise: float, sampling: str) -> pd.DataFrame:
+    return table[(table["setting"] == setting) & np.isclose(table["noise"], noise) & (table["sampling"] == sampling)]
+
+
+def _methods_by_classes(axes: Axes, panel: pd.DataFrame, counts: Sequence[int]) -> None:
+    several = panel.groupby("method")["lam"].nunique().max() > 1
+    key: Any  # pandas-stubs know it as a tuple of Hashable
+    for key, line in panel.groupby(["method", "lam"], dropna=False, sort=False):
+        method, lam = key
+        found = line[line["repetitions"] > 0]
+        if method == "reg":
+            _level(axes, found, "std")
+            continue
+        look = LINES[method]
+        axes.plot(found["classes"], found["mean"], label=f"{method}, λ {lam:g}" if several else method, **look)
+        _shade(axes, found["classes"], found["mean"], found["std"], look["color"], alpha=0.14)
+
+
+def _level(axes: Axes, found: pd.DataFrame, spread: str) -> None:
+    """reg: trained once for all class counts and λ, so a level and not a line."""
+    colour = LINES["reg"]["color"]
+    for row in records(found):
+        axes.axhline(row["mean"], label="reg", color=colour)
+        axes.axhspan(row["mean"] - row[spread], row["mean"] + row[spread], color=colour, alpha=0.10, linewidth=0)
+
+
+def _shade(axes: Axes, x: "pd.Series[float]", mean: "pd.Series[float]", std: "pd.Series[float]", colour: Any, *, alpha: float) -> None:
+    axes.fill_between(x, mean - std, mean + std, color=colour, alpha=alpha, linewidth=0)
+
+
+def _dotted(axes: Axes, published: pd.DataFrame, counts: Sequence[int]) -> None:
+    for method, line in published[published["classes"].isin(counts)].groupby("method", sort=False):
+        axes.plot(line["classes"], line["published"], ":", color=LINES[str(method)]["color"], linewidth=1.8, label=f"{method}, released")
+
+
+def _classes_by_lambda(axes: Axes, panel: pd.DataFrame, colours: dict[int, Any]) -> None:
+    key: Any
+    for key, line in panel.groupby(["method", "classes"], sort=False):
+        method, classes = key
+        found = line[line["repetitions"] > 0]
+        if method == "reg":
+            _level(axes, found, "std_repetitions")
+            continue
+        look = {"marker": "o", "markersize": 2.5, "linewidth": 1.2, "color": colours[classes]}
+        axes.plot(found["lam"], found["mean"], label=f"{classes} classes", **look)
+        _shade(axes, found["lam"], found["mean"], found["std_repetitions"], colours[classes], alpha=0.10)
+    axes.set_xscale("log")
+    lambdas = panel.loc[panel["method"] != "reg", "lam"]
+    if len(lambdas):
+        axes.set_xlim(lambdas.min() / 2, lambdas.max() * 2)
+
+
+def _gap_text(gaps: pd.DataFrame) -> str:
+    gap = gaps.loc[gaps["method"] == "reg+cls", "gap"]
+    return "" if gap.empty else f"gap {gap.iloc[0]:+.3f}".replace("-", "−")
+
+
+def _titles(axes: Axes, left: str, right: str, panel: pd.DataFrame) -> None:
+    axes.set_title(left, loc="left")
+    axes.set_title(right, loc="right", color="#555555")
+    found, wanted = panel["repetitions"], panel["repetitions_wanted"]
+    if (found < wanted).any():
+        few, many = found.min(), found.max()
+        n = "no runs" if many == 0 else f"holes: n = {few if few == many else f'{few} to {many}'} of {wanted.max()}"
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5}
+        axes.text(0.02, 0.03, n, transform=axes.transAxes, fontsize=7.5, color="#b45309", bbox=box, zorder=5)
+
+
+def _outer_labels(axes: np.ndarray, x: str, y: str) -> None:
+    for row in axes:
+        row[0].set_ylabel(y)
+    for here in axes[-1]:
+        here.set_xlabel(x)
+
+
+def _legend(figure: Figure, axes: np.ndarray) -> None:
+    entries: dict[str, Any] = {}
+    for here in axes.flat:
+        for handle, label in zip(*here.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    if entries:
+        figure.legend(list(entries.values()), list(entries), loc="outside upper center", ncols=min(7, len(entries)))
+
+
+def points(cells: pd.DataFrame, value: str, *, repeat_reg: bool) -> pd.DataFrame:
+    """What a figure draws, a row a point, the mean under the name `value`; `repeat_reg` gives reg a row at each class count."""
+    reg, others = cells[cells["method"] == "reg"], cells[cells["method"] != "reg"]
+    if repeat_reg:
+        counts = others[["classes"]].drop_duplicates()
+        reg = reg.drop(columns="classes").merge(counts, how="cross")
+    table = in_order(pd.concat([reg, others], ignore_index=True)).rename(columns={"mean": value, "lam": "lambda"})
+    panel = [f"{data_name(setting, noise)}, {sampling}" for setting, noise, sampling in table[PANEL].itertuples(index=False, name=None)]
+    front = ["panel", *PANEL, "method", "classes", "lambda"]
+    return table.assign(panel=panel)[[*front, *(column for column in table.columns if column not in front)]]

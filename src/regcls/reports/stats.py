@@ -1,0 +1,149 @@
+"""Means, spreads and tests.
+
+The unit of replication is the repetition: within one, the functions share initial weights and the place of the peak.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from regcls.reports.collect import CELL, PANEL, in_order
+
+Metric = str  # train_mse, val_mse or test_mse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paired:
+    """MSE(reg) − MSE(other), paired by repetition: above 0 the other method is better. NaN where n is too small to say."""
+
+    n: int  # repetitions that both have
+    gap: float
+    low: float  # 95 % confidence interval
+    high: float
+    p: float  # two-sided paired t-test
+
+
+def paired(reg: Sequence[float], other: Sequence[float]) -> Paired:
+    """Paired t-test of two methods, one number (a mean over functions) a repetition, in the same order."""
+    difference = np.asarray(reg, dtype=float) - np.asarray(other, dtype=float)
+    n, nan = len(difference), math.nan
+    gap = float(difference.mean()) if n else nan
+    # Without spread t is infinite or 0/0: no test, rather than a p of 0 from rounding.
+    if n < 2 or difference.std() <= 1e-12 * np.abs(difference).max():
+        return Paired(n=n, gap=gap, low=nan, high=nan, p=nan)
+    test = stats.ttest_rel(reg, other)
+    interval = test.confidence_interval(0.95)
+    return Paired(n=n, gap=gap, low=float(interval.low), high=float(interval.high), p=float(test.pvalue))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values, in the order given; NaN (no test) stays NaN and does not count."""
+    values = np.asarray(p, dtype=float)
+    adjusted = np.full(len(values), np.nan)
+    tested = np.flatnonzero(~np.isnan(values))
+    order = tested[np.argsort(values[tested], kind="stable")]
+    steps = values[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
+    return [float(value) for value in adjusted]
+
+
+def by_repetition(networks: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+    """The mean over functions: CELL, repetition, `metric`."""
+    return networks.groupby([*CELL, "repetition"], dropna=False, sort=False)[metric].mean().reset_index()
+
+
+def cells(networks: pd.DataFrame, wanted: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+    """A row a cell that was asked for, empty ones included.
+
+    CELL; mean and std over all its networks; std_repetitions and se, of the means by repetition (se = std_repetitions / √repetitions);
+    networks, repetitions and repetitions_wanted (counts). Standard deviations have n − 1 below; NaN where n < 2.
+    """
+    grouped = networks.groupby(CELL, dropna=False, sort=False)[metric]
+    over_networks = grouped.agg(mean="mean", std="std", networks="size").reset_index()
+    over_repetitions = by_repetition(networks, metric).groupby(CELL, dropna=False, sort=False)[metric]
+    repetitions = over_repetitions.agg(std_repetitions="std", repetitions="size").reset_index()
+    asked = wanted.groupby(CELL, dropna=False, sort=False).size().reset_index(name="repetitions_wanted")
+    table = asked.merge(over_networks, on=CELL, how="left").merge(repetitions, on=CELL, how="left")
+    table[["networks", "repetitions"]] = table[["networks", "repetitions"]].fillna(0).astype(int)
+    table["se"] = table["std_repetitions"] / np.sqrt(table["repetitions"].where(table["repetitions"] > 0))
+    return in_order(table)
+
+
+def _beside_reg(networks: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+    """A row a (cell, repetition) of another method that has a reg run: CELL, repetition, `metric`, reg."""
+    means = by_repetition(networks, metric)
+    reg = means[means["method"] == "reg"].rename(columns={metric: "reg"})[[*PANEL, "repetition", "reg"]]
+    return means[means["method"] != "reg"].merge(reg, on=[*PANEL, "repetition"], how="inner")
+
+
+def against_reg(networks: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+    """A row a cell of reg+cls or reg+cls-bal: CELL and the fields of `Paired`, with p_holm adjusted over all of the rows."""
+    rows = [
+        dict(zip(CELL, key, strict=True)) | asdict(paired(cell["reg"].tolist(), cell[metric].tolist()))
+        for key, cell in _beside_reg(networks, metric).groupby(CELL, dropna=False, sort=False)
+    ]
+    return _adjusted(_table(rows, [*CELL, "n", "gap", "low", "high", "p"]))
+
+
+def gaps(networks: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+    """The printed gap of Figure 3: the mean over class counts, functions and repetitions of MSE(reg) − MSE(method).
+
+    A row a (panel, method): PANEL, method; reg and other (the two means that the gap is the difference of) with their standard errors over
+    repetitions, reg_se and other_se; runs (of the method); the fields of `Paired`, whose test is over repetitions, each the mean over its
+    class counts; p_holm adjusted over the panels of the method.
+    """
+    rows = []
+    for (*panel, method), group in _beside_reg(networks, metric).groupby([*PANEL, "method"], sort=False):
+        means = group.groupby("repetition", sort=True)[["reg", metric]].mean()
+        test = paired(means["reg"].tolist(), means[metric].tolist())
+        sides = {"reg": means["reg"].mean(), "reg_se": means["reg"].sem(), "other": means[metric].mean(), "other_se": means[metric].sem()}
+        rows.append(dict(zip(PANEL, panel, strict=True)) | {"method": method} | sides | {"runs": len(group)} | asdict(test))
+    sides_named = ["reg", "reg_se", "other", "other_se", "runs"]
+    table = _table(rows, [*PANEL, "method", *sides_named, "n", "gap", "low", "high", "p"])
+    parts = [_adjusted(part) for _, part in table.groupby("method", sort=False)]
+    return in_order(pd.concat(parts)) if parts else _adjusted(table)
+
+
+def _adjusted(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(p_holm=np.array(holm(table["p"].tolist()), dtype=float))
+
+
+def _table(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
+    """Typed even when empty, so that it can still be merged with others."""
+    table = pd.DataFrame(rows, columns=columns)
+    numbers = {
+        name: int if name in ("classes", "n", "runs") else float for name in columns if name not in ("setting", "sampling", "method")
+    }
+    return table.astype(numbers)
+
+
+def best_classes(cells_val: pd.DataFrame) -> pd.DataFrame:
+    """CELL of the class count (and λ) with the lowest mean validation MSE, for each (panel, method) but reg.
+
+    Only cells with as many repetitions as the fullest one compete: a mean over fewer is not comparable.
+    """
+    others = cells_val[(cells_val["method"] != "reg") & (cells_val["repetitions"] > 0)]
+    fullest = others.groupby([*PANEL, "method"], sort=False)["repetitions"].transform("max")
+    ranked = others[others["repetitions"] == fullest].sort_values("mean", kind="stable")
+    return in_order(ranked.drop_duplicates([*PANEL, "method"], keep="first"))[CELL]
+
+
+def win_shares(networks: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+    """Table 1: the share (%) of networks whose MSE is below that of the reg network of the same function and repetition.
+
+    PANEL, method; share (of all networks, over functions, classes, λ and repetitions); std (of the shares by repetition; NaN where there is
+    one); networks and repetitions (counts).
+    """
+    reg = networks[networks["method"] == "reg"][[*PANEL, "repetition", "function", metric]].rename(columns={metric: "reg"})
+    pairs = networks[networks["method"] != "reg"].merge(reg, on=[*PANEL, "repetition", "function"], how="inner")
+    pairs["won"] = 100.0 * (pairs[metric] < pairs["reg"])
+    grouped = pairs.groupby([*PANEL, "method"], sort=False)
+    shares = grouped["won"].agg(share="mean", networks="size").reset_index()
+    each = pairs.groupby([*PANEL, "method", "repetition"], sort=False)["won"].mean()
+    spread = each.groupby([*PANEL, "method"], sort=False).agg(["std", "size"]).reset_index().rename(columns={"size": "repetitions"})
+    return in_order(shares.merge(spread, on=[*PANEL, "method"]))

@@ -1,0 +1,268 @@
+"""The tables of the 1D study: frames of `stats` and of `published` -> `Table`."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from regcls.params import Sampling
+from regcls.reports import published, stats
+from regcls.reports.collect import CELL, ORDER, PANEL, Collected, data_name, in_order, records
+from regcls.reports.tables import DASH, Cell, RunGroup, Table, mean_std, number, p_value, run_groups, signed
+
+LEVEL = 0.05  # of Holm-adjusted p, below which a difference is called clear
+
+CI_NOTE = (
+    "Δ = MSE(reg) − MSE(method): above 0 the class loss helps. Interval (95 %) and p: paired t-test whose unit is the repetition (mean "
+    "over functions first), because the functions of one repetition share initial weights and the place of the peak."
+)
+HOLES_NOTE = (
+    "Where runs are missing, Δ is over the pairs of reg and reg+cls that are there; a repetition counts with the class counts it has."
+)
+Row = Mapping[str, Any]
+
+
+def answer(row: Row) -> str:
+    """What a test says in a word or two: `helps`, `hurts`, `not clear`, `not tested`."""
+    if math.isnan(row["p_holm"]):
+        return f"not tested (n = {row['n']})"
+    if row["p_holm"] >= LEVEL:
+        return "not clear"
+    return "helps" if row["gap"] > 0 else "hurts"
+
+
+def panels_table(collected: Collected) -> Table:
+    """The short answer: reg and reg+cls (mean over class counts) in each panel of Figure 3, beside the authors' released values."""
+    wanted, networks = collected.wanted, collected.networks
+    gaps = stats.gaps(networks, "test_mse")
+    validation, test = (stats.cells(networks, wanted, f"{split}_mse") for split in ("val", "test"))
+    best = stats.best_classes(validation).merge(test, on=CELL)[[*CELL, "mean"]]
+    best = best.rename(columns={"classes": "best_classes", "lam": "best_lambda", "mean": "best_mse"})
+    asked = wanted[wanted["method"] != "reg"].groupby([*PANEL, "method"], sort=False).size().reset_index(name="runs_wanted")
+    frame = asked.merge(gaps, on=[*PANEL, "method"], how="left").merge(best, on=[*PANEL, "method"], how="left")
+    theirs = published.released_means(_class_counts(wanted)).rename(columns={"reg": "released_reg", "reg+cls": "released_reg+cls"})
+    frame = in_order(frame.merge(theirs, on=PANEL, how="left"))
+    frame[["n", "runs"]] = frame[["n", "runs"]].fillna(0).astype(int)
+    frame["answer"] = [answer(row) for row in records(frame)]
+    frame["best_classes"] = frame["best_classes"].astype("Int64")
+    rows = [_panel_row(row, _panel_runs(wanted, row)) for row in records(frame[frame["method"] == "reg+cls"])]
+    tests = int(frame.loc[frame["method"] == "reg+cls", "p"].notna().sum())
+    counts = ", ".join(map(str, _class_counts(wanted)))
+    return Table(
+        name="panels",
+        caption=f"Test MSE of reg and reg+cls, each the mean over functions, repetitions and {counts} classes.",
+        columns=(
+            *("data", "sampling", "reg", "reg+cls", "Δ (95 % interval)", "p (Holm)", "does it help?"),
+            *("released reg", "released reg+cls", "best classes", "n", "runs"),
+        ),
+        rows=tuple(rows),
+        frame=frame,
+        notes=(
+            f"± : standard error over repetitions. {CI_NOTE}",
+            f"p is adjusted (Holm) for the {tests} tests of this table. “Helps” or “hurts”: adjusted p < {LEVEL}. n counts repetitions.",
+            "Released: the authors' run logs of Figure 3 (10 functions × 5 repetitions), over the same class counts.",
+            "Best classes: the number with the lowest mean validation MSE, and its test MSE.",
+            *([HOLES_NOTE] if (frame["runs"] < frame["runs_wanted"]).any() else []),
+        ),
+        run_column=True,
+    )
+
+
+def _panel_row(row: Row, runs: tuple[RunGroup, ...]) -> tuple[Cell, ...]:
+    best: str = DASH if pd.isna(row["best_classes"]) else f"{row['best_classes']}: {number(row['best_mse'], 3)}"
+    n = f"{row['n']}" if row["runs"] == row["runs_wanted"] else f"{row['n']}; {row['runs']} of {row['runs_wanted']} runs"
+    heads = (Cell(text=data_name(row["setting"], row["noise"]), header=True), Cell(text=row["sampling"], header=True))
+    sides = (Cell(text=_with_error(row["reg"], row["reg_se"])), Cell(text=_with_error(row["other"], row["other_se"])))
+    clear = row["answer"] in ("helps", "hurts")
+    test = (Cell(text=_gap(row)), Cell(text=p_value(row["p_holm"])), Cell(text=row["answer"], strong=clear))
+    theirs = (Cell(text=number(row["released_reg"], 3)), Cell(text=number(row["released_reg+cls"], 3)))
+    return (*heads, *sides, *test, *theirs, Cell(text=best), Cell(text=n), Cell(text="", runs=runs))
+
+
+def _gap(row: Row) -> str:
+    interval = "" if math.isnan(row["low"]) else f" ({signed(row['low'], 3)} to {signed(row['high'], 3)})"
+    return signed(row["gap"], 3) + interval
+
+
+def _with_error(mean: float, error: float) -> str:
+    return number(mean, 3) if math.isnan(error) else f"{number(mean, 3)} ± {number(error, 3)}"
+
+
+def _panel_runs(wanted: pd.DataFrame, row: Row) -> tuple[RunGroup, ...]:
+    here = wanted[(wanted[PANEL] == [row[key] for key in PANEL]).all(axis=1)]
+    return run_groups(here[here["method"].isin(["reg", row["method"]])])
+
+
+def _class_counts(wanted: pd.DataFrame) -> list[int]:
+    return sorted(int(value) for value in wanted.loc[wanted["method"] != "reg", "classes"].unique())
+
+
+def methods_table(collected: Collected, *, name: str, caption: str, beside_released: bool) -> Table:
+    """A row a cell: test MSE, spread, the difference to reg and its test; `beside_released` adds the authors' values (Figure 3)."""
+    wanted, networks = collected.wanted, collected.networks
+    frame = stats.cells(networks, wanted, "test_mse").merge(stats.against_reg(networks, "test_mse"), on=CELL, how="left")
+    frame["n"] = frame["n"].fillna(0).astype(int)
+    columns = ["data", "sampling", "method", "classes", "MSE ± std", "s.e.", "n", "Δ (95 % interval)", "p", "p (Holm)"]
+    tests = int(frame["p"].notna().sum())
+    notes = [
+        "± : standard deviation over all networks (functions × repetitions), as shaded in the figure. "
+        "s.e.: standard error over repetitions (means over functions). n: repetitions (networks).",
+        CI_NOTE,
+        f"{tests} tests stand in this table: at p < 0.05 about {tests * 0.05:.0f} would look significant by chance alone. "
+        "p (Holm) is adjusted for all of them.",
+    ]
+    if beside_released:
+        frame = _with_released(frame)
+        columns += ["released", "ours − theirs", "in s.e."]
+        notes.append(
+            "Released: the authors' run logs; reg is the mean over the class counts, as they trained it anew for each. "
+            "In s.e.: of ours alone, from 3 repetitions on; their own spread is not in the logs."
+        )
+    by_cell = _runs_by_cell(wanted)
+    rows = [_method_row(row, _cell_runs(by_cell, row), beside_released) for row in records(frame)]
+    return Table(
+        name=name, caption=caption, columns=(*columns, "runs"), rows=tuple(rows), frame=_named(frame), notes=tuple(notes), run_column=True
+    )
+
+
+def _with_released(frame: pd.DataFrame) -> pd.DataFrame:
+    ours = _class_counts(frame)
+    theirs = published.released()
+    reg = theirs[(theirs["method"] == "reg") & theirs["classes"].isin(ours)].groupby(PANEL, as_index=False)["published"].mean()
+    both = pd.concat([reg.assign(method="reg", classes=0), theirs[theirs["method"] != "reg"]], ignore_index=True)
+    table = frame.merge(both, on=[*PANEL, "method", "classes"], how="left")
+    table["ours_minus_published"] = table["mean"] - table["published"]
+    # From two repetitions a standard error is itself too uncertain to count in.
+    usable = (table["repetitions"] >= 3) & (table["se"] > 0)
+    table["in_standard_errors"] = table["ours_minus_published"] / table["se"].where(usable)
+    return table
+
+
+Runs = tuple[RunGroup, ...]
+
+
+def _runs_by_cell(wanted: pd.DataFrame) -> dict[tuple[Any, ...], Runs]:
+    return {_key(key): run_groups(group) for key, group in wanted.groupby(CELL, dropna=False, sort=False)}
+
+
+def _key(cell: tuple[Any, ...]) -> tuple[Any, ...]:
+    """NaN is not equal to itself, so a key that holds one is not found in a dict."""
+    return tuple(None if isinstance(value, float) and math.isnan(value) else value for value in cell)
+
+
+def _cell_runs(by_cell: Mapping[Any, Runs], row: Row) -> Runs:
+    """The runs of a cell and of the reg cell that it is compared with."""
+    own = by_cell[_key(tuple(row[key] for key in CELL))]
+    reg = by_cell.get((*(row[key] for key in PANEL), "reg", 0, None), ())
+    return own if row["method"] == "reg" else reg + own
+
+
+def _method_row(row: Row, runs: tuple[RunGroup, ...], beside_released: bool) -> tuple[Cell, ...]:
+    reg = row["method"] == "reg"
+    heads = [data_name(row["setting"], row["noise"]), row["sampling"], row["method"], "" if reg else str(row["classes"])]
+    n = f"{row['repetitions']} ({row['networks']})"
+    test = [_gap(row), p_value(row["p"]) if row["n"] != 1 else "n = 1", p_value(row["p_holm"])]
+    texts = [mean_std(row), number(row["se"]), n, *([""] * 3 if reg else test)]
+    if beside_released:
+        texts += [number(row["published"]), signed(row["ours_minus_published"]), signed(row["in_standard_errors"], 1)]
+    return (*(Cell(text=text, header=True) for text in heads), *(Cell(text=text) for text in texts), Cell(text="", runs=runs))
+
+
+def _named(frame: pd.DataFrame) -> pd.DataFrame:
+    """For the CSV: names as params.yaml and the table have them."""
+    return frame.rename(columns={"lam": "lambda", "mean": "test_mse", "se": "standard_error", "n": "pairs"})
+
+
+def lambda_table(collected: Collected, *, caption: str) -> Table:
+    """Figure 4 as numbers: validation MSE, a row a (panel, method, λ), a column a number of classes."""
+    wanted, networks = collected.wanted, collected.networks
+    frame = stats.cells(networks, wanted, "val_mse")
+    counts = _class_counts(wanted)
+    by_cell = _runs_by_cell(wanted)
+    reg = {tuple(row[key] for key in PANEL): row for row in records(frame[frame["method"] == "reg"])}
+    rows = []
+    key: Any  # pandas-stubs know it as a tuple of Hashable
+    for key, line in frame[frame["method"] != "reg"].groupby([*PANEL, "method", "lam"], sort=False):
+        setting, noise, sampling, method, lam = key
+        heads = [data_name(setting, noise), sampling, method, f"{lam:g}"]
+        cells = {row["classes"]: row for row in records(line)}
+        shown = [reg.get((setting, noise, sampling)), *(cells.get(classes) for classes in counts)]
+        rows.append((*(Cell(text=text, header=True) for text in heads), *(_linked(row, by_cell) for row in shown)))
+    return Table(
+        name="figure4",
+        caption=caption,
+        columns=("data", "sampling", "method", "λ", "reg", *(f"{count} classes" for count in counts)),
+        rows=tuple(rows),
+        frame=frame.rename(columns={"mean": "val_mse", "lam": "lambda", "se": "standard_error"}),
+        notes=("± : standard deviation over all networks (functions × repetitions). reg has no λ: its value is repeated.",),
+    )
+
+
+def _linked(row: Row | None, by_cell: Mapping[Any, Runs]) -> Cell:
+    if row is None:
+        return Cell(text=DASH)
+    return Cell(text=mean_std(row), runs=by_cell[_key(tuple(row[key] for key in CELL))])
+
+
+def win_table(collected: Collected, *, caption: str) -> Table:
+    """Table 1: the share of networks that a class loss improves, ours and the paper's."""
+    wanted, networks = collected.wanted, collected.networks
+    shares = stats.win_shares(networks, "val_mse")
+    asked = wanted[wanted["method"] != "reg"].groupby([*PANEL, "method"], sort=False).size().reset_index(name="runs_wanted")
+    frame = in_order(asked.merge(shares, on=[*PANEL, "method"], how="left").merge(published.table1(), on=[*PANEL, "method"], how="left"))
+    frame[["networks", "repetitions"]] = frame[["networks", "repetitions"]].fillna(0).astype(int)
+    columns = list(frame[["method", "setting", "noise"]].drop_duplicates().itertuples(index=False, name=None))
+    columns.sort(key=lambda column: (ORDER["method"].index(column[0]), ORDER["setting"].index(column[1]), column[2]))
+    rows = [_win_row(sampling, frame, wanted, columns) for sampling in ORDER["sampling"] if (frame["sampling"] == sampling).any()]
+    heads = ["sampling"]
+    for method, setting, noise in columns:
+        kind = "uniform classes" if method == "reg+cls" else "balanced classes"
+        heads += [f"{kind}, {data_name(setting, noise)}", "paper"]
+    notes = [
+        "Share (%) of networks, over functions, class counts, λ and repetitions, whose validation MSE is below that of the reg network of "
+        "the same function and repetition; ± standard deviation of the shares by repetition; n: networks (repetitions). "
+        "The last row averages the column above it.",
+    ]
+    if frame["uncertain"].fillna(False).astype(bool).any():
+        notes.append(
+            "† The order of the columns in the printed table is ambiguous, so the paper's value may belong to another column: "
+            "it is shown, never tested against."
+        )
+    rows.append(_average_row(frame, columns))
+    return Table(name="table1", caption=caption, columns=tuple(heads), rows=tuple(rows), frame=frame, notes=tuple(notes))
+
+
+def _win_row(sampling: Sampling, frame: pd.DataFrame, wanted: pd.DataFrame, columns: list[tuple[str, str, float]]) -> tuple[Cell, ...]:
+    cells = [Cell(text=sampling, header=True)]
+    for column in columns:
+        found = frame[(frame["sampling"] == sampling) & (frame[["method", "setting", "noise"]] == list(column)).all(axis=1)]
+        if found.empty:  # a grid need not be a full product once two have been merged
+            cells += [Cell(text=DASH), Cell(text=DASH)]
+            continue
+        row = {str(key): value for key, value in found.iloc[0].items()}
+        spread = "" if math.isnan(row["std"]) else f" ± {number(row['std'], 1)}"
+        text = f"{number(row['share'], 1)}{spread}, n = {row['networks']} ({row['repetitions']})"
+        cells.append(Cell(text=text, runs=_panel_runs(wanted, row)))
+        cells.append(Cell(text=_paper(row["published"], row["uncertain"], digits=2)))
+    return tuple(cells)
+
+
+def _paper(share: float, uncertain: Any, *, digits: int) -> str:
+    return DASH if math.isnan(share) else f"{number(share, digits)}{'†' if uncertain else ''}"
+
+
+def averages(frame: pd.DataFrame, column: tuple[str, str, float]) -> tuple[float, float]:
+    """The mean over samplings of a column of Table 1, ours and the paper's; NaN where a sampling has none."""
+    found = frame[(frame[["method", "setting", "noise"]] == list(column)).all(axis=1)]
+    ours, theirs = (float(np.mean(found[name].to_numpy(dtype=float))) for name in ("share", "published"))
+    return ours, theirs
+
+
+def _average_row(frame: pd.DataFrame, columns: list[tuple[str, str, float]]) -> tuple[Cell, ...]:
+    cells = [Cell(text="average", header=True)]
+    for column in columns:
+        ours, theirs = averages(frame, column)
+        cells += [Cell(text=number(ours, 1), strong=True), Cell(text=_paper(theirs, True, digits=1))]
+    return tuple(cells)

@@ -1,0 +1,120 @@
+"""One table, three renderings: Markdown, LaTeX (booktabs) and, in page.html, HTML with a link to every run."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+DASH = "–"  # nothing to show
+
+LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "±": r"$\pm$", "−": "$-$", "–": "--",
+    "×": r"$\times$", "·": r"$\cdot$", "λ": r"$\lambda$", "σ": r"$\sigma$", "Δ": r"$\Delta$", "†": r"\dag{}", "√": r"$\surd$",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunGroup:
+    """The repetitions of one cell: what they are, and (seed, run id) of each."""
+
+    label: str
+    runs: tuple[tuple[str, str], ...]
+
+    @property
+    def count(self) -> int:
+        return len(self.runs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """What stands in a table, and the runs that it comes from. A header names the row."""
+
+    text: str
+    runs: tuple[RunGroup, ...] = ()
+    header: bool = False
+    strong: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows of cells for readers; `frame` holds the same numbers unrounded, for the CSV.
+
+    With `run_column` the last cell of a row lists the runs behind the whole row.
+    """
+
+    name: str
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    frame: pd.DataFrame
+    notes: tuple[str, ...] = ()
+    run_column: bool = False
+
+
+def run_groups(wanted: pd.DataFrame) -> tuple[RunGroup, ...]:
+    """The counted runs among the rows of a `Collected.wanted`, by method, classes and λ."""
+    counted = wanted[wanted["state"] == "finished"]
+    groups = []
+    for (method, classes, lam), cell in counted.groupby(["method", "classes", "lam"], dropna=False, sort=True):
+        label = str(method) if method == "reg" else f"{method} · {classes} · λ {lam:g}"
+        pairs = zip(cell["seed"], cell["run_id"], strict=True)
+        groups.append(RunGroup(label=label, runs=tuple((str(seed), str(run_id)) for seed, run_id in pairs)))
+    return tuple(groups)
+
+
+def markdown(table: Table) -> str:
+    """GitHub's Markdown, without the links to runs."""
+    columns, rows = _plain(table)
+    lines = [f"**{table.caption}**", "", _line(columns), _line(["---"] * len(columns)), *(_line(row) for row in rows)]
+    return "\n".join([*lines, "", *(f"- {note}" for note in table.notes)]).rstrip() + "\n"
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def latex(table: Table) -> str:
+    """A `table` with `\\usepackage{booktabs}`; the notes stand as comments."""
+    columns, rows = _plain(table)
+    headers = sum(cell.header for cell in table.rows[0]) if table.rows else 1
+    body = [" & ".join(map(_escape, row)) + r" \\" for row in rows]
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{_escape(table.caption)}}}", rf"\label{{tab:{table.name}}}"]
+    lines += [rf"\begin{{tabular}}{{{'l' * headers + 'r' * (len(columns) - headers)}}}", r"\toprule"]
+    lines += [" & ".join(map(_escape, columns)) + r" \\", r"\midrule", *body, r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+    return "\n".join([*(f"% {note}" for note in table.notes), *lines]) + "\n"
+
+
+def _escape(text: str) -> str:
+    return "".join(LATEX.get(character, character) for character in text)
+
+
+def _plain(table: Table) -> tuple[list[str], list[list[str]]]:
+    """Column names and texts, without the column of run links."""
+    width = len(table.columns) - table.run_column
+    return list(table.columns[:width]), [[cell.text for cell in row[:width]] for row in table.rows]
+
+
+def number(value: float, digits: int = 4) -> str:
+    """Fixed digits with a real minus sign; a dash for NaN."""
+    return DASH if math.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
+
+
+def signed(value: float, digits: int = 4) -> str:
+    """`number` with its sign."""
+    return DASH if math.isnan(value) else f"{value:+.{digits}f}".replace("-", "−")
+
+
+def p_value(p: float) -> str:
+    """Three decimals, or `< 0.001`."""
+    return DASH if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def mean_std(row: Mapping[str, Any]) -> str:
+    """`0.1530 ± 0.0421` of a row of `stats.cells`, with n where repetitions are missing: `… (n = 3 of 5)`."""
+    if row["repetitions"] == 0:
+        return f"{DASH} (n = 0 of {row['repetitions_wanted']})"
+    text = number(row["mean"]) if math.isnan(row["std"]) else f"{number(row['mean'])} ± {number(row['std'])}"
+    return text if row["repetitions"] == row["repetitions_wanted"] else f"{text} (n = {row['repetitions']} of {row['repetitions_wanted']})"

@@ -1,0 +1,85 @@
+"""Tracked runs -> a table with the types of RunSpec. Knows nothing of MLflow but its limits."""
+
+import math
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, get_args, get_type_hints
+
+import pandas as pd
+
+from regcls.runs import RunSpec
+
+LARGEST = 1.7976931348623157e308  # what MLflow's SQL stores keep for infinity
+FIELDS = get_type_hints(RunSpec)
+TEXTS = ["run_id", "run_name", "status", "fingerprint", "parent"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One tracked run as it was logged."""
+
+    run_id: str
+    name: str
+    status: str
+    started: int  # Unix milliseconds
+    ended: int | None
+    tags: dict[str, str]
+    params: dict[str, str]
+    metrics: dict[str, float]  # the last value of each
+
+
+def run_table(rows: list[Row]) -> pd.DataFrame:
+    """One row a run, in the order given.
+
+    Columns: run_id, run_name, status, fingerprint, parent (a run id), started (UTC), seconds, the fields of RunSpec with their types
+    (`lam` NaN where there is none), then the metrics by name, NaN where a run has none.
+    """
+    metrics = sorted({key for row in rows for key in row.metrics}, key=_natural)
+    records = [
+        (
+            *(row.run_id, row.name, row.status, row.tags.get("fingerprint"), row.tags.get("mlflow.parentRunId")),
+            *(row.started, math.nan if row.ended is None else (row.ended - row.started) / 1000),
+            *(_parsed(field, row.params.get("lambda" if field == "lam" else field)) for field in FIELDS),
+            *(row.metrics.get(key, math.nan) for key in metrics),
+        )
+        for row in rows
+    ]
+    frame = pd.DataFrame(records, columns=[*TEXTS, "started", "seconds", *FIELDS, *metrics])
+    kinds = {field: _column_type(field, missing=bool(frame[field].isna().any())) for field in FIELDS}
+    frame = frame.astype(dict.fromkeys(TEXTS, "str") | dict.fromkeys(["seconds", *metrics], "float64") | kinds)
+    frame["started"] = pd.to_datetime(frame["started"], unit="ms", utc=True)
+    frame[metrics] = frame[metrics].mask(frame[metrics] >= LARGEST, math.inf).mask(frame[metrics] <= -LARGEST, -math.inf)
+    return frame
+
+
+def _natural(key: str) -> list[str]:
+    """For sorting: functions/test_mse_2 before functions/test_mse_10."""
+    return [part.zfill(9) if part.isdigit() else part for part in re.split(r"(\d+)", key)]
+
+
+def _is_float(field: str) -> bool:
+    return FIELDS[field] is float or float in get_args(FIELDS[field])
+
+
+def _column_type(field: str, *, missing: bool) -> str:
+    if FIELDS[field] is int:
+        return "Int64" if missing else "int64"
+    if field == "hidden":
+        return "object"
+    return "float64" if _is_float(field) else "str"
+
+
+@cache
+def _parsed(field: str, text: str | None) -> Any:
+    """A parameter as RunSpec has it, from what we or the user have typed ("100.0", "1e2"); None where it is missing or nonsense."""
+    try:
+        if text is None:
+            return None
+        if field == "hidden":
+            return tuple(int(units) for units in re.findall(r"\d+", text))
+        if FIELDS[field] is int:
+            return int(text) if re.fullmatch(r"[+-]?\d+", text) else int(float(text))
+        return float(text) if _is_float(field) else text
+    except (ValueError, OverflowError):
+        return None

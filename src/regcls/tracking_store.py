@@ -1,0 +1,134 @@
+"""Where runs are tracked, whether that place can be used, and what is wrong with it, said plainly. Imports no MLflow: tracking.py does."""
+
+import os
+import re
+import sqlite3
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from regcls import files
+from regcls.errors import UserError
+
+LOCK_WAIT = 20.0  # seconds until a locked SQLite file counts as stuck; MLflow's own patience
+ELSEWHERE = "or name another store in MLFLOW_TRACKING_URI"
+
+
+def project_root(root: Path) -> Path:
+    """`root`, or the repository for which `dvc exp run --temp` (or --queue) made the workspace `root`: runs outlive that folder."""
+    root = root.resolve()
+    for folder in (root, *root.parents):
+        if folder.parts[-4:-1] == (".dvc", "tmp", "exps"):
+            return folder.parents[3]
+    return root
+
+
+def sqlite_uri(database: Path) -> str:
+    """As MLflow writes it itself, so that both name the same file."""
+    return f"sqlite:///{quote(str(database))}"
+
+
+def store_uri(root: Path) -> str:
+    """MLFLOW_TRACKING_URI, with an absolute path if it is an SQLite file, or else mlflow.db in the project's root."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(root / "mlflow.db")
+    database = database_of(uri)
+    return sqlite_uri(database) if database else uri
+
+
+def database_of(uri: str) -> Path | None:
+    """The file of an SQLite store, absolute; None for any other store."""
+    if not uri.startswith("sqlite:"):
+        return None
+    name = unquote(re.sub(r"^sqlite:(///)?|[?].*$", "", uri))
+    if name in ("", ":memory:"):
+        raise UserError(f"MLFLOW_TRACKING_URI={uri} keeps nothing: name a file, as in sqlite:////home/me/mlflow.db")
+    return Path(name).absolute()
+
+
+def without_password(uri: str) -> str:
+    """`uri` as it may be shown."""
+    return re.sub(r"//[^/@]*@", "//", uri)
+
+
+def lock_path(database: Path) -> Path:
+    """Held while the store is set up."""
+    return database.with_name(f".{database.name}.lock")
+
+
+def say_waiting(holder: str) -> None:
+    """For files.lock."""
+    print(f"waiting for {holder}, which is setting up the tracking store", file=sys.stderr)
+
+
+def open_database(database: Path, *, schema: str, create: Callable[[Path], None]) -> None:
+    """Let `create` make the SQLite file where there is none, and see that it can be used: MLflow's own errors take a minute or are none.
+
+    `schema`: the revision that this version of MLflow works with.
+
+    Raises:
+        UserError: not writable, or from another version of MLflow.
+        sqlite3.Error: locked, damaged; `explanation` says it plainly.
+    """
+    if not database.exists():
+        # MLflow upgrades a new file through its whole history, and two processes doing that at once leave it broken for good. Hence a
+        # lock for us, and a rename so that a plain mlflow command never meets half a file.
+        with files.lock(lock_path(database), waiting=say_waiting):
+            if not database.exists():
+                files.write_atomically(database, create)
+    for path in (database, database.parent):
+        if not os.access(path, os.W_OK):
+            raise UserError(f"cannot write {path}, where runs are tracked. Make it writable, {ELSEWHERE}.")
+    found = _schema(database)
+    while found != schema:
+        time.sleep(1)  # perhaps a plain mlflow command is creating the file at this moment: as long as it changes, wait
+        before, found = found, _schema(database)
+        if found == before != schema:
+            raise UserError(_another_schema(database, found, schema))
+
+
+def _schema(database: Path) -> str | None:
+    """The store's revision; None in an SQLite file that is no MLflow store."""
+    uri = f"file:{quote(str(database))}?mode=rw"
+    with closing(sqlite3.connect(uri, uri=True, timeout=LOCK_WAIT, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")  # needs what a writer needs
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone():
+            return None
+        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        return str(row[0]) if row else None
+
+
+def _another_schema(database: Path, found: str | None, schema: str) -> str:
+    if found is None:
+        return f"{database} is an SQLite file, but no MLflow store. Move it away, {ELSEWHERE}."
+    return (
+        f"{database} was made by another version of MLflow (its schema is {found}, this one's {schema}). If by an older, save a copy "
+        f"and run `mlflow db upgrade '{sqlite_uri(database)}'`; if by a newer, install that, {ELSEWHERE}."
+    )
+
+
+def explanation(uri: str, error: Exception) -> str | None:
+    """What is wrong with the store and what to do, in a line or two; None if the error is a bug of ours."""
+    text, where = " ".join(str(error).split()), database_of(uri) or without_password(uri)
+    locked = f"{where} is locked: another program has been writing to it for {LOCK_WAIT:g} s."
+    for sign, said in (
+        ("database is locked", f"{locked} Close that program and start again."),
+        ("readonly database", f"cannot write {where}, where runs are tracked. Make it and its folder writable, {ELSEWHERE}."),
+        ("unable to open database file", f"cannot open {where}, where runs are tracked. Make its folder, {ELSEWHERE}."),
+        ("file is not a database", f"{where} is no SQLite database: overwritten or damaged. Move it away, {ELSEWHERE}."),
+        ("disk image is malformed", f"{where} is damaged. Restore a copy or move it away, {ELSEWHERE}."),
+        ("database or disk is full", f"no space left on the disk of {where}. Free some space and start again."),
+        ("out-of-date database schema", f"{where} was made by another version of MLflow. Save a copy and run `mlflow db upgrade` on it."),
+        ("failed with exception", f"no answer from the tracking server {where}. Does it run, and is MLFLOW_TRACKING_URI right?"),
+        ("failed with error code", f"the tracking server {where} refuses: {text[:300]}"),
+    ):
+        if sign in text:
+            return said
+    if isinstance(error, ModuleNotFoundError):
+        return f"the tracking store {where} needs the Python package {error.name}: pip install {error.name}"
+    # MLflow's own exceptions have a code; these two also stand for errors in our calls.
+    if getattr(error, "error_code", "INTERNAL_ERROR") not in ("INTERNAL_ERROR", "BAD_REQUEST"):
+        return f"tracking store {where}: {text[:300]}"
+    return None

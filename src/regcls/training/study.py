@@ -1,0 +1,257 @@
+"""The train stage of the 1D study: which runs are wanted, which are there already, and making the rest."""
+
+import math
+import os
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from functools import cache
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from regcls.classes import class_ranges
+from regcls.datasets.synthetic import SyntheticSets
+from regcls.errors import UserError
+from regcls.params import Compute
+from regcls.progress import progress
+from regcls.provenance import code_digest
+from regcls.runs import RunResult, RunSpec, fingerprint
+from regcls.training import worker
+from regcls.training.ensemble import Trained
+from regcls.training.worker import Member
+
+if TYPE_CHECKING:
+    from regcls.tracking import Tracker
+
+Device = Literal["cpu", "cuda"]
+Chunk = list[Member]
+
+CODE = ("regcls.training.ensemble",)  # decides a result, next to the spec and the data
+LOGIT_BYTES = {"cpu": 2**21, "cuda": 2**31}  # of a chunk: what stays in a core's cache; what keeps a GPU busy
+MOST_TOGETHER = {"cpu": 50, "cuda": 4000}  # networks
+WAVE = 12  # chunks whose runs are in the making at once: an interruption loses no more
+
+
+def fingerprints(specs: Sequence[RunSpec], sets: SyntheticSets) -> dict[RunSpec, str]:
+    """The fingerprint of every run, from its spec, the data that it sees and the code as it stands."""
+    code = code_digest(CODE)
+    return {spec: fingerprint(spec, data_digest=sets.digest(spec), code_digest=code) for spec in specs}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of the wanted runs."""
+
+    trained: int
+    kept: int  # that were finished before
+    failed: Mapping[str, str]  # name -> reason
+    index: Sequence[Mapping[str, str]]  # fingerprint, run_id, status and name of every wanted run
+
+
+def train_runs(
+    wanted: Mapping[RunSpec, str], sets: SyntheticSets, tracker: "Tracker", compute: Compute, tags: Mapping[str, str], *, adopt: bool = False
+) -> Outcome:
+    """Train and track every run of `wanted` (spec -> fingerprint) that the store does not hold as FINISHED.
+
+    `adopt` logs into the run that `mlflow run` has opened, and trains even if an equal one exists: it must not stay empty.
+
+    Raises:
+        UserError: no GPU where one is asked for, or a training process was ended from outside.
+        KeyboardInterrupt: open runs are marked KILLED, finished ones are kept.
+    """
+    device = device_for(compute)
+    finished = {} if adopt and tracker.adopted_run else tracker.finished("synthetic")
+    missing = {spec: key for spec, key in wanted.items() if key not in finished}
+    ledger = _Ledger(missing, sets.functions, tracker, tags, adopt)
+    if missing:
+        classes_of = _class_counter(sets)
+        plan = list(plan_chunks(list(missing), sets, classes_of, device))
+        processes = min(os.cpu_count() or 1 if compute.processes == "auto" else compute.processes, len(plan))
+        with progress(sum(_cost(chunk, classes_of) for chunk in plan), "training") as advance:
+            run_chunks = _one_process if device == "cuda" or processes == 1 else _many_processes
+            try:
+                for chunk, results in run_chunks(plan, sets, device, processes, ledger.begin):
+                    ledger.receive(chunk, results)
+                    advance(_cost(chunk, classes_of), f"{len(finished.keys() & wanted.values()) + len(ledger.ended)} of {len(wanted)} runs")
+            except BaseException as error:
+                ledger.abandon(error)
+                raise
+    states = {key: (run_id, "FINISHED") for key, run_id in finished.items()} | ledger.ended
+    index = [{"fingerprint": key, "run_id": states[key][0], "status": states[key][1], "name": spec.name} for spec, key in wanted.items()]
+    return Outcome(trained=len(ledger.ended) - len(ledger.failed), kept=len(wanted) - len(missing), failed=ledger.failed, index=index)
+
+
+def device_for(compute: Compute) -> Device:
+    """The device that params ask for.
+
+    Raises:
+        UserError: cuda is asked for and not there.
+    """
+    there = torch.cuda.is_available()
+    if compute.device == "cuda" and not there:
+        raise UserError("compute.device = cuda, but PyTorch sees no GPU. Check nvidia-smi and `docker run --gpus all`, or set compute.device to auto.")
+    return "cuda" if there and compute.device != "cpu" else "cpu"
+
+
+@dataclass
+class _Open:
+    """A run in the making."""
+
+    run_id: str
+    started: float
+    trained: dict[int, Trained] = field(default_factory=dict)  # by function
+
+
+class _Ledger:
+    """Runs from their first network's start to their last one's end."""
+
+    def __init__(self, missing: Mapping[RunSpec, str], functions: int, tracker: "Tracker", tags: Mapping[str, str], adopt: bool) -> None:
+        self.missing, self.functions, self.tracker, self.tags, self.adopt = missing, functions, tracker, tags, adopt
+        self.open: dict[RunSpec, _Open] = {}
+        self.ended: dict[str, tuple[str, str]] = {}  # fingerprint -> run id, status
+        self.failed: dict[str, str] = {}
+
+    def begin(self, chunk: Chunk) -> None:
+        """Note that the networks of a chunk start now."""
+        for spec in dict.fromkeys(member.spec for member in chunk):
+            if spec not in self.open:
+                run_id = self.tracker.start(spec, fingerprint=self.missing[spec], tags=self.tags, adopt=self.adopt)
+                self.open[spec] = _Open(run_id, time.time())
+
+    def receive(self, chunk: Chunk, results: Sequence[Trained]) -> None:
+        """Take the trained networks of a chunk; runs that are complete with them are logged and closed."""
+        for member, result in zip(chunk, results, strict=True):
+            run = self.open[member.spec]
+            run.trained[member.function] = result
+            if len(run.trained) == self.functions:
+                self._end(member.spec, run)
+                del self.open[member.spec]
+
+    def _end(self, spec: RunSpec, run: _Open) -> None:
+        if diverged := [str(function) for function, result in sorted(run.trained.items()) if not result.finite]:
+            reason = f"diverged on function {', '.join(diverged)}: weights are no longer finite (learning rate {spec.learning_rate:g})"
+            self.tracker.stop(run.run_id, status="FAILED", reason=reason)
+            self.failed[spec.name] = reason
+        else:
+            self.tracker.finish(run.run_id, _result(run))
+        self.ended[self.missing[spec]] = (run.run_id, "FAILED" if diverged else "FINISHED")
+
+    def abandon(self, error: BaseException) -> None:
+        """Mark the runs in the making KILLED."""
+        reason = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else f"{type(error).__name__}: {error}"
+        for run in self.open.values():
+            self.tracker.stop(run.run_id, status="KILLED", reason=reason)
+
+
+def _result(run: _Open) -> RunResult:
+    """Errors by function and their means, over all functions; weights by function."""
+    functions = sorted(run.trained)
+    by_epoch = {"train_mse": [run.trained[f].train_mse for f in functions]}
+    by_epoch |= {f"{name}_mse": [run.trained[f].evaluated[name] for f in functions] for name in ("val", "test")}
+    means = {name: sum(values) / len(values) for name, values in by_epoch.items()}
+    metrics = {name: float(values[-1]) for name, values in means.items()}
+    metrics |= {f"functions/{name}_{f}": float(values[f][-1]) for name, values in by_epoch.items() for f in functions}
+    return RunResult(
+        metrics=metrics,
+        history={name: values.tolist() for name, values in means.items() if len(values) > 1},
+        weights={f"{f}/{name}": value for f in functions for name, value in run.trained[f].weights.items()},
+        started=run.started,
+        ended=time.time(),
+    )
+
+
+ClassCounter = Callable[[Member], int]
+
+
+def _class_counter(sets: SyntheticSets) -> ClassCounter:
+    """How many classes K a network's head has: 0 for reg, C for uniform ranges, fewer for equalised ones."""
+
+    @cache
+    def balanced(data: str, sampling: str, function: int, repetition: int, classes: int) -> int:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # uniform ranges kept: K = C says so
+            return len(class_ranges(classes, sets.get(data, sampling, function, repetition, "train")[1], balanced=True))
+
+    def count(member: Member) -> int:
+        spec = member.spec
+        return balanced(spec.data_key, spec.sampling, member.function, spec.repetition, spec.classes) if spec.balanced else spec.classes
+
+    return count
+
+
+def plan_chunks(specs: Sequence[RunSpec], sets: SyntheticSets, classes_of: ClassCounter, device: Device) -> Iterator[Chunk]:
+    """Cut the networks of all runs into chunks that train side by side: equal in recipe, in K and in batches an epoch.
+
+    Costly ones come first, so that all processes end together, and a wave of a few runs after another, so that runs end early.
+    """
+    by_size: dict[int, list[RunSpec]] = defaultdict(list)
+    for spec in specs:
+        by_size[spec.classes].append(spec)
+    for classes, alike in sorted(by_size.items(), reverse=True):
+        most = _most_together(classes, alike[0], device)
+        wave = max(1, WAVE * most // sets.functions)
+        for start in range(0, len(alike), wave):
+            yield from _wave_chunks(alike[start : start + wave], sets, classes_of, device)
+
+
+def _wave_chunks(specs: Sequence[RunSpec], sets: SyntheticSets, classes_of: ClassCounter, device: Device) -> Iterator[Chunk]:
+    groups: dict[object, Chunk] = defaultdict(list)
+    for spec in specs:
+        for function in range(sets.functions):
+            member = Member(spec=spec, function=function)
+            batches = sets.size(spec.data_key, spec.sampling, function, spec.repetition, "train") // spec.batch_size
+            groups[worker.recipe(spec), classes_of(member), batches].append(member)
+    for (_, classes, _), members in groups.items():  # type: ignore[misc]
+        most = _most_together(classes, members[0].spec, device)
+        members.sort(key=lambda member: member.spec.seed)  # stable: networks that share an order of samples stand together
+        count = math.ceil(len(members) / most)
+        yield from (members[index * len(members) // count : (index + 1) * len(members) // count] for index in range(count))
+
+
+def _most_together(classes: int, spec: RunSpec, device: Device) -> int:
+    logits = max(1, classes) * spec.batch_size * (8 if spec.precision == "float64" else 4)
+    return max(1, min(MOST_TOGETHER[device], LOGIT_BYTES[device] // logits))
+
+
+def _cost(chunk: Chunk, classes_of: ClassCounter) -> float:
+    """About seconds, for the progress bar: a network costs 0.15 and 0.004 a class at 80 epochs."""
+    return sum(0.15 + 0.004 * classes_of(member) for member in chunk) * chunk[0].spec.epochs / 80
+
+
+Begin = Callable[[Chunk], None]
+Done = Iterator[tuple[Chunk, list[Trained]]]
+
+
+def _one_process(plan: Sequence[Chunk], sets: SyntheticSets, device: Device, processes: int, begin: Begin) -> Done:
+    worker.set_up(sets.prepared.folder, threads=1 if device == "cpu" else None)
+    for chunk in plan:
+        begin(chunk)
+        yield chunk, worker.train_chunk(chunk, device)
+
+
+def _many_processes(plan: Sequence[Chunk], sets: SyntheticSets, device: Device, processes: int, begin: Begin) -> Done:
+    """One process a core, with one thread each: small matrices gain nothing from more. A chunk begins when a process is about to be free for it."""
+    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=worker.set_up, initargs=(sets.prepared.folder, 1))
+    waiting, running = iter(plan), dict[Future[list[Trained]], Chunk]()
+    try:
+        while True:
+            while len(running) <= processes and (chunk := next(waiting, None)) is not None:
+                begin(chunk)
+                running[pool.submit(worker.train_chunk, chunk, device)] = chunk
+            if not running:
+                break
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
+        pool.shutdown()
+    except BrokenProcessPool:
+        raise UserError("a training process was ended from outside, perhaps for want of memory. Finished runs are kept: start again to go on, with fewer compute.processes if need be.") from None
+    finally:
+        for process in list((pool._processes or {}).values()):  # a chunk that nobody waits for any more
+            process.terminate()
+        pool.shutdown(cancel_futures=True)

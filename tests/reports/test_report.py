@@ -1,0 +1,176 @@
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from reports.made_up import MadeUpSets, prints, run_url, tracked
+
+from regcls.errors import UserError
+from regcls.params import Grid, Params
+from regcls.reports import compare
+from regcls.runs import RunSpec
+
+Make = Callable[..., list[str]]
+
+
+@pytest.fixture
+def make(demo: Params, fingerprints: dict[RunSpec, str], runs: pd.DataFrame, tmp_path: Path) -> Make:
+    def make(*, out: Path = tmp_path / "reports", **changed: object) -> list[str]:
+        usual = {
+            "params": demo,
+            "runs": runs,
+            "fingerprints": fingerprints,
+            "run_url": run_url,
+            "sets": None,
+            "provenance": {"git commit": "abc<1>"},
+        }
+        return compare(out=out, **(usual | changed))
+
+    return make
+
+
+def with_grids(params: Params, **grids: Grid) -> Params:
+    return replace(params, synthetic=replace(params.synthetic, grids=grids))
+
+
+class Rows(HTMLParser):
+    """The body rows of every table: (text of the row's cells that are no header, links in the row)."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.rows: list[tuple[str, list[str]]] = []
+        self.inside = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.inside = tag if tag in ("th", "td") else self.inside
+        if tag == "tr":
+            self.rows.append(("", []))
+        elif tag == "a" and self.inside == "td":
+            self.rows[-1][1].append(dict(attrs)["href"] or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = "" if tag in ("th", "td") else self.inside
+
+    def handle_data(self, data: str) -> None:
+        if self.inside == "td":
+            self.rows[-1] = (self.rows[-1][0] + data, self.rows[-1][1])
+
+
+def test_every_row_with_numbers_leads_to_its_runs_and_every_run_is_linked(make: Make, runs: pd.DataFrame, tmp_path: Path) -> None:
+    make()
+    rows = Rows((tmp_path / "reports/index.html").read_text()).rows
+    unlinked = [text for text, links in rows if re.search(r"\d", text) and not links]
+    assert len(unlinked) == 1 and "†" in unlinked[0]  # the averages of Table 1, of the rows above them
+    linked = {link for _, links in rows for link in links}
+    assert linked == {run_url(run_id) for run_id in runs["run_id"]}
+
+
+def test_the_same_runs_give_the_same_bytes_in_any_order(make: Make, runs: pd.DataFrame, tmp_path: Path) -> None:
+    make(out=tmp_path / "one", sets=MadeUpSets())
+    make(out=tmp_path / "two", sets=MadeUpSets(), runs=runs.sample(frac=1, random_state=1))
+    one, two = ({path.name: path.read_bytes() for path in sorted((tmp_path / name).iterdir())} for name in ("one", "two"))
+    assert one == two and {"figure1.svg", "figure2.svg", "figure3.svg", "figure4.svg", "figure5.svg", "table1.tex"} <= set(one)
+
+
+def test_the_page_asks_nothing_of_the_network(make: Make, tmp_path: Path) -> None:
+    make()
+    html = (tmp_path / "reports/index.html").read_text()
+    assert "<script" not in html and not re.search(r"""(src|@import|url\()\s*=?\s*["']?(https?:)?//""", html)
+    assert "abc&lt;1&gt;" in html
+
+
+def test_published_values_stand_beside_ours(make: Make, tmp_path: Path) -> None:
+    make()
+    summary = pd.read_csv(tmp_path / "reports/summary.csv")
+    row = summary.query("setting == 'clean' and sampling == 'severe' and method == 'reg+cls' and classes == 16").iloc[0]
+    assert row["published"] == 0.2655 and row["ours_minus_published"] == pytest.approx(row["test_mse"] - 0.2655, abs=1e-6)
+    reg = summary.query("setting == 'clean' and sampling == 'severe' and method == 'reg'").iloc[0]
+    assert reg["published"] == pytest.approx((0.3929 + 0.3921 + 0.3891) / 3)
+    assert "55.42†" in (tmp_path / "reports/table1.md").read_text()
+
+
+def test_holes_are_named_and_not_averaged_over(make: Make, runs: pd.DataFrame, tmp_path: Path) -> None:
+    gone = runs.query("setting == 'noisy' and noise == 0.1 and sampling == 'mild' and method == 'reg' and seed == 421")
+    warnings = make(runs=runs.drop(index=gone.index))
+    assert warnings[0].startswith("figure3: 1 of 168 runs are holes (1 missing)")
+    assert "noisy σ 0.1, mild · reg: 1 of 2 repetitions (missing: seed 421)" in (tmp_path / "reports/index.html").read_text()
+    assert "(n = 1 of 2)" in (tmp_path / "reports/summary.md").read_text()
+    assert pd.read_csv(tmp_path / "reports/holes.csv")["seed"].tolist() == [421]
+    panel = pd.read_csv(tmp_path / "reports/panels.csv").query("setting == 'noisy' and sampling == 'mild' and method == 'reg+cls'")
+    assert panel["n"].tolist() == [1] and panel["answer"].tolist() == ["not tested (n = 1)"]
+
+
+def test_an_empty_panel_is_shown_empty(make: Make, runs: pd.DataFrame, tmp_path: Path) -> None:
+    make(runs=runs.query("not (setting == 'ood' and sampling == 'mild')"))
+    panel = pd.read_csv(tmp_path / "reports/panels.csv").query("setting == 'ood' and sampling == 'mild'")
+    assert panel["n"].tolist() == [0, 0] and panel["gap"].isna().all()
+    metrics = json.loads((tmp_path / "reports/metrics.json").read_text())
+    assert metrics["figure3"]["ood"]["mild"] == {"reg": None, "reg+cls": None, "gap": None}
+    assert metrics["runs"] == {"wanted": 288, "finished": 274, "missing": 14}
+
+
+def test_duplicates_and_stale_runs_are_warned_of(make: Make, runs: pd.DataFrame) -> None:
+    again = runs.iloc[:2].assign(run_id=["later-1", "later-2"], started=2e9, fingerprint=[runs["fingerprint"][0], "another"])
+    warnings = make(runs=pd.concat([runs, again]))
+    assert warnings[0].startswith("duplicates: 1 finished runs") and "later-1" in warnings[0]
+    assert warnings[1].startswith("stale: 1 finished runs")
+
+
+def test_one_run_is_enough_for_a_report(make: Make, runs: pd.DataFrame, tmp_path: Path) -> None:
+    make(runs=runs.iloc[[0]])
+    assert json.loads((tmp_path / "reports/metrics.json").read_text())["runs"]["finished"] == 1
+
+
+def test_a_grid_of_one_repetition_has_gaps_and_no_tests(make: Make, demo: Params, tmp_path: Path) -> None:
+    one = with_grids(demo, figure3=replace(demo.synthetic.grids["figure3"], repetitions=1, classes=(4,)))
+    make(params=one, fingerprints=prints(one), runs=tracked(prints(one)))
+    panels = pd.read_csv(tmp_path / "reports/panels.csv")
+    assert panels["p"].isna().all() and panels["gap"].notna().all()
+    assert "one repetition allows no test" in (tmp_path / "reports/index.html").read_text()
+
+
+@pytest.mark.parametrize("methods", [("reg",), ("reg+cls",), ("reg+cls", "reg+cls-bal"), ("reg", "reg+cls-bal")])
+def test_a_grid_may_lack_methods(methods: tuple[str, ...], make: Make, demo: Params, tmp_path: Path) -> None:
+    grids = {name: replace(grid, methods=methods, settings=grid.settings[:1]) for name, grid in demo.synthetic.grids.items()}
+    few = with_grids(demo, **grids)
+    make(params=few, fingerprints=prints(few), runs=tracked(prints(few)))
+    assert (tmp_path / "reports/index.html").exists()
+
+
+def test_other_noise_levels_and_several_lambdas_have_no_published_values(make: Make, demo: Params, tmp_path: Path) -> None:
+    grid = replace(demo.synthetic.grids["figure3"], settings=("noisy",), noise=(0.05, 0.5), lambdas=(1.0, 10.0), classes=(4,))
+    other = with_grids(demo, figure3=grid, figure4=grid, mine=grid)
+    make(params=other, fingerprints=prints(other), runs=tracked(prints(other)))
+    assert pd.read_csv(tmp_path / "reports/summary.csv")["published"].isna().all()
+    metrics = json.loads((tmp_path / "reports/metrics.json").read_text())
+    assert set(metrics["figure3"]) == {"noisy-0.05", "noisy-0.5"} == set(metrics["table1"]["balanced"])
+
+
+def test_a_removed_grid_is_left_out(make: Make, demo: Params, tmp_path: Path) -> None:
+    only = with_grids(demo, figure5=demo.synthetic.grids["figure5"])
+    make(params=only, fingerprints=prints(only), runs=tracked(prints(only)))
+    assert {path.name for path in (tmp_path / "reports").glob("*.svg")} == {"figure5.svg"}
+
+
+def test_without_prepared_data_figures_1_and_2_are_left_out_with_a_warning(make: Make, tmp_path: Path) -> None:
+    assert make(sets=None)[0].startswith("figure1, figure2: left out")
+    assert not (tmp_path / "reports/figure1.svg").exists()
+
+
+def test_a_failed_comparison_leaves_the_previous_report(make: Make, runs: pd.DataFrame, tmp_path: Path) -> None:
+    make()
+    before = (tmp_path / "reports/index.html").read_bytes()
+    with pytest.raises(UserError):
+        make(runs=runs.assign(status="FAILED"))
+    assert (tmp_path / "reports/index.html").read_bytes() == before and [path.name for path in tmp_path.iterdir()] == ["reports"]
+
+
+def test_figure_3_has_one_row_a_network(make: Make, tmp_path: Path) -> None:
+    make()
+    networks = pd.read_csv(tmp_path / "reports/figure3_networks.csv")
+    assert len(networks) == 12 * 2 * 7 * 10 and networks["test_mse"].notna().all()

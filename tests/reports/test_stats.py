@@ -1,0 +1,100 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from reports.made_up import FUNCTIONS
+from scipy import stats as scipy_stats
+
+from regcls.params import Params
+from regcls.reports import stats
+from regcls.reports.collect import PANEL, Collected, collect
+from regcls.runs import RunSpec
+
+
+@pytest.fixture
+def collected(runs: pd.DataFrame, fingerprints: dict[RunSpec, str]) -> Collected:
+    return collect(runs, fingerprints, functions=FUNCTIONS)
+
+
+def at(table: pd.DataFrame, **where: object) -> pd.Series:
+    found = table[np.logical_and.reduce([table[key] == value for key, value in where.items()])]
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+def test_the_paired_test_is_the_one_sample_test_of_the_differences() -> None:
+    reg, other = [0.40, 0.35, 0.41, 0.38, 0.44], [0.31, 0.33, 0.30, 0.36, 0.29]
+    ours = stats.paired(reg, other)
+    theirs = scipy_stats.ttest_1samp(np.subtract(reg, other), 0.0)
+    half = scipy_stats.t.ppf(0.975, 4) * np.std(np.subtract(reg, other), ddof=1) / math.sqrt(5)
+    assert ours.p == pytest.approx(theirs.pvalue)
+    assert (ours.low, ours.high) == pytest.approx((ours.gap - half, ours.gap + half))
+    assert ours.n == 5 and ours.gap == pytest.approx(0.078)
+
+
+def test_one_repetition_has_a_gap_but_no_test() -> None:
+    test = stats.paired([0.4], [0.3])
+    assert test.n == 1 and test.gap == pytest.approx(0.1) and math.isnan(test.p) and math.isnan(test.low)
+
+
+def test_no_repetition_has_neither() -> None:
+    assert math.isnan(stats.paired([], []).gap)
+
+
+def test_differences_without_spread_are_not_tested() -> None:
+    assert math.isnan(stats.paired([0.4, 0.5, 0.6], [0.3, 0.4, 0.5]).p)
+
+
+def test_holm_gives_the_textbook_values() -> None:
+    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_holm_counts_only_the_tests_that_were_made() -> None:
+    adjusted = stats.holm([0.02, math.nan, 0.6])
+    assert adjusted[0] == pytest.approx(0.04) and math.isnan(adjusted[1]) and adjusted[2] == pytest.approx(0.6)
+    assert stats.holm([]) == []
+
+
+def test_a_standard_error_is_over_repetitions_and_not_over_networks(collected: Collected) -> None:
+    cells = stats.cells(collected.networks, collected.wanted, "test_mse")
+    cell = at(cells, setting="clean", sampling="severe", method="reg")
+    values = collected.networks.query("setting == 'clean' and sampling == 'severe' and method == 'reg'").pivot(
+        index="repetition", columns="function", values="test_mse"
+    )
+    assert cell["mean"] == pytest.approx(values.to_numpy().mean())
+    assert cell["std"] == pytest.approx(values.to_numpy().std(ddof=1))
+    assert cell["se"] == pytest.approx(values.mean(axis=1).std(ddof=1) / math.sqrt(2))
+    assert (cell["repetitions"], cell["networks"]) == (2, 20)
+
+
+def test_the_gap_is_the_mean_difference_over_classes_functions_and_repetitions(collected: Collected) -> None:
+    one = collected.networks.query(
+        "setting == 'ood' and sampling == 'mild' and lam.isna() or lam == 10000 and setting == 'ood' and sampling == 'mild'"
+    )
+    wide = one[one["method"] != "reg+cls-bal"].pivot(index=["repetition", "function"], columns="classes", values="test_mse")
+    by_hand = np.mean([wide[0] - wide[classes] for classes in (4, 16, 64)])
+    gap = at(stats.gaps(collected.networks, "test_mse"), setting="ood", sampling="mild", method="reg+cls")
+    assert gap["gap"] == pytest.approx(by_hand)
+    assert gap["reg"] - gap["other"] == pytest.approx(gap["gap"])
+
+
+def test_a_share_counts_the_networks_below_reg_of_the_same_function_and_repetition() -> None:
+    rows = [("reg", 0, np.nan, 0, f, 0.5) for f in range(4)] + [
+        ("reg+cls", 4, 1.0, 0, f, mse) for f, mse in enumerate([0.4, 0.5, 0.6, 0.1])
+    ]
+    networks = pd.DataFrame(rows, columns=["method", "classes", "lam", "repetition", "function", "val_mse"])
+    share = stats.win_shares(networks.assign(setting="clean", noise=0.0, sampling="uniform"), "val_mse").iloc[0]
+    assert share["share"] == 50.0 and share["networks"] == 4 and math.isnan(share["std"])
+
+
+def test_the_best_class_count_is_chosen_by_validation_and_not_among_thin_means() -> None:
+    cells = pd.DataFrame({"classes": [4, 16, 64], "mean": [0.3, 0.2, 0.1], "repetitions": [5, 5, 1]})
+    best = stats.best_classes(cells.assign(setting="clean", noise=0.0, sampling="mild", method="reg+cls", lam=100.0))
+    assert best["classes"].tolist() == [16]
+
+
+def test_networks_of_one_method_alone_give_empty_tables_that_still_merge(collected: Collected, demo: Params) -> None:
+    reg = collected.networks[collected.networks["method"] == "reg"]
+    for table in (stats.against_reg(reg, "test_mse"), stats.gaps(reg, "test_mse")):
+        assert table.empty and table.merge(reg, on=[*PANEL, "method"]).empty

@@ -1,0 +1,47 @@
+import math
+
+import pandas as pd
+
+from regcls.reports.tables import Cell, RunGroup, Table, latex, markdown, mean_std, number, p_value, run_groups, signed
+
+TABLE = Table(
+    name="t",
+    caption="100 % of λ",
+    columns=("data", "MSE ± std", "runs"),
+    rows=(
+        (Cell(text="noisy σ 0.1", header=True), Cell(text="−0.5 ± 0.1"), Cell(text="", runs=(RunGroup(label="reg", runs=(("0", "a"),)),))),
+    ),
+    frame=pd.DataFrame(),
+    notes=("a | note",),
+    run_column=True,
+)
+
+
+def test_markdown_has_the_numbers_and_no_run_column() -> None:
+    assert markdown(TABLE).splitlines()[2:5] == ["| data | MSE ± std |", "| --- | --- |", "| noisy σ 0.1 | −0.5 ± 0.1 |"]
+
+
+def test_latex_is_escaped() -> None:
+    text = latex(TABLE)
+    assert (
+        r"\caption{100 \% of $\lambda$}" in text and r"noisy $\sigma$ 0.1 & $-$0.5 $\pm$ 0.1 \\" in text and r"\begin{tabular}{lr}" in text
+    )
+
+
+def test_numbers_have_real_minus_signs_and_a_dash_for_nothing() -> None:
+    assert (number(-0.25, 2), signed(0.25, 2), number(math.nan), p_value(math.nan)) == ("−0.25", "+0.25", "–", "–")
+    assert (p_value(0.0004), p_value(0.0304)) == ("< 0.001", "0.030")
+
+
+def test_a_mean_over_fewer_repetitions_than_wanted_says_so() -> None:
+    row = {"mean": 0.2, "std": 0.1, "repetitions": 3, "repetitions_wanted": 5}
+    assert mean_std(row) == "0.2000 ± 0.1000 (n = 3 of 5)"
+    assert mean_std(row | {"repetitions": 5}) == "0.2000 ± 0.1000"
+    assert mean_std(row | {"repetitions": 0, "mean": math.nan}) == "– (n = 0 of 5)"
+
+
+def test_runs_are_grouped_by_what_is_repeated_and_holes_have_none() -> None:
+    wanted = pd.DataFrame(
+        {"method": "reg+cls", "classes": 4, "lam": 10.0, "seed": [0, 421], "run_id": ["a", ""], "state": ["finished", "missing"]}
+    )
+    assert run_groups(wanted) == (RunGroup(label="reg+cls · 4 · λ 10", runs=(("0", "a"),)),)

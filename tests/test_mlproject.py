@@ -1,0 +1,126 @@
+"""`mlflow run . -P classes=100`, as typed, and the undocumented detail of MLflow that lets it find the project's environment."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import yaml
+
+from regcls.errors import UserError
+from regcls.mlproject import register_environment
+
+PROJECT = Path(__file__).parents[1]
+VENV = Path(sys.prefix)
+
+# In place of the command line: it says what it was given and tracks one run.
+STAND_IN = """
+import sys
+from pathlib import Path
+import regcls
+from regcls.runs import RunResult
+from regcls.tracking import Tracker
+from test_tracking import RESULT, SPEC, replace
+if "--fail" in sys.argv:
+    raise SystemExit(3)
+Path("argv.txt").write_text("\\n".join([*sys.argv[1:], regcls.__file__]))
+tracker = Tracker(Path.cwd(), experiment="regcls")
+classes = int(sys.argv[sys.argv.index("--classes") + 1])
+tracker.finish(tracker.start(replace(SPEC, classes=classes), fingerprint="f", tags={}, adopt=True), RESULT)
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the project with its environment registered, for the user that a shell with no more than PATH and HOME would show."""
+    if not (VENV / "bin/activate").exists():
+        pytest.skip("the tests do not run in a virtual environment")
+    root = tmp_path / "project"
+    shutil.copytree(PROJECT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("MLproject", "python_env.yaml", "requirements.lock"):
+        shutil.copy(PROJECT / name, root)
+    for name in ("src/regcls/__main__.py", "src/regcls/cli.py"):
+        (root / name).write_text(STAND_IN)
+    shutil.copy(PROJECT / "tests/test_tracking.py", root / "src")
+    monkeypatch.setenv("MLFLOW_ENV_ROOT", str(tmp_path / "envs"))
+    return root
+
+
+def mlflow_run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`mlflow run .` without activation: `python` is not on the PATH."""
+    environment = {"PATH": "/usr/bin:/bin", "HOME": os.environ["HOME"], "MLFLOW_ENV_ROOT": os.environ["MLFLOW_ENV_ROOT"]}
+    return subprocess.run(
+        [VENV / "bin/mlflow", "run", ".", *arguments], cwd=root, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def runs(root: Path) -> list[tuple[str, str, str]]:
+    """(status, classes, name) of each."""
+    with closing(sqlite3.connect(root / "mlflow.db")) as connection:
+        query = "SELECT status, value, name FROM runs LEFT JOIN params ON params.run_uuid = runs.run_uuid AND key = 'classes'"
+        return connection.execute(query).fetchall()
+
+
+@pytest.mark.slow
+def test_mlflow_run_as_typed_leaves_one_finished_run_with_what_was_given(project: Path) -> None:
+    register_environment(project, VENV)
+    done = mlflow_run(project, "-P", "classes=100", "-P", "lambda=1e3")
+    assert done.returncode == 0, done.stderr
+    assert runs(project) == [("FINISHED", "100", "noisy-0.1-severe · reg+cls · 100 · λ 1000 · seed 421")]
+    *given, package = (project / "argv.txt").read_text().splitlines()
+    assert given == ["run", "synthetic", "--classes", "100", "--lambda", "1e3"]
+    assert Path(package) == project / "src/regcls/__init__.py", "a clone must run its own code, whichever clone registered the environment"
+
+
+@pytest.mark.slow
+def test_mlflow_run_fails_when_the_run_does(project: Path) -> None:
+    register_environment(project, VENV)
+    assert mlflow_run(project, "-P", "fail=now").returncode != 0
+    assert [status for status, *_ in runs(project)] == ["FAILED"]
+
+
+def test_mlproject_declares_no_parameter_so_that_params_yaml_is_the_only_home_of_a_default() -> None:
+    mlproject = yaml.safe_load((PROJECT / "MLproject").read_text())
+    assert mlproject["python_env"] == "python_env.yaml"
+    assert all(set(entry) == {"command"} for entry in mlproject["entry_points"].values())
+
+
+def test_registering_again_changes_nothing_and_a_stale_link_is_replaced(project: Path, tmp_path: Path) -> None:
+    link = register_environment(project, VENV)
+    assert link.parent == tmp_path / "envs" and link.resolve() == VENV.resolve()
+    assert register_environment(project, VENV) == link
+    link.unlink()
+    link.symlink_to(tmp_path / "gone")
+    assert register_environment(project, VENV) == link and link.resolve() == VENV.resolve()
+    assert os.listdir(link.parent) == [link.name]
+
+
+def test_an_environment_that_mlflow_built_is_not_overwritten(project: Path) -> None:
+    link = register_environment(project, VENV)
+    link.unlink()
+    link.mkdir()
+    with pytest.raises(UserError, match="is not a link"):
+        register_environment(project, VENV)
+
+
+def test_new_requirements_are_another_environment(project: Path) -> None:
+    before = register_environment(project, VENV)
+    with (project / "requirements.lock").open("a") as lock:
+        lock.write("another==1.0\n")
+    assert register_environment(project, VENV) != before
+
+
+def test_a_folder_without_an_environment_is_a_clear_error(project: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no virtual environment"):
+        register_environment(project, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["python_env.yaml", "requirements.lock"])
+def test_a_missing_file_is_a_clear_error(project: Path, name: str) -> None:
+    (project / name).unlink()
+    with pytest.raises(UserError, match=name):
+        register_environment(project, VENV)

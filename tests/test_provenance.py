@@ -1,0 +1,175 @@
+"""Provenance against real git repositories and the project's own source."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from regcls import provenance
+from regcls.provenance import code_digest, dvc_md5, git_tags, import_closure, machine_tags, process_identity
+
+SOURCE = Path(provenance.__file__).parent
+
+
+def git(root: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false"]
+    return subprocess.run(["git", *identity, *arguments], cwd=root, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    git(tmp_path, "init", "--initial-branch=trunk")
+    (tmp_path / "a.txt").write_text("a")
+    git(tmp_path, "add", "a.txt")
+    git(tmp_path, "commit", "-m", "first")
+    return tmp_path
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package `regcls` of its own to look at: a imports b, b imports the part of a subpackage, that imports a again."""
+    root = tmp_path / "regcls"
+    (root / "part").mkdir(parents=True)
+    for name, text in {
+        "__init__.py": "",
+        "a.py": '"""Doc."""\nimport os\nfrom regcls import b\n\n\ndef double(x):\n    """Twice."""\n    return 2 * x  # a comment\n',
+        "b.py": "def late():\n    import regcls.part.c\n",
+        "alone.py": "import numpy\n",
+        "part/__init__.py": "",
+        "part/c.py": "from regcls.a import double\n",
+    }.items():
+        (root / name).write_text(text)
+    monkeypatch.setattr(provenance, "SOURCE", root)
+    return root
+
+
+def names(files: list[Path], root: Path) -> list[str]:
+    return [file.relative_to(root).as_posix() for file in files]
+
+
+def test_a_clean_commit_is_named(repository: Path) -> None:
+    assert git_tags(repository) == {"git_commit": git(repository, "rev-parse", "HEAD"), "git_branch": "trunk", "git_dirty": "false"}
+
+
+def test_a_changed_file_makes_it_dirty_and_a_new_one_does_not(repository: Path) -> None:
+    (repository / "new.txt").write_text("new")
+    assert git_tags(repository)["git_dirty"] == "false"
+    (repository / "a.txt").write_text("changed")
+    assert git_tags(repository)["git_dirty"] == "true"
+
+
+def test_a_detached_head_has_no_branch(repository: Path) -> None:
+    git(repository, "checkout", "--detach")
+    assert git_tags(repository)["git_branch"] == "detached"
+
+
+def test_a_repository_without_a_commit_has_a_branch(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--initial-branch=trunk")
+    assert git_tags(tmp_path) == {"git_commit": "unknown", "git_branch": "trunk", "git_dirty": "false"}
+
+
+def test_outside_a_repository_all_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert set(git_tags(tmp_path).values()) == {"unknown"}
+
+
+def test_without_git_all_is_unknown(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(repository))
+    assert set(git_tags(repository).values()) == {"unknown"}
+
+
+def test_the_machine_is_described_in_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    tags = machine_tags()
+    assert set(tags) == {"host", "cpus", "gpu", "python", "torch", "numpy", "mlflow"}
+    assert all(isinstance(value, str) and value for value in tags.values())
+    assert tags["python"] == ".".join(map(str, sys.version_info[:3]))
+
+
+def test_describing_the_machine_does_not_import_torch() -> None:
+    code = "import sys; from regcls.provenance import machine_tags; machine_tags(); sys.exit(bool({'torch', 'mlflow'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(SOURCE.parent)}, check=False).returncode == 0
+
+
+def test_the_md5_of_an_output_is_read_from_dvc_lock(tmp_path: Path) -> None:
+    outputs = "outs: [{path: data/synthetic/prepared, md5: abc.dir}]"
+    (tmp_path / "dvc.lock").write_text(f"schema: '2.0'\nstages: {{prepare@synthetic: {{cmd: x, {outputs}}}, train: {{cmd: y}}}}\n")
+    assert dvc_md5(tmp_path, Path("data/synthetic/prepared")) == "abc.dir"
+    assert dvc_md5(tmp_path, tmp_path / "data/synthetic/prepared") == "abc.dir"
+    assert dvc_md5(tmp_path, Path("data/other")) == "unknown"
+
+
+@pytest.mark.parametrize("text", ["", "stages: 3", "<<<<<<< HEAD", "stages: {a: {outs: [x]}}"])
+def test_a_dvc_lock_that_says_nothing_useful_gives_unknown(tmp_path: Path, text: str) -> None:
+    assert dvc_md5(tmp_path, Path("data")) == "unknown"
+    (tmp_path / "dvc.lock").write_text(text)
+    assert dvc_md5(tmp_path, Path("data")) == "unknown"
+
+
+def test_the_closure_follows_every_form_of_import_and_cycles(package: Path) -> None:
+    everything = ["__init__.py", "a.py", "b.py", "part/__init__.py", "part/c.py"]
+    assert names(import_closure("regcls.a"), package) == everything
+    assert names(import_closure("regcls.part.c"), package) == everything
+    assert names(import_closure("regcls.alone"), package) == ["__init__.py", "alone.py"]
+
+
+def test_a_module_that_does_not_exist_has_no_closure(package: Path) -> None:
+    with pytest.raises(ModuleNotFoundError, match=r"regcls\.nothing"):
+        import_closure("regcls.nothing")
+
+
+def test_the_closure_of_a_real_module_holds_what_python_imports_for_it() -> None:
+    code = "import sys, regcls.runs; print('\\n'.join(m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'regcls'))"
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE.parent)}
+    imported = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout.split()
+    assert set(imported) <= set(map(str, import_closure("regcls.runs")))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("  # a comment", "", True),
+        ('"""Twice."""', '"""Two times."""', True),
+        ('    """Twice."""\n', "", True),
+        ("2 * x", "(2*x)", True),
+        ("2 * x", "3 * x", False),
+        ("double", "twice", False),
+    ],
+)
+def test_the_digest_sees_code_and_nothing_else(package: Path, old: str, new: str, same: bool) -> None:
+    before = code_digest(["regcls.part.c"])
+    text = (package / "a.py").read_text()
+    (package / "a.py").write_text(text.replace(old, new))
+    assert (code_digest(["regcls.part.c"]) == before) is same
+
+
+def test_the_digest_does_not_depend_on_the_order_of_modules(package: Path) -> None:
+    assert code_digest(["regcls.a", "regcls.alone"]) == code_digest(["regcls.alone", "regcls.a"])
+    assert code_digest(["regcls.a", "regcls.alone"]) != code_digest(["regcls.alone"])
+
+
+def test_a_process_is_told_from_others_and_from_its_dead_self() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        first = process_identity(child.pid)
+        assert first and first != process_identity(os.getpid())
+        assert process_identity(child.pid) == first
+        child.kill()
+    assert process_identity(child.pid) is None
+
+
+def test_a_killed_process_that_nobody_has_waited_for_is_dead() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert process_identity(child.pid) is None
+
+
+def test_mlflow_is_imported_in_two_files_only() -> None:
+    def imports_mlflow(file: Path) -> bool:
+        nodes = list(ast.walk(ast.parse(file.read_bytes())))
+        modules = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+        modules += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
+        return any(name.split(".")[0] == "mlflow" for name in modules)
+
+    assert {file.name for file in SOURCE.rglob("*.py") if imports_mlflow(file)} == {"tracking.py", "mlproject.py"}

@@ -1,0 +1,519 @@
+"""Real SQLite stores, and real servers where one is needed."""
+
+import math
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from regcls import tracking_store
+from regcls.errors import UserError
+from regcls.runs import RunResult, RunSpec
+from regcls.tracking import Tracker
+from regcls.tracking_store import project_root, sqlite_uri
+
+SPEC = RunSpec(
+    dataset="synthetic",
+    setting="noisy",
+    sampling="severe",
+    noise=0.1,
+    method="reg+cls",
+    classes=64,
+    lam=1000.0,
+    repetition=1,
+    data_seed=9845,
+    seed=421,
+    hidden=(6, 15),
+    epochs=3,
+    batch_size=256,
+    optimizer="adam",
+    learning_rate=0.01,
+    weight_decay=0.001,
+    precision="float32",
+)
+REG = replace(SPEC, method="reg", classes=0, lam=None)
+RESULT = RunResult(
+    metrics={
+        "train_mse": 1.0,
+        "test_mse": 2.5,
+        "functions/test_mse_0": math.nan,
+        "functions/test_mse_10": 0.5,
+        "functions/test_mse_2": math.inf,
+    },
+    history={"train_mse": [3.0, 2.0, 1.0], "val_mse": [3.5, 2.5, 1.5]},
+    weights={"0.weight": np.arange(60, dtype=np.float32).reshape(10, 6, 1)},
+    started=1_700_000_000.0,
+    ended=1_700_000_003.0,
+)
+TAGS = {"git_commit": "a1b2c3", "data_md5": "0123456789abcdef"}
+
+
+@pytest.fixture(autouse=True)
+def no_mlflow_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made once: it takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        root = tmp_path_factory.mktemp("empty")
+        Tracker(root, experiment="regcls")
+    return root / "mlflow.db"
+
+
+@pytest.fixture
+def root(tmp_path: Path, empty_store: Path) -> Path:
+    """A project's root with an empty store."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    execute(tmp_path, "UPDATE experiments SET artifact_location = ?", f"{tmp_path}/mlartifacts/0")
+    return tmp_path
+
+
+@pytest.fixture
+def tracker(root: Path) -> Tracker:
+    return Tracker(root, experiment="regcls")
+
+
+def execute(root: Path, statement: str, *values: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(root / "mlflow.db")) as connection, connection:
+        return connection.execute(statement, values).fetchall()
+
+
+def finished_run(tracker: Tracker, spec: RunSpec = SPEC, *, fingerprint: str = "f") -> str:
+    run_id = tracker.start(spec, fingerprint=fingerprint, tags=TAGS)
+    tracker.finish(run_id, RESULT)
+    return run_id
+
+
+def python(code: str, root: Path) -> subprocess.Popen[str]:
+    """A process of its own that has `root` and the names of this module's head."""
+    head = f"from test_tracking import *\nroot = Path({str(root)!r})\n"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen([sys.executable, "-c", head + code], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_a_new_store_has_the_experiment_in_place_of_default_and_artifacts_beside_it(
+    tracker: Tracker, root: Path, empty_store: Path
+) -> None:
+    assert tracker.experiment_id == "0"
+    assert tracker.uri == f"sqlite:///{root}/mlflow.db"
+    with closing(sqlite3.connect(empty_store)) as connection:
+        row = connection.execute("SELECT experiment_id, name, artifact_location FROM experiments").fetchall()
+    assert row == [(0, "regcls", f"{empty_store.parent}/mlartifacts/0")]
+    assert not list(empty_store.parent.glob(".mlflow.db.*.part*"))
+
+
+def test_a_finished_run_holds_its_parameters_metrics_history_weights_and_data(tracker: Tracker, root: Path) -> None:
+    run = tracker._client.get_run(finished_run(tracker))
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == SPEC.name
+    assert run.data.params == SPEC.params()
+    assert run.data.metrics["test_mse"] == 2.5
+    assert [(point.step, point.value) for point in tracker._client.get_metric_history(run.info.run_id, "train_mse")] == [
+        (1, 3.0),
+        (2, 2.0),
+        (3, 1.0),
+    ]
+    assert [point.timestamp for point in tracker._client.get_metric_history(run.info.run_id, "val_mse")] == [
+        1_700_000_001_000 + 1000 * k for k in range(3)
+    ]
+    assert (
+        load_file(root / "mlartifacts/0" / run.info.run_id / "artifacts/weights.safetensors")["0.weight"] == RESULT.weights["0.weight"]
+    ).all()
+    (data,) = run.inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("synthetic/noisy-0.1-severe/1", "0123456789abcdef")
+
+
+def test_tags_say_what_the_run_is_and_where_it_comes_from(tracker: Tracker) -> None:
+    tags = tracker._client.get_run(finished_run(tracker)).data.tags
+    expected = {
+        "dataset": "synthetic",
+        "method": "reg+cls",
+        "classes": "64",
+        "balanced": "false",
+        "seed": "421",
+        "repetition": "1",
+        "fingerprint": "f",
+    }
+    assert expected.items() <= tags.items()
+    assert tags["mlflow.source.git.commit"] == "a1b2c3"
+    assert tags["mlflow.user"] and tags["mlflow.source.name"].startswith("regcls")
+
+
+def test_a_balanced_run_is_tagged_as_one(tracker: Tracker) -> None:
+    run_id = tracker.start(replace(SPEC, method="reg+cls-bal"), fingerprint="f", tags={})
+    assert tracker._client.get_run(run_id).data.tags["balanced"] == "true"
+
+
+def test_a_metric_with_a_history_has_no_point_but_its_epochs(tracker: Tracker, root: Path) -> None:
+    finished_run(tracker)
+    assert execute(root, "SELECT key, count(*) FROM metrics WHERE key IN ('train_mse', 'test_mse') GROUP BY key") == [
+        ("test_mse", 1),
+        ("train_mse", 3),
+    ]
+
+
+def test_finishing_a_run_twice_changes_nothing(tracker: Tracker, root: Path) -> None:
+    run_id = finished_run(tracker)
+    before = execute(root, "SELECT * FROM metrics ORDER BY key, step"), execute(root, "SELECT * FROM latest_metrics ORDER BY key")
+    tracker.finish(run_id, RESULT)
+    assert before == (execute(root, "SELECT * FROM metrics ORDER BY key, step"), execute(root, "SELECT * FROM latest_metrics ORDER BY key"))
+
+
+def test_the_quick_way_to_log_metrics_writes_what_mlflow_itself_writes(
+    tracker: Tracker, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished_run(tracker)
+    quick = execute(root, "SELECT key, value, timestamp, step, is_nan FROM metrics ORDER BY key, step")
+    quick_latest = execute(root, "SELECT key, value, timestamp, step, is_nan FROM latest_metrics ORDER BY key")
+    execute(root, "DELETE FROM metrics")
+    execute(root, "DELETE FROM latest_metrics")
+    monkeypatch.setattr("regcls.tracking.SqlAlchemyStore", ())  # no store is an instance of none
+    finished_run(tracker)
+    assert execute(root, "SELECT key, value, timestamp, step, is_nan FROM metrics ORDER BY key, step") == quick
+    assert execute(root, "SELECT key, value, timestamp, step, is_nan FROM latest_metrics ORDER BY key") == quick_latest
+
+
+def test_the_table_has_the_types_of_the_spec(tracker: Tracker) -> None:
+    first, second = finished_run(tracker), finished_run(tracker, REG, fingerprint="g")
+    table = tracker.collect("synthetic").set_index("run_id").loc[[first, second]]
+    assert table["hidden"].tolist() == [(6, 15), (6, 15)]
+    assert table["lam"].tolist()[0] == 1000.0 and math.isnan(table["lam"].tolist()[1])
+    assert table["classes"].dtype == "int64" and table["classes"].tolist() == [64, 0]
+    assert table["noise"].dtype == "float64" and table["setting"].tolist() == ["noisy", "noisy"]
+    assert table["fingerprint"].tolist() == ["f", "g"] and table["status"].tolist() == ["FINISHED"] * 2
+    assert str(table["started"].dtype).endswith("UTC]")
+
+
+def test_the_table_keeps_nan_and_infinity_and_sorts_metrics_by_number(tracker: Tracker) -> None:
+    finished_run(tracker)
+    table = tracker.collect("synthetic")
+    metrics = ["functions/test_mse_0", "functions/test_mse_2", "functions/test_mse_10", "test_mse", "train_mse", "val_mse"]
+    assert table.columns.tolist()[-6:] == metrics
+    assert table[metrics].iloc[0].tolist() == pytest.approx([math.nan, math.inf, 0.5, 2.5, 1.0, 1.5], nan_ok=True)
+
+
+def test_the_table_of_no_runs_has_its_columns(tracker: Tracker) -> None:
+    table = tracker.collect("synthetic")
+    assert len(table) == 0 and {"run_id", "status", "lam", "hidden", "seconds"} <= set(table.columns)
+
+
+def test_the_table_shows_duplicates_and_unfinished_runs_and_no_other_data_set(tracker: Tracker) -> None:
+    first, second = finished_run(tracker), finished_run(tracker)
+    running = tracker.start(SPEC, fingerprint="f", tags={})
+    finished_run(tracker, replace(SPEC, dataset="other"))
+    table = tracker.collect("synthetic")
+    assert set(table["run_id"]) == {first, second, running}
+    assert table.set_index("run_id").loc[running, ["status", "seconds"]].tolist() == ["RUNNING", pytest.approx(math.nan, nan_ok=True)]
+
+
+def test_finished_gives_the_earliest_run_of_a_fingerprint_and_no_unfinished_one(tracker: Tracker, root: Path) -> None:
+    late, early = finished_run(tracker), finished_run(tracker)
+    execute(root, "UPDATE runs SET start_time = 1 WHERE run_uuid = ?", early)
+    tracker.stop(tracker.start(REG, fingerprint="g", tags={}), status="FAILED", reason="a test")
+    tracker.start(REG, fingerprint="h", tags={})
+    assert tracker.finished("synthetic") == {"f": early}
+    tracker._client.delete_run(early)
+    assert tracker.finished("synthetic") == {"f": late}
+
+
+def test_a_stopped_run_says_why(tracker: Tracker) -> None:
+    run_id = tracker.start(SPEC, fingerprint="f", tags={})
+    tracker.stop(run_id, status="KILLED", reason="Ctrl-C")
+    run = tracker._client.get_run(run_id)
+    assert (run.info.status, run.data.tags["stopped"]) == ("KILLED", "Ctrl-C")
+
+
+def test_reconcile_kills_what_a_dead_process_left_running(tracker: Tracker, root: Path) -> None:
+    process = python(
+        "print(Tracker(root, experiment='regcls').start(SPEC, fingerprint='f', tags={}), flush=True)\nos.kill(os.getpid(), 9)", root
+    )
+    left, _ = process.communicate()
+    assert process.returncode == -9
+    done = finished_run(tracker)
+    assert tracker.reconcile("other") == []
+    assert tracker.reconcile("synthetic") == [left.strip()]
+    run = tracker._client.get_run(left.strip())
+    assert run.info.status == "KILLED" and "process" in run.data.tags["stopped"] and run.info.end_time
+    assert tracker._client.get_run(done).info.status == "FINISHED"
+
+
+def test_reconcile_leaves_the_run_of_a_living_process_alone(tracker: Tracker, root: Path) -> None:
+    process = python("print(Tracker(root, experiment='regcls').start(SPEC, fingerprint='f', tags={}), flush=True)\ntime.sleep(60)", root)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        assert tracker.reconcile("synthetic") == []
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_reconcile_leaves_the_adopted_run_and_runs_of_other_programs_alone(
+    tracker: Tracker, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adopted = tracker._client.create_run("0").info.run_id
+    tracker._client.create_run("0", tags={"dataset": "synthetic"})
+    monkeypatch.setenv("MLFLOW_RUN_ID", adopted)
+    again = Tracker(root, experiment="regcls")
+    assert again.start(SPEC, fingerprint="f", tags={}, adopt=True) == adopted
+    assert again.reconcile("synthetic") == []
+
+
+def test_reconcile_judges_another_host_only_in_the_projects_own_store(tracker: Tracker, root: Path) -> None:
+    run_id = tracker.start(SPEC, fingerprint="f", tags={})
+    tracker._client.set_tag(run_id, "regcls.host", "another")
+    tracker._is_own = False  # as if it were on a server that both hosts use
+    assert tracker.reconcile("synthetic") == []
+    tracker._is_own = True
+    assert tracker.reconcile("synthetic") == [run_id]
+
+
+def test_the_run_of_mlflow_run_is_adopted_once_and_keeps_what_was_typed(
+    tracker: Tracker, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tracker._client.create_run("0", run_name="nebulous-fox-12", tags={"mlflow.source.name": "typed"})
+    tracker._client.log_param(run.info.run_id, "lambda", "1e3")
+    monkeypatch.setenv("MLFLOW_RUN_ID", run.info.run_id)
+    again = Tracker(root, experiment="regcls")
+    assert again.adopted_run == run.info.run_id and "MLFLOW_RUN_ID" not in os.environ
+    again.finish(again.start(SPEC, fingerprint="f", tags={}, adopt=True), RESULT)
+    row = again.collect("synthetic").iloc[0]
+    assert (row["run_id"], row["run_name"], row["lam"], row["test_mse"]) == (run.info.run_id, SPEC.name, 1000.0, 2.5)
+    assert execute(root, "SELECT value FROM params WHERE key = 'lambda'") == [("1e3",)]
+    assert execute(root, "SELECT value FROM tags WHERE key = 'mlflow.source.name'") == [("typed",)]
+
+
+def test_a_name_given_to_mlflow_run_stays(tracker: Tracker, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_RUN_ID", tracker._client.create_run("0", run_name="my best").info.run_id)
+    run_id = Tracker(root, experiment="regcls").start(SPEC, fingerprint="f", tags={}, adopt=True)
+    assert tracker._client.get_run(run_id).info.run_name == "my best"
+
+
+def test_runs_of_a_grid_started_by_mlflow_run_are_its_children(tracker: Tracker, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parent = tracker._client.create_run("0").info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", parent)
+    again = Tracker(root, experiment="regcls")
+    finished_run(again)
+    assert again.collect("synthetic")["parent"].tolist() == [parent]
+
+
+def test_an_adopted_run_that_is_not_in_the_store_is_a_clear_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    with pytest.raises(UserError, match="not found"):
+        Tracker(root, experiment="regcls").start(SPEC, fingerprint="f", tags={}, adopt=True)
+
+
+def test_the_environment_chooses_the_experiment(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "another one")
+    tracker = Tracker(root, experiment="regcls")
+    assert tracker._client.get_experiment(tracker.experiment_id).name == "another one"
+    assert tracker._client.get_experiment(tracker.experiment_id).artifact_location == str(root / "mlartifacts/another_one")
+    assert Tracker(root, experiment="regcls").experiment_id == tracker.experiment_id
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "0")
+    assert Tracker(root, experiment="regcls").experiment_id == "0"
+
+
+def test_an_experiment_that_does_not_exist_is_a_clear_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "77")
+    with pytest.raises(UserError, match="77"):
+        Tracker(root, experiment="regcls")
+
+
+def test_a_deleted_experiment_is_not_used_silently(tracker: Tracker, root: Path) -> None:
+    tracker._client.delete_experiment("0")
+    with pytest.raises(UserError, match="mlflow experiments restore --experiment-id 0"):
+        Tracker(root, experiment="regcls")
+
+
+def test_a_store_that_a_plain_mlflow_command_made_gets_the_experiments_name(root: Path) -> None:
+    execute(root, "UPDATE experiments SET name = 'Default'")
+    assert Tracker(root, experiment="regcls").experiment_id == "0"
+    assert execute(root, "SELECT experiment_id, name FROM experiments") == [(0, "regcls")]
+
+
+def test_in_a_store_of_other_peoples_runs_nothing_is_renamed(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute(root, "UPDATE experiments SET name = 'Default'")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
+    assert Tracker(tmp_path_factory.mktemp("project"), experiment="regcls").experiment_id == "1"
+    assert execute(root, "SELECT name FROM experiments ORDER BY experiment_id") == [("Default",), ("regcls",)]
+
+
+def test_a_relative_sqlite_path_is_made_absolute(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    assert Tracker(root, experiment="regcls").uri == f"sqlite:///{root}/mlflow.db"
+
+
+def test_an_odd_folder_name_leads_to_the_file_that_mlflow_uses(root: Path, tmp_path: Path) -> None:
+    from mlflow.utils.file_utils import path_to_local_sqlite_uri
+
+    odd = tmp_path / "50% of #1 ä?"
+    odd.mkdir()
+    shutil.copy(root / "mlflow.db", odd)
+    tracker = Tracker(odd, experiment="regcls")
+    assert tracker.uri == path_to_local_sqlite_uri(str(odd / "mlflow.db"))
+    finished_run(tracker)
+    assert execute(odd, "SELECT count(*) FROM runs") == [(1,)]
+
+
+def test_in_a_temporary_dvc_workspace_the_repositorys_store_is_used(tmp_path: Path) -> None:
+    workspace = tmp_path / ".dvc/tmp/exps/tmpabc123"
+    workspace.mkdir(parents=True)
+    assert project_root(workspace) == tmp_path
+    assert project_root(tmp_path) == tmp_path
+
+
+def test_a_runs_page_is_on_the_server_or_where_mlflow_ui_serves_it_and_shows_no_password(tracker: Tracker) -> None:
+    assert tracker.run_url("abc") == "http://127.0.0.1:5000/#/experiments/0/runs/abc"
+    tracker.uri = "https://me:secret@example.org/mlflow/"
+    assert tracker.run_url("abc") == "https://example.org/mlflow/#/experiments/0/runs/abc"
+
+
+def test_a_file_that_is_no_database_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_bytes(b"no database at all" * 100)
+    with pytest.raises(UserError, match=r"mlflow\.db is no SQLite database"):
+        Tracker(tmp_path, experiment="regcls")
+
+
+def test_a_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
+    execute(tmp_path, "CREATE TABLE mine (x)")
+    with pytest.raises(UserError, match="no MLflow store"):
+        Tracker(tmp_path, experiment="regcls")
+    assert execute(tmp_path, "SELECT name FROM sqlite_master") == [("mine",)]
+
+
+def test_a_store_of_another_mlflow_version_is_not_touched_and_the_error_says_how_to_upgrade(root: Path) -> None:
+    execute(root, "UPDATE alembic_version SET version_num = '0123456789ab'")
+    with pytest.raises(UserError, match=f"another version of MLflow.*mlflow db upgrade '{sqlite_uri(root / 'mlflow.db')}'"):
+        Tracker(root, experiment="regcls")
+    assert execute(root, "SELECT version_num FROM alembic_version") == [("0123456789ab",)]
+
+
+def test_a_locked_store_is_a_clear_error_after_a_while(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking_store, "LOCK_WAIT", 0.2)
+    with closing(sqlite3.connect(root / "mlflow.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(UserError, match="locked"):
+            Tracker(root, experiment="regcls")
+
+
+def test_a_folder_that_cannot_be_written_is_a_clear_error() -> None:
+    with pytest.raises(UserError, match="cannot write"):
+        Tracker(Path("/sys/regcls"), experiment="regcls")  # not even for root
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anything")
+def test_a_read_only_store_is_a_clear_error(root: Path) -> None:
+    (root / "mlflow.db").chmod(0o444)
+    with pytest.raises(UserError, match="cannot write"):
+        Tracker(root, experiment="regcls")
+
+
+def test_a_store_in_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///:memory:")
+    with pytest.raises(UserError, match="keeps nothing"):
+        Tracker(tmp_path, experiment="regcls")
+
+
+def test_a_server_that_is_not_there_is_a_clear_error_within_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{free_port()}")
+    start = time.monotonic()
+    with pytest.raises(UserError, match="no answer from the tracking server http://127") as caught:
+        Tracker(tmp_path, experiment="regcls")
+    assert time.monotonic() - start < 10 and "secret" not in str(caught.value)
+
+
+def test_a_server_that_accepts_but_never_answers_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("regcls.tracking.PROBE_WAIT", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{mute.getsockname()[1]}")
+        with pytest.raises(UserError, match="no answer"):
+            Tracker(tmp_path, experiment="regcls")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.mark.slow
+def test_processes_that_start_together_share_one_new_store(tmp_path: Path) -> None:
+    code = (
+        "tracker = Tracker(root, experiment='regcls')\ntracker.finish(tracker.start(SPEC, fingerprint=str(os.getpid()), tags=TAGS), RESULT)"
+    )
+    processes = [python(code, tmp_path) for _ in range(6)]
+    for process in processes:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+    assert len(Tracker(tmp_path, experiment="regcls").finished("synthetic")) == 6
+    assert execute(tmp_path, "SELECT name FROM experiments") == [("regcls",)]
+    assert execute(tmp_path, "SELECT count(*) FROM datasets") == [(1,)]
+
+
+@pytest.fixture
+def server(root: Path) -> Iterator[str]:
+    """A real `mlflow server` on the store in `root`."""
+    address = f"http://127.0.0.1:{(port := free_port())}"
+    # Its own session, so that its workers end with it; without job workers it takes a fifth of the memory.
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        "--backend-store-uri",
+        f"sqlite:///{root}/mlflow.db",
+    ]
+    process = subprocess.Popen(
+        command, cwd=root, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.2)
+        yield address
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait()
+
+
+@pytest.mark.slow
+def test_a_server_gives_the_same_table_as_the_file_behind_it(
+    tracker: Tracker, root: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regcls.tracking.PAGE", 2)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    remote = Tracker(root, experiment="regcls")
+    assert remote.experiment_id == tracker.experiment_id
+    for k in range(5):
+        finished_run(remote, replace(SPEC, classes=4 + k), fingerprint=str(k))
+    left = remote.start(REG, fingerprint="left", tags=TAGS)
+    assert remote.reconcile("synthetic") == [left]
+    assert remote.finished("synthetic") == tracker.finished("synthetic")
+    here, there = tracker.collect("synthetic"), remote.collect("synthetic")
+    assert here.equals(there) and len(here) == 6

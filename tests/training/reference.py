@@ -1,0 +1,41 @@
+"""The plain way: one network, autograd, torch.optim. What the ensemble engine must agree with."""
+
+import torch
+from torch.nn import functional as F
+
+from regcls.losses import reg_cls
+from regcls.models.mlp import MLP, initial_weights
+from regcls.training.ensemble import Network, Recipe
+
+
+def train_plainly(network: Network, recipe: Recipe) -> tuple[MLP, list[float]]:
+    """Same initial weights, batches and draws as the engine; returns the network and its training error by epoch."""
+    dtype = getattr(torch, recipe.precision)
+    x, y = torch.from_numpy(network.x.T).to(dtype), torch.from_numpy(network.y).to(dtype)
+    model = MLP(x.shape[1], recipe.hidden, network.outputs)
+    model.load_state_dict(initial_weights(x.shape[1], recipe.hidden, network.outputs, network.seed))
+    model.to(dtype)
+    make = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[recipe.optimizer]
+    optimizer = make(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    order_of, draws_of = torch.Generator().manual_seed(network.seed), torch.Generator().manual_seed(network.seed + 2**32)
+    labels = torch.from_numpy(network.classes.labels(network.y)) if network.classes else None
+    seen = len(y) // recipe.batch_size * recipe.batch_size
+    history = []
+    for _ in range(recipe.epochs):
+        order = torch.randperm(len(y), generator=order_of)[:seen]
+        draws = torch.rand(seen, generator=draws_of) if network.classes and network.classes.keep.min() < 1 else None
+        errors = []
+        for start in range(0, seen, recipe.batch_size):
+            batch = order[start : start + recipe.batch_size]
+            predictions = model(x[batch])
+            loss = F.mse_loss(predictions, y[batch])
+            errors.append(loss.item())
+            if network.classes:
+                keep = torch.from_numpy(network.classes.keep).float()[labels[batch]]
+                kept = None if draws is None else draws[start : start + recipe.batch_size] < keep
+                loss = reg_cls(predictions, y[batch], model.classifier(model.features(x[batch])), labels[batch], kept, lam=network.lam)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        history.append(sum(errors) / len(errors))
+    return model, history
