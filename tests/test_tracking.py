@@ -61,6 +61,7 @@ TAGS = {"git_commit": "a1b2c3", "data_md5": "0123456789abcdef"}
 
 @pytest.fixture(autouse=True)
 def no_mlflow_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking_store, "SETTLE_WAIT", 0.05)
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
         monkeypatch.delenv(name, raising=False)
 
@@ -114,7 +115,15 @@ def test_a_new_store_has_the_experiment_in_place_of_default_and_artifacts_beside
     with closing(sqlite3.connect(empty_store)) as connection:
         row = connection.execute("SELECT experiment_id, name, artifact_location FROM experiments").fetchall()
     assert row == [(0, "regcls", f"{empty_store.parent}/mlartifacts/0")]
-    assert not list(empty_store.parent.glob(".mlflow.db.*.part*"))
+    assert {file.name for file in empty_store.parent.iterdir()} <= {"mlflow.db", "mlflow.db-wal", "mlflow.db-shm", ".mlflow.db.lock"}
+
+
+def test_a_new_store_can_be_read_while_it_is_written(tracker: Tracker, root: Path) -> None:
+    with closing(sqlite3.connect(root / "mlflow.db", isolation_level=None, timeout=0.1)) as reader:
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM runs").fetchone() == (0,)
+        finished_run(tracker)
+        assert reader.execute("SELECT count(*) FROM runs").fetchone() == (0,)
 
 
 def test_a_finished_run_holds_its_parameters_metrics_history_weights_and_data(tracker: Tracker, root: Path) -> None:
@@ -134,6 +143,7 @@ def test_a_finished_run_holds_its_parameters_metrics_history_weights_and_data(tr
     assert (
         load_file(root / "mlartifacts/0" / run.info.run_id / "artifacts/weights.safetensors")["0.weight"] == RESULT.weights["0.weight"]
     ).all()
+    assert run.inputs is not None
     (data,) = run.inputs.dataset_inputs
     assert (data.dataset.name, data.dataset.digest) == ("synthetic/noisy-0.1-severe/1", "0123456789abcdef")
 
@@ -167,6 +177,18 @@ def test_a_metric_with_a_history_has_no_point_but_its_epochs(tracker: Tracker, r
     ]
 
 
+def test_a_run_that_fails_to_start_leaves_nothing_behind(tracker: Tracker, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tracker, "_log_dataset", fail)
+    with pytest.raises(KeyboardInterrupt):
+        tracker.start(SPEC, fingerprint="f", tags={})
+    assert execute(root, "SELECT count(*) FROM runs") == [(0,)]
+    monkeypatch.undo()
+    finished_run(tracker)
+
+
 def test_finishing_a_run_twice_changes_nothing(tracker: Tracker, root: Path) -> None:
     run_id = finished_run(tracker)
     before = execute(root, "SELECT * FROM metrics ORDER BY key, step"), execute(root, "SELECT * FROM latest_metrics ORDER BY key")
@@ -182,7 +204,7 @@ def test_the_quick_way_to_log_metrics_writes_what_mlflow_itself_writes(
     quick_latest = execute(root, "SELECT key, value, timestamp, step, is_nan FROM latest_metrics ORDER BY key")
     execute(root, "DELETE FROM metrics")
     execute(root, "DELETE FROM latest_metrics")
-    monkeypatch.setattr("regcls.tracking.SqlAlchemyStore", ())  # no store is an instance of none
+    tracker._in_sqlite = False  # as if it were on a server
     finished_run(tracker)
     assert execute(root, "SELECT key, value, timestamp, step, is_nan FROM metrics ORDER BY key, step") == quick
     assert execute(root, "SELECT key, value, timestamp, step, is_nan FROM latest_metrics ORDER BY key") == quick_latest
@@ -517,3 +539,5 @@ def test_a_server_gives_the_same_table_as_the_file_behind_it(
     assert remote.finished("synthetic") == tracker.finished("synthetic")
     here, there = tracker.collect("synthetic"), remote.collect("synthetic")
     assert here.equals(there) and len(here) == 6
+    another = Tracker(root, experiment="made by the server")  # which keeps its artifacts, too
+    assert [file.path for file in another._client.list_artifacts(finished_run(another))] == ["weights.safetensors"]

@@ -50,18 +50,25 @@ def find_root(start: Path) -> Path:
 
 
 def _call(arguments: argparse.Namespace, params: Params, root: Path) -> None:
-    from regcls import stages
-
+    # Imported where it is needed: PyTorch and MLflow take seconds, and `--help` should not.
     match arguments.command:
         case "prepare":
-            stages.prepare(params, root, arguments.dataset)
+            from regcls.stages.prepare import prepare
+
+            prepare(params, root, arguments.dataset)
         case "train":
-            stages.train(params, root, arguments.dataset)
+            from regcls.stages.train import train
+
+            train(params, root, arguments.dataset)
         case "run":
+            from regcls.stages.train import run
+
             given = {name: value for name in OPTION_NAMES if (value := getattr(arguments, name)) is not None}
-            stages.run(params, root, arguments.dataset, parse_options(given))
+            run(params, root, arguments.dataset, parse_options(given))
         case "compare":
-            stages.compare(params, root)
+            from regcls.stages.compare import compare
+
+            compare(params, root)
         case "register-env":
             from regcls.mlproject import register_environment
 

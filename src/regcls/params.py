@@ -1,6 +1,7 @@
 """params.yaml -> frozen dataclasses. The only reader of params.yaml, which is the only home of a default."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -191,6 +192,11 @@ class Compute:
     device: Literal["auto", "cpu", "cuda"]
     processes: Literal["auto"] | Count
     __pydantic_config__ = STRICT
+
+    @property
+    def process_count(self) -> int:
+        """Processes on the CPU; auto is one for each core that this process may use."""
+        return len(os.sched_getaffinity(0)) if self.processes == "auto" else self.processes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,3 +56,8 @@ def tracked(items: Iterable[T], total: int, label: str) -> Iterator[T]:
         for item in items:
             yield item
             advance(1)
+
+
+def say(text: str) -> None:
+    """A line for the user, on stderr: stdout is for results."""
+    print(text, file=sys.stderr, flush=True)

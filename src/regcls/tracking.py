@@ -14,15 +14,15 @@ import sqlite3
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from safetensors.numpy import save
 from sqlalchemy import Select, insert, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from regcls import files
 from regcls.errors import UserError
@@ -92,6 +92,7 @@ class Tracker:
                 _probe(self.uri)
             self._client = MlflowClient(self.uri)
             self._store = self._client._tracking_client.store
+            self._in_sqlite = database is not None
             self.experiment_id = self._find_experiment(experiment)
 
     def _find_experiment(self, experiment: str) -> str:
@@ -139,7 +140,7 @@ class Tracker:
         """
         tags = {**tags, **self._own_tags(spec, fingerprint, tags)}
         params = spec.params()
-        with _said_plainly(self.uri):
+        with _said_plainly(self.uri), self._one_transaction() as session:
             if adopt and self.adopted_run:
                 run_id = self.adopted_run
                 run = self._client.get_run(run_id)
@@ -154,9 +155,12 @@ class Tracker:
                     tags["mlflow.parentRunId"] = self.adopted_run
                 run = self._client.create_run(self.experiment_id, tags=tags, run_name=spec.name)
                 run_id = str(run.info.run_id)
-                self._client.log_batch(run_id, params=_params(params))
-            self._artifacts[run_id] = str(run.info.artifact_uri)
+                if session:  # log_batch would commit in between
+                    session.execute(insert(SqlParam), [{"run_uuid": run_id, "key": key, "value": value} for key, value in params.items()])
+                else:
+                    self._client.log_batch(run_id, params=_params(params))
             self._log_dataset(run_id, spec, tags.get(DATA_DIGEST_TAG, "unknown"))
+        self._artifacts[run_id] = str(run.info.artifact_uri)
         return run_id
 
     def _own_tags(self, spec: RunSpec, fingerprint: str, tags: Mapping[str, str]) -> dict[str, str]:
@@ -185,15 +189,20 @@ class Tracker:
         dataset = DatasetInput(Dataset(name, digest[:36], "local", source), [InputTag("mlflow.data.context", "training")])
         try:
             self._client.log_inputs(run_id, [dataset])
-        except MlflowException:  # two processes met a new data set at the same moment; now it is there
-            self._client.log_inputs(run_id, [dataset])
+        except MlflowException:
+            if self._in_sqlite:
+                raise
+            self._client.log_inputs(run_id, [dataset])  # two clients met a new data set at the same moment; now it is there
 
     def finish(self, run_id: str, result: RunResult) -> None:
         """Log what a run has left behind and mark it FINISHED, in this order: a FINISHED run is whole. Logging it again changes nothing."""
+        points, ended = _points(result), _milliseconds(result.ended)
         with _said_plainly(self.uri):
             self._log_weights(run_id, result.weights)
-            self._log_metrics(run_id, _points(result))
-            self._client.set_terminated(run_id, "FINISHED", end_time=_milliseconds(result.ended))
+            if not self._insert_metrics(run_id, points, ended):
+                # A server, or a run that has values already: equal points are dropped.
+                self._client.log_batch(run_id, metrics=points)
+                self._client.set_terminated(run_id, "FINISHED", end_time=ended)
         self._artifacts.pop(run_id, None)
 
     def _log_weights(self, run_id: str, weights: Mapping[str, np.ndarray]) -> None:
@@ -206,25 +215,44 @@ class Tracker:
             (Path(folder) / WEIGHTS).write_bytes(content)
             self._client.log_artifact(run_id, str(Path(folder) / WEIGHTS))
 
-    def _log_metrics(self, run_id: str, points: list[Metric]) -> None:
-        if isinstance(self._store, SqlAlchemyStore):
-            # log_batch builds two ORM objects a value and asks for each key's latest one first: half of a run's whole cost. A run that
-            # has just been trained has no values yet, so that the same rows can be inserted at once, in one transaction.
-            rows = []
-            for point in points:
-                is_nan, value = self._store.sanitize_metric_value(point.value)
-                row = {"run_uuid": run_id, "key": point.key, "value": value, "timestamp": point.timestamp, "step": point.step}
-                rows.append({**row, "is_nan": is_nan})
-            try:
-                with self._store.ManagedSessionMaker(read_only=False) as session:
-                    session.execute(insert(SqlMetric), rows)
-                    session.execute(insert(SqlLatestMetric), list({row["key"]: row for row in rows}.values()))  # the last step of each
-                return
-            except MlflowException as error:
-                if "IntegrityError" not in str(error):
-                    raise
-        # A server, or a run that has values: written again, equal points are dropped.
-        self._client.log_batch(run_id, metrics=points)
+    def _insert_metrics(self, run_id: str, points: list[Metric], ended: int) -> bool:
+        """Finish a run that has no metrics yet, in one transaction; False if that is not possible."""
+        if not self._in_sqlite:
+            return False
+        # log_batch builds two ORM objects a value and asks for each key's latest one first: half of a run's whole cost. Without earlier
+        # values the same rows can be inserted as they are.
+        rows = []
+        for point in points:
+            is_nan, value = self._store.sanitize_metric_value(point.value)
+            row = {"run_uuid": run_id, "key": point.key, "value": value, "timestamp": point.timestamp, "step": point.step}
+            rows.append({**row, "is_nan": is_nan})
+        try:
+            with self._one_transaction() as session:
+                session.execute(insert(SqlMetric), rows)
+                session.execute(insert(SqlLatestMetric), list({row["key"]: row for row in rows}.values()))  # the last step of each
+                self._client.set_terminated(run_id, "FINISHED", end_time=ended)
+        except MlflowException as error:
+            if isinstance(error.__cause__, IntegrityError):
+                return False
+            raise
+        return True
+
+    @contextmanager
+    def _one_transaction(self) -> Iterator[Any]:
+        """Let all calls of the client share one session, if the store is an SQLite file: all or nothing, and one wait for the disk.
+
+        Otherwise each call has a session and a commit of its own, seven a run, and a commit is what takes long on a busy machine.
+        """
+        if not self._in_sqlite:
+            yield None
+            return
+        session_maker = self._store.ManagedSessionMaker
+        try:
+            with session_maker(read_only=False) as session:
+                self._store.ManagedSessionMaker = lambda read_only=True: nullcontext(session)
+                yield session
+        finally:
+            self._store.ManagedSessionMaker = session_maker
 
     def stop(self, run_id: str, *, status: Literal["KILLED", "FAILED"], reason: str) -> None:
         """End a run that will not finish; the tag `stopped` says why."""
@@ -360,6 +388,10 @@ def _create_database(path: Path, artifacts: Path, experiment: str) -> None:
     store = SqlAlchemyStore(sqlite_uri(path), str(artifacts))
     store.rename_experiment("0", experiment)  # what plain mlflow commands log into
     store._dispose_engine()
+    with closing(sqlite3.connect(path)) as connection:
+        # Kept in the file, also for plain mlflow commands: with a write-ahead log the grid and `mlflow ui` do not wait for each other, and
+        # a commit writes one piece of disk, not pages here and there. Where the disk cannot do it, SQLite leaves the mode as it is.
+        connection.execute("PRAGMA journal_mode = WAL")
 
 
 def _probe(uri: str) -> None:

@@ -14,6 +14,7 @@ from regcls import files
 from regcls.errors import UserError
 
 LOCK_WAIT = 20.0  # seconds until a locked SQLite file counts as stuck; MLflow's own patience
+SETTLE_WAIT = 2.0  # seconds without a change until a store of another schema counts as finished, not as one being made
 ELSEWHERE = "or name another store in MLFLOW_TRACKING_URI"
 
 
@@ -83,7 +84,7 @@ def open_database(database: Path, *, schema: str, create: Callable[[Path], None]
             raise UserError(f"cannot write {path}, where runs are tracked. Make it writable, {ELSEWHERE}.")
     found = _schema(database)
     while found != schema:
-        time.sleep(1)  # perhaps a plain mlflow command is creating the file at this moment: as long as it changes, wait
+        time.sleep(SETTLE_WAIT)  # perhaps a plain mlflow command is creating the file at this moment: as long as it changes, wait
         before, found = found, _schema(database)
         if found == before != schema:
             raise UserError(_another_schema(database, found, schema))

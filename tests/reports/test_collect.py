@@ -1,11 +1,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from reports.made_up import FUNCTIONS
 
 from regcls.errors import UserError
 from regcls.reports.collect import Collected, collect, hole_lines
 from regcls.runs import RunSpec
+from reports.made_up import FUNCTIONS
 
 FIRST = 0  # clean, uniform, reg, seed 0
 
@@ -57,7 +57,7 @@ def test_of_two_finished_runs_the_earliest_counts_and_the_other_is_reported(runs
     assert len(collected.networks) == FUNCTIONS * len(fingerprints)
 
 
-@pytest.mark.parametrize("mse", [np.nan, np.inf, 1.797e308])
+@pytest.mark.parametrize("mse", [np.nan, np.inf])
 def test_a_run_without_a_finite_mse_is_a_hole_and_not_in_a_mean(mse: float, runs: pd.DataFrame, fingerprints: dict[RunSpec, str]) -> None:
     runs.loc[FIRST, "functions/test_mse_4"] = mse
     assert state(runs, fingerprints) == "without a finite MSE"

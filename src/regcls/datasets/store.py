@@ -39,6 +39,11 @@ class Prepared:
                 raise _damaged(self.folder / f"{name}.npy", "its content is not what prepare wrote")
 
 
+def prepared_folder(root: Path, dataset: str) -> Path:
+    """Where a data set's prepared files are."""
+    return root / "data" / dataset / "prepared"
+
+
 def write_prepared(folder: Path, *, arrays: Mapping[str, np.ndarray], table: pd.DataFrame, made_from: Mapping[str, Any]) -> None:
     """Write a data set; `folder` holds the old one or the whole new one, never a part.
 

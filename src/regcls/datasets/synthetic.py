@@ -8,6 +8,7 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from multiprocessing import get_context
@@ -209,8 +210,9 @@ def prepare(data: SyntheticData, folder: Path, *, processes: int, progress: Call
     work = list(itertools.product(data_sets(data), range(data.repetitions)))
     arrays: dict[str, list[NDArray[np.float32]]] = {key: [] for key in data_sets(data)}
     rows: list[dict[str, object]] = []
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        for (key, _), (pieces, piece_rows) in zip(work, progress(pool.map(partial(_draw_repetition, data), work), len(work), "drawing 1D data"), strict=True):
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) if processes > 1 else nullcontext() as pool:
+        drawn = (pool.map if pool else map)(partial(_draw_repetition, data), work)
+        for (key, _), (pieces, piece_rows) in zip(work, progress(drawn, len(work), "drawing 1D data"), strict=True):
             arrays[key] += pieces
             rows += piece_rows
     table = pd.DataFrame(rows)
@@ -223,13 +225,15 @@ def prepare(data: SyntheticData, folder: Path, *, processes: int, progress: Call
 class SyntheticSets:
     """The prepared 1D data, memory-mapped."""
 
-    def __init__(self, folder: Path) -> None:
-        """Open `folder`.
+    def __init__(self, folder: Path, *, verify: bool = False) -> None:
+        """Open `folder`; with `verify`, after reading all of it and comparing checksums.
 
         Raises:
             UserError: absent, damaged, or of another format version.
         """
         self.prepared: Prepared = open_prepared(folder)
+        if verify:
+            self.prepared.verify()
         keys = ["data", "sampling", "function", "repetition", "split"]
         self._rows = {tuple(row[key] for key in keys): row for row in self.prepared.table.to_dict("records")}
 

@@ -1,7 +1,7 @@
 """Tracked runs -> the runs that count, the networks in them, and the holes: what params.yaml asks for and no finished run gives."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, get_args
 
 import numpy as np
@@ -14,8 +14,6 @@ from regcls.runs import RunSpec
 PANEL = ["setting", "noise", "sampling"]  # one data set: a panel of a figure
 CELL = [*PANEL, "method", "classes", "lam"]  # what is repeated: one mean
 SPLITS = ("train", "val", "test")
-# MLflow stores infinity as the largest double.
-NOT_A_RESULT = 1e300
 
 # Why a wanted run is a hole, by the status of the newest attempt at it.
 REASONS = {"FAILED": "failed", "KILLED": "killed", "RUNNING": "not finished", "SCHEDULED": "not finished"}
@@ -61,7 +59,7 @@ def collect(runs: pd.DataFrame, fingerprints: Mapping[RunSpec, str], *, function
     matching = finished[finished["fingerprint"].isin(wanted_prints)]
     chosen = matching.drop_duplicates("fingerprint", keep="first")
     values = {split: _by_function(chosen, split, functions) for split in SPLITS}
-    usable = np.logical_and(_is_result(values["val"]).all(axis=1), _is_result(values["test"]).all(axis=1))
+    usable = np.isfinite(values["val"]).all(axis=1) & np.isfinite(values["test"]).all(axis=1)
     chosen_id = dict(zip(chosen["fingerprint"], chosen["run_id"], strict=True))
     diverged = set(chosen.loc[~usable, "fingerprint"])
     stale = _stale(finished, fingerprints)
@@ -99,10 +97,6 @@ def _by_function(runs: pd.DataFrame, split: str, functions: int) -> np.ndarray:
     return runs.reindex(columns=columns).to_numpy(dtype=float)
 
 
-def _is_result(mse: np.ndarray) -> np.ndarray:
-    return np.asarray(np.isfinite(mse) & (np.abs(mse) < NOT_A_RESULT))
-
-
 def _row(spec: RunSpec) -> dict[str, Any]:
     row = {key: getattr(spec, key) for key in [*CELL, "repetition", "seed"]}
     return row | {"lam": np.nan if spec.lam is None else spec.lam}
@@ -111,7 +105,7 @@ def _row(spec: RunSpec) -> dict[str, Any]:
 def _stale(finished: pd.DataFrame, fingerprints: Mapping[RunSpec, str]) -> dict[RunSpec, list[str]]:
     """Finished runs of a wanted spec under another fingerprint."""
     names = [field.name for field in fields(RunSpec) if field.name in finished.columns]
-    by_key = {tuple(asdict(spec)[name] for name in names): spec for spec in fingerprints}
+    by_key = {tuple(getattr(spec, name) for name in names): spec for spec in fingerprints}
     found: dict[RunSpec, list[str]] = {}
     others = finished[~finished["fingerprint"].isin(set(fingerprints.values()))]
     for run_id, *values in others[["run_id", *names]].itertuples(index=False, name=None):
@@ -122,7 +116,7 @@ def _stale(finished: pd.DataFrame, fingerprints: Mapping[RunSpec, str]) -> dict[
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, float) and np.isnan(value):
+    if value is pd.NA or (isinstance(value, float) and np.isnan(value)):
         return None
     return tuple(value) if isinstance(value, list | tuple | np.ndarray) else value
 
@@ -172,6 +166,8 @@ def _seeds(seeds: list[int]) -> str:
 def hole_lines(wanted: pd.DataFrame) -> list[str]:
     """A line a cell with holes: `clean, severe · reg: 3 of 5 repetitions (missing: seeds 421, 849)`."""
     lines: list[str] = []
+    if (wanted["state"] == "finished").all():
+        return lines
     for _, cell in in_order(wanted).groupby(CELL, dropna=False, sort=False):
         holes = cell[cell["state"] != "finished"]
         if holes.empty:

@@ -11,7 +11,6 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from regcls.reports.collect import PANEL, data_name, in_order, records
 
@@ -53,10 +52,15 @@ def to_svg(figure: Figure) -> str:
     return buffer.getvalue()
 
 
-def grid_of_axes(rows: int, columns: int, *, width: float, height: float, head: float = 0.5) -> tuple[Figure, np.ndarray]:
-    """A figure and its (rows, columns) axes; `width` and `height` of one panel and `head`, the room for the legend, in inches."""
-    layout = ConstrainedLayoutEngine(h_pad=0.08)
-    figure = Figure(figsize=(width * columns + 0.6, height * rows + head), layout=layout)
+def grid_of_axes(rows: int, columns: int, *, width: float, height: float, head: float) -> tuple[Figure, np.ndarray]:
+    """A figure and its (rows, columns) axes; `width` and `height` of one panel and `head`, the room above for a legend, in inches.
+
+    Margins are fixed: a layout engine takes as long as the drawing itself, and all panels are alike.
+    """
+    left, right, bottom, between, under = 0.62, 0.12, 0.48, 0.18, 0.58
+    whole = (left + right + columns * width + (columns - 1) * between, head + bottom + rows * height + (rows - 1) * under)
+    figure = Figure(figsize=whole)
+    figure.subplots_adjust(left / whole[0], bottom / whole[1], 1 - right / whole[0], 1 - head / whole[1], between / width, under / height)
     return figure, figure.subplots(rows, columns, squeeze=False, sharey="row")
 
 
@@ -68,7 +72,7 @@ def mse_by_classes(cells: pd.DataFrame, *, gaps: pd.DataFrame | None = None, pub
     with style():
         panels, rows, columns = _layout(cells)
         counts = sorted(cells.loc[cells["method"] != "reg", "classes"].unique())
-        figure, axes = grid_of_axes(len(rows), len(columns), width=2.7, height=2.05)
+        figure, axes = grid_of_axes(len(rows), len(columns), width=2.5, height=1.55, head=0.62)
         for (setting, noise, sampling), panel in panels:
             here = axes[rows.index((setting, noise)), columns.index(sampling)]
             _methods_by_classes(here, panel, counts)
@@ -89,17 +93,17 @@ def mse_by_lambda(cells: pd.DataFrame) -> str:
     """Figure 4: validation MSE by λ, a line for each number of classes; rows: setting × (uniform, balanced classes); columns: sampling."""
     with style():
         panels, data, columns = _layout(cells)
-        methods = [method for method in ("reg+cls", "reg+cls-bal") if (cells["method"] == method).any()]
+        methods = [method for method in ("reg+cls", "reg+cls-bal") if (cells["method"] == method).any()] or ["reg"]
         rows = [(*where, method) for where in data for method in methods]
         counts = sorted(cells.loc[cells["method"] != "reg", "classes"].unique())
         colours = dict(zip(counts, colormaps["viridis"](np.linspace(0.0, 0.85, len(counts))), strict=True))
-        figure, axes = grid_of_axes(len(rows), len(columns), width=2.7, height=1.95)
+        figure, axes = grid_of_axes(len(rows), len(columns), width=2.5, height=1.45, head=0.62)
         for (setting, noise, sampling), panel in panels:
             for method in methods:
                 here = axes[rows.index((setting, noise, method)), columns.index(sampling)]
                 shown = panel[panel["method"].isin(["reg", method])]
                 _classes_by_lambda(here, shown, colours)
-                kind = "uniform classes" if method == "reg+cls" else "balanced classes"
+                kind = {"reg": "", "reg+cls": "uniform classes", "reg+cls-bal": "balanced classes"}[method]
                 _titles(here, f"{data_name(setting, noise)}, {sampling}", kind, shown)
         _outer_labels(axes, "λ", "validation MSE")
         _legend(figure, axes)
@@ -180,7 +184,7 @@ def _titles(axes: Axes, left: str, right: str, panel: pd.DataFrame) -> None:
         few, many = found.min(), found.max()
         n = "no runs" if many == 0 else f"holes: n = {few if few == many else f'{few} to {many}'} of {wanted.max()}"
         box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5}
-        axes.text(0.02, 0.03, n, transform=axes.transAxes, fontsize=7.5, color="#b45309", bbox=box, zorder=5)
+        axes.text(0.02, 0.06, n, transform=axes.transAxes, fontsize=7.5, color="#b45309", bbox=box, zorder=5)
 
 
 def _outer_labels(axes: np.ndarray, x: str, y: str) -> None:
@@ -196,7 +200,7 @@ def _legend(figure: Figure, axes: np.ndarray) -> None:
         for handle, label in zip(*here.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     if entries:
-        figure.legend(list(entries.values()), list(entries), loc="outside upper center", ncols=min(7, len(entries)))
+        figure.legend(list(entries.values()), list(entries), loc="upper center", ncols=min(7, len(entries)))
 
 
 def points(cells: pd.DataFrame, value: str, *, repeat_reg: bool) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """Figures 1 and 2: what the 1D data look like."""
 
 from itertools import pairwise
-from typing import Protocol
+from typing import Literal, Protocol
 
 import matplotlib
 import numpy as np
@@ -11,24 +11,29 @@ from regcls.reports.figures import grid_of_axes, style, to_svg
 
 BANDS = 4  # classes that the gray shading shows, as in the paper
 BINS = 100  # of y, for density and log-counts
-SPLIT_LOOKS = {"train": ("#1f4e79", "training"), "val": ("#7fa8c9", "validation"), "test": ("#d97706", "test")}
+Split = Literal["train", "val", "test"]
+SPLIT_LOOKS: dict[Split, tuple[str, str]] = {
+    "train": ("#1f4e79", "training"),
+    "val": ("#7fa8c9", "validation"),
+    "test": ("#d97706", "test"),
+}
 
 
 class SyntheticSets(Protocol):
     """The prepared 1D data."""
 
-    def get(self, data_key: str, sampling: Sampling, function: int, repetition: int, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """x and y of one split, 1-D float32; `data_key` as in runs.data_key, `split` train, val or test."""
+    def get(self, data: str, sampling: Sampling, function: int, repetition: int, split: Split, /) -> tuple[np.ndarray, np.ndarray]:
+        """x and y of one split, 1-D float32; `data` as in runs.data_key."""
         ...
 
 
 def settings_figure(sets: SyntheticSets, data_keys: list[str]) -> str:
     """Figure 1: function 0 in every setting, with its range of y in 4 classes; for ood, where they lie apart, all three splits."""
     with style():
-        figure, axes = grid_of_axes(1, len(data_keys), width=3.6, height=2.6, head=0.35)
+        figure, axes = grid_of_axes(1, len(data_keys), width=3.4, height=2.1, head=0.6)
         for here, key in zip(axes[0], data_keys, strict=True):
             _bands(here.axhspan, sets.get(key, "uniform", 0, 0, "train")[1])
-            splits = ("train", "val", "test") if key == "ood" else ("train",)
+            splits: tuple[Split, ...] = ("train", "val", "test") if key == "ood" else ("train",)
             for split in splits:
                 colour, label = SPLIT_LOOKS[split]
                 here.scatter(
@@ -52,7 +57,7 @@ def settings_figure(sets: SyntheticSets, data_keys: list[str]) -> str:
 def samplings_figure(sets: SyntheticSets, data_key: str, samplings: list[Sampling]) -> str:
     """Figure 2: training data of function 0 under each sampling (darker: denser in y), and below them the log-counts of y."""
     with style():
-        figure, axes = grid_of_axes(2, len(samplings), width=2.7, height=2.0, head=0.1)
+        figure, axes = grid_of_axes(2, len(samplings), width=2.5, height=1.5, head=0.3)
         data = [sets.get(data_key, sampling, 0, 0, "train") for sampling in samplings]
         edges = np.linspace(min(y.min() for _, y in data), max(y.max() for _, y in data), BINS + 1)
         counts = [np.histogram(y, edges)[0] for _, y in data]

@@ -56,13 +56,16 @@ class Table:
 
 def run_groups(wanted: pd.DataFrame) -> tuple[RunGroup, ...]:
     """The counted runs among the rows of a `Collected.wanted`, by method, classes and λ."""
-    counted = wanted[wanted["state"] == "finished"]
-    groups = []
-    for (method, classes, lam), cell in counted.groupby(["method", "classes", "lam"], dropna=False, sort=True):
-        label = str(method) if method == "reg" else f"{method} · {classes} · λ {lam:g}"
-        pairs = zip(cell["seed"], cell["run_id"], strict=True)
-        groups.append(RunGroup(label=label, runs=tuple((str(seed), str(run_id)) for seed, run_id in pairs)))
-    return tuple(groups)
+    groups: dict[tuple[str, int, float], list[tuple[str, str]]] = {}
+    columns = ["method", "classes", "lam", "seed", "run_id", "state"]
+    for method, classes, lam, seed, run_id, state in wanted[columns].itertuples(index=False, name=None):
+        if state == "finished":  # λ of reg is NaN, which is not a key
+            groups.setdefault((method, classes, 0.0 if method == "reg" else lam), []).append((str(seed), run_id))
+    return tuple(RunGroup(label=_group_label(*key), runs=tuple(runs)) for key, runs in sorted(groups.items()))
+
+
+def _group_label(method: str, classes: int, lam: float) -> str:
+    return method if method == "reg" else f"{method} · {classes} · λ {lam:g}"
 
 
 def markdown(table: Table) -> str:

@@ -2,7 +2,7 @@
 
 Parameters are stacked along a model axis, forward and backward are batched matrix products with hand-written gradients,
 and one fused optimiser step serves all. Every network has its own data, initial weights, shuffling and λ, and its result
-does not depend on which others it shares a call with. It computes what one-network PyTorch would (tests/training).
+does not depend on which others it shares a call with: bit for bit in float32, to rounding in float64. It computes what one-network PyTorch would (tests/training).
 
 Legend: M networks, B batch, N samples, D inputs, H1 and H2 hidden units, K classes. Samples lie on the last axis; a row of
 ones below the features makes each bias a column of its weight matrix.
@@ -221,7 +221,7 @@ class _Ensemble:
         self.sets: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
         for name in networks[0].evaluate:
             pairs = [n.evaluate[name] for n in networks]
-            longest = max(y.size for _, y in pairs)
+            longest = -(-max(y.size for _, y in pairs) // self.batch) * self.batch  # whole blocks: a shorter one is summed in another order
             x = torch.zeros(self.m, self.d + 1, longest, dtype=self.dtype)
             y, share = torch.zeros(2, self.m, 1, longest, dtype=self.dtype)  # share: of a sample in the mean; 0 for padding
             for m, (xs, ys) in enumerate(pairs):
@@ -316,10 +316,9 @@ class _Ensemble:
         w1, w2, w3 = self.params
         total = torch.zeros(self.m, dtype=torch.float64, device=self.device)
         for start in range(0, y.shape[-1], self.batch):  # in blocks that stay in cache
-            block = slice(start, min(start + self.batch, y.shape[-1]))
-            a1, a2 = (a[..., : block.stop - start] for a in (self.a1, self.a2))
-            torch.clamp_min(torch.bmm(w1, x[..., block]), 0, out=a1[:, :-1])
-            torch.clamp_min(torch.bmm(w2, a1), 0, out=a2[:, :-1])
-            error = torch.bmm(w3[:, :1], a2).sub_(y[..., block])
+            block = slice(start, start + self.batch)
+            torch.clamp_min(torch.bmm(w1, x[..., block]), 0, out=self.a1[:, :-1])
+            torch.clamp_min(torch.bmm(w2, self.a1), 0, out=self.a2[:, :-1])
+            error = torch.bmm(w3[:, :1], self.a2).sub_(y[..., block])
             total += error.square_().mul_(share[..., block]).sum((1, 2))
         return total

@@ -1,16 +1,13 @@
 """The train stage of the 1D study: which runs are wanted, which are there already, and making the rest."""
 
 import math
-import os
 import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from functools import cache
-from multiprocessing import get_context
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -19,6 +16,7 @@ from regcls.classes import class_ranges
 from regcls.datasets.synthetic import SyntheticSets
 from regcls.errors import UserError
 from regcls.params import Compute
+from regcls.processes import uninterrupted, worker_pool
 from regcls.progress import progress
 from regcls.provenance import code_digest
 from regcls.runs import RunResult, RunSpec, fingerprint
@@ -72,7 +70,7 @@ def train_runs(
     if missing:
         classes_of = _class_counter(sets)
         plan = list(plan_chunks(list(missing), sets, classes_of, device))
-        processes = min(os.cpu_count() or 1 if compute.processes == "auto" else compute.processes, len(plan))
+        processes = min(compute.process_count, len(plan))
         with progress(sum(_cost(chunk, classes_of) for chunk in plan), "training") as advance:
             run_chunks = _one_process if device == "cuda" or processes == 1 else _many_processes
             try:
@@ -121,8 +119,9 @@ class _Ledger:
         """Note that the networks of a chunk start now."""
         for spec in dict.fromkeys(member.spec for member in chunk):
             if spec not in self.open:
-                run_id = self.tracker.start(spec, fingerprint=self.missing[spec], tags=self.tags, adopt=self.adopt)
-                self.open[spec] = _Open(run_id, time.time())
+                with uninterrupted():
+                    run_id = self.tracker.start(spec, fingerprint=self.missing[spec], tags=self.tags, adopt=self.adopt)
+                    self.open[spec] = _Open(run_id, time.time())
 
     def receive(self, chunk: Chunk, results: Sequence[Trained]) -> None:
         """Take the trained networks of a chunk; runs that are complete with them are logged and closed."""
@@ -130,8 +129,9 @@ class _Ledger:
             run = self.open[member.spec]
             run.trained[member.function] = result
             if len(run.trained) == self.functions:
-                self._end(member.spec, run)
-                del self.open[member.spec]
+                with uninterrupted():
+                    self._end(member.spec, run)
+                    del self.open[member.spec]
 
     def _end(self, spec: RunSpec, run: _Open) -> None:
         if diverged := [str(function) for function, result in sorted(run.trained.items()) if not result.finite]:
@@ -145,8 +145,9 @@ class _Ledger:
     def abandon(self, error: BaseException) -> None:
         """Mark the runs in the making KILLED."""
         reason = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else f"{type(error).__name__}: {error}"
-        for run in self.open.values():
-            self.tracker.stop(run.run_id, status="KILLED", reason=reason)
+        with uninterrupted():
+            for run in self.open.values():
+                self.tracker.stop(run.run_id, status="KILLED", reason=reason)
 
 
 def _result(run: _Open) -> RunResult:
@@ -237,21 +238,13 @@ def _one_process(plan: Sequence[Chunk], sets: SyntheticSets, device: Device, pro
 
 def _many_processes(plan: Sequence[Chunk], sets: SyntheticSets, device: Device, processes: int, begin: Begin) -> Done:
     """One process a core, with one thread each: small matrices gain nothing from more. A chunk begins when a process is about to be free for it."""
-    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=worker.set_up, initargs=(sets.prepared.folder, 1))
     waiting, running = iter(plan), dict[Future[list[Trained]], Chunk]()
-    try:
+    with worker_pool(processes, worker.set_up, sets.prepared.folder, 1) as pool:
         while True:
             while len(running) <= processes and (chunk := next(waiting, None)) is not None:
                 begin(chunk)
                 running[pool.submit(worker.train_chunk, chunk, device)] = chunk
             if not running:
-                break
+                return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 yield running.pop(future), future.result()
-        pool.shutdown()
-    except BrokenProcessPool:
-        raise UserError("a training process was ended from outside, perhaps for want of memory. Finished runs are kept: start again to go on, with fewer compute.processes if need be.") from None
-    finally:
-        for process in list((pool._processes or {}).values()):  # a chunk that nobody waits for any more
-            process.terminate()
-        pool.shutdown(cancel_futures=True)

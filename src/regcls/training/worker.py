@@ -1,11 +1,7 @@
 """What a training process does: networks of one chunk -> trained networks. It knows nothing of tracking."""
 
-import os
-import signal
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing import parent_process
 from pathlib import Path
 
 import numpy as np
@@ -29,15 +25,12 @@ class Member:
 
 
 def set_up(prepared: Path, threads: int | None) -> None:
-    """Prepare a process for training: one thread a core, its own view of the data, and an end when its parent ends."""
+    """Prepare a process for training: one thread a core, and its own view of the data."""
     global _sets
     if threads is not None:
         torch.set_num_threads(threads)
     torch.set_flush_denormal(True)  # the tails of a softmax are tiny, and denormal arithmetic is a hundred times slower
     _sets = SyntheticSets(prepared)
-    if (parent := parent_process()) is not None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def recipe(spec: RunSpec) -> Recipe:

@@ -1,0 +1,47 @@
+# Everything runs in .venv, made from requirements.lock. `make help` lists the targets.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+READY := .venv/.ready
+# So that what the stages start (dvc -> regcls) is found, activated or not.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help venv repro test test-all lint ui lock clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+venv: $(READY)  ## set up .venv from requirements.lock, and let `mlflow run .` use it
+
+$(READY): requirements.lock pyproject.toml python_env.yaml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is older than Python 3.11; name another with: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	$(BIN)/regcls register-env
+	@touch $@
+
+repro: $(READY)  ## set up, then data -> runs -> reports/index.html (dvc repro)
+	dvc repro
+	@echo "Open reports/index.html, or compare the runs with: make ui"
+
+test: $(READY)  ## set up, then the tests
+	python -m pytest
+
+lint: $(READY)  ## style and types
+	ruff check .
+	ruff format --check .
+	mypy
+
+ui: $(READY)  ## the tracked runs at http://127.0.0.1:5000 (mlflow ui)
+	mlflow ui
+
+lock: $(READY)  ## resolve requirements.lock anew from pyproject.toml
+	pip-compile --quiet --upgrade --extra dev --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	  --no-header --annotation-style=line --output-file .lock.new pyproject.toml
+	{ sed -n '/^#/p;/^#/!q' requirements.lock; sed -E 's/^(torch==[0-9.]+)\+cpu/\1/; s/ \(pyproject.toml\)//' .lock.new; } > requirements.lock.part
+	mv requirements.lock.part requirements.lock && rm .lock.new
+
+clean:  ## remove .venv and what the stages made, but no data and no tracked run
+	rm -rf .venv build reports runs .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,63 @@
+"""The real params.yaml, shrunk, so that tests run the real path in seconds; and quiet, deterministic libraries."""
+
+import os
+
+# As in production: before MKL and MLflow are loaded.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DVC_NO_ANALYTICS", "true")
+for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"):
+    os.environ.pop(name, None)
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from regcls.params import Params, load_params
+
+ROOT = Path(__file__).parent.parent
+
+SHRUNK: dict[str, Any] = {
+    "scale": "paper",
+    "compute": {"device": "cpu", "processes": 1},
+    "synthetic": {
+        "data": {"functions": [[0.8444218515250481, 22], [0.04048437818077755, 25]], "repetitions": 2, "samples": 9216, "noise": [0.1],
+                 "settings": ["clean", "noisy"]},
+        "training": {"epochs": 2},
+        "grids": {
+            "figure3": {"settings": ["clean", "noisy"], "samplings": ["uniform", "severe"], "classes": [4, 16], "repetitions": 2},
+            "figure4": {"samplings": ["severe"], "classes": [4], "lambdas": [1.0, 100.0], "repetitions": 1},
+            "figure5": {"samplings": ["severe"], "noise": [0.1], "classes": [4], "repetitions": 1},
+        },
+    },
+}
+
+
+def laid_over(base: Any, over: Any) -> Any:
+    """`over` in place of what `base` has under the same keys."""
+    if isinstance(base, dict) and isinstance(over, dict):
+        return {key: laid_over(base.get(key), over[key]) if key in over else base.get(key) for key in [*base, *(k for k in over if k not in base)]}
+    return over
+
+
+@pytest.fixture
+def make_project(tmp_path: Path) -> Callable[..., Path]:
+    """A folder with a params.yaml like the real one, shrunk, and with `changes` over that."""
+
+    def make(changes: dict[str, Any] | None = None, folder: Path | None = None) -> Path:
+        root = folder or tmp_path / "project"
+        root.mkdir(exist_ok=True)
+        tree = laid_over(laid_over(yaml.safe_load((ROOT / "params.yaml").read_text()), SHRUNK), changes or {})
+        (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+        return root
+
+    return make
+
+
+@pytest.fixture
+def params(make_project: Callable[..., Path]) -> Params:
+    """The shrunk parameters."""
+    return load_params(make_project() / "params.yaml")

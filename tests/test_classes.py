@@ -1,0 +1,124 @@
+"""Class making against loops and hand-made cases."""
+
+import math
+
+import numpy as np
+import pytest
+
+from regcls.classes import ClassRanges, class_ranges, equalised, uniform_ranges
+
+
+def ranges_of(counts: list[int]) -> tuple[ClassRanges, np.ndarray]:
+    """Uniform ranges [0, 1), [1, 2), … and targets with those counts."""
+    return uniform_ranges(len(counts), 0, len(counts)), np.repeat(np.arange(len(counts)) + 0.5, counts)
+
+
+def test_uniform_ranges_cut_the_interval_evenly():
+    assert uniform_ranges(4, -1, 1).edges.tolist() == [-1, -0.5, 0, 0.5, 1]
+
+
+def test_a_range_holds_its_lower_edge_and_the_last_one_its_upper_edge_too():
+    assert uniform_ranges(4, 0, 4).labels([0, 0.999, 1, 2, 3, 4]).tolist() == [0, 0, 1, 2, 3, 3]
+
+
+def test_targets_outside_the_ranges_are_clamped():
+    assert uniform_ranges(3, 0, 3).labels([-5, 99, math.inf]).tolist() == [0, 2, 2]
+
+
+def test_labels_keep_the_shape_of_the_targets():
+    assert uniform_ranges(3, 0, 3).labels(np.zeros((2, 5))).shape == (2, 5)
+
+
+def test_one_class_takes_everything():
+    assert uniform_ranges(1, 0, 3).labels([-1, 0, 3, 9]).tolist() == [0, 0, 0, 0]
+
+
+def test_all_equal_targets_give_one_class():
+    assert len(class_ranges(10, [2.5, 2.5], balanced=False)) == 1
+
+
+@pytest.mark.parametrize("classes, low, high", [(0, 0, 1), (-1, 0, 1), (2, 1, 0), (2, 0, math.inf), (2, math.nan, 1)])
+def test_impossible_ranges_are_refused(classes, low, high):
+    with pytest.raises(ValueError, match="classes must be|bounds in order"):
+        uniform_ranges(classes, low, high)
+
+
+def test_more_classes_than_distinct_targets_leave_as_many_as_there_are():
+    merged = class_ranges(1000, [0.0, 1.0, 1.0, 2.0], balanced=True)
+    assert len(merged) == 3
+    assert merged.labels([0.0, 1.0, 2.0]).tolist() == [0, 1, 2]
+
+
+def equalised_by_loop(counts: list[int]) -> list[list[int]]:
+    """Eq. 12 in words: class k goes to bin ceil(C/N · cumulative) − 1; classes of one bin are merged; empty ones in front join the first."""
+    seen, bins = 0, []
+    for count in counts:
+        seen += count
+        bins.append(math.ceil(len(counts) * seen / sum(counts) - 1e-12) - 1)
+    first = next(b for b in bins if b >= 0)
+    bins = [max(b, first) for b in bins]
+    return [[k for k, b in enumerate(bins) if b == wanted] for wanted in sorted(set(bins))]
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_equalisation_agrees_with_a_loop(seed):
+    random = np.random.default_rng(seed)
+    counts = (random.exponential(size=random.integers(2, 40)) ** 3 * 20).astype(int).tolist()
+    counts[0] += 1
+    counts[-1] += 1
+    groups = equalised_by_loop(counts)
+    if len(groups) < 2:
+        pytest.skip("nothing left to balance")
+    merged = equalised(*ranges_of(counts))
+    totals = np.array([sum(counts[k] for k in group) for group in groups])
+    assert merged.edges.tolist() == [group[0] for group in groups] + [len(counts)]
+    assert merged.keep == pytest.approx(totals.min() / totals)
+
+
+def test_balanced_counts_stay_as_they_are():
+    merged = equalised(*ranges_of([7, 7, 7, 7]))
+    assert merged.edges.tolist() == [0, 1, 2, 3, 4]
+    assert merged.keep.tolist() == [1, 1, 1, 1]
+
+
+def test_empty_classes_in_front_join_the_first_occupied_one():
+    ranges, _ = ranges_of([0, 0, 5, 5])
+    assert equalised(ranges, [2.5] * 5 + [3.5] * 5).edges.tolist() == [0, 3, 4]
+
+
+def test_empty_classes_elsewhere_join_the_one_before():
+    ranges, _ = ranges_of([5, 0, 0, 5])
+    assert equalised(ranges, [0.5] * 5 + [3.5] * 5).edges.tolist() == [0, 3, 4]
+
+
+def test_the_rarest_class_is_always_kept():
+    assert equalised(*ranges_of([100, 1, 30, 2, 50])).keep.max() == 1
+
+
+def test_uniform_ranges_are_kept_with_a_warning_where_one_class_would_remain():
+    ranges, targets = ranges_of([97, 1, 1, 1])
+    with pytest.warns(UserWarning, match="leaves 1: .*the uniform ranges are kept"):
+        assert equalised(ranges, targets) is ranges
+
+
+def test_rounding_down_as_printed_leaves_the_first_bin_wider():
+    counts = [10, 10, 10, 10]
+    assert equalised(*ranges_of(counts), rounding="floor").edges.tolist() == [0, 1, 2, 3, 4]
+    uneven = [5, 10, 10, 15]  # cumulative 0.5, 1.5, 2.5, 4 bins: down 0 1 2 4, up 1 2 3 4, to nearest 1 2 3 4
+    assert len(equalised(*ranges_of(uneven), rounding="floor")) == 3
+    assert len(equalised(*ranges_of(uneven), rounding="ceil")) == 4
+    assert len(equalised(*ranges_of(uneven), rounding="round")) == 4
+
+
+def test_equalising_nothing_is_refused():
+    with pytest.raises(ValueError, match="at least one target"):
+        equalised(uniform_ranges(2, 0, 1), [])
+
+
+def test_samples_are_kept_in_inverse_proportion_to_their_class():
+    ranges, targets = ranges_of([9000, 1000])
+    merged = ClassRanges(edges=ranges.edges, keep=np.array([1 / 9, 1.0]))
+    labels = merged.labels(targets)
+    kept = merged.kept(labels, np.random.default_rng(0).random(labels.size))
+    assert kept[labels == 1].all()
+    assert kept[labels == 0].sum() == pytest.approx(1000, abs=5 * math.sqrt(1000))

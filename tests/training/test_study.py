@@ -1,0 +1,106 @@
+"""Planning, and that neither processes nor chunks change a result."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from regcls.datasets.synthetic import SyntheticSets, prepare
+from regcls.errors import UserError
+from regcls.params import Compute
+from regcls.runs import all_specs
+from regcls.training import study
+
+CPU = Compute(device="cpu", processes=1)
+
+
+class MemoryTracker:
+    """Keeps results: training is tested here, tracking in test_tracking.py."""
+
+    adopted_run = None
+
+    def __init__(self):
+        self.results = {}
+        self.specs = {}
+
+    def finished(self, dataset):
+        return {}
+
+    def start(self, spec, *, fingerprint, tags, adopt=False):
+        self.specs[fingerprint] = spec
+        return fingerprint
+
+    def finish(self, run_id, result):
+        assert run_id not in self.results
+        self.results[run_id] = result
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    import yaml
+    from conftest import ROOT, SHRUNK, laid_over
+
+    from regcls.params import load_params
+
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "params.yaml").write_text(yaml.safe_dump(laid_over(yaml.safe_load((ROOT / "params.yaml").read_text()), SHRUNK)))
+    prepare(load_params(folder / "params.yaml").synthetic.data, folder / "prepared", processes=1, progress=lambda items, total, label: items)
+    return SyntheticSets(folder / "prepared")
+
+
+def results(params, sets, compute=CPU):
+    tracker = MemoryTracker()
+    wanted = study.fingerprints(all_specs(params.synthetic), sets)
+    outcome = study.train_runs(wanted, sets, tracker, compute, {})
+    assert outcome.trained == len(wanted)
+    return tracker.results
+
+
+def assert_equal(one, other):
+    assert one.keys() == other.keys()
+    for key in one:
+        assert one[key].metrics == other[key].metrics
+        assert one[key].history == other[key].history
+        assert all(np.array_equal(value, other[key].weights[name]) for name, value in one[key].weights.items())
+
+
+def test_every_network_is_in_one_chunk_and_chunks_hold_equals(params, sets):
+    specs = all_specs(params.synthetic)
+    classes_of = study._class_counter(sets)
+    chunks = list(study.plan_chunks(specs, sets, classes_of, "cpu"))
+    members = [(member.spec, member.function) for chunk in chunks for member in chunk]
+    assert len(members) == len(set(members)) == len(specs) * sets.functions
+    assert all(len({classes_of(member) for member in chunk}) == 1 for chunk in chunks)
+
+
+def test_costly_chunks_come_first(params, sets):
+    classes_of = study._class_counter(sets)
+    sizes = [chunk[0].spec.classes for chunk in study.plan_chunks(all_specs(params.synthetic), sets, classes_of, "cpu")]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_chunk_sizes_do_not_change_results(params, sets, monkeypatch, most):
+    usual = results(params, sets)
+    monkeypatch.setitem(study.MOST_TOGETHER, "cpu", most)
+    assert_equal(usual, results(params, sets))
+
+
+@pytest.mark.slow
+def test_the_number_of_processes_does_not_change_results(params, sets):
+    assert_equal(results(params, sets), results(params, sets, replace(CPU, processes=2)))
+
+
+def test_metrics_are_by_function_and_their_mean(params, sets):
+    for result in results(params, sets).values():
+        for name in ("train_mse", "val_mse", "test_mse"):
+            assert result.metrics[name] == pytest.approx(np.mean([result.metrics[f"functions/{name}_{f}"] for f in range(sets.functions)]))
+        assert {len(values) for values in result.history.values()} == {2}
+        assert result.history["val_mse"][-1] == result.metrics["val_mse"]
+
+
+def test_a_gpu_that_is_not_there_is_a_clear_error(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserError, match="PyTorch sees no GPU"):
+        study.device_for(replace(CPU, device="cuda"))
+    assert study.device_for(replace(CPU, device="auto")) == "cpu"
