@@ -24,8 +24,13 @@ SHRUNK: dict[str, Any] = {
     "scale": "paper",
     "compute": {"device": "cpu", "processes": 1},
     "synthetic": {
-        "data": {"functions": [[0.8444218515250481, 22], [0.04048437818077755, 25]], "repetitions": 2, "samples": 9216, "noise": [0.1],
-                 "settings": ["clean", "noisy"]},
+        "data": {
+            "functions": [[0.8444218515250481, 22], [0.04048437818077755, 25]],
+            "repetitions": 2,
+            "samples": 9216,
+            "noise": [0.1],
+            "settings": ["clean", "noisy"],
+        },
         "training": {"epochs": 2},
         "grids": {
             "figure3": {"settings": ["clean", "noisy"], "samplings": ["uniform", "severe"], "classes": [4, 16], "repetitions": 2},
@@ -39,7 +44,10 @@ SHRUNK: dict[str, Any] = {
 def laid_over(base: Any, over: Any) -> Any:
     """`over` in place of what `base` has under the same keys."""
     if isinstance(base, dict) and isinstance(over, dict):
-        return {key: laid_over(base.get(key), over[key]) if key in over else base.get(key) for key in [*base, *(k for k in over if k not in base)]}
+        return {
+            key: laid_over(base.get(key), over[key]) if key in over else base.get(key)
+            for key in [*base, *(k for k in over if k not in base)]
+        }
     return over
 
 

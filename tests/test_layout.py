@@ -4,8 +4,8 @@ import ast
 
 import pytest
 import yaml
-from conftest import ROOT
 
+from conftest import ROOT
 from regcls.provenance import import_closure
 
 SOURCE = ROOT / "src" / "regcls"
@@ -30,7 +30,11 @@ def says_nothing(file):
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_every_source_file_that_it_imports(stage):
     listed = [ROOT / dep for dep in STAGES[stage]["deps"] if "$" not in dep]
-    missing = [f for f in import_closure(f"regcls.stages.{stage}") if not says_nothing(f) and not any(f == dep or dep in f.parents for dep in listed)]
+    missing = [
+        f
+        for f in import_closure(f"regcls.stages.{stage}")
+        if not says_nothing(f) and not any(f == dep or dep in f.parents for dep in listed)
+    ]
     assert not missing
 
 

@@ -1,8 +1,8 @@
 """params.yaml as it ships, and how scales lie over it. What is wrong with a file: test_bad_input.py."""
 
 import pytest
-from conftest import ROOT
 
+from conftest import ROOT
 from regcls.params import load_params, parse_options
 from regcls.runs import all_specs, expand
 

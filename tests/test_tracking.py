@@ -115,7 +115,7 @@ def test_a_new_store_has_the_experiment_in_place_of_default_and_artifacts_beside
     with closing(sqlite3.connect(empty_store)) as connection:
         row = connection.execute("SELECT experiment_id, name, artifact_location FROM experiments").fetchall()
     assert row == [(0, "regcls", f"{empty_store.parent}/mlartifacts/0")]
-    assert {file.name for file in empty_store.parent.iterdir()} <= {"mlflow.db", "mlflow.db-wal", "mlflow.db-shm", ".mlflow.db.lock"}
+    assert {file.name for file in empty_store.parent.iterdir()} <= {"mlflow.db", "mlflow.db-wal", "mlflow.db-shm", "mlflow.db.lock"}
 
 
 def test_a_new_store_can_be_read_while_it_is_written(tracker: Tracker, root: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_finished_run_holds_its_parameters_metrics_history_weights_and_data(tr
     assert run.info.status == "FINISHED"
     assert run.info.run_name == SPEC.name
     assert run.data.params == SPEC.params()
-    assert run.data.metrics["test_mse"] == 2.5
+    assert tracker.metrics(run.info.run_id)["test_mse"] == 2.5
     assert [(point.step, point.value) for point in tracker._client.get_metric_history(run.info.run_id, "train_mse")] == [
         (1, 3.0),
         (2, 2.0),

@@ -71,7 +71,10 @@ def equalised(ranges: ClassRanges, targets: ArrayLike, *, rounding: Rounding = "
     bins[: np.flatnonzero(counts)[0]] = bins[np.flatnonzero(counts)[0]]  # empty classes in front
     starts = np.flatnonzero(np.diff(bins, prepend=-1))  # first class of every merged one
     if len(starts) < 2:
-        warnings.warn(f"equalising {classes} classes leaves {len(starts)}: nearly all targets share one range; the uniform ranges are kept", stacklevel=2)
+        warnings.warn(
+            f"equalising {classes} classes leaves {len(starts)}: nearly all targets share one range; the uniform ranges are kept",
+            stacklevel=2,
+        )
         return ranges
     merged = np.add.reduceat(counts, starts)
     # Occupied by construction: a bin begins where the cumulative count moves on.

@@ -15,7 +15,7 @@ from regcls.errors import UserError
 
 @contextmanager
 def explain_os_errors(path: Path) -> Iterator[None]:
-    """Turn "disk full", "read-only" and "permission denied" while writing `path` into a UserError."""
+    """Turn "disk full", "read-only", "permission denied" and "not a folder" while writing `path` into a UserError."""
     try:
         yield
     except OSError as error:
@@ -23,6 +23,8 @@ def explain_os_errors(path: Path) -> Iterator[None]:
             raise UserError(f"no space left on the disk while writing {path}; nothing was replaced. Free some space and start again.") from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise UserError(f"cannot write {path}: {error.strerror}. Make the folder writable and start again.") from error
+        if blocker := next((folder for folder in path.parents if folder.is_file()), None):
+            raise UserError(f"cannot write {path}: {blocker} is a file, not a folder. Move it away and start again.") from error
         raise
 
 

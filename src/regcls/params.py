@@ -237,9 +237,11 @@ def _validate(path: Path, tree: dict[str, Any]) -> Params:
     plain = {key: _at_scale(path, key, section, tree["scale"]) for key, section in tree.items()}
     try:
         # Through JSON, so that strict means strict (no "3" for 3) while a YAML list may still fill a tuple.
-        params: Params = TypeAdapter(Params).validate_json(json.dumps(plain))
-    except (ValidationError, TypeError) as error:
+        params: Params = TypeAdapter(Params).validate_json(json.dumps(plain, default=str))
+    except ValidationError as error:
         raise UserError(f"{path}: {_explain(error)}") from None
+    except (TypeError, ValueError) as error:  # a key that is no text, an alias within itself
+        raise UserError(f"{path} holds what no parameter can be: {error}") from None
     _check_consistent(path, params.synthetic)
     return params
 
@@ -247,6 +249,8 @@ def _validate(path: Path, tree: dict[str, Any]) -> Params:
 def _at_scale(path: Path, key: str, section: Any, scale: str) -> Any:
     if not isinstance(section, dict) or "demo" not in section:
         return section
+    if not isinstance(section["demo"], dict):
+        raise UserError(f"{path}: {key}.demo = {section['demo']!r}: write the keys that differ at scale demo, or remove it")
     published = {name: value for name, value in section.items() if name != "demo"}
     return _laid_over(path, f"{key}.demo", published, section["demo"]) if scale == "demo" else published
 
@@ -260,12 +264,10 @@ def _laid_over(path: Path, where: str, base: Any, over: Any) -> Any:
     return {key: _laid_over(path, f"{where}.{key}", value, over[key]) if key in over else value for key, value in base.items()}
 
 
-def _explain(error: ValidationError | TypeError) -> str:
-    if isinstance(error, TypeError):  # json.dumps met a date or a set
-        return f"holds a value that is no number, text, list or mapping ({error})"
+def _explain(error: ValidationError) -> str:
     said: list[str] = []
     for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"] if not (isinstance(part, str) and ("[" in part or "-" in part)))
+        where = ".".join(part for part in map(str, problem["loc"]) if not part.startswith(("function-", "constrained-", "literal[", "tuple[")))
         match problem["type"]:
             case "extra_forbidden" | "unexpected_keyword_argument":
                 text = f"{where} is not a known key"
@@ -273,27 +275,29 @@ def _explain(error: ValidationError | TypeError) -> str:
                 text = f"{where} is missing"
             case _:
                 text = f"{where} = {json.dumps(problem['input'], ensure_ascii=False)}: {problem['msg']}"
-                if problem["type"] in ("int_type", "float_type") and isinstance(problem["input"], str) and _is_number(problem["input"]):
-                    text += f' (YAML reads this as text: write {float(problem["input"])!r}, without quotes)'
+                if problem["type"] in ("int_type", "float_type") and isinstance(problem["input"], str) and _number(problem["input"], problem["type"]):
+                    text += f" (YAML reads this as text: write {_number(problem['input'], problem['type'])}, without quotes)"
         if text not in said:
             said.append(text)
     more = f" (and {len(said) - 2} more)" if len(said) > 2 else ""
     return "; ".join(said[:2]) + more
 
 
-def _is_number(text: str) -> bool:
+def _number(text: str, kind: str) -> str:
+    """The number that was meant, as YAML reads it; empty if none was."""
     try:
-        float(text)
+        return repr(int(text) if kind == "int_type" else float(text))
     except ValueError:
-        return False
-    return True
+        return ""
 
 
 def _check_consistent(path: Path, synthetic: Synthetic) -> None:
     data, training = synthetic.data, synthetic.training
     for key, seeds in (("data.data_seeds", data.data_seeds), ("training.seeds", training.seeds)):
         if data.repetitions > len(seeds):
-            raise UserError(f"{path}: synthetic.data.repetitions = {data.repetitions}, but synthetic.{key} has {len(seeds)} seeds: one is needed for each")
+            raise UserError(
+                f"{path}: synthetic.data.repetitions = {data.repetitions}, but synthetic.{key} has {len(seeds)} seeds: one is needed for each"
+            )
     if "uniform" not in data.samplings:
         raise UserError(f"{path}: synthetic.data.samplings must hold 'uniform': every network is validated and tested on the uniform sets")
     if synthetic.run.repetition >= data.repetitions:

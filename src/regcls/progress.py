@@ -27,7 +27,15 @@ def progress(total: float, label: str) -> Iterator[Advance]:
         with _plain(total, label) as advance:
             yield advance
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console) as bars:
         task = bars.add_task(label, total=total, note="")
         yield lambda amount, note="": bars.update(task, advance=amount, note=note)
@@ -44,7 +52,9 @@ def _plain(total: float, label: str) -> Iterator[Advance]:
         if now - said >= PLAIN_EVERY:
             said = now
             left = (now - started) / done * (total - done) if done else 0.0
-            print(f"{label}: {100 * done / total:.0f} % {note} ({now - started:.0f} s, about {left:.0f} s left)", file=sys.stderr, flush=True)
+            print(
+                f"{label}: {100 * done / total:.0f} % {note} ({now - started:.0f} s, about {left:.0f} s left)", file=sys.stderr, flush=True
+            )
 
     yield advance
     print(f"{label}: {100 * done / total if total else 100:.0f} % {last} ({time.monotonic() - started:.0f} s)", file=sys.stderr, flush=True)

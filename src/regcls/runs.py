@@ -95,7 +95,18 @@ def expand(synthetic: Synthetic, grid: Grid) -> list[RunSpec]:
         for noise in grid.noise if setting == "noisy" else (0.0,):
             for method, classes in itertools.product(grid.methods, grid.classes):
                 for lam in (None,) if grid.lambdas == "default" else grid.lambdas:
-                    specs[make_spec(synthetic, setting=setting, sampling=sampling, noise=noise, method=method, classes=classes, lam=lam, repetition=repetition)] = None
+                    specs[
+                        make_spec(
+                            synthetic,
+                            setting=setting,
+                            sampling=sampling,
+                            noise=noise,
+                            method=method,
+                            classes=classes,
+                            lam=lam,
+                            repetition=repetition,
+                        )
+                    ] = None
     return list(specs)
 
 
@@ -105,7 +116,15 @@ def all_specs(synthetic: Synthetic) -> list[RunSpec]:
 
 
 def make_spec(
-    synthetic: Synthetic, *, setting: Setting, sampling: Sampling, noise: float, method: Method, classes: int, lam: float | None, repetition: int
+    synthetic: Synthetic,
+    *,
+    setting: Setting,
+    sampling: Sampling,
+    noise: float,
+    method: Method,
+    classes: int,
+    lam: float | None,
+    repetition: int,
 ) -> RunSpec:
     """A run with params.yaml's training values; `lam` None takes the setting's. What does not apply is blanked, so that equal runs are equal."""
     training = synthetic.training
@@ -146,7 +165,9 @@ def single_spec(synthetic: Synthetic, options: RunOptions) -> RunSpec:
     if setting != "noisy" and options.noise:
         raise UserError(f"setting {setting} has no noise: leave out --noise, or choose --setting noisy")
     if repetition >= data.repetitions:
-        raise UserError(f"--repetition = {repetition}: only 0 to {data.repetitions - 1} are prepared (synthetic.data.repetitions in params.yaml)")
+        raise UserError(
+            f"--repetition = {repetition}: only 0 to {data.repetitions - 1} are prepared (synthetic.data.repetitions in params.yaml)"
+        )
     if setting == "noisy" and noise not in data.noise:
         raise UserError(f"--noise = {noise:g}: prepared are {', '.join(map(str, data.noise))} (synthetic.data.noise in params.yaml)")
     spec = make_spec(

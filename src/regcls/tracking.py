@@ -300,6 +300,11 @@ class Tracker:
             rows = self._rows(dataset, values=True)
         return run_table(rows)
 
+    def metrics(self, run_id: str) -> dict[str, float]:
+        """The last value of each metric of a run."""
+        with _said_plainly(self.uri):
+            return dict(self._client.get_run(run_id).data.metrics)
+
     def run_url(self, run_id: str) -> str:
         """The run's page: on the server, or where `mlflow ui` shows it."""
         host = without_password(self.uri).rstrip("/") if self.uri.startswith(("http:", "https:")) else "http://127.0.0.1:5000"

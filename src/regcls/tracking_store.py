@@ -56,7 +56,7 @@ def without_password(uri: str) -> str:
 
 def lock_path(database: Path) -> Path:
     """Held while the store is set up."""
-    return database.with_name(f".{database.name}.lock")
+    return database.with_name(f"{database.name}.lock")
 
 
 def say_waiting(holder: str) -> None:

@@ -18,7 +18,6 @@ def in_turn(items, total, label):
 @pytest.fixture(scope="module")
 def data():
     from conftest import ROOT
-
     from regcls.params import load_params
 
     return load_params(ROOT / "params.yaml", scale="paper").synthetic.data

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from training.reference import train_plainly
 
 from regcls.classes import equalised, uniform_ranges
 from regcls.training.ensemble import Network, Recipe, train
+from training.reference import train_plainly
 
 RECIPE = Recipe(hidden=(6, 15), epochs=2, batch_size=64, optimizer="adam", learning_rate=0.01, weight_decay=0.001, precision="float64")
 
@@ -19,7 +19,14 @@ def network(classes: int = 0, *, balanced: bool = False, seed: int = 0, samples:
     y = np.sin(5 * x.sum(0)) + random.exponential(0.2, samples)
     ranges = uniform_ranges(classes, y.min(), y.max()) if classes else None
     ranges = equalised(ranges, y) if balanced else ranges
-    return Network(x=x, y=y, classes=ranges, lam=lam if classes else 1.0, seed=seed, evaluate={"val": (x[:, :100], y[:100]), "test": (x[:, :333], y[:333])})
+    return Network(
+        x=x,
+        y=y,
+        classes=ranges,
+        lam=lam if classes else 1.0,
+        seed=seed,
+        evaluate={"val": (x[:, :100], y[:100]), "test": (x[:, :333], y[:333])},
+    )
 
 
 def difference(trained, model):

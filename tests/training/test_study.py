@@ -38,13 +38,15 @@ class MemoryTracker:
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
     import yaml
-    from conftest import ROOT, SHRUNK, laid_over
 
+    from conftest import ROOT, SHRUNK, laid_over
     from regcls.params import load_params
 
     folder = tmp_path_factory.mktemp("study")
     (folder / "params.yaml").write_text(yaml.safe_dump(laid_over(yaml.safe_load((ROOT / "params.yaml").read_text()), SHRUNK)))
-    prepare(load_params(folder / "params.yaml").synthetic.data, folder / "prepared", processes=1, progress=lambda items, total, label: items)
+    prepare(
+        load_params(folder / "params.yaml").synthetic.data, folder / "prepared", processes=1, progress=lambda items, total, label: items
+    )
     return SyntheticSets(folder / "prepared")
 
 

@@ -54,10 +54,19 @@ def write_prepared(folder: Path, *, arrays: Mapping[str, np.ndarray], table: pd.
         recorded = {}
         for name, array in arrays.items():
             file = aside / f"{name}.npy"
-            np.save(file, array, allow_pickle=False)
+            _save(file, array)
             recorded[name] = {"bytes": file.stat().st_size, "sha256": _sha256(file), "shape": list(array.shape), "dtype": str(array.dtype)}
         table.to_parquet(aside / "table.parquet", index=False)
-        write_json(aside / "meta.json", {"format": FORMAT, "rows": len(table), "arrays": recorded, "made_from": dict(made_from)})
+        meta = {"format": FORMAT, "arrays": recorded, "table": {"sha256": _sha256(aside / "table.parquet")}, "made_from": dict(made_from)}
+        write_json(aside / "meta.json", meta)
+
+
+def _save(file: Path, array: np.ndarray) -> None:
+    """np.save, but on a full disk the error says so: NumPy's own writing of the content leaves out the reason."""
+    array = np.ascontiguousarray(array)
+    with file.open("wb") as handle:
+        np.lib.format.write_array_header_1_0(handle, np.lib.format.header_data_from_array_1_0(array))
+        handle.write(array.data)
 
 
 def open_prepared(folder: Path) -> Prepared:
@@ -69,26 +78,39 @@ def open_prepared(folder: Path) -> Prepared:
     remedy = f"Make it anew with: dvc repro -f prepare@{folder.parent.name}"
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"there is no prepared data in {folder}. {remedy}") from None
     except ValueError:
         raise _damaged(folder / "meta.json", "it is not JSON") from None
-    if meta.get("format") != FORMAT:
-        raise UserError(f"{folder} has prepared format {meta.get('format')}, this regcls reads format {FORMAT}. {remedy}")
-    arrays = {}
-    for name, recorded in meta["arrays"].items():
+    try:
+        if meta["format"] != FORMAT:
+            raise UserError(f"{folder} has prepared format {meta['format']}, this regcls reads format {FORMAT}. {remedy}")
+        sizes, table_sha256 = {name: recorded["bytes"] for name, recorded in meta["arrays"].items()}, meta["table"]["sha256"]
+    except (KeyError, TypeError, AttributeError):
+        raise _damaged(folder / "meta.json", "it is not what prepare wrote") from None
+    for name, size in sizes.items():
         file = folder / f"{name}.npy"
         found = file.stat().st_size if file.exists() else 0
-        if found != recorded["bytes"]:
-            raise _damaged(file, f"it has {found} bytes instead of {recorded['bytes']}")
-        arrays[name] = np.load(file, mmap_mode="r", allow_pickle=False)
+        if found != size:
+            raise _damaged(file, f"it has {found} bytes instead of {size}")
+    table = folder / "table.parquet"
+    if not table.exists():
+        raise _damaged(table, "it is missing")
+    if _sha256(table) != table_sha256:  # always: it is small, and decides which samples are whose
+        raise _damaged(table, "its content is not what prepare wrote")
+    arrays = {name: _map(folder / f"{name}.npy", recorded) for name, recorded in meta["arrays"].items()}
+    return Prepared(folder=folder, arrays=arrays, table=pd.read_parquet(table), meta=meta)
+
+
+def _map(file: Path, recorded: Mapping[str, Any]) -> np.ndarray:
     try:
-        table = pd.read_parquet(folder / "table.parquet")
-    except (OSError, ValueError):
-        raise _damaged(folder / "table.parquet", "it is missing or cannot be read") from None
-    if len(table) != meta["rows"]:
-        raise _damaged(folder / "table.parquet", f"it has {len(table)} rows instead of {meta['rows']}")
-    return Prepared(folder=folder, arrays=arrays, table=table, meta=meta)
+        array: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
+        whole = (list(array.shape), str(array.dtype)) == (recorded["shape"], recorded["dtype"])
+    except Exception:  # a damaged header is read as Python source, which fails in every way there is
+        whole = False
+    if not whole:
+        raise _damaged(file, "its content is not what prepare wrote")
+    return array
 
 
 def _damaged(file: Path, why: str) -> UserError:

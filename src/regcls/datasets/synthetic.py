@@ -6,14 +6,12 @@ so that peaks and samples are theirs: a number made here can be compared with pu
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Hashable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
@@ -23,12 +21,14 @@ from numpy.typing import NDArray
 from regcls.datasets.store import Prepared, open_prepared, write_prepared
 from regcls.errors import UserError
 from regcls.params import Sampling, Setting, SyntheticData
+from regcls.processes import worker_pool
 from regcls.runs import RunSpec, data_key
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+OOD_ORDER: tuple[Split, ...] = ("train", "test", "val")  # in which the release draws some of them
 Array = NDArray[np.float64]
-T = TypeVar("T")
+Drawn = tuple[list[NDArray[np.float32]], list[dict[str, object]]]  # pieces (2, n) of an array, and their table rows
 
 BINS = 1024  # of y, within which samples are uniform
 CANDIDATES = 100_000  # uniform draws of x that samples are picked from
@@ -146,7 +146,7 @@ def _draw_ood(data: SyntheticData, sampling: Sampling, f: SineSum, seed: int) ->
     parts: dict[Split, list[Array]] = {split: [] for split in SPLITS}
     draws, peak = RandomState(seed), float("nan")
     if sampling == "uniform":
-        for index, split in itertools.product(rounds, ("train", "test", "val")):
+        for index, split in itertools.product(rounds, OOD_ORDER):
             low, high = regions[split][index]
             parts[split].append(_uniform(draws, f, data.samples // REGIONS, low=low, high=high))
     else:
@@ -172,7 +172,7 @@ def _shared_peak(draws: RandomState, f: SineSum, regions: Mapping[Split, list[tu
     while True:
         peak = draws.uniform(*f.extremes)
         holding: dict[Split, int] = dict.fromkeys(SPLITS, 0)
-        for index, split in itertools.product(range(REGIONS // len(SPLITS)), ("train", "test", "val")):
+        for index, split in itertools.product(range(REGIONS // len(SPLITS)), OOD_ORDER):
             y = f(draws.uniform(*regions[split][index], CANDIDATES))
             holding[split] += bool(y.min() <= peak <= y.max())
         if all(holding.values()):
@@ -181,11 +181,13 @@ def _shared_peak(draws: RandomState, f: SineSum, regions: Mapping[Split, list[tu
 
 def data_sets(data: SyntheticData) -> dict[str, tuple[Setting, float]]:
     """Name -> setting and σ of each prepared file: `clean`, `noisy-0.1`, `ood`."""
-    return {data_key(setting, noise): (setting, noise) for setting in data.settings for noise in (data.noise if setting == "noisy" else (0.0,))}
+    return {
+        data_key(setting, noise): (setting, noise) for setting in data.settings for noise in (data.noise if setting == "noisy" else (0.0,))
+    }
 
 
-def _draw_repetition(data: SyntheticData, work: tuple[str, int]) -> tuple[list[NDArray[np.float32]], list[dict[str, object]]]:
-    """All samplings and functions of one file's repetition: the pieces (2, n) of its array and their table rows."""
+def _draw_repetition(data: SyntheticData, work: tuple[str, int]) -> Drawn:
+    """All samplings and functions of one file's repetition."""
     key, repetition = work
     setting, noise = data_sets(data)[key]
     pieces, rows = [], []
@@ -199,18 +201,22 @@ def _draw_repetition(data: SyntheticData, work: tuple[str, int]) -> tuple[list[N
     return pieces, rows
 
 
-def prepare(data: SyntheticData, folder: Path, *, processes: int, progress: Callable[[Iterable[T], int, str], Iterable[T]]) -> pd.DataFrame:
+class Progress(Protocol):
+    """Wraps items of a known number and shows how far they are."""
+
+    def __call__(self, items: Iterable[Drawn], total: int, label: str) -> Iterable[Drawn]: ...
+
+
+def prepare(data: SyntheticData, folder: Path, *, processes: int, progress: Progress) -> pd.DataFrame:
     """Draw every data set and write them to `folder`, one float32 array (2, N) of x and y for each setting; the table says where each part lies.
 
-    `progress` wraps an iterable of a known length and shows how far it is.
-
     Raises:
-        UserError: the disk is full or the folder is not writable.
+        UserError: the disk is full, the folder is not writable, or a worker was ended from outside.
     """
     work = list(itertools.product(data_sets(data), range(data.repetitions)))
     arrays: dict[str, list[NDArray[np.float32]]] = {key: [] for key in data_sets(data)}
     rows: list[dict[str, object]] = []
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) if processes > 1 else nullcontext() as pool:
+    with worker_pool(processes) if processes > 1 else nullcontext() as pool:
         drawn = (pool.map if pool else map)(partial(_draw_repetition, data), work)
         for (key, _), (pieces, piece_rows) in zip(work, progress(drawn, len(work), "drawing 1D data"), strict=True):
             arrays[key] += pieces
@@ -218,7 +224,9 @@ def prepare(data: SyntheticData, folder: Path, *, processes: int, progress: Call
     table = pd.DataFrame(rows)
     table["stop"] = table.groupby("data", sort=False)["samples"].cumsum()
     table["start"] = table["stop"] - table["samples"]
-    write_prepared(folder, arrays={key: np.concatenate(pieces, axis=1) for key, pieces in arrays.items()}, table=table, made_from=asdict(data))
+    write_prepared(
+        folder, arrays={key: np.concatenate(pieces, axis=1) for key, pieces in arrays.items()}, table=table, made_from=asdict(data)
+    )
     return table
 
 
@@ -237,7 +245,9 @@ class SyntheticSets:
         keys = ["data", "sampling", "function", "repetition", "split"]
         self._rows = {tuple(row[key] for key in keys): row for row in self.prepared.table.to_dict("records")}
 
-    def get(self, data: str, sampling: Sampling, function: int, repetition: int, split: Split) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def get(
+        self, data: str, sampling: Sampling, function: int, repetition: int, split: Split
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """x and y, (N,) each, read-only views.
 
         Raises:
@@ -265,7 +275,7 @@ class SyntheticSets:
                 seen.update(self._row(spec.data_key, "uniform", function, spec.repetition, split)["sha256"].encode())
         return seen.hexdigest()
 
-    def _row(self, *key: object) -> dict[str, Any]:
+    def _row(self, *key: object) -> dict[Hashable, Any]:
         try:
             return self._rows[key]
         except KeyError:

@@ -23,7 +23,9 @@ def train(params: Params, root: Path, dataset: str) -> None:
     Raises:
         UserError: no prepared data, no store, no GPU where one is asked for.
     """
-    with lock(root / ".regcls" / f"train-{dataset}.lock", waiting=lambda holder: say(f"{holder} trains {dataset} already; waiting for it to end")):
+    with lock(
+        root / ".regcls" / f"train-{dataset}.lock", waiting=lambda holder: say(f"{holder} trains {dataset} already; waiting for it to end")
+    ):
         sets = SyntheticSets(prepared_folder(root, dataset), verify=True)
         tracker = Tracker(root, experiment=params.tracking.experiment)
         if stale := tracker.reconcile(dataset):
@@ -49,7 +51,9 @@ def run(params: Params, root: Path, dataset: str, options: RunOptions) -> None:
     sets = SyntheticSets(prepared_folder(root, dataset), verify=True)
     tracker = Tracker(root, experiment=params.tracking.experiment)
     wanted = study.fingerprints([spec], sets)
-    with lock(root / ".regcls" / f"run-{wanted[spec]}.lock", waiting=lambda holder: say(f"{holder} makes this very run; waiting for it to end")):
+    with lock(
+        root / ".regcls" / f"run-{wanted[spec]}.lock", waiting=lambda holder: say(f"{holder} makes this very run; waiting for it to end")
+    ):
         outcome = study.train_runs(wanted, sets, tracker, params.compute, _tags(root, dataset), adopt=True)
     for name, reason in outcome.failed.items():
         raise UserError(f"run {name} {reason}. Try a smaller --learning-rate.")

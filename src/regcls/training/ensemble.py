@@ -170,7 +170,12 @@ class _Ensemble:
         if self.steps == 0:
             raise ValueError(f"{first.y.size} training samples do not fill one batch of {self.batch}")
         for n in networks:
-            if (len(n.x), n.outputs, n.y.size // self.batch, set(n.evaluate)) != (len(first.x), first.outputs, self.steps, set(first.evaluate)):
+            if (len(n.x), n.outputs, n.y.size // self.batch, set(n.evaluate)) != (
+                len(first.x),
+                first.outputs,
+                self.steps,
+                set(first.evaluate),
+            ):
                 raise ValueError("networks trained together must agree in inputs, classes, full batches an epoch and evaluation sets")
         self.dtype, self.device = getattr(torch, recipe.precision), device
         self.m, self.d, self.k, (self.h1, self.h2) = len(networks), len(first.x), first.outputs, recipe.hidden
@@ -195,8 +200,8 @@ class _Ensemble:
         for m, network in enumerate(networks):
             for name, value in initial[network.seed].items():
                 self._view(self.params, name)[m] = value
-        make = {"adam": _Adam, "sgd": _GradientDescent}[recipe.optimizer]
-        self.optimizer = make(self.flat, self.gradient, recipe.learning_rate, recipe.weight_decay)
+        optimizers: dict[str, type[_Adam] | type[_GradientDescent]] = {"adam": _Adam, "sgd": _GradientDescent}
+        self.optimizer = optimizers[recipe.optimizer](self.flat, self.gradient, recipe.learning_rate, recipe.weight_decay)
 
     def _view(self, stacked: Sequence[Tensor], name: str) -> Tensor:
         """The part of `stacked` that holds the torch parameter `name`, with the model axis first."""

@@ -4,24 +4,26 @@ import math
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 
 from regcls.classes import class_ranges
 from regcls.datasets.synthetic import SyntheticSets
 from regcls.errors import UserError
-from regcls.params import Compute
+from regcls.params import Compute, Sampling
 from regcls.processes import uninterrupted, worker_pool
 from regcls.progress import progress
 from regcls.provenance import code_digest
 from regcls.runs import RunResult, RunSpec, fingerprint
 from regcls.training import worker
-from regcls.training.ensemble import Trained
+from regcls.training.ensemble import Recipe, Trained
 from regcls.training.worker import Member
 
 if TYPE_CHECKING:
@@ -53,7 +55,13 @@ class Outcome:
 
 
 def train_runs(
-    wanted: Mapping[RunSpec, str], sets: SyntheticSets, tracker: "Tracker", compute: Compute, tags: Mapping[str, str], *, adopt: bool = False
+    wanted: Mapping[RunSpec, str],
+    sets: SyntheticSets,
+    tracker: "Tracker",
+    compute: Compute,
+    tags: Mapping[str, str],
+    *,
+    adopt: bool = False,
 ) -> Outcome:
     """Train and track every run of `wanted` (spec -> fingerprint) that the store does not hold as FINISHED.
 
@@ -74,9 +82,12 @@ def train_runs(
         with progress(sum(_cost(chunk, classes_of) for chunk in plan), "training") as advance:
             run_chunks = _one_process if device == "cuda" or processes == 1 else _many_processes
             try:
-                for chunk, results in run_chunks(plan, sets, device, processes, ledger.begin):
-                    ledger.receive(chunk, results)
-                    advance(_cost(chunk, classes_of), f"{len(finished.keys() & wanted.values()) + len(ledger.ended)} of {len(wanted)} runs")
+                with closing(run_chunks(plan, sets, device, processes, ledger.begin)) as done:
+                    for chunk, results in done:
+                        ledger.receive(chunk, results)
+                        advance(
+                            _cost(chunk, classes_of), f"{len(finished.keys() & wanted.values()) + len(ledger.ended)} of {len(wanted)} runs"
+                        )
             except BaseException as error:
                 ledger.abandon(error)
                 raise
@@ -93,7 +104,9 @@ def device_for(compute: Compute) -> Device:
     """
     there = torch.cuda.is_available()
     if compute.device == "cuda" and not there:
-        raise UserError("compute.device = cuda, but PyTorch sees no GPU. Check nvidia-smi and `docker run --gpus all`, or set compute.device to auto.")
+        raise UserError(
+            "compute.device = cuda, but PyTorch sees no GPU. Check nvidia-smi and `docker run --gpus all`, or set compute.device to auto."
+        )
     return "cuda" if there and compute.device != "cpu" else "cpu"
 
 
@@ -155,7 +168,7 @@ def _result(run: _Open) -> RunResult:
     functions = sorted(run.trained)
     by_epoch = {"train_mse": [run.trained[f].train_mse for f in functions]}
     by_epoch |= {f"{name}_mse": [run.trained[f].evaluated[name] for f in functions] for name in ("val", "test")}
-    means = {name: sum(values) / len(values) for name, values in by_epoch.items()}
+    means = {name: np.mean(values, axis=0) for name, values in by_epoch.items()}
     metrics = {name: float(values[-1]) for name, values in means.items()}
     metrics |= {f"functions/{name}_{f}": float(values[f][-1]) for name, values in by_epoch.items() for f in functions}
     return RunResult(
@@ -174,7 +187,7 @@ def _class_counter(sets: SyntheticSets) -> ClassCounter:
     """How many classes K a network's head has: 0 for reg, C for uniform ranges, fewer for equalised ones."""
 
     @cache
-    def balanced(data: str, sampling: str, function: int, repetition: int, classes: int) -> int:
+    def balanced(data: str, sampling: Sampling, function: int, repetition: int, classes: int) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # uniform ranges kept: K = C says so
             return len(class_ranges(classes, sets.get(data, sampling, function, repetition, "train")[1], balanced=True))
@@ -195,27 +208,28 @@ def plan_chunks(specs: Sequence[RunSpec], sets: SyntheticSets, classes_of: Class
     for spec in specs:
         by_size[spec.classes].append(spec)
     for classes, alike in sorted(by_size.items(), reverse=True):
-        most = _most_together(classes, alike[0], device)
+        most = most_together(classes, alike[0], device)
         wave = max(1, WAVE * most // sets.functions)
         for start in range(0, len(alike), wave):
             yield from _wave_chunks(alike[start : start + wave], sets, classes_of, device)
 
 
 def _wave_chunks(specs: Sequence[RunSpec], sets: SyntheticSets, classes_of: ClassCounter, device: Device) -> Iterator[Chunk]:
-    groups: dict[object, Chunk] = defaultdict(list)
+    groups: dict[tuple[Recipe, int, int], Chunk] = defaultdict(list)
     for spec in specs:
         for function in range(sets.functions):
             member = Member(spec=spec, function=function)
             batches = sets.size(spec.data_key, spec.sampling, function, spec.repetition, "train") // spec.batch_size
             groups[worker.recipe(spec), classes_of(member), batches].append(member)
-    for (_, classes, _), members in groups.items():  # type: ignore[misc]
-        most = _most_together(classes, members[0].spec, device)
+    for (_, classes, _), members in groups.items():
+        most = most_together(classes, members[0].spec, device)
         members.sort(key=lambda member: member.spec.seed)  # stable: networks that share an order of samples stand together
         count = math.ceil(len(members) / most)
         yield from (members[index * len(members) // count : (index + 1) * len(members) // count] for index in range(count))
 
 
-def _most_together(classes: int, spec: RunSpec, device: Device) -> int:
+def most_together(classes: int, spec: RunSpec, device: Device) -> int:
+    """How many networks with K classes train side by side."""
     logits = max(1, classes) * spec.batch_size * (8 if spec.precision == "float64" else 4)
     return max(1, min(MOST_TOGETHER[device], LOGIT_BYTES[device] // logits))
 
@@ -226,7 +240,7 @@ def _cost(chunk: Chunk, classes_of: ClassCounter) -> float:
 
 
 Begin = Callable[[Chunk], None]
-Done = Iterator[tuple[Chunk, list[Trained]]]
+Done = Generator[tuple[Chunk, list[Trained]]]
 
 
 def _one_process(plan: Sequence[Chunk], sets: SyntheticSets, device: Device, processes: int, begin: Begin) -> Done:

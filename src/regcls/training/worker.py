@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from regcls.classes import class_ranges
 from regcls.datasets.synthetic import Split, SyntheticSets
+from regcls.params import Sampling
 from regcls.runs import RunSpec
 from regcls.training.ensemble import Network, Recipe, Trained, train
 
@@ -48,7 +49,7 @@ def train_chunk(members: Sequence[Member], device: str) -> list[Trained]:
 def _network(member: Member) -> Network:
     spec = member.spec
 
-    def load(sampling: str, split: Split) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    def load(sampling: Sampling, split: Split) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
         x, y = _sets.get(spec.data_key, sampling, member.function, spec.repetition, split)
         return x[None], y
 
