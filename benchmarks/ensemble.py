@@ -97,7 +97,7 @@ def limit(together: int, classes: int, spec: RunSpec, steps: int, device: str) -
 
 
 def one_by_one(classes: int, spec: RunSpec, batches: int) -> float:
-    """Seconds for reg and reg+cls as such studies are usually written (C = 0: reg alone), validated each epoch, at the pace of `batches` batches."""
+    """Seconds for reg and reg+cls as usually written (C = 0: reg alone), validated each epoch, at the pace of `batches` batches."""
     net = network(0, max(classes, 1))
     labels = torch.from_numpy(net.classes.labels(net.y))
     data = TensorDataset(torch.from_numpy(net.x.T).double(), torch.from_numpy(net.y).double(), labels)
@@ -183,7 +183,8 @@ def main() -> None:
     cores = 1 if options.device == "cuda" else Compute(device="cpu", processes="auto").process_count
     ours = PROBLEMS * sum(row[0] for row in median.values()) / cores
     theirs = PROBLEMS * sum(row[2] for classes, row in median.items() if classes)
-    print(f"Figure 3, uniform classes ({PROBLEMS} reg and {PROBLEMS * (len(CLASSES) - 1)} reg+cls networks): {ours / 60:.0f} min on {cores} processes here, "
+    print(f"Figure 3, uniform classes ({PROBLEMS} reg and {PROBLEMS * (len(CLASSES) - 1)} reg+cls networks): "
+          f"{ours / 60:.0f} min on {cores} processes here, "
           f"{theirs / 3600:.0f} h one by one, in one process: {theirs / ours:.0f} times")  # fmt: skip
 
 

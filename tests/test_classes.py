@@ -50,7 +50,7 @@ def test_more_classes_than_distinct_targets_leave_as_many_as_there_are():
 
 
 def equalised_by_loop(counts: list[int]) -> list[list[int]]:
-    """Eq. 12 in words: class k goes to bin ceil(C/N · cumulative) − 1; classes of one bin are merged; empty ones in front join the first."""
+    """Eq. 12 in words: class k goes to bin ceil(C/N · cumulative) − 1; classes of one bin are merged, empty ones in front too."""
     seen, bins = 0, []
     for count in counts:
         seen += count

@@ -33,8 +33,10 @@ def test_a_name_tells_data_method_classes_lambda_and_seed(params):
 
 
 def test_every_option_reaches_the_spec(params):
-    given = {"setting": "noisy", "sampling": "uniform", "noise": "0.1", "method": "reg+cls-bal", "classes": "7", "lambda": "3", "repetition": "1", "seed": "9",
-             "hidden": "5x9", "epochs": "3", "batch_size": "32", "optimizer": "sgd", "learning_rate": "0.5", "weight_decay": "0", "precision": "float64"}  # fmt: skip
+    given = dict(
+        setting="noisy", sampling="uniform", noise="0.1", method="reg+cls-bal", classes="7", repetition="1", seed="9", hidden="5x9", epochs="3",
+        batch_size="32", optimizer="sgd", learning_rate="0.5", weight_decay="0", precision="float64", **{"lambda": "3"},
+    )  # fmt: skip
     spec = single_spec(params.synthetic, parse_options(given))
     assert set(given) == {"lambda" if f.name == "lam" else f.name for f in fields(RunOptions)}
     params_of_run = spec.params()

@@ -275,19 +275,19 @@ def _explain(error: ValidationError) -> str:
                 text = f"{where} is missing"
             case _:
                 text = f"{where} = {json.dumps(problem['input'], ensure_ascii=False)}: {problem['msg']}"
-                if problem["type"] in ("int_type", "float_type") and isinstance(problem["input"], str) and _number(problem["input"], problem["type"]):
-                    text += f" (YAML reads this as text: write {_number(problem['input'], problem['type'])}, without quotes)"
+                if isinstance(problem["input"], str) and (meant := _number(problem["input"], problem["type"])):
+                    text += f" (YAML reads this as text: write {meant}, without quotes)"
         if text not in said:
             said.append(text)
     more = f" (and {len(said) - 2} more)" if len(said) > 2 else ""
     return "; ".join(said[:2]) + more
 
 
-def _number(text: str, kind: str) -> str:
-    """The number that was meant, as YAML reads it; empty if none was."""
+def _number(text: str, problem: str) -> str:
+    """The number that was meant where one was asked for, as YAML reads it; empty if none."""
     try:
-        return repr(int(text) if kind == "int_type" else float(text))
-    except ValueError:
+        return repr({"int_type": int, "float_type": float}[problem](text))
+    except (KeyError, ValueError):
         return ""
 
 

@@ -126,7 +126,7 @@ def make_spec(
     lam: float | None,
     repetition: int,
 ) -> RunSpec:
-    """A run with params.yaml's training values; `lam` None takes the setting's. What does not apply is blanked, so that equal runs are equal."""
+    """A run with params.yaml's training values; `lam` None takes the setting's. What does not apply is blanked: equal runs are equal."""
     training = synthetic.training
     return RunSpec(
         dataset="synthetic",

@@ -63,7 +63,7 @@ class Peak(NamedTuple):
 
     @classmethod
     def plan(cls, samples: int, share: Literal["released"] | float, *, floor: int) -> "Peak":
-        """Counts for `samples` in all. The release keeps up to samples − bins − floor in the peak and adds (floor + 1) a bin, about 90 : 10."""
+        """Counts for `samples` in all. The release keeps samples − bins − floor in the peak and adds (floor + 1) a bin, about 90 : 10."""
         if share == "released":
             return cls(per_bin=(samples - BINS * floor) // BINS * 2, kept=samples - BINS - floor, floor=floor + 1)
         kept = round(share * samples)
@@ -159,7 +159,7 @@ def _draw_ood(data: SyntheticData, sampling: Sampling, f: SineSum, seed: int) ->
 
 
 def ood_regions(seed: int) -> dict[Split, list[tuple[float, float]]]:
-    """The x-intervals of each split in the out-of-distribution setting: nine, lengthened on the right by |N(0, length / 4)|, dealt in turn."""
+    """The x-intervals of each split in the ood setting: nine, lengthened on the right by |N(0, length / 4)|, dealt in turn."""
     length = (HIGH - LOW) / REGIONS
     borders = np.arange(LOW, HIGH + length / 4, length)
     ends = np.minimum(borders[1:] + np.abs(RandomState(seed).normal(0, length / 4, REGIONS)), HIGH)
@@ -196,8 +196,8 @@ def _draw_repetition(data: SyntheticData, work: tuple[str, int]) -> Drawn:
         for split in SPLITS:
             pieces.append(np.stack([sample.x[split], sample.y[split]]).astype(np.float32))
             digest = hashlib.sha256(pieces[-1].tobytes()).hexdigest()
-            rows.append({"data": key, "sampling": sampling, "function": function, "repetition": repetition, "split": split, "peak": sample.peak,
-                         "samples": pieces[-1].shape[1], "sha256": digest})  # fmt: skip
+            rows.append({"data": key, "sampling": sampling, "function": function, "repetition": repetition, "split": split,
+                         "peak": sample.peak, "samples": pieces[-1].shape[1], "sha256": digest})  # fmt: skip
     return pieces, rows
 
 
@@ -208,7 +208,7 @@ class Progress(Protocol):
 
 
 def prepare(data: SyntheticData, folder: Path, *, processes: int, progress: Progress) -> pd.DataFrame:
-    """Draw every data set and write them to `folder`, one float32 array (2, N) of x and y for each setting; the table says where each part lies.
+    """Draw every data set and write them to `folder`: a float32 array (2, N) of x and y a setting, and a table of where each part lies.
 
     Raises:
         UserError: the disk is full, the folder is not writable, or a worker was ended from outside.

@@ -34,7 +34,8 @@ class MLP(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch inputs"]) -> Float[Tensor, " batch"]:
         """The prediction: always the regression output."""
-        return self.regressor(self.features(x)).squeeze(-1)
+        prediction: Tensor = self.regressor(self.features(x))
+        return prediction.squeeze(-1)
 
 
 def initial_weights(inputs: int, hidden: Sequence[int], classes: int, seed: int) -> dict[str, Tensor]:

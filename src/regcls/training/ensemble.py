@@ -1,8 +1,9 @@
 """Many small networks at once: the engine of the 1D study.
 
 Parameters are stacked along a model axis, forward and backward are batched matrix products with hand-written gradients,
-and one fused optimiser step serves all. Every network has its own data, initial weights, shuffling and λ, and its result
-does not depend on which others it shares a call with: bit for bit in float32, to rounding in float64. It computes what one-network PyTorch would (tests/training).
+and one optimiser step serves all. Every network has its own data, initial weights, shuffling and λ, and its result does not
+depend on which others it shares a call with: bit for bit in float32, to rounding in float64. It computes what PyTorch would
+for one network (tests/training).
 
 Legend: M networks, B batch, N samples, D inputs, H1 and H2 hidden units, K classes. Samples lie on the last axis; a row of
 ones below the features makes each bias a column of its weight matrix.

@@ -251,7 +251,7 @@ def _one_process(plan: Sequence[Chunk], sets: SyntheticSets, device: Device, pro
 
 
 def _many_processes(plan: Sequence[Chunk], sets: SyntheticSets, device: Device, processes: int, begin: Begin) -> Done:
-    """One process a core, with one thread each: small matrices gain nothing from more. A chunk begins when a process is about to be free for it."""
+    """One process a core, with one thread each: small matrices gain nothing from more. A chunk begins when a process is nearly free."""
     waiting, running = iter(plan), dict[Future[list[Trained]], Chunk]()
     with worker_pool(processes, worker.set_up, sets.prepared.folder, 1) as pool:
         while True:
