@@ -19,7 +19,7 @@ $(READY): requirements.lock pyproject.toml python_env.yaml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
-	$(BIN)/regcls register-env
+	$(BIN)/regcls setup
 	@touch $@
 
 repro: $(READY)  ## set up, then data -> runs -> reports/index.html (dvc repro)

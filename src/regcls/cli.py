@@ -69,10 +69,13 @@ def _call(arguments: argparse.Namespace, params: Params, root: Path) -> None:
             from regcls.stages.compare import compare
 
             compare(params, root)
-        case "register-env":
+        case "setup":
             from regcls.mlproject import register_environment
+            from regcls.tracking import Tracker
 
             print(f"mlflow run . uses {register_environment(root, Path(sys.prefix))}")
+            if not os.environ.get("MLFLOW_TRACKING_URI"):  # before a plain mlflow command makes one with other settings
+                print(f"runs go to {Tracker(root, experiment=params.tracking.experiment).uri}")
 
 
 def _parser(params: Params) -> argparse.ArgumentParser:
@@ -97,7 +100,7 @@ def _parser(params: Params) -> argparse.ArgumentParser:
         flags = dict.fromkeys([f"--{name.replace('_', '-')}", f"--{name}"])  # both: `mlflow run -P batch_size=64` gives --batch_size
         run.add_argument(*flags, dest=name, metavar=name.upper(), help=f"default {default}")
     command("compare", "write reports/ (tables, figures, index.html) from the tracked runs", "regcls compare", dataset=False)
-    command("register-env", "let `mlflow run .` use this Python environment", "regcls register-env", dataset=False)
+    command("setup", "let `mlflow run .` use this Python environment, and create the local store of runs", "regcls setup", dataset=False)
     return parser
 
 

@@ -274,7 +274,7 @@ def _explain(error: ValidationError) -> str:
             case "missing" | "missing_argument":
                 text = f"{where} is missing"
             case _:
-                text = f"{where} = {json.dumps(problem['input'], ensure_ascii=False)}: {problem['msg']}"
+                text = f"{where} = {json.dumps(problem['input'], ensure_ascii=False)}: {problem['msg'].removeprefix('Value error, ')}"
                 if isinstance(problem["input"], str) and (meant := _number(problem["input"], problem["type"])):
                     text += f" (YAML reads this as text: write {meant}, without quotes)"
         if text not in said:

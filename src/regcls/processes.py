@@ -4,13 +4,23 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from typing import Any
 
 from regcls.errors import UserError
+
+
+class _Pool(ProcessPoolExecutor):
+    def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:  # type: ignore[override]
+        # Inherited by the processes that this starts, which get Ctrl-C as well: it is this one's to handle, from their first moment on.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            return super().submit(*args, **kwargs)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -22,7 +32,7 @@ def worker_pool(processes: int, set_up: Callable[..., object] | None = None, *ar
     Raises:
         UserError: a worker was ended from outside.
     """
-    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_begin, initargs=(set_up, arguments))
+    pool = _Pool(processes, mp_context=get_context("spawn"), initializer=_begin, initargs=(set_up, arguments))
     try:
         yield pool
         pool.shutdown()
@@ -38,7 +48,6 @@ def worker_pool(processes: int, set_up: Callable[..., object] | None = None, *ar
 
 
 def _begin(set_up: Callable[..., object] | None, arguments: tuple[Any, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
     assert parent is not None
     # A worker holds both ends of the queue that it waits at: it would never learn that the parent was killed.

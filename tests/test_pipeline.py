@@ -1,0 +1,361 @@
+"""From params to tracked runs in real processes and a real SQLite store, and what is left when they are killed on the way."""
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import ROOT, laid_over
+
+from regcls.cli import main
+from regcls.params import load_params
+from regcls.runs import all_specs
+from regcls.tracking import Tracker
+
+# Thirteen runs of two networks, in about seven chunks.
+FEW_RUNS = {
+    "synthetic": {
+        "data": {"settings": ["clean", "noisy"], "samplings": ["uniform", "severe"]},
+        "grids": {
+            "figure3": {"settings": ["clean"], "classes": [4]},
+            "figure4": {"settings": ["clean"], "lambdas": [100.0]},
+            "figure5": {"methods": ["reg"]},
+        },
+    }
+}
+LONG = {"synthetic": {"training": {"epochs": 30}}}  # seconds, so that there is a middle to be interrupted in
+DEADLINE = 120.0  # seconds
+
+
+@pytest.fixture
+def signals():
+    """As they were: main() takes SIGTERM."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def make_prepared(make_project, tmp_path_factory, signals):
+    """A project with prepared data and an empty store; both are made once."""
+
+    def make(changes=None):
+        made = tmp_path_factory.getbasetemp() / "prepared"
+        if not made.exists():
+            make_project(FEW_RUNS, made)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(made)
+                assert main(["prepare", "synthetic"]) == 0
+            Tracker(made, experiment="regcls")
+        root = make_project(laid_over(FEW_RUNS, changes or {}))
+        shutil.copytree(made / "data", root / "data")
+        shutil.copy(made / "mlflow.db", root)
+        with closing(sqlite3.connect(root / "mlflow.db")) as connection, connection:
+            connection.execute("UPDATE experiments SET artifact_location = ?", [f"{root}/mlartifacts/0"])
+        return root
+
+    return make
+
+
+@pytest.fixture
+def start():
+    """Start a command in a process group of its own, writing to output.txt; what is left of it ends with the test."""
+    started = []
+
+    def start(root, *command, environment=None):
+        with (root / "output.txt").open("a") as output:
+            process = subprocess.Popen(
+                command or (sys.executable, "-m", "regcls", "train", "synthetic"),
+                cwd=root,
+                env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **(environment or {})},
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        for living in session(process):
+            living.kill()
+        process.kill()
+        process.wait()
+
+
+def session(process):
+    """All living processes that `process` has started, and itself; also those that have outlived it."""
+    found = []
+    for other in psutil.process_iter():
+        try:
+            if os.getsid(other.pid) == process.pid and other.status() != psutil.STATUS_ZOMBIE:
+                found.append(other)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            pass
+    return found
+
+
+def until(condition, what):
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < end, f"waited in vain: {what}"
+        time.sleep(0.02)
+
+
+def runs(root):
+    """(run id, status, fingerprint) of all runs in the store, the earliest first."""
+    query = "SELECT r.run_uuid, r.status, t.value FROM runs r JOIN tags t ON t.run_uuid = r.run_uuid AND t.key = 'fingerprint' ORDER BY r.start_time"
+    with closing(sqlite3.connect(f"file:{root}/mlflow.db?mode=ro", uri=True, timeout=30)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def with_status(root, status):
+    return {run_id for run_id, found, _ in runs(root) if found == status}
+
+
+def wait_for_the_middle(root, process):
+    """Until a run is finished and another one in the making."""
+
+    def reached():
+        assert process.poll() is None, (root / "output.txt").read_text()
+        return with_status(root, "FINISHED") and with_status(root, "RUNNING")
+
+    until(reached, "a finished run and one in the making")
+
+
+def train(root):
+    """`regcls train synthetic` in this process: importing torch and MLflow takes longer than the training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        return main(["train", "synthetic"])
+
+
+def assert_each_run_done_once(root, *, kept=frozenset()):
+    """Every run of the grids is FINISHED once, `kept` among them, none is RUNNING, and the index lists them."""
+    wanted = all_specs(load_params(root / "params.yaml").synthetic)
+    assert len(wanted) == 13
+    assert not with_status(root, "RUNNING")
+    finished = {run_id: fingerprint for run_id, status, fingerprint in runs(root) if status == "FINISHED"}
+    assert Counter(Counter(finished.values()).values()) == {1: 13}
+    assert kept <= finished.keys()
+    index = json.loads((root / "runs" / "synthetic.json").read_text())
+    assert {entry["run_id"]: entry["fingerprint"] for entry in index} == finished
+    assert [entry["name"] for entry in index] == [spec.name for spec in wanted]
+    assert {entry["status"] for entry in index} == {"FINISHED"}
+
+
+@pytest.mark.slow
+def test_prepare_and_train_make_every_run_once_and_again_nothing(make_prepared, capsys, monkeypatch):
+    root = make_prepared()
+    (root / "mlflow.db").unlink()  # a missing store is made
+    assert train(root) == 0
+    assert "13 runs trained, 0 were there already, 0 failed" in capsys.readouterr().err
+    assert_each_run_done_once(root)
+    before = runs(root), (root / "runs" / "synthetic.json").read_bytes()
+
+    assert train(root) == 0
+    assert "0 runs trained, 13 were there already, 0 failed" in capsys.readouterr().err
+    assert (runs(root), (root / "runs" / "synthetic.json").read_bytes()) == before
+
+    (root / "runs" / f".synthetic.json.{os.getpid()}.part").symlink_to("/dev/full")  # where it is written aside
+    assert train(root) == 2
+    assert "no space left on the disk while writing" in capsys.readouterr().err
+    assert (root / "runs" / "synthetic.json").read_bytes() == before[1]
+    assert os.listdir(root / "runs") == ["synthetic.json"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whole_group, processes", [(True, 1), (False, 2)], ids=["whole group", "parent alone"])
+def test_after_kill_9_training_goes_on_and_repeats_no_finished_run(make_prepared, start, whole_group, processes):
+    root = make_prepared({**LONG, "compute": {"processes": processes}})
+    process = start(root)
+    wait_for_the_middle(root, process)
+    (os.killpg if whole_group else os.kill)(process.pid, signal.SIGKILL)
+    process.wait()
+    until(lambda: not session(process), "the workers end by themselves")
+    finished = with_status(root, "FINISHED")
+    assert 0 < len(finished) < 13 and with_status(root, "RUNNING")
+    assert train(root) == 0
+    assert_each_run_done_once(root, kept=finished)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "number, to, processes, code", [(signal.SIGINT, os.killpg, 2, 130), (signal.SIGTERM, os.kill, 1, 143)], ids=["Ctrl-C", "SIGTERM"]
+)
+def test_an_interruption_marks_open_runs_killed_and_training_goes_on_from_there(make_prepared, start, number, to, processes, code):
+    root = make_prepared({**LONG, "compute": {"processes": processes}})
+    process = start(root)
+    wait_for_the_middle(root, process)
+    to(process.pid, number)
+    assert process.wait(DEADLINE) == code
+    said = (root / "output.txt").read_text()
+    assert "Traceback" not in said
+    if number == signal.SIGINT:
+        assert said.endswith("regcls: interrupted. Finished runs are kept; the same command goes on from here.\n")
+    finished = with_status(root, "FINISHED")
+    assert 0 < len(finished) < 13
+    assert with_status(root, "KILLED") and not with_status(root, "RUNNING")
+    until(lambda: not session(process), "the workers end")
+    assert train(root) == 0
+    assert_each_run_done_once(root, kept=finished)
+
+
+@pytest.mark.parametrize("method", ["start", "finish"])
+def test_an_interruption_while_a_run_is_logged_leaves_no_run_behind(make_prepared, monkeypatch, method):
+    root = make_prepared()
+    real = getattr(Tracker, method)
+
+    def interrupted_at_its_end(tracker, *args, **kwargs):
+        result = real(tracker, *args, **kwargs)
+        signal.raise_signal(signal.SIGINT)
+        return result
+
+    monkeypatch.setattr(Tracker, method, interrupted_at_its_end)
+    assert train(root) == 130
+    assert Counter(status for _, status, _ in runs(root))["RUNNING"] == 0
+    assert len(with_status(root, "FINISHED")) == (1 if method == "finish" else 0)
+
+
+@pytest.mark.slow
+def test_two_processes_at_once_share_a_grid(make_prepared, start):
+    root = make_prepared()
+    first, second = start(root), start(root)
+    assert (first.wait(DEADLINE), second.wait(DEADLINE)) == (0, 0)
+    said = (root / "output.txt").read_text()
+    assert "13 runs trained, 0 were there already" in said and "0 runs trained, 13 were there already" in said
+    assert_each_run_done_once(root)
+    assert len(runs(root)) == 13
+
+
+def test_a_run_that_diverges_stops_no_other_and_alone_is_tried_again(make_prepared, capsys):
+    root = make_prepared({"synthetic": {"training": {"optimizer": "sgd", "learning_rate": {"noisy": 1e6}}}})
+    assert train(root) == 0
+    said = capsys.readouterr().err
+    assert "12 runs trained, 0 were there already, 1 failed" in said
+    assert "FAILED noisy-0.1-severe · reg · seed 0: diverged on function 0, 1: weights are no longer finite (learning rate 1e+06)" in said
+    finished, (failed,) = with_status(root, "FINISHED"), with_status(root, "FAILED")
+    index = json.loads((root / "runs" / "synthetic.json").read_text())
+    assert [entry["run_id"] for entry in index if entry["status"] == "FAILED"] == [failed]
+
+    assert train(root) == 0
+    assert "0 runs trained, 12 were there already, 1 failed" in capsys.readouterr().err
+    assert with_status(root, "FINISHED") == finished and len(with_status(root, "FAILED")) == 2
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_a_clear_error(make_prepared, start):
+    root = make_prepared({**LONG, "compute": {"processes": 2}})
+    process = start(root)
+    wait_for_the_middle(root, process)
+    worker = next(child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline()))
+    worker.kill()
+    assert process.wait(DEADLINE) == 2
+    said = (root / "output.txt").read_text()
+    assert "regcls: error: a worker process was ended from outside, perhaps for want of memory" in said and "Traceback" not in said
+    assert with_status(root, "FINISHED") and not with_status(root, "RUNNING")
+
+
+@pytest.fixture
+def preparing(make_project, start):
+    """A project and `regcls prepare synthetic` in it, with two workers and half a minute of work."""
+    data = {"samples": 60000, "repetitions": 5, "functions": [[share / 10, 20] for share in range(1, 11)]}
+    root = make_project({"compute": {"processes": 2}, "synthetic": {"data": data}})
+    return root, start(root, sys.executable, "-m", "regcls", "prepare", "synthetic")
+
+
+def assert_nothing_is_left(root, process):
+    until(lambda: not session(process), "the workers end by themselves")
+    assert not (root / "data" / "synthetic" / "prepared").exists()
+
+
+@pytest.mark.slow
+def test_the_workers_of_a_killed_prepare_end_by_themselves(preparing):
+    root, process = preparing
+    until(lambda: sum(other.cpu_times().user > 2 for other in session(process)) == 3, "two workers and their parent, past their imports")
+    process.kill()
+    process.wait()
+    assert_nothing_is_left(root, process)
+
+
+def test_prepare_can_be_interrupted_while_its_workers_start(preparing):
+    root, process = preparing
+    until(lambda: len(session(process)) == 4, "two workers, their parent and multiprocessing's resource tracker")
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    assert process.wait(DEADLINE) == 130
+    assert_nothing_is_left(root, process)
+    assert "Traceback" not in (root / "output.txt").read_text()
+
+
+@pytest.mark.slow
+def test_an_equal_single_run_is_kept(make_prepared, monkeypatch, capsys):
+    root = make_prepared()
+    monkeypatch.chdir(root)
+    assert main(["run", "synthetic", "--classes", "5", "--seed", "3"]) == 0
+    assert "noisy-0.1-severe · reg+cls · 5 · λ 1000 · seed 3: trained, test MSE" in capsys.readouterr().err
+    assert main(["run", "synthetic", "--classes", "5", "--seed", "3"]) == 0
+    assert "noisy-0.1-severe · reg+cls · 5 · λ 1000 · seed 3: was there already, test MSE" in capsys.readouterr().err
+    assert [status for _, status, _ in runs(root)] == ["FINISHED"]
+
+
+def test_a_single_run_that_diverges_is_a_clear_error(make_prepared, monkeypatch, capsys):
+    root = make_prepared()
+    monkeypatch.chdir(root)
+    assert main(["run", "synthetic", "--method", "reg", "--optimizer", "sgd", "--learning-rate", "1e6"]) == 2
+    assert "diverged on function 0, 1: weights are no longer finite" in capsys.readouterr().err
+    assert [status for _, status, _ in runs(root)] == ["FAILED"]
+
+
+@pytest.fixture
+def dvc(make_prepared, start, tmp_path):
+    """A DVC repository like this one, with shrunk parameters -> start `dvc repro` there."""
+    root = make_prepared(LONG)
+    shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    shutil.copy(ROOT / "dvc.yaml", root)
+    (root / ".gitignore").write_text((ROOT / ".gitignore").read_text())
+    (tmp_path / "bin").mkdir()
+    executable = tmp_path / "bin" / "regcls"
+    executable.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m regcls "$@"\n')
+    executable.chmod(0o755)
+    environment = {
+        "PATH": os.pathsep.join([str(executable.parent), os.environ["PATH"]]),
+        "PYTHONPATH": str(root / "src"),
+        "DVC_GLOBAL_CONFIG_DIR": str(tmp_path),
+        "DVC_SYSTEM_CONFIG_DIR": str(tmp_path),
+        "DVC_SITE_CACHE_DIR": str(tmp_path / "site"),
+    }
+    for command in (["git", "init", "--quiet"], [sys.executable, "-m", "dvc", "init", "--quiet"]):
+        subprocess.run(command, cwd=root, env=os.environ | environment, check=True)
+    return root, lambda: start(root, sys.executable, "-m", "dvc", "repro", environment=environment)
+
+
+@pytest.mark.slow
+def test_dvc_repro_goes_on_after_kill_9_and_a_third_one_changes_nothing(dvc):
+    root, repro = dvc
+    process = repro()
+    wait_for_the_middle(root, process)
+    process.kill()  # dvc alone: the training goes on as an orphan
+    process.wait()
+    finished = with_status(root, "FINISHED")
+    assert 0 < len(finished) < 13
+
+    second = repro()
+    assert second.wait(2 * DEADLINE) == 0, (root / "output.txt").read_text()
+    assert_each_run_done_once(root, kept=finished)
+    assert (root / "reports" / "index.html").exists()
+    until(lambda: not session(process), "the orphan ends")
+
+    before = runs(root), (root / "dvc.lock").read_bytes(), (root / "reports" / "index.html").stat().st_mtime_ns
+    (root / "output.txt").write_text("")
+    assert repro().wait(DEADLINE) == 0
+    assert "Data and pipelines are up to date." in (root / "output.txt").read_text()
+    assert (runs(root), (root / "dvc.lock").read_bytes(), (root / "reports" / "index.html").stat().st_mtime_ns) == before
