@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, laid_over
 
+from conftest import ROOT, laid_over
 from regcls.cli import main
 from regcls.datasets.store import prepared_folder, write_prepared
 from regcls.errors import UserError
@@ -46,13 +46,25 @@ def refused(root):
     [
         ("tracking.experimint", "x", "tracking.experimint is not a known key"),
         ("synthetic.trainign", {}, "synthetic.trainign is not a known key"),
-        ("synthetic.training.epochs", "80", 'synthetic.training.epochs = "80": Input should be a valid integer (YAML reads this as text: write 80,'),
+        (
+            "synthetic.training.epochs",
+            "80",
+            'synthetic.training.epochs = "80": Input should be a valid integer (YAML reads this as text: write 80,',
+        ),
         ("synthetic.training.epochs", 80.5, "synthetic.training.epochs = 80.5: Input should be a valid integer"),
         ("synthetic.training.epochs", "many", 'synthetic.training.epochs = "many": Input should be a valid integer'),
         ("synthetic.training.epochs", None, "synthetic.training.epochs = null: Input should be a valid integer"),
-        ("synthetic.training.weight_decay", "1e-3", 'weight_decay = "1e-3": Input should be a valid number (YAML reads this as text: write 0.001,'),
+        (
+            "synthetic.training.weight_decay",
+            "1e-3",
+            'weight_decay = "1e-3": Input should be a valid number (YAML reads this as text: write 0.001,',
+        ),
         ("synthetic.training.weight_decay", -0.1, "synthetic.training.weight_decay = -0.1: Input should be greater than or equal to 0"),
-        ("synthetic.training.learning_rate.clean", float("nan"), "synthetic.training.learning_rate.clean = NaN: Input should be a finite number"),
+        (
+            "synthetic.training.learning_rate.clean",
+            float("nan"),
+            "synthetic.training.learning_rate.clean = NaN: Input should be a finite number",
+        ),
         ("synthetic.training.lambda.noisy", 0, "synthetic.training.lambda.noisy = 0: Input should be greater than 0"),
         ("synthetic.training.hidden", [6], "synthetic.training.hidden = [6]: Tuple should have at least 2 items"),
         ("synthetic.training.optimizer", "adamw", "synthetic.training.optimizer = \"adamw\": Input should be 'adam' or 'sgd'"),
@@ -62,17 +74,29 @@ def refused(root):
         ("synthetic.grids.figure3.classes", [], "synthetic.grids.figure3.classes = []: Tuple should have at least 1 item"),
         ("synthetic.grids.figure3.classes", [4, 0], "synthetic.grids.figure3.classes.1 = 0: Input should be greater than or equal to 2"),
         ("synthetic.grids.figure3.classes", [4, 4], "synthetic.grids.figure3.classes = [4, 4]: a value stands in the list twice"),
-        ("synthetic.grids.figure3.settings", ["clear"], "synthetic.grids.figure3.settings.0 = \"clear\": Input should be 'clean', 'noisy' or 'ood'"),
+        (
+            "synthetic.grids.figure3.settings",
+            ["clear"],
+            "synthetic.grids.figure3.settings.0 = \"clear\": Input should be 'clean', 'noisy' or 'ood'",
+        ),
         ("synthetic.grids.figure4.lambdas", [1.0, -1.0], "synthetic.grids.figure4.lambdas.1 = -1.0: Input should be greater than 0"),
         ("synthetic.grids.figure4.lambdas", "defalt", "synthetic.grids.figure4.lambdas = \"defalt\": Input should be 'default'"),
         ("synthetic.grids.figure-3b", {"settings": 1}, "synthetic.grids.figure-3b.settings = 1: Input should be a valid array"),
-        ("synthetic.grids.figure5.noise", [0.3], "synthetic.grids.figure5.noise asks for [0.3], but synthetic.data.noise prepares only [0.1]"),
+        (
+            "synthetic.grids.figure5.noise",
+            [0.3],
+            "synthetic.grids.figure5.noise asks for [0.3], but synthetic.data.noise prepares only [0.1]",
+        ),
         ("synthetic.grids.figure3.repetitions", 3, "synthetic.grids.figure3.repetitions = 3, but synthetic.data.repetitions prepares 2"),
         ("synthetic.data.repetitions", 6, "synthetic.data.repetitions = 6, but synthetic.data.data_seeds has 5 seeds"),
         ("synthetic.data.samplings", ["severe"], "synthetic.data.samplings must hold 'uniform'"),
         ("synthetic.data.samples", 100, "synthetic.data.samples = 100: Input should be greater than or equal to 9216"),
         ("synthetic.data.functions", [[0.5]], "synthetic.data.functions.0.1 is missing"),
-        ("synthetic.demo.training", {"epoch": 3}, "synthetic.demo.training.epoch overrides nothing; keys there: hidden, epochs, batch_size"),
+        (
+            "synthetic.demo.training",
+            {"epoch": 3},
+            "synthetic.demo.training.epoch overrides nothing; keys there: hidden, epochs, batch_size",
+        ),
         ("synthetic.demo.grids", {"figure6": {}}, "synthetic.demo.grids.figure6 overrides nothing; keys there: figure3, figure4, figure5"),
         ("synthetic.demo.data", {"repetitions": 0}, "synthetic.data.repetitions = 0: Input should be greater than or equal to 1"),
         ("synthetic.demo", None, "synthetic.demo = None: write the keys that differ at scale demo, or remove it"),
@@ -80,7 +104,11 @@ def refused(root):
         ("scale", "big", "scale = 'big': write demo or paper"),
         ("datasets", [], "datasets = []: Tuple should have at least 1 item"),
         ("datasets", ["sinthetic"], "datasets.0 = \"sinthetic\": Input should be 'synthetic'"),
-        ("compute.processes", 0, "compute.processes = 0: Input should be 'auto'; compute.processes = 0: Input should be greater than or equal to 1"),
+        (
+            "compute.processes",
+            0,
+            "compute.processes = 0: Input should be 'auto'; compute.processes = 0: Input should be greater than or equal to 1",
+        ),
         ("compute.device", "tpu", "compute.device = \"tpu\": Input should be 'auto', 'cpu' or 'cuda'"),
     ],
 )
@@ -137,7 +165,9 @@ def test_a_mistake_in_the_scale_that_is_not_asked_for_is_found_too(make_project)
 def regcls(root, *arguments):
     """A process of its own, as a user starts it."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    return subprocess.run([sys.executable, "-m", "regcls", *arguments], cwd=root, env=environment, text=True, capture_output=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-m", "regcls", *arguments], cwd=root, env=environment, text=True, capture_output=True, timeout=120
+    )
 
 
 @pytest.mark.parametrize(
@@ -188,7 +218,10 @@ def cli(make_project, monkeypatch, capsys):
         (["--method", "cls"], "--method = \"cls\": Input should be 'reg', 'reg+cls' or 'reg+cls-bal'"),
         (["--hidden", "6"], '--hidden = "6": write the units of two layers, as in 6x15'),
         (["--seed", "-1"], '--seed = "-1": Input should be greater than or equal to 0'),
-        (["--method", "reg", "--classes", "4"], "method reg has no classes and no λ: leave out --classes and --lambda, or choose --method reg+cls"),
+        (
+            ["--method", "reg", "--classes", "4"],
+            "method reg has no classes and no λ: leave out --classes and --lambda, or choose --method reg+cls",
+        ),
         (["--method", "reg", "--lambda", "4"], "method reg has no classes and no λ"),
         (["--setting", "clean", "--noise", "0.1"], "setting clean has no noise: leave out --noise, or choose --setting noisy"),
         (["--noise", "0.3"], "--noise = 0.3: prepared are 0.1 (synthetic.data.noise in params.yaml)"),
@@ -228,7 +261,10 @@ def test_outside_a_project_the_message_says_so(tmp_path, monkeypatch, capsys):
 def test_without_prepared_data_the_message_says_how_to_make_it(cli, command):
     code, said = cli(*command)
     assert code == 2
-    assert said == f"regcls: error: there is no prepared data in {Path.cwd()}/data/synthetic/prepared. Make it anew with: dvc repro -f prepare@synthetic\n"
+    assert (
+        said
+        == f"regcls: error: there is no prepared data in {Path.cwd()}/data/synthetic/prepared. Make it anew with: dvc repro -f prepare@synthetic\n"
+    )
     assert not Path("mlflow.db").exists()
 
 
@@ -242,7 +278,10 @@ def test_damaged_prepared_data_is_never_trained_on(cli, command):
         file.write(b"\1")
     code, said = cli(command, "synthetic")
     assert code == 2
-    assert said == f"regcls: error: {folder}/clean.npy is damaged: its content is not what prepare wrote. Make it anew with: dvc repro -f prepare@synthetic\n"
+    assert (
+        said
+        == f"regcls: error: {folder}/clean.npy is damaged: its content is not what prepare wrote. Make it anew with: dvc repro -f prepare@synthetic\n"
+    )
     assert not Path("mlflow.db").exists()
 
 

@@ -10,12 +10,11 @@ import sys
 import time
 from collections import Counter
 from contextlib import closing
-from pathlib import Path
 
 import psutil
 import pytest
-from conftest import ROOT, laid_over
 
+from conftest import ROOT, laid_over
 from regcls.cli import main
 from regcls.params import load_params
 from regcls.runs import all_specs
@@ -281,7 +280,8 @@ def assert_nothing_is_left(root, process):
 @pytest.mark.slow
 def test_the_workers_of_a_killed_prepare_end_by_themselves(preparing):
     root, process = preparing
-    until(lambda: sum(other.cpu_times().user > 2 for other in session(process)) == 3, "two workers and their parent, past their imports")
+    until(lambda: sum(other.cpu_times().user > 2 for other in session(process)) >= 2, "two workers at work")  # imports take less
+    assert process.poll() is None
     process.kill()
     process.wait()
     assert_nothing_is_left(root, process)

@@ -20,7 +20,9 @@ def explain_os_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"no space left on the disk while writing {path}; nothing was replaced. Free some space and start again.") from error
+            raise UserError(
+                f"no space left on the disk while writing {path}; nothing was replaced. Free some space and start again."
+            ) from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise UserError(f"cannot write {path}: {error.strerror}. Make the folder writable and start again.") from error
         if blocker := next((folder for folder in path.parents if folder.is_file()), None):

@@ -264,10 +264,13 @@ def _laid_over(path: Path, where: str, base: Any, over: Any) -> Any:
     return {key: _laid_over(path, f"{where}.{key}", value, over[key]) if key in over else value for key, value in base.items()}
 
 
+BRANCHES = ("function-", "constrained-", "literal[", "tuple[")  # what pydantic calls the alternatives of a type, among the keys
+
+
 def _explain(error: ValidationError) -> str:
     said: list[str] = []
     for problem in error.errors():
-        where = ".".join(part for part in map(str, problem["loc"]) if not part.startswith(("function-", "constrained-", "literal[", "tuple[")))
+        where = ".".join(part for part in map(str, problem["loc"]) if not part.startswith(BRANCHES))
         match problem["type"]:
             case "extra_forbidden" | "unexpected_keyword_argument":
                 text = f"{where} is not a known key"
@@ -296,7 +299,7 @@ def _check_consistent(path: Path, synthetic: Synthetic) -> None:
     for key, seeds in (("data.data_seeds", data.data_seeds), ("training.seeds", training.seeds)):
         if data.repetitions > len(seeds):
             raise UserError(
-                f"{path}: synthetic.data.repetitions = {data.repetitions}, but synthetic.{key} has {len(seeds)} seeds: one is needed for each"
+                f"{path}: synthetic.data.repetitions = {data.repetitions}, but synthetic.{key} has {len(seeds)} seeds: one is needed each"
             )
     if "uniform" not in data.samplings:
         raise UserError(f"{path}: synthetic.data.samplings must hold 'uniform': every network is validated and tested on the uniform sets")

@@ -8,13 +8,14 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from regcls.errors import UserError
 
 
 class _Pool(ProcessPoolExecutor):
-    def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:  # type: ignore[override]
+    def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
         # Inherited by the processes that this starts, which get Ctrl-C as well: it is this one's to handle, from their first moment on.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
@@ -51,9 +52,14 @@ def _begin(set_up: Callable[..., object] | None, arguments: tuple[Any, ...]) -> 
     parent = parent_process()
     assert parent is not None
     # A worker holds both ends of the queue that it waits at: it would never learn that the parent was killed.
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    threading.Thread(target=_end_with, args=[parent], daemon=True).start()
     if set_up is not None:
         set_up(*arguments)
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 @contextmanager
@@ -69,5 +75,5 @@ def uninterrupted() -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        for number in caught[:1]:
-            signal.raise_signal(number)
+        if caught:
+            signal.raise_signal(caught[0])

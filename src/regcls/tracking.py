@@ -47,7 +47,7 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two l
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")  # seconds a try (MLflow: 120)
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")  # half a minute, enough for a server to restart (MLflow: four minutes)
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, ExperimentTag, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.db.utils import _get_latest_schema_revision
 from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlMetric, SqlParam, SqlRun, SqlTag
@@ -61,6 +61,7 @@ from mlflow.utils.uri import is_local_uri
 for _name, _level in (("alembic", logging.WARNING), ("mlflow.store.db.utils", logging.CRITICAL)):
     logging.getLogger(_name).setLevel(_level)  # what goes wrong there comes as an exception as well
 
+EXPERIMENT_KIND = ("mlflow.experimentKind", "custom_model_development")  # `mlflow ui` opens on runs, not on language-model traces
 PROBE_WAIT = 5.0  # seconds for the first answer of a tracking server
 PAGE = 500  # runs a request to a server: about 3 s
 WEIGHTS = "weights.safetensors"
@@ -111,6 +112,7 @@ class Tracker:
             default = self._client.get_experiment("0")
             if self._is_own and name == experiment and (default.name, default.lifecycle_stage) == ("Default", "active"):
                 self._client.rename_experiment("0", name)
+                self._client.set_experiment_tag("0", *EXPERIMENT_KIND)
                 return "0"
             return self._create_experiment(name, str(database.parent / "mlartifacts" / re.sub(r"[^\w.-]", "_", name)))
 
@@ -127,7 +129,7 @@ class Tracker:
 
     def _create_experiment(self, name: str, artifacts: str | None) -> str:
         try:
-            return str(self._client.create_experiment(name, artifact_location=artifacts))
+            return str(self._client.create_experiment(name, artifact_location=artifacts, tags=dict([EXPERIMENT_KIND])))
         except MlflowException as error:
             if error.error_code == "RESOURCE_ALREADY_EXISTS" and (found := self._by_name(name)):  # someone was quicker
                 return found
@@ -392,6 +394,7 @@ def _points(result: RunResult) -> list[Metric]:
 def _create_database(path: Path, artifacts: Path, experiment: str) -> None:
     store = SqlAlchemyStore(sqlite_uri(path), str(artifacts))
     store.rename_experiment("0", experiment)  # what plain mlflow commands log into
+    store.set_experiment_tag("0", ExperimentTag(*EXPERIMENT_KIND))
     store._dispose_engine()
     with closing(sqlite3.connect(path)) as connection:
         # Kept in the file, also for plain mlflow commands: with a write-ahead log the grid and `mlflow ui` do not wait for each other, and

@@ -81,11 +81,15 @@ def test_no_prepared_data_says_how_to_make_it(tmp_path):
 @pytest.mark.parametrize("version", [0, 2, "1", None])
 def test_another_format_version_is_refused(folder, version):
     change_meta(folder, format=version)
-    with pytest.raises(UserError, match=rf"has prepared format {version}, this regcls reads format 1\. Make it anew with: dvc repro -f prepare@synthetic"):
+    with pytest.raises(
+        UserError, match=rf"has prepared format {version}, this regcls reads format 1\. Make it anew with: dvc repro -f prepare@synthetic"
+    ):
         open_prepared(folder)
 
 
-@pytest.mark.parametrize("content", ["", "{", "\xff", "[]", "null", "{}", '{"format": 1}', '{"format": 1, "arrays": {"clean": 3}, "table": {}}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "\xff", "[]", "null", "{}", '{"format": 1}', '{"format": 1, "arrays": {"clean": 3}, "table": {}}']
+)
 def test_damaged_metadata_is_a_clear_error(folder, content):
     (folder / "meta.json").write_text(content, encoding="latin-1")
     with pytest.raises(UserError, match=r"meta\.json is damaged: .*dvc repro -f prepare@synthetic"):

@@ -68,7 +68,7 @@ def assert_equal(one, other):
 
 def test_every_network_is_in_one_chunk_and_chunks_hold_equals(params, sets):
     specs = all_specs(params.synthetic)
-    classes_of = study._class_counter(sets)
+    classes_of = study._ClassCounter(sets)
     chunks = list(study.plan_chunks(specs, sets, classes_of, "cpu"))
     members = [(member.spec, member.function) for chunk in chunks for member in chunk]
     assert len(members) == len(set(members)) == len(specs) * sets.functions
@@ -76,7 +76,7 @@ def test_every_network_is_in_one_chunk_and_chunks_hold_equals(params, sets):
 
 
 def test_costly_chunks_come_first(params, sets):
-    classes_of = study._class_counter(sets)
+    classes_of = study._ClassCounter(sets)
     sizes = [chunk[0].spec.classes for chunk in study.plan_chunks(all_specs(params.synthetic), sets, classes_of, "cpu")]
     assert sizes == sorted(sizes, reverse=True)
 

@@ -217,14 +217,12 @@ def _add_figure5(report: _Report, collected: Collected) -> None:
 
 
 def _metrics(collected: Collected, panels: Table | None, shares: Table | None) -> dict[str, Any]:
-    """Few and nested, for `dvc metrics show`; a hole is null."""
+    """Few, for the columns of `dvc exp show`: the gap MSE(reg) − MSE(reg+cls) of each panel, Table 1's averages, runs; a hole is null."""
     tree: dict[str, Any] = {}
     if panels is not None:
         frame = panels.frame[panels.frame["method"] == "reg+cls"]
         for row in records(frame):
-            values = {"reg": row["reg"], "reg+cls": row["other"], "gap": row["gap"]}
-            panel = tree.setdefault("figure3", {}).setdefault(_setting_key(row, frame), {})
-            panel[row["sampling"]] = {key: _rounded(value) for key, value in values.items()}
+            tree.setdefault("gap", {}).setdefault(_setting_key(row, frame), {})[row["sampling"]] = _rounded(row["gap"])
     if shares is not None:
         frame = shares.frame
         for column in frame[["method", "setting", "noise"]].drop_duplicates().itertuples(index=False, name=None):

@@ -8,7 +8,6 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -19,7 +18,7 @@ from regcls.datasets.synthetic import SyntheticSets
 from regcls.errors import UserError
 from regcls.params import Compute, Sampling
 from regcls.processes import uninterrupted, worker_pool
-from regcls.progress import progress
+from regcls.progress import progress, say
 from regcls.provenance import code_digest
 from regcls.runs import RunResult, RunSpec, fingerprint
 from regcls.training import worker
@@ -76,8 +75,13 @@ def train_runs(
     missing = {spec: key for spec, key in wanted.items() if key not in finished}
     ledger = _Ledger(missing, sets.functions, tracker, tags, adopt)
     if missing:
-        classes_of = _class_counter(sets)
+        classes_of = _ClassCounter(sets)
         plan = list(plan_chunks(list(missing), sets, classes_of, device))
+        if classes_of.unbalanced:
+            say(
+                f"{classes_of.unbalanced} of {len(classes_of.known)} training sets keep uniform classes where balanced ones are asked for: "
+                "equalising would leave a single class"
+            )
         processes = min(compute.process_count, len(plan))
         with progress(sum(_cost(chunk, classes_of) for chunk in plan), "training") as advance:
             run_chunks = _one_process if device == "cuda" or processes == 1 else _many_processes
@@ -85,9 +89,8 @@ def train_runs(
                 with closing(run_chunks(plan, sets, device, processes, ledger.begin)) as done:
                     for chunk, results in done:
                         ledger.receive(chunk, results)
-                        advance(
-                            _cost(chunk, classes_of), f"{len(finished.keys() & wanted.values()) + len(ledger.ended)} of {len(wanted)} runs"
-                        )
+                        there = len(wanted) - len(missing) + len(ledger.ended)
+                        advance(_cost(chunk, classes_of), f"{there} of {len(wanted)} runs")
             except BaseException as error:
                 ledger.abandon(error)
                 raise
@@ -170,6 +173,8 @@ def _result(run: _Open) -> RunResult:
     by_epoch |= {f"{name}_mse": [run.trained[f].evaluated[name] for f in functions] for name in ("val", "test")}
     means = {name: np.mean(values, axis=0) for name, values in by_epoch.items()}
     metrics = {name: float(values[-1]) for name, values in means.items()}
+    if heads := [len(run.trained[f].weights["classifier.bias"]) for f in functions if "classifier.bias" in run.trained[f].weights]:
+        metrics["head_classes"] = float(np.mean(heads))  # fewer than C where equalising has merged some
     metrics |= {f"functions/{name}_{f}": float(values[f][-1]) for name, values in by_epoch.items() for f in functions}
     return RunResult(
         metrics=metrics,
@@ -180,26 +185,29 @@ def _result(run: _Open) -> RunResult:
     )
 
 
-ClassCounter = Callable[[Member], int]
-
-
-def _class_counter(sets: SyntheticSets) -> ClassCounter:
+class _ClassCounter:
     """How many classes K a network's head has: 0 for reg, C for uniform ranges, fewer for equalised ones."""
 
-    @cache
-    def balanced(data: str, sampling: Sampling, function: int, repetition: int, classes: int) -> int:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # uniform ranges kept: K = C says so
-            return len(class_ranges(classes, sets.get(data, sampling, function, repetition, "train")[1], balanced=True))
+    def __init__(self, sets: SyntheticSets) -> None:
+        self.sets = sets
+        self.known: dict[tuple[str, Sampling, int, int, int], int] = {}
+        self.unbalanced = 0  # training sets that keep uniform ranges, since equalising would leave one class
 
-    def count(member: Member) -> int:
+    def __call__(self, member: Member) -> int:
         spec = member.spec
-        return balanced(spec.data_key, spec.sampling, member.function, spec.repetition, spec.classes) if spec.balanced else spec.classes
+        if not spec.balanced:
+            return spec.classes
+        key = (spec.data_key, spec.sampling, member.function, spec.repetition, spec.classes)
+        if key not in self.known:
+            targets = self.sets.get(*key[:-1], "train")[1]
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                self.known[key] = len(class_ranges(spec.classes, targets, balanced=True))
+            self.unbalanced += bool(caught)
+        return self.known[key]
 
-    return count
 
-
-def plan_chunks(specs: Sequence[RunSpec], sets: SyntheticSets, classes_of: ClassCounter, device: Device) -> Iterator[Chunk]:
+def plan_chunks(specs: Sequence[RunSpec], sets: SyntheticSets, classes_of: _ClassCounter, device: Device) -> Iterator[Chunk]:
     """Cut the networks of all runs into chunks that train side by side: equal in recipe, in K and in batches an epoch.
 
     Costly ones come first, so that all processes end together, and a wave of a few runs after another, so that runs end early.
@@ -214,7 +222,7 @@ def plan_chunks(specs: Sequence[RunSpec], sets: SyntheticSets, classes_of: Class
             yield from _wave_chunks(alike[start : start + wave], sets, classes_of, device)
 
 
-def _wave_chunks(specs: Sequence[RunSpec], sets: SyntheticSets, classes_of: ClassCounter, device: Device) -> Iterator[Chunk]:
+def _wave_chunks(specs: Sequence[RunSpec], sets: SyntheticSets, classes_of: _ClassCounter, device: Device) -> Iterator[Chunk]:
     groups: dict[tuple[Recipe, int, int], Chunk] = defaultdict(list)
     for spec in specs:
         for function in range(sets.functions):
@@ -234,7 +242,7 @@ def most_together(classes: int, spec: RunSpec, device: Device) -> int:
     return max(1, min(MOST_TOGETHER[device], LOGIT_BYTES[device] // logits))
 
 
-def _cost(chunk: Chunk, classes_of: ClassCounter) -> float:
+def _cost(chunk: Chunk, classes_of: _ClassCounter) -> float:
     """About seconds, for the progress bar: a network costs 0.15 and 0.004 a class at 80 epochs."""
     return sum(0.15 + 0.004 * classes_of(member) for member in chunk) * chunk[0].spec.epochs / 80
 

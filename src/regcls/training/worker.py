@@ -1,5 +1,6 @@
 """What a training process does: networks of one chunk -> trained networks. It knows nothing of tracking."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,10 +55,13 @@ def _network(member: Member) -> Network:
         return x[None], y
 
     x, y = load(spec.sampling, "train")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where classes cannot be balanced, the planning process has said so
+        classes = None if spec.method == "reg" else class_ranges(spec.classes, y, balanced=spec.balanced)
     return Network(
         x=x,
         y=y,
-        classes=None if spec.method == "reg" else class_ranges(spec.classes, y, balanced=spec.balanced),
+        classes=classes,
         lam=1.0 if spec.lam is None else spec.lam,
         seed=spec.seed,
         evaluate={"val": load("uniform", "val"), "test": load("uniform", "test")},
