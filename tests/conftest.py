@@ -9,6 +9,11 @@ os.environ.setdefault("DVC_NO_ANALYTICS", "true")
 for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"):
     os.environ.pop(name, None)
 
+from jaxtyping import install_import_hook
+
+# Shapes written in annotations are checked under pytest only. Before regcls is imported.
+install_import_hook(["regcls.losses", "regcls.models.mlp"], "beartype.beartype")
+
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -77,7 +77,7 @@ def folder_written_aside(folder: Path) -> Iterator[Path]:
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     with explain_os_errors(folder):
         try:
-            shutil.rmtree(aside, ignore_errors=True)
+            _remove_leftovers(folder)
             aside.mkdir(parents=True)
             yield aside
             for file in aside.rglob("*"):
@@ -89,6 +89,24 @@ def folder_written_aside(folder: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(aside, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what a process that was killed while it wrote `folder` has left beside it."""
+    for leftover in folder.parent.glob(f".{folder.name}.*.*"):
+        pid, kind = leftover.name.split(".")[-2:]
+        if pid.isdecimal() and kind in ("part", "old") and (int(pid) == os.getpid() or not _is_alive(int(pid))):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
 
 
 @contextmanager
