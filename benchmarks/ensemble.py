@@ -114,7 +114,7 @@ def one_by_one(classes: int, spec: RunSpec, batches: int) -> float:
             loss.item()
         if done == batches:
             break
-    training = (time.perf_counter() - started) / batches * _batches(spec)
+    training = (time.perf_counter() - started) / done * _batches(spec)
     x, y = net.evaluate["val"]
     started = time.perf_counter()
     for done, (xs, ys) in enumerate(
@@ -125,7 +125,7 @@ def one_by_one(classes: int, spec: RunSpec, batches: int) -> float:
                 mse_loss(model(xs), ys).item()
         if done == batches:
             break
-    return (training + (time.perf_counter() - started) / batches * (y.size / spec.batch_size)) * spec.epochs
+    return (training + (time.perf_counter() - started) / done * (y.size / spec.batch_size)) * spec.epochs
 
 
 def _batches(spec: RunSpec) -> int:

@@ -32,7 +32,7 @@ SHRUNK: dict[str, Any] = {
         "data": {
             "functions": [[0.8444218515250481, 22], [0.04048437818077755, 25]],
             "repetitions": 2,
-            "samples": 9216,
+            "samples": 18432,
             "noise": [0.1],
             "settings": ["clean", "noisy"],
         },

@@ -5,8 +5,10 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -35,19 +37,25 @@ tracker.finish(tracker.start(replace(SPEC, classes=classes), fingerprint="f", ta
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the project with its environment registered, for the user that a shell with no more than PATH and HOME would show."""
+def real_project(tmp_path: Path, make_project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the project with shrunk parameters; its environment is registered in a folder of the test's own."""
     if not (VENV / "bin/activate").exists():
         pytest.skip("the tests do not run in a virtual environment")
-    root = tmp_path / "project"
+    root = make_project()
     shutil.copytree(PROJECT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("MLproject", "python_env.yaml", "requirements.lock"):
         shutil.copy(PROJECT / name, root)
-    for name in ("src/regcls/__main__.py", "src/regcls/cli.py"):
-        (root / name).write_text(STAND_IN)
-    shutil.copy(PROJECT / "tests/test_tracking.py", root / "src")
     monkeypatch.setenv("MLFLOW_ENV_ROOT", str(tmp_path / "envs"))
     return root
+
+
+@pytest.fixture
+def project(real_project: Path) -> Path:
+    """With a stand-in for the command line, which trains nothing."""
+    for name in ("src/regcls/__main__.py", "src/regcls/cli.py"):
+        (real_project / name).write_text(STAND_IN)
+    shutil.copy(PROJECT / "tests/test_tracking.py", real_project / "src")
+    return real_project
 
 
 def mlflow_run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -60,9 +68,33 @@ def mlflow_run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def runs(root: Path) -> list[tuple[str, str, str]]:
     """(status, classes, name) of each."""
+    query = "SELECT status, value, name FROM runs LEFT JOIN params ON params.run_uuid = runs.run_uuid AND key = 'classes'"
+    return select(root, query)
+
+
+def select(root: Path, query: str) -> list[tuple[Any, ...]]:
+    """Rows of the project's store."""
     with closing(sqlite3.connect(root / "mlflow.db")) as connection:
-        query = "SELECT status, value, name FROM runs LEFT JOIN params ON params.run_uuid = runs.run_uuid AND key = 'classes'"
         return connection.execute(query).fetchall()
+
+
+@pytest.mark.slow
+def test_mlflow_run_trains_one_tracked_run_and_a_misspelt_parameter_none(real_project: Path) -> None:
+    register_environment(real_project, VENV)
+    done = mlflow_run(real_project, "-P", "classes=100", "-P", "epochs=1")
+    assert done.returncode == 0, done.stderr
+    query = "SELECT run_uuid, status, name FROM runs WHERE experiment_id = (SELECT experiment_id FROM experiments WHERE name = 'regcls')"
+    [(run_id, status, name)] = select(real_project, query)
+    assert (status, name) == ("FINISHED", "noisy-0.1-severe · reg+cls · 100 · λ 1000 · seed 0")
+    logged = dict(select(real_project, f"SELECT key, value FROM params WHERE run_uuid = '{run_id}'"))
+    assert (logged["classes"], logged["epochs"], logged["method"]) == ("100", "1", "reg+cls")
+    assert dict(select(real_project, f"SELECT key, value FROM latest_metrics WHERE run_uuid = '{run_id}'"))["test_mse"] > 0
+    assert len(runs(real_project)) == 1, "no other experiment holds a run"
+
+    done = mlflow_run(real_project, "-P", "clases=1")
+    assert done.returncode != 0
+    assert "unknown option --clases; did you mean --classes?" in done.stdout + done.stderr
+    assert sorted(status for status, *_ in runs(real_project)) == ["FAILED", "FINISHED"]
 
 
 @pytest.mark.slow

@@ -21,9 +21,15 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 done, 2 a user's mistake, 130 Ctrl-C, 143 SIGTERM."""
     signal.signal(signal.SIGTERM, _terminated)
+    argv = sys.argv[1:] if argv is None else argv
     try:
-        root = find_root(Path.cwd())
-        params = load_params(root / "params.yaml")
+        try:
+            root = find_root(Path.cwd())
+            params = load_params(root / "params.yaml")
+        except UserError:
+            if {"-h", "--help"} & set(argv):  # help must not need a project
+                _parser(None).parse_args(argv)
+            raise
         arguments, rest = _parser(params).parse_known_args(argv)
         if rest:
             raise UserError(_unknown(arguments.command, rest))
@@ -78,7 +84,7 @@ def _call(arguments: argparse.Namespace, params: Params, root: Path) -> None:
                 print(f"runs go to {Tracker(root, experiment=params.tracking.experiment).uri}")
 
 
-def _parser(params: Params) -> argparse.ArgumentParser:
+def _parser(params: Params | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="regcls",
         description="Does a classification loss next to the regression loss help on imbalanced continuous targets?",
@@ -90,40 +96,55 @@ def _parser(params: Params) -> argparse.ArgumentParser:
     def command(name: str, purpose: str, example: str, *, dataset: bool = True) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=purpose, description=purpose, epilog=f"Example: {example}", allow_abbrev=False)
         if dataset:
-            sub.add_argument("dataset", choices=params.datasets)
+            sub.add_argument("dataset", choices=params.datasets if params else None, help="one of `datasets` in params.yaml")
         return sub
 
     command("prepare", "make a data set's prepared files in data/<dataset>/prepared", "regcls prepare synthetic")
     command("train", "train and track every run of the grids in params.yaml that is not finished yet", "regcls train synthetic")
     run = command("run", "train and track one run", "regcls run synthetic --setting noisy --sampling severe --method reg+cls --classes 100")
-    for name, default in _run_defaults(params).items():
+    defaults = _run_defaults(params) if params else {}
+    for name in OPTION_NAMES:
         flags = dict.fromkeys([f"--{name.replace('_', '-')}", f"--{name}"])  # both: `mlflow run -P batch_size=64` gives --batch_size
-        run.add_argument(*flags, dest=name, metavar=name.upper(), help=f"default {default}")
+        text = f"{PURPOSES[name]}; default {defaults.get(name, 'in params.yaml')}"
+        run.add_argument(*flags, dest=name, metavar=name.upper(), help=text.replace("%", "%%"))
     command("compare", "write reports/ (tables, figures, index.html) from the tracked runs", "regcls compare", dataset=False)
     command("setup", "let `mlflow run .` use this Python environment, and create the local store of runs", "regcls setup", dataset=False)
     return parser
 
 
+PURPOSES = {  # of the options of `regcls run`
+    "setting": "clean, noisy or ood (training, validation and test from different ranges of x)",
+    "sampling": "how imbalanced the training targets are: uniform, mild, moderate or severe",
+    "noise": "σ of the noise on the targets, where the setting is noisy",
+    "method": "reg, reg+cls, or reg+cls-bal (balanced classes)",
+    "classes": "number of classes C",
+    "lambda": "weight λ of the regression loss (Eq. 4)",
+    "repetition": "which draw of the data, with its seeds",
+    "seed": "of initial weights and shuffling",
+    "hidden": "units of the two hidden layers, as in 6x15",
+    "epochs": "passes over the training data",
+    "batch_size": "samples a step; the last, incomplete batch is dropped",
+    "optimizer": "adam or sgd",
+    "learning_rate": "constant over training",
+    "weight_decay": "as L2 in the gradient",
+    "precision": "float32 or float64",
+}
+
+
 def _run_defaults(params: Params) -> dict[str, str]:
     """Option of `regcls run` -> what params.yaml says."""
     run, training, data = params.synthetic.run, params.synthetic.training, params.synthetic.data
-    by_setting = "by setting: clean {0.clean:g}, noisy {0.noisy:g}, ood {0.ood:g}"
-    values: dict[str, object] = {
-        "setting": f"{run.setting}; one of {', '.join(data.settings)}",
-        "sampling": f"{run.sampling}; one of {', '.join(data.samplings)}",
-        "noise": f"{run.noise:g}; σ on y where the setting is noisy, one of {', '.join(map(str, data.noise))}",
-        "method": f"{run.method}; one of reg, reg+cls, reg+cls-bal",
-        "classes": f"{run.classes}; number of classes C",
-        "lambda": by_setting.format(training.lam) + "; weight of the regression loss (Eq. 4)",
-        "repetition": f"{run.repetition}; of the data and its seeds, 0 to {data.repetitions - 1}",
-        "seed": f"by repetition: {', '.join(map(str, training.seeds))}; of initial weights and shuffling",
-        "hidden": f"{'x'.join(map(str, training.hidden))}; units of the two hidden layers",
-        "optimizer": f"{training.optimizer}; adam or sgd",
+    by_setting = "{0.clean:g} (clean), {0.noisy:g} (noisy), {0.ood:g} (ood)"
+    seeds = ", ".join(map(str, training.seeds[: data.repetitions]))
+    special = {
+        "noise": f"{run.noise:g} (prepared: {', '.join(map(str, data.noise))})",
+        "lambda": by_setting.format(training.lam),
+        "repetition": f"{run.repetition} (prepared: 0 to {data.repetitions - 1})",
+        "seed": f"that of the repetition ({seeds})",
+        "hidden": "x".join(map(str, training.hidden)),
         "learning_rate": by_setting.format(training.learning_rate),
-        "precision": f"{training.precision}; float32 or float64",
     }
-    plain = {name: getattr(training, name) for name in ("epochs", "batch_size", "weight_decay")}
-    return {name: str((values | plain)[name]).replace("%", "%%") for name in OPTION_NAMES}
+    return {name: special.get(name) or str(getattr(run, name, None) or getattr(training, name)) for name in OPTION_NAMES}
 
 
 def _unknown(command: str, rest: Sequence[str]) -> str:

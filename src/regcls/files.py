@@ -96,6 +96,8 @@ def _remove_leftovers(folder: Path) -> None:
     for leftover in folder.parent.glob(f".{folder.name}.*.*"):
         pid, kind = leftover.name.split(".")[-2:]
         if pid.isdecimal() and kind in ("part", "old") and (int(pid) == os.getpid() or not _is_alive(int(pid))):
+            if kind == "old" and not folder.exists():  # killed between the two renames: the old one is whole
+                leftover.rename(folder)
             shutil.rmtree(leftover, ignore_errors=True)
 
 

@@ -74,10 +74,10 @@ class PeakWidth:
 class SyntheticData:
     """What `prepare` draws (protocol, section 2.1)."""
 
-    functions: OneOrMore[tuple[float, Count]]
+    functions: OneOrMore[tuple[Annotated[float, Field(allow_inf_nan=False)], Count]]
     data_seeds: OneOrMore[Seed]
     repetitions: Count
-    samples: Annotated[int, Field(ge=9216, description="1024 bins of y, three intervals, three splits")]
+    samples: Annotated[int, Field(ge=18432)]  # two from each of 1024 bins of y, in three regions of three splits
     settings: OneOrMore[Setting]
     samplings: OneOrMore[Sampling]
     peak_width: PeakWidth

@@ -133,10 +133,13 @@ def _imports(module: str) -> list[str]:
     return [name for name in dict.fromkeys([*names, *parents]) if _file(name)]
 
 
-def code_digest(modules: Sequence[str]) -> str:
-    """SHA-256 of the code of `modules` and all they import of regcls; comments, docstrings and formatting do not count."""
+def code_digest(module: str, *, alone: Sequence[str] = ()) -> str:
+    """SHA-256 of the code of `module` with all it imports of regcls, and of the modules `alone` without what they import.
+
+    Comments, docstrings and formatting do not count.
+    """
     digest = hashlib.sha256()
-    for file in sorted(set().union(*(import_closure(module) for module in modules))):
+    for file in sorted({*import_closure(module), *(file for name in alone if (file := _file(name)))}):
         tree = ast.parse(file.read_bytes())
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and _has_docstring(node.body):

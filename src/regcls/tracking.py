@@ -65,7 +65,7 @@ EXPERIMENT_KIND = ("mlflow.experimentKind", "custom_model_development")  # `mlfl
 PROBE_WAIT = 5.0  # seconds for the first answer of a tracking server
 PAGE = 500  # runs a request to a server: about 3 s
 WEIGHTS = "weights.safetensors"
-DATA_DIGEST_TAG = "data_md5"  # the caller's tag that tells one version of a data set from another
+DATA_DIGEST_TAG = "data_digest"  # the caller's tag that tells one version of a data set from another
 READ_TAGS = ("fingerprint", "mlflow.parentRunId", "regcls.host", "regcls.root", "regcls.process")
 RANDOM_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # what `mlflow run` calls a run without --run-name
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
 
 from regcls.datasets.synthetic import BINS, CANDIDATES, Peak, SineSum, SyntheticSets, draw, ood_regions, prepare
 from regcls.errors import UserError
@@ -50,12 +51,139 @@ def imbalanced_in_loops(seed, width, samples=60000):
     return pool[order], peak
 
 
+def noisy_uniform_in_loops(seed, sigma, samples=60000):
+    """Bins see one draw of the noise, the targets that are kept another one, split after split."""
+    random = np.random.RandomState(seed)
+    x = random.uniform(-1, 1, 100_000)
+    y = F(x) + random.normal(0, sigma, 100_000)
+    pool = pick_in_loops(random, x, y, np.linspace(y.min(), y.max(), 1025), samples // 1024 + 1)
+    order = np.arange(len(pool))
+    random.shuffle(order)
+    first, second = len(pool) // 3, 2 * len(pool) // 3
+    parts = {"train": order[:first], "val": order[first:second], "test": order[second:]}
+    return {split: (pool[part], F(pool[part]) + random.normal(0, sigma, len(part))) for split, part in parts.items()}
+
+
+def ood_intervals_in_loops(seed):
+    """Nine intervals of x of length 2/9, each longer on the right by |N(0, length / 4)|, at most to 1: to train, val, test in turn."""
+    random, length = np.random.RandomState(seed), 1 / 4.5
+    intervals = {"train": [], "val": [], "test": []}
+    for index in range(9):
+        start = -1 + index * length
+        intervals[("train", "val", "test")[index % 3]].append((start, min(start + length + abs(random.normal(0, length / 4)), 1)))
+    return intervals
+
+
+def ood_uniform_in_loops(f, seed, samples=60000):
+    intervals, random = ood_intervals_in_loops(seed), np.random.RandomState(seed)
+    x_of = {"train": [], "val": [], "test": []}
+    for turn in range(3):
+        for split in ("train", "test", "val"):
+            x = random.uniform(*intervals[split][turn], 100_000)
+            y = f(x)
+            x_of[split].append(pick_in_loops(random, x, y, np.linspace(y.min(), y.max(), 1025), samples // 9 // 1024 + 1))
+    return x_of
+
+
+def ood_peak_in_loops(random, f, intervals):
+    """Peaks until one lies in the y-range of all three splits -> it, how many intervals of each hold it, and how many were tried."""
+    tried = 0
+    while True:
+        peak, tried = random.uniform(*f.extremes), tried + 1
+        holding = {"train": 0, "val": 0, "test": 0}
+        for turn in range(3):
+            for split in ("train", "test", "val"):
+                y = f(random.uniform(*intervals[split][turn], 100_000))
+                if y.min() <= peak <= y.max():
+                    holding[split] += 1
+        if min(holding.values()) > 0:
+            return peak, holding, tried
+
+
+def ood_imbalanced_in_loops(f, seed, width, samples=60000):
+    intervals, random = ood_intervals_in_loops(seed), np.random.RandomState(seed)
+    peak, holding, tried = ood_peak_in_loops(random, f, intervals)
+    x_of = {"train": [], "val": [], "test": []}
+    for turn in range(3):
+        for split in ("train", "val", "test"):
+            x = random.uniform(*intervals[split][turn], 100_000)
+            y = f(x)
+            pieces = []
+            if y.min() < peak < y.max():
+                n, half = samples // (3 * holding[split]), width * (y.max() - y.min())
+                frequent = pick_in_loops(random, x, y, np.linspace(peak - half, peak + half, 1025), (n - 1024) // 1024 * 2)
+                order = np.arange(len(frequent))
+                random.shuffle(order)
+                pieces.append(frequent[order[: n - 1024 - 1]])
+            pieces.append(pick_in_loops(random, x, y, np.linspace(y.min(), y.max(), 1025), 2))
+            x_of[split].append(np.concatenate(pieces))
+    return x_of, peak, holding, tried
+
+
+def assert_drawn(found, expected):
+    """The same samples in the same order; borders of the intervals may differ in the last digit."""
+    for split, pieces in expected.items():
+        assert found[split].shape == np.concatenate(pieces).shape
+        np.testing.assert_allclose(found[split], np.concatenate(pieces), rtol=0, atol=1e-14)
+
+
 @pytest.mark.parametrize("sampling, width", [("mild", 0.3), ("severe", 0.03)])
 def test_imbalanced_draws_agree_with_loops(data, sampling, width):
     pool, peak = imbalanced_in_loops(9845, width)
     sample = draw(data, "clean", 0.0, sampling, F, 9845)
     assert sample.peak == peak
     assert np.array_equal(np.concatenate([sample.x[split] for split in ("train", "val", "test")]), pool)
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.5])
+def test_noisy_uniform_draws_agree_with_loops(data, sigma):
+    sample = draw(data, "noisy", sigma, "uniform", F, 4859)
+    for split, (x, y) in noisy_uniform_in_loops(4859, sigma).items():
+        assert np.array_equal(sample.x[split], x)
+        assert np.array_equal(sample.y[split], y)
+
+
+def test_ood_uniform_draws_agree_with_loops(data):
+    sample = draw(data, "ood", 0.0, "uniform", F, 9225)
+    assert_drawn(sample.x, ood_uniform_in_loops(F, 9225))
+    for split, x in sample.x.items():
+        assert np.array_equal(sample.y[split], F(x)), "no noise"
+
+
+@pytest.mark.parametrize(
+    "a, c, seed, sampling, width",
+    [(0.04048437818077755, 25, 9225, "severe", 0.03), (0.5833820394550312, 15, 9845, "mild", 0.3)],
+    ids=["the third peak is taken", "few intervals hold the peak"],
+)
+def test_ood_imbalanced_draws_agree_with_loops(data, a, c, seed, sampling, width):
+    x_of, peak, holding, tried = ood_imbalanced_in_loops(SineSum(a, c), seed, width)
+    assert (tried, holding) == {25: (3, {"train": 3, "val": 2, "test": 1}), 15: (1, {"train": 1, "val": 1, "test": 2})}[c]
+    sample = draw(data, "ood", 0.0, sampling, SineSum(a, c), seed)
+    assert sample.peak == pytest.approx(peak, rel=0, abs=1e-14)
+    assert_drawn(sample.x, x_of)
+    for split, x in sample.x.items():
+        assert np.array_equal(sample.y[split], SineSum(a, c)(x)), "no noise"
+
+
+def test_the_peak_of_an_ood_set_lies_within_the_y_range_of_all_three_splits(data):
+    for a, c in data.functions[:4]:
+        f = SineSum(a, c)
+        sample = draw(data, "ood", 0.0, "moderate", f, 2732)
+        for intervals in ood_intervals_in_loops(2732).values():
+            ranges = [(y.min(), y.max()) for low, high in intervals for y in [f(np.linspace(low, high, 10_001))]]
+            assert any(least <= sample.peak <= most for least, most in ranges)
+
+
+def least_value(f):
+    """On [-1, 1], by Brent's method next to the least of 2001 points; the ends of an interval are not among its steps."""
+    around = np.linspace(-1, 1, 2001)[np.argmin(f(np.linspace(-1, 1, 2001)))] + np.array([-1e-3, 1e-3])
+    bounds = np.clip(around, -1, 1)
+    return min(minimize_scalar(f, bounds=bounds, method="bounded").fun, *f(bounds))
+
+
+def test_the_extremes_of_a_function_are_those_that_an_optimiser_finds(data):
+    for f in (SineSum(a, c) for a, c in data.functions):
+        assert f.extremes == pytest.approx((least_value(f), -least_value(lambda x, f=f: -f(x))), abs=1e-8)
 
 
 def test_uniform_targets_are_uniform_over_y(data):

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from regcls.losses import reg_cls
 from regcls.models.mlp import MLP, initial_weights
-from regcls.training.ensemble import Network, Recipe
+from regcls.training.ensemble import Network, Recipe, stream_seeds
 
 
 def train_plainly(network: Network, recipe: Recipe) -> tuple[MLP, list[float]]:
@@ -17,7 +17,7 @@ def train_plainly(network: Network, recipe: Recipe) -> tuple[MLP, list[float]]:
     model.to(dtype)
     make = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[recipe.optimizer]
     optimizer = make(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    order_of, draws_of = torch.Generator().manual_seed(network.seed), torch.Generator().manual_seed(network.seed + 2**32)
+    order_of, draws_of = (torch.Generator().manual_seed(seed) for seed in stream_seeds(network.seed))
     labels = torch.from_numpy(network.classes.labels(network.y)) if network.classes else None
     seen = len(y) // recipe.batch_size * recipe.batch_size
     history = []

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from regcls.classes import equalised, uniform_ranges
-from regcls.training.ensemble import Network, Recipe, train
+from regcls.training.ensemble import Network, Recipe, stream_seeds, train
 from training.reference import train_plainly
 
 RECIPE = Recipe(hidden=(6, 15), epochs=2, batch_size=64, optimizer="adam", learning_rate=0.01, weight_decay=0.001, precision="float64")
@@ -92,6 +92,12 @@ def test_overflowing_logits_are_trained_stably():
     alone, beside = train([net], recipe)[0], train([network(16, seed=1), net], recipe)[1]
     assert all(np.isfinite(value).all() for value in alone.weights.values())
     assert all(np.array_equal(alone.weights[name], beside.weights[name]) for name in alone.weights)
+
+
+@pytest.mark.parametrize("seed", [0, 421, 2**32 - 1])
+def test_order_and_draws_come_from_different_streams(seed):
+    order, draws = (torch.rand(4, generator=torch.Generator().manual_seed(s)) for s in stream_seeds(seed))
+    assert not torch.isclose(order, draws).any()
 
 
 @pytest.mark.parametrize("classes", [0, 4])

@@ -28,6 +28,19 @@ class Prepared:
     table: pd.DataFrame
     meta: Mapping[str, Any]
 
+    def check_made_from(self, wanted: Mapping[str, Any]) -> None:
+        """Compare the parameters that the data set was made from with `wanted`.
+
+        Raises:
+            UserError: naming the ones that differ.
+        """
+        made_from, as_json = self.meta["made_from"], json.loads(json.dumps(wanted))
+        if differing := [key for key in as_json if made_from.get(key) != as_json[key]]:
+            raise UserError(
+                f"{self.folder} was prepared with other values of {', '.join(differing)} than params.yaml has now. "
+                f"Prepare it again with: dvc repro prepare@{self.folder.parent.name}"
+            )
+
     def verify(self) -> None:
         """Read every array and compare it with its recorded SHA-256.
 

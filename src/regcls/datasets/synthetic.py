@@ -169,7 +169,7 @@ def ood_regions(seed: int) -> dict[Split, list[tuple[float, float]]]:
 
 def _shared_peak(draws: RandomState, f: SineSum, regions: Mapping[Split, list[tuple[float, float]]]) -> tuple[float, dict[Split, int]]:
     """A y that f takes in all three splits, and in how many regions of each."""
-    while True:
+    for _ in range(1000):
         peak = draws.uniform(*f.extremes)
         holding: dict[Split, int] = dict.fromkeys(SPLITS, 0)
         for index, split in itertools.product(range(REGIONS // len(SPLITS)), OOD_ORDER):
@@ -177,6 +177,7 @@ def _shared_peak(draws: RandomState, f: SineSum, regions: Mapping[Split, list[tu
             holding[split] += bool(y.min() <= peak <= y.max())
         if all(holding.values()):
             return peak, holding
+    raise UserError(f"function a = {f.a}, c = {f.c} takes no value in the training, validation and test regions alike: no ood set")
 
 
 def data_sets(data: SyntheticData) -> dict[str, tuple[Setting, float]]:
@@ -233,13 +234,15 @@ def prepare(data: SyntheticData, folder: Path, *, processes: int, progress: Prog
 class SyntheticSets:
     """The prepared 1D data, memory-mapped."""
 
-    def __init__(self, folder: Path, *, verify: bool = False) -> None:
+    def __init__(self, folder: Path, *, verify: bool = False, made_from: SyntheticData | None = None) -> None:
         """Open `folder`; with `verify`, after reading all of it and comparing checksums.
 
         Raises:
-            UserError: absent, damaged, or of another format version.
+            UserError: absent, damaged, of another format version, or made from other parameters than `made_from`.
         """
         self.prepared: Prepared = open_prepared(folder)
+        if made_from is not None:
+            self.prepared.check_made_from(asdict(made_from))
         if verify:
             self.prepared.verify()
         keys = ["data", "sampling", "function", "repetition", "split"]

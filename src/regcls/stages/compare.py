@@ -19,7 +19,7 @@ def compare(params: Params, root: Path) -> None:
     Raises:
         UserError: no prepared data, or no run of any grid.
     """
-    sets = SyntheticSets(prepared_folder(root, "synthetic"))
+    sets = SyntheticSets(prepared_folder(root, "synthetic"), made_from=params.synthetic.data)
     tracker = Tracker(root, experiment=params.tracking.experiment)
     out = root / "reports"
     warnings = reports.compare(

@@ -8,7 +8,7 @@ from regcls.errors import UserError
 from regcls.files import lock, write_json
 from regcls.params import Params, RunOptions
 from regcls.progress import say
-from regcls.provenance import code_digest, dvc_md5, git_tags, machine_tags
+from regcls.provenance import dvc_md5, git_tags, machine_tags
 from regcls.runs import all_specs, single_spec
 from regcls.stages.prepare import prepare
 from regcls.tracking import Tracker
@@ -23,11 +23,11 @@ def train(params: Params, root: Path, dataset: str) -> None:
     Raises:
         UserError: no prepared data, no store, no GPU where one is asked for.
     """
-    with lock(
-        root / ".regcls" / f"train-{dataset}.lock", waiting=lambda holder: say(f"{holder} trains {dataset} already; waiting for it to end")
-    ):
-        sets = SyntheticSets(prepared_folder(root, dataset), verify=True)
-        tracker = Tracker(root, experiment=params.tracking.experiment)
+    tracker = Tracker(root, experiment=params.tracking.experiment)
+    # Beside the store, which experiments in temporary workspaces share.
+    held = tracker.root / ".regcls" / f"train-{dataset}.lock"
+    with lock(held, waiting=lambda holder: say(f"{holder} trains {dataset} already; waiting for it to end")):
+        sets = SyntheticSets(prepared_folder(root, dataset), verify=True, made_from=params.synthetic.data)
         if stale := tracker.reconcile(dataset):
             say(f"{len(stale)} runs of a process that has died were marked KILLED; they are made again")
         wanted = study.fingerprints(all_specs(params.synthetic), sets)
@@ -48,12 +48,12 @@ def run(params: Params, root: Path, dataset: str, options: RunOptions) -> None:
     if not prepared_folder(root, dataset).exists():
         say(f"{dataset} is not prepared yet; that comes first, once")
         prepare(params, root, dataset)
-    sets = SyntheticSets(prepared_folder(root, dataset), verify=True)
+    sets = SyntheticSets(prepared_folder(root, dataset), verify=True, made_from=params.synthetic.data)
     tracker = Tracker(root, experiment=params.tracking.experiment)
+    tracker.reconcile(dataset)
     wanted = study.fingerprints([spec], sets)
-    with lock(
-        root / ".regcls" / f"run-{wanted[spec]}.lock", waiting=lambda holder: say(f"{holder} makes this very run; waiting for it to end")
-    ):
+    held = tracker.root / ".regcls" / f"run-{wanted[spec]}.lock"
+    with lock(held, waiting=lambda holder: say(f"{holder} makes this very run; waiting for it to end")):
         outcome = study.train_runs(wanted, sets, tracker, params.compute, _tags(root, dataset), adopt=True)
     for name, reason in outcome.failed.items():
         raise UserError(f"run {name} {reason}. Try a smaller --learning-rate.")
@@ -64,4 +64,4 @@ def run(params: Params, root: Path, dataset: str, options: RunOptions) -> None:
 
 def _tags(root: Path, dataset: str) -> dict[str, str]:
     data_md5 = dvc_md5(root, prepared_folder(root, dataset))
-    return {**git_tags(root), **machine_tags(), "data_md5": data_md5, "code_digest": code_digest(study.CODE)[:16]}
+    return {**git_tags(root), **machine_tags(), "data_md5": data_md5, "code_digest": study.result_code()[:16]}

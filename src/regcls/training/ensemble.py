@@ -116,14 +116,19 @@ def train(
     return trained
 
 
+def stream_seeds(seed: int) -> tuple[int, int]:
+    """Seeds of the order of the samples and of the draws for ρ (Eq. 13), both below 2³²: the generator ignores higher bits."""
+    return seed, seed ^ 0x9E3779B9
+
+
 class _Shuffled:
     """The training samples of networks with one seed and one N: they see the same order and the same draws."""
 
     def __init__(self, networks: Sequence[Network], rows: slice, dtype: torch.dtype, device: torch.device) -> None:
         self.rows = rows
         self.samples = networks[0].y.size
-        # Separate generators, so that drawing for ρ does not change the order that reg and reg+cls share.
-        self.order, self.draws = (torch.Generator().manual_seed(networks[0].seed + offset) for offset in (0, 2**32))
+        # Two streams, so that drawing for ρ does not change the order that reg and reg+cls share.
+        self.order, self.draws = (torch.Generator().manual_seed(seed) for seed in stream_seeds(networks[0].seed))
         self.x = torch.stack([torch.tensor(n.x, dtype=dtype, device=device) for n in networks])
         self.minus_y = torch.stack([-torch.tensor(n.y[None], dtype=dtype, device=device) for n in networks])
         labels = [n.classes.labels(n.y[None]) for n in networks if n.classes is not None]

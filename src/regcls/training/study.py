@@ -8,9 +8,9 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import torch
 
 from regcls.classes import class_ranges
@@ -20,10 +20,10 @@ from regcls.params import Compute, Sampling
 from regcls.processes import uninterrupted, worker_pool
 from regcls.progress import progress, say
 from regcls.provenance import code_digest
-from regcls.runs import RunResult, RunSpec, fingerprint
+from regcls.runs import RunSpec, fingerprint
 from regcls.training import worker
 from regcls.training.ensemble import Recipe, Trained
-from regcls.training.worker import Member
+from regcls.training.networks import Member, recipe, result
 
 if TYPE_CHECKING:
     from regcls.tracking import Tracker
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 Device = Literal["cpu", "cuda"]
 Chunk = list[Member]
 
-CODE = ("regcls.training.ensemble",)  # decides a result, next to the spec and the data
 LOGIT_BYTES = {"cpu": 2**21, "cuda": 2**31}  # of a chunk: what stays in a core's cache; what keeps a GPU busy
 MOST_TOGETHER = {"cpu": 50, "cuda": 4000}  # networks
 WAVE = 12  # chunks whose runs are in the making at once: an interruption loses no more
@@ -39,8 +38,13 @@ WAVE = 12  # chunks whose runs are in the making at once: an interruption loses 
 
 def fingerprints(specs: Sequence[RunSpec], sets: SyntheticSets) -> dict[RunSpec, str]:
     """The fingerprint of every run, from its spec, the data that it sees and the code as it stands."""
-    code = code_digest(CODE)
-    return {spec: fingerprint(spec, data_digest=sets.digest(spec), code_digest=code) for spec in specs}
+    return {spec: fingerprint(spec, data_digest=sets.digest(spec), code_digest=result_code()) for spec in specs}
+
+
+@cache
+def result_code() -> str:
+    """Digest of the code that decides a result, next to the spec and the data."""
+    return code_digest("regcls.training.ensemble", alone=["regcls.training.networks"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +77,7 @@ def train_runs(
     device = device_for(compute)
     finished = {} if adopt and tracker.adopted_run else tracker.finished("synthetic")
     missing = {spec: key for spec, key in wanted.items() if key not in finished}
-    ledger = _Ledger(missing, sets.functions, tracker, tags, adopt)
+    ledger = _Ledger(missing, sets, tracker, tags, adopt)
     if missing:
         classes_of = _ClassCounter(sets)
         plan = list(plan_chunks(list(missing), sets, classes_of, device))
@@ -125,8 +129,10 @@ class _Open:
 class _Ledger:
     """Runs from their first network's start to their last one's end."""
 
-    def __init__(self, missing: Mapping[RunSpec, str], functions: int, tracker: "Tracker", tags: Mapping[str, str], adopt: bool) -> None:
-        self.missing, self.functions, self.tracker, self.tags, self.adopt = missing, functions, tracker, tags, adopt
+    def __init__(
+        self, missing: Mapping[RunSpec, str], sets: SyntheticSets, tracker: "Tracker", tags: Mapping[str, str], adopt: bool
+    ) -> None:
+        self.missing, self.sets, self.tracker, self.tags, self.adopt = missing, sets, tracker, tags, adopt
         self.open: dict[RunSpec, _Open] = {}
         self.ended: dict[str, tuple[str, str]] = {}  # fingerprint -> run id, status
         self.failed: dict[str, str] = {}
@@ -136,26 +142,31 @@ class _Ledger:
         for spec in dict.fromkeys(member.spec for member in chunk):
             if spec not in self.open:
                 with uninterrupted():
-                    run_id = self.tracker.start(spec, fingerprint=self.missing[spec], tags=self.tags, adopt=self.adopt)
+                    run_id = self.tracker.start(
+                        spec,
+                        fingerprint=self.missing[spec],
+                        tags={**self.tags, "data_digest": self.sets.digest(spec)[:32]},
+                        adopt=self.adopt,
+                    )
                     self.open[spec] = _Open(run_id, time.time())
 
     def receive(self, chunk: Chunk, results: Sequence[Trained]) -> None:
         """Take the trained networks of a chunk; runs that are complete with them are logged and closed."""
-        for member, result in zip(chunk, results, strict=True):
+        for member, trained in zip(chunk, results, strict=True):
             run = self.open[member.spec]
-            run.trained[member.function] = result
-            if len(run.trained) == self.functions:
+            run.trained[member.function] = trained
+            if len(run.trained) == self.sets.functions:
                 with uninterrupted():
                     self._end(member.spec, run)
                     del self.open[member.spec]
 
     def _end(self, spec: RunSpec, run: _Open) -> None:
-        if diverged := [str(function) for function, result in sorted(run.trained.items()) if not result.finite]:
+        if diverged := [str(function) for function, trained in sorted(run.trained.items()) if not trained.finite]:
             reason = f"diverged on function {', '.join(diverged)}: weights are no longer finite (learning rate {spec.learning_rate:g})"
             self.tracker.stop(run.run_id, status="FAILED", reason=reason)
             self.failed[spec.name] = reason
         else:
-            self.tracker.finish(run.run_id, _result(run))
+            self.tracker.finish(run.run_id, result(run.trained, started=run.started, ended=time.time()))
         self.ended[self.missing[spec]] = (run.run_id, "FAILED" if diverged else "FINISHED")
 
     def abandon(self, error: BaseException) -> None:
@@ -164,25 +175,6 @@ class _Ledger:
         with uninterrupted():
             for run in self.open.values():
                 self.tracker.stop(run.run_id, status="KILLED", reason=reason)
-
-
-def _result(run: _Open) -> RunResult:
-    """Errors by function and their means, over all functions; weights by function."""
-    functions = sorted(run.trained)
-    by_epoch = {"train_mse": [run.trained[f].train_mse for f in functions]}
-    by_epoch |= {f"{name}_mse": [run.trained[f].evaluated[name] for f in functions] for name in ("val", "test")}
-    means = {name: np.mean(values, axis=0) for name, values in by_epoch.items()}
-    metrics = {name: float(values[-1]) for name, values in means.items()}
-    if heads := [len(run.trained[f].weights["classifier.bias"]) for f in functions if "classifier.bias" in run.trained[f].weights]:
-        metrics["head_classes"] = float(np.mean(heads))  # fewer than C where equalising has merged some
-    metrics |= {f"functions/{name}_{f}": float(values[f][-1]) for name, values in by_epoch.items() for f in functions}
-    return RunResult(
-        metrics=metrics,
-        history={name: values.tolist() for name, values in means.items() if len(values) > 1},
-        weights={f"{f}/{name}": value for f in functions for name, value in run.trained[f].weights.items()},
-        started=run.started,
-        ended=time.time(),
-    )
 
 
 class _ClassCounter:
@@ -227,8 +219,11 @@ def _wave_chunks(specs: Sequence[RunSpec], sets: SyntheticSets, classes_of: _Cla
     for spec in specs:
         for function in range(sets.functions):
             member = Member(spec=spec, function=function)
-            batches = sets.size(spec.data_key, spec.sampling, function, spec.repetition, "train") // spec.batch_size
-            groups[worker.recipe(spec), classes_of(member), batches].append(member)
+            samples = sets.size(spec.data_key, spec.sampling, function, spec.repetition, "train")
+            batches = samples // spec.batch_size
+            if batches == 0:
+                raise UserError(f"batch_size = {spec.batch_size}: {spec.name} has only {samples} training samples. Choose a smaller one.")
+            groups[recipe(spec), classes_of(member), batches].append(member)
     for (_, classes, _), members in groups.items():
         most = most_together(classes, members[0].spec, device)
         members.sort(key=lambda member: member.spec.seed)  # stable: networks that share an order of samples stand together

@@ -1,0 +1,141 @@
+"""The command line as a user meets it: help with the defaults of params.yaml, and the project found from any folder of it. Mistakes: test_bad_input.py."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+import yaml
+
+from conftest import ROOT
+from regcls.cli import find_root, main
+from regcls.errors import UserError
+from regcls.params import OPTION_NAMES
+
+COMMANDS = ["prepare", "train", "run", "compare", "setup"]
+
+# Unlike params.yaml's own, so that none of them can stand in the code.
+OTHER_DEFAULTS = {
+    "run": {"setting": "clean", "sampling": "mild", "noise": 0.5, "method": "reg+cls-bal", "classes": 77, "repetition": 1},
+    "data": {"noise": [0.1, 0.5]},
+    "training": {
+        "hidden": [7, 11],
+        "epochs": 83,
+        "batch_size": 123,
+        "optimizer": "sgd",
+        "weight_decay": 0.0625,
+        "learning_rate": {"clean": 0.375, "noisy": 0.625, "ood": 0.875},
+        "lambda": {"clean": 31.5, "noisy": 32.5, "ood": 33.5},
+        "precision": "float64",
+        "seeds": [17, 1717],
+    },
+}
+
+
+def regcls(folder, *arguments):
+    """A process of its own, as a user starts it."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    return subprocess.run(
+        [sys.executable, "-m", "regcls", *arguments], cwd=folder, env=environment, text=True, capture_output=True, timeout=120
+    )
+
+
+@pytest.fixture
+def help_of(make_project, monkeypatch, capsys):
+    """Command (none: regcls itself), changes to params.yaml -> what --help says there, paragraph by paragraph."""
+    monkeypatch.setenv("COLUMNS", "1000")  # no line is broken
+
+    def paragraphs(*command, changes=None):
+        monkeypatch.chdir(make_project(changes))
+        with pytest.raises(SystemExit) as end:
+            main([*command, "--help"])
+        assert end.value.code == 0
+        said, mistakes = capsys.readouterr()
+        assert not mistakes
+        return said.strip().split("\n\n")
+
+    return paragraphs
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=["regcls", *COMMANDS])
+def test_help_states_a_purpose_and_an_example(help_of, command):
+    usage, purpose, *_, example = help_of(*command)
+    assert usage.startswith(" ".join(["usage: regcls", *command]))
+    assert len(purpose.split()) >= 5
+    assert example.startswith(" ".join(["Example: regcls", *command]))
+
+
+def test_help_lists_every_command_with_its_purpose(help_of):
+    listed = dict(re.findall(r"^    (\w+) +(.+)$", "\n".join(help_of()), flags=re.MULTILINE))
+    assert listed == {name: help_of(name)[1] for name in COMMANDS}
+
+
+def defaults_in(help_text):
+    """Option -> the line about it, from "default" on."""
+    return {name: rest for name, rest in re.findall(r"^ +--([\w-]+)\b.* default (.*)$", help_text, flags=re.MULTILINE)}
+
+
+def expected_defaults(synthetic):
+    """Option -> what its line must name, from the keys of params.yaml."""
+    run, training = synthetic["run"], synthetic["training"]
+    values = {**run, **{key: [value] for key, value in training.items()}}
+    values |= {key: list(training[key].values()) for key in ("lambda", "learning_rate")}
+    values |= {"hidden": ["x".join(map(str, training["hidden"]))], "seed": training["seeds"]}
+    del values["seeds"]
+    return {key: value if isinstance(value, list) else [value] for key, value in values.items()}
+
+
+@pytest.mark.parametrize("changes", [None, {"synthetic": OTHER_DEFAULTS}], ids=["shrunk", "others"])
+def test_help_of_run_names_every_option_with_the_default_of_params_yaml(help_of, changes):
+    said = defaults_in("\n".join(help_of("run", changes=changes)))
+    expected = expected_defaults(yaml.safe_load(open("params.yaml"))["synthetic"])
+    assert set(said) == {name.replace("_", "-") for name in OPTION_NAMES}
+    assert set(expected) == set(OPTION_NAMES)
+    for name, values in expected.items():
+        words = re.split(r"[\s,;]+", said[name.replace("_", "-")])
+        numbers = [str(value) if isinstance(value, str) else f"{value:g}" for value in values]
+        assert set(numbers) <= set(words), name
+        assert len(numbers) > 1 or words[0] == numbers[0], name
+
+
+def test_help_does_not_wait_for_torch_or_mlflow(make_project):
+    program = "import sys; from regcls.cli import main\ntry: main(['run', '--help'])\nexcept SystemExit: print(sorted({'torch', 'mlflow', 'pandas'} & set(sys.modules)))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run([sys.executable, "-c", program], cwd=make_project(), env=environment, text=True, capture_output=True, timeout=120)
+    assert done.stdout.endswith("\n[]\n"), done.stdout + done.stderr
+
+
+def test_regcls_without_a_command_names_the_commands_and_fails(make_project):
+    done = regcls(make_project())
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("usage: regcls") and "COMMAND" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_root_is_the_nearest_folder_upwards_with_a_params_yaml(make_project, tmp_path):
+    root = make_project()
+    (root / "notes" / "deep").mkdir(parents=True)
+    assert find_root(root) == find_root(root / "notes" / "deep") == root
+    inner = make_project(folder=root / "notes" / "clone")
+    assert find_root(inner) == inner
+    with pytest.raises(UserError, match=f"no params.yaml in {tmp_path} or above it"):
+        find_root(tmp_path)
+
+
+def test_a_command_in_a_subfolder_works_for_the_whole_project(make_project):
+    root = make_project({"synthetic": {"data": {"settings": ["noisy"], "samplings": ["uniform", "severe"]}, "grids": GRIDS_OF_NOISY}})
+    (root / "notes" / "deep").mkdir(parents=True)
+    done = regcls(root / "notes" / "deep", "prepare", "synthetic")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"noisy-0.1 +train +8 sets", done.stdout)
+    assert sorted(os.listdir(root)) == ["data", "notes", "params.yaml"]
+    assert os.listdir(root / "data" / "synthetic") == ["prepared"]
+    assert os.listdir(root / "notes" / "deep") == []
+
+
+GRIDS_OF_NOISY = {f"figure{number}": {"settings": ["noisy"], "samplings": ["severe"]} for number in (3, 4, 5)}
+
+
+def test_the_installed_command_is_the_one_of_the_module():
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"] == {"regcls": f"{main.__module__}:{main.__name__}"}
