@@ -2,9 +2,11 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
@@ -32,6 +34,20 @@ OTHER_DEFAULTS = {
         "seeds": [17, 1717],
     },
 }
+
+
+NOISY_ALONE = {
+    "data": {"settings": ["noisy"], "samplings": ["uniform", "severe"]},
+    "grids": {f"figure{number}": {"settings": ["noisy"], "samplings": ["severe"]} for number in (3, 4, 5)},
+}
+
+
+@pytest.fixture(autouse=True)
+def signals():
+    """As they were: main() takes SIGTERM."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 def regcls(folder, *arguments):
@@ -74,7 +90,7 @@ def test_help_lists_every_command_with_its_purpose(help_of):
 
 def defaults_in(help_text):
     """Option -> the line about it, from "default" on."""
-    return {name: rest for name, rest in re.findall(r"^ +--([\w-]+)\b.* default (.*)$", help_text, flags=re.MULTILINE)}
+    return dict(re.findall(r"^ +--([\w-]+)\b.* default (.*)$", re.sub(r"\n {8,}", " ", help_text), flags=re.MULTILINE))
 
 
 def expected_defaults(synthetic):
@@ -82,7 +98,7 @@ def expected_defaults(synthetic):
     run, training = synthetic["run"], synthetic["training"]
     values = {**run, **{key: [value] for key, value in training.items()}}
     values |= {key: list(training[key].values()) for key in ("lambda", "learning_rate")}
-    values |= {"hidden": ["x".join(map(str, training["hidden"]))], "seed": training["seeds"]}
+    values |= {"hidden": ["x".join(map(str, training["hidden"]))], "seed": training["seeds"][: synthetic["data"]["repetitions"]]}
     del values["seeds"]
     return {key: value if isinstance(value, list) else [value] for key, value in values.items()}
 
@@ -90,11 +106,11 @@ def expected_defaults(synthetic):
 @pytest.mark.parametrize("changes", [None, {"synthetic": OTHER_DEFAULTS}], ids=["shrunk", "others"])
 def test_help_of_run_names_every_option_with_the_default_of_params_yaml(help_of, changes):
     said = defaults_in("\n".join(help_of("run", changes=changes)))
-    expected = expected_defaults(yaml.safe_load(open("params.yaml"))["synthetic"])
+    expected = expected_defaults(yaml.safe_load(Path("params.yaml").read_text())["synthetic"])
     assert set(said) == {name.replace("_", "-") for name in OPTION_NAMES}
     assert set(expected) == set(OPTION_NAMES)
     for name, values in expected.items():
-        words = re.split(r"[\s,;]+", said[name.replace("_", "-")])
+        words = re.findall(r"[^\s,;()]+", said[name.replace("_", "-")])
         numbers = [str(value) if isinstance(value, str) else f"{value:g}" for value in values]
         assert set(numbers) <= set(words), name
         assert len(numbers) > 1 or words[0] == numbers[0], name
@@ -124,17 +140,13 @@ def test_the_root_is_the_nearest_folder_upwards_with_a_params_yaml(make_project,
 
 
 def test_a_command_in_a_subfolder_works_for_the_whole_project(make_project):
-    root = make_project({"synthetic": {"data": {"settings": ["noisy"], "samplings": ["uniform", "severe"]}, "grids": GRIDS_OF_NOISY}})
+    root = make_project({"synthetic": NOISY_ALONE})
     (root / "notes" / "deep").mkdir(parents=True)
     done = regcls(root / "notes" / "deep", "prepare", "synthetic")
     assert done.returncode == 0, done.stderr
-    assert re.search(r"noisy-0.1 +train +8 sets", done.stdout)
-    assert sorted(os.listdir(root)) == ["data", "notes", "params.yaml"]
-    assert os.listdir(root / "data" / "synthetic") == ["prepared"]
-    assert os.listdir(root / "notes" / "deep") == []
-
-
-GRIDS_OF_NOISY = {f"figure{number}": {"settings": ["noisy"], "samplings": ["severe"]} for number in (3, 4, 5)}
+    assert re.search(r"^noisy-0.1 +train .* sets of \d+ to \d+ samples$", done.stdout, flags=re.MULTILINE)
+    assert (root / "data" / "synthetic" / "prepared").is_dir()
+    assert (os.listdir(root / "notes"), os.listdir(root / "notes" / "deep")) == (["deep"], [])
 
 
 def test_the_installed_command_is_the_one_of_the_module():

@@ -323,8 +323,8 @@ def dvc(make_prepared, start, tmp_path):
     shutil.copy(ROOT / "dvc.yaml", root)
     (root / ".gitignore").write_text((ROOT / ".gitignore").read_text())
     (tmp_path / "bin").mkdir()
-    executable = tmp_path / "bin" / "regcls"
-    executable.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m regcls "$@"\n')
+    executable = tmp_path / "bin" / "python"
+    executable.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     executable.chmod(0o755)
     environment = {
         "PATH": os.pathsep.join([str(executable.parent), os.environ["PATH"]]),

@@ -56,7 +56,7 @@ RESULT = RunResult(
     started=1_700_000_000.0,
     ended=1_700_000_003.0,
 )
-TAGS = {"git_commit": "a1b2c3", "data_md5": "0123456789abcdef"}
+TAGS = {"git_commit": "a1b2c3", "data_digest": "0123456789abcdef"}
 
 
 @pytest.fixture(autouse=True)

@@ -97,6 +97,7 @@ class Tracker:
             self.experiment_id = self._find_experiment(experiment)
 
     def _find_experiment(self, experiment: str) -> str:
+        self._name_default(experiment)
         if given := os.environ.get("MLFLOW_EXPERIMENT_ID"):  # set by `mlflow run`, also next to MLFLOW_EXPERIMENT_NAME
             return str(self._client.get_experiment(given).experiment_id)
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or experiment
@@ -108,13 +109,17 @@ class Tracker:
         with files.lock(lock_path(database), waiting=say_waiting):
             if found := self._by_name(name):
                 return found
-            # A plain mlflow command has made the store. What it logs without flags goes to experiment 0, and ours must stand beside it.
-            default = self._client.get_experiment("0")
-            if self._is_own and name == experiment and (default.name, default.lifecycle_stage) == ("Default", "active"):
-                self._client.rename_experiment("0", name)
-                self._client.set_experiment_tag("0", *EXPERIMENT_KIND)
-                return "0"
             return self._create_experiment(name, str(database.parent / "mlartifacts" / re.sub(r"[^\w.-]", "_", name)))
+
+    def _name_default(self, experiment: str) -> None:
+        """Where a plain mlflow command has made our store: what it logs without flags goes to experiment 0, and ours must stand beside it."""
+        if not self._is_own or self._by_name(experiment):
+            return
+        with files.lock(lock_path(self.root / "mlflow.db"), waiting=say_waiting):
+            default = self._client.get_experiment("0")
+            if (default.name, default.lifecycle_stage) == ("Default", "active"):
+                self._client.rename_experiment("0", experiment)
+                self._client.set_experiment_tag("0", *EXPERIMENT_KIND)
 
     def _by_name(self, name: str) -> str | None:
         found = self._client.get_experiment_by_name(name)

@@ -70,5 +70,6 @@ def test_holes_are_named_by_cell_and_seed(runs: pd.DataFrame, fingerprints: dict
 
 def test_no_matching_run_is_an_error_that_says_what_to_do(runs: pd.DataFrame, fingerprints: dict[RunSpec, str]) -> None:
     for found in (runs.assign(fingerprint="x"), runs.iloc[:0], pd.DataFrame()):
-        with pytest.raises(UserError, match="dvc repro"):
+        with pytest.raises(UserError, match=r"Train them with: regcls train synthetic \(or: dvc repro -f train@synthetic\)") as error:
             of(found, fingerprints)
+        assert str(error.value).count("\n") == 1

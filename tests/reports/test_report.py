@@ -12,7 +12,7 @@ import pytest
 
 from regcls.errors import UserError
 from regcls.params import Grid, Params
-from regcls.reports import compare
+from regcls.reports import compare, figures_data, stats
 from regcls.runs import RunSpec
 from reports.made_up import MadeUpSets, prints, run_url, tracked
 
@@ -75,7 +75,7 @@ class Rows(HTMLParser):
 def test_every_row_with_numbers_leads_to_its_runs_and_every_run_is_linked(report: Path, runs: pd.DataFrame) -> None:
     rows = Rows((report / "index.html").read_text()).rows
     unlinked = [text for text, links in rows if re.search(r"\d", text) and not links]
-    assert len(unlinked) == 1 and "†" in unlinked[0]  # the averages of Table 1, of the rows above them
+    assert len(unlinked) == 4 and all("†" in text for text in unlinked)  # the averages of Table 1, of the rows above them
     linked = {link for _, links in rows for link in links}
     assert linked == {run_url(run_id) for run_id in runs["run_id"]}
 
@@ -158,9 +158,10 @@ def test_other_noise_levels_and_several_lambdas_have_no_published_values(make: M
     grid = replace(demo.synthetic.grids["figure3"], settings=("noisy",), noise=(0.05, 0.5), lambdas=(1.0, 10.0), classes=(4,))
     other = with_grids(demo, figure3=grid, figure4=grid, mine=grid)
     make(params=other, fingerprints=prints(other), runs=tracked(prints(other)))
+    assert "Trained, but without a figure here: the grid mine." in (tmp_path / "reports/index.html").read_text()
     assert pd.read_csv(tmp_path / "reports/summary.csv")["published"].isna().all()
     metrics = json.loads((tmp_path / "reports/metrics.json").read_text())
-    assert set(metrics["gap"]) == {"noisy-0.05", "noisy-0.5"} == set(metrics["table1"]["balanced"])
+    assert set(metrics["gap"]) == {"noisy-0.05", "noisy-0.5"} == set(metrics["table1"]["balanced"]) == set(metrics["table1"]["uniform"])
 
 
 def test_a_removed_grid_is_left_out(make: Make, demo: Params, tmp_path: Path) -> None:
@@ -194,3 +195,61 @@ def test_a_full_disk_leaves_the_previous_report(make: Make, tmp_path: Path, monk
 def test_figure_3_has_one_row_a_network(report: Path) -> None:
     networks = pd.read_csv(report / "figure3_networks.csv")
     assert len(networks) == 6 * 2 * 5 * 10 and networks["test_mse"].notna().all()
+
+
+def test_figure_1_has_the_points_that_it_draws(report: Path) -> None:
+    points = pd.read_csv(report / "figure1.csv")
+    assert list(points) == ["data", "split", "x", "y"] and set(points.query("data == 'ood'")["split"]) == {"train", "val", "test"}
+    x, y = MadeUpSets().get("clean", "uniform", 0, 0, "train")
+    drawn = points.query("data == 'clean'")
+    assert len(drawn) == figures_data.POINTS < len(x)
+    assert {f"{a:.8g} {b:.8g}" for a, b in zip(drawn["x"], drawn["y"], strict=True)} <= {
+        f"{a:.8g} {b:.8g}" for a, b in zip(x, y, strict=True)
+    }
+    assert (drawn["y"].min(), drawn["y"].max()) == pytest.approx((y.min(), y.max()))
+
+
+def test_figure_2_counts_every_sample_once(report: Path) -> None:
+    counts = pd.read_csv(report / "figure2.csv")
+    assert list(counts) == ["sampling", "bin_low", "bin_high", "count"] and len(counts) == 4 * figures_data.BINS
+    for sampling, found in counts.groupby("sampling"):
+        assert found["count"].sum() == len(MadeUpSets().get("clean", str(sampling), 0, 0, "train")[1])
+
+
+def test_the_tables_of_figure_4_and_table_1_say_that_one_repetition_is_no_test(report: Path) -> None:
+    for name, n in (("figure4_lambda", "n"), ("table1", "repetitions"), ("figure4", "pairs")):
+        table = pd.read_csv(report / f"{name}.csv").query("method != 'reg'")
+        assert table["p"].isna().all() and table["p_holm"].isna().all() and (table[n] == 1).all()
+    assert "| – | n = 1 | – | 1 (20) |" in (report / "table1.md").read_text()
+    assert "| n = 1 | – | 1 |" in (report / "figure4_lambda.md").read_text()
+
+
+def test_the_tables_of_figure_4_and_table_1_are_tested_by_repetition(make: Make, demo: Params, tmp_path: Path) -> None:
+    three = with_grids(demo, figure4=replace(demo.synthetic.grids["figure4"], repetitions=3, settings=("clean",), classes=(4, 16)))
+    make(params=three, fingerprints=prints(three), runs=tracked(prints(three)))
+    lambdas = pd.read_csv(tmp_path / "reports/figure4_lambda.csv")
+    assert lambdas["p_holm"].tolist() == pytest.approx(stats.holm(lambdas["p"].tolist())) and (lambdas["n"] == 3).all()
+    points = pd.read_csv(tmp_path / "reports/figure4.csv").query("method == 'reg+cls' and sampling == 'severe' and `lambda` == 100")
+    row = lambdas.query("method == 'reg+cls' and sampling == 'severe' and `lambda` == 100").iloc[0]
+    assert row["gap"] == pytest.approx(points["gap"].mean()) and row["low"] < row["gap"] < row["high"]
+    wins = pd.read_csv(tmp_path / "reports/table1.csv")
+    assert (wins["low"] < wins["share"])[wins["p"].notna()].all() and (wins["repetitions"] == 3).all()
+    assert wins["p_holm"].tolist() == pytest.approx(stats.holm(wins["p"].tolist()), nan_ok=True)
+
+
+def test_other_training_values_are_said_beside_every_released_value(make: Make, demo: Params, tmp_path: Path) -> None:
+    other = replace(demo, synthetic=replace(demo.synthetic, training=replace(demo.synthetic.training, epochs=2)))
+    make(params=other, runs=tracked(prints(other)), fingerprints=prints(other))
+    for name in ("panels", "summary", "table1"):
+        for ending in ("md", "tex"):
+            assert "ot comparable with the " in (tmp_path / f"reports/{name}.{ending}").read_text()
+    html = (tmp_path / "reports/index.html").read_text()
+    assert html.count("Not comparable with the released values: epochs 2 instead of 80.") == 3  # the panels, Figure 3 and its table
+    assert "released, not comparable" in (tmp_path / "reports/figure3.svg").read_text()
+
+
+def test_the_page_says_where_the_runs_were_trained(report: Path, make: Make, runs: pd.DataFrame, tmp_path: Path) -> None:
+    assert "Where each run was trained stands in its tags" in (report / "index.html").read_text()
+    make(runs=runs.assign(cpus="2", gpu=["none"] * 12 + ["H100"] * (len(runs) - 12), host="secret"))
+    html = (tmp_path / "reports/index.html").read_text()
+    assert "Trained on – 80 runs: cpus 2, gpu H100; 12 runs: cpus 2, gpu none." in html and "secret" not in html

@@ -85,6 +85,30 @@ def test_a_share_counts_the_networks_below_reg_of_the_same_function_and_repetiti
     assert share["share"] == 50.0 and share["networks"] == 4 and math.isnan(share["std"])
 
 
+def test_shares_are_tested_by_repetition_against_one_half() -> None:
+    won = {0: [1, 1, 1, 0], 1: [1, 1, 1, 1], 2: [1, 1, 0, 0]}
+    rows = [
+        (method, r, f, 0.5 if method == "reg" else 0.6 - 0.2 * win)
+        for method in ("reg", "reg+cls")
+        for r in won
+        for f, win in enumerate(won[r])
+    ]
+    networks = pd.DataFrame(rows, columns=["method", "repetition", "function", "val_mse"])
+    share = stats.win_shares(networks.assign(setting="clean", noise=0.0, sampling="mild", classes=4, lam=1.0), "val_mse").iloc[0]
+    theirs = scipy_stats.ttest_1samp([75.0, 100.0, 50.0], 50.0)
+    assert share["share"] == 75.0 and share["repetitions"] == 3 and share["p"] == share["p_holm"] == pytest.approx(theirs.pvalue)
+    assert (share["low"], share["high"]) == pytest.approx(tuple(theirs.confidence_interval(0.95)))
+
+
+def test_gaps_by_lambda_have_a_row_a_lambda(collected: Collected) -> None:
+    networks = collected.networks
+    table = stats.gaps(networks, "val_mse", by_lambda=True).query("setting == 'clean' and sampling == 'severe' and method == 'reg+cls'")
+    assert sorted(table["lam"]) == [1.0, 100.0] and table["p_holm"].notna().equals(table["p"].notna())
+    one = networks.query("setting == 'clean' and sampling == 'severe' and repetition == 0")
+    by_hand = one.query("method == 'reg'")["val_mse"].mean() - one.query("method == 'reg+cls' and lam == 1")["val_mse"].mean()
+    assert at(table, lam=1.0)["gap"] == pytest.approx(by_hand)
+
+
 def test_the_best_class_count_is_chosen_by_validation_and_not_among_thin_means() -> None:
     cells = pd.DataFrame({"classes": [4, 16, 64], "mean": [0.3, 0.2, 0.1], "repetitions": [5, 5, 1]})
     best = stats.best_classes(cells.assign(setting="clean", noise=0.0, sampling="mild", method="reg+cls", lam=100.0))

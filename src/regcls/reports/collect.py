@@ -18,6 +18,9 @@ SPLITS = ("train", "val", "test")
 # Why a wanted run is a hole, by the status of the newest attempt at it.
 REASONS = {"FAILED": "failed", "KILLED": "killed", "RUNNING": "not finished", "SCHEDULED": "not finished"}
 
+# DVC takes training for done once runs/synthetic.json is there, whatever has become of the store.
+REMEDY = "Train them with: regcls train synthetic (or: dvc repro -f train@synthetic)"
+
 ORDER = {"setting": get_args(Setting), "sampling": get_args(Sampling), "method": get_args(Method)}
 
 
@@ -52,7 +55,7 @@ def collect(runs: pd.DataFrame, fingerprints: Mapping[RunSpec, str], *, function
     """
     missing = {"run_id", "status", "fingerprint", "started"} - set(runs.columns)
     if runs.empty or missing:
-        raise UserError("no run is tracked yet, so there is nothing to compare. Train them with: dvc repro")
+        raise UserError(f"no run is tracked in this MLflow store, so there is nothing to compare.\n{REMEDY}")
     runs = runs.sort_values(["started", "run_id"], kind="stable", ignore_index=True)
     finished = runs[runs["status"] == "FINISHED"]
     wanted_prints = set(fingerprints.values())
@@ -79,8 +82,7 @@ def collect(runs: pd.DataFrame, fingerprints: Mapping[RunSpec, str], *, function
     table = pd.DataFrame(rows)
     if not (table["state"] == "finished").any():
         raise UserError(
-            f"none of the {len(runs)} tracked runs is finished and one that params.yaml asks for, with this code and data. "
-            "Train them with: dvc repro"
+            f"none of the {len(runs)} tracked runs is finished and one that params.yaml asks for, with this code and data.\n{REMEDY}"
         )
     networks = _networks(table, chosen.loc[usable], {split: array[usable] for split, array in values.items()}, functions)
     return Collected(

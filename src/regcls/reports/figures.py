@@ -64,10 +64,12 @@ def grid_of_axes(rows: int, columns: int, *, width: float, height: float, head: 
     return figure, figure.subplots(rows, columns, squeeze=False, sharey="row")
 
 
-def mse_by_classes(cells: pd.DataFrame, *, gaps: pd.DataFrame | None = None, published: pd.DataFrame | None = None) -> str:
+def mse_by_classes(
+    cells: pd.DataFrame, *, gaps: pd.DataFrame | None = None, published: pd.DataFrame | None = None, released: str = "released"
+) -> str:
     """Figures 3 and 5: test MSE by number of classes; rows: setting and noise; columns: sampling.
 
-    `gaps` (`stats.gaps`) prints reg − reg+cls above each panel; `published` (`published.released`) adds dotted lines.
+    `gaps` (`stats.gaps`) prints reg − reg+cls above each panel; `published` (`published.released`) adds dotted lines, named `released`.
     """
     with style():
         panels, rows, columns = _layout(cells)
@@ -77,7 +79,7 @@ def mse_by_classes(cells: pd.DataFrame, *, gaps: pd.DataFrame | None = None, pub
             here = axes[rows.index((setting, noise)), columns.index(sampling)]
             _methods_by_classes(here, panel, counts)
             if published is not None:
-                _dotted(here, _at(published, setting, noise, sampling), counts)
+                _dotted(here, _at(published, setting, noise, sampling), counts, released)
             here.set_xscale("log", base=2)
             here.set_xticks(counts or [1], list(map(str, counts)) or [""], minor=False)
             here.minorticks_off()
@@ -149,9 +151,9 @@ def _shade(axes: Axes, x: "pd.Series[float]", mean: "pd.Series[float]", std: "pd
     axes.fill_between(x, mean - std, mean + std, color=colour, alpha=alpha, linewidth=0)
 
 
-def _dotted(axes: Axes, published: pd.DataFrame, counts: Sequence[int]) -> None:
+def _dotted(axes: Axes, published: pd.DataFrame, counts: Sequence[int], released: str) -> None:
     for method, line in published[published["classes"].isin(counts)].groupby("method", sort=False):
-        axes.plot(line["classes"], line["published"], ":", color=LINES[str(method)]["color"], linewidth=1.8, label=f"{method}, released")
+        axes.plot(line["classes"], line["published"], ":", color=LINES[str(method)]["color"], linewidth=1.8, label=f"{method}, {released}")
 
 
 def _classes_by_lambda(axes: Axes, panel: pd.DataFrame, colours: dict[int, Any]) -> None:

@@ -1,16 +1,18 @@
 """Figures 1 and 2: what the 1D data look like."""
 
 from itertools import pairwise
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import matplotlib
 import numpy as np
+import pandas as pd
 
 from regcls.params import Sampling
 from regcls.reports.figures import grid_of_axes, style, to_svg
 
 BANDS = 4  # classes that the gray shading shows, as in the paper
 BINS = 100  # of y, for density and log-counts
+POINTS = 2000  # at most, of each split in Figure 1: more hide one another
 Split = Literal["train", "val", "test"]
 SPLIT_LOOKS: dict[Split, tuple[str, str]] = {
     "train": ("#1f4e79", "training"),
@@ -27,23 +29,45 @@ class SyntheticSets(Protocol):
         ...
 
 
-def settings_figure(sets: SyntheticSets, data_keys: list[str]) -> str:
-    """Figure 1: function 0 in every setting, with its range of y in 4 classes; for ood, where they lie apart, all three splits."""
+def settings_points(sets: SyntheticSets, data_keys: list[str]) -> pd.DataFrame:
+    """What Figure 1 draws of function 0 (repetition 0, uniform sampling): data, split, x, y.
+
+    For ood, where they lie apart, all three splits.
+    """
+    drawn: list[tuple[str, Split]] = [(key, split) for key in data_keys for split in (get_args(Split) if key == "ood" else ("train",))]
+    parts = []
+    for key, split in drawn:
+        x, y = sets.get(key, "uniform", 0, 0, split)
+        kept = _thinned(y)
+        parts.append(pd.DataFrame({"data": key, "split": split, "x": x[kept], "y": y[kept]}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _thinned(y: np.ndarray) -> np.ndarray:
+    """Places of at most POINTS points, evenly through the set, with the extremes of y: the bands hang on them."""
+    if len(y) <= POINTS:
+        return np.arange(len(y))
+    evenly = np.linspace(0, len(y) - 1, POINTS - 2).round().astype(int)
+    return np.unique([*evenly, y.argmin(), y.argmax()])
+
+
+def settings_figure(points: pd.DataFrame) -> str:
+    """Figure 1 of `settings_points`: every setting, its range of y in 4 classes."""
+    data_keys = points["data"].unique().tolist()
     with style():
         figure, axes = grid_of_axes(1, len(data_keys), width=3.4, height=2.1, head=0.6)
         for here, key in zip(axes[0], data_keys, strict=True):
-            _bands(here.axhspan, sets.get(key, "uniform", 0, 0, "train")[1])
-            splits: tuple[Split, ...] = ("train", "val", "test") if key == "ood" else ("train",)
+            panel = points[points["data"] == key]
+            _bands(here.axhspan, panel.loc[panel["split"] == "train", "y"].to_numpy())
+            splits: list[Split] = panel["split"].unique().tolist()
             for split in splits:
                 colour, label = SPLIT_LOOKS[split]
-                here.scatter(
-                    *sets.get(key, "uniform", 0, 0, split), s=2 if key.startswith("noisy") else 4, c=colour, linewidths=0, rasterized=True
-                )
+                part = panel[panel["split"] == split]
+                here.scatter(part["x"], part["y"], s=4, c=colour, linewidths=0, rasterized=True)
                 here.plot([], [], "o", color=colour, label=label)
             if key.startswith("noisy") and "clean" in data_keys:
-                line_x, line_y = sets.get("clean", "uniform", 0, 0, "train")
-                order = np.argsort(line_x)
-                here.plot(line_x[order], line_y[order], color="#c62828", linewidth=1.0, label="without noise")
+                line = points[points["data"] == "clean"].sort_values("x", kind="stable")
+                here.plot(line["x"], line["y"], color="#c62828", linewidth=1.0, label="without noise")
             here.set_title(key, loc="left")
             here.set_xlabel("x")
             here.set_xticks([-1, -0.5, 0, 0.5, 1])
@@ -54,15 +78,27 @@ def settings_figure(sets: SyntheticSets, data_keys: list[str]) -> str:
         return to_svg(figure)
 
 
-def samplings_figure(sets: SyntheticSets, data_key: str, samplings: list[Sampling]) -> str:
-    """Figure 2: training data of function 0 under each sampling (darker: denser in y), and below them the log-counts of y."""
+def samplings_counts(sets: SyntheticSets, data_key: str, samplings: list[Sampling]) -> pd.DataFrame:
+    """The histograms of Figure 2, of y of function 0 (repetition 0, training data): sampling, bin_low, bin_high, count."""
+    values = [sets.get(data_key, sampling, 0, 0, "train")[1] for sampling in samplings]
+    edges = np.linspace(min(y.min() for y in values), max(y.max() for y in values), BINS + 1)
+    bins = {"bin_low": edges[:-1], "bin_high": edges[1:]}
+    parts = [
+        pd.DataFrame({"sampling": name} | bins | {"count": np.histogram(y, edges)[0]}) for name, y in zip(samplings, values, strict=True)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def samplings_figure(sets: SyntheticSets, data_key: str, counts: pd.DataFrame) -> str:
+    """Figure 2: training data of function 0 under each sampling (darker: denser in y), below them `samplings_counts`, as logs."""
+    samplings: list[Sampling] = counts["sampling"].unique().tolist()
     with style():
         figure, axes = grid_of_axes(2, len(samplings), width=2.5, height=1.5, head=0.3)
-        data = [sets.get(data_key, sampling, 0, 0, "train") for sampling in samplings]
-        edges = np.linspace(min(y.min() for _, y in data), max(y.max() for _, y in data), BINS + 1)
-        counts = [np.histogram(y, edges)[0] for _, y in data]
-        top = max(count.max() for count in counts)
-        for column, (sampling, (x, y), count) in enumerate(zip(samplings, data, counts, strict=True)):
+        top = int(counts["count"].max())
+        for column, sampling in enumerate(samplings):
+            histogram = counts[counts["sampling"] == sampling]
+            edges, count = np.append(histogram["bin_low"], histogram["bin_high"].iloc[-1]), histogram["count"].to_numpy()
+            x, y = sets.get(data_key, sampling, 0, 0, "train")
             above, below = axes[:, column]
             density = count[np.clip(np.searchsorted(edges, y, side="right") - 1, 0, BINS - 1)]
             order = np.argsort(density, kind="stable")  # the densest on top

@@ -8,9 +8,9 @@ from importlib.resources import files
 import jinja2
 import pandas as pd
 
-from regcls.params import Grid, Params
+from regcls.params import Params
 from regcls.reports.collect import Collected
-from regcls.reports.published import PAPER_GRIDS
+from regcls.reports.protocol import departures, reductions, unshown
 from regcls.reports.tables import Table, signed
 
 # More lines of holes than these are for holes.csv.
@@ -27,6 +27,7 @@ class Section:
     svg: str = ""
     alt: str = ""
     table: Table | None = None
+    warning: str = ""
     holes: Sequence[str] = ()
 
 
@@ -39,8 +40,12 @@ def render(
     warnings: Sequence[str],
     run_url: Callable[[str], str],
     provenance: Mapping[str, str],
+    machines: Sequence[str],
 ) -> str:
-    """The page as HTML. No script, no request to anywhere: the figures are in it."""
+    """The page as HTML. No script, no request to anywhere: the figures are in it.
+
+    `provenance` is of the page, `machines` of the runs: a line each kind of machine.
+    """
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters["data_uri"] = lambda svg: "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
     template = environment.from_string((files("regcls.reports") / "page.html").read_text(encoding="utf-8"))
@@ -50,6 +55,8 @@ def render(
         answers=answers(panels) if panels else [],
         panels=panels,
         reduced=reductions(params),
+        changed=list(dict.fromkeys(line for grid in params.synthetic.grids.values() for line in departures(params, grid))),
+        unshown=unshown(params),
         sections=sections,
         warnings=warnings,
         wanted=len(collected.wanted),
@@ -57,24 +64,9 @@ def render(
         holes_shown=HOLES_SHOWN,
         run_url=run_url,
         provenance=provenance,
+        machines=machines,
         command="dvc repro" if params.scale == "demo" else "dvc exp run -S scale=paper",
     )
-
-
-def reductions(params: Params) -> list[str]:
-    """Where the grids here are not those of the paper's captions: `Figure 3: 3 of 5 class counts, 2 of 5 repetitions`."""
-    lines = []
-    for name, grid in params.synthetic.grids.items():
-        if name not in PAPER_GRIDS:
-            continue
-        asked = zip(_extent(grid), PAPER_GRIDS[name], ("class counts", "values of λ", "repetitions"), strict=True)
-        if other := [f"{here} {'of' if here < there else 'instead of'} {there} {what}" for here, there, what in asked if here != there]:
-            lines.append(f"{name.replace('figure', 'Figure ')}: {', '.join(other)}")
-    return lines
-
-
-def _extent(grid: Grid) -> tuple[int, int, int]:
-    return len(grid.classes), 1 if grid.lambdas == "default" else len(grid.lambdas), grid.repetitions
 
 
 def answers(panels: Table) -> list[str]:

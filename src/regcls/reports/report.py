@@ -11,8 +11,8 @@ import pandas as pd
 
 from regcls.files import folder_written_aside
 from regcls.params import Params, Sampling
-from regcls.reports import figures, figures_data, page, published, stats, study
-from regcls.reports.collect import Collected, collect, hole_lines, in_order, records
+from regcls.reports import figures, figures_data, page, protocol, published, shares, stats, study
+from regcls.reports.collect import CELL, Collected, collect, hole_lines, in_order, records
 from regcls.reports.figures_data import SyntheticSets
 from regcls.reports.page import Section
 from regcls.reports.tables import Table, latex, markdown
@@ -24,6 +24,9 @@ NETWORK_COLUMNS = [
     *("test_mse", "val_mse", "train_mse", "run_id"),
 ]
 
+# Tags of a run that say where it was trained (provenance.machine_tags), but for the host's name.
+MACHINE = ("cpus", "gpu", "python", "torch", "numpy")
+
 
 @dataclass(kw_only=True)
 class _Report:
@@ -33,7 +36,7 @@ class _Report:
     files: dict[str, str] = field(default_factory=dict)  # name -> text
 
     def add(self, section: Section, *, numbers: pd.DataFrame | None = None) -> None:
-        """A section of the page with its files; `numbers` is the CSV behind a figure whose table is another."""
+        """A section of the page with its files; `numbers` is the CSV behind a figure, where that is not its table's."""
         self.sections.append(section)
         if section.svg:
             self.files[f"{section.name}.svg"] = section.svg
@@ -76,13 +79,13 @@ def compare(
         warnings.append("figure1, figure2: left out, because the prepared data are not there (make them with: dvc repro)")
     else:
         _add_data_figures(report, params, sets)
-    panels = _add_figure3(report, grids["figure3"]) if "figure3" in grids else None
-    shares = _add_figure4_and_table1(report, grids["figure4"]) if "figure4" in grids else None
+    panels = _add_figure3(report, grids["figure3"], protocol.not_comparable(params, "figure3")) if "figure3" in grids else None
+    wins = _add_figure4_and_table1(report, grids["figure4"], protocol.not_comparable(params, "figure4")) if "figure4" in grids else None
     if "figure5" in grids:
         _add_figure5(report, grids["figure5"])
     holes = collected.wanted[collected.wanted["state"] != "finished"].drop(columns="run_id")
     report.files["holes.csv"] = to_csv(in_order(holes).rename(columns={"lam": "lambda"}))
-    report.files["metrics.json"] = json.dumps(_metrics(collected, panels, shares), indent=2, ensure_ascii=False) + "\n"
+    report.files["metrics.json"] = json.dumps(_metrics(collected, panels, wins), indent=2, ensure_ascii=False) + "\n"
     report.files["index.html"] = page.render(
         params=params,
         collected=collected,
@@ -91,6 +94,7 @@ def compare(
         warnings=warnings,
         run_url=run_url,
         provenance=provenance,
+        machines=_machines(runs[runs["run_id"].isin(collected.wanted["run_id"])]),
     )
     with folder_written_aside(out) as folder:
         for name, text in sorted(report.files.items()):
@@ -118,32 +122,45 @@ def _warnings(collected: Collected, grids: Mapping[str, Collected]) -> list[str]
     return lines
 
 
+def _machines(runs: pd.DataFrame) -> list[str]:
+    """The kinds of machine that trained the runs, as far as the table of runs has them: `120 runs: cpus 2, gpu none`."""
+    known = [name for name in MACHINE if name in runs.columns]
+    if not known:
+        return []
+    kinds = runs[known].fillna("unknown").astype(str).groupby(known, sort=True).size().reset_index(name="runs")
+    return [f"{kind['runs']} runs: {', '.join(f'{name} {kind[name]}' for name in known)}" for kind in records(kinds)]
+
+
 def _add_data_figures(report: _Report, params: Params, sets: SyntheticSets) -> None:
     data, grid = params.synthetic.data, params.synthetic.grids.get("figure3")
     noise = grid.noise[0] if grid else data.noise[0]
     keys = [data_key(setting, noise) for setting in data.settings]
+    points = figures_data.settings_points(sets, keys)
     report.add(
         Section(
             name="figure1",
             title="Figure 1: the data",
-            svg=figures_data.settings_figure(sets, keys),
+            svg=figures_data.settings_figure(points),
             alt=f"Scatter plots of y against x for the first function in the settings {', '.join(keys)}, over four gray bands of y.",
-            caption="Training samples of the first function (repetition 0, uniform sampling). The gray bands group the targets into 4 "
-            "classes, as an example. Out of distribution (ood), training, validation and test samples come from different ranges of x, "
-            "which overlap a little.",
-        )
+            caption=f"Training samples of the first function (repetition 0, uniform sampling), {figures_data.POINTS} of them at most. The "
+            "gray bands group the targets into 4 classes, as an example. Out of distribution (ood), training, validation and test samples "
+            "come from different ranges of x, which overlap a little.",
+        ),
+        numbers=points,
     )
     samplings: list[Sampling] = list(data.samplings)
+    counts = figures_data.samplings_counts(sets, keys[0], samplings)
     report.add(
         Section(
             name="figure2",
             title="Figure 2: the samplings",
-            svg=figures_data.samplings_figure(sets, keys[0], samplings),
+            svg=figures_data.samplings_figure(sets, keys[0], counts),
             alt=f"Above: samples of the first function under {', '.join(samplings)} sampling. Below: log-counts of y, ever more peaked.",
             caption=f"Training samples of the first function ({keys[0]}, repetition 0) under each sampling. Above: darker is denser in y. "
             f"Below: how many training samples fall into each of {figures_data.BINS} bins of y, on a log scale. Validation and test sets "
-            "are sampled uniformly.",
-        )
+            "are sampled uniformly. The CSV has the counts; the samples themselves are those of data/synthetic/prepared.",
+        ),
+        numbers=counts,
     )
 
 
@@ -157,10 +174,10 @@ def _alt(what: str, *, row: str) -> str:
     return f"{what}. A row of panels is {row}, a column a sampling. The table below has the numbers."
 
 
-def _add_figure3(report: _Report, collected: Collected) -> Table:
+def _add_figure3(report: _Report, collected: Collected, warning: str) -> Table:
     cells = stats.cells(collected.networks, collected.wanted, "test_mse")
     gaps = stats.gaps(collected.networks, "test_mse")
-    panels = study.panels_table(collected)
+    panels = study.panels_table(collected, warning=warning)
     report.add_table(panels)
     caption = (
         f"Test MSE by number of classes, on uniformly sampled test sets. Lines: means over {_n_text(collected)}; shading: standard "
@@ -169,20 +186,21 @@ def _add_figure3(report: _Report, collected: Collected) -> Table:
         "MSE(reg) − MSE(reg+cls); above 0 the class loss helps."
     )
     numbers = f"Figure 3 as numbers: test MSE, mean over {_n_text(collected)}."
-    table = study.methods_table(collected, name="summary", caption=numbers, beside_released=True)
-    svg = figures.mse_by_classes(cells, gaps=gaps, published=published.released())
+    table = study.methods_table(collected, name="summary", caption=numbers, beside_released=True, warning=warning)
+    svg = figures.mse_by_classes(
+        cells, gaps=gaps, published=published.released(), released="released, not comparable" if warning else "released"
+    )
     alt = _alt("Test MSE against the number of classes, for reg, reg+cls and reg+cls-bal", row="a setting")
     holes = hole_lines(collected.wanted)
-    section = Section(
-        name="figure3", title="Figure 3: MSE by number of classes", svg=svg, alt=alt, caption=caption, table=table, holes=holes
-    )
+    title = "Figure 3: MSE by number of classes"
+    section = Section(name="figure3", title=title, svg=svg, alt=alt, caption=caption, table=table, warning=warning, holes=holes)
     report.add(section, numbers=figures.points(cells, "test_mse", repeat_reg=True))
     networks = in_order(collected.networks).rename(columns={"lam": "lambda"})
     report.files["figure3_networks.csv"] = to_csv(networks[NETWORK_COLUMNS])
     return panels
 
 
-def _add_figure4_and_table1(report: _Report, collected: Collected) -> Table:
+def _add_figure4_and_table1(report: _Report, collected: Collected, warning: str) -> Table:
     cells, holes = stats.cells(collected.networks, collected.wanted, "val_mse"), hole_lines(collected.wanted)
     others = collected.wanted[collected.wanted["method"] != "reg"]
     extent = f"{others['classes'].nunique()} class counts and {others['lam'].nunique()} values of λ"
@@ -194,12 +212,13 @@ def _add_figure4_and_table1(report: _Report, collected: Collected) -> Table:
     alt = _alt("Validation MSE against λ, a line for each number of classes and a level for reg", row="a setting and kind of classes")
     svg = figures.mse_by_lambda(cells)
     section = Section(name="figure4", title="Figure 4: the weight λ", svg=svg, alt=alt, caption=caption, table=table, holes=holes)
-    report.add(section, numbers=figures.points(cells, "val_mse", repeat_reg=False))
+    tests = stats.against_reg(collected.networks, "val_mse").rename(columns={"n": "pairs"})
+    report.add(section, numbers=figures.points(cells.merge(tests, on=CELL, how="left"), "val_mse", repeat_reg=False))
     what = f"Share (%) of networks with MSE(reg+cls) < MSE(reg) on validation sets, over {extent}, {_n_text(collected)}."
-    shares = study.win_table(collected, caption=what)
+    wins = shares.win_table(collected, caption=what, warning=warning)
     title = "Table 1: how often a class loss helps, whatever λ"
-    report.add(Section(name="table1", title=title, caption=what, table=shares, holes=holes))
-    return shares
+    report.add(Section(name="table1", title=title, caption=what, table=wins, holes=holes))
+    return wins
 
 
 def _add_figure5(report: _Report, collected: Collected) -> None:
@@ -216,19 +235,18 @@ def _add_figure5(report: _Report, collected: Collected) -> None:
     report.add(Section(name="figure5", title="Figure 5: noisy targets", svg=svg, alt=alt, caption=caption, table=table, holes=holes))
 
 
-def _metrics(collected: Collected, panels: Table | None, shares: Table | None) -> dict[str, Any]:
+def _metrics(collected: Collected, panels: Table | None, wins: Table | None) -> dict[str, Any]:
     """Few, for the columns of `dvc exp show`: the gap MSE(reg) − MSE(reg+cls) of each panel, Table 1's averages, runs; a hole is null."""
     tree: dict[str, Any] = {}
     if panels is not None:
         frame = panels.frame[panels.frame["method"] == "reg+cls"]
         for row in records(frame):
             tree.setdefault("gap", {}).setdefault(_setting_key(row, frame), {})[row["sampling"]] = _rounded(row["gap"])
-    if shares is not None:
-        frame = shares.frame
-        for column in frame[["method", "setting", "noise"]].drop_duplicates().itertuples(index=False, name=None):
-            kind = "imbalanced" if column[0] == "reg+cls" else "balanced"
+    if wins is not None:
+        frame = wins.frame
+        for column in shares.columns(frame):
             key = _setting_key({"setting": column[1], "noise": column[2]}, frame)
-            tree.setdefault("table1", {}).setdefault(kind, {})[key] = _rounded(study.averages(frame, column)[0])
+            tree.setdefault("table1", {}).setdefault(shares.KINDS[column[0]], {})[key] = _rounded(shares.averages(frame, column)[0])
     finished = int((collected.wanted["state"] == "finished").sum())
     return tree | {"runs": {"wanted": len(collected.wanted), "finished": finished, "missing": len(collected.wanted) - finished}}
 

@@ -16,6 +16,8 @@ from regcls.reports.collect import CELL, PANEL, in_order
 
 Metric = str  # train_mse, val_mse or test_mse
 
+COUNTS = ("classes", "n", "runs", "networks", "repetitions")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Paired:
@@ -31,14 +33,19 @@ class Paired:
 def paired(reg: Sequence[float], other: Sequence[float]) -> Paired:
     """Paired t-test of two methods, one number (a mean over functions) a repetition, in the same order."""
     difference = np.asarray(reg, dtype=float) - np.asarray(other, dtype=float)
-    n, nan = len(difference), math.nan
-    gap = float(difference.mean()) if n else nan
+    low, high, p = one_sample(difference, against=0.0)
+    return Paired(n=len(difference), gap=float(difference.mean()) if len(difference) else math.nan, low=low, high=high, p=p)
+
+
+def one_sample(values: Sequence[float] | np.ndarray, *, against: float) -> tuple[float, float, float]:
+    """95 % interval (low, high) of the mean and the two-sided p of a t-test of it; NaN where n < 2 or the values are all alike."""
+    array = np.asarray(values, dtype=float)
     # Without spread t is infinite or 0/0: no test, rather than a p of 0 from rounding.
-    if n < 2 or difference.std() <= 1e-12 * np.abs(difference).max():
-        return Paired(n=n, gap=gap, low=nan, high=nan, p=nan)
-    test = stats.ttest_rel(reg, other)
+    if len(array) < 2 or array.std() <= 1e-12 * np.abs(array).max():
+        return math.nan, math.nan, math.nan
+    test = stats.ttest_1samp(array, against)
     interval = test.confidence_interval(0.95)
-    return Paired(n=n, gap=gap, low=float(interval.low), high=float(interval.high), p=float(test.pvalue))
+    return float(interval.low), float(interval.high), float(test.pvalue)
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -90,21 +97,24 @@ def against_reg(networks: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     return _adjusted(_table(rows, [*CELL, "n", "gap", "low", "high", "p"]))
 
 
-def gaps(networks: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+def gaps(networks: pd.DataFrame, metric: Metric, *, by_lambda: bool = False) -> pd.DataFrame:
     """The printed gap of Figure 3: the mean over class counts, functions and repetitions of MSE(reg) − MSE(method).
 
-    A row a (panel, method): PANEL, method; reg and other (the two means that the gap is the difference of) with their standard errors over
-    repetitions, reg_se and other_se; runs (of the method); the fields of `Paired`, whose test is over repetitions, each the mean over its
-    class counts; p_holm adjusted over the panels of the method.
+    A row a (panel, method), or with `by_lambda` a (panel, method, λ): PANEL, method, lam; reg and other (the two means that the gap is the
+    difference of) with their standard errors over repetitions, reg_se and other_se; runs (of the method); the fields of `Paired`, whose
+    test is over repetitions, each the mean over its class counts; p_holm adjusted over the panels of the method, or with `by_lambda` over
+    all rows.
     """
-    rows = []
-    for (*panel, method), group in _beside_reg(networks, metric).groupby([*PANEL, "method"], sort=False):
+    keys, rows = [*PANEL, "method", *(["lam"] if by_lambda else [])], []
+    for key, group in _beside_reg(networks, metric).groupby(keys, sort=False):
         means = group.groupby("repetition", sort=True)[["reg", metric]].mean()
         test = paired(means["reg"].tolist(), means[metric].tolist())
         sides = {"reg": means["reg"].mean(), "reg_se": means["reg"].sem(), "other": means[metric].mean(), "other_se": means[metric].sem()}
-        rows.append(dict(zip(PANEL, panel, strict=True)) | {"method": method} | sides | {"runs": len(group)} | asdict(test))
+        rows.append(dict(zip(keys, key, strict=True)) | sides | {"runs": len(group)} | asdict(test))
     sides_named = ["reg", "reg_se", "other", "other_se", "runs"]
-    table = _table(rows, [*PANEL, "method", *sides_named, "n", "gap", "low", "high", "p"])
+    table = _table(rows, [*keys, *sides_named, "n", "gap", "low", "high", "p"])
+    if by_lambda:
+        return in_order(_adjusted(table))
     parts = [_adjusted(part) for _, part in table.groupby("method", sort=False)]
     return in_order(pd.concat(parts)) if parts else _adjusted(table)
 
@@ -116,9 +126,7 @@ def _adjusted(table: pd.DataFrame) -> pd.DataFrame:
 def _table(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
     """Typed even when empty, so that it can still be merged with others."""
     table = pd.DataFrame(rows, columns=columns)
-    numbers = {
-        name: int if name in ("classes", "n", "runs") else float for name in columns if name not in ("setting", "sampling", "method")
-    }
+    numbers = {name: int if name in COUNTS else float for name in columns if name not in ("setting", "sampling", "method")}
     return table.astype(numbers)
 
 
@@ -137,13 +145,17 @@ def win_shares(networks: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     """Table 1: the share (%) of networks whose MSE is below that of the reg network of the same function and repetition.
 
     PANEL, method; share (of all networks, over functions, classes, λ and repetitions); std (of the shares by repetition; NaN where there is
-    one); networks and repetitions (counts).
+    one); networks and repetitions (counts); low, high and p of a one-sample t-test of the shares by repetition against 50 %; p_holm
+    adjusted over all rows.
     """
     reg = networks[networks["method"] == "reg"][[*PANEL, "repetition", "function", metric]].rename(columns={metric: "reg"})
     pairs = networks[networks["method"] != "reg"].merge(reg, on=[*PANEL, "repetition", "function"], how="inner")
     pairs["won"] = 100.0 * (pairs[metric] < pairs["reg"])
-    grouped = pairs.groupby([*PANEL, "method"], sort=False)
-    shares = grouped["won"].agg(share="mean", networks="size").reset_index()
-    each = pairs.groupby([*PANEL, "method", "repetition"], sort=False)["won"].mean()
-    spread = each.groupby([*PANEL, "method"], sort=False).agg(["std", "size"]).reset_index().rename(columns={"size": "repetitions"})
-    return in_order(shares.merge(spread, on=[*PANEL, "method"]))
+    rows = []
+    for key, cell in pairs.groupby([*PANEL, "method"], sort=False):
+        each = cell.groupby("repetition", sort=True)["won"].mean()
+        low, high, p = one_sample(each.to_numpy(), against=50.0)
+        row = {"share": cell["won"].mean(), "std": each.std(), "networks": len(cell), "repetitions": len(each)}
+        rows.append(dict(zip([*PANEL, "method"], key, strict=True)) | row | {"low": low, "high": high, "p": p})
+    columns = [*PANEL, "method", "share", "std", "networks", "repetitions", "low", "high", "p"]
+    return in_order(_adjusted(_table(rows, columns)))

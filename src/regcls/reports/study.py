@@ -4,13 +4,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from regcls.params import Sampling
 from regcls.reports import published, stats
-from regcls.reports.collect import CELL, ORDER, PANEL, Collected, data_name, in_order, records
-from regcls.reports.tables import DASH, Cell, RunGroup, Table, mean_std, number, p_value, run_groups, signed
+from regcls.reports.collect import CELL, PANEL, Collected, data_name, in_order, records
+from regcls.reports.tables import DASH, Cell, RunGroup, Table, mean_std, number, p_value, run_groups, signed, tested
 
 LEVEL = 0.05  # of Holm-adjusted p, below which a difference is called clear
 
@@ -33,7 +31,7 @@ def answer(row: Row) -> str:
     return "helps" if row["gap"] > 0 else "hurts"
 
 
-def panels_table(collected: Collected) -> Table:
+def panels_table(collected: Collected, *, warning: str = "") -> Table:
     """The short answer: reg and reg+cls (mean over class counts) in each panel of Figure 3, beside the authors' released values."""
     wanted, networks = collected.wanted, collected.networks
     gaps = stats.gaps(networks, "test_mse")
@@ -47,7 +45,7 @@ def panels_table(collected: Collected) -> Table:
     frame[["n", "runs"]] = frame[["n", "runs"]].fillna(0).astype(int)
     frame["answer"] = [answer(row) for row in records(frame)]
     frame["best_classes"] = frame["best_classes"].astype("Int64")
-    rows = [_panel_row(row, _panel_runs(wanted, row)) for row in records(frame[frame["method"] == "reg+cls"])]
+    rows = [_panel_row(row, panel_runs(wanted, row)) for row in records(frame[frame["method"] == "reg+cls"])]
     tests = int(frame.loc[frame["method"] == "reg+cls", "p"].notna().sum())
     counts = ", ".join(map(str, _class_counts(wanted)))
     return Table(
@@ -66,6 +64,7 @@ def panels_table(collected: Collected) -> Table:
             "Best classes: the number with the lowest mean validation MSE, and its test MSE.",
             *([HOLES_NOTE] if (frame["runs"] < frame["runs_wanted"]).any() else []),
         ),
+        warning=warning,
         run_column=True,
     )
 
@@ -90,7 +89,7 @@ def _with_error(mean: float, error: float) -> str:
     return number(mean, 3) if math.isnan(error) else f"{number(mean, 3)} ± {number(error, 3)}"
 
 
-def _panel_runs(wanted: pd.DataFrame, row: Row) -> tuple[RunGroup, ...]:
+def panel_runs(wanted: pd.DataFrame, row: Row) -> tuple[RunGroup, ...]:
     here = wanted[(wanted[PANEL] == [row[key] for key in PANEL]).all(axis=1)]
     return run_groups(here[here["method"].isin(["reg", row["method"]])])
 
@@ -99,7 +98,7 @@ def _class_counts(wanted: pd.DataFrame) -> list[int]:
     return sorted(int(value) for value in wanted.loc[wanted["method"] != "reg", "classes"].unique())
 
 
-def methods_table(collected: Collected, *, name: str, caption: str, beside_released: bool) -> Table:
+def methods_table(collected: Collected, *, name: str, caption: str, beside_released: bool, warning: str = "") -> Table:
     """A row a cell: test MSE, spread, the difference to reg and its test; `beside_released` adds the authors' values (Figure 3)."""
     wanted, networks = collected.wanted, collected.networks
     frame = stats.cells(networks, wanted, "test_mse").merge(stats.against_reg(networks, "test_mse"), on=CELL, how="left")
@@ -123,7 +122,14 @@ def methods_table(collected: Collected, *, name: str, caption: str, beside_relea
     by_cell = _runs_by_cell(wanted)
     rows = [_method_row(row, _cell_runs(by_cell, row), beside_released) for row in records(frame)]
     return Table(
-        name=name, caption=caption, columns=(*columns, "runs"), rows=tuple(rows), frame=_named(frame), notes=tuple(notes), run_column=True
+        name=name,
+        caption=caption,
+        columns=(*columns, "runs"),
+        rows=tuple(rows),
+        frame=_named(frame),
+        notes=tuple(notes),
+        warning=warning,
+        run_column=True,
     )
 
 
@@ -163,7 +169,7 @@ def _method_row(row: Row, runs: tuple[RunGroup, ...], beside_released: bool) -> 
     reg = row["method"] == "reg"
     heads = [data_name(row["setting"], row["noise"]), row["sampling"], row["method"], "" if reg else str(row["classes"])]
     n = f"{row['repetitions']} ({row['networks']})"
-    test = [_gap(row), p_value(row["p"]) if row["n"] != 1 else "n = 1", p_value(row["p_holm"])]
+    test = [_gap(row), tested(row["p"], row["n"]), p_value(row["p_holm"])]
     texts = [mean_std(row), number(row["se"]), n, *([""] * 3 if reg else test)]
     if beside_released:
         texts += [number(row["published"]), signed(row["ours_minus_published"]), signed(row["in_standard_errors"], 1)]
@@ -176,12 +182,16 @@ def _named(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def lambda_table(collected: Collected, *, caption: str) -> Table:
-    """Figure 4 as numbers: validation MSE, a row a (panel, method, λ), a column a number of classes."""
+    """Figure 4 as numbers: validation MSE, a row a (panel, method, λ), a column a number of classes, and the comparison with reg."""
     wanted, networks = collected.wanted, collected.networks
     frame = stats.cells(networks, wanted, "val_mse")
     counts = _class_counts(wanted)
     by_cell = _runs_by_cell(wanted)
     reg = {tuple(row[key] for key in PANEL): row for row in records(frame[frame["method"] == "reg"])}
+    asked = wanted[wanted["method"] != "reg"].groupby([*PANEL, "method", "lam"], sort=False).size().reset_index(name="runs_wanted")
+    gaps = in_order(asked.merge(stats.gaps(networks, "val_mse", by_lambda=True), on=[*PANEL, "method", "lam"], how="left"))
+    gaps[["n", "runs"]] = gaps[["n", "runs"]].fillna(0).astype(int)
+    compared = {tuple(row[key] for key in [*PANEL, "method", "lam"]): row for row in records(gaps)}
     rows = []
     key: Any  # pandas-stubs know it as a tuple of Hashable
     for key, line in frame[frame["method"] != "reg"].groupby([*PANEL, "method", "lam"], sort=False):
@@ -189,14 +199,23 @@ def lambda_table(collected: Collected, *, caption: str) -> Table:
         heads = [data_name(setting, noise), sampling, method, f"{lam:g}"]
         cells = {row["classes"]: row for row in records(line)}
         shown = [reg.get((setting, noise, sampling)), *(cells.get(classes) for classes in counts)]
-        rows.append((*(Cell(text=text, header=True) for text in heads), *(_linked(row, by_cell) for row in shown)))
+        row = compared[key]
+        test = [_gap(row), tested(row["p"], row["n"]), p_value(row["p_holm"]), str(row["n"])]
+        linked = (_linked(cell, by_cell) for cell in shown)
+        rows.append((*(Cell(text=text, header=True) for text in heads), *linked, *(Cell(text=text) for text in test)))
+    heads = ["data", "sampling", "method", "λ", "reg", *(f"{count} classes" for count in counts)]
     return Table(
-        name="figure4",
+        name="figure4_lambda",
         caption=caption,
-        columns=("data", "sampling", "method", "λ", "reg", *(f"{count} classes" for count in counts)),
+        columns=(*heads, "Δ (95 % interval)", "p", "p (Holm)", "n"),
         rows=tuple(rows),
-        frame=frame.rename(columns={"mean": "val_mse", "lam": "lambda", "se": "standard_error"}),
-        notes=("± : standard deviation over all networks (functions × repetitions). reg has no λ: its value is repeated.",),
+        frame=gaps.rename(columns={"lam": "lambda", "other": "method_mse", "other_se": "method_se"}),
+        notes=(
+            "± : standard deviation over all networks (functions × repetitions). reg has no λ: its value is repeated.",
+            f"{CI_NOTE} Here Δ is of the validation MSE, over all class counts of the row; figure4.csv has it for each class count.",
+            f"p (Holm) is adjusted for the {int(gaps['p'].notna().sum())} tests of this table. n counts repetitions; n < 2 allows no test.",
+            *([HOLES_NOTE] if (gaps["runs"] < gaps["runs_wanted"]).any() else []),
+        ),
     )
 
 
@@ -204,65 +223,3 @@ def _linked(row: Row | None, by_cell: Mapping[Any, Runs]) -> Cell:
     if row is None:
         return Cell(text=DASH)
     return Cell(text=mean_std(row), runs=by_cell[_key(tuple(row[key] for key in CELL))])
-
-
-def win_table(collected: Collected, *, caption: str) -> Table:
-    """Table 1: the share of networks that a class loss improves, ours and the paper's."""
-    wanted, networks = collected.wanted, collected.networks
-    shares = stats.win_shares(networks, "val_mse")
-    asked = wanted[wanted["method"] != "reg"].groupby([*PANEL, "method"], sort=False).size().reset_index(name="runs_wanted")
-    frame = in_order(asked.merge(shares, on=[*PANEL, "method"], how="left").merge(published.table1(), on=[*PANEL, "method"], how="left"))
-    frame[["networks", "repetitions"]] = frame[["networks", "repetitions"]].fillna(0).astype(int)
-    columns = list(frame[["method", "setting", "noise"]].drop_duplicates().itertuples(index=False, name=None))
-    columns.sort(key=lambda column: (ORDER["method"].index(column[0]), ORDER["setting"].index(column[1]), column[2]))
-    rows = [_win_row(sampling, frame, wanted, columns) for sampling in ORDER["sampling"] if (frame["sampling"] == sampling).any()]
-    heads = ["sampling"]
-    for method, setting, noise in columns:
-        kind = "uniform classes" if method == "reg+cls" else "balanced classes"
-        heads += [f"{kind}, {data_name(setting, noise)}", "paper"]
-    notes = [
-        "Share (%) of networks, over functions, class counts, λ and repetitions, whose validation MSE is below that of the reg network of "
-        "the same function and repetition; ± standard deviation of the shares by repetition; n: networks (repetitions). "
-        "The last row averages the column above it.",
-    ]
-    if frame["uncertain"].fillna(False).astype(bool).any():
-        notes.append(
-            "† The order of the columns in the printed table is ambiguous, so the paper's value may belong to another column: "
-            "it is shown, never tested against."
-        )
-    rows.append(_average_row(frame, columns))
-    return Table(name="table1", caption=caption, columns=tuple(heads), rows=tuple(rows), frame=frame, notes=tuple(notes))
-
-
-def _win_row(sampling: Sampling, frame: pd.DataFrame, wanted: pd.DataFrame, columns: list[tuple[str, str, float]]) -> tuple[Cell, ...]:
-    cells = [Cell(text=sampling, header=True)]
-    for column in columns:
-        found = frame[(frame["sampling"] == sampling) & (frame[["method", "setting", "noise"]] == list(column)).all(axis=1)]
-        if found.empty:  # a grid need not be a full product once two have been merged
-            cells += [Cell(text=DASH), Cell(text=DASH)]
-            continue
-        row = {str(key): value for key, value in found.iloc[0].items()}
-        spread = "" if math.isnan(row["std"]) else f" ± {number(row['std'], 1)}"
-        text = f"{number(row['share'], 1)}{spread}, n = {row['networks']} ({row['repetitions']})"
-        cells.append(Cell(text=text, runs=_panel_runs(wanted, row)))
-        cells.append(Cell(text=_paper(row["published"], row["uncertain"], digits=2)))
-    return tuple(cells)
-
-
-def _paper(share: float, uncertain: Any, *, digits: int) -> str:
-    return DASH if math.isnan(share) else f"{number(share, digits)}{'†' if uncertain else ''}"
-
-
-def averages(frame: pd.DataFrame, column: tuple[str, str, float]) -> tuple[float, float]:
-    """The mean over samplings of a column of Table 1, ours and the paper's; NaN where a sampling has none."""
-    found = frame[(frame[["method", "setting", "noise"]] == list(column)).all(axis=1)]
-    ours, theirs = (float(np.mean(found[name].to_numpy(dtype=float))) for name in ("share", "published"))
-    return ours, theirs
-
-
-def _average_row(frame: pd.DataFrame, columns: list[tuple[str, str, float]]) -> tuple[Cell, ...]:
-    cells = [Cell(text="average", header=True)]
-    for column in columns:
-        ours, theirs = averages(frame, column)
-        cells += [Cell(text=number(ours, 1), strong=True), Cell(text=_paper(theirs, True, digits=1))]
-    return tuple(cells)

@@ -51,6 +51,7 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     frame: pd.DataFrame
     notes: tuple[str, ...] = ()
+    warning: str = ""  # to be read before the numbers
     run_column: bool = False
 
 
@@ -71,7 +72,8 @@ def _group_label(method: str, classes: int, lam: float) -> str:
 def markdown(table: Table) -> str:
     """GitHub's Markdown, without the links to runs."""
     columns, rows = _plain(table)
-    lines = [f"**{table.caption}**", "", _line(columns), _line(["---"] * len(columns)), *(_line(row) for row in rows)]
+    warning = [f"**{table.warning}**", ""] if table.warning else []
+    lines = [f"**{table.caption}**", "", *warning, _line(columns), _line(["---"] * len(columns)), *(_line(row) for row in rows)]
     return "\n".join([*lines, "", *(f"- {note}" for note in table.notes)]).rstrip() + "\n"
 
 
@@ -87,7 +89,7 @@ def latex(table: Table) -> str:
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{_escape(table.caption)}}}", rf"\label{{tab:{table.name}}}"]
     lines += [rf"\begin{{tabular}}{{{'l' * headers + 'r' * (len(columns) - headers)}}}", r"\toprule"]
     lines += [" & ".join(map(_escape, columns)) + r" \\", r"\midrule", *body, r"\bottomrule", r"\end{tabular}", r"\end{table}"]
-    return "\n".join([*(f"% {note}" for note in table.notes), *lines]) + "\n"
+    return "\n".join([*(f"% {note}" for note in (table.warning, *table.notes) if note), *lines]) + "\n"
 
 
 def _escape(text: str) -> str:
@@ -113,6 +115,11 @@ def signed(value: float, digits: int = 4) -> str:
 def p_value(p: float) -> str:
     """Three decimals, or `< 0.001`."""
     return DASH if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def tested(p: float, n: int) -> str:
+    """`p_value`, or why there is no test: `n = 1`, or `no spread` among the n values."""
+    return p_value(p) if not math.isnan(p) or n == 0 else f"n = {n}" if n < 2 else "no spread"
 
 
 def mean_std(row: Mapping[str, Any]) -> str:

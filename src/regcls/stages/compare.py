@@ -29,7 +29,7 @@ def compare(params: Params, root: Path) -> None:
         run_url=tracker.run_url,
         sets=sets,
         out=out,
-        provenance={**git_tags(root), **machine_tags()},
+        provenance={**git_tags(root), **{name: value for name, value in machine_tags().items() if name != "host"}},
     )
     for line in warnings:
         say(line)

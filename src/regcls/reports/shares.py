@@ -1,0 +1,98 @@
+"""Table 1: the share of networks that a class loss improves, ours and the paper's."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from regcls.reports import published, stats
+from regcls.reports.collect import ORDER, PANEL, Collected, data_name, in_order, records
+from regcls.reports.study import panel_runs
+from regcls.reports.tables import DASH, Cell, Table, number, p_value, tested
+
+# How a method is called where only class losses are compared; also the keys in metrics.json.
+KINDS = {"reg+cls": "uniform", "reg+cls-bal": "balanced"}
+Column = tuple[str, str, float]  # method, setting, noise: a column of the printed table
+
+
+def win_table(collected: Collected, *, caption: str, warning: str = "") -> Table:
+    """A row a (method, setting, noise, sampling), as tall as the printed table is wide: there is a test beside each share."""
+    wanted, networks = collected.wanted, collected.networks
+    shares = stats.win_shares(networks, "val_mse")
+    asked = wanted[wanted["method"] != "reg"].groupby([*PANEL, "method"], sort=False).size().reset_index(name="runs_wanted")
+    frame = in_order(asked.merge(shares, on=[*PANEL, "method"], how="left").merge(published.table1(), on=[*PANEL, "method"], how="left"))
+    frame[["networks", "repetitions"]] = frame[["networks", "repetitions"]].fillna(0).astype(int)
+    rows: list[tuple[Cell, ...]] = []
+    for column in columns(frame):
+        rows += [_row(row, wanted) for row in records(_of(frame, column))]
+        rows.append(_average_row(frame, column))
+    tests = int(frame["p"].notna().sum())
+    notes = [
+        "Share (%) of networks, over functions, class counts, λ and repetitions, whose validation MSE is below that of the reg network of "
+        "the same function and repetition; ± standard deviation of the shares by repetition. n: repetitions (networks).",
+        f"Interval (95 %) and p: t-test of the shares by repetition against 50 %, a toss-up; p (Holm) is adjusted for the {tests} tests of "
+        "this table. n < 2 allows no test, nor do shares that are all alike. An average is over the rows above it and not tested.",
+    ]
+    if frame["uncertain"].fillna(False).astype(bool).any():
+        notes.append(
+            "† The order of the columns in the printed table is ambiguous, so the paper's value may belong to another column: "
+            "it is shown, never tested against."
+        )
+    return Table(
+        name="table1",
+        caption=caption,
+        columns=("classes", "data", "sampling", "share ± std", "95 % interval", "p", "p (Holm)", "n", "paper", "runs"),
+        rows=tuple(rows),
+        frame=frame,
+        notes=tuple(notes),
+        warning=warning,
+        run_column=True,
+    )
+
+
+def columns(frame: pd.DataFrame) -> list[Column]:
+    """The columns of the printed table, in its order."""
+    found: list[Column] = list(frame[["method", "setting", "noise"]].drop_duplicates().itertuples(index=False, name=None))
+    return sorted(found, key=lambda column: (ORDER["method"].index(column[0]), ORDER["setting"].index(column[1]), column[2]))
+
+
+def averages(frame: pd.DataFrame, column: Column) -> tuple[float, float]:
+    """The mean over samplings of a column of the printed table, ours and the paper's; NaN where a sampling has none."""
+    found = _of(frame, column)
+    ours, theirs = (float(np.mean(found[name].to_numpy(dtype=float))) for name in ("share", "published"))
+    return ours, theirs
+
+
+def _of(frame: pd.DataFrame, column: Column) -> pd.DataFrame:
+    return frame[(frame[["method", "setting", "noise"]] == list(column)).all(axis=1)]
+
+
+def _heads(method: str, setting: str, noise: float, sampling: str) -> tuple[Cell, ...]:
+    return tuple(Cell(text=text, header=True) for text in (KINDS[method], data_name(setting, noise), sampling))
+
+
+def _row(row: Mapping[str, Any], wanted: pd.DataFrame) -> tuple[Cell, ...]:
+    spread = "" if math.isnan(row["std"]) else f" ± {number(row['std'], 1)}"
+    interval = DASH if math.isnan(row["low"]) else f"{number(row['low'], 1)} to {number(row['high'], 1)}"
+    texts = [f"{number(row['share'], 1)}{spread}", interval, tested(row["p"], row["repetitions"]), p_value(row["p_holm"])]
+    texts += [f"{row['repetitions']} ({row['networks']})", _paper(row["published"], row["uncertain"], digits=2)]
+    heads = _heads(row["method"], row["setting"], row["noise"], row["sampling"])
+    return (*heads, *(Cell(text=text) for text in texts), Cell(text="", runs=panel_runs(wanted, row)))
+
+
+def _average_row(frame: pd.DataFrame, column: Column) -> tuple[Cell, ...]:
+    ours, theirs = averages(frame, column)
+    blank = Cell(text="")
+    return (
+        *_heads(*column, "average"),
+        Cell(text=number(ours, 1), strong=True),
+        *[blank] * 4,
+        Cell(text=_paper(theirs, True, digits=1)),
+        blank,
+    )
+
+
+def _paper(share: float, uncertain: Any, *, digits: int) -> str:
+    return DASH if math.isnan(share) else f"{number(share, digits)}{'†' if uncertain else ''}"

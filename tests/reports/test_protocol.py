@@ -1,0 +1,73 @@
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from regcls.params import Params, load_params
+from regcls.reports.protocol import departures, not_comparable, reductions, unshown
+from regcls.reports.published import PAPER_GRIDS
+from reports.conftest import PARAMS
+
+
+@pytest.fixture(scope="module")
+def paper() -> Params:
+    return load_params(PARAMS, scale="paper")
+
+
+def with_grid(params: Params, name: str, **values: Any) -> Params:
+    grids = params.synthetic.grids | {name: replace(params.synthetic.grids.get(name, PAPER_GRIDS["figure3"]), **values)}
+    return replace(params, synthetic=replace(params.synthetic, grids=grids))
+
+
+def with_training(params: Params, **values: Any) -> Params:
+    return replace(params, synthetic=replace(params.synthetic, training=replace(params.synthetic.training, **values)))
+
+
+def test_the_paper_scale_is_the_paper_in_full(paper: Params) -> None:
+    assert reductions(paper) == [] == unshown(paper)
+    for name in PAPER_GRIDS:
+        assert departures(paper, paper.synthetic.grids[name]) == [] and not_comparable(paper, name) == ""
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"classes": (4, 64)}, "2 of 5 class counts"),
+        ({"classes": (5, 16, 17, 64, 256)}, "class counts 5, 16, 17, 64, 256 instead of 4, 16, 64, 256, 1024"),
+        ({"classes": (1024, 256, 64, 16, 4)}, None),
+        ({"samplings": ("uniform", "mild")}, "2 of 4 samplings"),
+        ({"settings": ("clean",)}, "1 of 3 settings"),
+        ({"methods": ("reg", "reg+cls")}, "2 of 3 methods"),
+        ({"noise": (0.5,)}, "noise levels 0.5 instead of 0.1"),
+        ({"lambdas": (1.0, 10.0)}, "values of λ 1, 10 instead of those found on the validation sets"),
+        ({"repetitions": 2}, "2 of 5 repetitions"),
+        ({"repetitions": 6}, "6 instead of 5 repetitions"),
+    ],
+)
+def test_the_values_of_a_grid_are_compared_and_not_their_number(values: dict[str, Any], said: str | None, paper: Params) -> None:
+    assert reductions(with_grid(paper, "figure3", **values)) == ([f"Figure 3: {said}"] if said else [])
+
+
+def test_a_missing_grid_other_seeds_and_a_grid_without_figure_are_named(paper: Params) -> None:
+    few = replace(paper, synthetic=replace(paper.synthetic, grids={"mine": PAPER_GRIDS["figure3"]}))
+    assert reductions(with_training(few, seeds=(1, 2, 3, 4, 5))) == [*(f"Figure {n}: left out" for n in (3, 4, 5)), "other seeds"]
+    assert unshown(few) == ["mine"]
+
+
+def test_other_training_values_are_named_where_the_grid_uses_them(paper: Params) -> None:
+    rates = replace(paper.synthetic.training.learning_rate, ood=0.1)
+    other = with_training(paper, epochs=2, hidden=(6, 20), learning_rate=rates, lam=replace(paper.synthetic.training.lam, clean=7.0))
+    figure3 = "hidden 6, 20 instead of 6, 15, epochs 2 instead of 80, learning rate 0.1 instead of 0.0001 (ood), λ 7 instead of 100 (clean)"
+    assert not_comparable(other, "figure3") == f"Not comparable with the released values: {figure3}."
+    assert departures(other, other.synthetic.grids["figure4"]) == ["hidden 6, 20 instead of 6, 15", "epochs 2 instead of 80"]
+
+
+def test_fewer_class_counts_harm_the_shares_of_table_1_but_not_figure_3(paper: Params) -> None:
+    few = with_grid(with_grid(paper, "figure3", classes=(4, 64)), "figure4", classes=(4, 64))
+    assert not_comparable(few, "figure3") == ""
+    assert not_comparable(few, "figure4") == "Not comparable with the printed values: 2 of 5 class counts."
+    assert "class counts 5 instead" in not_comparable(with_grid(paper, "figure3", classes=(5,)), "figure3")
+
+
+def test_precision_alone_is_no_departure(paper: Params) -> None:
+    assert not_comparable(with_training(paper, precision="float64"), "figure3") == ""

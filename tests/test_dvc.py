@@ -1,0 +1,126 @@
+"""dvc.yaml as a user drives it: `dvc repro`, an experiment, and what DVC then shows of both."""
+
+import json
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+
+import pytest
+import yaml
+
+from conftest import ROOT, SHRUNK, laid_over
+
+# Five runs of two networks, with all that the gap is made of.
+FEW_RUNS = {
+    "synthetic": {
+        "data": {"settings": ["noisy"], "samplings": ["uniform", "severe"], "repetitions": 2},
+        "grids": {
+            "figure3": {"settings": ["noisy"], "samplings": ["severe"], "methods": ["reg", "reg+cls"], "classes": [4], "repetitions": 2},
+            "figure4": {"settings": ["noisy"], "methods": ["reg", "reg+cls"], "lambdas": [100.0], "repetitions": 1},
+            "figure5": {"methods": ["reg"], "repetitions": 1},
+        },
+    }
+}
+
+
+@pytest.fixture(scope="module")
+def call(tmp_path_factory):
+    """A committed DVC repository like this one, with shrunk parameters -> call a command there; its `cwd` and `dvc`."""
+    root, beside = tmp_path_factory.mktemp("project"), tmp_path_factory.mktemp("beside")
+    shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
+        shutil.copy(ROOT / name, root)
+    tree = laid_over(laid_over(yaml.safe_load((ROOT / "params.yaml").read_text()), SHRUNK), FEW_RUNS)
+    (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    python = beside / "python"  # on the PATH, as in an activated environment
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("PYTHONPATH", "GIT_", "DVC_"))},
+        "PATH": os.pathsep.join([str(beside), os.environ["PATH"]]),
+        "GIT_CONFIG_GLOBAL": str(beside / "gitconfig"),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "DVC_NO_ANALYTICS": "1",
+        "DVC_GLOBAL_CONFIG_DIR": str(beside),
+        "DVC_SYSTEM_CONFIG_DIR": str(beside),
+        "DVC_SITE_CACHE_DIR": str(beside / "site"),
+    }
+
+    def call(*command):
+        done = subprocess.run(command, cwd=root, env=environment, text=True, capture_output=True, timeout=240, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    call.cwd, call.dvc = root, lambda *arguments: call("python", "-m", "dvc", *arguments)
+    for key, value in (("user.name", "A Tester"), ("user.email", "tester@example.org"), ("init.defaultBranch", "main")):
+        call("git", "config", "--global", key, value)
+    call("git", "init", "--quiet")
+    call.dvc("init", "--quiet")
+    for name in ("config", ".gitignore"):
+        shutil.copy(ROOT / ".dvc" / name, root / ".dvc")
+    call("git", "add", ".")
+    call("git", "commit", "--quiet", "--message", "The project")
+    return call
+
+
+@pytest.fixture(scope="module")
+def experiment(call):
+    """The same after `dvc repro`, committed, and one experiment in the workspace."""
+    call.dvc("repro", "--quiet")
+    call("git", "add", "dvc.lock")
+    call("git", "commit", "--quiet", "--message", "Its results")
+    call.dvc("exp", "run", "--quiet", "-S", "synthetic.training.epochs=1", "-n", "one")
+    return call
+
+
+def finished_epochs(root):
+    """How many FINISHED runs the store has of each number of epochs."""
+    query = "SELECT value, COUNT(*) FROM runs JOIN params USING (run_uuid) WHERE status = 'FINISHED' AND key = 'epochs' GROUP BY value"
+    with closing(sqlite3.connect(root / "mlflow.db")) as connection:
+        return dict(connection.execute(query).fetchall())
+
+
+def leaves(tree, where=()):
+    """("a", "b") -> value, for all that is no dict."""
+    for key, value in tree.items():
+        yield from leaves(value, (*where, key)) if isinstance(value, dict) else [((*where, key), value)]
+
+
+def gaps(state):
+    """The gaps among the metrics that `dvc exp show --json` gives of a commit or an experiment."""
+    metrics = state["data"]["metrics"]["reports/metrics.json"]["data"]
+    return {where: value for where, value in leaves(metrics) if any("gap" in key for key in where)}
+
+
+@pytest.mark.slow
+def test_an_experiment_is_shown_with_its_gap_beside_the_baseline(experiment):
+    (baseline,) = [row for row in json.loads(experiment.dvc("exp", "show", "--json")) if row["rev"] != "workspace"]
+    (one,) = baseline["experiments"]
+    assert one["name"] == "one"
+    before, after = gaps(baseline), gaps(one["revs"][0])
+    assert before and before.keys() == after.keys()
+    assert all(isinstance(value, float) for value in [*before.values(), *after.values()])
+    assert all(before[where] != after[where] for where in before)
+    assert finished_epochs(experiment.cwd) == {"1": 5, "2": 5}
+
+
+@pytest.mark.slow
+def test_metrics_params_and_plots_are_shown(experiment, tmp_path):
+    assert "gap" in experiment.dvc("metrics", "show")
+    assert re.search(r"synthetic\.training\.epochs\W+2\W+1\b", experiment.dvc("params", "diff"))
+    experiment.dvc("plots", "show", "-o", str(tmp_path / "plots"))
+    page = (tmp_path / "plots" / "index.html").read_text()
+    assert all(plot.replace("/", "_") in page for plot in yaml.safe_load((ROOT / "dvc.yaml").read_text())["plots"])
+
+
+@pytest.mark.slow
+def test_an_experiment_in_a_temporary_workspace_leaves_its_runs_in_the_store_of_the_project(experiment):
+    experiment.dvc("exp", "run", "--quiet", "--temp", "-S", "synthetic.training.epochs=3", "-n", "two", "train@synthetic")
+    assert finished_epochs(experiment.cwd)["3"] == 5
+    query = "SELECT artifact_uri FROM runs WHERE status != 'FINISHED' OR artifact_uri LIKE '%/.dvc/tmp/%'"
+    with closing(sqlite3.connect(experiment.cwd / "mlflow.db")) as connection:
+        assert connection.execute(query).fetchall() == []
