@@ -78,8 +78,8 @@ def main() -> None:
         means = errors_by_seed(synthetic, options, range(given.first, given.first + given.seeds), classes).mean(1)
         deviation = means.std(ddof=1)
         print(
-            f"{given.setting} {given.sampling} {method}: mean {means.mean():.3f}, standard deviation over {given.seeds} repetitions {deviation:.3f}, "
-            f"standard error of five {deviation / 5**0.5:.3f}; released {released.loc[released.method == method, 'published'].mean():.3f}"
+            f"{given.setting} {given.sampling} {method}: mean {means.mean():.3f}, "
+            f"standard deviation over {given.seeds} repetitions {deviation:.3f}, standard error of five {deviation / 5**0.5:.3f}; released {released.loc[released.method == method, 'published'].mean():.3f}"
         )
 
 

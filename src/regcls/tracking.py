@@ -112,7 +112,7 @@ class Tracker:
             return self._create_experiment(name, str(database.parent / "mlartifacts" / re.sub(r"[^\w.-]", "_", name)))
 
     def _name_default(self, experiment: str) -> None:
-        """Where a plain mlflow command has made our store: what it logs without flags goes to experiment 0, and ours must stand beside it."""
+        """Where a plain mlflow command has made our store: what it logs goes to experiment 0, and ours must stand beside it."""
         if not self._is_own or self._by_name(experiment):
             return
         with files.lock(lock_path(self.root / "mlflow.db"), waiting=say_waiting):
