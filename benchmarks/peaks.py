@@ -77,10 +77,9 @@ def main() -> None:
     for classes, method in ((0, "reg"), (int(given.classes), "reg+cls")):
         means = errors_by_seed(synthetic, options, range(given.first, given.first + given.seeds), classes).mean(1)
         deviation = means.std(ddof=1)
-        print(
-            f"{given.setting} {given.sampling} {method}: mean {means.mean():.3f}, "
-            f"standard deviation over {given.seeds} repetitions {deviation:.3f}, standard error of five {deviation / 5**0.5:.3f}; released {released.loc[released.method == method, 'published'].mean():.3f}"
-        )
+        value = released.loc[released.method == method, "published"].mean()
+        print(f"{given.setting} {given.sampling} {method}: mean {means.mean():.3f}, standard deviation over {given.seeds} repetitions "
+              f"{deviation:.3f}, standard error of five {deviation / 5**0.5:.3f}; released {value:.3f}")  # fmt: skip
 
 
 if __name__ == "__main__":
