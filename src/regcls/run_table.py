@@ -13,6 +13,7 @@ from regcls.runs import RunSpec
 LARGEST = 1.7976931348623157e308  # what MLflow's SQL stores keep for infinity
 FIELDS = get_type_hints(RunSpec)
 TEXTS = ["run_id", "run_name", "status", "fingerprint", "parent"]
+MACHINE = ("cpus", "gpu", "python", "torch", "numpy")  # tags: what a run was trained on and with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,22 +33,23 @@ class Row:
 def run_table(rows: list[Row]) -> pd.DataFrame:
     """One row a run, in the order given.
 
-    Columns: run_id, run_name, status, fingerprint, parent (a run id), started (UTC), seconds, the fields of RunSpec with their types
-    (`lam` NaN where there is none), then the metrics by name, NaN where a run has none.
+    Columns: run_id, run_name, status, fingerprint, parent (a run id), the tags of MACHINE, started (UTC), seconds, the fields of RunSpec
+    with their types (`lam` NaN where there is none), then the metrics by name, NaN where a run has none.
     """
     metrics = sorted({key for row in rows for key in row.metrics}, key=_natural)
     records = [
         (
             *(row.run_id, row.name, row.status, row.tags.get("fingerprint"), row.tags.get("mlflow.parentRunId")),
+            *(row.tags.get(name) for name in MACHINE),
             *(row.started, math.nan if row.ended is None else (row.ended - row.started) / 1000),
             *(_parsed(field, row.params.get("lambda" if field == "lam" else field)) for field in FIELDS),
             *(row.metrics.get(key, math.nan) for key in metrics),
         )
         for row in rows
     ]
-    frame = pd.DataFrame(records, columns=[*TEXTS, "started", "seconds", *FIELDS, *metrics])
+    frame = pd.DataFrame(records, columns=[*TEXTS, *MACHINE, "started", "seconds", *FIELDS, *metrics])
     kinds = {field: _column_type(field, missing=bool(frame[field].isna().any())) for field in FIELDS}
-    frame = frame.astype(dict.fromkeys(TEXTS, "str") | dict.fromkeys(["seconds", *metrics], "float64") | kinds)
+    frame = frame.astype(dict.fromkeys([*TEXTS, *MACHINE], "str") | dict.fromkeys(["seconds", *metrics], "float64") | kinds)
     frame["started"] = pd.to_datetime(frame["started"], unit="ms", utc=True)
     frame[metrics] = frame[metrics].mask(frame[metrics] >= LARGEST, math.inf).mask(frame[metrics] <= -LARGEST, -math.inf)
     return frame

@@ -27,7 +27,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from regcls import files
 from regcls.errors import UserError
 from regcls.provenance import process_identity
-from regcls.run_table import Row, run_table
+from regcls.run_table import MACHINE, Row, run_table
 from regcls.runs import RunResult, RunSpec
 from regcls.tracking_store import (
     database_of,
@@ -66,7 +66,7 @@ PROBE_WAIT = 5.0  # seconds for the first answer of a tracking server
 PAGE = 500  # runs a request to a server: about 3 s
 WEIGHTS = "weights.safetensors"
 DATA_DIGEST_TAG = "data_digest"  # the caller's tag that tells one version of a data set from another
-READ_TAGS = ("fingerprint", "mlflow.parentRunId", "regcls.host", "regcls.root", "regcls.process")
+READ_TAGS = ("fingerprint", "mlflow.parentRunId", "regcls.host", "regcls.root", "regcls.process", *MACHINE)
 RANDOM_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # what `mlflow run` calls a run without --run-name
 
 

@@ -16,6 +16,7 @@ from regcls.reports.collect import CELL, Collected, collect, hole_lines, in_orde
 from regcls.reports.figures_data import SyntheticSets
 from regcls.reports.page import Section
 from regcls.reports.tables import Table, latex, markdown
+from regcls.run_table import MACHINE
 from regcls.runs import RunSpec, data_key, expand
 
 # figure3_networks.csv: one row a network.
@@ -23,9 +24,6 @@ NETWORK_COLUMNS = [
     *("setting", "sampling", "noise", "method", "classes", "lambda", "function", "repetition", "seed"),
     *("test_mse", "val_mse", "train_mse", "run_id"),
 ]
-
-# Tags of a run that say where it was trained (provenance.machine_tags), but for the host's name.
-MACHINE = ("cpus", "gpu", "python", "torch", "numpy")
 
 
 @dataclass(kw_only=True)
