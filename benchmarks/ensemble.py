@@ -20,7 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from regcls.classes import class_ranges
+from regcls.classes import ClassRanges, class_ranges
 from regcls.datasets.synthetic import SineSum, draw
 from regcls.losses import reg_cls
 from regcls.params import Compute, RunOptions, Sampling, load_params
@@ -33,7 +33,7 @@ from regcls.training.worker import recipe
 # isort: split
 import torch
 from torch.nn.functional import mse_loss
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset
 
 from regcls.models.mlp import MLP
 
@@ -96,11 +96,23 @@ def limit(together: int, classes: int, spec: RunSpec, steps: int, device: str) -
     return (time.perf_counter() - started) / steps * _batches(spec) * spec.epochs / together
 
 
+class Samples(Dataset[tuple[torch.Tensor, ...]]):
+    """One sample at a time, as a data set class is usually written."""
+
+    def __init__(self, x: np.ndarray, y: np.ndarray, classes: ClassRanges) -> None:
+        self.x, self.y, self.labels = x.T.astype(np.float64), y.astype(np.float64), classes.labels(y)
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
+        return torch.from_numpy(self.x[index]), torch.tensor(self.y[index]), torch.tensor(self.labels[index])
+
+
 def one_by_one(classes: int, spec: RunSpec, batches: int) -> float:
     """Seconds for reg and reg+cls as usually written (C = 0: reg alone), validated each epoch, at the pace of `batches` batches."""
     net = network(0, max(classes, 1))
-    labels = torch.from_numpy(net.classes.labels(net.y))
-    data = TensorDataset(torch.from_numpy(net.x.T).double(), torch.from_numpy(net.y).double(), labels)
+    data = Samples(net.x, net.y, net.classes)
     models = [MLP(1, spec.hidden).double(), *([MLP(1, spec.hidden, classes).double()] if classes else [])]
     optimizers = [torch.optim.Adam(model.parameters(), lr=spec.learning_rate, weight_decay=spec.weight_decay) for model in models]
     started = time.perf_counter()
@@ -117,9 +129,7 @@ def one_by_one(classes: int, spec: RunSpec, batches: int) -> float:
     training = (time.perf_counter() - started) / done * _batches(spec)
     x, y = net.evaluate["val"]
     started = time.perf_counter()
-    for done, (xs, ys) in enumerate(
-        DataLoader(TensorDataset(torch.from_numpy(x.T).double(), torch.from_numpy(y).double()), spec.batch_size), start=1
-    ):
+    for done, (xs, ys, _) in enumerate(DataLoader(Samples(x, y, net.classes), batch_size=spec.batch_size), start=1):
         with torch.no_grad():
             for model in models:
                 mse_loss(model(xs), ys).item()
