@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,7 @@ def refused(root):
         ("synthetic.grids.figure3.repetitions", 3, "synthetic.grids.figure3.repetitions = 3, but synthetic.data.repetitions prepares 2"),
         ("synthetic.data.repetitions", 6, "synthetic.data.repetitions = 6, but synthetic.data.data_seeds has 5 seeds"),
         ("synthetic.data.samplings", ["severe"], "synthetic.data.samplings must hold 'uniform'"),
-        ("synthetic.data.samples", 100, "synthetic.data.samples = 100: Input should be greater than or equal to 9216"),
+        ("synthetic.data.samples", 100, "synthetic.data.samples = 100: Input should be greater than or equal to 18432"),
         ("synthetic.data.functions", [[0.5]], "synthetic.data.functions.0.1 is missing"),
         (
             "synthetic.demo.training",
@@ -268,11 +269,27 @@ def test_without_prepared_data_the_message_says_how_to_make_it(cli, command):
     assert not Path("mlflow.db").exists()
 
 
+@pytest.mark.parametrize("command", [["train", "synthetic"], ["run", "synthetic"], ["compare"]])
+def test_data_prepared_with_other_parameters_is_not_used(cli, command):
+    folder = prepared_folder(Path.cwd(), "synthetic")
+    table = pd.DataFrame({"data": ["clean"], "sampling": "uniform", "function": 0, "repetition": 0, "split": "train"})
+    made_from = asdict(load_params(Path("params.yaml")).synthetic.data) | {"peak_share": 0.5}
+    write_prepared(folder, arrays={"clean": np.zeros((2, 500))}, table=table, made_from=made_from)
+    code, said = cli(*command)
+    assert code == 2
+    assert said == (
+        f"regcls: error: {folder} was prepared with other values of peak_share than params.yaml has now. "
+        "Prepare it again with: dvc repro prepare@synthetic\n"
+    )
+
+
 @pytest.mark.parametrize("command", ["train", "run"])
 def test_damaged_prepared_data_is_never_trained_on(cli, command):
     folder = prepared_folder(Path.cwd(), "synthetic")
     table = pd.DataFrame({"data": ["clean"], "sampling": "uniform", "function": 0, "repetition": 0, "split": "train"})
-    write_prepared(folder, arrays={"clean": np.zeros((2, 500))}, table=table, made_from={})
+    write_prepared(
+        folder, arrays={"clean": np.zeros((2, 500))}, table=table, made_from=asdict(load_params(Path("params.yaml")).synthetic.data)
+    )
     with (folder / "clean.npy").open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"\1")
@@ -330,5 +347,5 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, path):
 
 def test_a_file_in_the_place_of_the_lock_folder_is_named(cli):
     Path(".regcls").write_text("mine")
-    code, said = cli("train", "synthetic")
+    code, said = cli("prepare", "synthetic")
     assert (code, f"{Path.cwd()}/.regcls is a file, not a folder" in said) == (2, True), said

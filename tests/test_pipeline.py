@@ -122,11 +122,15 @@ def with_status(root, status):
 
 
 def wait_for_the_middle(root, process):
-    """Until a run is finished and another one in the making."""
+    """Until a run is finished and one begun after it is in the making: then it trains, and no longer waits to be logged."""
+    query = "SELECT count(*) FROM runs WHERE status = 'RUNNING' AND start_time > (SELECT min(end_time) FROM runs WHERE status = 'FINISHED')"
 
     def reached():
         assert process.poll() is None, (root / "output.txt").read_text()
-        return with_status(root, "FINISHED") and with_status(root, "RUNNING")
+        if not with_status(root, "FINISHED"):
+            return False
+        with closing(sqlite3.connect(f"file:{root}/mlflow.db?mode=ro", uri=True, timeout=30)) as connection:
+            return connection.execute(query).fetchone()[0]
 
     until(reached, "a finished run and one in the making")
 

@@ -16,12 +16,14 @@ from regcls.errors import UserError
 
 class _Pool(ProcessPoolExecutor):
     def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
-        # Inherited by the processes that this starts, which get Ctrl-C as well: it is this one's to handle, from their first moment on.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-        try:
-            return super().submit(*args, **kwargs)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        # Not cut in two, or the process that this starts finds half of what it is sent. It inherits the mask: Ctrl-C reaches it as well,
+        # and is this one's to handle, from its first moment on.
+        with uninterrupted():
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+            try:
+                return super().submit(*args, **kwargs)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

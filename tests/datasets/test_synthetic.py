@@ -270,3 +270,8 @@ def test_data_that_was_not_prepared_is_a_clear_error(params, tmp_path):
     prepare(params.synthetic.data, tmp_path / "prepared", processes=1, progress=in_turn)
     with pytest.raises(UserError, match="noisy-0.7/severe/0/0/train is not in .*; there: clean, noisy-0.1"):
         SyntheticSets(tmp_path / "prepared").get("noisy-0.7", "severe", 0, 0, "train")
+
+
+def test_a_function_without_a_value_in_all_regions_is_a_clear_error(data):
+    with pytest.raises(UserError, match="takes no value in the training, validation and test regions alike"):
+        draw(data, "ood", 0.0, "severe", SineSum(0.5, 1), 2732)

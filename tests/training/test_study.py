@@ -101,6 +101,21 @@ def test_metrics_are_by_function_and_their_mean(params, sets):
         assert result.history["val_mse"][-1] == result.metrics["val_mse"]
 
 
+def test_a_batch_larger_than_the_training_set_is_a_clear_error(params, sets):
+    specs = [replace(spec, batch_size=100_000) for spec in all_specs(params.synthetic)]
+    with pytest.raises(UserError, match=r"batch_size = 100000: .* has only \d+ training samples"):
+        list(study.plan_chunks(specs, sets, study._ClassCounter(sets), "cpu"))
+
+
+def test_training_sets_whose_classes_cannot_be_balanced_are_counted(params, sets, capsys):
+    results(params, sets)
+    counter = study._ClassCounter(sets)
+    for chunk in study.plan_chunks(all_specs(params.synthetic), sets, counter, "cpu"):
+        assert all(1 < counter(member) <= member.spec.classes for member in chunk if member.spec.method != "reg")
+    told = f"{counter.unbalanced} of {len(counter.known)} training sets keep uniform classes"
+    assert (told in capsys.readouterr().err) == bool(counter.unbalanced)
+
+
 def test_a_gpu_that_is_not_there_is_a_clear_error(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(UserError, match="PyTorch sees no GPU"):

@@ -23,11 +23,11 @@ def train(params: Params, root: Path, dataset: str) -> None:
     Raises:
         UserError: no prepared data, no store, no GPU where one is asked for.
     """
+    sets = SyntheticSets(prepared_folder(root, dataset), verify=True, made_from=params.synthetic.data)
     tracker = Tracker(root, experiment=params.tracking.experiment)
     # Beside the store, which experiments in temporary workspaces share.
     held = tracker.root / ".regcls" / f"train-{dataset}.lock"
     with lock(held, waiting=lambda holder: say(f"{holder} trains {dataset} already; waiting for it to end")):
-        sets = SyntheticSets(prepared_folder(root, dataset), verify=True, made_from=params.synthetic.data)
         if stale := tracker.reconcile(dataset):
             say(f"{len(stale)} runs of a process that has died were marked KILLED; they are made again")
         wanted = study.fingerprints(all_specs(params.synthetic), sets)
