@@ -1,17 +1,16 @@
-"""Tracked runs -> a table with the types of RunSpec. Knows nothing of MLflow but its limits."""
+"""Tracked runs -> a table with the types of their specs. Knows nothing of MLflow but its limits."""
 
 import math
 import re
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pandas as pd
 
 from regcls.runs import RunSpec
 
 LARGEST = 1.7976931348623157e308  # what MLflow's SQL stores keep for infinity
-FIELDS = get_type_hints(RunSpec)
 TEXTS = ["run_id", "run_name", "status", "fingerprint", "parent"]
 MACHINE = ("cpus", "gpu", "python", "torch", "numpy")  # tags: what a run was trained on and with
 
@@ -30,25 +29,26 @@ class Row:
     metrics: dict[str, float]  # the last value of each
 
 
-def run_table(rows: list[Row]) -> pd.DataFrame:
+def run_table(rows: list[Row], kind: type[RunSpec]) -> pd.DataFrame:
     """One row a run, in the order given.
 
-    Columns: run_id, run_name, status, fingerprint, parent (a run id), the tags of MACHINE, started (UTC), seconds, the fields of RunSpec
+    Columns: run_id, run_name, status, fingerprint, parent (a run id), the tags of MACHINE, started (UTC), seconds, the fields of `kind`
     with their types (`lam` NaN where there is none), then the metrics by name, NaN where a run has none.
     """
+    types = get_type_hints(kind)
     metrics = sorted({key for row in rows for key in row.metrics}, key=_natural)
     records = [
         (
             *(row.run_id, row.name, row.status, row.tags.get("fingerprint"), row.tags.get("mlflow.parentRunId")),
             *(row.tags.get(name) for name in MACHINE),
             *(row.started, math.nan if row.ended is None else (row.ended - row.started) / 1000),
-            *(_parsed(field, row.params.get("lambda" if field == "lam" else field)) for field in FIELDS),
+            *(_parsed(known, row.params.get("lambda" if field == "lam" else field)) for field, known in types.items()),
             *(row.metrics.get(key, math.nan) for key in metrics),
         )
         for row in rows
     ]
-    frame = pd.DataFrame(records, columns=[*TEXTS, *MACHINE, "started", "seconds", *FIELDS, *metrics])
-    kinds = {field: _column_type(field, missing=bool(frame[field].isna().any())) for field in FIELDS}
+    frame = pd.DataFrame(records, columns=[*TEXTS, *MACHINE, "started", "seconds", *types, *metrics])
+    kinds = {field: _column_type(known, missing=bool(frame[field].isna().any())) for field, known in types.items()}
     frame = frame.astype(dict.fromkeys([*TEXTS, *MACHINE], "str") | dict.fromkeys(["seconds", *metrics], "float64") | kinds)
     frame["started"] = pd.to_datetime(frame["started"], unit="ms", utc=True)
     frame[metrics] = frame[metrics].mask(frame[metrics] >= LARGEST, math.inf).mask(frame[metrics] <= -LARGEST, -math.inf)
@@ -60,28 +60,33 @@ def _natural(key: str) -> list[str]:
     return [part.zfill(9) if part.isdigit() else part for part in re.split(r"(\d+)", key)]
 
 
-def _is_float(field: str) -> bool:
-    return FIELDS[field] is float or float in get_args(FIELDS[field])
+def _is_float(known: Any) -> bool:
+    return known is float or float in get_args(known)
 
 
-def _column_type(field: str, *, missing: bool) -> str:
-    if FIELDS[field] is int:
+def _column_type(known: Any, *, missing: bool) -> str:
+    if known is int:
         return "Int64" if missing else "int64"
-    if field == "hidden":
+    if known is bool:
+        return "boolean" if missing else "bool"
+    if get_origin(known) is tuple:
         return "object"
-    return "float64" if _is_float(field) else "str"
+    return "float64" if _is_float(known) else "str"
 
 
 @cache
-def _parsed(field: str, text: str | None) -> Any:
-    """A parameter as RunSpec has it, from what we or the user have typed ("100.0", "1e2"); None where it is missing or nonsense."""
+def _parsed(known: Any, text: str | None) -> Any:
+    """A parameter with the type `known` of its field, from what we or the user have typed ("100.0", "1e2"); None if missing or nonsense."""
     try:
         if text is None:
             return None
-        if field == "hidden":
-            return tuple(int(units) for units in re.findall(r"\d+", text))
-        if FIELDS[field] is int:
+        if get_origin(known) is tuple:
+            element = get_args(known)[0]
+            return tuple(element(part) for part in re.split(r"[x, ]+", text.strip("()[] ")) if part and part != "none")
+        if known is bool:
+            return {"true": True, "false": False}.get(text.lower())
+        if known is int:
             return int(text) if re.fullmatch(r"[+-]?\d+", text) else int(float(text))
-        return float(text) if _is_float(field) else text
+        return float(text) if _is_float(known) else text
     except (ValueError, OverflowError):
         return None

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regcls.datasets.store import open_prepared, write_prepared
+from regcls.datasets import store
+from regcls.datasets.store import open_prepared, prepared_writer, write_prepared
 from regcls.errors import UserError
 
 ARRAYS = {"clean": np.arange(2000, dtype=np.float32).reshape(2, 1000), "noisy-0.1": np.ones((2, 10), dtype=np.float32)}
@@ -178,3 +179,62 @@ def test_a_process_that_died_while_writing_leaves_nothing_that_is_taken_for_data
         open_prepared(folder)
     write(folder)
     open_prepared(folder).verify()
+
+
+def test_an_array_that_is_filled_in_place_comes_back(folder):
+    with prepared_writer(folder, made_from={}) as writer:
+        images = writer.empty("images", (5, 2, 3), np.uint8)
+        with open(images.filename, "r+b") as handle:  # as another process does
+            handle.seek(images.offset + 6)
+            handle.write(bytes(range(6)))
+        images[4] = 9
+        writer.save("edges", np.arange(3.0))
+        writer.save_table(TABLE)
+    prepared = open_prepared(folder)
+    prepared.verify()
+    expected = np.zeros((5, 2, 3), dtype=np.uint8)
+    expected[1], expected[4] = np.arange(6).reshape(2, 3), 9
+    assert np.array_equal(prepared.arrays["images"], expected)
+    assert prepared.arrays["edges"].tolist() == [0, 1, 2]
+
+
+def test_both_ways_to_write_an_array_give_the_same_bytes(folder, tmp_path):
+    with prepared_writer(tmp_path / "again", made_from={"samples": 1000, "seeds": (1, 2)}) as writer:
+        for name, array in ARRAYS.items():
+            writer.empty(name, array.shape, array.dtype)[:] = array
+        writer.save_table(TABLE)
+    assert files(tmp_path / "again") == files(folder)
+
+
+def test_other_files_and_notes_are_kept_with_the_data(folder):
+    with prepared_writer(folder, made_from={}) as writer:
+        writer.save_table(TABLE)
+        (writer.folder / "rejected.csv").write_text("path,reason\n")
+        writer.notes = {"rejected": 0}
+    assert (folder / "rejected.csv").read_text() == "path,reason\n"
+    assert open_prepared(folder).meta["notes"] == {"rejected": 0}
+
+
+def test_what_fails_while_it_is_written_leaves_the_old_data(folder):
+    before = files(folder.parent)
+    with pytest.raises(RuntimeError), prepared_writer(folder, made_from={}) as writer:
+        writer.empty("images", (5, 2), np.uint8)
+        raise RuntimeError
+    assert files(folder.parent) == before
+
+
+def test_an_array_that_the_disk_has_no_space_for_is_an_error_at_once(folder):
+    before = files(folder.parent)
+    free = shutil.disk_usage(folder).free
+    with (
+        pytest.raises(UserError, match=r"synthetic has [\d.]+ GB of free space, [\d.]+ GB are needed"),
+        prepared_writer(folder, made_from={}) as writer,
+    ):
+        writer.empty("images", (2, free), np.uint8)
+    assert files(folder.parent) == before
+
+
+def test_a_long_checksum_shows_progress(folder, monkeypatch, capsys):
+    monkeypatch.setattr(store, "LONG_BYTES", 5000)
+    open_prepared(folder).verify()
+    assert "checksum of clean.npy: 100 %" in capsys.readouterr().err

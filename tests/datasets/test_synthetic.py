@@ -254,14 +254,14 @@ def test_prepared_sets_are_what_was_drawn(params, tmp_path):
 
 
 def test_a_digest_changes_with_the_data_that_a_run_sees_and_with_no_other(params, tmp_path):
-    from regcls.params import RunOptions
-    from regcls.runs import single_spec
+    from regcls.params.synthetic import SyntheticOptions
+    from regcls.runs.synthetic import single_spec
 
     data = params.synthetic.data
     prepare(data, tmp_path / "a", processes=1, progress=in_turn)
     prepare(replace(data, peak_width=replace(data.peak_width, severe=0.05)), tmp_path / "b", processes=1, progress=in_turn)
     a, b = SyntheticSets(tmp_path / "a"), SyntheticSets(tmp_path / "b")
-    severe, mild = (single_spec(params.synthetic, RunOptions(sampling=sampling)) for sampling in ("severe", "mild"))
+    severe, mild = (single_spec(params.synthetic, SyntheticOptions(sampling=sampling)) for sampling in ("severe", "mild"))
     assert a.digest(severe) != b.digest(severe)
     assert a.digest(mild) == b.digest(mild)
 

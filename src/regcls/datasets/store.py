@@ -5,18 +5,26 @@ meta.json carries the format version, the size and SHA-256 of every array, and w
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import DTypeLike
 
 from regcls.errors import UserError
 from regcls.files import folder_written_aside, write_json
+from regcls.progress import progress
 
 FORMAT = 1
+READ_BYTES = 2**24  # at a time, for checksums
+LONG_BYTES = 2**30  # a file that takes seconds to read
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,29 +65,86 @@ def prepared_folder(root: Path, dataset: str) -> Path:
     return root / "data" / dataset / "prepared"
 
 
-def write_prepared(folder: Path, *, arrays: Mapping[str, np.ndarray], table: pd.DataFrame, made_from: Mapping[str, Any]) -> None:
-    """Write a data set; `folder` holds the old one or the whole new one, never a part.
+class Writer:
+    """A data set that is being written. Other files of it may be put into `folder`, what else is to be known of it into `notes`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.notes: dict[str, Any] = {}  # meta.json holds these too
+        self._arrays: dict[str, dict[str, Any]] = {}
+
+    def save(self, name: str, array: np.ndarray) -> None:
+        """Write a whole array."""
+        array = np.ascontiguousarray(array)
+        with (self.folder / f"{name}.npy").open("wb") as handle:
+            _write_header(handle, array.shape, array.dtype)
+            handle.write(array.data)  # np.save leaves out the reason where the disk is full
+        self._arrays[name] = {"shape": list(array.shape), "dtype": str(array.dtype)}
+
+    def empty(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> np.memmap:
+        """A memory-mapped array of zeros, to be filled in place, by other processes too (`.filename`, `.offset`).
+
+        Its space on the disk is taken at once: a full disk is an error here, not a crash when a page is written.
+
+        Raises:
+            UserError: there is less space.
+        """
+        file, dtype = self.folder / f"{name}.npy", np.dtype(dtype)
+        size, free = dtype.itemsize * math.prod(shape), shutil.disk_usage(self.folder).free
+        if size > free:  # asked first: a file system may fill up before it refuses
+            raise UserError(
+                f"{self.folder.parent} has {free / 1e9:.1f} GB of free space, {size / 1e9:.1f} GB are needed; nothing was replaced. "
+                "Free some space and start again."
+            )
+        with file.open("wb") as handle:
+            _write_header(handle, shape, dtype)
+            handle.flush()
+            os.posix_fallocate(handle.fileno(), 0, handle.tell() + size)
+        self._arrays[name] = {"shape": list(shape), "dtype": str(dtype)}
+        array: np.memmap = np.lib.format.open_memmap(file, mode="r+")
+        return array
+
+    def save_table(self, table: pd.DataFrame) -> None:
+        """Write table.parquet."""
+        table.to_parquet(self.folder / "table.parquet", index=False)
+
+    def _finish(self, made_from: Mapping[str, Any]) -> None:
+        recorded = {}
+        for name, kind in self._arrays.items():
+            file = self.folder / f"{name}.npy"
+            recorded[name] = {"bytes": file.stat().st_size, "sha256": _sha256(file), **kind}
+        table = {"sha256": _sha256(self.folder / "table.parquet")}
+        meta = {"format": FORMAT, "arrays": recorded, "table": table, "made_from": dict(made_from)}
+        write_json(self.folder / "meta.json", meta | ({"notes": self.notes} if self.notes else {}))
+
+
+@contextmanager
+def prepared_writer(folder: Path, *, made_from: Mapping[str, Any]) -> Iterator[Writer]:
+    """Write a data set piece by piece; `folder` holds the old one or, when the block is left without an exception, the whole new one.
 
     Raises:
         UserError: the disk is full or the folder is not writable.
     """
     with folder_written_aside(folder) as aside:
-        recorded = {}
+        writer = Writer(aside)
+        yield writer
+        writer._finish(made_from)
+
+
+def write_prepared(folder: Path, *, arrays: Mapping[str, np.ndarray], table: pd.DataFrame, made_from: Mapping[str, Any]) -> None:
+    """`prepared_writer` for arrays that are in memory.
+
+    Raises:
+        UserError: the disk is full or the folder is not writable.
+    """
+    with prepared_writer(folder, made_from=made_from) as writer:
         for name, array in arrays.items():
-            file = aside / f"{name}.npy"
-            _save(file, array)
-            recorded[name] = {"bytes": file.stat().st_size, "sha256": _sha256(file), "shape": list(array.shape), "dtype": str(array.dtype)}
-        table.to_parquet(aside / "table.parquet", index=False)
-        meta = {"format": FORMAT, "arrays": recorded, "table": {"sha256": _sha256(aside / "table.parquet")}, "made_from": dict(made_from)}
-        write_json(aside / "meta.json", meta)
+            writer.save(name, array)
+        writer.save_table(table)
 
 
-def _save(file: Path, array: np.ndarray) -> None:
-    """np.save, but on a full disk the error says so: NumPy's own writing of the content leaves out the reason."""
-    array = np.ascontiguousarray(array)
-    with file.open("wb") as handle:
-        np.lib.format.write_array_header_1_0(handle, np.lib.format.header_data_from_array_1_0(array))
-        handle.write(array.data)
+def _write_header(handle: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    np.lib.format.write_array_header_1_0(handle, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape})
 
 
 def open_prepared(folder: Path) -> Prepared:
@@ -131,5 +196,10 @@ def _damaged(file: Path, why: str) -> UserError:
 
 
 def _sha256(file: Path) -> str:
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    digest, size = hashlib.sha256(), file.stat().st_size
+    with file.open("rb") as handle, progress(size, f"checksum of {file.name}") if size > LONG_BYTES else nullcontext() as advance:
+        while content := handle.read(READ_BYTES):
+            digest.update(content)
+            if advance:
+                advance(len(content))
+    return digest.hexdigest()

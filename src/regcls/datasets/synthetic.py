@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from regcls.datasets.store import Prepared, open_prepared, write_prepared
 from regcls.errors import UserError
-from regcls.params import Sampling, Setting, SyntheticData
+from regcls.params.synthetic import Sampling, Setting, SyntheticData
 from regcls.processes import worker_pool
-from regcls.runs import RunSpec, data_key
+from regcls.runs.synthetic import SyntheticSpec, data_key
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -269,7 +269,7 @@ class SyntheticSets:
         """How many functions there are."""
         return int(self.prepared.table["function"].max()) + 1
 
-    def digest(self, spec: RunSpec) -> str:
+    def digest(self, spec: SyntheticSpec) -> str:
         """SHA-256 over all that a run sees: its own training sets, and the uniform sets that it is validated and tested on."""
         seen = hashlib.sha256()
         for function in range(self.functions):

@@ -1,43 +1,25 @@
-"""Params -> the list of runs to make. A RunSpec is everything that decides a run's result, but data and code."""
+"""The runs of the 1D study."""
 
-import hashlib
 import itertools
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-
-import numpy as np
+from dataclasses import dataclass, replace
 
 from regcls.errors import UserError
-from regcls.params import Grid, Method, Optimizer, Precision, RunOptions, Sampling, Setting, Synthetic
+from regcls.params.synthetic import Grid, Precision, Sampling, Setting, Synthetic, SyntheticOptions
+from regcls.params.types import Method
+from regcls.runs import RunSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSpec:
+class SyntheticSpec(RunSpec):
     """One tracked run of the 1D study: one network for each of the ten functions, on one repetition of one data set."""
 
-    dataset: str
     setting: Setting
     sampling: Sampling
     noise: float  # σ of the noise on y; 0 unless the setting is noisy
-    method: Method
-    classes: int  # C, before classes are merged; 0 for reg
-    lam: float | None  # λ of Eq. 4; None for reg
     repetition: int
     data_seed: int
-    seed: int
     hidden: tuple[int, ...]
-    epochs: int
-    batch_size: int
-    optimizer: Optimizer
-    learning_rate: float
-    weight_decay: float
     precision: Precision
-
-    @property
-    def balanced(self) -> bool:
-        """Whether the classes are equalised (Eq. 12) and kept with ρ (Eq. 13)."""
-        return self.method == "reg+cls-bal"
 
     @property
     def data_key(self) -> str:
@@ -45,37 +27,17 @@ class RunSpec:
         return data_key(self.setting, self.noise)
 
     @property
-    def name(self) -> str:
-        """For a list of runs: `noisy-0.1-severe · reg+cls · 64 · λ 1000 · seed 421`."""
-        parts = [f"{self.data_key}-{self.sampling}", self.method]
-        if self.method != "reg":
-            parts += [str(self.classes), f"λ {self.lam:g}"]
-        return " · ".join([*parts, f"seed {self.seed}"])
+    def data_name(self) -> str:
+        """`synthetic/noisy-0.1-severe/0`."""
+        return f"{self.dataset}/{self.data_key}-{self.sampling}/{self.repetition}"
 
-    def params(self) -> dict[str, str]:
-        """Every field as MLflow keeps it; `lam` goes by its name, lambda. A field that does not apply is left out."""
-        out = {("lambda" if key == "lam" else key): _text(value) for key, value in asdict(self).items()}
-        return {key: value for key, value in out.items() if value != "None"}
+    def _data_words(self) -> list[str]:
+        """As in `noisy-0.1-severe · reg+cls · 64 · λ 1000 · seed 421`."""
+        return [f"{self.data_key}-{self.sampling}"]
 
-    def digest(self) -> str:
-        """SHA-256 of the fields, the same on every machine."""
-        canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunResult:
-    """What a finished run leaves behind."""
-
-    metrics: Mapping[str, float]  # final: train_mse, val_mse, test_mse (means over the functions), functions/test_mse_0 …
-    history: Mapping[str, Sequence[float]]  # metric -> its values after epochs 1, 2, …; the last one is the final value
-    weights: Mapping[str, np.ndarray]  # "<function>/<torch parameter name>"
-    started: float  # Unix seconds
-    ended: float
-
-
-def _text(value: object) -> str:
-    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    def tags(self) -> dict[str, str]:
+        """With the repetition."""
+        return super().tags() | {"repetition": str(self.repetition)}
 
 
 def data_key(setting: Setting, noise: float) -> str:
@@ -83,14 +45,9 @@ def data_key(setting: Setting, noise: float) -> str:
     return f"noisy-{noise:g}" if setting == "noisy" else setting
 
 
-def fingerprint(spec: RunSpec, *, data_digest: str, code_digest: str) -> str:
-    """Two runs with the same fingerprint give the same numbers: spec, prepared data and code are the same."""
-    return hashlib.sha256(f"{spec.digest()} {data_digest} {code_digest}".encode()).hexdigest()[:32]
-
-
-def expand(synthetic: Synthetic, grid: Grid) -> list[RunSpec]:
+def expand(synthetic: Synthetic, grid: Grid) -> list[SyntheticSpec]:
     """All runs of a grid, `reg` once for each data set, in a fixed order."""
-    specs: dict[RunSpec, None] = {}  # an ordered set
+    specs: dict[SyntheticSpec, None] = {}  # an ordered set
     for repetition, setting, sampling in itertools.product(range(grid.repetitions), grid.settings, grid.samplings):
         for noise in grid.noise if setting == "noisy" else (0.0,):
             for method, classes in itertools.product(grid.methods, grid.classes):
@@ -110,7 +67,7 @@ def expand(synthetic: Synthetic, grid: Grid) -> list[RunSpec]:
     return list(specs)
 
 
-def all_specs(synthetic: Synthetic) -> list[RunSpec]:
+def all_specs(synthetic: Synthetic) -> list[SyntheticSpec]:
     """The runs of all grids, each once."""
     return list(dict.fromkeys(itertools.chain.from_iterable(expand(synthetic, grid) for grid in synthetic.grids.values())))
 
@@ -125,10 +82,10 @@ def make_spec(
     classes: int,
     lam: float | None,
     repetition: int,
-) -> RunSpec:
+) -> SyntheticSpec:
     """A run with params.yaml's training values; `lam` None takes the setting's. What does not apply is blanked: equal runs are equal."""
     training = synthetic.training
-    return RunSpec(
+    return SyntheticSpec(
         dataset="synthetic",
         setting=setting,
         sampling=sampling,
@@ -149,7 +106,7 @@ def make_spec(
     )
 
 
-def single_spec(synthetic: Synthetic, options: RunOptions) -> RunSpec:
+def single_spec(synthetic: Synthetic, options: SyntheticOptions) -> SyntheticSpec:
     """The run that params.yaml's `run:` describes, with `options` over it.
 
     Raises:

@@ -1,0 +1,122 @@
+"""Images where they lie: in a folder, a .tar or a .zip, read without unpacking."""
+
+import os
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from regcls.errors import UserError
+from regcls.progress import progress, say
+
+LOCAL_HEADER = 30  # bytes of a zip member's own header before its name; the lengths of name and extra field end it
+ZERO_BLOCK = bytes(tarfile.BLOCKSIZE)  # ends every tar
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the bytes of an image lie: a whole file, or a stretch of an archive."""
+
+    file: str
+    offset: int = 0  # bytes
+    size: int = -1  # bytes; -1: up to the end
+    deflated: bool = False
+
+    def read(self) -> bytes:
+        """The content.
+
+        Raises:
+            ValueError: it cannot be had; the reason.
+        """
+        try:
+            with open(self.file, "rb") as handle:
+                handle.seek(self.offset)
+                content = handle.read(self.size)
+            return zlib.decompress(content, -zlib.MAX_WBITS) if self.deflated else content
+        except FileNotFoundError:
+            raise ValueError("there is no such file") from None
+        except OSError as error:
+            raise ValueError(f"cannot be read: {os.strerror(error.errno or 0)}") from None
+        except zlib.error as error:
+            raise ValueError(f"damaged within the .zip: {error}") from None
+
+
+class Holder:
+    """What lies in raw/<top>/ or, if there is no such folder, in raw/<top>.tar or raw/<top>.zip."""
+
+    def __init__(self, raw: Path, top: str, *, remedy: str) -> None:
+        """Look for `top` in `raw` and, if it is an archive, index it. With `top` empty, `raw` itself is the folder.
+
+        Raises:
+            UserError: there is no such folder or archive (with `remedy` behind that), or the archive is damaged, encrypted or
+                compressed as a whole.
+        """
+        self.raw, self.origin = raw, raw / top
+        self._places: Mapping[str, Place] | None = None  # of an archive
+        archives = [file for suffix in (".tar", ".zip") if (file := raw / f"{top}{suffix}").exists()] if top else []
+        if self.origin.is_dir():
+            for archive in archives:
+                say(f"reading the folder {self.origin}, not {archive}")
+        elif archives:
+            self.origin = archives[0]
+            self._places = (_index_tar if self.origin.suffix == ".tar" else _index_zip)(self.origin)
+        else:
+            raise UserError(f"there is no {top}.tar, {top}.zip or folder {top} in {raw}. {remedy}")
+
+    def place(self, path: str) -> Place | None:
+        """Where `path`, which begins with `top`, lies. In a folder this does not look whether it is there."""
+        return Place(str(self.raw / path)) if self._places is None else self._places.get(path)
+
+    def names(self) -> Iterator[str]:
+        """The paths of its files."""
+        if self._places is not None:
+            return iter(self._places)
+        return (str(file.relative_to(self.raw)) for file in self.origin.rglob("*") if file.is_file())
+
+
+def _index_tar(archive: Path) -> dict[str, Place]:
+    size, places = archive.stat().st_size, {}
+    try:
+        with tarfile.open(archive, "r:") as tar, progress(size, f"indexing {archive.name}") as advance:
+            at = 0
+            while (member := tar.next()) is not None:
+                tar.members.clear()  # type: ignore[attr-defined]  # else all headers stay in memory
+                if member.isreg():
+                    places[member.name.removeprefix("./")] = Place(str(archive), member.offset_data, member.size)
+                advance(tar.offset - at)
+                at = tar.offset
+    except (tarfile.TarError, EOFError) as error:
+        raise _damaged(archive, str(error)) from None
+    with archive.open("rb") as handle:  # tarfile takes damage in the middle for the end
+        handle.seek(at)
+        if handle.read(tarfile.BLOCKSIZE) != ZERO_BLOCK:
+            raise _damaged(archive, f"cut short or overwritten at byte {at} of {size}")
+    return places
+
+
+def _index_zip(archive: Path) -> dict[str, Place]:
+    places = {}
+    try:
+        with zipfile.ZipFile(archive) as opened, archive.open("rb") as handle:
+            for member in opened.infolist():
+                if member.flag_bits & 1:
+                    raise UserError(
+                        f"{archive} is encrypted: unpack it there with its password (7z x {archive.name}); the folder is read then"
+                    )
+                if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise UserError(f"{archive} is not compressed the usual way (deflate): unpack it there; the folder is read then")
+                handle.seek(member.header_offset)
+                header = handle.read(LOCAL_HEADER)
+                name, extra = (int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
+                start = member.header_offset + LOCAL_HEADER + name + extra
+                if not member.is_dir():
+                    places[member.filename] = Place(str(archive), start, member.compress_size, member.compress_type == zipfile.ZIP_DEFLATED)
+    except zipfile.BadZipFile as error:
+        raise _damaged(archive, str(error)) from None
+    return places
+
+
+def _damaged(archive: Path, why: str) -> UserError:
+    return UserError(f"{archive} is not a whole {archive.suffix} archive: {why}. Remove it and bring it anew")

@@ -1,0 +1,158 @@
+"""Images with a target each: every file is decoded and resized once, into one memory-mapped array (N images, S pixels a side).
+
+Kept as the benchmark sees them: torchvision's bilinear resize to S × S whatever the shape, no rotation by EXIF tags.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from functools import cached_property, partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from regcls.datasets.archives import Place
+from regcls.datasets.store import Prepared, Writer, open_prepared
+from regcls.params.faces import FaceData
+from regcls.processes import worker_pool
+from regcls.progress import progress
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # a few more are known to Pillow, of which some start other programs
+CHUNK = 64  # images that a process takes at a time
+
+
+def decode(content: bytes, size: int) -> NDArray[np.uint8]:
+    """An image file's content -> RGB pixels (size, size, 3). Grey, CMYK and palette become RGB, 16 bits become 8, transparency is dropped.
+
+    Raises:
+        ValueError: it cannot be read; the reason, what is particular to this file behind a colon.
+    """
+    if not content:
+        raise ValueError("empty file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(BytesIO(content), formats=FORMATS) as image:
+                image.load()
+                return np.asarray(_as_rgb(image).resize((size, size), Image.Resampling.BILINEAR))
+    except MemoryError:  # the machine's fault, not the file's
+        raise
+    except UnidentifiedImageError:
+        raise ValueError("not an image of a known format") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise ValueError(f"larger than {(Image.MAX_IMAGE_PIXELS or 0) // 10**6} megapixels") from None
+    except Exception as error:  # damaged files make Pillow fail in every way there is
+        raise ValueError(f"cut short or damaged: {error or type(error).__name__}") from None
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):  # convert() would cut at 255 instead of scaling
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError(f"pixels of kind {image.mode} have no known range")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def write_images(writer: Writer, places: Sequence[Place | None], *, size: int, processes: int) -> dict[int, str]:
+    """Fill the array `images` (N, size, size, 3), a row a place; None is a file that is missing. Returns why rows were left black, by row.
+
+    Raises:
+        UserError: a worker was ended from outside.
+        OSError: the disk is full.
+    """
+    images = writer.empty("images", (len(places), size, size, 3), np.uint8)
+    rejected = {row: "not in the archive" for row, place in enumerate(places) if place is None}
+    # In the order in which they lie on the disk: rows of imdb.mat go through its archive at random.
+    work = sorted(((row, place) for row, place in enumerate(places) if place is not None), key=lambda item: (item[1].file, item[1].offset))
+    chunks = [work[start : start + CHUNK] for start in range(0, len(work), CHUNK)]
+    write = partial(_write_chunk, str(images.filename), images.offset, size)
+    with progress(len(work), "decoding images") as advance, worker_pool(processes) if processes > 1 else nullcontext() as pool:
+        failed: Iterable[dict[int, str]] = pool.map(write, chunks) if pool else map(write, chunks)
+        for chunk, reasons in zip(chunks, failed, strict=True):
+            rejected |= reasons
+            advance(len(chunk), f"{len(rejected)} rejected" if rejected else "")
+    return dict(sorted(rejected.items()))
+
+
+def _write_chunk(file: str, offset: int, size: int, chunk: Sequence[tuple[int, Place]]) -> dict[int, str]:
+    """By writing, not through a map of the file: the pages would count as this process's memory."""
+    rejected = {}
+    with open(file, "r+b", buffering=0) as out:
+        for row, place in chunk:
+            try:
+                pixels = decode(place.read(), size)
+            except ValueError as error:
+                rejected[row] = str(error)
+            else:
+                out.seek(offset + row * pixels.nbytes)
+                out.write(pixels.data)
+    return rejected
+
+
+def deciding_parameters(data: FaceData) -> dict[str, Any]:
+    """The parameters that decide what is prepared: not where it is fetched from, nor how it is checked."""
+    unused = {"archives", "expected_images"} | ({"stand_in"} if data.source == "raw" else set())
+    return {key: value for key, value in asdict(data).items() if key not in unused}
+
+
+class ImageSet:
+    """A prepared set of images, memory-mapped: nothing is held in memory but the table."""
+
+    def __init__(self, folder: Path, *, verify: bool = False, made_from: FaceData | None = None) -> None:
+        """Open `folder`; with `verify`, after reading all of it and comparing checksums.
+
+        Raises:
+            UserError: absent, damaged, of another format version, or made from other parameters than `made_from`.
+        """
+        self.prepared: Prepared = open_prepared(folder)
+        if made_from is not None:
+            self.prepared.check_made_from(deciding_parameters(made_from))
+        if verify:
+            self.prepared.verify()
+
+    @property
+    def images(self) -> NDArray[np.uint8]:
+        """All pixels (N, S, S, 3), RGB; rows that no split names are black."""
+        return self.prepared.arrays["images"]
+
+    @property
+    def size(self) -> int:
+        """Pixels of a side, S."""
+        return int(self.images.shape[1])
+
+    def rows(self, split: Split) -> NDArray[np.int64]:
+        """Which rows of `images` belong to a split (n,), in the order of the source."""
+        return self._of(split, "row").astype(np.int64)
+
+    def targets(self, split: Split) -> NDArray[np.float32]:
+        """Their targets (n,), for faces in years."""
+        return self._of(split, "target").astype(np.float32)
+
+    def paths(self, split: Split) -> list[str]:
+        """Their paths in the source."""
+        return cast(list[str], self._of(split, "path").tolist())
+
+    def training_counts(self) -> dict[int, int]:
+        """Number of training images by integer target (rounded down)."""
+        values, counts = np.unique(np.floor(self.targets("train")).astype(np.int64), return_counts=True)
+        return dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over all that a run sees: pixels, targets and splits, by their recorded checksums."""
+        meta = self.prepared.meta
+        parts = [meta["table"]["sha256"], *(meta["arrays"][name]["sha256"] for name in sorted(meta["arrays"]))]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def _of(self, split: Split, column: str) -> NDArray[Any]:
+        table = self.prepared.table
+        return table.loc[table["split"] == split, column].to_numpy()

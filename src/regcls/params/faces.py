@@ -1,0 +1,176 @@
+"""The sections `imdb_wiki` and `agedb` of params.yaml: age from faces (paper, section 3.2), and images with a target at large."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from regcls.errors import UserError
+from regcls.params.types import FROM_TEXT, STRICT, Classes, Count, Method, NotNegative, OneOrMore, Optimizer, Positive, Seed, Share
+
+Backbone = Literal["resnet18", "resnet34", "resnet50"]
+RegressionLoss = Literal["mae", "mse", "huber"]
+Scaling = Literal["eq4", "released"]
+FacePrecision = Literal["float32", "bf16"]
+
+
+def _growing(values: tuple[float, ...]) -> tuple[float, ...]:
+    if list(values) != sorted(set(values)):
+        raise ValueError("write the values in growing order, each once")
+    return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class StandIn:
+    """Generated portraits in the archives' own layout, for where the archives are not."""
+
+    images: Annotated[int, Field(ge=200)]  # fewer leave no age with three groups of images
+    seed: Seed
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceData:
+    """What `prepare` reads, and how it splits and stores it."""
+
+    source: Literal["raw", "stand-in"]
+    archives: tuple[Annotated[str, Field(min_length=1)], ...]
+    size: Annotated[int, Field(ge=32)]
+    min_face_score: float
+    split_seed: Seed
+    split_most: Count
+    expected_images: Count | None
+    stand_in: StandIn
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceTraining:
+    """How each network is trained."""
+
+    model: Backbone
+    width: Count
+    class_range: Annotated[tuple[float, float], AfterValidator(_growing)]
+    loss: RegressionLoss
+    huber_delta: Positive
+    loss_scaling: Scaling
+    lam: Annotated[dict[Classes, Positive], Field(alias="lambda", min_length=1)]
+    optimizer: Optimizer
+    learning_rate: Positive
+    balanced_learning_rate: Positive
+    weight_decay: NotNegative
+    epochs: Count
+    milestones: Annotated[tuple[Count, ...], AfterValidator(_growing)]
+    decay: Annotated[float, Field(gt=0, le=1)]
+    batch_size: Count
+    accumulate: Count
+    precision: FacePrecision
+    pad: Annotated[int, Field(ge=0)]
+    flip: Share
+    balanced_bins: Classes
+    seeds: OneOrMore[Seed]
+    __pydantic_config__ = STRICT
+
+    def lam_for(self, classes: int) -> float:
+        """λ of C classes: the one listed, or that of the listed count nearest in ratio (the smaller of two as near)."""
+        return self.lam[min(sorted(self.lam), key=lambda known: max(known, classes) / min(known, classes))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShotLimits:
+    """Many, medium and few: by the number of training images of an integer target."""
+
+    many_above: Annotated[int, Field(ge=0)]
+    few_below: Annotated[int, Field(ge=0)]
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceRun:
+    """The run that `regcls run imdb_wiki` trains where no option says otherwise."""
+
+    method: Method
+    classes: Classes
+    balanced_data: bool
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceGrid:
+    """Every combination is one run. `reg` has neither classes nor λ: once for each seed. Without seeds a grid is left out."""
+
+    methods: OneOrMore[Method]
+    classes: OneOrMore[Classes]
+    balanced_data: bool
+    lambdas: Literal["default", "searched"] | OneOrMore[Positive]
+    seeds: Annotated[int, Field(ge=0)]
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Faces:
+    """A data set of images, each with one number to predict."""
+
+    data: FaceData
+    training: FaceTraining
+    shots: ShotLimits
+    run: FaceRun
+    grids: Annotated[dict[str, FaceGrid], Field(min_length=1)]
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceOptions:
+    """What may be said of a single run on the command line; None leaves it to params.yaml."""
+
+    method: Method | None = None
+    classes: Classes | None = None
+    lam: Annotated[Positive | None, Field(alias="lambda")] = None
+    balanced_data: bool | None = None
+    seed: Seed | None = None
+    model: Backbone | None = None
+    width: Count | None = None
+    loss: RegressionLoss | None = None
+    huber_delta: Positive | None = None
+    loss_scaling: Scaling | None = None
+    epochs: Count | None = None
+    batch_size: Count | None = None
+    accumulate: Count | None = None
+    optimizer: Optimizer | None = None
+    learning_rate: Positive | None = None
+    weight_decay: NotNegative | None = None
+    precision: FacePrecision | None = None
+    __pydantic_config__ = FROM_TEXT
+
+
+SEARCH = "lambda_search"  # the grid that λ is taken from where a grid's lambdas are `searched`
+
+
+def check_faces(path: Path, name: str, faces: Faces) -> None:
+    """Raise a UserError where values that are right one by one do not fit each other."""
+    limits, grids = faces.shots, faces.grids
+    if limits.few_below > limits.many_above + 1:
+        raise UserError(
+            f"{path}: {name}.shots: few_below = {limits.few_below} and many_above = {limits.many_above} overlap: an age would be both"
+        )
+    if not any(grid.seeds for grid in grids.values()):
+        raise UserError(f"{path}: {name}.grids: every grid has seeds: 0, so there is nothing to train")
+    for key, grid in grids.items():
+        where = f"{path}: {name}.grids.{key}"
+        if grid.seeds > len(faces.training.seeds):
+            raise UserError(f"{where}.seeds = {grid.seeds}, but {name}.training.seeds has only {len(faces.training.seeds)}")
+        if grid.lambdas == "searched" and grid.seeds:
+            _check_searched(where, name, grid, grids.get(SEARCH))
+    if not isinstance(search := grids[SEARCH].lambdas if SEARCH in grids else (), tuple):
+        raise UserError(f"{path}: {name}.grids.{SEARCH}.lambdas = {search!r}: list the values of λ to try")
+
+
+def _check_searched(where: str, name: str, grid: FaceGrid, search: FaceGrid | None) -> None:
+    if search is None or not search.seeds:
+        raise UserError(f"{where}.lambdas = 'searched' needs the grid {name}.grids.{SEARCH} with at least one seed")
+    methods = [method for method in grid.methods if method != "reg" and method not in search.methods]
+    classes = [count for count in grid.classes if count not in search.classes]
+    if (methods or classes) and grid.methods != ("reg",):
+        missing = ", ".join(map(str, [*methods, *(f"{count} classes" for count in classes)]))
+        raise UserError(f"{where}.lambdas = 'searched', but {name}.grids.{SEARCH} does not search λ for {missing}")

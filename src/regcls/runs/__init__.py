@@ -1,0 +1,84 @@
+"""Params -> the list of runs to make. A RunSpec is all that decides a run's result, but data and code; each kind of data has its own."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from regcls.params.types import Method, Optimizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """What every tracked run has."""
+
+    dataset: str
+    method: Method
+    classes: int  # C, before classes are merged; 0 for reg
+    lam: float | None  # λ of Eq. 4; None for reg
+    seed: int
+    epochs: int
+    batch_size: int
+    optimizer: Optimizer
+    learning_rate: float
+    weight_decay: float
+
+    @property
+    def balanced(self) -> bool:
+        """Whether the classes are equalised (Eq. 12) and kept with ρ (Eq. 13)."""
+        return self.method == "reg+cls-bal"
+
+    @property
+    def name(self) -> str:
+        """For a list of runs."""
+        return " · ".join([*self._data_words(), *self._method_words(), f"seed {self.seed}"])
+
+    @property
+    def data_name(self) -> str:
+        """The training data, for MLflow's list of data sets."""
+        return self.dataset
+
+    def _data_words(self) -> list[str]:
+        return [self.dataset]
+
+    def _method_words(self) -> list[str]:
+        return [self.method] if self.method == "reg" else [self.method, str(self.classes), f"λ {self.lam:g}"]
+
+    def params(self) -> dict[str, str]:
+        """Every field as MLflow keeps it; `lam` goes by its name, lambda. A field that does not apply is left out."""
+        out = {("lambda" if key == "lam" else key): _text(value) for key, value in asdict(self).items()}
+        return {key: value for key, value in out.items() if value != "None"}
+
+    def tags(self) -> dict[str, str]:
+        """What runs are found and grouped by."""
+        names = {"dataset": self.dataset, "method": self.method, "classes": self.classes, "seed": self.seed}
+        return {key: str(value) for key, value in names.items()} | {"balanced": str(self.balanced).lower()}
+
+    def digest(self) -> str:
+        """SHA-256 of the fields, the same on every machine."""
+        canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What a finished run of many small networks leaves behind."""
+
+    metrics: Mapping[str, float]  # final: train_mse, val_mse, test_mse (means over the functions), functions/test_mse_0 …
+    history: Mapping[str, Sequence[float]]  # metric -> its values after epochs 1, 2, …; the last one is the final value
+    weights: Mapping[str, np.ndarray]  # "<function>/<torch parameter name>"
+    started: float  # Unix seconds
+    ended: float
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return "x".join(map(str, value)) or "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def fingerprint(spec: RunSpec, *, data_digest: str, code_digest: str) -> str:
+    """Two runs with the same fingerprint give the same numbers: spec, prepared data and code are the same."""
+    return hashlib.sha256(f"{spec.digest()} {data_digest} {code_digest}".encode()).hexdigest()[:32]
