@@ -13,7 +13,7 @@ import socket
 import sqlite3
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -22,16 +22,16 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import save
 from sqlalchemy import Select, insert, select
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 
 from regcls import files
 from regcls.errors import UserError
 from regcls.provenance import process_identity
 from regcls.run_table import MACHINE, Row, run_table
 from regcls.runs import RunResult, RunSpec
+from regcls.tracking_files import RunFiles, said_plainly
 from regcls.tracking_store import (
     database_of,
-    explanation,
     lock_path,
     open_database,
     project_root,
@@ -85,7 +85,7 @@ class Tracker:
         # Popped, or each process started from here would log into the same run.
         self.adopted_run = os.environ.pop("MLFLOW_RUN_ID", None) or None
         self._artifacts: dict[str, str] = {}  # run id -> where its artifacts go
-        with _said_plainly(self.uri):
+        with said_plainly(self.uri):
             if database := database_of(self.uri):
                 artifacts, schema = database.parent / "mlartifacts", _get_latest_schema_revision()
                 open_database(database, schema=schema, create=lambda aside: _create_database(aside, artifacts, experiment))
@@ -94,6 +94,7 @@ class Tracker:
             self._client = MlflowClient(self.uri)
             self._store = self._client._tracking_client.store
             self._in_sqlite = database is not None
+            self.files = RunFiles(self._client, self.uri)
             self.experiment_id = self._find_experiment(experiment)
 
     def _find_experiment(self, experiment: str) -> str:
@@ -147,7 +148,7 @@ class Tracker:
         """
         tags = {**tags, **self._own_tags(spec, fingerprint, tags)}
         params = spec.params()
-        with _said_plainly(self.uri), self._one_transaction() as session:
+        with said_plainly(self.uri), self._one_transaction() as session:
             if adopt and self.adopted_run:
                 run_id = self.adopted_run
                 run = self._client.get_run(run_id)
@@ -172,16 +173,9 @@ class Tracker:
 
     def _own_tags(self, spec: RunSpec, fingerprint: str, tags: Mapping[str, str]) -> dict[str, str]:
         own = {
-            "dataset": spec.dataset,
-            "method": spec.method,
-            "classes": str(spec.classes),
-            "balanced": str(spec.balanced).lower(),
-            "seed": str(spec.seed),
-            "repetition": str(spec.repetition),
+            **spec.tags(),
             "fingerprint": fingerprint,
-            "regcls.host": socket.gethostname(),
-            "regcls.root": str(self.root),
-            "regcls.process": process_identity(os.getpid()) or "",
+            **self._process_tags(),
             "mlflow.user": _user(),
             "mlflow.source.name": " ".join(["regcls", *sys.argv[1:]])[:500],
             "mlflow.source.type": "LOCAL",
@@ -190,10 +184,14 @@ class Tracker:
             own["mlflow.source.git.commit"] = tags["git_commit"]
         return own
 
+    def _process_tags(self) -> dict[str, str]:
+        """Whose a run is while it is made."""
+        process = process_identity(os.getpid()) or ""
+        return {"regcls.host": socket.gethostname(), "regcls.root": str(self.root), "regcls.process": process}
+
     def _log_dataset(self, run_id: str, spec: RunSpec, digest: str) -> None:
-        name = f"{spec.dataset}/{spec.data_key}-{spec.sampling}/{spec.repetition}"
         source = json.dumps({"uri": f"data/{spec.dataset}/prepared"})
-        dataset = DatasetInput(Dataset(name, digest[:36], "local", source), [InputTag("mlflow.data.context", "training")])
+        dataset = DatasetInput(Dataset(spec.data_name, digest[:36], "local", source), [InputTag("mlflow.data.context", "training")])
         try:
             self._client.log_inputs(run_id, [dataset])
         except MlflowException:
@@ -204,7 +202,7 @@ class Tracker:
     def finish(self, run_id: str, result: RunResult) -> None:
         """Log what a run has left behind and mark it FINISHED, in this order: a FINISHED run is whole. Logging it again changes nothing."""
         points, ended = _points(result), _milliseconds(result.ended)
-        with _said_plainly(self.uri):
+        with said_plainly(self.uri):
             self._log_weights(run_id, result.weights)
             if not self._insert_metrics(run_id, points, ended):
                 # A server, or a run that has values already: equal points are dropped.
@@ -261,9 +259,42 @@ class Tracker:
         finally:
             self._store.ManagedSessionMaker = session_maker
 
+    def resume(self, run_id: str, fingerprint: str) -> bool:
+        """Open a run again that was stopped, if it is still there, is the one of `fingerprint` and has not finished."""
+        with said_plainly(self.uri):
+            try:
+                run = self._client.get_run(run_id)
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return False
+                raise
+            ours = run.info.experiment_id == self.experiment_id and run.info.lifecycle_stage == "active"
+            if not ours or run.data.tags.get("fingerprint") != fingerprint or run.info.status == "FINISHED":
+                return False
+            own = {
+                "regcls.host": socket.gethostname(),
+                "regcls.root": str(self.root),
+                "regcls.process": process_identity(os.getpid()) or "",
+            }
+            self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in own.items()])
+            if "stopped" in run.data.tags:
+                self._client.delete_tag(run_id, "stopped")
+            self._client.update_run(run_id, status="RUNNING")
+        return True
+
+    def log_metrics(self, run_id: str, points: Sequence[tuple[str, float, int, float]]) -> None:
+        """Log (name, value, step, Unix seconds). Logging equal points again changes nothing."""
+        with said_plainly(self.uri):
+            self._client.log_batch(run_id, metrics=[Metric(name, value, _milliseconds(at), step) for name, value, step, at in points])
+
+    def end(self, run_id: str) -> None:
+        """Mark a run FINISHED: all that it leaves behind is logged."""
+        with said_plainly(self.uri):
+            self._client.set_terminated(run_id, "FINISHED")
+
     def stop(self, run_id: str, *, status: Literal["KILLED", "FAILED"], reason: str) -> None:
         """End a run that will not finish; the tag `stopped` says why."""
-        with _said_plainly(self.uri):
+        with said_plainly(self.uri):
             self._client.set_tag(run_id, "stopped", reason)
             self._client.set_terminated(run_id, status)
         self._artifacts.pop(run_id, None)
@@ -273,7 +304,7 @@ class Tracker:
 
         Left alone: the adopted run, one whose process lives (`regcls run` beside the grid), and on a server what other hosts or folders do.
         """
-        with _said_plainly(self.uri):
+        with said_plainly(self.uri):
             rows = self._rows(dataset, status="RUNNING")
         stale = [row.run_id for row in rows if row.run_id != self.adopted_run and self._is_stale(row.tags)]
         for run_id in stale:
@@ -293,7 +324,7 @@ class Tracker:
 
     def finished(self, dataset: str) -> dict[str, str]:
         """Fingerprint -> id of the FINISHED runs of a data set, the earliest of several."""
-        with _said_plainly(self.uri):
+        with said_plainly(self.uri):
             rows = self._rows(dataset, status="FINISHED")
         found: dict[str, str] = {}
         for row in rows:
@@ -301,16 +332,38 @@ class Tracker:
                 found.setdefault(row.tags["fingerprint"], row.run_id)
         return found
 
-    def collect(self, dataset: str) -> pd.DataFrame:
-        """All runs of a data set, whatever their status, the earliest first: see run_table."""
-        with _said_plainly(self.uri):
+    def collect(self, dataset: str, kind: type[RunSpec]) -> pd.DataFrame:
+        """All runs of a data set, whatever their status, the earliest first: see run_table. `kind`: what their specs are."""
+        with said_plainly(self.uri):
             rows = self._rows(dataset, values=True)
-        return run_table(rows)
+        return run_table(rows, kind)
 
     def metrics(self, run_id: str) -> dict[str, float]:
         """The last value of each metric of a run."""
-        with _said_plainly(self.uri):
+        with said_plainly(self.uri):
             return dict(self._client.get_run(run_id).data.metrics)
+
+    def run_of(self, text: str) -> tuple[str, dict[str, str]]:
+        """The id and the params of the run with the id `text`, or the only one in this experiment whose id begins with it.
+
+        Raises:
+            UserError: there is none, or several.
+        """
+        with said_plainly(self.uri):
+            found = [run for run in self._all_runs() if run.info.run_id.startswith(text)]
+        if len(found) != 1:
+            how_many = "no run" if not found else f"{len(found)} runs"
+            raise UserError(f"{how_many} in {without_password(self.uri)} with an id that begins with {text!r}. `mlflow ui` shows the ids.")
+        return str(found[0].info.run_id), dict(found[0].data.params)
+
+    def _all_runs(self) -> Iterator[Run]:
+        token: str | None = None
+        while True:
+            runs = self._client.search_runs([self.experiment_id], max_results=PAGE, page_token=token)
+            yield from runs
+            token = runs.token
+            if not token:
+                return
 
     def run_url(self, run_id: str) -> str:
         """The run's page: on the server, or where `mlflow ui` shows it."""
@@ -410,17 +463,6 @@ def _create_database(path: Path, artifacts: Path, experiment: str) -> None:
 def _probe(uri: str) -> None:
     """One short request, so that a wrong address is known at once; any answer will do."""
     http_request(get_default_host_creds(uri), "/health", "GET", max_retries=0, timeout=PROBE_WAIT, raise_on_status=False)
-
-
-@contextmanager
-def _said_plainly(uri: str) -> Iterator[None]:
-    """Turn what goes wrong with the store, not with our use of it, into a UserError."""
-    try:
-        yield
-    except (MlflowException, SQLAlchemyError, sqlite3.Error, ModuleNotFoundError) as error:
-        if said := explanation(uri, error):
-            raise UserError(said) from error
-        raise
 
 
 def _user() -> str:

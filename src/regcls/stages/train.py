@@ -1,18 +1,26 @@
 """Prepared data -> tracked runs: a data set's grids, or one run."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from regcls.datasets.images import ImageSet
 from regcls.datasets.store import prepared_folder
 from regcls.datasets.synthetic import SyntheticSets
 from regcls.errors import UserError
 from regcls.files import lock, write_json
-from regcls.params import Params, RunOptions
+from regcls.params import Params
+from regcls.params.faces import FaceOptions
+from regcls.params.synthetic import SyntheticOptions
 from regcls.progress import say
 from regcls.provenance import dvc_md5, git_tags, machine_tags
-from regcls.runs import all_specs, single_spec
+from regcls.runs import faces as face_runs
+from regcls.runs import synthetic as synthetic_runs
 from regcls.stages.prepare import prepare
 from regcls.tracking import Tracker
-from regcls.training import study
+from regcls.training import faces_study, study
+from regcls.training.outcome import Outcome
+
+METRICS = {"test MSE": "test_mse", "test MAE": "test_mae_all"}  # what a single run tells of itself
 
 
 def train(params: Params, root: Path, dataset: str) -> None:
@@ -23,45 +31,81 @@ def train(params: Params, root: Path, dataset: str) -> None:
     Raises:
         UserError: no prepared data, no store, no GPU where one is asked for.
     """
-    sets = SyntheticSets(prepared_folder(root, dataset), verify=True, made_from=params.synthetic.data)
+    data = _open(params, root, dataset)
     tracker = Tracker(root, experiment=params.tracking.experiment)
     # Beside the store, which experiments in temporary workspaces share.
     held = tracker.root / ".regcls" / f"train-{dataset}.lock"
     with lock(held, waiting=lambda holder: say(f"{holder} trains {dataset} already; waiting for it to end")):
         if stale := tracker.reconcile(dataset):
-            say(f"{len(stale)} runs of a process that has died were marked KILLED; they are made again")
-        wanted = study.fingerprints(all_specs(params.synthetic), sets)
-        outcome = study.train_runs(wanted, sets, tracker, params.compute, _tags(root, dataset))
+            say(f"{len(stale)} runs of a process that has died were marked KILLED; they are made again, from their last checkpoint if any")
+        if isinstance(data, SyntheticSets):
+            wanted = study.fingerprints(synthetic_runs.all_specs(params.synthetic), data)
+            outcome = study.train_runs(wanted, data, tracker, params.compute, _tags(root, dataset, study.result_code()))
+        else:
+            faces = _face_study(data, tracker, params, root, dataset)
+            outcome = faces_study.train_grids(params.faces(dataset), dataset, faces)
         write_json(root / "runs" / f"{dataset}.json", outcome.index)
     say(f"{outcome.trained} runs trained, {outcome.kept} were there already, {len(outcome.failed)} failed, in {tracker.uri}")
     for name, reason in outcome.failed.items():
         say(f"FAILED {name}: {reason}")
 
 
-def run(params: Params, root: Path, dataset: str, options: RunOptions) -> None:
+def run(params: Params, root: Path, dataset: str, options: SyntheticOptions | FaceOptions) -> None:
     """Make one run, with `options` over params.yaml's values; an equal one that is finished is kept.
 
     Raises:
         UserError: an option does not fit the prepared data, or the run diverged.
     """
-    spec = single_spec(params.synthetic, options)
+    spec = _single_spec(params, dataset, options)
     if not prepared_folder(root, dataset).exists():
         say(f"{dataset} is not prepared yet; that comes first, once")
         prepare(params, root, dataset)
-    sets = SyntheticSets(prepared_folder(root, dataset), verify=True, made_from=params.synthetic.data)
+    data = _open(params, root, dataset)
     tracker = Tracker(root, experiment=params.tracking.experiment)
     tracker.reconcile(dataset)
-    wanted = study.fingerprints([spec], sets)
-    held = tracker.root / ".regcls" / f"run-{wanted[spec]}.lock"
-    with lock(held, waiting=lambda holder: say(f"{holder} makes this very run; waiting for it to end")):
-        outcome = study.train_runs(wanted, sets, tracker, params.compute, _tags(root, dataset), adopt=True)
+    if isinstance(spec, synthetic_runs.SyntheticSpec):
+        assert isinstance(data, SyntheticSets)
+        outcome, error = _run_synthetic(spec, data, tracker, params, _tags(root, dataset, study.result_code())), "test MSE"
+    else:
+        assert isinstance(data, ImageSet)
+        faces = _face_study(data, tracker, params, root, dataset, adopt=True)
+        outcome, error = faces_study.train_runs([spec], dataset, faces), "test MAE"
     for name, reason in outcome.failed.items():
         raise UserError(f"run {name} {reason}. Try a smaller --learning-rate.")
     run_id = outcome.index[0]["run_id"]
-    say(f"{spec.name}: {'trained' if outcome.trained else 'was there already'}, test MSE {tracker.metrics(run_id)['test_mse']:.4f}")
+    say(f"{spec.name}: {'trained' if outcome.trained else 'was there already'}, {error} {tracker.metrics(run_id)[METRICS[error]]:.4f}")
     say(f"run {run_id} in {tracker.uri}")
 
 
-def _tags(root: Path, dataset: str) -> dict[str, str]:
-    data_md5 = dvc_md5(root, prepared_folder(root, dataset))
-    return {**git_tags(root), **machine_tags(), "data_md5": data_md5, "code_digest": study.result_code()[:16]}
+def _single_spec(
+    params: Params, dataset: str, options: SyntheticOptions | FaceOptions
+) -> synthetic_runs.SyntheticSpec | face_runs.FaceSpec:
+    if isinstance(options, SyntheticOptions):
+        return synthetic_runs.single_spec(params.synthetic, options)
+    return face_runs.single_spec(params.faces(dataset), dataset, options)
+
+
+def _run_synthetic(
+    spec: synthetic_runs.SyntheticSpec, sets: SyntheticSets, tracker: Tracker, params: Params, tags: Mapping[str, str]
+) -> Outcome:
+    wanted = study.fingerprints([spec], sets)
+    held = tracker.root / ".regcls" / f"run-{wanted[spec]}.lock"
+    with lock(held, waiting=lambda holder: say(f"{holder} makes this very run; waiting for it to end")):
+        return study.train_runs(wanted, sets, tracker, params.compute, tags, adopt=True)
+
+
+def _face_study(data: ImageSet, tracker: Tracker, params: Params, root: Path, dataset: str, *, adopt: bool = False) -> faces_study.Study:
+    tags = _tags(root, dataset, faces_study.result_code())
+    return faces_study.Study(images=data, tracker=tracker, compute=params.compute, tags=tags, adopt=adopt)
+
+
+def _open(params: Params, root: Path, dataset: str) -> SyntheticSets | ImageSet:
+    """The prepared data, after reading all of it and comparing checksums."""
+    folder = prepared_folder(root, dataset)
+    if dataset == "synthetic":
+        return SyntheticSets(folder, verify=True, made_from=params.synthetic.data)
+    return ImageSet(folder, verify=True, made_from=params.faces(dataset).data)
+
+
+def _tags(root: Path, dataset: str, code: str) -> dict[str, str]:
+    return {**git_tags(root), **machine_tags(), "data_md5": dvc_md5(root, prepared_folder(root, dataset)), "code_digest": code[:16]}

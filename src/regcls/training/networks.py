@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from regcls.classes import class_ranges
 from regcls.datasets.synthetic import Split, SyntheticSets
-from regcls.params import Sampling
-from regcls.runs import RunResult, RunSpec
+from regcls.params.synthetic import Sampling
+from regcls.runs import RunResult
+from regcls.runs.synthetic import SyntheticSpec
 from regcls.training.ensemble import Network, Recipe, Trained
 
 
@@ -18,11 +19,11 @@ from regcls.training.ensemble import Network, Recipe, Trained
 class Member:
     """One network of a run: the run and the function it learns."""
 
-    spec: RunSpec
+    spec: SyntheticSpec
     function: int
 
 
-def recipe(spec: RunSpec) -> Recipe:
+def recipe(spec: SyntheticSpec) -> Recipe:
     """The part of a spec that networks trained together must share."""
     h1, h2 = spec.hidden
     return Recipe(hidden=(h1, h2), epochs=spec.epochs, batch_size=spec.batch_size, optimizer=spec.optimizer,

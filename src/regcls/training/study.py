@@ -9,26 +9,27 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Literal
-
-import torch
+from typing import TYPE_CHECKING
 
 from regcls.classes import class_ranges
 from regcls.datasets.synthetic import SyntheticSets
 from regcls.errors import UserError
-from regcls.params import Compute, Sampling
+from regcls.params import Compute
+from regcls.params.synthetic import Sampling
 from regcls.processes import uninterrupted, worker_pool
 from regcls.progress import progress, say
 from regcls.provenance import code_digest
-from regcls.runs import RunSpec, fingerprint
+from regcls.runs import fingerprint
+from regcls.runs.synthetic import SyntheticSpec
 from regcls.training import worker
+from regcls.training.device import Device, device_for
 from regcls.training.ensemble import Recipe, Trained
 from regcls.training.networks import Member, recipe, result
+from regcls.training.outcome import Outcome
 
 if TYPE_CHECKING:
     from regcls.tracking import Tracker
 
-Device = Literal["cpu", "cuda"]
 Chunk = list[Member]
 
 LOGIT_BYTES = {"cpu": 2**21, "cuda": 2**31}  # of a chunk: what stays in a core's cache; what keeps a GPU busy
@@ -36,7 +37,7 @@ MOST_TOGETHER = {"cpu": 50, "cuda": 4000}  # networks
 WAVE = 12  # chunks whose runs are in the making at once: an interruption loses no more
 
 
-def fingerprints(specs: Sequence[RunSpec], sets: SyntheticSets) -> dict[RunSpec, str]:
+def fingerprints(specs: Sequence[SyntheticSpec], sets: SyntheticSets) -> dict[SyntheticSpec, str]:
     """The fingerprint of every run, from its spec, the data that it sees and the code as it stands."""
     return {spec: fingerprint(spec, data_digest=sets.digest(spec), code_digest=result_code()) for spec in specs}
 
@@ -47,18 +48,8 @@ def result_code() -> str:
     return code_digest("regcls.training.ensemble", alone=["regcls.training.networks"])
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What became of the wanted runs."""
-
-    trained: int
-    kept: int  # that were finished before
-    failed: Mapping[str, str]  # name -> reason
-    index: Sequence[Mapping[str, str]]  # fingerprint, run_id, status and name of every wanted run
-
-
 def train_runs(
-    wanted: Mapping[RunSpec, str],
+    wanted: Mapping[SyntheticSpec, str],
     sets: SyntheticSets,
     tracker: "Tracker",
     compute: Compute,
@@ -74,7 +65,7 @@ def train_runs(
         UserError: no GPU where one is asked for, or a training process was ended from outside.
         KeyboardInterrupt: open runs are marked KILLED, finished ones are kept.
     """
-    device = device_for(compute)
+    device = device_for(compute.device)
     finished = {} if adopt and tracker.adopted_run else tracker.finished("synthetic")
     missing = {spec: key for spec, key in wanted.items() if key not in finished}
     ledger = _Ledger(missing, sets, tracker, tags, adopt)
@@ -103,20 +94,6 @@ def train_runs(
     return Outcome(trained=len(ledger.ended) - len(ledger.failed), kept=len(wanted) - len(missing), failed=ledger.failed, index=index)
 
 
-def device_for(compute: Compute) -> Device:
-    """The device that params ask for.
-
-    Raises:
-        UserError: cuda is asked for and not there.
-    """
-    there = torch.cuda.is_available()
-    if compute.device == "cuda" and not there:
-        raise UserError(
-            "compute.device = cuda, but PyTorch sees no GPU. Check nvidia-smi and `docker run --gpus all`, or set compute.device to auto."
-        )
-    return "cuda" if there and compute.device != "cpu" else "cpu"
-
-
 @dataclass
 class _Open:
     """A run in the making."""
@@ -130,10 +107,10 @@ class _Ledger:
     """Runs from their first network's start to their last one's end."""
 
     def __init__(
-        self, missing: Mapping[RunSpec, str], sets: SyntheticSets, tracker: "Tracker", tags: Mapping[str, str], adopt: bool
+        self, missing: Mapping[SyntheticSpec, str], sets: SyntheticSets, tracker: "Tracker", tags: Mapping[str, str], adopt: bool
     ) -> None:
         self.missing, self.sets, self.tracker, self.tags, self.adopt = missing, sets, tracker, tags, adopt
-        self.open: dict[RunSpec, _Open] = {}
+        self.open: dict[SyntheticSpec, _Open] = {}
         self.ended: dict[str, tuple[str, str]] = {}  # fingerprint -> run id, status
         self.failed: dict[str, str] = {}
 
@@ -160,7 +137,7 @@ class _Ledger:
                     self._end(member.spec, run)
                     del self.open[member.spec]
 
-    def _end(self, spec: RunSpec, run: _Open) -> None:
+    def _end(self, spec: SyntheticSpec, run: _Open) -> None:
         if diverged := [str(function) for function, trained in sorted(run.trained.items()) if not trained.finite]:
             reason = f"diverged on function {', '.join(diverged)}: weights are no longer finite (learning rate {spec.learning_rate:g})"
             self.tracker.stop(run.run_id, status="FAILED", reason=reason)
@@ -199,12 +176,12 @@ class _ClassCounter:
         return self.known[key]
 
 
-def plan_chunks(specs: Sequence[RunSpec], sets: SyntheticSets, classes_of: _ClassCounter, device: Device) -> Iterator[Chunk]:
+def plan_chunks(specs: Sequence[SyntheticSpec], sets: SyntheticSets, classes_of: _ClassCounter, device: Device) -> Iterator[Chunk]:
     """Cut the networks of all runs into chunks that train side by side: equal in recipe, in K and in batches an epoch.
 
     Costly ones come first, so that all processes end together, and a wave of a few runs after another, so that runs end early.
     """
-    by_size: dict[int, list[RunSpec]] = defaultdict(list)
+    by_size: dict[int, list[SyntheticSpec]] = defaultdict(list)
     for spec in specs:
         by_size[spec.classes].append(spec)
     for classes, alike in sorted(by_size.items(), reverse=True):
@@ -214,7 +191,7 @@ def plan_chunks(specs: Sequence[RunSpec], sets: SyntheticSets, classes_of: _Clas
             yield from _wave_chunks(alike[start : start + wave], sets, classes_of, device)
 
 
-def _wave_chunks(specs: Sequence[RunSpec], sets: SyntheticSets, classes_of: _ClassCounter, device: Device) -> Iterator[Chunk]:
+def _wave_chunks(specs: Sequence[SyntheticSpec], sets: SyntheticSets, classes_of: _ClassCounter, device: Device) -> Iterator[Chunk]:
     groups: dict[tuple[Recipe, int, int], Chunk] = defaultdict(list)
     for spec in specs:
         for function in range(sets.functions):
@@ -231,7 +208,7 @@ def _wave_chunks(specs: Sequence[RunSpec], sets: SyntheticSets, classes_of: _Cla
         yield from (members[index * len(members) // count : (index + 1) * len(members) // count] for index in range(count))
 
 
-def most_together(classes: int, spec: RunSpec, device: Device) -> int:
+def most_together(classes: int, spec: SyntheticSpec, device: Device) -> int:
     """How many networks with K classes train side by side."""
     logits = max(1, classes) * spec.batch_size * (8 if spec.precision == "float64" else 4)
     return max(1, min(MOST_TOGETHER[device], LOGIT_BYTES[device] // logits))

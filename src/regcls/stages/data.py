@@ -1,0 +1,42 @@
+"""Raw archives: bringing them, and generating stand-ins to look at."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from regcls.datasets.download import extract
+from regcls.datasets.download import fetch as fetch_file
+from regcls.datasets.portraits import write_archives
+from regcls.errors import UserError
+from regcls.params import Params
+from regcls.progress import say
+
+
+def fetch(params: Params, root: Path, dataset: str, sources: Sequence[str], *, unpack: bool) -> None:
+    """Bring archives into data/<dataset>/raw: `sources`, or those that params.yaml names. Preparing reads them as they are.
+
+    Raises:
+        UserError: no source is known, one cannot be reached or is not what it was, or the disk is full.
+    """
+    home = root / "data" / dataset
+    archives = sources or params.faces(dataset).data.archives
+    if not archives:
+        raise UserError(
+            f"{dataset} has no public address: say where its archive is (regcls data fetch {dataset} /path/or/s3://…), or put its files "
+            f"into {home / 'raw'} ({home / 'README.md'})"
+        )
+    for url in archives:
+        file = fetch_file(url, home / "raw", checksums=home / "checksums.json")
+        if unpack:
+            say(f"{extract(file, home / 'raw' / file.name.split('.')[0])} files in {home / 'raw'}")
+    say(f"Next: regcls prepare {dataset}, or dvc exp run -S scale=paper")
+
+
+def samples(params: Params, dataset: str, folder: Path) -> None:
+    """Write the stand-in archives that scale demo prepares into `folder`.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    data = params.faces(dataset).data
+    write_archives(folder, data.stand_in, size=data.size, processes=params.compute.process_count)
+    say(f"stand-in archives of {data.stand_in.images} portraits in {folder}")

@@ -1,0 +1,188 @@
+"""Checkpoints of one run in a folder: the newest states, of which one before the last is kept, and the best weights.
+
+A checkpoint is <name>.pt beside <name>.json, which is written after it and holds its size, SHA-256 and the run's fingerprint: without that
+file, or where it does not fit, a checkpoint is not one. PyTorch itself reads flipped bits without a word.
+"""
+
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from regcls.errors import UserError
+from regcls.files import write_atomically, write_json
+from regcls.models.predictor import Predictor, build
+
+STATES = 2  # kept: the last one, and one to fall back to
+NAME = re.compile(r"(state|best)-(\d{5})-(\d{7})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A checkpoint that was read."""
+
+    content: dict[str, Any]
+    file: Path
+    damaged: tuple[str, ...]  # newer ones that could not be used, and why
+
+
+class Checkpoints:
+    """The checkpoints of the run `fingerprint`, in `folder`."""
+
+    def __init__(self, folder: Path, *, fingerprint: str) -> None:
+        self.folder, self.fingerprint = folder, fingerprint
+
+    def save(self, state: Mapping[str, Any], *, epoch: int, batch: int, best_epoch: int) -> None:
+        """Write the state after `batch` batches of `epoch` (from 0), whole or not at all; older ones go, but for one and its best weights.
+
+        Raises:
+            UserError: the disk is full or the folder is not writable; what was there is still there.
+        """
+        self._write(f"state-{epoch:05d}-{batch:07d}", state, {"best_epoch": best_epoch})
+        states = self._names("state")
+        needed = {self._about(name).get("best_epoch") for name in states[-STATES:]}
+        best = [name for name in self._names("best") if int(name.split("-")[1]) not in needed]
+        for name in [*states[:-STATES], *best]:
+            for suffix in (".json", ".pt"):  # in this order: without .json it is none
+                (self.folder / f"{name}{suffix}").unlink(missing_ok=True)
+
+    def save_best(self, weights: Mapping[str, Any], *, epoch: int) -> None:
+        """Write the weights after epoch `epoch` (from 1), the best so far. Raises as `save` does."""
+        self._write(f"best-{epoch:05d}-0000000", {"weights": dict(weights), "epoch": epoch}, {})
+
+    def load(self, *, device: torch.device | str) -> Loaded | None:
+        """The newest state that is whole; None if there is none at all.
+
+        Raises:
+            UserError: there are states, but none of them is whole.
+        """
+        damaged: list[str] = []
+        for name in reversed(self._names("state")):
+            try:
+                content = self._read(name, device)
+                best = int(content["best"]["epoch"])
+                if best:
+                    self._check(f"best-{best:05d}-0000000")
+            except ValueError as error:
+                damaged.append(f"{name}: {error}")
+                continue
+            return Loaded(content=content, file=self.folder / f"{name}.pt", damaged=tuple(damaged))
+        if damaged:
+            raise UserError(
+                f"no checkpoint in {self.folder} is whole ({'; '.join(damaged)}). Remove that folder to train this run from its beginning."
+            )
+        return None
+
+    def load_best(self, epoch: int, *, device: torch.device | str) -> dict[str, Any]:
+        """The best weights, saved after `epoch`.
+
+        Raises:
+            UserError: they are damaged.
+        """
+        name = f"best-{epoch:05d}-0000000"
+        try:
+            return dict(self._read(name, device)["weights"])
+        except ValueError as error:
+            raise UserError(
+                f"{self.folder / name}.pt is damaged: {error}. Remove that folder to train this run from its beginning."
+            ) from error
+
+    def best_file(self, epoch: int) -> Path:
+        """Where the best weights, saved after `epoch`, are."""
+        return self.folder / f"best-{epoch:05d}-0000000.pt"
+
+    def last_file(self) -> Path:
+        """The newest state's file."""
+        return self.folder / f"{self._names('state')[-1]}.pt"
+
+    def _names(self, kind: str) -> list[str]:
+        """The earliest first."""
+        found = (path.stem for path in self.folder.glob(f"{kind}-*.json"))
+        return sorted(name for name in found if NAME.fullmatch(name))
+
+    def _write(self, name: str, content: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+        file = self.folder / f"{name}.pt"
+        (self.folder / f"{name}.json").unlink(missing_ok=True)  # of an earlier life: it must not vouch for half of a new file
+        digest = ""
+
+        def write(aside: Path) -> None:
+            nonlocal digest
+            torch.save({**content, "fingerprint": self.fingerprint}, aside)
+            with aside.open("rb") as handle:
+                digest = hashlib.file_digest(handle, "sha256").hexdigest()
+
+        write_atomically(file, write)
+        write_json(self.folder / f"{name}.json", {"sha256": digest, "bytes": file.stat().st_size, "fingerprint": self.fingerprint, **about})
+
+    def _about(self, name: str) -> dict[str, Any]:
+        try:
+            about = json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return about if isinstance(about, dict) else {}
+
+    def _check(self, name: str) -> bytes:
+        about = self._about(name)
+        if about.get("fingerprint") != self.fingerprint:
+            raise ValueError("it belongs to a run with other parameters, data or code" if about else "its .json is missing or damaged")
+        try:
+            content = (self.folder / f"{name}.pt").read_bytes()
+        except OSError as error:
+            raise ValueError(f"its .pt cannot be read: {os.strerror(error.errno or 0)}") from error
+        if hashlib.sha256(content).hexdigest() != about.get("sha256"):
+            raise ValueError("its content is not what was written")
+        return content
+
+    def _read(self, name: str, device: torch.device | str) -> dict[str, Any]:
+        content: dict[str, Any] = torch.load(io.BytesIO(self._check(name)), map_location=device, weights_only=True)
+        return content
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Any], *, file: Path) -> None:
+    """Give `network` the weights of a checkpoint.
+
+    Raises:
+        UserError: they are of another network; the message names the first that does not fit.
+    """
+    own = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    theirs = {name: tuple(value.shape) for name, value in weights.items()}
+    for name in [*own, *theirs]:
+        if own.get(name) != theirs.get(name):
+            raise UserError(
+                f"{file} is a checkpoint of another network (model, width or number of classes): {name} has shape "
+                f"{theirs.get(name, 'none')}, this network needs {own.get(name, 'none')}. Choose the checkpoint of this run, or remove it."
+            )
+    network.load_state_dict(weights)
+
+
+def read_weights(file: Path, *, device: torch.device | str) -> dict[str, Any]:
+    """The weights in a checkpoint file, best or state, wherever it lies.
+
+    Raises:
+        UserError: it is damaged, or no checkpoint of this project.
+    """
+    try:
+        content = torch.load(file, map_location=device, weights_only=True)
+        return dict(content["weights"])
+    except Exception as error:  # a damaged archive or pickle fails in every way there is
+        raise UserError(f"{file} is damaged or no checkpoint of regcls: {type(error).__name__}: {error}".split("\n")[0]) from error
+
+
+def load_predictor(file: Path, *, model: str, width: int) -> Predictor:
+    """The network of a checkpoint file, for new images, on the CPU. Its class head, if any, is left out: it is for training only.
+
+    Raises:
+        UserError: the file is damaged, or holds another network.
+    """
+    weights = {name: value for name, value in read_weights(file, device="cpu").items() if not name.startswith("classifier.")}
+    network = build(model, width=width, classes=0)
+    load_weights(network, weights, file=file)
+    return Predictor(network)

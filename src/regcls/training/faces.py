@@ -1,0 +1,228 @@
+"""A run on faces -> its network, its batches and losses, and its result. With the loop and the feed, the code that decides every number.
+
+Legend: B batch, S pixels of a side, K classes that remain.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from regcls.classes import ClassRanges, equalised, uniform_ranges
+from regcls.datasets.images import ImageSet, Split
+from regcls.losses import class_loss, regression_loss, weighted
+from regcls.metrics import evaluate, shot_of
+from regcls.models.predictor import build, scaled
+from regcls.runs.faces import FaceSpec
+from regcls.training.checkpoint import Checkpoints
+from regcls.training.device import Device
+from regcls.training.feed import AugmentedBatches, batches_of, draws, order, prefetched, stream
+from regcls.training.loop import Epoch, Hooks, Recipe, train
+
+SCORE = "mse_all"  # on the validation set: by it the weights to keep are chosen (section 3.2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceJob:
+    """A run to make, and how to compute it."""
+
+    spec: FaceSpec
+    prepared: Path  # folder
+    checkpoints: Path  # folder
+    fingerprint: str
+    device: Device
+    loaders: int  # processes that make batches; 0: a thread
+    channels_last: bool
+    compiled: bool
+    checkpoint_minutes: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceResult:
+    """What a run gave."""
+
+    history: list[Epoch]
+    best_epoch: int
+    metrics: dict[str, float]  # of the kept weights: val_… and test_… as metrics.evaluate names them; images_per_second, waiting_share
+    predictions: pd.DataFrame  # of the test set: row, path, target, prediction, shot
+    best: Path  # checkpoint files
+    last: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Training images as they were read."""
+
+    epoch: int
+    samples: NDArray[np.int64]  # (B,), places in the training set
+    images: Tensor  # (B, S, S, 3), uint8
+
+
+class FaceTask:
+    """What a run learns: see `loop.Task`."""
+
+    def __init__(self, job: FaceJob, images: ImageSet) -> None:
+        spec = job.spec
+        self.job, self.spec, self.images = job, spec, images
+        self.rows, targets = images.rows("train"), images.targets("train")
+        self.cuts = batches_of(len(targets), spec.batch_size)
+        self.batches = len(self.cuts)
+        self.classes = class_ranges_of(spec, targets)
+        self.targets = torch.from_numpy(targets).to(job.device)
+        self.labels = None if self.classes is None else torch.from_numpy(self.classes.labels(targets)).to(job.device)
+        # Probability with which a sample enters each loss; None: always.
+        self.keep_class = None if self.classes is None or not spec.balanced else self.classes.keep[self.classes.labels(targets)]
+        self.keep = _balanced_data(spec, targets)
+        self.counts = images.training_counts()
+        self._draws: tuple[int, NDArray[np.float32]] = (-1, np.empty(0, dtype=np.float32))
+
+    def network(self) -> nn.Module:
+        """The untrained network. From one seed, reg and reg+cls begin with the same backbone and regression head."""
+        torch.manual_seed(self.spec.seed)
+        network = build(self.spec.model, width=self.spec.width, classes=0 if self.classes is None else len(self.classes))
+        network.to(self.job.device)
+        return network.to(memory_format=torch.channels_last) if self.job.channels_last else network  # type: ignore[call-overload]
+
+    def feed(self, epoch: int, batch: int) -> Iterator[Batch]:
+        """Augmented batches from there to the end of the last epoch."""
+        spec = self.spec
+        file = self.images.prepared.folder / "images.npy"
+        made = AugmentedBatches(file, self.rows, pad=spec.pad, flip=spec.flip, seed=spec.seed)
+        keys = itertools.islice(self._keys(epoch), batch, None)
+        for (at, samples), pixels in stream(made, keys, loaders=self.job.loaders, pinned=self.job.device == "cuda"):
+            yield Batch(epoch=at, samples=samples, images=pixels)
+
+    def _keys(self, epoch: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        for at in range(epoch, self.spec.epochs):
+            shuffled = order(len(self.rows), seed=self.spec.seed, epoch=at)
+            yield from ((at, shuffled[cut]) for cut in self.cuts)
+
+    def losses(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
+        """`loss` and, with classes, its two parts before they are weighted."""
+        predictions, logits = network(self._on_device(batch.images))
+        places = torch.from_numpy(batch.samples).to(self.job.device)
+        spec, kept = self.spec, self._kept(batch, self.keep)
+        regression = regression_loss(predictions, self.targets[places], kept, kind=spec.loss, huber_delta=spec.huber_delta)
+        if self.labels is None:
+            return {"loss": regression}
+        assert spec.lam is not None
+        kept_class = kept if self.keep_class is None else self._kept(batch, self.keep_class)
+        classification = class_loss(logits, self.labels[places], kept_class)
+        total = weighted(regression, classification, lam=spec.lam, scaling=spec.loss_scaling)
+        return {"loss": total, "regression_loss": regression, "class_loss": classification}
+
+    def _on_device(self, images: Tensor) -> Tensor:
+        pixels = scaled(images.to(self.job.device, non_blocking=True))
+        return pixels if self.job.channels_last else pixels.contiguous()
+
+    def _kept(self, batch: Batch, keep: NDArray[np.float64] | None) -> Tensor | None:
+        """Which samples of a batch enter a loss (B,). One draw a sample and epoch, for both losses (section 3.2)."""
+        if keep is None:
+            return None
+        if self._draws[0] != batch.epoch:
+            self._draws = (batch.epoch, draws(len(self.rows), seed=self.spec.seed, epoch=batch.epoch))
+        return torch.from_numpy(self._draws[1][batch.samples] < keep[batch.samples]).to(self.job.device)
+
+    def describe(self, batch: Batch) -> dict[str, Any]:
+        """Rows of the prepared images, and the range of their targets."""
+        targets = self.targets[torch.from_numpy(batch.samples).to(self.job.device)]
+        return {"rows": self.rows[batch.samples].tolist(), "targets": [float(targets.min()), float(targets.max())]}
+
+    def size(self, batch: Batch) -> int:
+        """B."""
+        return len(batch.samples)
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Errors on the validation set, the deciding one first."""
+        errors = self.errors(self.predict(network, "val"), "val")
+        return {SCORE: errors[SCORE], **errors}
+
+    def predict(self, network: nn.Module, split: Split) -> NDArray[np.float32]:
+        """Predictions for all images of a split (n,), in float32 whatever the training ran in."""
+        rows, cuts = self.images.rows(split), batches_of(len(self.images.rows(split)), 2 * self.spec.batch_size)
+        if cuts and cuts[-1].stop < len(rows):  # a single one that training would leave out
+            cuts.append(slice(cuts[-1].stop, len(rows)))
+        network.eval()
+        found = []
+        with torch.inference_mode():
+            for pixels in prefetched(lambda cut: torch.from_numpy(self.images.images[rows[cut]]), cuts):
+                found.append(network(self._on_device(pixels))[0].float().cpu().numpy())
+        return np.concatenate(found)
+
+    def shots(self, split: Split) -> NDArray[np.str_]:
+        """Many, medium or few, of each image of a split."""
+        limits = {"many_above": self.spec.many_above, "few_below": self.spec.few_below}
+        return shot_of(self.images.targets(split), self.counts, **limits)
+
+    def errors(self, predictions: NDArray[np.float32], split: Split) -> dict[str, float]:
+        """See metrics.evaluate."""
+        return dict(evaluate(predictions, self.images.targets(split), self.shots(split)))
+
+
+def class_ranges_of(spec: FaceSpec, targets: NDArray[np.float32]) -> ClassRanges | None:
+    """The classes of a run: C uniform ranges over `class_range`, equalised over the training targets for reg+cls-bal; None for reg."""
+    if spec.method == "reg":
+        return None
+    ranges = uniform_ranges(spec.classes, *spec.class_range)
+    return equalised(ranges, targets) if spec.balanced else ranges
+
+
+def _balanced_data(spec: FaceSpec, targets: NDArray[np.float32]) -> NDArray[np.float64] | None:
+    """Balanced data (Table 4): the probability with which each training sample enters the losses; None where they are not balanced."""
+    if not spec.balanced_data:
+        return None
+    ranges = equalised(uniform_ranges(spec.balanced_bins, *spec.class_range), targets)
+    return np.asarray(ranges.keep[ranges.labels(targets)])
+
+
+def recipe_of(spec: FaceSpec) -> Recipe:
+    """The part of a spec that the loop needs."""
+    names = ("epochs", "optimizer", "learning_rate", "milestones", "decay", "weight_decay", "accumulate", "precision")
+    return Recipe(**{name: getattr(spec, name) for name in names})
+
+
+def train_run(job: FaceJob, hooks: Hooks, say: Callable[[str], None]) -> FaceResult:
+    """Make a run, from its newest checkpoint if there is one.
+
+    Raises:
+        DivergedError: a loss is not finite.
+        UserError: the prepared data are gone or damaged, no checkpoint is whole, or the disk is full.
+    """
+    images = ImageSet(job.prepared)
+    task = FaceTask(job, images)
+    network = task.network()
+    checkpoints = Checkpoints(job.checkpoints, fingerprint=job.fingerprint)
+    trained = train(
+        network,
+        task,
+        recipe_of(job.spec),
+        device=job.device,
+        compiled=job.compiled,
+        checkpoints=checkpoints,
+        checkpoint_minutes=job.checkpoint_minutes,
+        hooks=hooks,
+        say=say,
+    )
+    network.load_state_dict(checkpoints.load_best(trained.best_epoch, device=job.device))
+    predictions = task.predict(network, "test")
+    kept = trained.history[trained.best_epoch - 1].metrics
+    metrics = {name: value for name, value in kept.items() if name.startswith("val_")}
+    metrics |= {f"test_{name}": value for name, value in task.errors(predictions, "test").items()}
+    if trained.samples:  # nothing was left to train where a process ended between its last epoch and its result
+        metrics |= {"images_per_second": trained.samples / trained.seconds, "waiting_share": trained.waiting / trained.seconds}
+    table = {"row": images.rows("test"), "path": images.paths("test"), "target": images.targets("test")}
+    return FaceResult(
+        history=trained.history,
+        best_epoch=trained.best_epoch,
+        metrics=metrics,
+        predictions=pd.DataFrame({**table, "prediction": predictions, "shot": task.shots("test").astype(str)}),
+        best=checkpoints.best_file(trained.best_epoch),
+        last=checkpoints.last_file(),
+    )

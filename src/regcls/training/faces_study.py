@@ -1,0 +1,237 @@
+"""The train stage of faces: which runs are wanted, which are there already, and making the rest."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from regcls.datasets.images import ImageSet
+from regcls.files import lock, write_json
+from regcls.params import Compute
+from regcls.params.faces import Faces
+from regcls.processes import uninterrupted
+from regcls.progress import Advance, progress, say
+from regcls.provenance import code_digest
+from regcls.runs import fingerprint
+from regcls.runs.faces import FaceSpec, Found, all_specs, chosen_lambdas, needs_search, search_specs
+from regcls.training.checkpoint import load_predictor
+from regcls.training.device import Device, device_for
+from regcls.training.faces import FaceJob, FaceResult
+from regcls.training.faces_worker import make
+from regcls.training.loop import DivergedError, Epoch
+from regcls.training.outcome import Outcome
+
+if TYPE_CHECKING:
+    from regcls.tracking import Tracker
+
+BEST, LAST, PREDICTIONS = "checkpoints/best.pt", "checkpoints/last.pt", "predictions.parquet"  # files of a run
+# What decides a result next to the spec and the data, with the heads and the ResNet below them.
+MODULES = ("classes", "losses", "metrics", "models.predictor", "training.faces", "training.feed", "training.loop")
+
+
+@cache
+def result_code() -> str:
+    """Digest of the code that decides a result, next to the spec and the data."""
+    return code_digest("regcls.models.heads", alone=[f"regcls.{name}" for name in MODULES])
+
+
+def fingerprints(specs: Sequence[FaceSpec], images: ImageSet) -> dict[FaceSpec, str]:
+    """The fingerprint of every run, from its spec, the data and the code as it stands."""
+    return {spec: fingerprint(spec, data_digest=images.digest, code_digest=result_code()) for spec in specs}
+
+
+def found_lambdas(faces: Faces, dataset: str, images: ImageSet, tracker: "Tracker") -> Found:
+    """λ of the search, as far as its runs are finished."""
+    if not needs_search(faces):
+        return {}
+    wanted = fingerprints(search_specs(faces, dataset), images)
+    runs = tracker.collect(dataset, FaceSpec)
+    if "val_mse_all" not in runs.columns:
+        return {}
+    finished = runs[runs["status"] == "FINISHED"].drop_duplicates("fingerprint").set_index("fingerprint")["val_mse_all"]
+    errors = {spec: float(finished[key]) for spec, key in wanted.items() if key in finished.index}
+    whole = {(spec.method, spec.classes) for spec in wanted} - {(spec.method, spec.classes) for spec in wanted.keys() - errors.keys()}
+    # Half a search would choose another λ than the whole one, and other runs would be made with it.
+    return {key: lam for key, lam in chosen_lambdas(errors).items() if key in whole}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What all runs of one call share."""
+
+    images: ImageSet
+    tracker: "Tracker"
+    compute: Compute
+    tags: Mapping[str, str]
+    adopt: bool = False
+
+
+def train_grids(faces: Faces, dataset: str, study: Study) -> Outcome:
+    """Make every run of the grids that is not FINISHED, those of the search for λ first. Raises as `train_runs` does."""
+    found = found_lambdas(faces, dataset, study.images, study.tracker)
+    outcome = train_runs(all_specs(faces, dataset, found), dataset, study)
+    if not needs_search(faces):
+        return outcome
+    again = found_lambdas(faces, dataset, study.images, study.tracker)
+    if again == found:
+        return outcome
+    say("λ found: " + ", ".join(f"{lam:g} for {method} with {classes} classes" for (method, classes), lam in again.items()))
+    rest = train_runs(all_specs(faces, dataset, again), dataset, study)
+    return Outcome(
+        trained=outcome.trained + rest.trained,
+        kept=rest.kept - outcome.trained,
+        failed={**outcome.failed, **rest.failed},
+        index=rest.index,
+    )
+
+
+def train_runs(specs: Sequence[FaceSpec], dataset: str, study: Study) -> Outcome:
+    """Train and track every run that the store does not hold as FINISHED.
+
+    `study.adopt` logs into the run that `mlflow run` has opened, and trains even if an equal one exists: it must not stay empty.
+
+    Raises:
+        UserError: no GPU where one is asked for, prepared data gone or damaged, no space on the disk, no checkpoint that is whole.
+        KeyboardInterrupt: open runs are marked KILLED; they go on from their last checkpoint next time.
+    """
+    tracker, wanted = study.tracker, fingerprints(specs, study.images)
+    device = device_for(study.compute.device)
+    finished = {} if study.adopt and tracker.adopted_run else tracker.finished(dataset)
+    home = tracker.root / ".regcls" / "checkpoints" / dataset
+    for key in finished:
+        shutil.rmtree(home / key, ignore_errors=True)  # of a run that was killed between its end and this
+    jobs = [_job(spec, key, home / key, study, device) for spec, key in wanted.items() if key not in finished]
+    ledger = _Ledger(study, dataset)
+    samples = len(study.images.rows("train"))
+    with progress(sum(job.spec.epochs * samples for job in jobs) or 1, "training") as advance:
+        ledger.advance, ledger.total = advance, len(jobs)
+        try:
+            processes = 1 if device == "cuda" else max(1, min(study.compute.process_count, len(jobs)))
+            make(jobs, ledger, processes=processes, threads=max(1, study.compute.cores // processes))
+        except BaseException as error:
+            ledger.abandon(error)
+            raise
+    states = {key: (run_id, "FINISHED") for key, run_id in finished.items()} | ledger.ended
+    index = [{"fingerprint": key, "run_id": states[key][0], "status": states[key][1], "name": spec.name} for spec, key in wanted.items()]
+    trained = len(ledger.ended) - len(ledger.failed)
+    return Outcome(trained=trained, kept=len(wanted) - len(jobs), failed=ledger.failed, index=index)
+
+
+def _job(spec: FaceSpec, key: str, checkpoints: Path, study: Study, device: Device) -> FaceJob:
+    compute = study.compute
+    loaders = (min(8, compute.cores) if device == "cuda" else 0) if compute.loaders == "auto" else compute.loaders
+    return FaceJob(
+        spec=spec,
+        prepared=study.images.prepared.folder,
+        checkpoints=checkpoints,
+        fingerprint=key,
+        device=device,
+        loaders=loaders,
+        channels_last=compute.channels_last,
+        compiled=compute.compile,
+        checkpoint_minutes=compute.checkpoint_minutes,
+    )
+
+
+@dataclass
+class _Open:
+    """A run in the making."""
+
+    job: FaceJob
+    run_id: str
+    held: ExitStack
+    history: list[Epoch] = field(default_factory=list)
+
+
+class _Ledger:
+    """Runs from their start to their end, in MLflow and on the progress bar."""
+
+    def __init__(self, study: Study, dataset: str) -> None:
+        self.study, self.dataset, self.tracker = study, dataset, study.tracker
+        self.open: dict[str, _Open] = {}  # by fingerprint
+        self.ended: dict[str, tuple[str, str]] = {}  # fingerprint -> run id, status
+        self.failed: dict[str, str] = {}  # name -> reason
+        self.advance: Advance = lambda amount, note="": None
+        self.total = 0
+
+    def begin(self, job: FaceJob) -> None:
+        """Open the run, or the one that its checkpoints belong to."""
+        held, key = ExitStack(), job.fingerprint
+        own = self.tracker.root / ".regcls" / f"run-{key}.lock"
+        held.enter_context(lock(own, waiting=lambda holder: say(f"{holder} makes {job.spec.name} at this moment; waiting for it to end")))
+        with uninterrupted():
+            tags = {**self.study.tags, "data_digest": self.study.images.digest[:32]}
+            run_id = None if self.study.adopt and self.tracker.adopted_run else self._earlier(job, tags)
+            if run_id is None:
+                run_id = self.tracker.start(job.spec, fingerprint=key, tags=tags, adopt=self.study.adopt)
+            write_json(job.checkpoints / "run.json", {"run_id": run_id, "name": job.spec.name})
+            self.open[key] = _Open(job, run_id, held)
+
+    def _earlier(self, job: FaceJob, tags: Mapping[str, str]) -> str | None:
+        """The run that was interrupted, opened again, if the store still has it."""
+        try:
+            run_id = json.loads((job.checkpoints / "run.json").read_text(encoding="utf-8"))["run_id"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return run_id if self.tracker.resume(run_id, job.fingerprint) else None
+
+    def told(self, key: str, event: str, *content: Any) -> None:
+        """What the loop says of a run: `batch`, `epoch` or `say`."""
+        run = self.open[key]
+        match event:
+            case "batch":
+                samples, note = content
+                self.advance(samples, f"run {len(self.ended) + 1} of {self.total}, {note}")
+            case "epoch":
+                (epoch,) = content
+                self.tracker.log_metrics(run.run_id, _epoch_points(epoch))
+            case "say":
+                say(f"{run.job.spec.name}: {content[0]}")
+
+    def end(self, key: str, result: FaceResult | DivergedError) -> None:
+        """Log what a run has left behind and close it. Only then do its checkpoints go."""
+        run = self.open[key]
+        with uninterrupted():
+            if isinstance(result, DivergedError):
+                self.tracker.files.log_json(run.run_id, "diverged.json", result.fed)
+                self.tracker.stop(run.run_id, status="FAILED", reason=str(result))
+                self.failed[run.job.spec.name] = str(result)
+            else:
+                _log_result(self.tracker, run, result)
+                self.tracker.end(run.run_id)
+                shutil.rmtree(run.job.checkpoints, ignore_errors=True)
+            del self.open[key]
+            self.ended[key] = (run.run_id, "FAILED" if isinstance(result, DivergedError) else "FINISHED")
+        run.held.close()
+
+    def abandon(self, error: BaseException) -> None:
+        """Mark the runs in the making KILLED."""
+        reason = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else f"{type(error).__name__}: {error}"
+        with uninterrupted():
+            for run in self.open.values():
+                self.tracker.stop(run.run_id, status="KILLED", reason=reason)
+                run.held.close()
+
+
+Point = tuple[str, float, int, float]  # name, value, step, Unix seconds
+
+
+def _epoch_points(epoch: Epoch) -> list[Point]:
+    return [(f"epochs/{name}", value, epoch.number, epoch.time) for name, value in epoch.metrics.items()]
+
+
+def _log_result(tracker: "Tracker", run: _Open, result: FaceResult) -> None:
+    """Equal points are dropped by MLflow, so what was logged before an interruption may be logged again."""
+    points = [point for epoch in result.history for point in _epoch_points(epoch)]
+    ended = result.history[-1].time
+    points += [(name, value, result.best_epoch, ended) for name, value in {**result.metrics, "best_epoch": result.best_epoch}.items()]
+    tracker.log_metrics(run.run_id, points)
+    tracker.files.log(run.run_id, {BEST: result.best, LAST: result.last})
+    tracker.files.log_table(run.run_id, PREDICTIONS, result.predictions)
+    spec, images = run.job.spec, ImageSet(run.job.prepared)
+    predictor = load_predictor(result.best, model=spec.model, width=spec.width)
+    tracker.files.log_model(run.run_id, predictor, example=images.images[images.rows("test")[:2]], step=result.best_epoch)

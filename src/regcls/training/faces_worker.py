@@ -1,0 +1,96 @@
+"""Making runs on faces: one after the other in this process, or some side by side in processes of their own."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.queues import SimpleQueue
+from typing import Any, Protocol
+
+import torch
+
+from regcls.processes import worker_pool
+from regcls.training.faces import FaceJob, FaceResult, train_run
+from regcls.training.loop import DivergedError, Epoch
+
+LOOK_EVERY = 0.05  # seconds, for what the processes tell
+
+
+class Ledger(Protocol):
+    """Whom to tell of a run's start, of what happens in it and of its end."""
+
+    def begin(self, job: FaceJob) -> None: ...
+    def told(self, key: str, event: str, *content: Any) -> None: ...
+    def end(self, key: str, result: FaceResult | DivergedError) -> None: ...
+
+
+@dataclass(frozen=True)
+class _Teller:
+    """The loop's hooks for the run `key`."""
+
+    key: str
+    tell: Callable[..., None]
+
+    def batch(self, samples: int, note: str) -> None:
+        self.tell(self.key, "batch", samples, note)
+
+    def epoch(self, epoch: Epoch) -> None:
+        self.tell(self.key, "epoch", epoch)
+
+    def say(self, text: str) -> None:
+        self.tell(self.key, "say", text)
+
+
+def make(jobs: Sequence[FaceJob], ledger: Ledger, *, processes: int, threads: int) -> None:
+    """Make all runs, `processes` at once with `threads` each.
+
+    Raises:
+        UserError: see `train_run`; or a process was ended from outside.
+    """
+    if processes > 1:
+        _side_by_side(jobs, ledger, processes, threads)
+        return
+    torch.set_num_threads(threads)
+    for job in jobs:
+        ledger.begin(job)
+        ledger.end(job.fingerprint, _made(job, ledger.told))
+
+
+def _made(job: FaceJob, tell: Callable[..., None]) -> FaceResult | DivergedError:
+    teller = _Teller(job.fingerprint, tell)
+    try:
+        return train_run(job, teller, teller.say)
+    except DivergedError as error:
+        return error
+
+
+def _side_by_side(jobs: Sequence[FaceJob], ledger: Ledger, processes: int, threads: int) -> None:
+    events: SimpleQueue[tuple[Any, ...]] = get_context("spawn").SimpleQueue()
+    waiting, running = iter(jobs), dict[Future[FaceResult | DivergedError], FaceJob]()
+    with worker_pool(processes, _set_up, events, threads) as pool:
+        while True:
+            while len(running) < processes and (job := next(waiting, None)) is not None:
+                ledger.begin(job)
+                running[pool.submit(_made_in_worker, job)] = job
+            if not running:
+                return
+            done = [future for future in running if future.done()]  # before their last words are read, not after
+            while not events.empty():
+                ledger.told(*events.get())
+            for future in done:
+                ledger.end(running.pop(future).fingerprint, future.result())
+            time.sleep(LOOK_EVERY)
+
+
+_events: "SimpleQueue[tuple[Any, ...]]"  # of a worker process
+
+
+def _set_up(events: "SimpleQueue[tuple[Any, ...]]", threads: int) -> None:
+    global _events
+    _events = events
+    torch.set_num_threads(threads)
+
+
+def _made_in_worker(job: FaceJob) -> FaceResult | DivergedError:
+    return _made(job, lambda *event: _events.put(event))

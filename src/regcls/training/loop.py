@@ -1,0 +1,287 @@
+"""One network, trained: the loop for every task that is not many small networks at once.
+
+A task gives batches, losses and validation errors; the loop steps, watches that all stays finite, keeps the best weights and saves states
+that continue bit for bit on the CPU. All chance in a task must be a function of its seed, the epoch and the sample.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from regcls.training.checkpoint import Checkpoints, Loaded, load_weights
+from regcls.training.device import Device
+
+CHECK_EVERY = 20  # steps: looking at a loss on a GPU waits for it
+SGD_MOMENTUM = 0.9
+
+BatchT = TypeVar("BatchT")
+BatchC = TypeVar("BatchC", contravariant=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How the steps are taken."""
+
+    epochs: int
+    optimizer: Literal["adam", "sgd"]  # sgd: with momentum 0.9
+    learning_rate: float
+    milestones: tuple[int, ...]  # epochs after which the rate is multiplied by `decay`
+    decay: float
+    weight_decay: float  # as L2 in the gradient
+    accumulate: int  # batches a step
+    precision: Literal["float32", "bf16"]
+
+    def rate(self, epoch: int) -> float:
+        """Learning rate of an epoch, from 0."""
+        return self.learning_rate * self.decay ** sum(milestone <= epoch for milestone in self.milestones)
+
+
+class Task(Protocol[BatchT]):
+    """What is learned."""
+
+    batches: int  # an epoch
+
+    def feed(self, epoch: int, batch: int) -> Iterator[BatchT]:
+        """All batches from the given one (both from 0) to the end of the last epoch."""
+
+    def losses(self, network: nn.Module, batch: BatchT) -> Mapping[str, Tensor]:
+        """`loss`, which is minimised, and what else is to be logged, as scalars."""
+
+    def describe(self, batch: BatchT) -> dict[str, Any]:
+        """What was fed, for a person who looks for the reason of a NaN."""
+
+    def size(self, batch: BatchT) -> int:
+        """Samples in a batch."""
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Validation errors; the first one is what the best weights are chosen by, lower is better."""
+
+
+class DivergedError(Exception):
+    """A loss or gradient is no longer finite. `fed` says what was fed at the first such step."""
+
+    def __init__(self, message: str, fed: dict[str, Any]) -> None:
+        super().__init__(message, fed)  # both, or a process could not send it
+        self.fed = fed
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """What an epoch gave."""
+
+    number: int  # from 1
+    time: float  # Unix seconds at its end
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What training gave; the weights are in the checkpoints."""
+
+    history: list[Epoch]
+    best_epoch: int  # from 1
+    seconds: float  # in this process, validation included
+    waiting: float  # of them, for data
+    samples: int  # trained on in them
+
+
+class Hooks(Protocol):
+    """Whom the loop tells."""
+
+    def batch(self, samples: int, note: str) -> None:
+        """A step is through."""
+
+    def epoch(self, epoch: Epoch) -> None:
+        """An epoch is through and its state is saved."""
+
+
+@dataclass(kw_only=True)
+class _Position:
+    epoch: int = 0
+    batch: int = 0
+    samples: int = 0  # of the epoch so far
+    sums: dict[str, float] | None = None  # of the losses, over these samples
+    best_epoch: int = 0
+    best_score: float = math.inf
+
+
+class _Watch(Generic[BatchT]):
+    """Losses and gradient norms of the last steps, looked at together: each look waits for the GPU."""
+
+    def __init__(self, task: Task[BatchT]) -> None:
+        self.task = task
+        self.steps: list[tuple[list[BatchT], list[Mapping[str, Tensor]], Tensor]] = []
+        self.last_loss = math.nan
+
+    def add(self, batches: list[BatchT], losses: list[Mapping[str, Tensor]], norm: Tensor) -> None:
+        self.steps.append((batches, losses, norm))
+
+    def flush(self, position: _Position, rate: float) -> None:
+        """Add the losses to the epoch's sums.
+
+        Raises:
+            DivergedError: at the first step that is not finite.
+        """
+        if not self.steps:
+            return
+        names = list(self.steps[0][1][0])
+        rows = (
+            torch.stack([torch.stack([part[name] for name in names]) for _, losses, _ in self.steps for part in losses]).double().tolist()
+        )
+        norms = torch.stack([norm for *_, norm in self.steps]).double().tolist()
+        place = 0
+        for (batches, losses, _), norm in zip(self.steps, norms, strict=True):
+            for batch in batches:
+                values = rows[place]
+                place += 1
+                if not all(map(math.isfinite, values)):
+                    self._stop(batches, dict(zip(names, values, strict=True)), norm, position, rate)
+                samples = self.task.size(batch)
+                sums = position.sums or dict.fromkeys(names, 0.0)
+                position.sums = {name: sums[name] + value * samples for name, value in zip(names, values, strict=True)}
+                position.samples += samples
+            if not math.isfinite(norm):
+                self._stop(batches, {name: float(losses[-1][name]) for name in names}, norm, position, rate)
+        self.last_loss = rows[-1][names.index("loss")]
+        self.steps.clear()
+
+    def _stop(self, batches: list[BatchT], losses: dict[str, float], norm: float, position: _Position, rate: float) -> None:
+        said = ", ".join(f"{name} {value:g}" for name, value in losses.items())
+        fed = {"epoch": position.epoch + 1, "losses": losses, "gradient_norm": norm, "learning_rate": rate}
+        fed["batches"] = [self.task.describe(batch) for batch in batches]
+        raise DivergedError(f"diverged in epoch {position.epoch + 1}: {said}, gradient norm {norm:g}, learning rate {rate:g}", fed)
+
+
+def train(
+    network: nn.Module,
+    task: Task[BatchT],
+    recipe: Recipe,
+    *,
+    device: Device,
+    compiled: bool,
+    checkpoints: Checkpoints,
+    checkpoint_minutes: float,
+    hooks: Hooks,
+    say: Callable[[str], None],
+) -> Trained:
+    """Train `network`, which lies on `device`, from its newest checkpoint, or from where it stands if there is none.
+
+    Raises:
+        DivergedError: a loss or gradient is not finite; the last good checkpoint is kept.
+        UserError: no checkpoint is whole, or the disk is full.
+    """
+    optimizer = _optimizer(network, recipe)
+    position, history = _Position(), list[Epoch]()
+    if loaded := checkpoints.load(device=device):
+        for damaged in loaded.damaged:
+            say(f"checkpoint {damaged}; the one before it is used")
+        position, history = _restore(loaded, network, optimizer)
+        say(f"goes on from {loaded.file.name}: epoch {position.epoch + 1}, batch {position.batch + 1}")
+    forward: nn.Module = torch.compile(network) if compiled else network  # type: ignore[assignment]
+    watch, feed = _Watch(task), task.feed(position.epoch, position.batch)
+    started = saved = time.monotonic()
+    waiting, samples = 0.0, 0
+    while position.epoch < recipe.epochs:
+        rate = recipe.rate(position.epoch)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        network.train()
+        while position.batch < task.batches:
+            together = min(recipe.accumulate, task.batches - position.batch)
+            before = time.monotonic()
+            batches = [next(feed) for _ in range(together)]
+            waiting += time.monotonic() - before
+            watch.add(batches, *_step(forward, task, batches, optimizer, recipe, device))
+            position.batch += together
+            if len(watch.steps) >= CHECK_EVERY:
+                watch.flush(position, rate)
+            seen = sum(map(task.size, batches))
+            samples += seen
+            speed = samples / (time.monotonic() - started)
+            hooks.batch(seen, f"epoch {position.epoch + 1} of {recipe.epochs}, loss {watch.last_loss:.3g}, {speed:.0f} images/s")
+            if time.monotonic() - saved > checkpoint_minutes * 60 and position.batch < task.batches:
+                watch.flush(position, rate)
+                _save(checkpoints, network, optimizer, position, history)
+                saved = time.monotonic()
+        watch.flush(position, rate)
+        done = _end_epoch(network, task, position, rate)
+        if done.number == position.best_epoch:
+            checkpoints.save_best(network.state_dict(), epoch=done.number)
+        history.append(done)
+        position = _Position(epoch=position.epoch + 1, best_epoch=position.best_epoch, best_score=position.best_score)
+        _save(checkpoints, network, optimizer, position, history)
+        saved = time.monotonic()
+        hooks.epoch(done)
+    if not position.best_epoch:
+        raise DivergedError("diverged: no epoch has a finite validation error", {})
+    seconds = time.monotonic() - started
+    return Trained(history=history, best_epoch=position.best_epoch, seconds=seconds, waiting=waiting, samples=samples)
+
+
+def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(network.parameters(), recipe.learning_rate, momentum=SGD_MOMENTUM, weight_decay=recipe.weight_decay)
+    return torch.optim.Adam(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
+
+
+def _step(
+    forward: nn.Module, task: Task[BatchT], batches: list[BatchT], optimizer: torch.optim.Optimizer, recipe: Recipe, device: Device
+) -> tuple[list[Mapping[str, Tensor]], Tensor]:
+    """One step of the optimizer over the mean of some batches: their losses and the norm of the gradient, still on the device."""
+    optimizer.zero_grad(set_to_none=True)
+    losses: list[Mapping[str, Tensor]] = []
+    for batch in batches:
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=recipe.precision == "bf16"):
+            parts = task.losses(forward, batch)
+        (parts["loss"] / len(batches)).backward()
+        losses.append({name: value.detach() for name, value in parts.items()})
+    norm = torch.nn.utils.get_total_norm([p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None])
+    optimizer.step()
+    return losses, norm
+
+
+def _end_epoch(network: nn.Module, task: Task[Any], position: _Position, rate: float) -> Epoch:
+    """Validate, and note in `position` if this is the best epoch so far."""
+    network.eval()
+    errors = task.validate(network)
+    score = next(iter(errors.values()))
+    number = position.epoch + 1
+    if score < position.best_score:
+        position.best_epoch, position.best_score = number, score
+    assert position.sums is not None
+    losses = {f"train_{name}": value / position.samples for name, value in position.sums.items()}
+    metrics = {**losses, **{f"val_{name}": value for name, value in errors.items()}, "learning_rate": rate}
+    return Epoch(number=number, time=time.time(), metrics=metrics)
+
+
+def _save(
+    checkpoints: Checkpoints, network: nn.Module, optimizer: torch.optim.Optimizer, position: _Position, history: list[Epoch]
+) -> None:
+    state = {
+        "weights": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "position": {"epoch": position.epoch, "batch": position.batch, "samples": position.samples, "sums": position.sums},
+        "best": {"epoch": position.best_epoch, "score": position.best_score},
+        "history": [{"number": epoch.number, "time": epoch.time, "metrics": epoch.metrics} for epoch in history],
+        "generators": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []},
+    }
+    checkpoints.save(state, epoch=position.epoch, batch=position.batch, best_epoch=position.best_epoch)
+
+
+def _restore(loaded: Loaded, network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[_Position, list[Epoch]]:
+    state = loaded.content
+    load_weights(network, state["weights"], file=loaded.file)
+    optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["generators"]["cpu"].cpu())
+    if state["generators"]["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([generator.cpu() for generator in state["generators"]["cuda"]])
+    position = _Position(**state["position"], best_epoch=state["best"]["epoch"], best_score=state["best"]["score"])
+    return position, [Epoch(**epoch) for epoch in state["history"]]
