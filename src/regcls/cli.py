@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from regcls.errors import UserError
-from regcls.params import OPTION_NAMES, Params, load_params, parse_options
+from regcls.options import EXAMPLES, PURPOSES, run_defaults
+from regcls.params import FACES, OPTIONS, Params, load_params, option_names, parse_options
 
 # Before MLflow, DVC or albumentations are imported: no telemetry, no questions to an update server.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         arguments, rest = _parser(params).parse_known_args(argv)
         if rest:
-            raise UserError(_unknown(arguments.command, rest))
+            raise UserError(_unknown(arguments, rest))
         _call(arguments, params, root)
     except UserError as error:
         print(f"regcls: error: {error}", file=sys.stderr)
@@ -69,12 +70,24 @@ def _call(arguments: argparse.Namespace, params: Params, root: Path) -> None:
         case "run":
             from regcls.stages.train import run
 
-            given = {name: value for name in OPTION_NAMES if (value := getattr(arguments, name)) is not None}
-            run(params, root, arguments.dataset, parse_options(given))
+            names = option_names(arguments.dataset)
+            given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+            run(params, root, arguments.dataset, parse_options(arguments.dataset, given))
         case "compare":
             from regcls.stages.compare import compare
 
             compare(params, root)
+        case "predict":
+            from regcls.stages.predict import predict
+
+            predict(params, root, arguments.run, arguments.images, checkpoint=arguments.checkpoint)
+        case "data":
+            from regcls.stages import data
+
+            if arguments.action == "fetch":
+                data.fetch(params, root, arguments.dataset, arguments.source, unpack=arguments.extract)
+            else:
+                data.samples(params, arguments.dataset, arguments.folder)
         case "setup":
             from regcls.mlproject import register_environment
             from regcls.tracking import Tracker
@@ -88,70 +101,65 @@ def _parser(params: Params | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="regcls",
         description="Does a classification loss next to the regression loss help on imbalanced continuous targets?",
-        epilog="Example: regcls run synthetic --method reg+cls --classes 100. Everything at once: dvc repro",
+        epilog="Example: regcls run imdb_wiki --method reg+cls --classes 100. Everything at once: dvc repro",
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    datasets = tuple(OPTIONS)  # all that there are, also where `datasets` in params.yaml leaves one to another day
 
     def command(name: str, purpose: str, example: str, *, dataset: bool = True) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=purpose, description=purpose, epilog=f"Example: {example}", allow_abbrev=False)
         if dataset:
-            sub.add_argument("dataset", choices=params.datasets if params else None, help="one of `datasets` in params.yaml")
+            sub.add_argument("dataset", choices=datasets, help=f"one of {', '.join(datasets)}")
         return sub
 
-    command("prepare", "make a data set's prepared files in data/<dataset>/prepared", "regcls prepare synthetic")
-    command("train", "train and track every run of the grids in params.yaml that is not finished yet", "regcls train synthetic")
-    run = command("run", "train and track one run", "regcls run synthetic --setting noisy --sampling severe --method reg+cls --classes 100")
-    defaults = _run_defaults(params) if params else {}
-    for name in OPTION_NAMES:
-        flags = dict.fromkeys([f"--{name.replace('_', '-')}", f"--{name}"])  # both: `mlflow run -P batch_size=64` gives --batch_size
-        text = f"{PURPOSES[name]}; default {defaults.get(name, 'in params.yaml')}"
-        run.add_argument(*flags, dest=name, metavar=name.upper(), help=text.replace("%", "%%"))
+    command("prepare", "make a data set's prepared files in data/<dataset>/prepared", "regcls prepare imdb_wiki")
+    command("train", "train and track every run of the grids in params.yaml that is not finished yet", "regcls train imdb_wiki")
+    run = command("run", "train and track one run", "regcls run imdb_wiki --method reg+cls --classes 100 --seed 0", dataset=False)
+    kinds = run.add_subparsers(dest="dataset", required=True, metavar="DATASET", help="its options: regcls run DATASET --help")
+    for name in datasets:
+        purpose = f"train and track one run on {name}"
+        kind = kinds.add_parser(name, help=purpose, description=purpose, epilog=f"Example: {EXAMPLES[name]}", allow_abbrev=False)
+        defaults = run_defaults(params, name) if params else {}
+        for option in option_names(name):
+            flags = dict.fromkeys(
+                [f"--{option.replace('_', '-')}", f"--{option}"]
+            )  # both: `mlflow run -P batch_size=64` gives --batch_size
+            text = f"{PURPOSES[option]}; default {defaults.get(option, 'in params.yaml')}"
+            kind.add_argument(*flags, dest=option, metavar=option.upper(), help=text.replace("%", "%%"))
     command("compare", "write reports/ (tables, figures, index.html) from the tracked runs", "regcls compare", dataset=False)
     command("setup", "let `mlflow run .` use this Python environment, and create the local store of runs", "regcls setup", dataset=False)
+    predict = command(
+        "predict", "predict the target of new images with a tracked run", "regcls predict RUN face1.jpg face2.jpg", dataset=False
+    )
+    predict.add_argument("run", metavar="RUN", help="id of the run, as `mlflow ui` and `regcls run` show it, or its first characters")
+    predict.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="image files, as the data set has them: a face, cropped")
+    predict.add_argument(
+        "--checkpoint", choices=["best", "last"], default="best", help="lowest validation error (default), or the last epoch"
+    )
+    data = command("data", "bring a data set's raw files, or look at stand-ins for them", "regcls data fetch imdb_wiki", dataset=False)
+    actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
+    purpose = "bring the archives of a data set into data/<dataset>/raw; a download that was cut goes on"
+    example = "Example: regcls data fetch imdb_wiki, or regcls data fetch imdb_wiki s3://bucket/imdb_crop.tar"
+    fetch = actions.add_parser("fetch", help=purpose, description=purpose, epilog=example, allow_abbrev=False)
+    fetch.add_argument("dataset", choices=FACES)
+    fetch.add_argument("source", nargs="*", help="https:// or s3:// addresses or paths; default: <dataset>.data.archives in params.yaml")
+    fetch.add_argument("--extract", action="store_true", help="unpack them as well; preparing does not need it")
+    purpose = "write the generated stand-in archives into a folder, to look at them"
+    samples = actions.add_parser(
+        "samples", help=purpose, description=purpose, epilog="Example: regcls data samples imdb_wiki /tmp/portraits"
+    )
+    samples.add_argument("dataset", choices=["imdb_wiki"])
+    samples.add_argument("folder", type=Path)
     return parser
 
 
-PURPOSES = {  # of the options of `regcls run`
-    "setting": "clean, noisy or ood (training, validation and test from different ranges of x)",
-    "sampling": "how imbalanced the training targets are: uniform, mild, moderate or severe",
-    "noise": "σ of the noise on the targets, where the setting is noisy",
-    "method": "reg, reg+cls, or reg+cls-bal (balanced classes)",
-    "classes": "number of classes C",
-    "lambda": "weight λ of the regression loss (Eq. 4)",
-    "repetition": "which draw of the data, with its seeds",
-    "seed": "of initial weights and shuffling",
-    "hidden": "units of the two hidden layers, as in 6x15",
-    "epochs": "passes over the training data",
-    "batch_size": "samples a step; the last, incomplete batch is dropped",
-    "optimizer": "adam or sgd",
-    "learning_rate": "constant over training",
-    "weight_decay": "as L2 in the gradient",
-    "precision": "float32 or float64",
-}
-
-
-def _run_defaults(params: Params) -> dict[str, str]:
-    """Option of `regcls run` -> what params.yaml says."""
-    run, training, data = params.synthetic.run, params.synthetic.training, params.synthetic.data
-    by_setting = "{0.clean:g} (clean), {0.noisy:g} (noisy), {0.ood:g} (ood)"
-    seeds = ", ".join(map(str, training.seeds[: data.repetitions]))
-    special = {
-        "noise": f"{run.noise:g} (prepared: {', '.join(map(str, data.noise))})",
-        "lambda": by_setting.format(training.lam),
-        "repetition": f"{run.repetition} (prepared: 0 to {data.repetitions - 1})",
-        "seed": f"that of the repetition ({seeds})",
-        "hidden": "x".join(map(str, training.hidden)),
-        "learning_rate": by_setting.format(training.learning_rate),
-    }
-    return {name: special.get(name) or str(getattr(run, name, None) or getattr(training, name)) for name in OPTION_NAMES}
-
-
-def _unknown(command: str, rest: Sequence[str]) -> str:
+def _unknown(arguments: argparse.Namespace, rest: Sequence[str]) -> str:
     option = next((word for word in rest if word.startswith("-")), rest[0])
-    known = [f"--{name.replace('_', '-')}" for name in OPTION_NAMES] if command == "run" else []
+    known = [f"--{name.replace('_', '-')}" for name in option_names(arguments.dataset)] if arguments.command == "run" else []
     close = difflib.get_close_matches(option.split("=")[0], known, n=1)
     hint = f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}" if known else ""
+    command = f"run {arguments.dataset}" if arguments.command == "run" else arguments.command
     return f"unknown option {option}{hint} (regcls {command} --help)"
 
 

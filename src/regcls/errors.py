@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The message says what is wrong, where, and what to do.
     """
+
+
+class MissingError(UserError):
+    """What was asked for is not there: for who can do without it."""

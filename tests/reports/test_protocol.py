@@ -4,8 +4,18 @@ from typing import Any
 import pytest
 
 from regcls.params import Params, load_params
-from regcls.reports.protocol import departures, not_comparable, reductions, unshown
-from regcls.reports.published import PAPER_GRIDS
+from regcls.params.faces import Faces
+from regcls.reports.protocol import (
+    departures,
+    face_departures,
+    face_reductions,
+    faces_not_comparable,
+    faces_unshown,
+    not_comparable,
+    reductions,
+    unshown,
+)
+from regcls.reports.published import PAPER_FACE_GRIDS, PAPER_GRIDS
 from reports.conftest import PARAMS
 
 
@@ -71,3 +81,59 @@ def test_fewer_class_counts_harm_the_shares_of_table_1_but_not_figure_3(paper: P
 
 def test_precision_alone_is_no_departure(paper: Params) -> None:
     assert not_comparable(with_training(paper, precision="float64"), "figure3") == ""
+
+
+def with_faces(params: Params, section: str, **values: Any) -> Faces:
+    faces = params.imdb_wiki
+    return replace(faces, **{section: replace(getattr(faces, section), **values)})
+
+
+def with_face_grid(params: Params, name: str, **values: Any) -> Faces:
+    faces = params.imdb_wiki
+    return replace(faces, grids=faces.grids | {name: replace(faces.grids.get(name, PAPER_FACE_GRIDS["table3"]), **values)})
+
+
+def test_faces_at_paper_scale_are_the_paper_in_full(paper: Params) -> None:
+    faces = paper.imdb_wiki
+    assert face_reductions(faces) == [] == faces_unshown(faces)
+    assert [faces_not_comparable(faces, name) for name in PAPER_FACE_GRIDS] == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"classes": (10, 100)}, "2 of 3 class counts"),
+        ({"methods": ("reg", "reg+cls")}, "2 of 3 methods"),
+        ({"seeds": 2}, "2 of 3 seeds"),
+        ({"lambdas": "searched"}, "values of λ of our own search instead of those found on the validation sets"),
+        ({"balanced_data": True}, "balanced data yes instead of no"),
+        ({"seeds": 0}, "left out"),
+    ],
+)
+def test_a_grid_on_faces_is_compared_with_the_papers(values: dict[str, Any], said: str, paper: Params) -> None:
+    assert face_reductions(with_face_grid(paper, "table3", **values)) == [f"Table 3: {said}"]
+
+
+def test_fewer_rows_of_table_3_can_still_be_compared_but_other_data_cannot(paper: Params) -> None:
+    assert faces_not_comparable(with_face_grid(paper, "table3", classes=(100,), seeds=1), "table3") == ""
+    assert faces_not_comparable(with_face_grid(paper, "table3", lambdas="searched"), "table3") == "λ from our own search"
+    assert faces_not_comparable(with_face_grid(paper, "table3", balanced_data=True), "table3") == "not on the data of this table"
+    stand_in = with_faces(paper, "data", source="stand-in", size=64, split_seed=1)
+    assert faces_not_comparable(stand_in, "table3") == "generated stand-in images, size 64 instead of 224"
+
+
+def test_values_on_faces_count_where_the_grid_uses_them(paper: Params) -> None:
+    other = with_faces(paper, "training", balanced_learning_rate=0.5, lam={100: 7.0})
+    assert face_departures(other, other.grids["table4"]) == [
+        "λ 7 instead of 0.1 (100 classes)",
+        "balanced learning rate 0.5 instead of 0.0001",
+    ]
+    assert face_departures(other, other.grids["table3"]) == [
+        f"λ 7 instead of {lam} ({classes} classes)" for classes, lam in ((2, 1), (10, 1), (100, 0.1))
+    ]
+    assert face_departures(with_faces(paper, "training", precision="float32"), other.grids["table3"]) == []
+
+
+def test_a_grid_on_faces_without_a_table_is_named(paper: Params) -> None:
+    assert faces_unshown(with_face_grid(paper, "mine")) == ["mine"]
+    assert faces_unshown(with_face_grid(paper, "mine", seeds=0)) == []

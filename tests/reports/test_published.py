@@ -2,7 +2,9 @@ from dataclasses import asdict, fields
 
 import pytest
 
-from regcls.params import SyntheticTraining, load_params
+from regcls.params import load_params
+from regcls.params.faces import FaceTraining
+from regcls.params.synthetic import SyntheticTraining
 from regcls.reports import published
 from reports.conftest import PARAMS
 
@@ -32,3 +34,30 @@ def test_params_yaml_at_paper_scale_is_what_the_paper_ran() -> None:
     assert {name: ours[name] for name in theirs} == theirs
     assert {field.name for field in fields(SyntheticTraining)} - set(theirs) == {"precision"}
     assert {name: synthetic.grids[name] for name in published.PAPER_GRIDS} == published.PAPER_GRIDS
+
+
+def test_table_3_is_there_with_baselines_and_gaps_where_none_is_printed() -> None:
+    table = published.table3()
+    row = table.query("method == 'reg+cls-bal' and classes == 100 and metric == 'mse' and shot == 'few'")
+    assert (row["value"].tolist(), row["std"].tolist()) == ([925.65], [21.96])
+    assert set(published.BASELINES) <= set(table["method"]) and table.query("method == 'focal-r'")["std"].isna().all()
+    assert table.query("method == 'bmse-gai' and metric == 'mse'").empty
+
+
+def test_table_4_has_the_rows_on_faces_alone() -> None:
+    table = published.table4()
+    assert table[["method", "classes", "metric", "value"]].to_numpy().tolist() == [
+        ["reg", 0, "mae", 7.74],
+        ["reg+cls", 100, "mae", 7.71],
+        ["reg", 0, "mse", 131.03],
+        ["reg+cls", 100, "mse", 131.27],
+    ]
+
+
+def test_the_faces_of_params_yaml_at_paper_scale_are_what_the_paper_ran() -> None:
+    faces = load_params(PARAMS, scale="paper").imdb_wiki
+    ours = asdict(faces.data) | asdict(faces.training) | asdict(faces.shots)
+    theirs = published.PAPER_FACE_VALUES
+    assert {name: ours[name] for name in theirs} == theirs
+    assert {field.name for field in fields(FaceTraining)} - set(theirs) == {"precision", "seeds", "huber_delta"}
+    assert {name: faces.grids[name] for name in published.PAPER_FACE_GRIDS} == published.PAPER_FACE_GRIDS

@@ -1,8 +1,9 @@
 import math
+from dataclasses import replace
 
 import pandas as pd
 
-from regcls.reports.tables import Cell, RunGroup, Table, latex, markdown, mean_std, number, p_value, run_groups, signed
+from regcls.reports.tables import Cell, Part, RunGroup, Table, latex, markdown, mean_std, number, p_value, run_groups, signed
 
 TABLE = Table(
     name="t",
@@ -45,3 +46,34 @@ def test_runs_are_grouped_by_what_is_repeated_and_holes_have_none() -> None:
         {"method": "reg+cls", "classes": 4, "lam": 10.0, "seed": [0, 421], "run_id": ["a", ""], "state": ["finished", "missing"]}
     )
     assert run_groups(wanted) == (RunGroup(label="reg+cls · 4 · λ 10", runs=(("0", "a"),)),)
+
+
+def test_the_best_is_bold_in_markdown_and_latex() -> None:
+    best = replace(TABLE, rows=((Cell(text="a", header=True), Cell(text="1 %", strong=True), Cell(text="")),))
+    assert "| a | **1 %** |" in markdown(best) and r"a & \textbf{1 \%} \\" in latex(best)
+
+
+def test_spans_and_parts_stand_where_they_belong() -> None:
+    row = TABLE.rows[0]
+    spanned = replace(
+        TABLE,
+        spans=(("", 1), ("error", 1), ("", 1)),
+        parts=(Part(place=0, title="Ours"), Part(place=1, title="Theirs", ours=False)),
+        rows=(row, row),
+    )
+    assert markdown(spanned).splitlines()[2:8] == [
+        "| data | error MSE ± std |",
+        "| --- | --- |",
+        "| *Ours* |  |",
+        "| noisy σ 0.1 | −0.5 ± 0.1 |",
+        "| *Theirs* |  |",
+        "| noisy σ 0.1 | −0.5 ± 0.1 |",
+    ]
+    lines = latex(spanned).splitlines()
+    top = lines.index(r"\toprule")
+    assert lines[top + 1 : top + 3] == [r"\multicolumn{1}{c}{} & \multicolumn{1}{c}{error} \\", r"\cmidrule(lr){2-2}"]
+    assert lines[lines.index(r"\multicolumn{2}{l}{\textit{Theirs}} \\") - 1] == r"\midrule"
+
+
+def test_what_rounds_to_zero_has_no_minus_sign() -> None:
+    assert (number(-0.001, 2), signed(-0.001, 2)) == ("0.00", "+0.00")

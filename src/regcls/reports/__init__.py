@@ -1,5 +1,1 @@
-"""Tracked runs -> tables, figures and one page. `compare` is the way in."""
-
-from regcls.reports.report import compare
-
-__all__ = ["compare"]
+"""Tracked runs -> tables, figures and pages: one report a data set, and an overview of them."""

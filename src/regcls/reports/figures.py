@@ -12,7 +12,8 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from regcls.reports.collect import PANEL, data_name, in_order, records
+from regcls.reports.collect import PANEL, data_name, in_order
+from regcls.reports.picking import records
 
 # The paper's colours: reg red, reg+cls green, balanced classes lime. Markers and dashes tell them apart without colour.
 LINES: dict[str, dict[str, Any]] = {

@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-from regcls.params import Sampling
+from regcls.params.synthetic import Sampling
 from regcls.reports.figures import grid_of_axes, style, to_svg
 
 BANDS = 4  # classes that the gray shading shows, as in the paper

@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from regcls.params import Grid, Params
-from regcls.reports.published import PAPER_GRIDS, PAPER_SEEDS, PAPER_VALUES
+from regcls.params import Params
+from regcls.params.faces import SEARCH, FaceGrid, Faces
+from regcls.params.synthetic import Grid
+from regcls.reports.published import PAPER_FACE_GRIDS, PAPER_FACE_VALUES, PAPER_GRIDS, PAPER_SEEDS, PAPER_VALUES
 
 AXES = {
     "settings": "settings", "samplings": "samplings", "noise": "noise levels", "methods": "methods", "classes": "class counts",
-    "lambdas": "values of λ", "repetitions": "repetitions",
+    "lambdas": "values of λ", "repetitions": "repetitions", "balanced_data": "balanced data", "seeds": "seeds",
 }  # fmt: skip
 
 
@@ -61,18 +63,68 @@ def not_comparable(params: Params, name: str) -> str:
     return f"Not comparable with the {'printed' if name == 'figure4' else 'released'} values: {', '.join(why)}." if why else ""
 
 
+def face_reductions(faces: Faces) -> list[str]:
+    """Where the grids of a data set of faces are not the paper's: `Table 3: 2 of 3 class counts, 2 of 3 seeds`."""
+    lines = []
+    for name, paper in PAPER_FACE_GRIDS.items():
+        grid = faces.grids.get(name)
+        other = ["left out"] if grid is None or not grid.seeds else list(_by_axis(grid, paper).values())
+        if other:
+            lines.append(f"{name.replace('table', 'Table ')}: {', '.join(other)}")
+    return lines
+
+
+def faces_unshown(faces: Faces) -> list[str]:
+    """Grids whose runs are trained but have no table."""
+    return [name for name, grid in faces.grids.items() if grid.seeds and name not in (*PAPER_FACE_GRIDS, SEARCH)]
+
+
+def face_departures(faces: Faces, grid: FaceGrid) -> list[str]:
+    """The data and training values of a grid on faces that are not the paper's: `epochs 10 instead of 90`."""
+    ours = asdict(faces.data) | asdict(faces.training) | asdict(faces.shots)
+    unused = {"learning_rate"} if grid.balanced_data else {"balanced_learning_rate", "balanced_bins"}
+    if faces.data.source == "stand-in":
+        unused |= {"min_face_score", "split_seed"}  # other images are split anyway
+    lines = []
+    for name, there in PAPER_FACE_VALUES.items():
+        what, here = {"lam": "λ", "source": "data"}.get(name, name.replace("_", " ")), ours[name]
+        if name == "lam":
+            used = [count for count in grid.classes if count in there and grid.lambdas == "default"]
+            changed = [count for count in used if faces.training.lam_for(count) != there[count]]
+            lines += [f"λ {faces.training.lam_for(count):g} instead of {there[count]:g} ({count} classes)" for count in changed]
+        elif name not in unused and here != there:
+            lines.append("generated stand-in images" if name == "source" else f"{what} {_text(here)} instead of {_text(there)}")
+    if grid.lambdas != "default":
+        lines.append("λ from our own search" if grid.lambdas == "searched" else f"λ {_text(grid.lambdas)} instead of the paper's")
+    return lines
+
+
+def faces_not_comparable(faces: Faces, name: str) -> str:
+    """Why the published values of Table 3 or 4 are not of what was trained; empty if they are. They are of IMDB-WIKI.
+
+    Fewer class counts, methods or seeds do no harm: a row of the table stands for itself.
+    """
+    grid, paper = faces.grids[name], PAPER_FACE_GRIDS[name]
+    why = face_departures(faces, grid) + ["not on the data of this table"] * (grid.balanced_data != paper.balanced_data)
+    return ", ".join(why)
+
+
 def _differences(grid: Grid, paper: Grid) -> dict[str, str]:
     """By axis, the words for it."""
     noisy = "noisy" in (*grid.settings, *paper.settings)
-    words = {axis: _difference(axis, getattr(grid, axis), getattr(paper, axis)) for axis in AXES if axis != "noise" or noisy}
+    return {axis: text for axis, text in _by_axis(grid, paper).items() if axis != "noise" or noisy}
+
+
+def _by_axis(grid: Grid | FaceGrid, paper: Grid | FaceGrid) -> dict[str, str]:
+    words = {axis: _difference(axis, getattr(grid, axis), getattr(paper, axis)) for axis in AXES if hasattr(paper, axis)}
     return {axis: text for axis, text in words.items() if text}
 
 
 def _difference(axis: str, here: Any, there: Any) -> str:
     what = AXES[axis]
-    if axis == "repetitions":
+    if axis in ("repetitions", "seeds"):
         return "" if here == there else f"{here} {'of' if here < there else 'instead of'} {there} {what}"
-    if "default" in (here, there):
+    if not (isinstance(here, tuple) and isinstance(there, tuple)):
         return "" if here == there else f"{what} {_text(here)} instead of {_text(there)}"
     if set(here) == set(there):
         return ""
@@ -84,6 +136,10 @@ def _difference(axis: str, here: Any, there: Any) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, tuple):
         return ", ".join(map(_text, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if value == "default":
         return "those found on the validation sets"
+    if value == "searched":
+        return "of our own search"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from regcls.reports import published, stats
-from regcls.reports.collect import ORDER, PANEL, Collected, data_name, in_order, records
+from regcls.reports.collect import ORDER, PANEL, Collected, data_name, in_order
+from regcls.reports.picking import records
 from regcls.reports.study import panel_runs
 from regcls.reports.tables import DASH, Cell, Table, number, p_value, tested
 

@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 
 from regcls.reports import published, stats
-from regcls.reports.collect import CELL, PANEL, Collected, data_name, in_order, records
+from regcls.reports.collect import CELL, PANEL, Collected, data_name, in_order
+from regcls.reports.picking import records
 from regcls.reports.tables import DASH, Cell, RunGroup, Table, mean_std, number, p_value, run_groups, signed, tested
 
 LEVEL = 0.05  # of Holm-adjusted p, below which a difference is called clear

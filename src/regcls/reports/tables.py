@@ -1,4 +1,4 @@
-"""One table, three renderings: Markdown, LaTeX (booktabs) and, in page.html, HTML with a link to every run."""
+"""One table, three renderings: Markdown, LaTeX (booktabs) and, in macros.html, HTML with a link to every run."""
 
 import math
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "±": r"$\pm$", "−": "$-$", "–": "--",
     "×": r"$\times$", "·": r"$\cdot$", "λ": r"$\lambda$", "σ": r"$\sigma$", "Δ": r"$\Delta$", "†": r"\dag{}", "√": r"$\surd$",
+    "²": r"$^2$", "…": r"\dots{}",
 }  # fmt: skip
 
 
@@ -39,10 +40,20 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Part:
+    """A heading between the rows of a table, above the row at `place`; what is not ours looks so."""
+
+    place: int
+    title: str
+    ours: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class Table:
     """Rows of cells for readers; `frame` holds the same numbers unrounded, for the CSV.
 
-    With `run_column` the last cell of a row lists the runs behind the whole row.
+    With `run_column` the last cell of a row lists the runs behind the whole row. `spans` is a line above the names of the columns: a text
+    (or none) over so many of them. `under` is a word below each of them on the page; elsewhere the notes must do.
     """
 
     name: str
@@ -53,6 +64,9 @@ class Table:
     notes: tuple[str, ...] = ()
     warning: str = ""  # to be read before the numbers
     run_column: bool = False
+    spans: tuple[tuple[str, int], ...] = ()
+    under: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = ()
 
 
 def run_groups(wanted: pd.DataFrame) -> tuple[RunGroup, ...]:
@@ -71,9 +85,15 @@ def _group_label(method: str, classes: int, lam: float) -> str:
 
 def markdown(table: Table) -> str:
     """GitHub's Markdown, without the links to runs."""
-    columns, rows = _plain(table)
-    warning = [f"**{table.warning}**", ""] if table.warning else []
-    lines = [f"**{table.caption}**", "", *warning, _line(columns), _line(["---"] * len(columns)), *(_line(row) for row in rows)]
+    width = _width(table)
+    above = [text for text, columns in table.spans for _ in range(columns)] or [""] * width
+    names = [f"{over} {name}".strip() for over, name in zip(above[:width], table.columns[:width], strict=True)]
+    parts = {part.place: part.title for part in table.parts}
+    lines = [f"**{table.caption}**", "", *([f"**{table.warning}**", ""] if table.warning else []), _line(names), _line(["---"] * width)]
+    for place, row in enumerate(table.rows):
+        if place in parts:
+            lines.append(_line([f"*{parts[place]}*", *[""] * (width - 1)]))
+        lines.append(_line([f"**{cell.text}**" if cell.strong else cell.text for cell in row[:width]]))
     return "\n".join([*lines, "", *(f"- {note}" for note in table.notes)]).rstrip() + "\n"
 
 
@@ -83,33 +103,47 @@ def _line(cells: list[str]) -> str:
 
 def latex(table: Table) -> str:
     """A `table` with `\\usepackage{booktabs}`; the notes stand as comments."""
-    columns, rows = _plain(table)
+    width, parts = _width(table), {part.place: part.title for part in table.parts}
     headers = sum(cell.header for cell in table.rows[0]) if table.rows else 1
-    body = [" & ".join(map(_escape, row)) + r" \\" for row in rows]
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{_escape(table.caption)}}}", rf"\label{{tab:{table.name}}}"]
-    lines += [rf"\begin{{tabular}}{{{'l' * headers + 'r' * (len(columns) - headers)}}}", r"\toprule"]
-    lines += [" & ".join(map(_escape, columns)) + r" \\", r"\midrule", *body, r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+    lines += [rf"\begin{{tabular}}{{{'l' * headers + 'r' * (width - headers)}}}", r"\toprule", *_spans(table)]
+    lines += [" & ".join(map(_escape, table.columns[:width])) + r" \\", r"\midrule"]
+    for place, row in enumerate(table.rows):
+        if place in parts:
+            lines += [r"\midrule"] * bool(place) + [rf"\multicolumn{{{width}}}{{l}}{{\textit{{{_escape(parts[place])}}}}} \\"]
+        texts = [_escape(cell.text) for cell in row[:width]]
+        lines.append(" & ".join(rf"\textbf{{{text}}}" if cell.strong else text for text, cell in zip(texts, row, strict=False)) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
     return "\n".join([*(f"% {note}" for note in (table.warning, *table.notes) if note), *lines]) + "\n"
+
+
+def _spans(table: Table) -> list[str]:
+    """The line above the names of the columns, and the rules under it."""
+    cells, rules, first = [], [], 1
+    for text, columns in table.spans[: len(table.spans) - table.run_column]:
+        cells.append(rf"\multicolumn{{{columns}}}{{c}}{{{_escape(text)}}}")
+        rules += [rf"\cmidrule(lr){{{first}-{first + columns - 1}}}"] * bool(text)
+        first += columns
+    return [" & ".join(cells) + r" \\", " ".join(rules)] if cells else []
 
 
 def _escape(text: str) -> str:
     return "".join(LATEX.get(character, character) for character in text)
 
 
-def _plain(table: Table) -> tuple[list[str], list[list[str]]]:
-    """Column names and texts, without the column of run links."""
-    width = len(table.columns) - table.run_column
-    return list(table.columns[:width]), [[cell.text for cell in row[:width]] for row in table.rows]
+def _width(table: Table) -> int:
+    """Columns without that of the links to runs."""
+    return len(table.columns) - table.run_column
 
 
 def number(value: float, digits: int = 4) -> str:
     """Fixed digits with a real minus sign; a dash for NaN."""
-    return DASH if math.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
+    return DASH if math.isnan(value) else f"{value:z.{digits}f}".replace("-", "−")
 
 
 def signed(value: float, digits: int = 4) -> str:
     """`number` with its sign."""
-    return DASH if math.isnan(value) else f"{value:+.{digits}f}".replace("-", "−")
+    return DASH if math.isnan(value) else f"{value:+z.{digits}f}".replace("-", "−")
 
 
 def p_value(p: float) -> str:

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from regcls.datasets.download import extract
 from regcls.datasets.download import fetch as fetch_file
 from regcls.datasets.portraits import write_archives
+from regcls.datasets.unpacking import extract
 from regcls.errors import UserError
 from regcls.params import Params
 from regcls.progress import say
@@ -27,7 +27,7 @@ def fetch(params: Params, root: Path, dataset: str, sources: Sequence[str], *, u
     for url in archives:
         file = fetch_file(url, home / "raw", checksums=home / "checksums.json")
         if unpack:
-            say(f"{extract(file, home / 'raw' / file.name.split('.')[0])} files in {home / 'raw'}")
+            say(f"{extract(file, home / 'raw')} files in {home / 'raw'}")
     say(f"Next: regcls prepare {dataset}, or dvc exp run -S scale=paper")
 
 

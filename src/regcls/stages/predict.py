@@ -54,12 +54,13 @@ def _read(files: Sequence[Path], size: int, wrong: list[str], advance: Advance) 
     """Names and pixels (B, S, S, 3), some at a time; what cannot be read goes to `wrong`."""
     for start in range(0, len(files), TOGETHER):
         some = files[start : start + TOGETHER]
-        read: dict[str, NDArray[np.uint8]] = {}
+        names, pixels = list[str](), list[NDArray[np.uint8]]()
         for file in some:
             try:
-                read[str(file)] = decode(file.read_bytes(), size)
+                pixels.append(decode(file.read_bytes(), size))
+                names.append(str(file))
             except (OSError, ValueError) as error:
                 wrong.append(f"{file}: {error.strerror if isinstance(error, OSError) else error}")
-        if read:
-            yield list(read), np.stack(list(read.values()))
+        if names:
+            yield names, np.stack(pixels)
         advance(len(some))

@@ -1,4 +1,3 @@
-import errno
 import json
 import re
 from collections.abc import Callable
@@ -10,28 +9,28 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from regcls.errors import UserError
-from regcls.params import Grid, Params
-from regcls.reports import compare, figures_data, stats
-from regcls.runs import RunSpec
+from regcls.params import Params
+from regcls.params.synthetic import Grid
+from regcls.reports import figures_data, overview, stats, synthetic
+from regcls.runs.synthetic import SyntheticSpec
 from reports.made_up import MadeUpSets, prints, run_url, tracked
 
 PROVENANCE = {"git commit": "abc<1>"}
 Make = Callable[..., list[str]]
 
 
+def compare(out: Path, *, params: Params, **given: Any) -> list[str]:
+    """Write the report on the 1D study into `out`/synthetic, and return what to warn of."""
+    alone = replace(params, datasets=("synthetic",))
+    made = synthetic.report(params=alone, run_url=run_url, provenance=PROVENANCE, **given)
+    return overview.write(out, params=alone, reports={"synthetic": made}, absent={}, provenance=PROVENANCE)
+
+
 @pytest.fixture
-def make(demo: Params, fingerprints: dict[RunSpec, str], runs: pd.DataFrame, tmp_path: Path) -> Make:
-    def make(*, out: Path = tmp_path / "reports", **changed: object) -> list[str]:
-        usual = {
-            "params": demo,
-            "runs": runs,
-            "fingerprints": fingerprints,
-            "run_url": run_url,
-            "sets": None,
-            "provenance": PROVENANCE,
-        }
-        return compare(out=out, **(usual | changed))
+def make(demo: Params, fingerprints: dict[SyntheticSpec, str], runs: pd.DataFrame, tmp_path: Path) -> Make:
+    def make(**changed: Any) -> list[str]:
+        usual: dict[str, Any] = {"params": demo, "runs": runs, "fingerprints": fingerprints, "sets": None}
+        return compare(tmp_path / "reports", **(usual | changed))
 
     return make
 
@@ -41,11 +40,11 @@ def with_grids(params: Params, **grids: Grid) -> Params:
 
 
 @pytest.fixture(scope="module")
-def report(demo: Params, fingerprints: dict[RunSpec, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report(demo: Params, fingerprints: dict[SyntheticSpec, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report on a complete grid."""
-    out, runs = tmp_path_factory.mktemp("whole") / "reports", tracked(fingerprints)
-    compare(params=demo, runs=runs, fingerprints=fingerprints, run_url=run_url, sets=MadeUpSets(), out=out, provenance=PROVENANCE)
-    return out
+    out = tmp_path_factory.mktemp("whole") / "reports"
+    compare(out, params=demo, runs=tracked(fingerprints), fingerprints=fingerprints, sets=MadeUpSets())
+    return out / "synthetic"
 
 
 class Rows(HTMLParser):
@@ -82,7 +81,7 @@ def test_every_row_with_numbers_leads_to_its_runs_and_every_run_is_linked(report
 
 def test_the_same_runs_give_the_same_bytes_in_any_order(report: Path, make: Make, runs: pd.DataFrame, tmp_path: Path) -> None:
     make(sets=MadeUpSets(), runs=runs.sample(frac=1, random_state=1))
-    one, two = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in (report, tmp_path / "reports"))
+    one, two = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in (report, tmp_path / "reports/synthetic"))
     assert one == two and {"figure1.svg", "figure2.svg", "figure3.svg", "figure4.svg", "figure5.svg", "table1.tex"} <= set(one)
 
 
@@ -94,7 +93,8 @@ def test_the_page_asks_nothing_of_the_network(report: Path) -> None:
 
 def test_every_file_that_the_page_links_to_is_there(report: Path) -> None:
     links = re.findall(r'href="([^"#:]+)"', (report / "index.html").read_text())
-    assert len(links) > 10 and {link for link in links if not (report / link).is_file()} == set()
+    assert len(links) > 10 and "../index.html" in links
+    assert {link for link in links if not (report / link).is_file()} == set()
 
 
 def test_published_values_stand_beside_ours(report: Path) -> None:
@@ -110,18 +110,20 @@ def test_holes_are_named_and_not_averaged_over(make: Make, runs: pd.DataFrame, t
     gone = runs.query("setting == 'noisy' and noise == 0.1 and sampling == 'severe' and method == 'reg' and seed == 421")
     warnings = make(runs=runs.drop(index=gone.index))
     assert warnings[0].startswith("figure3: 1 of 60 runs are holes (1 missing)")
-    assert "noisy σ 0.1, severe · reg: 1 of 2 repetitions (missing: seed 421)" in (tmp_path / "reports/index.html").read_text()
-    assert "(n = 1 of 2)" in (tmp_path / "reports/summary.md").read_text()
-    assert pd.read_csv(tmp_path / "reports/holes.csv")["seed"].tolist() == [421]
-    panel = pd.read_csv(tmp_path / "reports/panels.csv").query("setting == 'noisy' and sampling == 'severe' and method == 'reg+cls'")
+    assert "noisy σ 0.1, severe · reg: 1 of 2 repetitions (missing: seed 421)" in (tmp_path / "reports/synthetic/index.html").read_text()
+    assert "(n = 1 of 2)" in (tmp_path / "reports/synthetic/summary.md").read_text()
+    assert pd.read_csv(tmp_path / "reports/synthetic/holes.csv")["seed"].tolist() == [421]
+    panel = pd.read_csv(tmp_path / "reports/synthetic/panels.csv").query(
+        "setting == 'noisy' and sampling == 'severe' and method == 'reg+cls'"
+    )
     assert panel["n"].tolist() == [1] and panel["answer"].tolist() == ["not tested (n = 1)"]
 
 
 def test_an_empty_panel_is_shown_empty(make: Make, runs: pd.DataFrame, tmp_path: Path) -> None:
     make(runs=runs.query("not (setting == 'ood' and sampling == 'severe')"))
-    panel = pd.read_csv(tmp_path / "reports/panels.csv").query("setting == 'ood' and sampling == 'severe'")
+    panel = pd.read_csv(tmp_path / "reports/synthetic/panels.csv").query("setting == 'ood' and sampling == 'severe'")
     assert panel["n"].tolist() == [0, 0] and panel["gap"].isna().all()
-    metrics = json.loads((tmp_path / "reports/metrics.json").read_text())
+    metrics = json.loads((tmp_path / "reports/metrics.json").read_text())["synthetic"]
     assert metrics["gap"]["ood"]["severe"] is None
     assert metrics["runs"] == {"wanted": len(runs), "finished": len(runs) - 10, "missing": 10}
 
@@ -135,15 +137,15 @@ def test_duplicates_and_stale_runs_are_warned_of(make: Make, runs: pd.DataFrame)
 
 def test_one_run_is_enough_for_a_report(make: Make, runs: pd.DataFrame, tmp_path: Path) -> None:
     make(runs=runs.iloc[[0]])
-    assert json.loads((tmp_path / "reports/metrics.json").read_text())["runs"]["finished"] == 1
+    assert json.loads((tmp_path / "reports/metrics.json").read_text())["synthetic"]["runs"]["finished"] == 1
 
 
 def test_a_grid_of_one_repetition_has_gaps_and_no_tests(make: Make, demo: Params, tmp_path: Path) -> None:
     one = with_grids(demo, figure3=replace(demo.synthetic.grids["figure3"], repetitions=1, classes=(4,)))
     make(params=one, fingerprints=prints(one), runs=tracked(prints(one)))
-    panels = pd.read_csv(tmp_path / "reports/panels.csv")
+    panels = pd.read_csv(tmp_path / "reports/synthetic/panels.csv")
     assert panels["p"].isna().all() and panels["gap"].notna().all()
-    assert "one repetition allows no test" in (tmp_path / "reports/index.html").read_text()
+    assert "one repetition allows no test" in (tmp_path / "reports/synthetic/index.html").read_text()
 
 
 @pytest.mark.parametrize("methods", [("reg",), ("reg+cls",), ("reg+cls", "reg+cls-bal"), ("reg", "reg+cls-bal")])
@@ -151,45 +153,28 @@ def test_a_grid_may_lack_methods(methods: tuple[str, ...], make: Make, demo: Par
     grids = {name: replace(grid, methods=methods, settings=grid.settings[:1]) for name, grid in demo.synthetic.grids.items()}
     few = with_grids(demo, **grids)
     make(params=few, fingerprints=prints(few), runs=tracked(prints(few)))
-    assert (tmp_path / "reports/index.html").exists()
+    assert (tmp_path / "reports/synthetic/index.html").exists()
 
 
 def test_other_noise_levels_and_several_lambdas_have_no_published_values(make: Make, demo: Params, tmp_path: Path) -> None:
     grid = replace(demo.synthetic.grids["figure3"], settings=("noisy",), noise=(0.05, 0.5), lambdas=(1.0, 10.0), classes=(4,))
     other = with_grids(demo, figure3=grid, figure4=grid, mine=grid)
     make(params=other, fingerprints=prints(other), runs=tracked(prints(other)))
-    assert "Trained, but without a figure here: the grid mine." in (tmp_path / "reports/index.html").read_text()
-    assert pd.read_csv(tmp_path / "reports/summary.csv")["published"].isna().all()
-    metrics = json.loads((tmp_path / "reports/metrics.json").read_text())
+    assert "Trained, but without a figure here: the grid mine." in (tmp_path / "reports/synthetic/index.html").read_text()
+    assert pd.read_csv(tmp_path / "reports/synthetic/summary.csv")["published"].isna().all()
+    metrics = json.loads((tmp_path / "reports/metrics.json").read_text())["synthetic"]
     assert set(metrics["gap"]) == {"noisy-0.05", "noisy-0.5"} == set(metrics["table1"]["balanced"]) == set(metrics["table1"]["uniform"])
 
 
 def test_a_removed_grid_is_left_out(make: Make, demo: Params, tmp_path: Path) -> None:
     only = with_grids(demo, figure5=demo.synthetic.grids["figure5"])
     make(params=only, fingerprints=prints(only), runs=tracked(prints(only)))
-    assert {path.name for path in (tmp_path / "reports").glob("*.svg")} == {"figure5.svg"}
+    assert {path.name for path in (tmp_path / "reports/synthetic").glob("*.svg")} == {"figure5.svg"}
 
 
 def test_without_prepared_data_figures_1_and_2_are_left_out_with_a_warning(make: Make, tmp_path: Path) -> None:
     assert make(sets=None)[0].startswith("figure1, figure2: left out")
-    assert not (tmp_path / "reports/figure1.svg").exists()
-
-
-def test_a_full_disk_leaves_the_previous_report(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "reports").mkdir()
-    (tmp_path / "reports/index.html").write_text("before")
-    write = Path.write_text
-
-    def full(path: Path, *args: Any, **kwargs: Any) -> int:
-        if path.name == "summary.md":
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return write(path, *args, **kwargs)
-
-    monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(UserError, match="no space left"):
-        make()
-    assert [path.name for path in tmp_path.iterdir()] == ["reports"]
-    assert [path.read_text() for path in (tmp_path / "reports").iterdir()] == ["before"]
+    assert not (tmp_path / "reports/synthetic/figure1.svg").exists()
 
 
 def test_figure_3_has_one_row_a_network(report: Path) -> None:
@@ -227,12 +212,14 @@ def test_the_tables_of_figure_4_and_table_1_say_that_one_repetition_is_no_test(r
 def test_the_tables_of_figure_4_and_table_1_are_tested_by_repetition(make: Make, demo: Params, tmp_path: Path) -> None:
     three = with_grids(demo, figure4=replace(demo.synthetic.grids["figure4"], repetitions=3, settings=("clean",), classes=(4, 16)))
     make(params=three, fingerprints=prints(three), runs=tracked(prints(three)))
-    lambdas = pd.read_csv(tmp_path / "reports/figure4_lambda.csv")
+    lambdas = pd.read_csv(tmp_path / "reports/synthetic/figure4_lambda.csv")
     assert lambdas["p_holm"].tolist() == pytest.approx(stats.holm(lambdas["p"].tolist())) and (lambdas["n"] == 3).all()
-    points = pd.read_csv(tmp_path / "reports/figure4.csv").query("method == 'reg+cls' and sampling == 'severe' and `lambda` == 100")
+    points = pd.read_csv(tmp_path / "reports/synthetic/figure4.csv").query(
+        "method == 'reg+cls' and sampling == 'severe' and `lambda` == 100"
+    )
     row = lambdas.query("method == 'reg+cls' and sampling == 'severe' and `lambda` == 100").iloc[0]
     assert row["gap"] == pytest.approx(points["gap"].mean()) and row["low"] < row["gap"] < row["high"]
-    wins = pd.read_csv(tmp_path / "reports/table1.csv")
+    wins = pd.read_csv(tmp_path / "reports/synthetic/table1.csv")
     assert (wins["low"] < wins["share"])[wins["p"].notna()].all() and (wins["repetitions"] == 3).all()
     assert wins["p_holm"].tolist() == pytest.approx(stats.holm(wins["p"].tolist()), nan_ok=True)
 
@@ -242,14 +229,14 @@ def test_other_training_values_are_said_beside_every_released_value(make: Make, 
     make(params=other, runs=tracked(prints(other)), fingerprints=prints(other))
     for name in ("panels", "summary", "table1"):
         for ending in ("md", "tex"):
-            assert "ot comparable with the " in (tmp_path / f"reports/{name}.{ending}").read_text()
-    html = (tmp_path / "reports/index.html").read_text()
+            assert "ot comparable with the " in (tmp_path / f"reports/synthetic/{name}.{ending}").read_text()
+    html = (tmp_path / "reports/synthetic/index.html").read_text()
     assert html.count("Not comparable with the released values: epochs 2 instead of 80.") == 3  # the panels, Figure 3 and its table
-    assert "released, not comparable" in (tmp_path / "reports/figure3.svg").read_text()
+    assert "released, not comparable" in (tmp_path / "reports/synthetic/figure3.svg").read_text()
 
 
 def test_the_page_says_where_the_runs_were_trained(report: Path, make: Make, runs: pd.DataFrame, tmp_path: Path) -> None:
     assert "Where each run was trained stands in its tags" in (report / "index.html").read_text()
     make(runs=runs.assign(cpus="2", gpu=["none"] * 12 + ["H100"] * (len(runs) - 12), host="secret"))
-    html = (tmp_path / "reports/index.html").read_text()
+    html = (tmp_path / "reports/synthetic/index.html").read_text()
     assert "Trained on – 80 runs: cpus 2, gpu H100; 12 runs: cpus 2, gpu none." in html and "secret" not in html

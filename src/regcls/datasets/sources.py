@@ -1,0 +1,212 @@
+"""Where raw archives come from: http(s)://, s3://bucket/key, file:// or a path.
+
+Each source is asked for the bytes of an archive from `start` on, if it still is `version` (None: from 0), and says what it gives.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from regcls.errors import UserError
+
+CHUNK = 1 << 18  # bytes read and written at a time
+TIMEOUTS = (10.0, 60.0)  # seconds to a connection, and between two bytes, after which an attempt counts as cut
+PASSING = {408, 425, 429}  # HTTP statuses that pass by themselves, like all from 500 on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archive:
+    """Where a raw file comes from: http(s)://, s3://bucket/key, file:// or a path.
+
+    Raises:
+        UserError: another scheme, or no file name at the end.
+    """
+
+    url: str
+
+    def __post_init__(self) -> None:
+        if self.scheme not in SOURCES:
+            raise UserError(f"cannot fetch {self.shown}: give a URL with https://, http://, s3:// or file://, or a path")
+        if self.name in ("", ".", "..") or "/" in self.name or "\0" in self.name:  # %2F would lead out of the folder
+            raise UserError(f"cannot fetch {self.shown}: there is no file name at its end")
+
+    @property
+    def scheme(self) -> str:
+        """http, https, s3 or file; empty for a path."""
+        return self.url.partition("://")[0].lower() if "://" in self.url else ""
+
+    @property
+    def path(self) -> str:
+        """What follows the server; of s3://, bucket/key."""
+        if self.scheme == "s3":
+            return self.url.partition("://")[2]  # a key may hold ?, # and %
+        return unquote(urlsplit(self.url).path) if self.scheme else str(Path(self.url).expanduser())
+
+    @property
+    def name(self) -> str:
+        """The file name at the end."""
+        match self.scheme:
+            case "":
+                return self.path.rpartition("/")[2]
+            case "s3":
+                return self.path.partition("/")[2].rpartition("/")[2]
+            case _:
+                return unquote(urlsplit(self.url).path.rpartition("/")[2])
+
+    @property
+    def shown(self) -> str:
+        """The URL for messages: without password and signature."""
+        if self.scheme not in ("http", "https"):
+            return self.url
+        parts = urlsplit(self.url)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+class CutError(Exception):
+    """An attempt ended before the file did; another may bring the rest. `spoiled`: what came before is not to be gone on from."""
+
+    def __init__(self, why: object, *, spoiled: bool = False) -> None:
+        super().__init__(str(why))
+        self.spoiled = spoiled
+
+
+class Reply(NamedTuple):
+    """What a source answers when asked for its bytes from `start` on."""
+
+    start: int  # 0 where the source has changed, or cannot begin elsewhere
+    total: int | None  # bytes of the whole file, where the source says it
+    version: str | None  # differs when the content does: ETag, or time of the last change
+    chunks: Iterator[bytes]
+
+
+@contextmanager
+def _over_http(archive: Archive, start: int, version: str | None) -> Iterator[Reply]:
+    import requests
+    import urllib3
+
+    asked = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-", "If-Range": version} if version else {})
+    try:
+        response = requests.get(archive.url, headers=asked, stream=True, timeout=TIMEOUTS)
+    except requests.exceptions.SSLError as error:
+        raise UserError(f"{archive.shown}: no secure connection ({_cause(error)})") from error
+    except (requests.ConnectionError, requests.Timeout) as error:
+        raise CutError(_cause(error)) from error
+    except requests.RequestException as error:
+        raise UserError(f"cannot fetch {archive.shown}: {error}") from error
+    with response:
+        status, headers = response.status_code, response.headers
+        given, _, total = headers.get("Content-Range", "").removeprefix("bytes ").rpartition("/")
+        if start and (status == 416 or (status == 206 and not given.startswith(f"{start}-"))):
+            with _over_http(archive, 0, None) as reply:
+                yield reply
+            return
+        if status >= 500 or status in PASSING:
+            raise CutError(f"the server answers {status} {response.reason}")
+        if status not in (200, 206):
+            raise UserError(f"{archive.shown}: the server answers {status} {response.reason}. {_instead(archive)}")
+        if headers.get("Content-Type", "").startswith("text/html") and not archive.name.endswith(("html", "htm")):
+            raise UserError(f"{archive.shown}: the server answers with a web page, not with the file. {_instead(archive)}")
+        total = total if status == 206 else headers.get("Content-Length", "")
+        etag = headers.get("ETag", "W/")  # a weak one does not promise equal bytes
+        yield Reply(
+            start=start if status == 206 else 0,
+            total=int(total) if total.isdecimal() else None,
+            version=headers.get("Last-Modified") if etag.startswith("W/") else etag,
+            chunks=_chunks(partial(response.raw.read, decode_content=False), urllib3.exceptions.HTTPError),
+        )
+
+
+@contextmanager
+def _over_s3(archive: Archive, start: int, version: str | None) -> Iterator[Reply]:
+    import boto3  # type: ignore[import-untyped]
+    from botocore import exceptions  # type: ignore[import-untyped]
+    from botocore.config import Config  # type: ignore[import-untyped]
+
+    bucket, _, key = archive.path.partition("/")
+    endpoint = None if {"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"} & set(os.environ) else os.environ.get("MLFLOW_S3_ENDPOINT_URL")
+    config = Config(connect_timeout=TIMEOUTS[0], read_timeout=TIMEOUTS[1], retries={"total_max_attempts": 1})
+    asked = {"Range": f"bytes={start}-", "IfMatch": version} if version else {}
+    hint = "Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE and AWS_ENDPOINT_URL."
+    try:
+        client = boto3.Session().client("s3", endpoint_url=endpoint, config=config)
+    except (exceptions.BotoCoreError, ValueError) as error:
+        raise UserError(f"cannot fetch {archive.shown}: {error}. {hint}") from error
+    with closing(client):
+        try:
+            reply = client.get_object(Bucket=bucket, Key=key, **asked)
+        except exceptions.ClientError as error:
+            status, said = error.response["ResponseMetadata"]["HTTPStatusCode"], error.response["Error"]
+            if start and status in (412, 416):
+                with _over_s3(archive, 0, None) as anew:
+                    yield anew
+                return
+            if status >= 500 or status in PASSING:
+                raise CutError(f"S3 answers {status} {said['Code']}") from error
+            what = _S3_ANSWERS.get(said["Code"], f"S3 answers {said['Code']}: {said.get('Message', '')}")
+            raise UserError(f"{archive.shown}: {what} (at {client.meta.endpoint_url}). {_instead(archive)}") from error
+        except (exceptions.ConnectionError, exceptions.HTTPClientError) as error:
+            raise CutError(error) from error
+        except exceptions.ParamValidationError as error:
+            raise UserError(f"cannot fetch {archive.shown}: {bucket} cannot be the name of a bucket") from error
+        except exceptions.BotoCoreError as error:
+            raise UserError(f"cannot fetch {archive.shown}: {error}. {hint}") from error
+        with closing(reply["Body"]) as body:
+            yield Reply(
+                start=start,
+                total=start + reply["ContentLength"],
+                version=reply["ETag"],
+                chunks=_chunks(body.read, exceptions.BotoCoreError, spoiled_by=exceptions.FlexibleChecksumError),
+            )
+
+
+_S3_ANSWERS = {
+    "NoSuchBucket": "there is no such bucket",
+    "NoSuchKey": "there is no such key in the bucket",
+    "AccessDenied": "these credentials may not read it",
+    "InvalidAccessKeyId": "the access key is not known (AWS_ACCESS_KEY_ID)",
+    "SignatureDoesNotMatch": "the secret key is not that of the access key (AWS_SECRET_ACCESS_KEY)",
+}
+
+
+@contextmanager
+def _from_disk(archive: Archive, start: int, version: str | None) -> Iterator[Reply]:
+    file = Path(archive.path)
+    if not file.is_file():
+        raise UserError(f"there is no file {file}")
+    try:
+        handle = file.open("rb")
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}") from error
+    with handle:
+        stat = os.fstat(handle.fileno())
+        now = f"{stat.st_size} bytes of {stat.st_mtime_ns} ns"
+        start = handle.seek(start if now == version else 0)
+        yield Reply(start=start, total=stat.st_size, version=now, chunks=_chunks(handle.read, OSError))
+
+
+_Source = Callable[[Archive, int, str | None], AbstractContextManager[Reply]]
+SOURCES: dict[str, _Source] = {"https": _over_http, "http": _over_http, "s3": _over_s3, "file": _from_disk, "": _from_disk}
+
+
+def _chunks(read: Callable[[int], bytes], cut_by: type[Exception], spoiled_by: type[Exception] | tuple[()] = ()) -> Iterator[bytes]:
+    try:
+        while chunk := read(CHUNK):
+            yield chunk
+    except cut_by as error:
+        raise CutError(f"reading broke off ({_cause(error)})", spoiled=isinstance(error, spoiled_by)) from error
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason: "Connection refused", not the layers around it."""
+    while error.__context__:
+        error = error.__context__
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+
+
+def _instead(archive: Archive) -> str:
+    return f"If you have {archive.name}, give its path in place of the URL."

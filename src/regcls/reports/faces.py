@@ -1,0 +1,193 @@
+"""The report on a data set of faces: Tables 3 and 4, what a class loss changes, the search for λ, and the error by age."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from regcls.params import Params
+from regcls.params.faces import SEARCH, Faces
+from regcls.reports import faces_figures, faces_stats, faces_tables, page, protocol, published
+from regcls.reports.faces_answers import answers
+from regcls.reports.faces_collect import NO_PREDICTIONS, FaceRuns, Predictions, collect, hole_lines, in_order
+from regcls.reports.picking import Picked, machines, records, warnings_of
+from regcls.reports.published import PAPER_FACES
+from regcls.reports.report import Report, Section, rounded, to_csv
+from regcls.runs.faces import FaceSpec, Found, expand
+
+# The grids that have a table, and what the paper prints there.
+TITLES = {
+    "table3": "Table 3: errors by shot group",
+    "table4": "Table 4: trained on balanced data",
+    SEARCH: "The search for λ",
+}
+PUBLISHED = {"table3": published.table3, "table4": published.table4}
+
+
+def report(
+    *,
+    params: Params,
+    dataset: str,
+    runs: pd.DataFrame,
+    fingerprints: Mapping[FaceSpec, str],
+    found: Found,
+    predictions: Predictions,
+    training_counts: Mapping[int, int],
+    run_url: Callable[[str], str],
+    provenance: Mapping[str, str],
+) -> Report:
+    """All that stands in reports/<dataset>; equal runs give equal bytes.
+
+    `runs`: a row a tracked run; `fingerprints`: of every run that params.yaml asks for, with λ as `found` by the search; `predictions`:
+    run id -> those of the test set, a UserError where they are gone; `training_counts`: training images by integer age; `run_url`: run
+    id -> its page in MLflow; `provenance`: what made the report, as it is to be shown.
+
+    Raises:
+        UserError: no run counts.
+    """
+    faces = params.faces(dataset)
+    collected, picked = collect(runs, fingerprints, faces=faces, dataset=dataset, found=found, predictions=predictions)
+    wanted = collected.wanted
+    place = {spec: position for position, spec in enumerate(fingerprints)}
+    specs = {name: expand(faces, dataset, grid, found) for name, grid in faces.grids.items()}
+    grids = {name: collected.of(wanted_here, place) for name, wanted_here in specs.items() if wanted_here}
+    stand_in = f"Generated portraits, not faces: no number here says anything about {page.TITLES[dataset].partition(': ')[2]}."
+    warning = stand_in if faces.data.source == "stand-in" else ""
+    made = Report(dataset=dataset, wanted=len(wanted), finished=int((wanted["state"] == "finished").sum()), caution=warning)
+    made.warnings += _warnings(faces, grids, picked, found)
+
+    for name in ("table3", "table4"):
+        if name in grids:
+            _add_table(made, faces, name, grids[name], warning)
+        if name == "table3" and name in grids:
+            _add_by_age(made, faces, grids[name], training_counts, warning)
+    if SEARCH in grids:
+        _add_search(made, grids[SEARCH], warning)
+    main = next((grids[name] for name in PUBLISHED if name in grids), None)
+    if main is not None:
+        made.answers += answers(main)
+        made.metrics |= _metrics(main)
+    made.metrics["runs"] = made.run_counts()
+    holes = wanted[wanted["state"] != "finished"].drop(columns="run_id")
+    made.files["holes.csv"] = to_csv(in_order(holes).rename(columns={"lam": "lambda"}))
+    used = [grid for name, grid in faces.grids.items() if name in grids and name != SEARCH]
+    made.files["index.html"] = page.render(
+        "faces.html",
+        report=made,
+        params=params,
+        run_url=run_url,
+        provenance=provenance,
+        faces=faces,
+        in_paper=dataset == PAPER_FACES,
+        reduced=protocol.face_reductions(faces),
+        changed=list(dict.fromkeys(line for grid in used for line in protocol.face_departures(faces, grid))),
+        unshown=protocol.faces_unshown(faces),
+        machines=machines(picked.chosen),
+    )
+    return made
+
+
+def _warnings(faces: Faces, grids: Mapping[str, FaceRuns], picked: Picked, found: Found) -> list[str]:
+    lines = warnings_of({name: grid.wanted for name, grid in grids.items()}, duplicates=picked.duplicates, stale=picked.stale)
+    lost = int((picked.wanted["state"] == NO_PREDICTIONS).sum())
+    if lost:
+        lines.append(
+            f"{lost} finished runs are {NO_PREDICTIONS}: their artifact predictions.parquet is gone. "
+            "Delete these runs in MLflow, then train them again"
+        )
+    for name, grid in faces.grids.items():
+        if grid.lambdas == "searched" and grid.seeds:
+            pairs = [(method, classes) for method in grid.methods if method != "reg" for classes in grid.classes]
+            unknown = [f"{method} · {classes}" for method, classes in pairs if (method, classes) not in found]
+            if unknown:
+                lines.append(f"{name}: no λ is found yet for {', '.join(unknown)}; these runs are neither made nor counted")
+    return lines
+
+
+def _extent(runs: FaceRuns) -> str:
+    seeds = runs.wanted["seed"].nunique()
+    return f"{len(runs.images):,} test images and {seeds} seed{'s' if seeds > 1 else ''}"
+
+
+def _add_table(made: Report, faces: Faces, name: str, runs: FaceRuns, warning: str) -> None:
+    balanced = faces.grids[name].balanced_data
+    data = "balanced data" if balanced else "all training images"
+    theirs, why = None, ""
+    if made.dataset == PAPER_FACES:
+        theirs, why = PUBLISHED[name](), protocol.faces_not_comparable(faces, name)
+    table = faces_tables.shots_table(
+        runs,
+        name=name,
+        caption=f"MAE (years) and MSE (years²) by shot group, trained on {data}; mean ± std over seeds.",
+        errors=("mae", "mse"),
+        limits=faces.shots,
+        published=theirs,
+        not_comparable=why,
+        warning=warning,
+    )
+    more = faces_tables.shots_table(
+        runs,
+        name=f"{name}_rmse_gm",
+        caption="RMSE and geometric mean of the absolute error (years) by shot group; mean ± std over seeds.",
+        errors=("rmse", "gm"),
+        limits=faces.shots,
+        warning=warning,
+    )
+    made.add(
+        Section(name=name, title=TITLES[name], caption=table.caption, table=table, more=[more], holes=hole_lines(runs.wanted)),
+    )
+    differences = faces_tables.differences_table(
+        runs, name=f"{name}_differences", caption=f"Differences to reg, trained on {data}, over {_extent(runs)}.", warning=warning
+    )
+    if differences.rows:
+        title = f"{TITLES[name].partition(':')[0]}: what the class loss changes"
+        made.add(Section(name=differences.name, title=title, caption=differences.caption, table=differences))
+
+
+def _add_by_age(made: Report, faces: Faces, runs: FaceRuns, training_counts: Mapping[int, int], warning: str) -> None:
+    chosen = faces_stats.best_by_validation(runs)
+    if chosen.empty:
+        return
+    width = faces_stats.bin_width(runs.images["age"].to_numpy())
+    lines = faces_stats.error_by_age(runs, chosen, width)
+    histogram = faces_figures.training_histogram(training_counts, faces.shots)
+    caption = (
+        f"Test MAE by age, {width} year{'s' if width > 1 else ''} together; mean over seeds, shaded: ± standard deviation over seeds. Of "
+        "each method, the number of classes with the lowest validation MSE. Grey, on the right axis (log): training images of each age; "
+        "darker: many, lighter: few."
+    )
+    section = Section(
+        name="error_by_age",
+        title="Error by age",
+        svg=faces_figures.error_by_age(lines, histogram, faces.shots),
+        alt="Test MAE against age, a line a method, over a histogram of the training images by age. The CSV has the numbers.",
+        caption=caption,
+        warning=warning,
+    )
+    bars = histogram.rename(columns={"age": "age_from"}).assign(drawn="bar", age_to=histogram["age"] + 1)
+    numbers = pd.concat([lines.assign(drawn="line"), bars], ignore_index=True).rename(columns={"lam": "lambda"})
+    made.add(section, numbers=numbers.set_index("drawn").reset_index())
+
+
+def _add_search(made: Report, runs: FaceRuns, warning: str) -> None:
+    table = faces_tables.search_table(runs, caption="Validation error by λ; mean over seeds.", warning=warning)
+    made.add(Section(name=SEARCH, title=TITLES[SEARCH], caption=table.caption, table=table, holes=hole_lines(runs.wanted)))
+
+
+def _metrics(runs: FaceRuns) -> dict[str, Any]:
+    """Few, for the columns of `dvc exp show`: test MAE (all, few) of each cell, and its gap to reg; a hole is null."""
+    shown = ("all", "few")
+    cells, table = faces_stats.cells(runs, "test"), faces_stats.differences(runs)
+    several = bool(cells.duplicated(["method", "classes"]).any())
+    mae = {_key(row, several): {shot: rounded(row[f"mae_{shot}"]) for shot in shown} for row in records(cells)}
+    gaps: dict[str, dict[str, float | None]] = {}
+    for row in records(table[(table["error"] == "mae") & table["shot"].isin(shown)]):
+        gaps.setdefault(_key(row, several), {})[row["shot"]] = rounded(row["gap"])
+    return {"mae": mae} | ({"gap": gaps} if gaps else {})
+
+
+def _key(row: Mapping[str, Any], several_lambdas: bool) -> str:
+    """`reg+cls-100`, or `reg+cls-100-0.1` where the grid has several λ."""
+    if row["method"] == "reg":
+        return "reg"
+    return f"{row['method']}-{row['classes']}" + (f"-{row['lam']:g}" if several_lambdas else "")

@@ -1,0 +1,106 @@
+"""Tracked runs on faces -> the runs that count, their errors on every test image, and the holes.
+
+Legend: N test images, R counted runs.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from regcls.errors import MissingError
+from regcls.params.faces import SEARCH, Faces
+from regcls.progress import tracked
+from regcls.reports.picking import Picked, holes_of, pick
+from regcls.runs.faces import FaceSpec, Found, expand
+
+CELL = ["method", "classes", "lam"]  # what is repeated, with other seeds: one mean
+NO_PREDICTIONS = "without predictions"
+
+Predictions = Callable[[str], pd.DataFrame]  # run id -> the test set: row, path, target, prediction, shot
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceRuns:
+    """What the tables work on.
+
+    `wanted`: a row a wanted run, indexed by its place in the list of specs: CELL, seed, fingerprint, state (`finished` or why not), run_id
+    ("" for a hole). `metrics`: the metrics of the counted runs, by run id. `images`: target, age (integer, rounded down) and shot of the
+    test images (N). `errors`: prediction − target (N, R), a column a run id; a run of the search for λ alone has none.
+    """
+
+    wanted: pd.DataFrame
+    metrics: pd.DataFrame
+    images: pd.DataFrame
+    errors: pd.DataFrame
+
+    def of(self, specs: Iterable[FaceSpec], place: Mapping[FaceSpec, int]) -> "FaceRuns":
+        """The part that belongs to a grid."""
+        return replace(self, wanted=self.wanted.loc[[place[spec] for spec in specs]])
+
+
+def collect(
+    runs: pd.DataFrame, fingerprints: Mapping[FaceSpec, str], *, faces: Faces, dataset: str, found: Found, predictions: Predictions
+) -> tuple[FaceRuns, Picked]:
+    """The runs that count (`picking.pick`); a run counts if its errors are finite and its predictions are there.
+
+    Raises:
+        UserError: no tracked run counts.
+    """
+    # The search is judged on validation images: of its runs, no predictions are needed.
+    specs = {spec for name, grid in faces.grids.items() if name != SEARCH for spec in expand(faces, dataset, grid, found)}
+    predicted = {fingerprints[spec] for spec in specs}
+    tables: dict[str, pd.DataFrame] = {}
+
+    def unusable(chosen: pd.DataFrame) -> dict[str, str]:
+        values = chosen.reindex(columns=[f"{split}_{metric}_all" for split in ("val", "test") for metric in ("mae", "mse")])
+        finite = np.isfinite(values.to_numpy(dtype=float)).all(axis=1)
+        reasons = dict.fromkeys(chosen.loc[~finite, "run_id"], "without a finite error")
+        wanted = chosen.loc[finite & chosen["fingerprint"].isin(predicted), "run_id"].tolist()
+        for run_id in tracked(wanted, len(wanted), "reading predictions") if wanted else ():
+            try:
+                tables[run_id] = predictions(run_id)
+            except MissingError:
+                reasons[run_id] = NO_PREDICTIONS
+        return reasons
+
+    picked = pick(runs, fingerprints, dataset=dataset, unusable=unusable)
+    table = pd.DataFrame([_row(spec) for spec in fingerprints]).join(picked.wanted)
+    images, errors = _errors(tables)
+    return FaceRuns(wanted=table, metrics=picked.chosen.set_index("run_id"), images=images, errors=errors), picked
+
+
+def _row(spec: FaceSpec) -> dict[str, Any]:
+    row = {key: getattr(spec, key) for key in [*CELL, "seed"]}
+    return row | {"lam": np.nan if spec.lam is None else spec.lam}
+
+
+def _errors(tables: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The test images and the errors on them, by row. Wanted fingerprints are of one data set, so all tables name the same images."""
+    first = next(iter(tables.values()), pd.DataFrame(columns=["row", "target", "shot"])).set_index("row").sort_index()
+    images = pd.DataFrame({"target": first["target"].astype(float), "shot": first["shot"].astype(str)})
+    images["age"] = np.floor(images["target"]).astype(int)
+    found = {run_id: table.set_index("row")["prediction"].astype(float) - images["target"] for run_id, table in tables.items()}
+    return images, pd.DataFrame(found, index=images.index)
+
+
+def cell_name(row: Mapping[str, Any]) -> str:
+    """For a reader: `reg+cls · 100 · λ 0.1`."""
+    return str(row["method"]) if row["method"] == "reg" else f"{row['method']} · {row['classes']} · λ {row['lam']:g}"
+
+
+def method_name(row: Mapping[str, Any]) -> str:
+    """In a sentence: `reg+cls with 100 classes`."""
+    return str(row["method"]) if row["method"] == "reg" else f"{row['method']} with {row['classes']} classes"
+
+
+def in_order(frame: pd.DataFrame) -> pd.DataFrame:
+    """Sorted by CELL: reg, reg+cls, reg+cls-bal is also the order of the alphabet."""
+    return frame.sort_values(CELL, kind="stable", na_position="first", ignore_index=True)
+
+
+def hole_lines(wanted: pd.DataFrame) -> list[str]:
+    """A line a cell with holes: `reg+cls · 100 · λ 0.1: 2 of 3 seeds (failed: seed 1)`."""
+    return holes_of(in_order(wanted), CELL, cell_name, what="seeds")

@@ -1,0 +1,149 @@
+"""Tracked runs -> those that count, and the holes: what params.yaml asks for and no finished run gives. For every kind of data set."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from regcls.errors import UserError
+from regcls.run_table import MACHINE
+from regcls.runs import RunSpec
+
+# Why a wanted run is a hole, by the status of the newest attempt at it.
+REASONS = {"FAILED": "failed", "KILLED": "killed", "RUNNING": "not finished", "SCHEDULED": "not finished"}
+
+Spec = TypeVar("Spec", bound=RunSpec)
+# The runs that would count -> run id: why one does not after all, for those of which that is so.
+Unusable = Callable[[pd.DataFrame], Mapping[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picked:
+    """What became of the wanted runs.
+
+    `wanted`: a row a wanted run, indexed by its place in the list of specs: fingerprint, state (`finished` or why not), run_id ("" for a
+    hole). `chosen`: the tracked runs that count, in that order.
+    """
+
+    wanted: pd.DataFrame
+    chosen: pd.DataFrame
+    duplicates: tuple[str, ...]  # run ids left out because an earlier finished run has the same fingerprint
+    stale: tuple[str, ...]  # ids of finished runs of a wanted spec, made with other code or data
+
+
+def pick(runs: pd.DataFrame, fingerprints: Mapping[Spec, str], *, dataset: str, unusable: Unusable) -> Picked:
+    """Pick the runs that count: FINISHED, of a wanted fingerprint and usable; the earliest of several.
+
+    `runs` is a row a tracked run (run_table.py).
+
+    Raises:
+        UserError: no tracked run counts.
+    """
+    # DVC takes training for done once runs/<dataset>.json is there, whatever has become of the store.
+    remedy = f"Train them with: regcls train {dataset} (or: dvc repro -f train@{dataset})"
+    if runs.empty or {"run_id", "status", "fingerprint", "started"} - set(runs.columns):
+        raise UserError(f"no run is tracked in this MLflow store, so there is nothing to compare.\n{remedy}")
+    runs = runs.sort_values(["started", "run_id"], kind="stable", ignore_index=True)
+    finished = runs[runs["status"] == "FINISHED"]
+    matching = finished[finished["fingerprint"].isin(set(fingerprints.values()))]
+    first = matching.drop_duplicates("fingerprint", keep="first")
+    reasons = unusable(first)
+    chosen_id = dict(zip(first["fingerprint"], first["run_id"], strict=True))
+    newest = dict(zip(runs["fingerprint"], runs["status"], strict=True))
+    stale = _stale(finished, fingerprints)
+
+    rows = []
+    for spec, wanted in fingerprints.items():
+        if wanted in chosen_id:
+            state = reasons.get(chosen_id[wanted], "finished")
+        elif wanted in newest:
+            state = REASONS.get(newest[wanted], str(newest[wanted]).lower())
+        else:
+            state = "made with other code or data" if spec in stale else "missing"
+        rows.append({"fingerprint": wanted, "state": state, "run_id": chosen_id[wanted] if state == "finished" else ""})
+    table = pd.DataFrame(rows, columns=["fingerprint", "state", "run_id"])
+    counted = table.loc[table["state"] == "finished", "run_id"]
+    if counted.empty:
+        which = "" if first.empty else f" ({', '.join(sorted(set(reasons.values())))})"
+        raise UserError(
+            f"none of the {len(runs)} tracked runs is finished and one that params.yaml asks for, with this code and data{which}.\n{remedy}"
+        )
+    return Picked(
+        wanted=table,
+        chosen=first.set_index("run_id", drop=False).loc[counted].reset_index(drop=True),
+        duplicates=tuple(matching["run_id"][matching.duplicated("fingerprint", keep="first")]),
+        stale=tuple(run for found in stale.values() for run in found),
+    )
+
+
+def _stale(finished: pd.DataFrame, fingerprints: Mapping[Spec, str]) -> dict[Spec, list[str]]:
+    """Finished runs of a wanted spec under another fingerprint."""
+    kind = type(next(iter(fingerprints), None))
+    names = [field.name for field in fields(kind) if field.name in finished.columns] if issubclass(kind, RunSpec) else []
+    by_key = {tuple(getattr(spec, name) for name in names): spec for spec in fingerprints}
+    found: dict[Spec, list[str]] = {}
+    others = finished[~finished["fingerprint"].isin(set(fingerprints.values()))]
+    for run_id, *values in others[["run_id", *names]].itertuples(index=False, name=None):
+        spec = by_key.get(tuple(_plain(value) for value in values))
+        if spec is not None:
+            found.setdefault(spec, []).append(run_id)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+        return None
+    return tuple(value) if isinstance(value, list | tuple | np.ndarray) else value
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as dicts by column name."""
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def holes_of(wanted: pd.DataFrame, cell: Sequence[str], name: Callable[[Mapping[str, Any]], str], *, what: str) -> list[str]:
+    """A line a cell with holes: `clean, severe · reg: 3 of 5 repetitions (missing: seeds 421, 849)`.
+
+    `cell`: the columns of `wanted` that are alike in a cell; `name`: its name, from its first row; `what` is repeated in it.
+    """
+    lines: list[str] = []
+    if (wanted["state"] == "finished").all():
+        return lines
+    for _, runs in wanted.groupby(list(cell), dropna=False, sort=False):
+        holes = runs[runs["state"] != "finished"]
+        if holes.empty:
+            continue
+        why = "; ".join(f"{state}: {_seeds(group['seed'].tolist())}" for state, group in holes.groupby("state", sort=True))
+        lines.append(f"{name(records(runs)[0])}: {len(runs) - len(holes)} of {len(runs)} {what} ({why})")
+    return lines
+
+
+def _seeds(seeds: list[int]) -> str:
+    return ("seed " if len(seeds) == 1 else "seeds ") + ", ".join(map(str, seeds))
+
+
+def warnings_of(grids: Mapping[str, pd.DataFrame], *, duplicates: Sequence[str], stale: Sequence[str]) -> list[str]:
+    """What to warn of: the holes of each grid (name -> its rows of `wanted`), duplicates and stale runs."""
+    lines = []
+    for name, wanted in grids.items():
+        holes = wanted.loc[wanted["state"] != "finished", "state"].value_counts(sort=False)
+        if len(holes):
+            why = ", ".join(f"{count} {state}" for state, count in sorted(holes.items(), key=str))
+            lines.append(f"{name}: {int(holes.sum())} of {len(wanted)} runs are holes ({why}); see the report")
+    if duplicates:
+        shown = ", ".join(duplicates[:3]) + (" …" if len(duplicates) > 3 else "")
+        lines.append(f"duplicates: {len(duplicates)} finished runs repeat an earlier one; the earliest counts, not used: {shown}")
+    if stale:
+        lines.append(f"stale: {len(stale)} finished runs were made with other code or data; they are not used")
+    return lines
+
+
+def machines(runs: pd.DataFrame) -> list[str]:
+    """The kinds of machine that trained the runs, as far as the table of runs has them: `120 runs: cpus 2, gpu none`."""
+    known = [name for name in MACHINE if name in runs.columns]
+    if not known:
+        return []
+    kinds = runs[known].fillna("unknown").astype(str).groupby(known, sort=True).size().reset_index(name="runs")
+    return [f"{kind['runs']} runs: {', '.join(f'{name} {kind[name]}' for name in known)}" for kind in records(kinds)]

@@ -1,0 +1,233 @@
+"""The report on the 1D study: Figures 1 to 5 and Table 1, and whether a class loss helps, by panel."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from regcls.params import Params
+from regcls.params.synthetic import Sampling
+from regcls.reports import figures, figures_data, page, protocol, published, shares, stats, study
+from regcls.reports.collect import CELL, Collected, collect, hole_lines, in_order
+from regcls.reports.figures_data import SyntheticSets
+from regcls.reports.picking import machines, records, warnings_of
+from regcls.reports.report import Report, Section, rounded, to_csv
+from regcls.reports.tables import Table, signed
+from regcls.runs.synthetic import SyntheticSpec, data_key, expand
+
+# figure3_networks.csv: one row a network.
+NETWORK_COLUMNS = [
+    *("setting", "sampling", "noise", "method", "classes", "lambda", "function", "repetition", "seed"),
+    *("test_mse", "val_mse", "train_mse", "run_id"),
+]
+
+
+def report(
+    *,
+    params: Params,
+    runs: pd.DataFrame,
+    fingerprints: Mapping[SyntheticSpec, str],
+    run_url: Callable[[str], str],
+    sets: SyntheticSets | None,
+    provenance: Mapping[str, str],
+) -> Report:
+    """All that stands in reports/synthetic; equal runs give equal bytes.
+
+    `runs`: a row a tracked run; `fingerprints`: of every run that params.yaml asks for; `run_url`: run id -> its page in MLflow; `sets`:
+    the prepared data, or None; `provenance`: what made the report, as it is to be shown.
+
+    Raises:
+        UserError: no run counts.
+    """
+    collected = collect(runs, fingerprints, functions=len(params.synthetic.data.functions))
+    wanted = collected.wanted
+    place = {spec: position for position, spec in enumerate(fingerprints)}
+    grids = {name: collected.of(expand(params.synthetic, grid), place) for name, grid in params.synthetic.grids.items()}
+    made = Report(dataset="synthetic", wanted=len(wanted), finished=int((wanted["state"] == "finished").sum()))
+    made.warnings += warnings_of(
+        {name: grid.wanted for name, grid in grids.items()}, duplicates=collected.duplicates, stale=collected.stale
+    )
+
+    if sets is None:
+        made.warnings.append("figure1, figure2: left out, because the prepared data are not there (make them with: dvc repro)")
+    else:
+        _add_data_figures(made, params, sets)
+    panels = _add_figure3(made, grids["figure3"], protocol.not_comparable(params, "figure3")) if "figure3" in grids else None
+    wins = _add_figure4_and_table1(made, grids["figure4"], protocol.not_comparable(params, "figure4")) if "figure4" in grids else None
+    if "figure5" in grids:
+        _add_figure5(made, grids["figure5"])
+    made.answers += answers(panels) if panels else []
+    made.metrics |= _metrics(made, panels, wins)
+    holes = wanted[wanted["state"] != "finished"].drop(columns="run_id")
+    made.files["holes.csv"] = to_csv(in_order(holes).rename(columns={"lam": "lambda"}))
+    made.files["index.html"] = page.render(
+        "synthetic.html",
+        report=made,
+        params=params,
+        run_url=run_url,
+        provenance=provenance,
+        training=params.synthetic.training,
+        panels=panels,
+        reduced=protocol.reductions(params),
+        changed=list(dict.fromkeys(line for grid in params.synthetic.grids.values() for line in protocol.departures(params, grid))),
+        unshown=protocol.unshown(params),
+        machines=machines(runs[runs["run_id"].isin(wanted["run_id"])]),
+    )
+    return made
+
+
+def answers(panels: Table) -> list[str]:
+    """Does a classification loss help? A sentence a method, by the tests of `study.panels_table`."""
+    lines = []
+    for method, rows in panels.frame.groupby("method", sort=False):
+        given = rows[rows["n"] > 0]
+        verdicts = given["answer"].value_counts()
+        lower, tested = int((given["gap"] > 0).sum()), int(given["p_holm"].notna().sum())
+        line = f"{method} has the lower mean test MSE in {lower} of {len(given)} panels"
+        if tested:
+            helps, hurts = verdicts.get("helps", 0), verdicts.get("hurts", 0)
+            line += f"; after correction for {tested} tests it clearly helps in {helps} and clearly hurts in {hurts}."
+        else:
+            line += "; one repetition allows no test, so this is no evidence yet."
+        uniform = given["sampling"] == "uniform"
+        ranges = [
+            f"{_range(part)} under {kind} sampling"
+            for kind, part in (("uniform", given[uniform]), ("imbalanced", given[~uniform]))
+            if len(part)
+        ]
+        lines.append(
+            f"{line} Δ = MSE(reg) − MSE({method}) is {' and '.join(ranges)}." if ranges else f"{method}: no panel has runs to compare."
+        )
+    few = panels.frame["n"].max()
+    if 2 <= few < 4:
+        lines.append(f"With {few} repetitions a paired test can find hardly anything: read the gaps, not the p-values.")
+    return lines
+
+
+def _range(rows: pd.DataFrame) -> str:
+    return f"{signed(rows['gap'].min(), 3)} to {signed(rows['gap'].max(), 3)}"
+
+
+def _add_data_figures(report: Report, params: Params, sets: SyntheticSets) -> None:
+    data, grid = params.synthetic.data, params.synthetic.grids.get("figure3")
+    noise = grid.noise[0] if grid else data.noise[0]
+    keys = [data_key(setting, noise) for setting in data.settings]
+    points = figures_data.settings_points(sets, keys)
+    report.add(
+        Section(
+            name="figure1",
+            title="Figure 1: the data",
+            svg=figures_data.settings_figure(points),
+            alt=f"Scatter plots of y against x for the first function in the settings {', '.join(keys)}, over four gray bands of y.",
+            caption=f"Training samples of the first function (repetition 0, uniform sampling), {figures_data.POINTS} of them at most. The "
+            "gray bands group the targets into 4 classes, as an example. Out of distribution (ood), training, validation and test samples "
+            "come from different ranges of x, which overlap a little.",
+        ),
+        numbers=points,
+    )
+    samplings: list[Sampling] = list(data.samplings)
+    counts = figures_data.samplings_counts(sets, keys[0], samplings)
+    report.add(
+        Section(
+            name="figure2",
+            title="Figure 2: the samplings",
+            svg=figures_data.samplings_figure(sets, keys[0], counts),
+            alt=f"Above: samples of the first function under {', '.join(samplings)} sampling. Below: log-counts of y, ever more peaked.",
+            caption=f"Training samples of the first function ({keys[0]}, repetition 0) under each sampling. Above: darker is denser in y. "
+            f"Below: how many training samples fall into each of {figures_data.BINS} bins of y, on a log scale. Validation and test sets "
+            "are sampled uniformly. The CSV has the counts; the samples themselves are those of data/synthetic/prepared.",
+        ),
+        numbers=counts,
+    )
+
+
+def _n_text(collected: Collected) -> str:
+    wanted, functions = collected.wanted, collected.networks["function"].nunique()
+    repetitions = wanted["repetition"].nunique()
+    return f"{functions} functions × {repetitions} repetition{'s' if repetitions > 1 else ''}"
+
+
+def _alt(what: str, *, row: str) -> str:
+    return f"{what}. A row of panels is {row}, a column a sampling. The table below has the numbers."
+
+
+def _add_figure3(report: Report, collected: Collected, warning: str) -> Table:
+    cells = stats.cells(collected.networks, collected.wanted, "test_mse")
+    gaps = stats.gaps(collected.networks, "test_mse")
+    panels = study.panels_table(collected, warning=warning)
+    report.add_table(panels)
+    caption = (
+        f"Test MSE by number of classes, on uniformly sampled test sets. Lines: means over {_n_text(collected)}; shading: standard "
+        "deviation over all of these networks, as in the paper (the standard error by repetition stands in the table). A reg network is "
+        "trained once, whatever the number of classes, so reg is a level. Dotted: the authors' released values. Gap: mean of "
+        "MSE(reg) − MSE(reg+cls); above 0 the class loss helps."
+    )
+    numbers = f"Figure 3 as numbers: test MSE, mean over {_n_text(collected)}."
+    table = study.methods_table(collected, name="summary", caption=numbers, beside_released=True, warning=warning)
+    svg = figures.mse_by_classes(
+        cells, gaps=gaps, published=published.released(), released="released, not comparable" if warning else "released"
+    )
+    alt = _alt("Test MSE against the number of classes, for reg, reg+cls and reg+cls-bal", row="a setting")
+    holes = hole_lines(collected.wanted)
+    title = "Figure 3: MSE by number of classes"
+    section = Section(name="figure3", title=title, svg=svg, alt=alt, caption=caption, table=table, warning=warning, holes=holes)
+    report.add(section, numbers=figures.points(cells, "test_mse", repeat_reg=True))
+    networks = in_order(collected.networks).rename(columns={"lam": "lambda"})
+    report.files["figure3_networks.csv"] = to_csv(networks[NETWORK_COLUMNS])
+    return panels
+
+
+def _add_figure4_and_table1(report: Report, collected: Collected, warning: str) -> Table:
+    cells, holes = stats.cells(collected.networks, collected.wanted, "val_mse"), hole_lines(collected.wanted)
+    others = collected.wanted[collected.wanted["method"] != "reg"]
+    extent = f"{others['classes'].nunique()} class counts and {others['lam'].nunique()} values of λ"
+    caption = (
+        f"Validation MSE by λ, a line for each number of classes; means over {_n_text(collected)}, shading: standard deviation over "
+        "repetitions (of the means over functions). reg has no λ."
+    )
+    table = study.lambda_table(collected, caption=f"Figure 4 as numbers: validation MSE, mean over {_n_text(collected)}.")
+    alt = _alt("Validation MSE against λ, a line for each number of classes and a level for reg", row="a setting and kind of classes")
+    svg = figures.mse_by_lambda(cells)
+    section = Section(name="figure4", title="Figure 4: the weight λ", svg=svg, alt=alt, caption=caption, table=table, holes=holes)
+    tests = stats.against_reg(collected.networks, "val_mse").rename(columns={"n": "pairs"})
+    report.add(section, numbers=figures.points(cells.merge(tests, on=CELL, how="left"), "val_mse", repeat_reg=False))
+    what = f"Share (%) of networks with MSE(reg+cls) < MSE(reg) on validation sets, over {extent}, {_n_text(collected)}."
+    wins = shares.win_table(collected, caption=what, warning=warning)
+    title = "Table 1: how often a class loss helps, whatever λ"
+    report.add(Section(name="table1", title=title, caption=what, table=wins, holes=holes))
+    return wins
+
+
+def _add_figure5(report: Report, collected: Collected) -> None:
+    cells = stats.cells(collected.networks, collected.wanted, "test_mse")
+    caption = (
+        f"Test MSE by number of classes under growing noise on the targets (σ); means over {_n_text(collected)}, shading: standard "
+        "deviation over all of these networks. For reg+cls-bal the axis gives the number of classes before equalisation; about half remain."
+    )
+    numbers = f"Figure 5 as numbers: test MSE, mean over {_n_text(collected)}."
+    table = study.methods_table(collected, name="figure5", caption=numbers, beside_released=False)
+    gaps = stats.gaps(collected.networks, "test_mse")
+    alt = _alt("Test MSE against the number of classes, for reg, reg+cls and reg+cls-bal", row="a noise level")
+    svg, holes = figures.mse_by_classes(cells, gaps=gaps), hole_lines(collected.wanted)
+    report.add(Section(name="figure5", title="Figure 5: noisy targets", svg=svg, alt=alt, caption=caption, table=table, holes=holes))
+
+
+def _metrics(made: Report, panels: Table | None, wins: Table | None) -> dict[str, Any]:
+    """Few, for the columns of `dvc exp show`: the gap MSE(reg) − MSE(reg+cls) of each panel, Table 1's averages, runs; a hole is null."""
+    tree: dict[str, Any] = {}
+    if panels is not None:
+        frame = panels.frame[panels.frame["method"] == "reg+cls"]
+        for row in records(frame):
+            tree.setdefault("gap", {}).setdefault(_setting_key(row, frame), {})[row["sampling"]] = rounded(row["gap"])
+    if wins is not None:
+        frame = wins.frame
+        for column in shares.columns(frame):
+            key = _setting_key({"setting": column[1], "noise": column[2]}, frame)
+            tree.setdefault("table1", {}).setdefault(shares.KINDS[column[0]], {})[key] = rounded(shares.averages(frame, column)[0])
+    return tree | {"runs": made.run_counts()}
+
+
+def _setting_key(row: Mapping[str, Any], frame: pd.DataFrame) -> str:
+    """`noisy`, or `noisy-0.05` where there are several noise levels."""
+    levels = frame.loc[frame["setting"] == row["setting"], "noise"].nunique()
+    return str(row["setting"]) if levels == 1 else data_key(row["setting"], row["noise"])

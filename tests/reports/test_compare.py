@@ -1,0 +1,98 @@
+"""The stage: what is prepared and tracked -> reports/, whatever one data set lacks."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from regcls.datasets.images import deciding_parameters
+from regcls.datasets.store import prepared_folder, write_prepared
+from regcls.errors import UserError
+from regcls.params import Params, load_params
+from regcls.stages import compare as stage
+from regcls.training import faces_study
+from reports.made_up_faces import Store
+
+SMALL = {
+    "scale": "demo",
+    "datasets": ["synthetic", "imdb_wiki"],
+    "imdb_wiki": {"demo": {"grids": {"table3": {"classes": [10], "seeds": 1}, "table4": {"seeds": 0}, "lambda_search": {"seeds": 0}}}},
+}
+
+
+class FakeTracker:
+    """The made-up store in place of MLflow: of faces alone."""
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.files = store, self
+
+    def collect(self, dataset: str, kind: type) -> pd.DataFrame:
+        return self.store.runs if dataset == "imdb_wiki" else pd.DataFrame()
+
+    def table(self, run_id: str, path: str) -> pd.DataFrame:
+        assert path == "predictions.parquet"
+        return self.store.predictions(run_id)
+
+    def run_url(self, run_id: str) -> str:
+        return f"http://127.0.0.1:5000/#/runs/{run_id}"
+
+
+@pytest.fixture
+def project(make_project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Params]:
+    root = make_project(SMALL)
+    params = load_params(root / "params.yaml")
+    store = Store(params)
+
+    def fingerprints(specs: Any, images: Any) -> dict[Any, str]:
+        return {spec: store.fingerprints[spec] for spec in specs}
+
+    monkeypatch.setattr(stage, "Tracker", lambda root, experiment: FakeTracker(store))
+    monkeypatch.setattr(faces_study, "fingerprints", fingerprints)
+    return root, params
+
+
+def prepare_faces(root: Path, params: Params) -> None:
+    """Three training images; the runs and their test images are made up."""
+    table = pd.DataFrame({"path": list("abc"), "target": np.float32([30, 30, 31]), "split": "train", "row": range(3)})
+    images = {"images": np.zeros((3, 8, 8, 3), np.uint8)}
+    made_from = deciding_parameters(params.imdb_wiki.data)
+    write_prepared(prepared_folder(root, "imdb_wiki"), arrays=images, table=table, made_from=made_from)
+
+
+def test_a_data_set_that_is_not_prepared_does_not_stop_the_others(project: tuple[Path, Params], capsys: pytest.CaptureFixture[str]) -> None:
+    root, params = project
+    prepare_faces(root, params)
+    stage.compare(params, root)
+    said = capsys.readouterr().err
+    assert "synthetic: left out, because there is no prepared data in" in said and "dvc repro -f prepare@synthetic" in said
+    assert "reg+cls with 10 classes has the" in (root / "reports/imdb_wiki/index.html").read_text()
+    metrics = json.loads((root / "reports/metrics.json").read_text())
+    assert metrics["synthetic"] is None and metrics["imdb_wiki"]["runs"]["finished"] == 3
+
+
+def test_without_any_prepared_data_there_is_an_error_that_names_each(project: tuple[Path, Params]) -> None:
+    root, params = project
+    with pytest.raises(UserError, match=r"(?s)synthetic: there is no prepared data.*imdb_wiki: there is no prepared data"):
+        stage.compare(params, root)
+    assert not (root / "reports").exists()
+
+
+def test_a_store_that_fails_is_an_error_and_the_previous_reports_stay(
+    project: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, params = project
+    prepare_faces(root, params)
+    stage.compare(params, root)
+    before = (root / "reports/index.html").read_bytes()
+
+    def fails(self: FakeTracker, dataset: str, kind: type) -> pd.DataFrame:
+        raise UserError("the server does not answer")
+
+    monkeypatch.setattr(FakeTracker, "collect", fails)
+    with pytest.raises(UserError, match=r"^the server does not answer$"):
+        stage.compare(params, root)
+    assert (root / "reports/index.html").read_bytes() == before

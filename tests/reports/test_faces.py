@@ -1,0 +1,187 @@
+import re
+from dataclasses import replace
+from io import StringIO
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from regcls.errors import UserError
+from regcls.params import Params, load_params
+from regcls.params.faces import FaceGrid
+from regcls.params.types import Method
+from regcls.reports.report import Report
+from reports.conftest import PARAMS
+from reports.made_up_faces import Store, with_faces, with_grids
+
+TABLE3 = FaceGrid(methods=("reg", "reg+cls", "reg+cls-bal"), classes=(10, 100), balanced_data=False, lambdas="default", seeds=2)
+TABLE4 = FaceGrid(methods=("reg", "reg+cls"), classes=(100,), balanced_data=True, lambdas="default", seeds=2)
+SEARCH = FaceGrid(methods=("reg+cls",), classes=(10, 100), balanced_data=False, lambdas=(0.1, 1.0, 10.0), seeds=1)
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    return with_grids(load_params(PARAMS, scale="demo"), table3=TABLE3, table4=TABLE4, lambda_search=SEARCH)
+
+
+@pytest.fixture(scope="module")
+def store(params: Params) -> Store:
+    return Store(params)
+
+
+@pytest.fixture(scope="module")
+def report(store: Store) -> Report:
+    return store.report()
+
+
+def csv(report: Report, name: str) -> pd.DataFrame:
+    return pd.read_csv(StringIO(report.files[f"{name}.csv"]))
+
+
+def changed(params: Params, **grids: FaceGrid) -> Report:
+    return Store(with_grids(params, **grids)).report()
+
+
+def test_the_same_runs_give_the_same_bytes_in_any_order(store: Store, report: Report) -> None:
+    again = store.report(runs=store.runs.sample(frac=1, random_state=1))
+    assert (again.files, again.answers, again.warnings) == (report.files, report.answers, report.warnings)
+    assert {"table3.csv", "table3.md", "table3.tex", "table4.tex", "error_by_age.svg", "lambda_search.csv", "index.html"} <= set(
+        report.files
+    )
+
+
+def test_every_run_is_linked_and_every_file_that_the_page_links_to_is_there(store: Store, report: Report) -> None:
+    html = report.files["index.html"]
+    assert set(re.findall(r"/runs/(\w+)", html)) == set(store.runs["run_id"])
+    links = set(re.findall(r'href="([^"#:]+)"', html)) - {"../index.html"}
+    assert links and links <= set(report.files)
+
+
+def test_the_page_asks_nothing_of_the_network(report: Report) -> None:
+    html = report.files["index.html"]
+    assert "<script" not in html and not re.search(r"""(src|@import|url\()\s*=?\s*["']?(https?:)?//""", html)
+    assert "abc&lt;1&gt;" in html
+
+
+def test_stand_ins_are_said_to_be_no_faces_before_any_number(report: Report) -> None:
+    html = report.files["index.html"]
+    said = "Generated portraits, not faces: no number here says anything about IMDB-WIKI-DIR."
+    assert html.index(said) < html.index('class="answer"') and "Stand-in data</h2>" in html
+    assert report.caution == said
+    assert all(said in text for name, text in report.files.items() if name.endswith((".md", ".tex")))
+    assert "Published, not comparable with ours" in report.files["table3.md"]
+    assert "not comparable with ours: generated stand-in images, size 64 instead of 224" in report.files["table3.md"]
+
+
+def test_the_archives_at_the_published_protocol_are_compared_without_reservation() -> None:
+    paper = load_params(PARAMS, scale="paper")
+    grids = {name: replace(grid, seeds=1) for name, grid in paper.imdb_wiki.grids.items() if name.startswith("table")}
+    report = Store(with_grids(paper, **grids)).report()
+    html = report.files["index.html"]
+    assert report.caution == "" and "Stand-in data" not in html and "not comparable" not in html
+    assert "Table 3: 1 of 3 seeds" in html and "Not the paper" not in html
+    assert "n = 1" in report.files["table3_differences.md"] and "1 seed." in report.answers[0]
+
+
+def test_holes_are_named_and_leave_n(store: Store) -> None:
+    gone = store.id_of(method="reg", seed=1, balanced_data=False)
+    report = store.report(runs=store.runs[store.runs["run_id"] != gone])
+    assert report.warnings == ["table3: 1 of 10 runs are holes (1 missing); see the report"]
+    assert "reg: 1 of 2 seeds (missing: seed 1)" in report.files["index.html"]
+    assert csv(report, "holes")["seed"].tolist() == [1]
+    assert csv(report, "table3").query("source == 'ours' and method == 'reg'")["seeds"].tolist() == [1]
+    assert report.metrics["runs"] == {"wanted": len(store.runs), "finished": len(store.runs) - 1, "missing": 1}
+
+
+def test_a_run_without_predictions_is_a_hole_with_a_remedy(store: Store) -> None:
+    gone = store.id_of(method="reg+cls", classes=10, lam=1.0, seed=1)
+
+    def predictions(run_id: str) -> pd.DataFrame:
+        if run_id == gone:
+            raise UserError("no file predictions.parquet")
+        return store.tables[run_id]
+
+    report = store.report(predictions=predictions)
+    assert "1 without predictions" in report.warnings[0] and "Delete these runs in MLflow" in report.warnings[1]
+    assert "reg+cls · 10 · λ 1: 1 of 2 seeds (without predictions: seed 1)" in report.files["index.html"]
+
+
+def test_duplicates_and_stale_runs_are_warned_of(store: Store) -> None:
+    again = store.runs.iloc[:2].assign(run_id=["later-1", "later-2"], started=2e9, fingerprint=[store.runs["fingerprint"][0], "another"])
+    warnings = store.report(runs=pd.concat([store.runs, again])).warnings
+    assert warnings[0].startswith("duplicates: 1 finished runs") and "later-1" in warnings[0]
+    assert warnings[1].startswith("stale: 1 finished runs")
+
+
+def test_no_run_that_counts_is_an_error_that_says_what_to_do(store: Store) -> None:
+    for runs in (store.runs.iloc[:0], store.runs.assign(status="FAILED"), store.runs.assign(test_mae_all=np.nan)):
+        with pytest.raises(UserError, match=r"regcls train imdb_wiki \(or: dvc repro -f train@imdb_wiki\)"):
+            store.report(runs=runs)
+
+
+def test_metrics_are_few_and_a_hole_is_none(store: Store, report: Report) -> None:
+    assert set(report.metrics) == {"mae", "gap", "runs"} and set(report.metrics["gap"]["reg+cls-100"]) == {"all", "few"}
+    assert report.metrics["mae"]["reg"]["all"] == pytest.approx(
+        csv(report, "table3").query("source == 'ours'")["mae_all"].iloc[0], rel=1e-5
+    )
+    without = store.report(runs=store.runs[~((store.runs["method"] == "reg+cls-bal") & (store.runs["classes"] == 10))])
+    assert without.metrics["mae"]["reg+cls-bal-10"] == {"all": None, "few": None} == without.metrics["gap"]["reg+cls-bal-10"]
+
+
+@pytest.mark.parametrize(
+    ("methods", "said"),
+    [
+        (("reg",), "Only reg is trained"),
+        (("reg+cls",), "No run of reg is finished"),
+        (("reg+cls", "reg+cls-bal"), "No run of reg is finished"),
+        (("reg", "reg+cls-bal"), "reg+cls-bal with 100 classes has the lower test MAE"),
+    ],
+)
+def test_a_grid_may_lack_methods(methods: tuple[Method, ...], said: str, params: Params) -> None:
+    report = changed(params, table3=replace(TABLE3, methods=methods, classes=(100,), seeds=1))
+    assert report.answers[0].startswith(said)
+    assert ("table3_differences.csv" in report.files) == (methods == ("reg", "reg+cls-bal"))
+
+
+def test_grids_may_be_left_out_or_have_other_names(params: Params) -> None:
+    report = changed(params, mine=replace(TABLE3, seeds=1), lambda_search=replace(SEARCH, seeds=0))
+    assert "Trained, but not shown here: the grid mine." in report.files["index.html"]
+    assert not any(name.startswith("table") for name in report.files) and report.finished == report.wanted == 5
+    assert {name for name in changed(params, table4=TABLE4).files if name.endswith(".svg")} == set()
+
+
+def test_several_lambdas_and_class_counts_have_a_row_each(params: Params) -> None:
+    report = changed(params, table3=replace(TABLE3, methods=("reg", "reg+cls"), classes=(2, 10, 50, 100), lambdas=(0.1, 1.0), seeds=1))
+    ours = csv(report, "table3").query("source == 'ours'")
+    assert len(ours) == 1 + 8 and "reg+cls-50-0.1" in report.metrics["mae"]
+
+
+def test_a_grid_that_waits_for_its_lambda_says_so(params: Params) -> None:
+    searched = replace(TABLE3, methods=("reg", "reg+cls"), lambdas="searched")
+    waiting = with_grids(params, table3=searched, lambda_search=SEARCH)
+    lines = Store(waiting, found={("reg+cls", 10): 0.1}).report().warnings
+    assert lines == ["table3: no λ is found yet for reg+cls · 100; these runs are neither made nor counted"]
+
+
+def test_without_rare_test_images_few_is_a_dash_everywhere(params: Params) -> None:
+    report = Store(with_grids(params, table3=TABLE3), few=False).report()
+    assert report.answers[0].endswith("No test image is in Few.")
+    assert csv(report, "table3").query("source == 'ours'")["mae_few"].isna().all()
+    assert re.search(r"\| reg \|  \|  \|( [\d.]+ ± [\d.]+ \|| \*\*[^|]+\|){3} – \|", report.files["table3.md"])
+    assert "Few 0 (0)" in report.files["table3.md"]
+    few = csv(report, "table3_differences").query("shot == 'few'")
+    assert few["gap"].isna().all() and set(few["answer"]) == {"no images"}
+
+
+def test_another_data_set_of_another_range_has_no_published_values(params: Params) -> None:
+    base = with_faces(params, "agedb", grids={"table3": replace(TABLE3, seeds=1)})
+    store = Store(base, "agedb")
+    for table in store.tables.values():
+        for column in ("target", "prediction"):
+            table[column] = table[column] * 2.0 - 40.5
+    counts = {2 * age - 41: count for age, count in store.training_counts.items()}
+    report = store.report(training_counts=counts)
+    html = report.files["index.html"]
+    assert "The paper has no values for this data set." in html and "Published" not in report.files["table3.md"]
+    drawn = csv(report, "error_by_age")
+    assert drawn["age_from"].min() < 0 and drawn.query("drawn == 'line'")["age_from"].max() > 120

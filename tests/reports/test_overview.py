@@ -1,0 +1,82 @@
+import errno
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from regcls.errors import UserError
+from regcls.params import Params
+from regcls.reports import overview
+from regcls.reports.report import Report
+
+ABSENT = {"agedb": "there is no prepared data in data/agedb/prepared. Make it anew with: dvc repro -f prepare@agedb"}
+
+
+def made(dataset: str, **changed: Any) -> Report:
+    usual: dict[str, Any] = {
+        "wanted": 3,
+        "finished": 3,
+        "answers": [f"Of {dataset}."],
+        "files": {"index.html": f"page of {dataset}", "holes.csv": "state\n"},
+    }
+    return Report(dataset=dataset, **(usual | changed))
+
+
+def write(out: Path, params: Params, reports: dict[str, Report], absent: dict[str, str]) -> list[str]:
+    params = replace(params, datasets=(*reports, *absent))
+    return overview.write(out, params=params, reports=reports, absent=absent, provenance={"git commit": "abc<1>"})
+
+
+def test_each_data_set_has_its_answer_its_state_and_a_link(demo: Params, tmp_path: Path) -> None:
+    faces = made("imdb_wiki", finished=2, warnings=["table3: 1 of 3 runs are holes (1 failed); see the report"])
+    warnings = write(tmp_path / "reports", demo, {"synthetic": made("synthetic"), "imdb_wiki": faces}, {})
+    html = (tmp_path / "reports/index.html").read_text()
+    assert "Of synthetic." in html and "3 of 3 runs finished." in html
+    assert "Of imdb_wiki." in html and "2 of 3 runs finished" in html and "1 missing" in html and "1 failed" in html
+    links = re.findall(r'href="([^"#:]+)"', html)
+    assert {"synthetic/index.html", "imdb_wiki/index.html", "metrics.json"} <= set(links)
+    assert all((tmp_path / "reports" / link).is_file() for link in links)
+    assert warnings == ["imdb_wiki: table3: 1 of 3 runs are holes (1 failed); see the report"]
+    assert "scale: demo" in html and "abc&lt;1&gt;" in html
+
+
+def test_a_data_set_without_a_report_is_named_with_its_remedy_and_stops_no_other(demo: Params, tmp_path: Path) -> None:
+    warnings = write(tmp_path / "reports", demo, {"synthetic": made("synthetic", metrics={"gap": 0.5})}, ABSENT)
+    assert warnings == [f"agedb: left out, because {ABSENT['agedb']}"]
+    assert "dvc repro -f prepare@agedb" in (tmp_path / "reports/index.html").read_text()
+    assert json.loads((tmp_path / "reports/metrics.json").read_text()) == {"synthetic": {"gap": 0.5}, "agedb": None}
+    assert not (tmp_path / "reports/agedb").exists()
+
+
+def test_without_any_report_there_is_an_error_that_says_why(demo: Params, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^there is no prepared data .* prepare@agedb$"):
+        write(tmp_path / "reports", demo, {}, ABSENT)
+    with pytest.raises(UserError, match=r"(?s)^agedb: there .*\nimdb_wiki: none$"):
+        write(tmp_path / "reports", demo, {}, ABSENT | {"imdb_wiki": "none"})
+    assert not (tmp_path / "reports").exists()
+
+
+def test_what_must_be_read_before_any_number_stands_on_the_overview_too(demo: Params, tmp_path: Path) -> None:
+    write(tmp_path / "reports", demo, {"imdb_wiki": made("imdb_wiki", caution="Not faces.", answers=[])}, {})
+    html = (tmp_path / "reports/index.html").read_text()
+    assert "Not faces." in html and "Nothing to compare yet." in html
+
+
+def test_a_full_disk_leaves_the_previous_report(demo: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports/index.html").write_text("before")
+    write_text = Path.write_text
+
+    def full(path: Path, *args: Any, **kwargs: Any) -> int:
+        if path.name == "metrics.json":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_text(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(UserError, match="no space left"):
+        write(tmp_path / "reports", demo, {"synthetic": made("synthetic")}, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["reports"]
+    assert [path.read_text() for path in (tmp_path / "reports").iterdir()] == ["before"]

