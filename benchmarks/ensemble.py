@@ -23,9 +23,10 @@ from rich.table import Table
 from regcls.classes import ClassRanges, class_ranges
 from regcls.datasets.synthetic import SineSum, draw
 from regcls.losses import reg_cls
-from regcls.params import Compute, RunOptions, Sampling, load_params
+from regcls.params import load_params
+from regcls.params.synthetic import Sampling, SyntheticOptions
 from regcls.progress import progress
-from regcls.runs import RunSpec, single_spec
+from regcls.runs.synthetic import SyntheticSpec, single_spec
 from regcls.training.ensemble import Network, train  # first: it sets MKL's mode before torch is loaded
 from regcls.training.study import most_together
 from regcls.training.worker import recipe
@@ -37,8 +38,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from regcls.models.mlp import MLP
 
-SYNTHETIC = load_params(Path(__file__).parent.parent / "params.yaml", scale="paper").synthetic
-SPEC = single_spec(SYNTHETIC, RunOptions(setting="clean", sampling="severe", method="reg+cls"))
+PARAMS = load_params(Path(__file__).parent.parent / "params.yaml", scale="paper")
+SYNTHETIC = PARAMS.synthetic
+SPEC = single_spec(SYNTHETIC, SyntheticOptions(setting="clean", sampling="severe", method="reg+cls"))
 CLASSES = (0, 4, 16, 64, 256, 1024)
 PROBLEMS = 600  # data sets of Figure 3: 12 panels × 10 functions × 5 repetitions
 
@@ -60,7 +62,7 @@ def network(index: int, classes: int) -> Network:
     return Network(x=x, y=y, classes=ranges, lam=100.0 if classes else 1.0, seed=SYNTHETIC.training.seeds[repetition], evaluate=evaluate)
 
 
-def engine(nets: Sequence[Network], spec: RunSpec, epochs: int, device: str) -> float:
+def engine(nets: Sequence[Network], spec: SyntheticSpec, epochs: int, device: str) -> float:
     """Seconds a network: one epoch with set-up and test, and the other 79 at the pace of `epochs` more."""
     seconds = []
     for count in (1, 1 + epochs):
@@ -70,7 +72,7 @@ def engine(nets: Sequence[Network], spec: RunSpec, epochs: int, device: str) -> 
     return (seconds[0] + (spec.epochs - 1) * (seconds[1] - seconds[0]) / epochs) / len(nets)
 
 
-def limit(together: int, classes: int, spec: RunSpec, steps: int, device: str) -> float:
+def limit(together: int, classes: int, spec: SyntheticSpec, steps: int, device: str) -> float:
     """Seconds a network for the three products of each layer and the exponential of the logits, and nothing else."""
     h1, h2 = spec.hidden
     shapes = [(h1, 2), (h2, h1 + 1), (1 + classes, h2 + 1)]
@@ -109,7 +111,7 @@ class Samples(Dataset[tuple[torch.Tensor, ...]]):
         return torch.from_numpy(self.x[index]), torch.tensor(self.y[index]), torch.tensor(self.labels[index])
 
 
-def one_by_one(classes: int, spec: RunSpec, batches: int) -> float:
+def one_by_one(classes: int, spec: SyntheticSpec, batches: int) -> float:
     """Seconds for reg and reg+cls as usually written (C = 0: reg alone), validated each epoch, at the pace of `batches` batches."""
     net = network(0, max(classes, 1))
     data = Samples(net.x, net.y, net.classes)
@@ -138,7 +140,7 @@ def one_by_one(classes: int, spec: RunSpec, batches: int) -> float:
     return (training + (time.perf_counter() - started) / done * (y.size / spec.batch_size)) * spec.epochs
 
 
-def _batches(spec: RunSpec) -> int:
+def _batches(spec: SyntheticSpec) -> int:
     return sets("severe", 0, 0)["train"][1].size // spec.batch_size
 
 
@@ -190,7 +192,7 @@ def main() -> None:
             f"{slow / pair:.0f}",
         )
     Console(width=140).print(table)
-    cores = 1 if options.device == "cuda" else Compute(device="cpu", processes="auto").process_count
+    cores = 1 if options.device == "cuda" else PARAMS.compute.process_count
     ours = PROBLEMS * sum(row[0] for row in median.values()) / cores
     theirs = PROBLEMS * sum(row[2] for classes, row in median.items() if classes)
     print(f"Figure 3, uniform classes ({PROBLEMS} reg and {PROBLEMS * (len(CLASSES) - 1)} reg+cls networks): "

@@ -16,10 +16,11 @@ import numpy as np
 
 from regcls.classes import class_ranges
 from regcls.datasets.synthetic import SineSum, draw
-from regcls.params import RunOptions, Sampling, Synthetic, load_params, parse_options
+from regcls.params import load_params, parse_options
+from regcls.params.synthetic import Sampling, Synthetic, SyntheticOptions
 from regcls.progress import progress
 from regcls.reports import published
-from regcls.runs import single_spec
+from regcls.runs.synthetic import single_spec
 from regcls.training.ensemble import Network, train
 from regcls.training.networks import recipe
 
@@ -29,7 +30,7 @@ import torch
 TOGETHER = 50  # networks
 
 
-def network(synthetic: Synthetic, options: RunOptions, seed: int, function: int, classes: int) -> Network:
+def network(synthetic: Synthetic, options: SyntheticOptions, seed: int, function: int, classes: int) -> Network:
     """reg (C = 0) or reg+cls on data and initial weights from `seed`, tested on its uniform set."""
     spec, f = single_spec(synthetic, options), SineSum(*synthetic.data.functions[function])
 
@@ -43,7 +44,7 @@ def network(synthetic: Synthetic, options: RunOptions, seed: int, function: int,
     return Network(x=x, y=y, classes=ranges, lam=lam, seed=seed, evaluate={"test": sample("uniform", "test")})
 
 
-def errors_by_seed(synthetic: Synthetic, options: RunOptions, seeds: Sequence[int], classes: int) -> np.ndarray:
+def errors_by_seed(synthetic: Synthetic, options: SyntheticOptions, seeds: Sequence[int], classes: int) -> np.ndarray:
     """(seeds, functions) test MSE."""
     functions = range(len(synthetic.data.functions))
     groups = defaultdict(list)  # networks with equally many batches train side by side
@@ -72,7 +73,9 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     synthetic = load_params(Path(__file__).parent.parent / "params.yaml", scale="paper").synthetic
-    options = parse_options({"setting": given.setting, "sampling": given.sampling, "classes": given.classes, "method": "reg+cls"})
+    options = parse_options(
+        "synthetic", {"setting": given.setting, "sampling": given.sampling, "classes": given.classes, "method": "reg+cls"}
+    )
     released = published.released().query("setting == @given.setting and sampling == @given.sampling")
     for classes, method in ((0, "reg"), (int(given.classes), "reg+cls")):
         means = errors_by_seed(synthetic, options, range(given.first, given.first + given.seeds), classes).mean(1)

@@ -20,13 +20,14 @@ from rich.progress import track
 
 from regcls.params import load_params
 from regcls.provenance import git_tags, machine_tags
-from regcls.runs import RunResult, RunSpec, all_specs
+from regcls.runs import RunResult
+from regcls.runs.synthetic import SyntheticSpec, all_specs
 from regcls.tracking import Tracker
 
 ROOT = Path(__file__).parents[1]
 
 
-def example_result(rng: np.random.Generator, spec: RunSpec) -> RunResult:
+def example_result(rng: np.random.Generator, spec: SyntheticSpec) -> RunResult:
     """Random numbers in the shape of a real result."""
     history = {key: list(rng.random(spec.epochs)) for key in ("train_mse", "val_mse")}
     metrics = {key: values[-1] for key, values in history.items()} | {"test_mse": rng.random()}
@@ -36,7 +37,7 @@ def example_result(rng: np.random.Generator, spec: RunSpec) -> RunResult:
     return RunResult(metrics=metrics, history=history, weights=weights, started=time.time() - 1, ended=time.time())
 
 
-def log_runs(tracker: Tracker, specs: Sequence[RunSpec], count: int) -> np.ndarray:
+def log_runs(tracker: Tracker, specs: Sequence[SyntheticSpec], count: int) -> np.ndarray:
     """Track `count` runs, and return the milliseconds of each: wall clock and processor, (2, count)."""
     tags = {**git_tags(ROOT), **machine_tags(), "data_md5": "0123456789abcdef"}
     rng = np.random.default_rng(0)

@@ -15,7 +15,9 @@ for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "
 from jaxtyping import install_import_hook
 
 # Shapes written in annotations are checked under pytest only. Before regcls is imported.
-install_import_hook(["regcls.losses", "regcls.models.mlp"], "beartype.beartype")
+install_import_hook(
+    [f"regcls.{name}" for name in ("losses", "models.mlp", "models.resnet", "models.heads", "models.predictor")], "beartype.beartype"
+)
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,11 +27,13 @@ import pytest
 import yaml
 
 from regcls.params import Params, load_params
+from regcls.stages.prepare import prepare
 
 ROOT = Path(__file__).parent.parent
 
 SHRUNK: dict[str, Any] = {
     "scale": "paper",
+    "datasets": ["synthetic"],
     "compute": {"device": "cpu", "processes": 1},
     "synthetic": {
         "data": {
@@ -44,6 +48,31 @@ SHRUNK: dict[str, Any] = {
             "figure3": {"settings": ["clean", "noisy"], "samplings": ["uniform", "severe"], "classes": [4, 16], "repetitions": 2},
             "figure4": {"samplings": ["severe"], "classes": [4], "lambdas": [1.0, 100.0], "repetitions": 1},
             "figure5": {"samplings": ["severe"], "noise": [0.1], "classes": [4], "repetitions": 1},
+        },
+    },
+    "imdb_wiki": {
+        "data": {
+            "source": "stand-in",
+            "size": 32,
+            "split_most": 3,
+            "expected_images": None,
+            "stand_in": {"images": 300, "seed": 0},
+        },
+        "training": {
+            "model": "resnet18",
+            "width": 2,
+            "epochs": 2,
+            "milestones": [1],
+            "batch_size": 32,
+            "precision": "float32",
+            "pad": 4,
+            "balanced_bins": 10,
+        },
+        "shots": {"many_above": 6, "few_below": 4},
+        "grids": {
+            "table3": {"methods": ["reg", "reg+cls"], "classes": [10], "seeds": 1},
+            "table4": {"classes": [10], "seeds": 0},
+            "lambda_search": {"classes": [10], "lambdas": [0.1, 10.0], "seeds": 0},
         },
     },
 }
@@ -71,6 +100,16 @@ def make_project(tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return make
+
+
+@pytest.fixture(scope="session")
+def face_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder data/ of a project with imdb_wiki prepared as SHRUNK says. Read only: link or copy it."""
+    root = tmp_path_factory.mktemp("faces")
+    tree = laid_over(yaml.safe_load((ROOT / "params.yaml").read_text()), SHRUNK)
+    (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    prepare(load_params(root / "params.yaml"), root, "imdb_wiki")
+    return root / "data"
 
 
 @pytest.fixture

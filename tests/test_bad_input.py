@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from conftest import ROOT, laid_over
 from regcls.cli import main
@@ -104,12 +105,23 @@ def refused(root):
         ("synthetic", None, "synthetic = null: Input should be an object"),
         ("scale", "big", "scale = 'big': write demo or paper"),
         ("datasets", [], "datasets = []: Tuple should have at least 1 item"),
-        ("datasets", ["sinthetic"], "datasets.0 = \"sinthetic\": Input should be 'synthetic'"),
+        ("datasets", ["sinthetic"], "datasets.0 = \"sinthetic\": Input should be 'synthetic', 'imdb_wiki' or 'agedb'"),
         (
             "compute.processes",
             0,
             "compute.processes = 0: Input should be 'auto'; compute.processes = 0: Input should be greater than or equal to 1",
         ),
+        ("imdb_wiki.data.size", 16, "imdb_wiki.data.size = 16: Input should be greater than or equal to 32"),
+        ("imdb_wiki.data.source", "web", "imdb_wiki.data.source = \"web\": Input should be 'raw' or 'stand-in'"),
+        ("imdb_wiki.training.model", "resnet101", "imdb_wiki.training.model = \"resnet101\": Input should be 'resnet18', 'resnet34' or 'resnet50'"),
+        ("imdb_wiki.training.milestones", [8, 6], "imdb_wiki.training.milestones = [8, 6]: write the values in growing order, each once"),
+        ("imdb_wiki.training.class_range", [100.0, 0.0], "imdb_wiki.training.class_range = [100.0, 0.0]: write the values in growing order"),
+        ("imdb_wiki.training.lambda", {1: 0.1}, "Input should be greater than or equal to 2"),
+        ("imdb_wiki.training.flip", 1.5, "imdb_wiki.training.flip = 1.5: Input should be less than or equal to 1"),
+        ("agedb.shots.few_below", 200, "agedb.shots: few_below = 200 and many_above = 100 overlap"),
+        ("agedb.grids.table3.seeds", 9, "agedb.grids.table3.seeds = 9, but agedb.training.seeds has only 3"),
+        ("imdb_wiki.grids.table3.lambdas", "searched", "imdb_wiki.grids.table3.lambdas = 'searched', but imdb_wiki.grids.lambda_search does not search λ for reg+cls-bal"),
+        ("imdb_wiki.grids.lambda_search.lambdas", "default", "imdb_wiki.grids.lambda_search.lambdas = 'default': list the values of λ to try"),
         ("compute.device", "tpu", "compute.device = \"tpu\": Input should be 'auto', 'cpu' or 'cuda'"),
     ],
 )
@@ -118,17 +130,22 @@ def test_a_mistake_in_params_yaml_is_named_with_its_key_its_value_and_what_is_al
 
 
 @pytest.mark.parametrize(
-    "line, message",
+    "path, message",
     [
-        ("epochs:", "synthetic.training.epochs is missing"),
-        ("lambda:", "synthetic.training.lambda is missing"),
-        ("experiment:", "tracking = null"),
+        (["synthetic", "training", "epochs"], "synthetic.training.epochs is missing"),
+        (["synthetic", "training", "lambda"], "synthetic.training.lambda is missing"),
+        (["imdb_wiki", "data", "stand_in", "seed"], "imdb_wiki.data.stand_in.seed is missing"),
+        (["tracking", "experiment"], "tracking.experiment is missing"),
     ],
 )
-def test_a_missing_key_is_named(make_project, line, message):
-    root = make_project({"synthetic": {"training": {"lambda": 1}}})
-    lines = (root / "params.yaml").read_text().splitlines(keepends=True)
-    (root / "params.yaml").write_text("".join(text for text in lines if not text.strip().startswith(line)))
+def test_a_missing_key_is_named(make_project, path, message):
+    root = make_project()
+    tree = yaml.safe_load((root / "params.yaml").read_text())
+    section = tree
+    for key in path[:-1]:
+        section = section[key]
+    del section[path[-1]]
+    (root / "params.yaml").write_text(yaml.safe_dump(tree))
     assert message in refused(root)
 
 
@@ -141,7 +158,7 @@ def test_a_missing_key_is_named(make_project, line, message):
         (b"\tscale: demo", "is not YAML: while scanning"),
         (b"\xff\xfe\x00", " is not YAML: 'utf-8' codec can't decode"),
         (b"scale: !!python/object:os.system demo", " is not YAML: could not determine a constructor"),
-        (b"scale: demo", "datasets is missing; tracking is missing (and 2 more)"),
+        (b"scale: demo", "datasets is missing; tracking is missing (and 4 more)"),
         (b"scale: demo\nx: &x [*x]", " holds what no parameter can be: Circular reference"),
         (b"scale: demo\n2020-01-01: 1", " holds what no parameter can be: keys must be str"),
     ],
@@ -242,7 +259,7 @@ def test_a_wrong_option_of_run_is_named_with_what_is_allowed(cli, arguments, mes
         ([], "the following arguments are required: COMMAND"),
         (["trian", "synthetic"], "invalid choice: 'trian'"),
         (["train"], "the following arguments are required: dataset"),
-        (["train", "sinthetic"], "invalid choice: 'sinthetic' (choose from 'synthetic')"),
+        (["train", "sinthetic"], "invalid choice: 'sinthetic' (choose from 'synthetic', 'imdb_wiki', 'agedb')"),
         (["train", "synthetic", "--epochs", "3"], "unknown option --epochs (regcls train --help)"),
         (["compare", "synthetic"], "unknown option synthetic (regcls compare --help)"),
     ],
@@ -303,12 +320,12 @@ def test_damaged_prepared_data_is_never_trained_on(cli, command):
 
 
 def test_a_gpu_that_is_not_there_is_a_clear_error(make_project, monkeypatch):
-    from regcls.training import study
+    from regcls.training.device import device_for
 
-    monkeypatch.setattr(study.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     compute = load_params(make_project({"compute": {"device": "cuda"}}) / "params.yaml").compute
     with pytest.raises(UserError, match="compute.device = cuda, but PyTorch sees no GPU"):
-        study.device_for(compute)
+        device_for(compute.device)
 
 
 def test_a_full_disk_leaves_the_old_file_whole_and_nothing_beside_it(tmp_path):

@@ -14,9 +14,10 @@ import yaml
 from conftest import ROOT
 from regcls.cli import find_root, main
 from regcls.errors import UserError
-from regcls.params import OPTION_NAMES
+from regcls.params import option_names
 
-COMMANDS = ["prepare", "train", "run", "compare", "setup"]
+COMMANDS = ["prepare", "train", "run", "compare", "setup", "predict", "data"]
+BELOW = [["run", "synthetic"], ["run", "imdb_wiki"], ["run", "agedb"], ["data", "fetch"], ["data", "samples"]]
 
 # Unlike params.yaml's own, so that none of them can stand in the code.
 OTHER_DEFAULTS = {
@@ -75,7 +76,7 @@ def help_of(make_project, monkeypatch, capsys):
     return paragraphs
 
 
-@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=["regcls", *COMMANDS])
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS), *BELOW], ids=" ".join)
 def test_help_states_a_purpose_and_an_example(help_of, command):
     usage, purpose, *_, example = help_of(*command)
     assert usage.startswith(" ".join(["usage: regcls", *command]))
@@ -105,15 +106,27 @@ def expected_defaults(synthetic):
 
 @pytest.mark.parametrize("changes", [None, {"synthetic": OTHER_DEFAULTS}], ids=["shrunk", "others"])
 def test_help_of_run_names_every_option_with_the_default_of_params_yaml(help_of, changes):
-    said = defaults_in("\n".join(help_of("run", changes=changes)))
+    said = defaults_in("\n".join(help_of("run", "synthetic", changes=changes)))
     expected = expected_defaults(yaml.safe_load(Path("params.yaml").read_text())["synthetic"])
-    assert set(said) == {name.replace("_", "-") for name in OPTION_NAMES}
-    assert set(expected) == set(OPTION_NAMES)
+    assert set(said) == {name.replace("_", "-") for name in option_names("synthetic")}
+    assert set(expected) == set(option_names("synthetic"))
     for name, values in expected.items():
         words = re.findall(r"[^\s,;()]+", said[name.replace("_", "-")])
         numbers = [str(value) if isinstance(value, str) else f"{value:g}" for value in values]
         assert set(numbers) <= set(words), name
         assert len(numbers) > 1 or words[0] == numbers[0], name
+
+
+@pytest.mark.parametrize("dataset", ["imdb_wiki", "agedb"])
+def test_help_of_run_on_faces_names_every_option_with_the_default_of_params_yaml(help_of, dataset):
+    changes = {dataset: {"run": {"classes": 77, "balanced_data": True}, "training": {"width": 23, "seeds": [17, 18, 19], "lambda": {2: 0.375}}}}
+    said = defaults_in("\n".join(help_of("run", dataset, changes=changes)))
+    section = yaml.safe_load(Path("params.yaml").read_text())[dataset]
+    assert set(said) == {name.replace("_", "-") for name in option_names(dataset)}
+    for name, value in {**section["training"], **section["run"], "seed": 17, "lambda": "by classes: 0.375 (2)"}.items():
+        if name in option_names(dataset):
+            shown = str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+            assert re.match(rf"{re.escape(shown)}\b|{re.escape(str(value))}", said[name.replace("_", "-")]), name
 
 
 def test_help_does_not_wait_for_torch_or_mlflow(make_project):

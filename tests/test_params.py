@@ -4,7 +4,7 @@ import pytest
 
 from conftest import ROOT
 from regcls.params import load_params, parse_options
-from regcls.runs import all_specs, expand
+from regcls.runs.synthetic import all_specs, expand
 
 
 def test_the_shipped_file_is_the_published_protocol_at_paper_scale():
@@ -27,7 +27,7 @@ def test_demo_covers_every_setting_and_sampling_at_the_paper_protocol():
 
 
 def test_options_come_as_text():
-    options = parse_options({"classes": "100", "lambda": "1e2", "hidden": "6x15", "method": "reg+cls-bal"})
+    options = parse_options("synthetic", {"classes": "100", "lambda": "1e2", "hidden": "6x15", "method": "reg+cls-bal"})
     assert (options.classes, options.lam, options.hidden, options.method, options.seed) == (100, 100.0, (6, 15), "reg+cls-bal", None)
 
 

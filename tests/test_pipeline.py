@@ -17,7 +17,7 @@ import pytest
 from conftest import ROOT, laid_over
 from regcls.cli import main
 from regcls.params import load_params
-from regcls.runs import all_specs
+from regcls.runs.synthetic import all_specs
 from regcls.tracking import Tracker
 
 # Thirteen runs of two networks, in about seven chunks.

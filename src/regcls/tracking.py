@@ -271,12 +271,7 @@ class Tracker:
             ours = run.info.experiment_id == self.experiment_id and run.info.lifecycle_stage == "active"
             if not ours or run.data.tags.get("fingerprint") != fingerprint or run.info.status == "FINISHED":
                 return False
-            own = {
-                "regcls.host": socket.gethostname(),
-                "regcls.root": str(self.root),
-                "regcls.process": process_identity(os.getpid()) or "",
-            }
-            self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in own.items()])
+            self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in self._process_tags().items()])
             if "stopped" in run.data.tags:
                 self._client.delete_tag(run_id, "stopped")
             self._client.update_run(run_id, status="RUNNING")

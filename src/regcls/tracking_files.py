@@ -16,13 +16,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from sqlalchemy.exc import SQLAlchemyError
 
-from regcls.errors import UserError
+from regcls.errors import MissingError, UserError
 from regcls.files import explain_os_errors
 from regcls.tracking_store import explanation
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 import mlflow
+from mlflow.entities import LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.tracking import MlflowClient
@@ -68,25 +69,28 @@ class RunFiles:
         """A table that `log_table` stored.
 
         Raises:
-            UserError: it is not there, or damaged.
+            MissingError: it is not there, or damaged.
+            UserError: the store does not answer.
         """
         with tempfile.TemporaryDirectory() as folder:
             file = self.fetch(run_id, path, Path(folder))
             try:
                 return pd.read_parquet(file)
             except Exception as error:  # a damaged file is read in every wrong way
-                raise UserError(f"{path} of run {run_id} is damaged. Train that run again.") from error
+                raise MissingError(f"{path} of run {run_id} is damaged. Delete that run in MLflow and train it again.") from error
 
     def fetch(self, run_id: str, path: str, folder: Path) -> Path:
         """Bring a file of a run into `folder`, and return where it lies.
 
         Raises:
-            UserError: the run does not have it.
+            MissingError: the run does not have it.
+            UserError: the store does not answer.
         """
-        try:
+        with said_plainly(self._uri):
+            there = {file.path for file in self._client.list_artifacts(run_id, str(Path(path).parent) if Path(path).parent.name else None)}
+            if path not in there:
+                raise MissingError(f"run {run_id} has no file {path}: deleted, not finished, or a run of another kind")
             return Path(self._client.download_artifacts(run_id, path, str(folder)))
-        except (MlflowException, OSError) as error:
-            raise UserError(f"run {run_id} has no file {path} (deleted, or a run of another kind): {error}".split("\n")[0]) from error
 
     def log_model(self, run_id: str, module: Any, *, example: NDArray[np.uint8], step: int) -> None:
         """Store a torch module (B, …) -> (B,) as an MLflow model with signature and input example, once a run.
@@ -95,8 +99,7 @@ class RunFiles:
         """
         with said_plainly(self._uri), warnings.catch_warnings(), explain_os_errors(Path(MODEL)):
             warnings.simplefilter("ignore")  # of PyTorch's export, about itself
-            outputs = self._client.get_run(run_id).outputs
-            if outputs and outputs.model_outputs:  # stored before this process's run was interrupted
+            if self._has_model(run_id):  # stored before this process's run was interrupted
                 return
             before = mlflow.get_tracking_uri()
             mlflow.set_tracking_uri(self._uri)  # Model.log knows no client
@@ -118,6 +121,12 @@ class RunFiles:
                 )
             finally:
                 mlflow.set_tracking_uri(before)
+
+    def _has_model(self, run_id: str) -> bool:
+        """Whether a whole one is stored: MLflow lists it before its files are there."""
+        outputs = self._client.get_run(run_id).outputs
+        ids = [output.model_id for output in outputs.model_outputs] if outputs else []
+        return any(self._client.get_logged_model(model_id).status == LoggedModelStatus.READY for model_id in ids)
 
 
 @contextmanager

@@ -5,13 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from conftest import ROOT
 from regcls.datasets.synthetic import SyntheticSets, prepare
 from regcls.errors import UserError
-from regcls.params import Compute
-from regcls.runs import all_specs
+from regcls.params import load_params
+from regcls.runs.synthetic import all_specs
 from regcls.training import study
+from regcls.training.device import device_for
 
-CPU = Compute(device="cpu", processes=1)
+CPU = replace(load_params(ROOT / "params.yaml").compute, device="cpu", processes=1)
 
 
 class MemoryTracker:
@@ -39,8 +41,7 @@ class MemoryTracker:
 def sets(tmp_path_factory):
     import yaml
 
-    from conftest import ROOT, SHRUNK, laid_over
-    from regcls.params import load_params
+    from conftest import SHRUNK, laid_over
 
     folder = tmp_path_factory.mktemp("study")
     (folder / "params.yaml").write_text(yaml.safe_dump(laid_over(yaml.safe_load((ROOT / "params.yaml").read_text()), SHRUNK)))
@@ -119,5 +120,5 @@ def test_training_sets_whose_classes_cannot_be_balanced_are_counted(params, sets
 def test_a_gpu_that_is_not_there_is_a_clear_error(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(UserError, match="PyTorch sees no GPU"):
-        study.device_for(replace(CPU, device="cuda"))
-    assert study.device_for(replace(CPU, device="auto")) == "cpu"
+        device_for("cuda")
+    assert device_for("auto") == "cpu"

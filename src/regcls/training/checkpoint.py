@@ -46,11 +46,13 @@ class Checkpoints:
         Raises:
             UserError: the disk is full or the folder is not writable; what was there is still there.
         """
-        self._write(f"state-{epoch:05d}-{batch:07d}", state, {"best_epoch": best_epoch})
+        newest = f"state-{epoch:05d}-{batch:07d}"
+        self._write(newest, state, {"best_epoch": best_epoch})
         states = self._names("state")
-        needed = {self._about(name).get("best_epoch") for name in states[-STATES:]}
+        kept = [name for name in states if name <= newest][-STATES:]  # a later one is damaged: training went on from before it
+        needed = {self._about(name).get("best_epoch") for name in kept}
         best = [name for name in self._names("best") if int(name.split("-")[1]) not in needed]
-        for name in [*states[:-STATES], *best]:
+        for name in [*(name for name in states if name not in kept), *best]:
             for suffix in (".json", ".pt"):  # in this order: without .json it is none
                 (self.folder / f"{name}{suffix}").unlink(missing_ok=True)
 
@@ -59,13 +61,13 @@ class Checkpoints:
         self._write(f"best-{epoch:05d}-0000000", {"weights": dict(weights), "epoch": epoch}, {})
 
     def load(self, *, device: torch.device | str) -> Loaded | None:
-        """The newest state that is whole; None if there is none at all.
+        """The newest state that is whole; None if none was ever written to its end.
 
         Raises:
             UserError: there are states, but none of them is whole.
         """
-        damaged: list[str] = []
-        for name in reversed(self._names("state")):
+        damaged, written = list[str](), self._names("state")
+        for name in sorted({*written, *self._names("state", ".pt")}, reverse=True):
             try:
                 content = self._read(name, device)
                 best = int(content["best"]["epoch"])
@@ -75,7 +77,7 @@ class Checkpoints:
                 damaged.append(f"{name}: {error}")
                 continue
             return Loaded(content=content, file=self.folder / f"{name}.pt", damaged=tuple(damaged))
-        if damaged:
+        if written:
             raise UserError(
                 f"no checkpoint in {self.folder} is whole ({'; '.join(damaged)}). Remove that folder to train this run from its beginning."
             )
@@ -103,24 +105,20 @@ class Checkpoints:
         """The newest state's file."""
         return self.folder / f"{self._names('state')[-1]}.pt"
 
-    def _names(self, kind: str) -> list[str]:
+    def _names(self, kind: str, suffix: str = ".json") -> list[str]:
         """The earliest first."""
-        found = (path.stem for path in self.folder.glob(f"{kind}-*.json"))
+        found = (path.stem for path in self.folder.glob(f"{kind}-*{suffix}"))
         return sorted(name for name in found if NAME.fullmatch(name))
 
     def _write(self, name: str, content: Mapping[str, Any], about: Mapping[str, Any]) -> None:
         file = self.folder / f"{name}.pt"
         (self.folder / f"{name}.json").unlink(missing_ok=True)  # of an earlier life: it must not vouch for half of a new file
-        digest = ""
-
-        def write(aside: Path) -> None:
-            nonlocal digest
-            torch.save({**content, "fingerprint": self.fingerprint}, aside)
-            with aside.open("rb") as handle:
-                digest = hashlib.file_digest(handle, "sha256").hexdigest()
-
-        write_atomically(file, write)
-        write_json(self.folder / f"{name}.json", {"sha256": digest, "bytes": file.stat().st_size, "fingerprint": self.fingerprint, **about})
+        buffer = io.BytesIO()  # written to a file, torch.save does not say that the disk is full
+        torch.save({**content, "fingerprint": self.fingerprint}, buffer)
+        whole = buffer.getbuffer()
+        write_atomically(file, lambda aside: aside.write_bytes(whole))
+        digest = hashlib.sha256(whole).hexdigest()
+        write_json(self.folder / f"{name}.json", {"sha256": digest, "bytes": len(whole), "fingerprint": self.fingerprint, **about})
 
     def _about(self, name: str) -> dict[str, Any]:
         try:
@@ -142,7 +140,11 @@ class Checkpoints:
         return content
 
     def _read(self, name: str, device: torch.device | str) -> dict[str, Any]:
-        content: dict[str, Any] = torch.load(io.BytesIO(self._check(name)), map_location=device, weights_only=True)
+        whole = io.BytesIO(self._check(name))
+        try:
+            content: dict[str, Any] = torch.load(whole, map_location=device, weights_only=True)
+        except Exception as error:  # of another version of PyTorch, or not by this project
+            raise ValueError(f"it cannot be read ({type(error).__name__})") from error
         return content
 
 

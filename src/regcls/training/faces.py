@@ -4,7 +4,7 @@ Legend: B batch, S pixels of a side, K classes that remain.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ class FaceTask:
         self.cuts = batches_of(len(targets), spec.batch_size)
         self.batches = len(self.cuts)
         self.classes = class_ranges_of(spec, targets)
-        self.targets = torch.from_numpy(targets).to(job.device)
+        self.known, self.targets = targets, torch.from_numpy(targets).to(job.device)
         self.labels = None if self.classes is None else torch.from_numpy(self.classes.labels(targets)).to(job.device)
         # Probability with which a sample enters each loss; None: always.
         self.keep_class = None if self.classes is None or not spec.balanced else self.classes.keep[self.classes.labels(targets)]
@@ -90,7 +90,7 @@ class FaceTask:
         network.to(self.job.device)
         return network.to(memory_format=torch.channels_last) if self.job.channels_last else network  # type: ignore[call-overload]
 
-    def feed(self, epoch: int, batch: int) -> Iterator[Batch]:
+    def feed(self, epoch: int, batch: int) -> Generator[Batch]:
         """Augmented batches from there to the end of the last epoch."""
         spec = self.spec
         file = self.images.prepared.folder / "images.npy"
@@ -132,7 +132,7 @@ class FaceTask:
 
     def describe(self, batch: Batch) -> dict[str, Any]:
         """Rows of the prepared images, and the range of their targets."""
-        targets = self.targets[torch.from_numpy(batch.samples).to(self.job.device)]
+        targets = self.known[batch.samples]  # not those on the device: to look at them would wait for it
         return {"rows": self.rows[batch.samples].tolist(), "targets": [float(targets.min()), float(targets.max())]}
 
     def size(self, batch: Batch) -> int:

@@ -1,10 +1,11 @@
 """The train stage of faces: which runs are wanted, which are there already, and making the rest."""
 
 import json
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,8 +53,9 @@ def found_lambdas(faces: Faces, dataset: str, images: ImageSet, tracker: "Tracke
     runs = tracker.collect(dataset, FaceSpec)
     if "val_mse_all" not in runs.columns:
         return {}
-    finished = runs[runs["status"] == "FINISHED"].drop_duplicates("fingerprint").set_index("fingerprint")["val_mse_all"]
-    errors = {spec: float(finished[key]) for spec, key in wanted.items() if key in finished.index}
+    finished = runs[runs["status"] == "FINISHED"].drop_duplicates("fingerprint").set_index("fingerprint")["val_mse_all"].to_dict()
+    known = dict.fromkeys(runs.loc[runs["status"] == "FAILED", "fingerprint"], math.inf) | finished  # that λ diverged: never the best
+    errors = {spec: float(known[key]) for spec, key in wanted.items() if key in known}
     whole = {(spec.method, spec.classes) for spec in wanted} - {(spec.method, spec.classes) for spec in wanted.keys() - errors.keys()}
     # Half a search would choose another λ than the whole one, and other runs would be made with it.
     return {key: lam for key, lam in chosen_lambdas(errors).items() if key in whole}
@@ -106,8 +108,7 @@ def train_runs(specs: Sequence[FaceSpec], dataset: str, study: Study) -> Outcome
         shutil.rmtree(home / key, ignore_errors=True)  # of a run that was killed between its end and this
     jobs = [_job(spec, key, home / key, study, device) for spec, key in wanted.items() if key not in finished]
     ledger = _Ledger(study, dataset)
-    samples = len(study.images.rows("train"))
-    with progress(sum(job.spec.epochs * samples for job in jobs) or 1, "training") as advance:
+    with progress(sum(map(ledger.work, jobs)) or 1, "training") as advance:
         ledger.advance, ledger.total = advance, len(jobs)
         try:
             processes = 1 if device == "cuda" else max(1, min(study.compute.process_count, len(jobs)))
@@ -115,10 +116,11 @@ def train_runs(specs: Sequence[FaceSpec], dataset: str, study: Study) -> Outcome
         except BaseException as error:
             ledger.abandon(error)
             raise
+    finished |= ledger.kept
     states = {key: (run_id, "FINISHED") for key, run_id in finished.items()} | ledger.ended
     index = [{"fingerprint": key, "run_id": states[key][0], "status": states[key][1], "name": spec.name} for spec, key in wanted.items()]
     trained = len(ledger.ended) - len(ledger.failed)
-    return Outcome(trained=trained, kept=len(wanted) - len(jobs), failed=ledger.failed, index=index)
+    return Outcome(trained=trained, kept=len(wanted) - len(ledger.ended), failed=ledger.failed, index=index)
 
 
 def _job(spec: FaceSpec, key: str, checkpoints: Path, study: Study, device: Device) -> FaceJob:
@@ -144,7 +146,7 @@ class _Open:
     job: FaceJob
     run_id: str
     held: ExitStack
-    history: list[Epoch] = field(default_factory=list)
+    seen: int = 0  # samples, on the progress bar
 
 
 class _Ledger:
@@ -155,23 +157,36 @@ class _Ledger:
         self.open: dict[str, _Open] = {}  # by fingerprint
         self.ended: dict[str, tuple[str, str]] = {}  # fingerprint -> run id, status
         self.failed: dict[str, str] = {}  # name -> reason
+        self.kept: dict[str, str] = {}  # fingerprint -> run id: another process has finished it in the meantime
         self.advance: Advance = lambda amount, note="": None
         self.total = 0
+        self.samples = len(study.images.rows("train"))
 
-    def begin(self, job: FaceJob) -> None:
-        """Open the run, or the one that its checkpoints belong to."""
+    def work(self, job: FaceJob) -> int:
+        """Samples to train on."""
+        return job.spec.epochs * self.samples
+
+    def begin(self, job: FaceJob) -> bool:
+        """Open the run, or the one that its checkpoints belong to; False if it is finished by now."""
         held, key = ExitStack(), job.fingerprint
         own = self.tracker.root / ".regcls" / f"run-{key}.lock"
         held.enter_context(lock(own, waiting=lambda holder: say(f"{holder} makes {job.spec.name} at this moment; waiting for it to end")))
+        adopts = self.study.adopt and self.tracker.adopted_run is not None
+        if not adopts and (run_id := self.tracker.finished(self.dataset).get(key)):
+            self.kept[key] = run_id
+            held.close()
+            self.advance(self.work(job))
+            return False
         with uninterrupted():
             tags = {**self.study.tags, "data_digest": self.study.images.digest[:32]}
-            run_id = None if self.study.adopt and self.tracker.adopted_run else self._earlier(job, tags)
+            run_id = None if adopts else self._earlier(job)
             if run_id is None:
                 run_id = self.tracker.start(job.spec, fingerprint=key, tags=tags, adopt=self.study.adopt)
             write_json(job.checkpoints / "run.json", {"run_id": run_id, "name": job.spec.name})
             self.open[key] = _Open(job, run_id, held)
+        return True
 
-    def _earlier(self, job: FaceJob, tags: Mapping[str, str]) -> str | None:
+    def _earlier(self, job: FaceJob) -> str | None:
         """The run that was interrupted, opened again, if the store still has it."""
         try:
             run_id = json.loads((job.checkpoints / "run.json").read_text(encoding="utf-8"))["run_id"]
@@ -185,6 +200,7 @@ class _Ledger:
         match event:
             case "batch":
                 samples, note = content
+                run.seen += samples
                 self.advance(samples, f"run {len(self.ended) + 1} of {self.total}, {note}")
             case "epoch":
                 (epoch,) = content
@@ -207,6 +223,7 @@ class _Ledger:
             del self.open[key]
             self.ended[key] = (run.run_id, "FAILED" if isinstance(result, DivergedError) else "FINISHED")
         run.held.close()
+        self.advance(self.work(run.job) - run.seen)  # what an earlier process had trained, or nobody will
 
     def abandon(self, error: BaseException) -> None:
         """Mark the runs in the making KILLED."""

@@ -20,7 +20,7 @@ LOOK_EVERY = 0.05  # seconds, for what the processes tell
 class Ledger(Protocol):
     """Whom to tell of a run's start, of what happens in it and of its end."""
 
-    def begin(self, job: FaceJob) -> None: ...
+    def begin(self, job: FaceJob) -> bool: ...  # False: there is nothing left to make
     def told(self, key: str, event: str, *content: Any) -> None: ...
     def end(self, key: str, result: FaceResult | DivergedError) -> None: ...
 
@@ -53,8 +53,8 @@ def make(jobs: Sequence[FaceJob], ledger: Ledger, *, processes: int, threads: in
         return
     torch.set_num_threads(threads)
     for job in jobs:
-        ledger.begin(job)
-        ledger.end(job.fingerprint, _made(job, ledger.told))
+        if ledger.begin(job):
+            ledger.end(job.fingerprint, _made(job, ledger.told))
 
 
 def _made(job: FaceJob, tell: Callable[..., None]) -> FaceResult | DivergedError:
@@ -71,8 +71,8 @@ def _side_by_side(jobs: Sequence[FaceJob], ledger: Ledger, processes: int, threa
     with worker_pool(processes, _set_up, events, threads) as pool:
         while True:
             while len(running) < processes and (job := next(waiting, None)) is not None:
-                ledger.begin(job)
-                running[pool.submit(_made_in_worker, job)] = job
+                if ledger.begin(job):
+                    running[pool.submit(_made_in_worker, job)] = job
             if not running:
                 return
             done = [future for future in running if future.done()]  # before their last words are read, not after

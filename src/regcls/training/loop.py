@@ -6,9 +6,10 @@ that continue bit for bit on the CPU. All chance in a task must be a function of
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, NoReturn, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,7 @@ class Task(Protocol[BatchT]):
 
     batches: int  # an epoch
 
-    def feed(self, epoch: int, batch: int) -> Iterator[BatchT]:
+    def feed(self, epoch: int, batch: int) -> Generator[BatchT]:
         """All batches from the given one (both from 0) to the end of the last epoch."""
 
     def losses(self, network: nn.Module, batch: BatchT) -> Mapping[str, Tensor]:
@@ -113,16 +114,24 @@ class _Position:
     best_score: float = math.inf
 
 
+@dataclass(frozen=True)
+class _Fed:
+    """What is kept of a batch until its loss is looked at; not its images."""
+
+    samples: int
+    described: dict[str, Any]
+
+
 class _Watch(Generic[BatchT]):
     """Losses and gradient norms of the last steps, looked at together: each look waits for the GPU."""
 
     def __init__(self, task: Task[BatchT]) -> None:
         self.task = task
-        self.steps: list[tuple[list[BatchT], list[Mapping[str, Tensor]], Tensor]] = []
-        self.last_loss = math.nan
+        self.steps: list[tuple[list[_Fed], list[Mapping[str, Tensor]], Tensor]] = []
+        self.note = ""  # the last loss that was looked at
 
-    def add(self, batches: list[BatchT], losses: list[Mapping[str, Tensor]], norm: Tensor) -> None:
-        self.steps.append((batches, losses, norm))
+    def add(self, batches: Sequence[BatchT], losses: list[Mapping[str, Tensor]], norm: Tensor) -> None:
+        self.steps.append(([_Fed(self.task.size(batch), self.task.describe(batch)) for batch in batches], losses, norm))
 
     def flush(self, position: _Position, rate: float) -> None:
         """Add the losses to the epoch's sums.
@@ -138,26 +147,26 @@ class _Watch(Generic[BatchT]):
         )
         norms = torch.stack([norm for *_, norm in self.steps]).double().tolist()
         place = 0
-        for (batches, losses, _), norm in zip(self.steps, norms, strict=True):
-            for batch in batches:
+        for (fed, losses, _), norm in zip(self.steps, norms, strict=True):
+            for batch in fed:
                 values = rows[place]
                 place += 1
                 if not all(map(math.isfinite, values)):
-                    self._stop(batches, dict(zip(names, values, strict=True)), norm, position, rate)
-                samples = self.task.size(batch)
+                    _stop(fed, dict(zip(names, values, strict=True)), norm, position, rate)
                 sums = position.sums or dict.fromkeys(names, 0.0)
-                position.sums = {name: sums[name] + value * samples for name, value in zip(names, values, strict=True)}
-                position.samples += samples
+                position.sums = {name: sums[name] + value * batch.samples for name, value in zip(names, values, strict=True)}
+                position.samples += batch.samples
             if not math.isfinite(norm):
-                self._stop(batches, {name: float(losses[-1][name]) for name in names}, norm, position, rate)
-        self.last_loss = rows[-1][names.index("loss")]
+                _stop(fed, {name: float(losses[-1][name]) for name in names}, norm, position, rate)
+        self.note = f", loss {rows[-1][names.index('loss')]:.3g}"
         self.steps.clear()
 
-    def _stop(self, batches: list[BatchT], losses: dict[str, float], norm: float, position: _Position, rate: float) -> None:
-        said = ", ".join(f"{name} {value:g}" for name, value in losses.items())
-        fed = {"epoch": position.epoch + 1, "losses": losses, "gradient_norm": norm, "learning_rate": rate}
-        fed["batches"] = [self.task.describe(batch) for batch in batches]
-        raise DivergedError(f"diverged in epoch {position.epoch + 1}: {said}, gradient norm {norm:g}, learning rate {rate:g}", fed)
+
+def _stop(batches: list[_Fed], losses: dict[str, float], norm: float, position: _Position, rate: float) -> NoReturn:
+    said = ", ".join(f"{name} {value:g}" for name, value in losses.items())
+    fed = {"epoch": position.epoch + 1, "losses": losses, "gradient_norm": norm, "learning_rate": rate}
+    fed["batches"] = [batch.described for batch in batches]
+    raise DivergedError(f"diverged in epoch {position.epoch + 1}: {said}, gradient norm {norm:g}, learning rate {rate:g}", fed)
 
 
 def train(
@@ -186,40 +195,41 @@ def train(
         position, history = _restore(loaded, network, optimizer)
         say(f"goes on from {loaded.file.name}: epoch {position.epoch + 1}, batch {position.batch + 1}")
     forward: nn.Module = torch.compile(network) if compiled else network  # type: ignore[assignment]
-    watch, feed = _Watch(task), task.feed(position.epoch, position.batch)
+    watch = _Watch(task)
     started = saved = time.monotonic()
     waiting, samples = 0.0, 0
-    while position.epoch < recipe.epochs:
-        rate = recipe.rate(position.epoch)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        network.train()
-        while position.batch < task.batches:
-            together = min(recipe.accumulate, task.batches - position.batch)
-            before = time.monotonic()
-            batches = [next(feed) for _ in range(together)]
-            waiting += time.monotonic() - before
-            watch.add(batches, *_step(forward, task, batches, optimizer, recipe, device))
-            position.batch += together
-            if len(watch.steps) >= CHECK_EVERY:
-                watch.flush(position, rate)
-            seen = sum(map(task.size, batches))
-            samples += seen
-            speed = samples / (time.monotonic() - started)
-            hooks.batch(seen, f"epoch {position.epoch + 1} of {recipe.epochs}, loss {watch.last_loss:.3g}, {speed:.0f} images/s")
-            if time.monotonic() - saved > checkpoint_minutes * 60 and position.batch < task.batches:
-                watch.flush(position, rate)
-                _save(checkpoints, network, optimizer, position, history)
-                saved = time.monotonic()
-        watch.flush(position, rate)
-        done = _end_epoch(network, task, position, rate)
-        if done.number == position.best_epoch:
-            checkpoints.save_best(network.state_dict(), epoch=done.number)
-        history.append(done)
-        position = _Position(epoch=position.epoch + 1, best_epoch=position.best_epoch, best_score=position.best_score)
-        _save(checkpoints, network, optimizer, position, history)
-        saved = time.monotonic()
-        hooks.epoch(done)
+    with closing(task.feed(position.epoch, position.batch)) as feed:
+        while position.epoch < recipe.epochs:
+            rate = recipe.rate(position.epoch)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            network.train()
+            while position.batch < task.batches:
+                together = min(recipe.accumulate, task.batches - position.batch)
+                before = time.monotonic()
+                batches = [next(feed) for _ in range(together)]
+                waiting += time.monotonic() - before
+                watch.add(batches, *_step(forward, task, batches, optimizer, recipe, device))
+                position.batch += together
+                if len(watch.steps) >= CHECK_EVERY:
+                    watch.flush(position, rate)
+                seen = sum(map(task.size, batches))
+                samples += seen
+                speed = samples / (time.monotonic() - started)
+                hooks.batch(seen, f"epoch {position.epoch + 1} of {recipe.epochs}{watch.note}, {speed:.0f} images/s")
+                if time.monotonic() - saved > checkpoint_minutes * 60 and position.batch < task.batches:
+                    watch.flush(position, rate)
+                    _save(checkpoints, network, optimizer, position, history)
+                    saved = time.monotonic()
+            watch.flush(position, rate)
+            done = _end_epoch(network, task, position, rate)
+            if done.number == position.best_epoch:
+                checkpoints.save_best(network.state_dict(), epoch=done.number)
+            history.append(done)
+            position = _Position(epoch=position.epoch + 1, best_epoch=position.best_epoch, best_score=position.best_score)
+            _save(checkpoints, network, optimizer, position, history)
+            saved = time.monotonic()
+            hooks.epoch(done)
     if not position.best_epoch:
         raise DivergedError("diverged: no epoch has a finite validation error", {})
     seconds = time.monotonic() - started
