@@ -21,6 +21,7 @@ from regcls.files import explain_os_errors
 from regcls.tracking_store import explanation
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for each file of each run
 
 import mlflow
 from mlflow.entities import LoggedModelStatus
@@ -101,8 +102,8 @@ class RunFiles:
             warnings.simplefilter("ignore")  # of PyTorch's export, about itself
             if self._has_model(run_id):  # stored before this process's run was interrupted
                 return
-            before = mlflow.get_tracking_uri()
-            mlflow.set_tracking_uri(self._uri)  # Model.log knows no client
+            before = os.environ.get("MLFLOW_TRACKING_URI")
+            mlflow.set_tracking_uri(self._uri)  # Model.log knows no client; this sets the environment variable as well
             try:
                 Model.log(
                     artifact_path=None,
@@ -120,7 +121,7 @@ class RunFiles:
                     serialization_format="pt2",
                 )
             finally:
-                mlflow.set_tracking_uri(before)
+                mlflow.set_tracking_uri(before)  # type: ignore[arg-type]  # None: neither is set, or the next Tracker would go there
 
     def _has_model(self, run_id: str) -> bool:
         """Whether a whole one is stored: MLflow lists it before its files are there."""

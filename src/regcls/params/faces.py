@@ -169,7 +169,8 @@ def check_faces(path: Path, name: str, faces: Faces) -> None:
 def _check_searched(where: str, name: str, grid: FaceGrid, search: FaceGrid | None) -> None:
     if search is None or not search.seeds:
         raise UserError(f"{where}.lambdas = 'searched' needs the grid {name}.grids.{SEARCH} with at least one seed")
-    methods = [method for method in grid.methods if method != "reg" and method not in search.methods]
+    # reg+cls-bal takes the λ of reg+cls where it is not searched for itself.
+    methods = [method for method in grid.methods if method != "reg" and not {method, "reg+cls"} & set(search.methods)]
     classes = [count for count in grid.classes if count not in search.classes]
     if (methods or classes) and grid.methods != ("reg",):
         missing = ", ".join(map(str, [*methods, *(f"{count} classes" for count in classes)]))

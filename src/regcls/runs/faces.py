@@ -61,8 +61,14 @@ def _lambdas(faces: Faces, grid: FaceGrid, method: Method, classes: int, found: 
     if method == "reg" or grid.lambdas == "default":
         return (faces.training.lam_for(classes),)
     if grid.lambdas == "searched":
-        return (found[method, classes],) if (method, classes) in found else ()
+        searched: Method = method if method in faces.grids[SEARCH].methods else "reg+cls"
+        return (found[searched, classes],) if (searched, classes) in found else ()
     return grid.lambdas
+
+
+def searched_lambda(found: Found, method: Method, classes: int) -> float | None:
+    """λ of a search, None as long as it is not known. reg+cls-bal takes that of reg+cls where it has none of its own."""
+    return found.get((method, classes), found.get(("reg+cls", classes)))
 
 
 def all_specs(faces: Faces, dataset: str, found: Found) -> list[FaceSpec]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 BEST, LAST, PREDICTIONS = "checkpoints/best.pt", "checkpoints/last.pt", "predictions.parquet"  # files of a run
 # What decides a result next to the spec and the data, with the heads and the ResNet below them.
-MODULES = ("classes", "losses", "metrics", "models.predictor", "training.faces", "training.feed", "training.loop")
+MODULES = ("classes", "losses", "metrics", "models.predictor", "training.augment", "training.faces", "training.feed", "training.loop")
 
 
 @cache
@@ -74,20 +74,19 @@ class Study:
 
 def train_grids(faces: Faces, dataset: str, study: Study) -> Outcome:
     """Make every run of the grids that is not FINISHED, those of the search for λ first. Raises as `train_runs` does."""
+    first = all_specs(faces, dataset, found_lambdas(faces, dataset, study.images, study.tracker))
+    outcome = train_runs(first, dataset, study)
     found = found_lambdas(faces, dataset, study.images, study.tracker)
-    outcome = train_runs(all_specs(faces, dataset, found), dataset, study)
-    if not needs_search(faces):
+    new = [spec for spec in all_specs(faces, dataset, found) if spec not in set(first)]
+    if not new:
         return outcome
-    again = found_lambdas(faces, dataset, study.images, study.tracker)
-    if again == found:
-        return outcome
-    say("λ found: " + ", ".join(f"{lam:g} for {method} with {classes} classes" for (method, classes), lam in again.items()))
-    rest = train_runs(all_specs(faces, dataset, again), dataset, study)
+    say("λ found: " + ", ".join(f"{lam:g} for {method} with {classes} classes" for (method, classes), lam in found.items()))
+    rest = train_runs(new, dataset, study)
     return Outcome(
         trained=outcome.trained + rest.trained,
-        kept=rest.kept - outcome.trained,
+        kept=outcome.kept + rest.kept,
         failed={**outcome.failed, **rest.failed},
-        index=rest.index,
+        index=[*outcome.index, *rest.index],
     )
 
 

@@ -1,12 +1,10 @@
-"""Images to a network: their order, their augmentation, and bringing them while it computes.
+"""Images to a network: their order, and bringing them, augmented, while it computes.
 
 All chance is a function of (seed, epoch, sample), so that a resumed run sees what an uninterrupted one would.
 Legend: N samples, B batch, S pixels of a side.
 """
 
-import os
 import queue
-import random
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -18,11 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+from regcls.training.augment import Augmentation
 
 T = TypeVar("T")
 U = TypeVar("U")
-ORDER, KEEP, AUGMENT = 0, 1, 2  # what a random stream is for
+ORDER, KEEP = 0, 1  # what a stream of random numbers is for; 2 is augment.py's
 AHEAD = 4  # batches made before they are asked for
 
 
@@ -42,30 +40,6 @@ def batches_of(samples: int, batch_size: int) -> list[slice]:
     return cuts[:-1] if len(cuts) > 1 and cuts[-1].stop - cuts[-1].start == 1 else cuts
 
 
-class Augmentation:
-    """Padding, random crop to the old size and horizontal flip (section 3.2), by albumentations."""
-
-    def __init__(self, size: int, *, pad: int, flip: float, seed: int) -> None:
-        import albumentations  # type: ignore[import-untyped]  # takes a second, and is not needed where nothing is augmented
-
-        self.seed = seed
-        self._numpy, self._python = np.random.default_rng(0), random.Random(0)
-        self._transform = albumentations.Compose(
-            [albumentations.Pad(padding=pad), albumentations.RandomCrop(size, size), albumentations.HorizontalFlip(p=flip)]
-        )
-        # Not set_random_seed for each sample: it makes new generators for each transform, three times the work of the transforms.
-        self._transform.set_random_state(self._numpy, self._python)
-        self._zero = self._numpy.bit_generator.state
-
-    def __call__(self, image: NDArray[np.uint8], *, epoch: int, sample: int) -> NDArray[np.uint8]:
-        """`image` (S, S, 3) as it is seen this epoch, same shape."""
-        key = (AUGMENT << 96) | (self.seed << 64) | (epoch << 40) | sample
-        self._python.seed(key)
-        state = {"state": self._python.getrandbits(128), "inc": self._zero["state"]["inc"]}
-        self._numpy.bit_generator.state = {**self._zero, "state": state}
-        return np.asarray(self._transform(image=image)["image"])
-
-
 Key = tuple[int, NDArray[np.int64]]  # epoch, samples of a batch
 
 
@@ -83,8 +57,8 @@ class AugmentedBatches(Dataset[tuple[Key, Tensor]]):
             import cv2
 
             cv2.setNumThreads(0)  # one process a core already
-            self._images = np.load(self.file, mmap_mode="r")
-            self._augment = Augmentation(self._images.shape[1], pad=self.pad, flip=self.flip, seed=self.seed)
+            self._images = np.asarray(np.load(self.file, mmap_mode="r"))  # a plain view: indexing a memmap is slow
+            self._augment = Augmentation(pad=self.pad, flip=self.flip, seed=self.seed)
         epoch, samples = key
         batch = np.empty((len(samples), *self._images.shape[1:]), dtype=np.uint8)
         for place, sample in enumerate(samples.tolist()):
