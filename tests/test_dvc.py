@@ -14,8 +14,16 @@ import yaml
 
 from conftest import ROOT, SHRUNK, laid_over
 
-# Five runs of two networks, with all that the gap is made of.
+# Five runs of two networks on the 1D functions, two on faces, with all that the gaps are made of.
 FEW_RUNS = {
+    "datasets": ["synthetic", "imdb_wiki"],
+    "imdb_wiki": {
+        "grids": {
+            "table3": {"methods": ["reg", "reg+cls"], "classes": [4], "lambdas": "default", "seeds": 1},
+            "table4": {"seeds": 0},
+            "lambda_search": {"seeds": 0},
+        }
+    },
     "synthetic": {
         "data": {"settings": ["noisy"], "samplings": ["uniform", "severe"], "repetitions": 2},
         "grids": {
@@ -34,6 +42,9 @@ def call(tmp_path_factory):
     shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, root)
+    for dataset in ("synthetic", "imdb_wiki"):
+        (root / "data" / dataset / "raw").mkdir(parents=True)
+        (root / "data" / dataset / "raw" / ".gitkeep").touch()
     tree = laid_over(laid_over(yaml.safe_load((ROOT / "params.yaml").read_text()), SHRUNK), FEW_RUNS)
     (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
     python = beside / "python"  # on the PATH, as in an activated environment
@@ -78,8 +89,11 @@ def experiment(call):
 
 
 def finished_epochs(root):
-    """How many FINISHED runs the store has of each number of epochs."""
-    query = "SELECT value, COUNT(*) FROM runs JOIN params USING (run_uuid) WHERE status = 'FINISHED' AND key = 'epochs' GROUP BY value"
+    """How many FINISHED runs of the 1D study the store has of each number of epochs."""
+    query = (
+        "SELECT p.value, COUNT(*) FROM runs JOIN params p USING (run_uuid) JOIN tags t USING (run_uuid) "
+        "WHERE status = 'FINISHED' AND p.key = 'epochs' AND t.key = 'dataset' AND t.value = 'synthetic' GROUP BY p.value"
+    )
     with closing(sqlite3.connect(root / "mlflow.db")) as connection:
         return dict(connection.execute(query).fetchall())
 
@@ -91,8 +105,8 @@ def leaves(tree, where=()):
 
 
 def gaps(state):
-    """The gaps among the metrics that `dvc exp show --json` gives of a commit or an experiment."""
-    metrics = state["data"]["metrics"]["reports/metrics.json"]["data"]
+    """The gaps of the 1D study among the metrics that `dvc exp show --json` gives of a commit or an experiment."""
+    metrics = state["data"]["metrics"]["reports/metrics.json"]["data"]["synthetic"]
     return {where: value for where, value in leaves(metrics) if any("gap" in key for key in where)}
 
 
@@ -115,6 +129,16 @@ def test_metrics_params_and_plots_are_shown(experiment, tmp_path):
     experiment.dvc("plots", "show", "-o", str(tmp_path / "plots"))
     page = (tmp_path / "plots" / "index.html").read_text()
     assert all(plot.replace("/", "_") in page for plot in yaml.safe_load((ROOT / "dvc.yaml").read_text())["plots"])
+
+
+@pytest.mark.slow
+def test_runs_on_faces_are_compared_beside_them_and_made_once(experiment):
+    faces = json.loads((experiment.cwd / "reports/metrics.json").read_text())["imdb_wiki"]
+    assert faces["runs"] == {"wanted": 2, "finished": 2, "missing": 0}
+    assert (experiment.cwd / "reports/imdb_wiki/index.html").exists()
+    query = "SELECT COUNT(*) FROM runs JOIN tags USING (run_uuid) WHERE key = 'dataset' AND value = 'imdb_wiki'"
+    with closing(sqlite3.connect(experiment.cwd / "mlflow.db")) as connection:
+        assert connection.execute(query).fetchall() == [(2,)]
 
 
 @pytest.mark.slow
