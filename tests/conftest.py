@@ -1,7 +1,11 @@
 """The real params.yaml, shrunk, so that tests run the real path in seconds; and quiet, deterministic libraries."""
 
 import os
+import shutil
 import signal
+import sqlite3
+import subprocess
+import sys
 
 # As in production: before MKL and MLflow are loaded.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
@@ -19,15 +23,18 @@ install_import_hook(
     [f"regcls.{name}" for name in ("losses", "models.mlp", "models.resnet", "models.heads", "models.predictor")], "beartype.beartype"
 )
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from processes import session
 from regcls.params import Params, load_params
 from regcls.stages.prepare import prepare
+from regcls.tracking import Tracker
 
 ROOT = Path(__file__).parent.parent
 
@@ -103,13 +110,55 @@ def make_project(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def face_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder data/ of a project with imdb_wiki prepared as SHRUNK says. Read only: link or copy it."""
+def prepared_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with imdb_wiki prepared as SHRUNK says and an empty store, made once; make_faces copies it."""
     root = tmp_path_factory.mktemp("faces")
     tree = laid_over(yaml.safe_load((ROOT / "params.yaml").read_text()), SHRUNK)
     (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
     prepare(load_params(root / "params.yaml"), root, "imdb_wiki")
-    return root / "data"
+    Tracker(root, experiment="regcls")
+    return root
+
+
+@pytest.fixture
+def make_faces(make_project: Callable[..., Path], prepared_faces: Path) -> Callable[..., Path]:
+    """A project with prepared faces and an empty store, with `changes` to its parameters."""
+
+    def make(changes: dict[str, Any] | None = None) -> Path:
+        root = make_project(laid_over({"datasets": ["synthetic", "imdb_wiki"]}, changes or {}))
+        shutil.copytree(prepared_faces / "data", root / "data")
+        shutil.copy(prepared_faces / "mlflow.db", root)
+        with closing(sqlite3.connect(root / "mlflow.db")) as connection, connection:
+            connection.execute("UPDATE experiments SET artifact_location = ?", [f"{root}/mlartifacts/0"])
+        return root
+
+    return make
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start a command in a process group of its own, writing to output.txt; what is left of it ends with the test."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(root: Path, *command: str, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+        with (root / "output.txt").open("a") as output:
+            process = subprocess.Popen(
+                command or (sys.executable, "-m", "regcls", "train", "synthetic"),
+                cwd=root,
+                env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **(environment or {})},
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        for living in session(process):
+            living.kill()
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture

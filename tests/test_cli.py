@@ -119,7 +119,9 @@ def test_help_of_run_names_every_option_with_the_default_of_params_yaml(help_of,
 
 @pytest.mark.parametrize("dataset", ["imdb_wiki", "agedb"])
 def test_help_of_run_on_faces_names_every_option_with_the_default_of_params_yaml(help_of, dataset):
-    changes = {dataset: {"run": {"classes": 77, "balanced_data": True}, "training": {"width": 23, "seeds": [17, 18, 19], "lambda": {2: 0.375}}}}
+    changes = {
+        dataset: {"run": {"classes": 77, "balanced_data": True}, "training": {"width": 23, "seeds": [17, 18, 19], "lambda": {2: 0.375}}}
+    }
     said = defaults_in("\n".join(help_of("run", dataset, changes=changes)))
     section = yaml.safe_load(Path("params.yaml").read_text())[dataset]
     assert set(said) == {name.replace("_", "-") for name in option_names(dataset)}

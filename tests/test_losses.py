@@ -1,12 +1,20 @@
 """Losses against their closed forms."""
 
+import pytest
 import torch
 from torch.nn import functional as F
 
-from regcls.losses import class_loss, reg_cls
+from regcls.losses import class_loss, reg_cls, regression_loss, weighted
 
 LOGITS = torch.tensor([[1.0, 0.0, -1.0], [0.0, 0.0, 0.0], [2.0, 2.0, -5.0]], dtype=torch.float64)
 LABELS = torch.tensor([0, 2, 1])
+PREDICTIONS, TARGETS = torch.tensor([1.0, 5.0, 2.0, 40.0]).double(), torch.tensor([1.5, 2.0, 2.0, 30.0]).double()
+KEPT = torch.tensor([True, False, True, True])
+BY_HAND = {  # each sample's loss; Huber with δ = 2
+    "mae": [0.5, 3.0, 0.0, 10.0],
+    "mse": [0.25, 9.0, 0.0, 100.0],
+    "huber": [0.5 * 0.25, 2 * (3.0 - 1.0), 0.0, 2 * (10.0 - 1.0)],
+}
 
 
 def test_class_loss_is_the_mean_negative_log_softmax():
@@ -31,3 +39,45 @@ def test_reg_cls_weighs_the_regression_loss_with_lambda():
     predictions, targets = torch.tensor([1.0, 2.0, 3.0]).double(), torch.tensor([1.0, 0.0, 0.0]).double()
     expected = 10 * 13 / 3 + class_loss(LOGITS, LABELS)
     torch.testing.assert_close(reg_cls(predictions, targets, LOGITS, LABELS, lam=10.0), expected)
+
+
+@pytest.mark.parametrize("kind", BY_HAND)
+def test_a_regression_loss_is_the_mean_over_all_or_over_the_kept_samples(kind):
+    each = torch.tensor(BY_HAND[kind]).double()
+    torch.testing.assert_close(regression_loss(PREDICTIONS, TARGETS, kind=kind, huber_delta=2.0), each.sum() / 4)
+    torch.testing.assert_close(regression_loss(PREDICTIONS, TARGETS, KEPT, kind=kind, huber_delta=2.0), each[KEPT].sum() / 3)
+
+
+@pytest.mark.parametrize("kind", BY_HAND)
+def test_a_batch_that_keeps_nothing_has_no_regression_loss_and_no_gradient(kind):
+    predictions = PREDICTIONS.clone().requires_grad_()
+    loss = regression_loss(predictions, TARGETS, torch.zeros(4, dtype=torch.bool), kind=kind)
+    loss.backward()
+    assert loss.item() == 0
+    assert predictions.grad is not None and torch.equal(predictions.grad, torch.zeros(4).double())
+
+
+def test_a_sample_that_is_not_kept_has_no_gradient():
+    predictions = PREDICTIONS.clone().requires_grad_()
+    regression_loss(predictions, TARGETS, KEPT, kind="mae").backward()
+    torch.testing.assert_close(predictions.grad, torch.tensor([-1 / 3, 0.0, 0.0, 1 / 3]).double())
+
+
+@pytest.mark.parametrize(
+    "scaling, lam, expected",
+    [("eq4", 0.1, 0.1 * 3 + 5), ("eq4", 10.0, 10 * 3 + 5), ("released", 0.1, 3 + 5 / 0.1), ("released", 1.0, 3 + 5), ("released", 10.0, 10 * 3 + 5)],
+)  # fmt: skip
+def test_lambda_weighs_the_losses(scaling, lam, expected):
+    regression, classification = torch.tensor(3.0).double(), torch.tensor(5.0).double()
+    torch.testing.assert_close(weighted(regression, classification, lam=lam, scaling=scaling).item(), float(expected))
+
+
+@pytest.mark.parametrize("lam, factor", [(0.1, 0.1), (1.0, 1.0), (10.0, 1.0)])
+def test_the_released_scaling_divides_the_gradient_of_eq_4_by_lambda_up_to_1(lam, factor):
+    def gradients(scaling):
+        predictions, logits = PREDICTIONS[:3].clone().requires_grad_(), LOGITS.clone().requires_grad_()
+        regression = regression_loss(predictions, TARGETS[:3], kind="mse")
+        weighted(regression, class_loss(logits, LABELS), lam=lam, scaling=scaling).backward()
+        return predictions.grad, logits.grad
+
+    torch.testing.assert_close([gradient * factor for gradient in gradients("released")], list(gradients("eq4")))

@@ -7,7 +7,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections import Counter
 from contextlib import closing
 
@@ -15,6 +14,7 @@ import psutil
 import pytest
 
 from conftest import ROOT, laid_over
+from processes import DEADLINE, runs, session, until, with_status
 from regcls.cli import main
 from regcls.params import load_params
 from regcls.runs.synthetic import all_specs
@@ -32,7 +32,6 @@ FEW_RUNS = {
     }
 }
 LONG = {"synthetic": {"training": {"epochs": 30}}}  # seconds, so that there is a middle to be interrupted in
-DEADLINE = 120.0  # seconds
 
 
 @pytest.fixture
@@ -63,62 +62,6 @@ def make_prepared(make_project, tmp_path_factory, signals):
         return root
 
     return make
-
-
-@pytest.fixture
-def start():
-    """Start a command in a process group of its own, writing to output.txt; what is left of it ends with the test."""
-    started = []
-
-    def start(root, *command, environment=None):
-        with (root / "output.txt").open("a") as output:
-            process = subprocess.Popen(
-                command or (sys.executable, "-m", "regcls", "train", "synthetic"),
-                cwd=root,
-                env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **(environment or {})},
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        for living in session(process):
-            living.kill()
-        process.kill()
-        process.wait()
-
-
-def session(process):
-    """All living processes that `process` has started, and itself; also those that have outlived it."""
-    found = []
-    for other in psutil.process_iter():
-        try:
-            if os.getsid(other.pid) == process.pid and other.status() != psutil.STATUS_ZOMBIE:
-                found.append(other)
-        except (ProcessLookupError, psutil.NoSuchProcess):
-            pass
-    return found
-
-
-def until(condition, what):
-    end = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < end, f"waited in vain: {what}"
-        time.sleep(0.02)
-
-
-def runs(root):
-    """(run id, status, fingerprint) of all runs in the store, the earliest first."""
-    query = "SELECT r.run_uuid, r.status, t.value FROM runs r JOIN tags t ON t.run_uuid = r.run_uuid AND t.key = 'fingerprint' ORDER BY r.start_time"
-    with closing(sqlite3.connect(f"file:{root}/mlflow.db?mode=ro", uri=True, timeout=30)) as connection:
-        return connection.execute(query).fetchall()
-
-
-def with_status(root, status):
-    return {run_id for run_id, found, _ in runs(root) if found == status}
 
 
 def wait_for_the_middle(root, process):
@@ -325,6 +268,8 @@ def dvc(make_prepared, start, tmp_path):
     root = make_prepared(LONG)
     shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     shutil.copy(ROOT / "dvc.yaml", root)
+    (root / "data/synthetic/raw").mkdir()
+    (root / "data/synthetic/raw/.gitkeep").touch()
     (root / ".gitignore").write_text((ROOT / ".gitignore").read_text())
     (tmp_path / "bin").mkdir()
     executable = tmp_path / "bin" / "python"

@@ -260,7 +260,7 @@ class Tracker:
             self._store.ManagedSessionMaker = session_maker
 
     def resume(self, run_id: str, fingerprint: str) -> bool:
-        """Open a run again that was stopped, if it is still there, is the one of `fingerprint` and has not finished."""
+        """Open a run again that was interrupted, if it is still there and is the one of `fingerprint`; not one that finished or failed."""
         with said_plainly(self.uri):
             try:
                 run = self._client.get_run(run_id)
@@ -269,7 +269,7 @@ class Tracker:
                     return False
                 raise
             ours = run.info.experiment_id == self.experiment_id and run.info.lifecycle_stage == "active"
-            if not ours or run.data.tags.get("fingerprint") != fingerprint or run.info.status == "FINISHED":
+            if not ours or run.data.tags.get("fingerprint") != fingerprint or run.info.status in ("FINISHED", "FAILED"):
                 return False
             self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in self._process_tags().items()])
             if "stopped" in run.data.tags:
@@ -339,13 +339,21 @@ class Tracker:
             return dict(self._client.get_run(run_id).data.metrics)
 
     def run_of(self, text: str) -> tuple[str, dict[str, str]]:
-        """The id and the params of the run with the id `text`, or the only one in this experiment whose id begins with it.
+        """The id and the params of the run with the id `text`, or the only one of this experiment whose id begins with it.
 
         Raises:
             UserError: there is none, or several.
         """
         with said_plainly(self.uri):
-            found = [run for run in self._all_runs() if run.info.run_id.startswith(text)]
+            if re.fullmatch("[0-9a-f]{32}", text):
+                try:
+                    found = [self._client.get_run(text)]
+                except MlflowException as error:
+                    if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                        raise
+                    found = []
+            else:
+                found = [run for run in self._all_runs() if run.info.run_id.startswith(text)]
         if len(found) != 1:
             how_many = "no run" if not found else f"{len(found)} runs"
             raise UserError(f"{how_many} in {without_password(self.uri)} with an id that begins with {text!r}. `mlflow ui` shows the ids.")

@@ -150,6 +150,8 @@ SEARCH = "lambda_search"  # the grid that λ is taken from where a grid's lambda
 def check_faces(path: Path, name: str, faces: Faces) -> None:
     """Raise a UserError where values that are right one by one do not fit each other."""
     limits, grids = faces.shots, faces.grids
+    if faces.training.pad >= faces.data.size:
+        raise UserError(f"{path}: {name}.training.pad = {faces.training.pad} must be less than {name}.data.size = {faces.data.size}")
     if limits.few_below > limits.many_above + 1:
         raise UserError(
             f"{path}: {name}.shots: few_below = {limits.few_below} and many_above = {limits.many_above} overlap: an age would be both"

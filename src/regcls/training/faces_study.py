@@ -237,7 +237,8 @@ Point = tuple[str, float, int, float]  # name, value, step, Unix seconds
 
 
 def _epoch_points(epoch: Epoch) -> list[Point]:
-    return [(f"epochs/{name}", value, epoch.number, epoch.time) for name, value in epoch.metrics.items()]
+    """Without the sizes of the groups, which no epoch changes."""
+    return [(f"epochs/{name}", value, epoch.number, epoch.time) for name, value in epoch.metrics.items() if not name.startswith("val_n_")]
 
 
 def _log_result(tracker: "Tracker", run: _Open, result: FaceResult) -> None:

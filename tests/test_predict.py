@@ -1,0 +1,111 @@
+"""regcls predict: the predictions of a tracked run for image files."""
+
+import csv
+import io
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from regcls.cli import main
+from regcls.datasets.images import ImageSet
+from regcls.params import Compute
+from regcls.runs.synthetic import SyntheticSpec
+from regcls.tracking import Tracker
+from regcls.tracking_files import RunFiles
+
+FEW = {"compute": {"processes": 1}, "imdb_wiki": {"training": {"epochs": 1, "milestones": []}}}
+
+
+@pytest.fixture
+def project(make_faces, monkeypatch):
+    """A project with one finished run: its root, the run's id and the paths of the test images, written as PNG."""
+    monkeypatch.setattr(Compute, "cores", 1)
+    monkeypatch.setattr(RunFiles, "log_model", lambda *args, **kwargs: None)  # seconds, and not used here
+    root = make_faces(FEW)
+    monkeypatch.chdir(root)
+    before = torch.get_num_threads()
+    assert main(["run", "imdb_wiki", "--classes", "10"]) == 0
+    tracker = Tracker(root, experiment="regcls")
+    (run_id,) = tracker.finished("imdb_wiki").values()
+    images = ImageSet(root / "data" / "imdb_wiki" / "prepared")
+    (root / "faces").mkdir()
+    files = [f"faces/{place}.png" for place in range(len(images.rows("test")))]
+    for row, file in zip(images.rows("test"), files, strict=True):
+        Image.fromarray(images.images[row]).save(root / file)
+    yield root, tracker, run_id, files
+    torch.set_num_threads(before)
+
+
+def predict(capsys, *arguments):
+    """Exit code, rows of the csv on stdout, stderr."""
+    capsys.readouterr()
+    code = main(["predict", *arguments])
+    out, err = capsys.readouterr()
+    return code, list(csv.reader(io.StringIO(out))), err
+
+
+def test_predictions_for_image_files_are_those_of_the_run(project, capsys):
+    _root, tracker, run_id, files = project
+    table = tracker.files.table(run_id, "predictions.parquet")
+    code, (header, *rows), err = predict(capsys, run_id[:8], *files)  # more than are read at a time
+    assert (code, header) == (0, ["image", "prediction"])
+    assert [name for name, _ in rows] == files
+    np.testing.assert_allclose([float(value) for _, value in rows], table["prediction"], rtol=1e-3)
+    assert "predicting: 100 %" in err
+
+    last = predict(capsys, run_id, files[0], "--checkpoint", "last")  # of a single epoch, which is the best
+    assert last[:2] == (0, [header, rows[0]])
+
+
+def test_an_image_that_cannot_be_read_is_named_and_the_others_are_predicted(project, capsys):
+    root, _, run_id, files = project
+    (root / "notes.txt").write_text("no image")
+    code, (_, *rows), err = predict(capsys, run_id, files[0], "notes.txt", "nowhere.png", files[0])
+    assert code == 2
+    assert [name for name, _ in rows] == [files[0], files[0]] and rows[0] == rows[1]
+    assert "notes.txt: not an image of a known format\n" in err and "nowhere.png: No such file or directory\n" in err
+    assert err.endswith("regcls: error: 2 of 4 images could not be read; they are named above\n")
+
+
+def test_any_size_and_kind_of_image_will_do(project, capsys):
+    root, _, run_id, files = project
+    Image.open(root / files[0]).convert("L").resize((200, 150)).save(root / "large.jpg")
+    code, (_, *rows), _ = predict(capsys, run_id, "large.jpg")
+    assert code == 0 and np.isfinite(float(rows[0][1]))
+
+
+def test_a_run_that_is_not_there_or_not_the_only_one_is_a_clear_error(project, capsys, monkeypatch):
+    root, tracker, run_id, files = project
+    code, rows, err = predict(capsys, "0123456789", files[0])
+    assert (code, rows) == (2, []) and "no run in sqlite:///" in err and "'0123456789'" in err
+    other = tracker._client.create_run(tracker.experiment_id).info.run_id
+    while other[0] != run_id[0]:
+        other = tracker._client.create_run(tracker.experiment_id).info.run_id
+    shared = run_id[0]
+    code, rows, err = predict(capsys, shared, files[0])
+    assert (code, rows) == (2, []) and f"runs in sqlite:///{root}/mlflow.db with an id that begins with '{shared}'" in err
+
+
+def test_a_run_of_the_1d_study_is_refused(project, capsys):
+    _, tracker, _, files = project
+    spec = SyntheticSpec(
+        dataset="synthetic", setting="noisy", sampling="severe", noise=0.1, method="reg", classes=0, lam=None, repetition=0, data_seed=1, seed=0,
+        hidden=(6, 15), epochs=1, batch_size=256, optimizer="adam", learning_rate=0.1, weight_decay=0.0, precision="float32",
+    )  # fmt: skip
+    run_id = tracker.start(spec, fingerprint="g", tags={})
+    code, rows, err = predict(capsys, run_id, files[0])
+    assert (code, rows) == (2, []) and f"run {run_id} is on synthetic: images can only be given to a run on imdb_wiki or agedb" in err
+
+
+def test_a_checkpoint_that_is_gone_or_damaged_is_a_clear_error(project, capsys):
+    root, _, run_id, files = project
+    file = root / "mlartifacts" / "0" / run_id / "artifacts" / "checkpoints" / "best.pt"
+    file.write_bytes(file.read_bytes()[:1000])
+    code, rows, err = predict(capsys, run_id, files[0])
+    assert (code, rows) == (2, []) and "best.pt is damaged or no checkpoint of regcls" in err
+    shutil.rmtree(file.parent)
+    code, rows, err = predict(capsys, run_id, files[0])
+    assert (code, rows) == (2, []) and f"run {run_id} has no file checkpoints/best.pt" in err

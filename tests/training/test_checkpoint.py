@@ -1,0 +1,252 @@
+"""Checkpoints are whole or none; what is damaged is never trained on, and the one before it is."""
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from regcls.errors import UserError
+from regcls.models.predictor import Predictor, build
+from regcls.training.checkpoint import Checkpoints, load_predictor, load_weights, read_weights
+
+PLACES = [(0, 0), (0, 7), (1, 0), (1, 7)]  # epoch, batch
+
+
+def state(number, best_epoch=0):
+    return {"weights": {"w": torch.full((3, 2), float(number))}, "number": number, "best": {"epoch": best_epoch, "score": 1.5}}
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    return Checkpoints(tmp_path / "run", fingerprint="f")
+
+
+@pytest.fixture
+def saved(checkpoints):
+    """With two states of each of two epochs saved, numbered 1 to 4, of which the last two need the best weights of epoch 1."""
+    for number, (epoch, batch) in enumerate(PLACES, 1):
+        if (epoch, batch) == (1, 0):
+            checkpoints.save_best({"w": torch.ones(2)}, epoch=1)
+        checkpoints.save(state(number, best_epoch=epoch), epoch=epoch, batch=batch, best_epoch=epoch)
+    return checkpoints
+
+
+def files(checkpoints):
+    return {file.name: file.read_bytes() for file in checkpoints.folder.iterdir()}
+
+
+def flip_a_bit(file, position):
+    content = bytearray(file.read_bytes())
+    content[position] ^= 1
+    file.write_bytes(content)
+
+
+def newest(checkpoints, suffix):
+    return checkpoints.folder / f"state-00001-0000007{suffix}"
+
+
+def number(checkpoints):
+    return checkpoints.load(device="cpu").content["number"]
+
+
+def test_the_newest_state_comes_back(saved):
+    loaded = saved.load(device="cpu")
+    assert loaded.content["number"] == 4 and loaded.content["best"] == {"epoch": 1, "score": 1.5}
+    assert torch.equal(loaded.content["weights"]["w"], torch.full((3, 2), 4.0))
+    assert loaded.file == saved.last_file() == newest(saved, ".pt")
+    assert loaded.damaged == ()
+
+
+def test_best_weights_come_back(saved):
+    assert torch.equal(saved.load_best(1, device="cpu")["w"], torch.ones(2))
+    assert torch.equal(read_weights(saved.best_file(1), device="cpu")["w"], torch.ones(2))
+
+
+def test_without_a_folder_there_is_no_checkpoint(checkpoints):
+    assert checkpoints.load(device="cpu") is None
+
+
+def test_only_two_states_are_kept_and_the_best_weights_that_they_need(saved):
+    saved.save_best({"w": torch.ones(2)}, epoch=2)
+    names = [f"{name}{suffix}" for name in ("best-00001-0000000", "best-00002-0000000") for suffix in (".json", ".pt")]
+    states = [f"state-00001-000000{batch}{suffix}" for batch in (0, 7) for suffix in (".json", ".pt")]
+    assert sorted(files(saved)) == names + states
+    saved.save(state(5, best_epoch=2), epoch=2, batch=0, best_epoch=2)
+    assert {name[:10] for name in files(saved)} == {"best-00001", "best-00002", "state-0000"}  # the one before still needs best-00001
+    saved.save(state(6, best_epoch=2), epoch=2, batch=7, best_epoch=2)
+    assert {name[:10] for name in files(saved)} == {"best-00002", "state-0000"}
+
+
+DAMAGES = {
+    "flipped bit": lambda pt, about: flip_a_bit(pt, 700),
+    "first byte": lambda pt, about: flip_a_bit(pt, 0),
+    "truncated": lambda pt, about: pt.write_bytes(pt.read_bytes()[:-100]),
+    "empty": lambda pt, about: pt.write_bytes(b""),
+    "no .pt": lambda pt, about: pt.unlink(),
+    "no .json": lambda pt, about: about.unlink(),
+    "empty .json": lambda pt, about: about.write_text(""),
+    ".json of another kind": lambda pt, about: about.write_text("[1]"),
+    "another's .pt": lambda pt, about: shutil.copy(pt.with_name("state-00001-0000000.pt"), pt),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_state_is_named_and_the_one_before_it_used(saved, damage):
+    DAMAGES[damage](newest(saved, ".pt"), newest(saved, ".json"))
+    loaded = saved.load(device="cpu")
+    assert loaded.content["number"] == 3
+    (said,) = loaded.damaged
+    assert said.startswith("state-00001-0000007: ")
+
+
+def test_every_flipped_bit_is_found(saved):
+    whole = newest(saved, ".pt").read_bytes()
+    for position in range(0, len(whole), 61):
+        newest(saved, ".pt").write_bytes(whole)
+        flip_a_bit(newest(saved, ".pt"), position)
+        assert number(saved) == 3
+
+
+def test_a_damaged_state_never_takes_the_place_of_a_whole_one(saved):
+    flip_a_bit(newest(saved, ".pt"), 700)
+    assert number(saved) == 3
+    saved.save(state(5, best_epoch=1), epoch=1, batch=3, best_epoch=1)  # training went on from state 3
+    saved.save(state(6, best_epoch=1), epoch=1, batch=5, best_epoch=1)
+    flip_a_bit(saved.folder / "state-00001-0000005.pt", 700)
+    assert number(saved) == 5
+
+
+def test_where_all_states_are_damaged_that_is_said(saved):
+    for file in saved.folder.glob("state*.pt"):
+        flip_a_bit(file, 700)
+    with pytest.raises(UserError, match=rf"no checkpoint in {saved.folder} is whole \(state-00001-0000007: .*Remove that folder"):
+        saved.load(device="cpu")
+
+
+def test_a_process_killed_while_it_wrote_the_first_state_leaves_none(checkpoints):
+    checkpoints.save(state(1), epoch=0, batch=7, best_epoch=0)
+    (checkpoints.folder / "state-00000-0000007.json").unlink()  # the last to be written
+    assert checkpoints.load(device="cpu") is None
+
+
+def test_a_state_of_another_run_is_refused(saved):
+    with pytest.raises(UserError, match="it belongs to a run with other parameters, data or code"):
+        Checkpoints(saved.folder, fingerprint="g").load(device="cpu")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_state_whose_best_weights_are_damaged_is_not_used(checkpoints, damage):
+    for epoch in (1, 2):
+        checkpoints.save_best({"w": torch.full((500,), float(epoch))}, epoch=epoch)
+        checkpoints.save(state(epoch, best_epoch=epoch), epoch=epoch, batch=0, best_epoch=epoch)
+    if damage == "another's .pt":
+        shutil.copy(checkpoints.best_file(1), checkpoints.best_file(2))
+    else:
+        DAMAGES[damage](checkpoints.best_file(2), checkpoints.best_file(2).with_suffix(".json"))
+    loaded = checkpoints.load(device="cpu")
+    assert loaded.content["number"] == 1 and len(loaded.damaged) == 1
+    with pytest.raises(UserError, match=r"best-00002-0000000\.pt is damaged: .*Remove that folder"):
+        checkpoints.load_best(2, device="cpu")
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Writing aside meets a full disk: the kernel's own, /dev/full."""
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    path_open = Path.open
+
+    def full(path, mode="r", *args, **kwargs):
+        return path_open(Path("/dev/full") if ".part" in str(path) and "w" in mode else path, mode, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", full)
+
+
+def test_a_full_disk_leaves_the_old_states(saved, full_disk):
+    before = files(saved)
+    with pytest.raises(UserError, match=r"no space left on the disk while writing .*state-00002-0000000\.pt"):
+        saved.save(state(5, best_epoch=1), epoch=2, batch=0, best_epoch=1)
+    with pytest.raises(UserError, match=r"no space left on the disk while writing .*best-00002-0000000\.pt"):
+        saved.save_best({"w": torch.ones(100_000)}, epoch=2)
+    assert files(saved) == before
+    assert number(saved) == 4
+
+
+def test_a_state_that_is_written_again_is_none_until_it_is_whole(saved, monkeypatch):
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("regcls.training.checkpoint.write_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+        saved.save(state(9), epoch=1, batch=7, best_epoch=1)
+    assert number(saved) == 3
+
+
+class Trap:
+    """A pickle that writes a file when it is read."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return Path.touch, (self.file,)
+
+
+def test_a_pickled_object_is_refused_not_executed(checkpoints, tmp_path):
+    checkpoints.save(state(1), epoch=0, batch=1, best_epoch=0)
+    checkpoints.save(state(2) | {"trap": Trap(tmp_path / "sprung")}, epoch=0, batch=2, best_epoch=0)
+    assert number(checkpoints) == 1
+    with pytest.raises(UserError, match=r"state-00000-0000002\.pt is damaged or no checkpoint of regcls"):
+        read_weights(checkpoints.folder / "state-00000-0000002.pt", device="cpu")
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps({"weights": Trap(tmp_path / "sprung")}))
+    with pytest.raises(UserError, match=r"plain\.pt is damaged or no checkpoint of regcls"):
+        read_weights(tmp_path / "plain.pt", device="cpu")
+    assert not (tmp_path / "sprung").exists()
+
+
+def network(width=2, classes=10):
+    torch.manual_seed(0)
+    return build("resnet18", width=width, classes=classes)
+
+
+@pytest.mark.parametrize(
+    "other, said",
+    [
+        ({"classes": 100}, r"classifier\.weight has shape \(100, 16\), this network needs \(10, 16\)"),
+        ({"classes": 0}, r"classifier\.weight has shape none, this network needs \(10, 16\)"),
+        ({"width": 3}, r"backbone\.conv1\.weight has shape \(3, 3, 7, 7\), this network needs \(2, 3, 7, 7\)"),
+    ],
+    ids=["more classes", "no classes", "wider"],
+)  # fmt: skip
+def test_weights_of_another_network_are_refused_and_change_nothing(other, said):
+    own = network()
+    before = {name: value.clone() for name, value in own.state_dict().items()}
+    with pytest.raises(UserError, match=rf"mine\.pt is a checkpoint of another network .*{said}"):
+        load_weights(own, network(**other).state_dict(), file=Path("mine.pt"))
+    assert all(torch.equal(value, before[name]) for name, value in own.state_dict().items())
+
+
+def test_weights_of_a_larger_network_are_refused():
+    with pytest.raises(UserError, match=r"classifier\.weight has shape \(10, 16\), this network needs none"):
+        load_weights(network(classes=0), network().state_dict(), file=Path("mine.pt"))
+
+
+def test_a_predictor_has_the_weights_of_the_file_without_the_class_head(checkpoints):
+    trained = network()
+    nn.init.normal_(trained.regressor.bias)
+    checkpoints.save_best(trained.state_dict(), epoch=1)
+    images = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
+    predictor = load_predictor(checkpoints.best_file(1), model="resnet18", width=2)
+    assert torch.equal(predictor(images), Predictor(trained)(images))
+    assert not any(name.startswith("network.classifier") for name in predictor.state_dict())
+    with pytest.raises(UserError, match="is a checkpoint of another network"):
+        load_predictor(checkpoints.best_file(1), model="resnet34", width=2)
+
+
+def test_what_vouches_for_a_checkpoint_tells_its_size_and_run(saved):
+    about = json.loads(newest(saved, ".json").read_text())
+    assert (about["bytes"], about["fingerprint"]) == (newest(saved, ".pt").stat().st_size, "f")

@@ -1,0 +1,329 @@
+"""Runs on faces in a real SQLite store: each made once, going on where they were interrupted, one that diverges alone."""
+
+import json
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from conftest import laid_over
+from regcls.datasets.images import ImageSet
+from regcls.errors import UserError
+from regcls.params import Compute, load_params
+from regcls.params.faces import FaceOptions
+from regcls.runs.faces import FaceSpec, all_specs, single_spec
+from regcls.tracking import Tracker
+from regcls.tracking_files import RunFiles
+from regcls.training import faces_study
+from regcls.training.faces_study import Study, train_grids, train_runs
+
+NAME = "imdb_wiki"
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    """Threads cost more than they bring here."""
+    monkeypatch.setattr(Compute, "cores", 1)
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def models(monkeypatch):
+    """Run ids for which a model was logged: the real thing takes seconds, and test_tracking_files.py tests it."""
+    logged = []
+    monkeypatch.setattr(RunFiles, "log_model", lambda files, run_id, module, *, example, step: logged.append((run_id, example.shape, step)))
+    return logged
+
+
+class Project:
+    """A project's parameters, data and store, opened as a new process would."""
+
+    def __init__(self, root):
+        self.root, self.params = root, load_params(root / "params.yaml")
+        self.faces = self.params.imdb_wiki
+        self.images = ImageSet(root / "data" / NAME / "prepared")
+        self.tracker = Tracker(root, experiment="regcls")
+
+    def spec(self, **changes):
+        return replace(single_spec(self.faces, NAME, FaceOptions(classes=10)), **changes)
+
+    def study(self, **changes):
+        return Study(images=self.images, tracker=self.tracker, compute=self.params.compute, tags={"git_commit": "c"}, **changes)
+
+    def train(self, *specs, **changes):
+        return train_runs(specs, NAME, self.study(**changes))
+
+    def train_grids(self):
+        return train_grids(self.faces, NAME, self.study())
+
+    def runs(self):
+        return self.tracker.collect(NAME, FaceSpec)
+
+    def history(self, run_id, name):
+        return [(point.step, point.value) for point in self.tracker._client.get_metric_history(run_id, name)]
+
+    def tags(self, run_id):
+        return self.tracker._client.get_run(run_id).data.tags
+
+    def checkpoints(self):
+        return [file for file in (self.root / ".regcls" / "checkpoints").rglob("*") if file.is_file()]
+
+
+@pytest.fixture
+def open_project(make_faces):
+    return lambda changes=None: Project(make_faces(changes))
+
+
+def numbers(table):
+    """Metrics by fingerprint, without those that tell the time."""
+    columns = [name for name in table.columns if name.startswith(("val_", "test_", "epochs/", "best_"))]
+    return table.set_index("fingerprint")[columns].sort_index()
+
+
+def test_every_run_of_the_grids_is_made_once(open_project, models, capsys):
+    project = open_project()
+    wanted = all_specs(project.faces, NAME, {})
+    outcome = project.train_grids()
+    assert (outcome.trained, outcome.kept, outcome.failed) == (2, 0, {}) and len(wanted) == 2
+    table = project.runs()
+    assert table["status"].tolist() == ["FINISHED"] * 2
+    assert [entry["name"] for entry in outcome.index] == [spec.name for spec in wanted]
+    assert {entry["run_id"]: entry["fingerprint"] for entry in outcome.index} == dict(
+        zip(table["run_id"], table["fingerprint"], strict=True)
+    )
+    assert [run_id for run_id, _, _ in models] == table["run_id"].tolist()
+    assert {shape for _, shape, _ in models} == {(2, 32, 32, 3)}
+    assert not project.checkpoints()
+    assert "training: 100 %" in capsys.readouterr().err
+
+    again = project.train_grids()
+    assert (again.trained, again.kept, again.index) == (0, 2, outcome.index)
+    pd.testing.assert_frame_equal(project.runs(), table)
+    assert len(models) == 2
+
+
+def test_a_run_keeps_its_history_its_numbers_and_its_files(open_project, tmp_path):
+    project = open_project()
+    spec = project.spec(epochs=3)
+    (entry,) = project.train(spec).index
+    run_id = entry["run_id"]
+    metrics, files = project.tracker.metrics(run_id), project.tracker.files
+    assert [step for step, _ in project.history(run_id, "epochs/learning_rate")] == [1, 2, 3]
+    by_epoch = dict(project.history(run_id, "epochs/val_mse_all"))
+    assert metrics["best_epoch"] == min(by_epoch, key=by_epoch.get)
+    assert metrics["val_mse_all"] == min(by_epoch.values())
+    predictions = files.table(run_id, "predictions.parquet")
+    assert metrics["test_mae_all"] == pytest.approx(np.abs(predictions["prediction"] - predictions["target"]).mean())
+    contents = {name: torch.load(files.fetch(run_id, f"checkpoints/{name}.pt", tmp_path), weights_only=True) for name in ("best", "last")}
+    assert contents["best"]["epoch"] == metrics["best_epoch"] and contents["last"]["position"]["epoch"] == 3
+    tags = project.tags(run_id)
+    assert (tags["git_commit"], tags["dataset"], tags["balanced_data"]) == ("c", NAME, "false")
+    assert tags["data_digest"] == project.images.digest[:32]
+
+
+@pytest.mark.slow
+def test_the_number_of_processes_changes_no_result(open_project):
+    project = open_project()
+    specs = [project.spec(seed=seed) for seed in (0, 1, 2)]
+    project.train(*specs)
+    alone = project.runs()
+    for run_id in alone["run_id"]:
+        project.tracker._client.delete_run(run_id)
+    project.params = replace(project.params, compute=replace(project.params.compute, processes=2))
+    outcome = project.train(*specs)
+    assert outcome.trained == 3
+    pd.testing.assert_frame_equal(numbers(project.runs()), numbers(alone), check_exact=True)
+
+
+def interrupt(monkeypatch, at, error=KeyboardInterrupt):
+    """Interrupt the training at its `at`-th step, once."""
+    told, steps = faces_study._Ledger.told, []
+
+    def tell(ledger, key, event, *content):
+        told(ledger, key, event, *content)
+        if event == "batch":
+            steps.append(key)
+            if len(steps) == at:
+                raise error
+
+    monkeypatch.setattr(faces_study._Ledger, "told", tell)
+
+
+@pytest.mark.parametrize("at, goes_on", [(2, None), (8, "epoch 2, batch 1"), (15, "epoch 3, batch 1")])
+def test_an_interrupted_run_goes_on_as_the_same_run(open_project, monkeypatch, capsys, at, goes_on):
+    project = open_project()
+    spec = project.spec(epochs=3, batch_size=26)
+    interrupt(monkeypatch, at)
+    with pytest.raises(KeyboardInterrupt):
+        project.train(spec)
+    (before,) = project.runs().itertuples()
+    assert before.status == "KILLED" and project.tags(before.run_id)["stopped"] == "interrupted"
+    assert project.checkpoints()
+    capsys.readouterr()
+    assert project.train(spec).trained == 1
+    said = capsys.readouterr().err
+    assert (f"goes on from state-0000{int(goes_on[6]) - 1}-0000000.pt: {goes_on}" in said) if goes_on else "goes on" not in said
+    assert "training: 100 %" in said
+    (run,) = project.runs().itertuples()
+    assert (run.run_id, run.status) == (before.run_id, "FINISHED")
+    assert "stopped" not in project.tags(run.run_id)
+    for name in ("epochs/val_mse_all", "epochs/train_loss", "epochs/learning_rate"):
+        assert [step for step, _ in project.history(run.run_id, name)] == [1, 2, 3]
+    assert len(project.history(run.run_id, "test_mse_all")) == 1
+    assert not project.checkpoints()
+
+
+def test_an_interruption_while_a_run_is_logged_leaves_nothing_twice(open_project, monkeypatch):
+    project = open_project()
+    spec = project.spec()
+    with monkeypatch.context() as patch:
+        patch.setattr(Tracker, "end", lambda tracker, run_id: (_ for _ in ()).throw(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            project.train(spec)
+    (before,) = project.runs().itertuples()
+    assert before.status == "KILLED"
+    assert project.train(spec).trained == 1
+    (run,) = project.runs().itertuples()
+    assert (run.run_id, run.status) == (before.run_id, "FINISHED")
+    assert len(project.history(run.run_id, "epochs/val_mse_all")) == 2 and len(project.history(run.run_id, "test_mse_all")) == 1
+
+
+def test_an_interrupted_run_that_was_deleted_is_made_anew_from_its_checkpoint(open_project, monkeypatch, capsys):
+    project = open_project()
+    spec = project.spec(batch_size=26)
+    interrupt(monkeypatch, 8)
+    with pytest.raises(KeyboardInterrupt):
+        project.train(spec)
+    (before,) = project.runs()["run_id"]
+    project.tracker._client.delete_run(before)
+    assert project.train(spec).trained == 1
+    assert "goes on from" in capsys.readouterr().err
+    (run,) = project.runs().itertuples()
+    assert run.run_id != before and run.status == "FINISHED"
+    assert [step for step, _ in project.history(run.run_id, "epochs/val_mse_all")] == [1, 2]  # also of the epochs before
+
+
+def test_what_goes_wrong_is_told_by_the_killed_run(open_project, monkeypatch):
+    project = open_project()
+    interrupt(monkeypatch, 2, UserError("no space left"))
+    with pytest.raises(UserError, match="no space left"):
+        project.train(project.spec())
+    (run_id,) = project.runs()["run_id"]
+    assert project.tags(run_id)["stopped"] == "UserError: no space left"
+
+
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_run_that_diverges_is_failed_and_the_others_go_on(open_project, tmp_path, processes):
+    project = open_project({"compute": {"processes": processes}})
+    wrong, right = project.spec(optimizer="sgd", learning_rate=1e30), project.spec()
+    outcome = project.train(wrong, right)
+    assert outcome.trained == 1 and list(outcome.failed) == [wrong.name]
+    assert "diverged in epoch 1: loss " in outcome.failed[wrong.name]
+    assert [entry["status"] for entry in outcome.index] == ["FAILED", "FINISHED"]
+    by_status = project.runs().set_index("status")["run_id"]
+    fed = json.loads(project.tracker.files.fetch(by_status["FAILED"], "diverged.json", tmp_path).read_text())
+    assert fed["epoch"] == 1 and fed["learning_rate"] == 1e30
+    assert set(fed["batches"][0]["rows"]) <= set(project.images.rows("train").tolist())
+    assert "diverged" in project.tags(by_status["FAILED"])["stopped"]
+
+    again = project.train(wrong, right)
+    assert (again.trained, again.kept, list(again.failed)) == (0, 1, [wrong.name])
+
+
+SEARCH = {
+    NAME: {
+        "grids": {
+            "table3": {"methods": ["reg", "reg+cls"], "lambdas": "searched", "seeds": 2},
+            "lambda_search": {"methods": ["reg+cls"], "seeds": 1},
+        },
+        "demo": {"grids": {"table3": {"classes": [10]}, "lambda_search": {"classes": [10]}}},
+    }
+}
+
+
+def test_lambda_is_taken_from_the_search_and_the_rest_trained_in_the_same_call(open_project, capsys):
+    project = open_project(SEARCH)
+    outcome = project.train_grids()
+    table = project.runs()
+    search = table[(table["method"] == "reg+cls") & (table["seed"] == 0)].set_index("lam")["val_mse_all"]
+    best = search.idxmin()
+    assert set(search.index) == {0.1, 10.0}
+    assert f"λ found: {best:g} for reg+cls with 10 classes" in capsys.readouterr().err
+    wanted = {("reg+cls", 0.1, 0), ("reg+cls", 10.0, 0), ("reg+cls", best, 1)}
+    assert {(m, lam, seed) for m, lam, seed in zip(table["method"], table["lam"], table["seed"], strict=True) if m != "reg"} == wanted
+    assert (outcome.trained, outcome.kept, len(outcome.index)) == (5, 0, 5)
+    assert Counter(table["status"]) == {"FINISHED": 5}
+
+    again = project.train_grids()
+    assert (again.trained, again.kept, again.index) == (0, 5, outcome.index)
+
+
+def test_a_lambda_that_diverges_is_never_chosen_and_does_not_stop_the_rest(open_project):
+    changes = {
+        NAME: {"grids": {"table3": {"methods": ["reg+cls"]}, "lambda_search": {"lambdas": [1e-40, 10.0]}}}
+    }  # class loss / λ overflows
+    project = open_project(laid_over(SEARCH, changes))
+    outcome = project.train_grids()
+    assert len(outcome.failed) == 1
+    finished = project.runs().query("status == 'FINISHED'")
+    assert sorted(zip(finished["lam"], finished["seed"], strict=True)) == [(10.0, 0), (10.0, 1)]
+
+
+def test_half_a_search_chooses_nothing(open_project):
+    project = open_project(SEARCH)
+    first, _ = faces_study.search_specs(project.faces, NAME)
+    project.train(first)
+    assert faces_study.found_lambdas(project.faces, NAME, project.images, project.tracker) == {}
+
+
+def test_a_run_that_another_process_has_finished_while_this_one_waited_is_kept(open_project, monkeypatch):
+    project = open_project()
+    spec, lock = project.spec(), faces_study.lock
+
+    @contextmanager
+    def lock_held_by_another(path, *, waiting):
+        waiting("process 7 on host")
+        with monkeypatch.context() as patch:
+            patch.setattr(faces_study, "lock", lock)
+            Project(project.root).train(spec)
+        with lock(path, waiting=waiting):
+            yield
+
+    monkeypatch.setattr(faces_study, "lock", lock_held_by_another)
+    outcome = project.train(spec)
+    assert (outcome.trained, outcome.kept) == (0, 1)
+    (run,) = project.runs().itertuples()
+    assert outcome.index[0]["run_id"] == run.run_id and outcome.index[0]["status"] == "FINISHED"
+
+
+def test_the_run_of_mlflow_run_is_filled_even_if_an_equal_one_is_finished(open_project):
+    project = open_project()
+    spec = project.spec()
+    project.train(spec)
+    project.tracker.adopted_run = project.tracker._client.create_run(project.tracker.experiment_id).info.run_id
+    outcome = project.train(spec, adopt=True)
+    assert outcome.trained == 1 and outcome.index[0]["run_id"] == project.tracker.adopted_run
+    assert project.tracker.metrics(project.tracker.adopted_run)["best_epoch"] > 0
+
+
+def test_what_a_run_computes_with_reaches_its_job(open_project, tmp_path):
+    project = open_project({"compute": {"loaders": 3, "channels_last": False, "compile": True, "checkpoint_minutes": 2.5}})
+    job = faces_study._job(project.spec(), "f", tmp_path, project.study(), "cpu")
+    assert (job.loaders, job.channels_last, job.compiled, job.checkpoint_minutes) == (3, False, True, 2.5)
+    assert job.prepared == project.images.prepared.folder
+
+
+def test_code_data_and_spec_decide_a_fingerprint(open_project, monkeypatch):
+    project = open_project()
+    spec = project.spec()
+    of = lambda *specs: list(faces_study.fingerprints(specs, project.images).values())  # noqa: E731
+    (first,) = of(spec)
+    assert of(spec) == [first] and of(project.spec(seed=5)) != [first]
+    monkeypatch.setattr(faces_study, "result_code", lambda: "changed")
+    assert of(spec) != [first]

@@ -1,0 +1,114 @@
+"""Order and draws depend on seed and epoch alone; batches come in order, and their makers end."""
+
+import threading
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from regcls.training.augment import Augmentation
+from regcls.training.feed import AugmentedBatches, batches_of, draws, order, prefetched, stream
+
+SIZE, PAD = 12, 3
+IMAGES = np.random.default_rng(5).integers(0, 256, (20, SIZE, SIZE, 3), dtype=np.uint8)
+KEYS = [(epoch, np.arange(start, start + 5)) for epoch in (0, 1) for start in (0, 5, 10)]
+
+
+def test_an_order_is_a_permutation_anew_each_epoch_and_seed():
+    first = order(1000, seed=1, epoch=0)
+    assert sorted(first.tolist()) == list(range(1000))
+    assert np.array_equal(first, order(1000, seed=1, epoch=0))
+    others = [order(1000, seed=seed, epoch=epoch) for seed, epoch in ((1, 1), (2, 0), (0, 1))]
+    assert all((one != other).mean() > 0.9 for one, other in pairwise([first, *others]))
+
+
+def test_draws_are_uniform_anew_each_epoch_and_seed_and_not_those_of_the_order():
+    first = draws(100_000, seed=1, epoch=0)
+    assert np.array_equal(first, draws(100_000, seed=1, epoch=0))
+    assert first.min() >= 0 and first.max() < 1
+    assert np.histogram(first, 10, (0, 1))[0] == pytest.approx(10_000, abs=500)
+    for other in (draws(100_000, seed=1, epoch=1), draws(100_000, seed=2, epoch=0), order(100_000, seed=1, epoch=0)):
+        assert abs(np.corrcoef(first, other)[0, 1]) < 0.02
+
+
+@pytest.mark.parametrize("samples, sizes", [(10, [4, 4, 2]), (8, [4, 4]), (9, [4, 4]), (3, [3]), (1, [1]), (0, [])])
+def test_batches_cover_all_samples_but_a_single_last_one(samples, sizes):
+    cuts = batches_of(samples, 4)
+    assert [len(range(samples)[cut]) for cut in cuts] == sizes
+    assert [sample for cut in cuts for sample in range(samples)[cut]] == list(range(sum(sizes)))
+
+
+@pytest.fixture
+def batches(tmp_path):
+    np.save(tmp_path / "images.npy", IMAGES)
+    rows = np.arange(20)[::-1].copy()
+    return AugmentedBatches(tmp_path / "images.npy", rows, pad=PAD, flip=0.5, seed=7)
+
+
+def test_a_batch_holds_the_augmented_images_of_its_samples(batches):
+    key, pixels = batches[(1, np.array([4, 2]))]
+    assert key[0] == 1 and key[1].tolist() == [4, 2]
+    assert pixels.dtype == torch.uint8
+    augment = Augmentation(pad=PAD, flip=0.5, seed=7)
+    expected = [augment(IMAGES[19 - sample], epoch=1, sample=sample) for sample in (4, 2)]
+    assert np.array_equal(pixels.numpy(), expected)
+
+
+def as_lists(stream):
+    return [(epoch, samples.tolist(), pixels.numpy().tolist()) for (epoch, samples), pixels in stream]
+
+
+def test_a_stream_gives_the_batches_in_order(batches):
+    assert as_lists(stream(batches, iter(KEYS), loaders=0, pinned=False)) == as_lists(batches[key] for key in KEYS)
+
+
+def test_processes_give_the_same_batches_as_a_thread(batches):
+    before = torch.get_rng_state()
+    assert as_lists(stream(batches, iter(KEYS), loaders=2, pinned=False)) == as_lists(batches[key] for key in KEYS)
+    assert torch.equal(torch.get_rng_state(), before)  # or a resumed run would go on with other numbers
+
+
+def test_things_are_made_ahead_and_come_in_order():
+    made = []
+    things = prefetched(lambda n: made.append(n) or 10 * n, range(50))
+    assert next(things) == 0
+    deadline = threading.Event()
+    while len(made) < 4 and not deadline.wait(0.01):
+        pass
+    assert len(made) < 10  # not all of it
+    assert list(things) == [10 * n for n in range(1, 50)]
+
+
+def makers(before):
+    return [thread for thread in threading.enumerate() if thread not in before]
+
+
+@pytest.mark.parametrize("where", ["maker", "keys"])
+def test_an_error_in_the_thread_is_raised_where_its_thing_was_due(where):
+    def failing(n):
+        if n == 3 and where == "maker":
+            raise OSError("gone")
+        return n
+
+    def keys():
+        yield from range(3)
+        if where == "keys":
+            raise OSError("gone")
+        yield 3
+
+    before, got = threading.enumerate(), []
+    with pytest.raises(OSError, match="gone"):
+        for n in prefetched(failing, keys()):
+            got.append(n)
+    assert got == [0, 1, 2]
+    assert not makers(before)
+
+
+def test_leaving_early_ends_the_thread():
+    before = threading.enumerate()
+    things = prefetched(lambda n: n, iter(int, 1))  # without end
+    next(things)
+    assert makers(before)
+    things.close()
+    assert not makers(before)
