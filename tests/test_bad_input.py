@@ -132,7 +132,7 @@ def refused(root):
         (
             "imdb_wiki.grids.table3.lambdas",
             "searched",
-            "imdb_wiki.grids.table3.lambdas = 'searched', but imdb_wiki.grids.lambda_search does not search λ for reg+cls-bal",
+            "imdb_wiki.grids.table3.lambdas = 'searched' needs the grid imdb_wiki.grids.lambda_search with at least one seed",
         ),
         (
             "imdb_wiki.grids.lambda_search.lambdas",

@@ -40,6 +40,7 @@ OTHER_DEFAULTS = {
 NOISY_ALONE = {
     "data": {"settings": ["noisy"], "samplings": ["uniform", "severe"]},
     "grids": {f"figure{number}": {"settings": ["noisy"], "samplings": ["severe"]} for number in (3, 4, 5)},
+    "demo": {"grids": {"figure3": {"settings": ["noisy"]}, "figure4": {"samplings": ["severe"]}, "figure5": {"samplings": ["severe"]}}},
 }
 
 

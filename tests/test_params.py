@@ -19,10 +19,11 @@ def test_the_shipped_file_is_the_published_protocol_at_paper_scale():
     assert new * 10 == 4400
 
 
-def test_demo_covers_every_setting_and_sampling_at_the_paper_protocol():
+def test_demo_covers_every_sampling_clean_and_noisy_at_the_paper_protocol():
     demo, paper = (load_params(ROOT / "params.yaml", scale=scale).synthetic for scale in ("demo", "paper"))
     assert demo.training == paper.training
-    assert {(s.setting, s.sampling) for s in all_specs(demo)} == {(s.setting, s.sampling) for s in all_specs(paper)}
+    shown = {(s.setting, s.sampling) for s in all_specs(demo)}
+    assert shown == {(s.setting, s.sampling) for s in all_specs(paper) if s.setting != "ood"}
     assert set(all_specs(demo)) <= set(all_specs(paper))  # so that going to paper scale repeats nothing
 
 

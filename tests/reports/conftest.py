@@ -16,7 +16,7 @@ def demo() -> Params:
     """The real parameters with small grids of their own: drawing panels takes most of the time, and params.yaml's demo may change."""
     params = load_params(PARAMS, scale="demo")
     small = {
-        "figure3": {"classes": (4, 16), "repetitions": 2},
+        "figure3": {"settings": ("clean", "noisy", "ood"), "classes": (4, 16), "repetitions": 2},
         "figure4": {"classes": (16,), "lambdas": (1.0, 100.0), "repetitions": 1},
         "figure5": {"classes": (4, 16), "repetitions": 1},
     }

@@ -20,7 +20,15 @@ from reports.made_up_faces import Store
 SMALL = {
     "scale": "demo",
     "datasets": ["synthetic", "imdb_wiki"],
-    "imdb_wiki": {"demo": {"grids": {"table3": {"classes": [10], "seeds": 1}, "table4": {"seeds": 0}, "lambda_search": {"seeds": 0}}}},
+    "imdb_wiki": {
+        "demo": {
+            "grids": {
+                "table3": {"methods": ["reg", "reg+cls", "reg+cls-bal"], "classes": [10], "lambdas": "default", "seeds": 1},
+                "table4": {"seeds": 0},
+                "lambda_search": {"seeds": 0},
+            }
+        }
+    },
 }
 
 

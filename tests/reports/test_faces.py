@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regcls.errors import UserError
+from regcls.errors import MissingError, UserError
 from regcls.params import Params, load_params
 from regcls.params.faces import FaceGrid
 from regcls.params.types import Method
@@ -98,7 +98,7 @@ def test_a_run_without_predictions_is_a_hole_with_a_remedy(store: Store) -> None
 
     def predictions(run_id: str) -> pd.DataFrame:
         if run_id == gone:
-            raise UserError("no file predictions.parquet")
+            raise MissingError("no file predictions.parquet")
         return store.tables[run_id]
 
     report = store.report(predictions=predictions)

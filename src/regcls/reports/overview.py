@@ -11,6 +11,11 @@ from regcls.reports import page
 from regcls.reports.report import Report
 
 
+def nothing_to_show(absent: Mapping[str, str]) -> UserError:
+    """Why there is no report on any data set: see `write`."""
+    return UserError("\n".join(absent.values() if len(absent) == 1 else (f"{name}: {why}" for name, why in absent.items())))
+
+
 def write(
     out: Path, *, params: Params, reports: Mapping[str, Report], absent: Mapping[str, str], provenance: Mapping[str, str]
 ) -> list[str]:
@@ -22,7 +27,7 @@ def write(
         UserError: no data set has a report, or `out` cannot be written; `out` is as it was.
     """
     if not reports:
-        raise UserError("\n".join(absent.values() if len(absent) == 1 else (f"{name}: {why}" for name, why in absent.items())))
+        raise nothing_to_show(absent)
     named = len(params.datasets) > 1
     metrics = {name: reports[name].metrics if name in reports else None for name in params.datasets}
     files = {f"{name}/{file}": text for name, report in reports.items() for file, text in report.files.items()}

@@ -29,8 +29,9 @@ def compare(params: Params, root: Path) -> None:
     Raises:
         UserError: no data set has prepared data and a run that counts, or the store does not answer.
     """
-    if not any(prepared_folder(root, dataset).exists() for dataset in params.datasets):
-        open_prepared(prepared_folder(root, params.datasets[0]))  # raises; and no store is made for nothing
+    missing = {dataset: error for dataset in params.datasets if (error := _unprepared(prepared_folder(root, dataset)))}
+    if len(missing) == len(params.datasets):  # before a store is made for nothing
+        raise overview.nothing_to_show(missing)
     tracker = Tracker(root, experiment=params.tracking.experiment)
     provenance = {**git_tags(root), **{name: value for name, value in machine_tags().items() if name != "host"}}
     # First of all data sets: a store that fails must not pass for a data set without runs.
@@ -47,6 +48,15 @@ def compare(params: Params, root: Path) -> None:
     for line in overview.write(out, params=params, reports=reports, absent=absent, provenance=provenance):
         say(line)
     say(f"wrote {out / 'index.html'}")
+
+
+def _unprepared(folder: Path) -> str:
+    """What is wrong with a data set that cannot be opened; empty if it can."""
+    try:
+        open_prepared(folder)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def _synthetic(params: Params, root: Path, dataset: str, runs: pd.DataFrame, tracker: Tracker, provenance: Mapping[str, str]) -> Report:
