@@ -5,6 +5,8 @@ READY := .venv/.ready
 # So that what the stages start (dvc -> regcls) is found, activated or not.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Bytecode is written when a module is first imported, not of 200 packages while they are installed, which takes as long as that.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help venv repro test lint ui lock clean
@@ -17,7 +19,7 @@ venv: $(READY)  ## set up .venv from requirements.lock, and let `mlflow run .` u
 $(READY): requirements.lock pyproject.toml python_env.yaml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is older than Python 3.11; name another with: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-compile --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	$(BIN)/regcls setup
 	@touch $@

@@ -29,7 +29,7 @@ def compare(params: Params, root: Path) -> None:
     Raises:
         UserError: no data set has prepared data and a run that counts, or the store does not answer.
     """
-    missing = {dataset: error for dataset in params.datasets if (error := _unprepared(prepared_folder(root, dataset)))}
+    missing: dict[str, str] = {dataset: error for dataset in params.datasets if (error := _unprepared(prepared_folder(root, dataset)))}
     if len(missing) == len(params.datasets):  # before a store is made for nothing
         raise overview.nothing_to_show(missing)
     tracker = Tracker(root, experiment=params.tracking.experiment)
