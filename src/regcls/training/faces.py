@@ -107,7 +107,7 @@ class FaceTask:
     def losses(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
         """`loss` and, with classes, its two parts before they are weighted."""
         predictions, logits = network(self._on_device(batch.images))
-        places = torch.from_numpy(batch.samples).to(self.job.device)
+        places = self._moved(batch.samples)
         spec, kept = self.spec, self._kept(batch, self.keep)
         regression = regression_loss(predictions, self.targets[places], kept, kind=spec.loss, huber_delta=spec.huber_delta)
         if self.labels is None:
@@ -122,13 +122,18 @@ class FaceTask:
         pixels = scaled(images.to(self.job.device, non_blocking=True))
         return pixels if self.job.channels_last else pixels.contiguous()
 
+    def _moved(self, array: NDArray[Any]) -> Tensor:
+        """On the device; from pinned memory, so that the step does not wait for the GPU."""
+        tensor = torch.from_numpy(array)
+        return tensor if self.job.device == "cpu" else tensor.pin_memory().to(self.job.device, non_blocking=True)
+
     def _kept(self, batch: Batch, keep: NDArray[np.float64] | None) -> Tensor | None:
         """Which samples of a batch enter a loss (B,). One draw a sample and epoch, for both losses (section 3.2)."""
         if keep is None:
             return None
         if self._draws[0] != batch.epoch:
             self._draws = (batch.epoch, draws(len(self.rows), seed=self.spec.seed, epoch=batch.epoch))
-        return torch.from_numpy(self._draws[1][batch.samples] < keep[batch.samples]).to(self.job.device)
+        return self._moved(self._draws[1][batch.samples] < keep[batch.samples])
 
     def describe(self, batch: Batch) -> dict[str, Any]:
         """Rows of the prepared images, and the range of their targets."""
