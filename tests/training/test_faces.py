@@ -307,3 +307,16 @@ def test_the_code_of_a_result_is_all_that_training_imports_but_what_decides_no_n
 @pytest.mark.parametrize("module", faces_study.MODULES)
 def test_a_module_that_decides_a_result_exists(module):
     assert (SOURCE / f"{module.replace('.', '/')}.py").is_file()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_run_on_a_gpu_agrees_with_one_on_the_cpu(job):
+    """In float32 closely at first; bf16, loaders in processes and pinned memory at least run."""
+    hooks = Hooks()
+    cpu = train_run(job(folder="cpu", epochs=1), hooks, print)
+    gpu = train_run(replace(job(folder="gpu", epochs=1), device="cuda", loaders=2), hooks, print)
+    losses = [result.history[0].metrics["train_loss"] for result in (cpu, gpu)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    bf16 = train_run(replace(job(folder="bf16", epochs=1, precision="bf16"), device="cuda", loaders=2), hooks, print)
+    assert bf16.history[0].metrics["train_loss"] == pytest.approx(losses[0], rel=0.1)

@@ -7,6 +7,7 @@ from regcls.datasets.download import fetch as fetch_file
 from regcls.datasets.portraits import write_archives
 from regcls.datasets.unpacking import extract
 from regcls.errors import UserError
+from regcls.files import explain_os_errors
 from regcls.params import Params
 from regcls.progress import say
 
@@ -35,8 +36,12 @@ def samples(params: Params, dataset: str, folder: Path) -> None:
     """Write the stand-in archives that scale demo prepares into `folder`.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: there are archives already, which might be real ones, or the folder cannot be written.
     """
     data = params.faces(dataset).data
-    write_archives(folder, data.stand_in, size=data.size, processes=params.compute.process_count)
+    if there := sorted(folder.glob("*_crop.tar")):
+        raise UserError(f"{there[0]} is there already. Choose another folder, or remove it.")
+    with explain_os_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_archives(folder, data.stand_in, size=data.size, processes=params.compute.process_count)
     say(f"stand-in archives of {data.stand_in.images} portraits in {folder}")

@@ -1,0 +1,84 @@
+"""`regcls data`: bringing archives, and looking at stand-ins, as a user types it."""
+
+import json
+import signal
+import tarfile
+
+import pytest
+
+from regcls.cli import main
+from regcls.datasets.portraits import write_archives
+from regcls.params.faces import StandIn
+
+
+@pytest.fixture(autouse=True)
+def signals():
+    """As they were: main() takes SIGTERM."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def project(make_project, monkeypatch):
+    """A project that prepares what lies in data/imdb_wiki/raw, with no address of its own for AgeDB; the working folder."""
+    root = make_project({"imdb_wiki": {"data": {"source": "raw"}, "demo": {"data": {"source": "raw"}}}})
+    monkeypatch.chdir(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory):
+    """imdb_crop.tar and wiki_crop.tar with 300 portraits, as somebody else keeps them."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    write_archives(folder, StandIn(images=300, seed=0), size=32, processes=1)
+    return sorted(folder.glob("*.tar"))
+
+
+def test_archives_are_fetched_from_paths_recorded_and_then_prepared(project, archives, capsys):
+    assert main(["data", "fetch", "imdb_wiki", *map(str, archives)]) == 0
+    assert "Next: regcls prepare imdb_wiki" in capsys.readouterr().err
+    records = json.loads((project / "data/imdb_wiki/checksums.json").read_text())
+    assert {name: record["bytes"] for name, record in records.items()} == {archive.name: archive.stat().st_size for archive in archives}
+    assert main(["prepare", "imdb_wiki"]) == 0
+    assert "train" in capsys.readouterr().out
+    assert (project / "data/imdb_wiki/prepared/images.npy").exists()
+
+
+def test_another_archive_under_a_recorded_name_is_refused(project, archives, tmp_path, capsys):
+    assert main(["data", "fetch", "imdb_wiki", str(archives[0])]) == 0
+    (project / "data/imdb_wiki/raw" / archives[0].name).unlink()
+    other = tmp_path / archives[0].name
+    other.write_bytes(archives[0].read_bytes()[:-1] + b"\1")
+    assert main(["data", "fetch", "imdb_wiki", str(other)]) == 2
+    assert "checksums.json" in capsys.readouterr().err
+    assert not (project / "data/imdb_wiki/raw" / archives[0].name).exists()
+
+
+def test_an_archive_is_unpacked_where_prepare_finds_it(project, archives):
+    assert main(["data", "fetch", "imdb_wiki", *map(str, archives), "--extract"]) == 0
+    with tarfile.open(archives[0]) as tar:
+        assert all((project / "data/imdb_wiki/raw" / name).exists() for name in tar.getnames())
+
+
+def test_a_data_set_without_an_address_says_what_to_do(project, capsys):
+    assert main(["data", "fetch", "agedb"]) == 2
+    said = capsys.readouterr().err
+    assert "agedb has no public address" in said and "data/agedb/README.md" in said
+
+
+def test_without_archives_prepare_names_the_command_that_brings_them(project, capsys):
+    assert main(["prepare", "imdb_wiki"]) == 2
+    assert "regcls data fetch imdb_wiki" in capsys.readouterr().err
+
+
+def test_stand_in_archives_are_written_to_look_at(project, tmp_path):
+    assert main(["data", "samples", "imdb_wiki", str(tmp_path / "portraits")]) == 0
+    assert sorted(file.name for file in (tmp_path / "portraits").iterdir()) == ["imdb_crop.tar", "wiki_crop.tar"]
+
+
+def test_stand_ins_never_replace_an_archive(project, archives, tmp_path, capsys):
+    (tmp_path / "imdb_crop.tar").write_bytes(b"real")
+    assert main(["data", "samples", "imdb_wiki", str(tmp_path)]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert (tmp_path / "imdb_crop.tar").read_bytes() == b"real"
