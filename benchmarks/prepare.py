@@ -3,7 +3,8 @@
     python benchmarks/prepare.py [--images 12000] [--original 250] [--size 224] [--processes 16]
 
 500 generated portraits in IMDB-WIKI's archives, taken again and again. Aim: at least 80 % of processes × one core's rate. All is timed in
-one run, one core before and after. On a machine that others use as well, the share of processor time says more than that of the clock.
+one run, one core before and after. On a machine that others use as well, or whose cores share parts, two processes are not twice as fast
+as one whatever they do: `limit` is what as many processes give that only decode, side by side, just before.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import resource
 import tempfile
 import time
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
@@ -59,6 +61,13 @@ def all_cores(folder: Path, places: list[Place], size: int, processes: int) -> t
     return cost, time.perf_counter() - clock
 
 
+def limit(places: list[Place], size: int, processes: int) -> float:
+    """images/s of `processes` that only decode, side by side."""
+    with get_context("spawn").Pool(processes) as pool:
+        costs = pool.starmap(one_core, [(places, size)] * processes, chunksize=1)
+    return sum(cost.images / cost.clock for cost in costs)
+
+
 def processor_seconds() -> float:
     """Processor time of this process and of those that it has waited for."""
     times = os.times()
@@ -80,6 +89,7 @@ def main() -> None:
         portraits = [place for place in found if place and place.read().endswith(END)]
         places = list(itertools.islice(itertools.cycle(portraits), options.images))
         before = one_core(portraits, options.size)
+        most = limit(portraits, options.size, options.processes)
         cost, after_it = all_cores(Path(made) / "prepared", places, options.size, options.processes)
         after = one_core(portraits, options.size)
         array = (Path(made) / "prepared" / "images.npy").stat().st_size / 2**20
@@ -91,6 +101,7 @@ def main() -> None:
     print(f"prepare     {rate:.0f} images/s: {cost.images} in {cost.clock:.1f} s with {options.processes} processes, their start included;")
     print(f"            then {after_it:.1f} s for checksums and the disk")
     print(f"share       {share:.0%} of processes × one core by the clock (aim 80 %), {by_processor:.0%} by processor time")
+    print(f"limit       {most:.0f} images/s of {options.processes} processes that only decode: prepare reaches {rate / most:.0%} of it")
     print(f"memory      {here:.0f} MB here, {worker:.0f} MB in the largest worker; the array has {array:.0f} MB")
     print(f"machine     load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 

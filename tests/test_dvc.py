@@ -31,6 +31,7 @@ FEW_RUNS = {
             "figure4": {"settings": ["noisy"], "methods": ["reg", "reg+cls"], "lambdas": [100.0], "repetitions": 1},
             "figure5": {"methods": ["reg"], "repetitions": 1},
         },
+        "demo": {"grids": {"figure3": {"settings": ["noisy"], "samplings": ["severe"]}}},
     },
 }
 
