@@ -68,3 +68,8 @@ def test_only_params_and_provenance_read_yaml_and_only_the_command_line_loads_th
 @pytest.mark.parametrize("stage", ["train", "compare"])
 def test_a_stage_that_uses_the_store_is_redone_at_another_scale_or_in_another_experiment(stage):
     assert {"scale", "tracking.experiment"} <= set(STAGES[stage]["params"])
+
+
+def test_the_train_stage_reads_all_that_its_runs_are_made_from():
+    """The whole section: a key that is left out would leave runs stale without a word."""
+    assert "${item.dataset}" in STAGES["train"]["params"]

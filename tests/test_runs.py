@@ -189,3 +189,18 @@ def test_a_spec_comes_back_from_the_params_that_its_run_was_logged_with(params, 
     again["lam"] = None if math.isnan(again["lam"]) else again["lam"]
     assert faces.FaceSpec(**again) == spec
     assert faces.FaceSpec(**again).digest() == spec.digest()
+
+
+def test_what_does_not_apply_to_a_run_on_faces_does_not_change_it(params):
+    other = replace(params.imdb_wiki.training, loss_scaling="eq4", class_range=(0.0, 50.0))
+    changed = replace(params.imdb_wiki, training=other)
+
+    def spec(section, **kind):
+        kind = {"method": "reg", "classes": 10, "lam": 0.1, "balanced_data": False, "seed": 0} | kind
+        return faces.make_spec(section, "imdb_wiki", **kind)
+
+    assert spec(params.imdb_wiki) == spec(changed)
+    assert spec(params.imdb_wiki, balanced_data=True) != spec(changed, balanced_data=True)
+    both = [replace(section, training=replace(section.training, class_range=(0.0, 50.0))) for section in (params.imdb_wiki, changed)]
+    assert spec(both[0], method="reg+cls", lam=10.0) == spec(both[1], method="reg+cls", lam=10.0)
+    assert spec(both[0], method="reg+cls", lam=0.1) != spec(both[1], method="reg+cls", lam=0.1)

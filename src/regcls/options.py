@@ -21,7 +21,7 @@ PURPOSES = {
     "huber_delta": "where the Huber loss turns from square to straight",
     "loss_scaling": "released (reg + cls/λ for λ <= 1) or eq4 (λ·reg + cls)",
     "epochs": "passes over the training data",
-    "batch_size": "samples a step; the last, incomplete batch is dropped",
+    "batch_size": "samples a batch",
     "accumulate": "batches a step of the optimizer",
     "optimizer": "adam or sgd",
     "learning_rate": "at the start",

@@ -45,6 +45,7 @@ def job(params, images, tmp_path):
         return FaceJob(
             spec=spec,
             prepared=images.prepared.folder,
+            data_digest=images.digest,
             checkpoints=tmp_path / folder,
             fingerprint="f",
             device="cpu",
@@ -292,7 +293,7 @@ def test_the_recipe_is_that_of_the_spec(job):
 # What training.faces imports and what decides no number: where things are read, kept and told, the spec itself (it has its own part of
 # the fingerprint), and how the prepared data were made (they have a digest).
 DECIDES_NOTHING = {
-    "datasets.archives", "datasets.images", "datasets.store", "errors", "files", "params", "params.faces", "params.synthetic", "params.types",
+    "datasets.archives", "datasets.store", "errors", "files", "params", "params.faces", "params.synthetic", "params.types",
     "processes", "progress", "runs", "runs.faces", "training.checkpoint", "training.device",
 }  # fmt: skip
 
@@ -320,3 +321,17 @@ def test_a_run_on_a_gpu_agrees_with_one_on_the_cpu(job):
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
     bf16 = train_run(replace(job(folder="bf16", epochs=1, precision="bf16"), device="cuda", loaders=2), hooks, print)
     assert bf16.history[0].metrics["train_loss"] == pytest.approx(losses[0], rel=0.1)
+
+
+def test_data_that_were_prepared_anew_under_a_run_are_refused(job):
+    with pytest.raises(UserError, match="was prepared anew while runs were made on it"):
+        train_run(replace(job(), data_digest="another"), Hooks(), print)
+
+
+def test_classes_that_cannot_be_balanced_are_said_and_counted(job, images):
+    said = []
+    everyone_in_one = {"method": "reg+cls-bal", "classes": 2, "class_range": (-1000.0, 100.0), "epochs": 1}
+    result = train_run(job(**everyone_in_one), Hooks(), said.append)
+    assert "nearly all targets share one range; the uniform ranges are kept" in said[0]
+    assert result.metrics["head_classes"] == 2
+    assert train_run(job(folder="other", method="reg", epochs=1), Hooks(), said.append).metrics["head_classes"] == 0

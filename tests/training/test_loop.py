@@ -368,8 +368,8 @@ def test_a_diverged_error_reaches_another_process_whole():
 def test_waiting_for_data_is_counted(run):
     quick, slow = run(name="quick")[1], run(Regression(delay=0.02), name="slow")[1]
     assert quick.samples == slow.samples == SAMPLES * EPOCHS
-    assert quick.waiting < 0.1
     assert 15 * 0.02 < slow.waiting < slow.seconds
+    assert quick.waiting < slow.waiting
 
 
 def test_bfloat16_trains_and_its_weights_and_sums_are_float32(run):
@@ -411,3 +411,14 @@ def test_progress_tells_epoch_loss_and_speed(run):
     notes = run()[2].notes
     assert all(note.startswith("epoch 1 of 3, ") and note.endswith(" images/s") and "nan" not in note for note in notes[:5])
     assert "epoch 2 of 3, loss " in notes[5]
+
+
+def test_a_run_without_a_whole_checkpoint_is_said_to_begin_anew_and_ends_as_if_there_were_none(run, tmp_path):
+    whole = run(name="whole")[0]
+    run(recipe=with_(epochs=1), name="damaged")
+    for file in (tmp_path / "damaged").glob("*.pt"):
+        file.write_bytes(file.read_bytes()[:-1] + b"\1")
+    again, trained, _, said = run(name="damaged")
+    assert "is whole" in said[0] and "it is trained from its beginning" in said[0]
+    assert len(trained.history) == RECIPE.epochs
+    assert_equal(again.state_dict(), whole.state_dict())

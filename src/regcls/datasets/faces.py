@@ -20,7 +20,7 @@ from scipy.io import loadmat
 
 from regcls.datasets.archives import Holder, Place
 from regcls.datasets.images import SPLITS, ImageSet, deciding_parameters, write_images
-from regcls.datasets.portraits import write_archives
+from regcls.datasets.portraits import FROM_MATLAB, write_archives
 from regcls.datasets.store import prepared_writer
 from regcls.errors import UserError
 from regcls.files import explain_os_errors
@@ -33,7 +33,6 @@ COLUMNS = ("age", "path", "split")
 OLDEST = 200  # years; above, a date is wrong
 SPLIT_AGES = range(121)  # older images are for training
 TOLERANCE = 0.01  # share by which the number of images may differ from the expected one
-FROM_MATLAB = 366  # days between MATLAB's day 0 and Python's
 EPOCH = 719163  # Python's ordinal of 1970-01-01
 
 

@@ -29,6 +29,10 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # a few more are
 CHUNK = 64  # images that a process takes at a time
 
 
+class UnknownRangeError(ValueError):
+    """Pixels that cannot be brought to 8 bits without knowing their range."""
+
+
 def decode(content: bytes, size: int) -> NDArray[np.uint8]:
     """An image file's content -> RGB pixels (size, size, 3). Grey, CMYK and palette become RGB, 16 bits become 8, transparency is dropped.
 
@@ -44,7 +48,7 @@ def decode(content: bytes, size: int) -> NDArray[np.uint8]:
             with Image.open(BytesIO(content), formats=FORMATS) as image:
                 image.load()
                 return np.asarray(_as_rgb(image).resize((size, size), Image.Resampling.BILINEAR))
-    except MemoryError:  # the machine's fault, not the file's
+    except (MemoryError, UnknownRangeError):  # the machine's fault, not the file's; and ours to word
         raise
     except UnidentifiedImageError:
         raise ValueError("not an image of a known format") from None
@@ -58,7 +62,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):  # convert() would cut at 255 instead of scaling
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
-        raise ValueError(f"pixels of kind {image.mode} have no known range")
+        raise UnknownRangeError(f"pixels of kind {image.mode} have no known range")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

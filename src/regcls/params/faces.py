@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field
 from regcls.errors import UserError
 from regcls.params.types import FROM_TEXT, STRICT, Classes, Count, Method, NotNegative, OneOrMore, Optimizer, Positive, Seed, Share
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Backbone = Literal["resnet18", "resnet34", "resnet50"]
 RegressionLoss = Literal["mae", "mse", "huber"]
 Scaling = Literal["eq4", "released"]
@@ -37,7 +38,7 @@ class FaceData:
     source: Literal["raw", "stand-in"]
     archives: tuple[Annotated[str, Field(min_length=1)], ...]
     size: Annotated[int, Field(ge=32)]
-    min_face_score: float
+    min_face_score: Finite
     split_seed: Seed
     split_most: Count
     expected_images: Count | None
@@ -51,7 +52,7 @@ class FaceTraining:
 
     model: Backbone
     width: Count
-    class_range: Annotated[tuple[float, float], AfterValidator(_growing)]
+    class_range: Annotated[tuple[Finite, Finite], AfterValidator(_growing)]
     loss: RegressionLoss
     huber_delta: Positive
     loss_scaling: Scaling
@@ -63,7 +64,7 @@ class FaceTraining:
     epochs: Count
     milestones: Annotated[tuple[Count, ...], AfterValidator(_growing)]
     decay: Annotated[float, Field(gt=0, le=1)]
-    batch_size: Count
+    batch_size: Annotated[int, Field(ge=2)]  # batch norm cannot take a single image
     accumulate: Count
     precision: FacePrecision
     pad: Annotated[int, Field(ge=0)]
@@ -135,7 +136,7 @@ class FaceOptions:
     huber_delta: Positive | None = None
     loss_scaling: Scaling | None = None
     epochs: Count | None = None
-    batch_size: Count | None = None
+    batch_size: Annotated[int | None, Field(ge=2)] = None
     accumulate: Count | None = None
     optimizer: Optimizer | None = None
     learning_rate: Positive | None = None

@@ -98,7 +98,7 @@ def _warnings(faces: Faces, grids: Mapping[str, FaceRuns], picked: Picked, found
     for name, grid in faces.grids.items():
         if grid.lambdas == "searched" and grid.seeds:
             pairs = [(method, classes) for method in grid.methods if method != "reg" for classes in grid.classes]
-            unknown = [f"{method} · {classes}" for method, classes in pairs if searched_lambda(found, method, classes) is None]
+            unknown = [f"{method} · {classes}" for method, classes in pairs if searched_lambda(faces, found, method, classes) is None]
             if unknown:
                 lines.append(f"{name}: no λ is found yet for {', '.join(unknown)}; these runs are neither made nor counted")
     return lines

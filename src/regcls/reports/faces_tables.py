@@ -135,8 +135,9 @@ def _shot_notes(runs: FaceRuns, limits: ShotLimits, *, published: pd.DataFrame |
     if gm:
         notes.append("GM: geometric mean of the absolute error.")
     if published is not None:
-        quoted = f" {', '.join(name for name in BASELINES if name in set(published['method']))}: baselines, as the paper quotes them."
-        notes.append("Published: the paper's own values on IMDB-WIKI-DIR, ± over its 3 seeds." + quoted * (len(quoted) > 44))
+        quoted = ", ".join(name for name in BASELINES if name in set(published["method"]))
+        baselines = f" {quoted}: baselines, as the paper quotes them." if quoted else ""
+        notes.append("Published: the paper's own values on IMDB-WIKI-DIR, ± over its 3 seeds." + baselines)
         notes += [f"The published values are not comparable with ours: {why}."] * bool(why)
         if published["uncertain"].any():
             notes.append("† Which row or column of the printed table the value belongs to is uncertain.")

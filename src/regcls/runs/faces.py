@@ -61,14 +61,14 @@ def _lambdas(faces: Faces, grid: FaceGrid, method: Method, classes: int, found: 
     if method == "reg" or grid.lambdas == "default":
         return (faces.training.lam_for(classes),)
     if grid.lambdas == "searched":
-        searched: Method = method if method in faces.grids[SEARCH].methods else "reg+cls"
-        return (found[searched, classes],) if (searched, classes) in found else ()
+        lam = searched_lambda(faces, found, method, classes)
+        return () if lam is None else (lam,)
     return grid.lambdas
 
 
-def searched_lambda(found: Found, method: Method, classes: int) -> float | None:
-    """λ of a search, None as long as it is not known. reg+cls-bal takes that of reg+cls where it has none of its own."""
-    return found.get((method, classes), found.get(("reg+cls", classes)))
+def searched_lambda(faces: Faces, found: Found, method: Method, classes: int) -> float | None:
+    """λ of the search, None as long as it is not known. reg+cls-bal takes that of reg+cls where it is not searched for itself."""
+    return found.get((method if method in faces.grids[SEARCH].methods else "reg+cls", classes))
 
 
 def all_specs(faces: Faces, dataset: str, found: Found) -> list[FaceSpec]:
@@ -120,10 +120,10 @@ def make_spec(faces: Faces, dataset: str, *, method: Method, classes: int, lam: 
         size=faces.data.size,
         model=training.model,
         width=training.width,
-        class_range=training.class_range,
+        class_range=(0.0, 0.0) if method == "reg" and not balanced_data else training.class_range,
         loss=training.loss,
         huber_delta=training.huber_delta if training.loss == "huber" else 0.0,
-        loss_scaling=training.loss_scaling,
+        loss_scaling=_scaling(training.loss_scaling, method, lam),
         milestones=training.milestones,
         decay=training.decay,
         accumulate=training.accumulate,
@@ -133,6 +133,11 @@ def make_spec(faces: Faces, dataset: str, *, method: Method, classes: int, lam: 
         many_above=faces.shots.many_above,
         few_below=faces.shots.few_below,
     )
+
+
+def _scaling(scaling: Scaling, method: Method, lam: float) -> Scaling:
+    """Of λ > 1, and without classes, the two are the same."""
+    return "eq4" if method == "reg" or lam > 1 else scaling
 
 
 def single_spec(faces: Faces, dataset: str, options: FaceOptions) -> FaceSpec:
@@ -165,5 +170,5 @@ def single_spec(faces: Faces, dataset: str, options: FaceOptions) -> FaceSpec:
     if loss == "huber":
         changed["huber_delta"] = options.huber_delta or training.huber_delta
     if options.loss_scaling:
-        changed["loss_scaling"] = options.loss_scaling
+        changed["loss_scaling"] = _scaling(options.loss_scaling, method, spec.lam or 1.0)
     return replace(spec, **changed)

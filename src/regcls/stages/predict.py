@@ -36,11 +36,11 @@ def predict(params: Params, root: Path, run: str, images: Sequence[Path], *, che
     device = device_for(params.compute.device)
     with TemporaryDirectory() as folder:
         file = tracker.files.fetch(run_id, f"checkpoints/{checkpoint}.pt", Path(folder))
-        predictor = load_predictor(file, model=spec["model"], width=int(spec["width"])).to(device)
+        predictor = load_predictor(file, model=spec["model"], width=int(float(spec["width"]))).to(device)
     out, wrong = csv.writer(sys.stdout, lineterminator="\n"), list[str]()
     out.writerow(["image", "prediction"])
     with progress(len(images), "predicting") as advance:
-        for names, pixels in _read(images, int(spec["size"]), wrong, advance):
+        for names, pixels in _read(images, int(float(spec["size"])), wrong, advance):
             with torch.inference_mode():
                 predictions = predictor(torch.from_numpy(pixels).to(device)).cpu().tolist()
             out.writerows([name, f"{value:.4g}"] for name, value in zip(names, predictions, strict=True))

@@ -7,6 +7,7 @@ from regcls.datasets.store import prepared_folder
 from regcls.files import lock
 from regcls.params import Params
 from regcls.progress import say, tracked
+from regcls.tracking_store import project_root
 
 
 def prepare(params: Params, root: Path, dataset: str) -> None:
@@ -21,7 +22,8 @@ def prepare(params: Params, root: Path, dataset: str) -> None:
             table = synthetic.prepare(params.synthetic.data, folder, processes=processes, progress=tracked)
         else:
             section = params.faces(dataset)
-            faces.prepare(section.data, folder, raw=root / "data" / dataset / "raw", dataset=dataset, processes=processes)
+            # Of the project itself, which an experiment in a temporary workspace has no copy of.
+            faces.prepare(section.data, folder, raw=project_root(root) / "data" / dataset / "raw", dataset=dataset, processes=processes)
             for line in faces.counts(folder, many_above=section.shots.many_above, few_below=section.shots.few_below):
                 print(line)
             return

@@ -34,6 +34,10 @@ class Loaded:
     damaged: tuple[str, ...]  # newer ones that could not be used, and why
 
 
+class DamagedError(UserError):
+    """No checkpoint can be gone on from."""
+
+
 class Checkpoints:
     """The checkpoints of the run `fingerprint`, in `folder`."""
 
@@ -64,7 +68,7 @@ class Checkpoints:
         """The newest state that is whole; None if none was ever written to its end.
 
         Raises:
-            UserError: there are states, but none of them is whole.
+            DamagedError: there are states, but none of them is whole.
         """
         damaged, written = list[str](), self._names("state")
         for name in sorted({*written, *self._names("state", ".pt")}, reverse=True):
@@ -78,10 +82,14 @@ class Checkpoints:
                 continue
             return Loaded(content=content, file=self.folder / f"{name}.pt", damaged=tuple(damaged))
         if written:
-            raise UserError(
-                f"no checkpoint in {self.folder} is whole ({'; '.join(damaged)}). Remove that folder to train this run from its beginning."
-            )
+            raise DamagedError(f"no checkpoint in {self.folder} is whole ({'; '.join(damaged)})")
         return None
+
+    def clear(self) -> None:
+        """Remove all of them."""
+        for name in [*self._names("state"), *self._names("state", ".pt"), *self._names("best"), *self._names("best", ".pt")]:
+            for suffix in (".json", ".pt"):
+                (self.folder / f"{name}{suffix}").unlink(missing_ok=True)
 
     def load_best(self, epoch: int, *, device: torch.device | str) -> dict[str, Any]:
         """The best weights, saved after `epoch`.

@@ -4,6 +4,7 @@ Legend: B batch, S pixels of a side, K classes that remain.
 """
 
 import itertools
+import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from regcls.classes import ClassRanges, equalised, uniform_ranges
 from regcls.datasets.images import ImageSet, Split
+from regcls.errors import UserError
 from regcls.losses import class_loss, regression_loss, weighted
 from regcls.metrics import evaluate, shot_of
 from regcls.models.predictor import build, scaled
@@ -35,6 +37,7 @@ class FaceJob:
 
     spec: FaceSpec
     prepared: Path  # folder
+    data_digest: str  # of what the fingerprint was made for
     checkpoints: Path  # folder
     fingerprint: str
     device: Device
@@ -74,12 +77,16 @@ class FaceTask:
         self.rows, targets = images.rows("train"), images.targets("train")
         self.cuts = batches_of(len(targets), spec.batch_size)
         self.batches = len(self.cuts)
-        self.classes = class_ranges_of(spec, targets)
+        self.notes: list[str] = []  # for the user
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            self.classes = class_ranges_of(spec, targets)
+            self.keep = _balanced_data(spec, targets)  # probability with which each sample enters both losses; None: always
+        self.notes += [str(warning.message) for warning in caught]
         self.known, self.targets = targets, torch.from_numpy(targets).to(job.device)
         self.labels = None if self.classes is None else torch.from_numpy(self.classes.labels(targets)).to(job.device)
         # Probability with which a sample enters each loss; None: always.
         self.keep_class = None if self.classes is None or not spec.balanced else self.classes.keep[self.classes.labels(targets)]
-        self.keep = _balanced_data(spec, targets)
         self.counts = images.training_counts()
         self._draws: tuple[int, NDArray[np.float32]] = (-1, np.empty(0, dtype=np.float32))
 
@@ -193,6 +200,18 @@ def recipe_of(spec: FaceSpec) -> Recipe:
     return Recipe(**{name: getattr(spec, name) for name in names})
 
 
+def open_images(job: FaceJob) -> ImageSet:
+    """The prepared images of a run.
+
+    Raises:
+        UserError: they are gone or damaged, or have been prepared anew since its fingerprint was made.
+    """
+    images = ImageSet(job.prepared)
+    if images.digest != job.data_digest:
+        raise UserError(f"{job.prepared} was prepared anew while runs were made on it. Start again, for the runs on the new data.")
+    return images
+
+
 def train_run(job: FaceJob, hooks: Hooks, say: Callable[[str], None]) -> FaceResult:
     """Make a run, from its newest checkpoint if there is one.
 
@@ -200,8 +219,10 @@ def train_run(job: FaceJob, hooks: Hooks, say: Callable[[str], None]) -> FaceRes
         DivergedError: a loss is not finite.
         UserError: the prepared data are gone or damaged, no checkpoint is whole, or the disk is full.
     """
-    images = ImageSet(job.prepared)
+    images = open_images(job)
     task = FaceTask(job, images)
+    for note in task.notes:
+        say(note)
     network = task.network()
     checkpoints = Checkpoints(job.checkpoints, fingerprint=job.fingerprint)
     trained = train(
@@ -219,6 +240,7 @@ def train_run(job: FaceJob, hooks: Hooks, say: Callable[[str], None]) -> FaceRes
     predictions = task.predict(network, "test")
     kept = trained.history[trained.best_epoch - 1].metrics
     metrics = {name: value for name, value in kept.items() if name.startswith("val_")}
+    metrics["head_classes"] = float(0 if task.classes is None else len(task.classes))  # fewer than C where classes were merged
     metrics |= {f"test_{name}": value for name, value in task.errors(predictions, "test").items()}
     if trained.samples:  # nothing was left to train where a process ended between its last epoch and its result
         metrics |= {"images_per_second": trained.samples / trained.seconds, "waiting_share": trained.waiting / trained.seconds}

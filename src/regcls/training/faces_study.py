@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from regcls.runs import fingerprint
 from regcls.runs.faces import FaceSpec, Found, all_specs, chosen_lambdas, needs_search, search_specs
 from regcls.training.checkpoint import load_predictor
 from regcls.training.device import Device, device_for
-from regcls.training.faces import FaceJob, FaceResult
+from regcls.training.faces import FaceJob, FaceResult, open_images
 from regcls.training.faces_worker import make
 from regcls.training.loop import DivergedError, Epoch
 from regcls.training.outcome import Outcome
@@ -31,7 +32,17 @@ if TYPE_CHECKING:
 
 BEST, LAST, PREDICTIONS = "checkpoints/best.pt", "checkpoints/last.pt", "predictions.parquet"  # files of a run
 # What decides a result next to the spec and the data, with the heads and the ResNet below them.
-MODULES = ("classes", "losses", "metrics", "models.predictor", "training.augment", "training.faces", "training.feed", "training.loop")
+MODULES = (
+    "classes",
+    "datasets.images",
+    "losses",
+    "metrics",
+    "models.predictor",
+    "training.augment",
+    "training.faces",
+    "training.feed",
+    "training.loop",
+)
 
 
 @cache
@@ -54,7 +65,9 @@ def found_lambdas(faces: Faces, dataset: str, images: ImageSet, tracker: "Tracke
     if "val_mse_all" not in runs.columns:
         return {}
     finished = runs[runs["status"] == "FINISHED"].drop_duplicates("fingerprint").set_index("fingerprint")["val_mse_all"].to_dict()
-    known = dict.fromkeys(runs.loc[runs["status"] == "FAILED", "fingerprint"], math.inf) | finished  # that λ diverged: never the best
+    # A λ that diverged is never the best; what failed for another reason says nothing of its λ.
+    diverged = runs.loc[runs["diverged"] == 1, "fingerprint"].tolist() if "diverged" in runs.columns else list[str]()
+    known = dict.fromkeys(diverged, math.inf) | finished
     errors = {spec: float(known[key]) for spec, key in wanted.items() if key in known}
     whole = {(spec.method, spec.classes) for spec in wanted} - {(spec.method, spec.classes) for spec in wanted.keys() - errors.keys()}
     # Half a search would choose another λ than the whole one, and other runs would be made with it.
@@ -103,8 +116,9 @@ def train_runs(specs: Sequence[FaceSpec], dataset: str, study: Study) -> Outcome
     device = device_for(study.compute.device)
     finished = {} if study.adopt and tracker.adopted_run else tracker.finished(dataset)
     home = tracker.root / ".regcls" / "checkpoints" / dataset
-    for key in finished:
-        shutil.rmtree(home / key, ignore_errors=True)  # of a run that was killed between its end and this
+    for key, run_id in finished.items():
+        if _run_of(home / key) == run_id:  # killed between its end and this; the folder of another run may be in use
+            shutil.rmtree(home / key, ignore_errors=True)
     jobs = [_job(spec, key, home / key, study, device) for spec, key in wanted.items() if key not in finished]
     ledger = _Ledger(study, dataset)
     with progress(sum(map(ledger.work, jobs)) or 1, "training") as advance:
@@ -122,12 +136,21 @@ def train_runs(specs: Sequence[FaceSpec], dataset: str, study: Study) -> Outcome
     return Outcome(trained=trained, kept=len(wanted) - len(ledger.ended), failed=ledger.failed, index=index)
 
 
+def _run_of(checkpoints: Path) -> str | None:
+    """The id of the run that checkpoints belong to."""
+    try:
+        return str(json.loads((checkpoints / "run.json").read_text(encoding="utf-8"))["run_id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _job(spec: FaceSpec, key: str, checkpoints: Path, study: Study, device: Device) -> FaceJob:
     compute = study.compute
     loaders = (min(8, compute.cores) if device == "cuda" else 0) if compute.loaders == "auto" else compute.loaders
     return FaceJob(
         spec=spec,
         prepared=study.images.prepared.folder,
+        data_digest=study.images.digest,
         checkpoints=checkpoints,
         fingerprint=key,
         device=device,
@@ -187,11 +210,8 @@ class _Ledger:
 
     def _earlier(self, job: FaceJob) -> str | None:
         """The run that was interrupted, opened again, if the store still has it."""
-        try:
-            run_id = json.loads((job.checkpoints / "run.json").read_text(encoding="utf-8"))["run_id"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return run_id if self.tracker.resume(run_id, job.fingerprint) else None
+        run_id = _run_of(job.checkpoints)
+        return run_id if run_id and self.tracker.resume(run_id, job.fingerprint) else None
 
     def told(self, key: str, event: str, *content: Any) -> None:
         """What the loop says of a run: `batch`, `epoch` or `say`."""
@@ -213,6 +233,7 @@ class _Ledger:
         with uninterrupted():
             if isinstance(result, DivergedError):
                 self.tracker.files.log_json(run.run_id, "diverged.json", result.fed)
+                self.tracker.log_metrics(run.run_id, [("diverged", 1.0, 0, time.time())])
                 self.tracker.stop(run.run_id, status="FAILED", reason=str(result))
                 self.failed[run.job.spec.name] = str(result)
             else:
@@ -249,6 +270,6 @@ def _log_result(tracker: "Tracker", run: _Open, result: FaceResult) -> None:
     tracker.log_metrics(run.run_id, points)
     tracker.files.log(run.run_id, {BEST: result.best, LAST: result.last})
     tracker.files.log_table(run.run_id, PREDICTIONS, result.predictions)
-    spec, images = run.job.spec, ImageSet(run.job.prepared)
+    spec, images = run.job.spec, open_images(run.job)
     predictor = load_predictor(result.best, model=spec.model, width=spec.width)
     tracker.files.log_model(run.run_id, predictor, example=images.images[images.rows("test")[:2]], step=result.best_epoch)

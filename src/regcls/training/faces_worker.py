@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
+from regcls.errors import UserError
 from regcls.processes import worker_pool
 from regcls.training.faces import FaceJob, FaceResult, train_run
 from regcls.training.loop import DivergedError, Epoch
@@ -63,6 +64,10 @@ def _made(job: FaceJob, tell: Callable[..., None]) -> FaceResult | DivergedError
         return train_run(job, teller, teller.say)
     except DivergedError as error:
         return error
+    except torch.OutOfMemoryError as error:  # of a GPU
+        raise UserError(
+            f"{job.spec.name} does not fit into the GPU's memory. Take a smaller batch_size with accumulate > 1, or precision: bf16."
+        ) from error
 
 
 def _side_by_side(jobs: Sequence[FaceJob], ledger: Ledger, processes: int, threads: int) -> None:

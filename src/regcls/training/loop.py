@@ -14,7 +14,7 @@ from typing import Any, Generic, Literal, NoReturn, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from regcls.training.checkpoint import Checkpoints, Loaded, load_weights
+from regcls.training.checkpoint import Checkpoints, DamagedError, Loaded, load_weights
 from regcls.training.device import Device
 
 CHECK_EVERY = 20  # steps: looking at a loss on a GPU waits for it
@@ -185,11 +185,17 @@ def train(
 
     Raises:
         DivergedError: a loss or gradient is not finite; the last good checkpoint is kept.
-        UserError: no checkpoint is whole, or the disk is full.
+        UserError: the newest checkpoint is of another network, or the disk is full.
     """
     optimizer = _optimizer(network, recipe)
     position, history = _Position(), list[Epoch]()
-    if loaded := checkpoints.load(device=device):
+    try:
+        loaded = checkpoints.load(device=device)
+    except DamagedError as error:
+        say(f"{error}; it is trained from its beginning")
+        checkpoints.clear()
+        loaded = None
+    if loaded:
         for damaged in loaded.damaged:
             say(f"checkpoint {damaged}; the one before it is used")
         position, history = _restore(loaded, network, optimizer)
