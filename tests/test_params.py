@@ -27,6 +27,14 @@ def test_demo_covers_every_sampling_clean_and_noisy_at_the_paper_protocol():
     assert set(all_specs(demo)) <= set(all_specs(paper))  # so that going to paper scale repeats nothing
 
 
+@pytest.mark.parametrize("scale", ["demo", "paper"])
+def test_both_data_sets_of_faces_have_one_protocol(scale):
+    """Their sections are written out, so that each can be changed alone; as they come, only the data differ."""
+    params = load_params(ROOT / "params.yaml", scale=scale)
+    for part in ("training", "shots", "run", "grids"):
+        assert getattr(params.agedb, part) == getattr(params.imdb_wiki, part)
+
+
 def test_options_come_as_text():
     options = parse_options("synthetic", {"classes": "100", "lambda": "1e2", "hidden": "6x15", "method": "reg+cls-bal"})
     assert (options.classes, options.lam, options.hidden, options.method, options.seed) == (100, 100.0, (6, 15), "reg+cls-bal", None)

@@ -74,8 +74,8 @@ class RunResult:
 
 
 def _text(value: object) -> str:
-    if isinstance(value, tuple):
-        return "x".join(map(str, value)) or "none"
+    if isinstance(value, tuple):  # whole numbers as 6x15, a range as 0.0, 100.0
+        return ("x" if all(isinstance(part, int) for part in value) else ", ").join(map(str, value)) or "none"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
