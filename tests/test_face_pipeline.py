@@ -104,9 +104,10 @@ def undisturbed(root, tmp_path):
         return made["weights"]
     params = load_params(root / "params.yaml")
     (spec,) = all_specs(params.imdb_wiki, "imdb_wiki", {})
+    prepared = root / "data" / "imdb_wiki" / "prepared"
     job = FaceJob(
-        spec=spec, prepared=root / "data" / "imdb_wiki" / "prepared", checkpoints=tmp_path / "undisturbed", fingerprint="f", device="cpu",
-        loaders=0, channels_last=True, compiled=False, checkpoint_minutes=10.0,
+        spec=spec, prepared=prepared, data_digest=ImageSet(prepared).digest, checkpoints=tmp_path / "undisturbed", fingerprint="f",
+        device="cpu", loaders=0, channels_last=True, compiled=False, checkpoint_minutes=10.0,
     )  # fmt: skip
     made["weights"] = torch.load(train_run(job, Silent(), print).last, weights_only=True)["weights"]
     return made["weights"]
