@@ -136,6 +136,27 @@ def make_faces(make_project: Callable[..., Path], prepared_faces: Path) -> Calla
 
 
 @pytest.fixture
+def signals() -> Iterator[None]:
+    """As they were: main() takes SIGTERM."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writing aside meets a full disk: the kernel's own, /dev/full."""
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    path_open: Callable[..., Any] = Path.open
+
+    def full(path: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        return path_open(Path("/dev/full") if ".part" in str(path) and "w" in mode else path, mode, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", full)
+
+
+@pytest.fixture
 def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Start a command in a process group of its own, writing to output.txt; what is left of it ends with the test."""
     started: list[subprocess.Popen[bytes]] = []

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import signal
 import subprocess
 import sys
 from dataclasses import asdict
@@ -20,13 +19,7 @@ from regcls.errors import UserError
 from regcls.files import write_json, write_text
 from regcls.params import load_params
 
-
-@pytest.fixture(autouse=True)
-def signals():
-    """As they were: main() takes SIGTERM."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
+pytestmark = pytest.mark.usefixtures("signals")
 
 
 def nested(keys, value):

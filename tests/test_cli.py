@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import tomllib
@@ -44,12 +43,7 @@ NOISY_ALONE = {
 }
 
 
-@pytest.fixture(autouse=True)
-def signals():
-    """As they were: main() takes SIGTERM."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
+pytestmark = pytest.mark.usefixtures("signals")
 
 
 def regcls(folder, *arguments):

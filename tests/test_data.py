@@ -1,7 +1,6 @@
 """`regcls data`: bringing archives, and looking at stand-ins, as a user types it."""
 
 import json
-import signal
 import tarfile
 
 import pytest
@@ -10,13 +9,7 @@ from regcls.cli import main
 from regcls.datasets.portraits import write_archives
 from regcls.params.faces import StandIn
 
-
-@pytest.fixture(autouse=True)
-def signals():
-    """As they were: main() takes SIGTERM."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
+pytestmark = pytest.mark.usefixtures("signals")
 
 
 @pytest.fixture

@@ -41,12 +41,7 @@ def one_core():
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(autouse=True)
-def signals():
-    """As they were: main() takes SIGTERM."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
+pytestmark = pytest.mark.usefixtures("signals")
 
 
 @pytest.fixture

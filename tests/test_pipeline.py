@@ -35,14 +35,6 @@ LONG = {"synthetic": {"training": {"epochs": 30}}}  # seconds, so that there is 
 
 
 @pytest.fixture
-def signals():
-    """As they were: main() takes SIGTERM."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
-@pytest.fixture
 def make_prepared(make_project, tmp_path_factory, signals):
     """A project with prepared data and an empty store; both are made once."""
 

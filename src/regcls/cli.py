@@ -122,9 +122,8 @@ def _parser(params: Params | None) -> argparse.ArgumentParser:
         kind = kinds.add_parser(name, help=purpose, description=purpose, epilog=f"Example: {EXAMPLES[name]}", allow_abbrev=False)
         defaults = run_defaults(params, name) if params else {}
         for option in option_names(name):
-            flags = dict.fromkeys(
-                [f"--{option.replace('_', '-')}", f"--{option}"]
-            )  # both: `mlflow run -P batch_size=64` gives --batch_size
+            # Both: `mlflow run -P batch_size=64` gives --batch_size.
+            flags = dict.fromkeys([f"--{option.replace('_', '-')}", f"--{option}"])
             text = f"{PURPOSES[option]}; default {defaults.get(option, 'in params.yaml')}"
             kind.add_argument(*flags, dest=option, metavar=option.upper(), help=text.replace("%", "%%"))
     command("compare", "write reports/ (tables, figures, index.html) from the tracked runs", "regcls compare", dataset=False)

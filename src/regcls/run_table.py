@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
@@ -42,7 +43,7 @@ def run_table(rows: list[Row], kind: type[RunSpec]) -> pd.DataFrame:
             *(row.run_id, row.name, row.status, row.tags.get("fingerprint"), row.tags.get("mlflow.parentRunId")),
             *(row.tags.get(name) for name in MACHINE),
             *(row.started, math.nan if row.ended is None else (row.ended - row.started) / 1000),
-            *(_parsed(known, row.params.get("lambda" if field == "lam" else field)) for field, known in types.items()),
+            *_typed(row.params, types).values(),
             *(row.metrics.get(key, math.nan) for key in metrics),
         )
         for row in rows
@@ -53,6 +54,15 @@ def run_table(rows: list[Row], kind: type[RunSpec]) -> pd.DataFrame:
     frame["started"] = pd.to_datetime(frame["started"], unit="ms", utc=True)
     frame[metrics] = frame[metrics].mask(frame[metrics] >= LARGEST, math.inf).mask(frame[metrics] <= -LARGEST, -math.inf)
     return frame
+
+
+def typed(params: Mapping[str, str], kind: type[RunSpec]) -> dict[str, Any]:
+    """The fields of `kind` from the params of a run, with their types; None where one is missing or nonsense."""
+    return _typed(params, get_type_hints(kind))
+
+
+def _typed(params: Mapping[str, str], types: Mapping[str, Any]) -> dict[str, Any]:
+    return {field: _parsed(known, params.get("lambda" if field == "lam" else field)) for field, known in types.items()}
 
 
 def _natural(key: str) -> list[str]:

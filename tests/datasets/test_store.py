@@ -124,19 +124,6 @@ def test_a_flipped_bit_of_the_table_is_always_found(folder):
             open_prepared(folder)
 
 
-@pytest.fixture
-def full_disk(monkeypatch):
-    """Writing aside meets a full disk: the kernel's own, /dev/full."""
-    if not Path("/dev/full").exists():
-        pytest.skip("needs /dev/full")
-    path_open = Path.open
-
-    def full(path, mode="r", *args, **kwargs):
-        return path_open(Path("/dev/full") if ".part" in str(path) and "w" in mode else path, mode, *args, **kwargs)
-
-    monkeypatch.setattr(Path, "open", full)
-
-
 def test_a_full_disk_leaves_the_old_data(folder, full_disk):
     before = files(folder.parent)
     with pytest.raises(UserError, match=r"no space left on the disk while writing .*prepared; nothing was replaced"):

@@ -155,19 +155,6 @@ def test_a_state_whose_best_weights_are_damaged_is_not_used(checkpoints, damage)
         checkpoints.load_best(2, device="cpu")
 
 
-@pytest.fixture
-def full_disk(monkeypatch):
-    """Writing aside meets a full disk: the kernel's own, /dev/full."""
-    if not Path("/dev/full").exists():
-        pytest.skip("needs /dev/full")
-    path_open = Path.open
-
-    def full(path, mode="r", *args, **kwargs):
-        return path_open(Path("/dev/full") if ".part" in str(path) and "w" in mode else path, mode, *args, **kwargs)
-
-    monkeypatch.setattr(Path, "open", full)
-
-
 def test_a_full_disk_leaves_the_old_states(saved, full_disk):
     before = files(saved)
     with pytest.raises(UserError, match=r"no space left on the disk while writing .*state-00002-0000000\.pt"):

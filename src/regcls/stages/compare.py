@@ -6,7 +6,6 @@ from pathlib import Path
 import pandas as pd
 
 from regcls.datasets.images import ImageSet
-from regcls.datasets.store import open_prepared, prepared_folder
 from regcls.datasets.synthetic import SyntheticSets
 from regcls.errors import UserError
 from regcls.params import Params
@@ -17,6 +16,7 @@ from regcls.reports.report import Report
 from regcls.runs.faces import FaceSpec
 from regcls.runs.faces import all_specs as all_face_specs
 from regcls.runs.synthetic import SyntheticSpec, all_specs
+from regcls.stages.data_sets import open_data
 from regcls.tracking import Tracker
 from regcls.training import faces_study, study
 
@@ -29,38 +29,36 @@ def compare(params: Params, root: Path) -> None:
     Raises:
         UserError: no data set has prepared data and a run that counts, or the store does not answer.
     """
-    missing: dict[str, str] = {dataset: error for dataset in params.datasets if (error := _unprepared(prepared_folder(root, dataset)))}
-    if len(missing) == len(params.datasets):  # before a store is made for nothing
-        raise overview.nothing_to_show(missing)
+    opened: dict[str, SyntheticSets | ImageSet] = {}
+    absent: dict[str, str] = {}
+    for dataset in params.datasets:
+        try:
+            opened[dataset] = open_data(params, root, dataset, verify=False)
+        except UserError as error:
+            absent[dataset] = str(error)
+    if not opened:  # before a store is made for nothing
+        raise overview.nothing_to_show(absent)
     tracker = Tracker(root, experiment=params.tracking.experiment)
     provenance = {**git_tags(root), **{name: value for name, value in machine_tags().items() if name != "host"}}
     # First of all data sets: a store that fails must not pass for a data set without runs.
-    runs = {dataset: tracker.collect(dataset, SyntheticSpec if dataset == "synthetic" else FaceSpec) for dataset in params.datasets}
+    runs = {dataset: tracker.collect(dataset, SyntheticSpec if dataset == "synthetic" else FaceSpec) for dataset in opened}
     reports: dict[str, Report] = {}
-    absent: dict[str, str] = {}
-    for dataset in params.datasets:
-        make = _synthetic if dataset == "synthetic" else _faces
+    for name, data in opened.items():
         try:
-            reports[dataset] = make(params, root, dataset, runs[dataset], tracker, provenance)
+            if isinstance(data, SyntheticSets):
+                reports[name] = _synthetic(params, data, runs[name], tracker, provenance)
+            else:
+                reports[name] = _faces(params, name, data, runs[name], tracker, provenance)
         except UserError as error:
-            absent[dataset] = str(error)
+            absent[name] = str(error)
     out = root / "reports"
+    absent = {dataset: absent[dataset] for dataset in params.datasets if dataset in absent}  # in their order
     for line in overview.write(out, params=params, reports=reports, absent=absent, provenance=provenance):
         say(line)
     say(f"wrote {out / 'index.html'}")
 
 
-def _unprepared(folder: Path) -> str:
-    """What is wrong with a data set that cannot be opened; empty if it can."""
-    try:
-        open_prepared(folder)
-    except UserError as error:
-        return str(error)
-    return ""
-
-
-def _synthetic(params: Params, root: Path, dataset: str, runs: pd.DataFrame, tracker: Tracker, provenance: Mapping[str, str]) -> Report:
-    sets = SyntheticSets(prepared_folder(root, dataset), made_from=params.synthetic.data)
+def _synthetic(params: Params, sets: SyntheticSets, runs: pd.DataFrame, tracker: Tracker, provenance: Mapping[str, str]) -> Report:
     return synthetic.report(
         params=params,
         runs=runs,
@@ -71,9 +69,8 @@ def _synthetic(params: Params, root: Path, dataset: str, runs: pd.DataFrame, tra
     )
 
 
-def _faces(params: Params, root: Path, dataset: str, runs: pd.DataFrame, tracker: Tracker, provenance: Mapping[str, str]) -> Report:
+def _faces(params: Params, dataset: str, images: ImageSet, runs: pd.DataFrame, tracker: Tracker, provenance: Mapping[str, str]) -> Report:
     section = params.faces(dataset)
-    images = ImageSet(prepared_folder(root, dataset), made_from=section.data)
     found = faces_study.found_lambdas(section, dataset, images, tracker)
     return faces.report(
         params=params,

@@ -15,9 +15,12 @@ from regcls.datasets.images import decode
 from regcls.errors import UserError
 from regcls.params import FACES, Params
 from regcls.progress import Advance, progress, say
+from regcls.run_table import typed
+from regcls.runs.faces import FaceSpec
 from regcls.tracking import Tracker
 from regcls.training.checkpoint import load_predictor
 from regcls.training.device import device_for
+from regcls.training.faces_study import BEST, LAST
 
 TOGETHER = 64  # images
 
@@ -29,18 +32,18 @@ def predict(params: Params, root: Path, run: str, images: Sequence[Path], *, che
         UserError: no such run or not one on faces, no image that can be read, or some that cannot (after the others are printed).
     """
     tracker = Tracker(root, experiment=params.tracking.experiment)
-    run_id, spec = tracker.run_of(run)
-    if spec.get("dataset") not in FACES:
-        what = spec.get("dataset", "no data set of ours")
+    run_id, params_of_run = tracker.run_of(run)
+    if (what := params_of_run.get("dataset", "no data set of ours")) not in FACES:
         raise UserError(f"run {run_id} is on {what}: images can only be given to a run on {' or '.join(FACES)}")
+    spec = typed(params_of_run, FaceSpec)
     device = device_for(params.compute.device)
     with TemporaryDirectory() as folder:
-        file = tracker.files.fetch(run_id, f"checkpoints/{checkpoint}.pt", Path(folder))
-        predictor = load_predictor(file, model=spec["model"], width=int(float(spec["width"]))).to(device)
+        file = tracker.files.fetch(run_id, {"best": BEST, "last": LAST}[checkpoint], Path(folder))
+        predictor = load_predictor(file, model=spec["model"], width=spec["width"]).to(device)
     out, wrong = csv.writer(sys.stdout, lineterminator="\n"), list[str]()
     out.writerow(["image", "prediction"])
     with progress(len(images), "predicting") as advance:
-        for names, pixels in _read(images, int(float(spec["size"])), wrong, advance):
+        for names, pixels in _read(images, spec["size"], wrong, advance):
             with torch.inference_mode():
                 predictions = predictor(torch.from_numpy(pixels).to(device)).cpu().tolist()
             out.writerows([name, f"{value:.4g}"] for name, value in zip(names, predictions, strict=True))

@@ -15,6 +15,7 @@ from regcls.progress import say
 from regcls.provenance import dvc_md5, git_tags, machine_tags
 from regcls.runs import faces as face_runs
 from regcls.runs import synthetic as synthetic_runs
+from regcls.stages.data_sets import open_data
 from regcls.stages.prepare import prepare
 from regcls.tracking import Tracker
 from regcls.training import faces_study, study
@@ -31,7 +32,7 @@ def train(params: Params, root: Path, dataset: str) -> None:
     Raises:
         UserError: no prepared data, no store, no GPU where one is asked for.
     """
-    data = _open(params, root, dataset)
+    data = open_data(params, root, dataset, verify=True)
     tracker = Tracker(root, experiment=params.tracking.experiment)
     # Beside the store, which experiments in temporary workspaces share.
     held = tracker.root / ".regcls" / f"train-{dataset}.lock"
@@ -60,7 +61,7 @@ def run(params: Params, root: Path, dataset: str, options: SyntheticOptions | Fa
     if not prepared_folder(root, dataset).exists():
         say(f"{dataset} is not prepared yet; that comes first, once")
         prepare(params, root, dataset)
-    data = _open(params, root, dataset)
+    data = open_data(params, root, dataset, verify=True)
     tracker = Tracker(root, experiment=params.tracking.experiment)
     tracker.reconcile(dataset)
     if isinstance(spec, synthetic_runs.SyntheticSpec):
@@ -97,14 +98,6 @@ def _run_synthetic(
 def _face_study(data: ImageSet, tracker: Tracker, params: Params, root: Path, dataset: str, *, adopt: bool = False) -> faces_study.Study:
     tags = _tags(root, dataset, faces_study.result_code())
     return faces_study.Study(images=data, tracker=tracker, compute=params.compute, tags=tags, adopt=adopt)
-
-
-def _open(params: Params, root: Path, dataset: str) -> SyntheticSets | ImageSet:
-    """The prepared data, after reading all of it and comparing checksums."""
-    folder = prepared_folder(root, dataset)
-    if dataset == "synthetic":
-        return SyntheticSets(folder, verify=True, made_from=params.synthetic.data)
-    return ImageSet(folder, verify=True, made_from=params.faces(dataset).data)
 
 
 def _tags(root: Path, dataset: str, code: str) -> dict[str, str]:

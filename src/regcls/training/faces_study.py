@@ -25,7 +25,7 @@ from regcls.training.device import Device, device_for
 from regcls.training.faces import FaceJob, FaceResult, open_images
 from regcls.training.faces_worker import make
 from regcls.training.loop import DivergedError, Epoch
-from regcls.training.outcome import Outcome
+from regcls.training.outcome import Outcome, index_of, why_stopped
 
 if TYPE_CHECKING:
     from regcls.tracking import Tracker
@@ -130,8 +130,7 @@ def train_runs(specs: Sequence[FaceSpec], dataset: str, study: Study) -> Outcome
             ledger.abandon(error)
             raise
     finished |= ledger.kept
-    states = {key: (run_id, "FINISHED") for key, run_id in finished.items()} | ledger.ended
-    index = [{"fingerprint": key, "run_id": states[key][0], "status": states[key][1], "name": spec.name} for spec, key in wanted.items()]
+    index = index_of(wanted, finished, ledger.ended)
     trained = len(ledger.ended) - len(ledger.failed)
     return Outcome(trained=trained, kept=len(wanted) - len(ledger.ended), failed=ledger.failed, index=index)
 
@@ -247,10 +246,9 @@ class _Ledger:
 
     def abandon(self, error: BaseException) -> None:
         """Mark the runs in the making KILLED."""
-        reason = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else f"{type(error).__name__}: {error}"
         with uninterrupted():
             for run in self.open.values():
-                self.tracker.stop(run.run_id, status="KILLED", reason=reason)
+                self.tracker.stop(run.run_id, status="KILLED", reason=why_stopped(error))
                 run.held.close()
 
 

@@ -2,6 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+from regcls.runs import RunSpec
+
+Spec = TypeVar("Spec", bound=RunSpec)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,3 +17,14 @@ class Outcome:
     kept: int  # that were finished before
     failed: Mapping[str, str]  # name -> reason
     index: Sequence[Mapping[str, str]]  # fingerprint, run_id, status and name of every wanted run
+
+
+def index_of(wanted: Mapping[Spec, str], finished: Mapping[str, str], ended: Mapping[str, tuple[str, str]]) -> list[dict[str, str]]:
+    """`Outcome.index` of `wanted` (spec -> fingerprint): `finished` before (fingerprint -> run id), or `ended` now (with status)."""
+    states = {key: (run_id, "FINISHED") for key, run_id in finished.items()} | dict(ended)
+    return [{"fingerprint": key, "run_id": states[key][0], "status": states[key][1], "name": spec.name} for spec, key in wanted.items()]
+
+
+def why_stopped(error: BaseException) -> str:
+    """What MLflow is told of the runs that an error leaves in the making."""
+    return "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else f"{type(error).__name__}: {error}"

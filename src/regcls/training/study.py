@@ -25,7 +25,7 @@ from regcls.training import worker
 from regcls.training.device import Device, device_for
 from regcls.training.ensemble import Recipe, Trained
 from regcls.training.networks import Member, recipe, result
-from regcls.training.outcome import Outcome
+from regcls.training.outcome import Outcome, index_of, why_stopped
 
 if TYPE_CHECKING:
     from regcls.tracking import Tracker
@@ -89,8 +89,7 @@ def train_runs(
             except BaseException as error:
                 ledger.abandon(error)
                 raise
-    states = {key: (run_id, "FINISHED") for key, run_id in finished.items()} | ledger.ended
-    index = [{"fingerprint": key, "run_id": states[key][0], "status": states[key][1], "name": spec.name} for spec, key in wanted.items()]
+    index = index_of(wanted, finished, ledger.ended)
     return Outcome(trained=len(ledger.ended) - len(ledger.failed), kept=len(wanted) - len(missing), failed=ledger.failed, index=index)
 
 
@@ -148,10 +147,9 @@ class _Ledger:
 
     def abandon(self, error: BaseException) -> None:
         """Mark the runs in the making KILLED."""
-        reason = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else f"{type(error).__name__}: {error}"
         with uninterrupted():
             for run in self.open.values():
-                self.tracker.stop(run.run_id, status="KILLED", reason=reason)
+                self.tracker.stop(run.run_id, status="KILLED", reason=why_stopped(error))
 
 
 class _ClassCounter:
