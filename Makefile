@@ -40,7 +40,7 @@ ui: $(READY)  ## the tracked runs at http://127.0.0.1:5000 (mlflow ui)
 	mlflow ui
 
 lock: $(READY)  ## resolve requirements.lock anew from pyproject.toml
-	pip-compile --quiet --upgrade --extra dev --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	pip-compile --quiet --upgrade --extra server --extra dev --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 	  --no-header --annotation-style=line --output-file .lock.new pyproject.toml
 	{ sed -n '/^#/p;/^#/!q' requirements.lock; sed -E 's/^(torch==[0-9.]+)\+cpu/\1/; s/ \(pyproject.toml\)//' .lock.new; } > requirements.lock.part
 	mv requirements.lock.part requirements.lock && rm .lock.new

@@ -22,7 +22,7 @@ from regcls.params import load_params
 from regcls.provenance import git_tags, machine_tags
 from regcls.runs import RunResult
 from regcls.runs.synthetic import SyntheticSpec, all_specs
-from regcls.tracking import Tracker
+from regcls.tracking.tracker import Tracker
 
 ROOT = Path(__file__).parents[1]
 

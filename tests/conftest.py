@@ -34,7 +34,7 @@ import yaml
 from processes import session
 from regcls.params import Params, load_params
 from regcls.stages.prepare import prepare
-from regcls.tracking import Tracker
+from regcls.tracking.tracker import Tracker
 
 ROOT = Path(__file__).parent.parent
 

@@ -16,7 +16,7 @@ from regcls.cli import main
 from regcls.datasets.images import ImageSet
 from regcls.params import load_params
 from regcls.runs.faces import all_specs
-from regcls.tracking_files import RunFiles
+from regcls.tracking.files import RunFiles
 from regcls.training import faces_study
 from regcls.training.faces import FaceJob, train_run
 

@@ -25,7 +25,7 @@ import sys
 from pathlib import Path
 import regcls
 from regcls.runs import RunResult
-from regcls.tracking import Tracker
+from regcls.tracking.tracker import Tracker
 from test_tracking import RESULT, SPEC, replace
 if "--fail" in sys.argv:
     raise SystemExit(3)

@@ -18,7 +18,7 @@ from processes import DEADLINE, runs, session, until, with_status
 from regcls.cli import main
 from regcls.params import load_params
 from regcls.runs.synthetic import all_specs
-from regcls.tracking import Tracker
+from regcls.tracking.tracker import Tracker
 
 # Thirteen runs of two networks, in about seven chunks.
 FEW_RUNS = {

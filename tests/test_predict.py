@@ -13,8 +13,8 @@ from regcls.cli import main
 from regcls.datasets.images import ImageSet
 from regcls.params import Compute
 from regcls.runs.synthetic import SyntheticSpec
-from regcls.tracking import Tracker
-from regcls.tracking_files import RunFiles
+from regcls.tracking.files import RunFiles
+from regcls.tracking.tracker import Tracker
 
 FEW = {"compute": {"processes": 1}, "imdb_wiki": {"training": {"epochs": 1, "milestones": []}}}
 

@@ -9,9 +9,9 @@ from regcls.errors import UserError
 from regcls.params import parse_options
 from regcls.params.faces import FaceGrid, FaceOptions
 from regcls.params.synthetic import SyntheticOptions
-from regcls.run_table import Row, run_table
 from regcls.runs import faces, fingerprint
 from regcls.runs.synthetic import SyntheticSpec, all_specs, expand, single_spec
+from regcls.tracking.run_table import Row, run_table
 
 
 def test_a_grid_holds_every_combination_once_and_reg_once_for_each_data_set(params):

@@ -90,7 +90,7 @@ def _call(arguments: argparse.Namespace, params: Params, root: Path) -> None:
                 data.samples(params, arguments.dataset, arguments.folder)
         case "setup":
             from regcls.mlproject import register_environment
-            from regcls.tracking import Tracker
+            from regcls.tracking.tracker import Tracker
 
             print(f"mlflow run . uses {register_environment(root, Path(sys.prefix))}")
             if not os.environ.get("MLFLOW_TRACKING_URI"):  # before a plain mlflow command makes one with other settings

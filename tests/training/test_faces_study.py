@@ -16,8 +16,8 @@ from regcls.errors import UserError
 from regcls.params import Compute, load_params
 from regcls.params.faces import FaceOptions
 from regcls.runs.faces import FaceSpec, all_specs, single_spec
-from regcls.tracking import Tracker
-from regcls.tracking_files import RunFiles
+from regcls.tracking.files import RunFiles
+from regcls.tracking.tracker import Tracker
 from regcls.training import faces_study
 from regcls.training.faces_study import Study, train_grids, train_runs
 

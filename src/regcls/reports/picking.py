@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from regcls.errors import UserError
-from regcls.run_table import MACHINE
 from regcls.runs import RunSpec
+from regcls.tracking.run_table import MACHINE
 
 # Why a wanted run is a hole, by the status of the newest attempt at it.
 REASONS = {"FAILED": "failed", "KILLED": "killed", "RUNNING": "not finished", "SCHEDULED": "not finished"}

@@ -17,7 +17,7 @@ from regcls.runs.faces import FaceSpec
 from regcls.runs.faces import all_specs as all_face_specs
 from regcls.runs.synthetic import SyntheticSpec, all_specs
 from regcls.stages.data_sets import open_data
-from regcls.tracking import Tracker
+from regcls.tracking.tracker import Tracker
 from regcls.training import faces_study, study
 
 

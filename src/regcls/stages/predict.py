@@ -15,9 +15,9 @@ from regcls.datasets.images import decode
 from regcls.errors import UserError
 from regcls.params import FACES, Params
 from regcls.progress import Advance, progress, say
-from regcls.run_table import typed
 from regcls.runs.faces import FaceSpec
-from regcls.tracking import Tracker
+from regcls.tracking.run_table import typed
+from regcls.tracking.tracker import Tracker
 from regcls.training.checkpoint import load_predictor
 from regcls.training.device import device_for
 from regcls.training.faces_study import BEST, LAST

@@ -7,7 +7,7 @@ from regcls.datasets.store import prepared_folder
 from regcls.files import lock
 from regcls.params import Params
 from regcls.progress import say, tracked
-from regcls.tracking_store import project_root
+from regcls.tracking.store import project_root
 
 
 def prepare(params: Params, root: Path, dataset: str) -> None:

@@ -17,7 +17,7 @@ from regcls.runs import faces as face_runs
 from regcls.runs import synthetic as synthetic_runs
 from regcls.stages.data_sets import open_data
 from regcls.stages.prepare import prepare
-from regcls.tracking import Tracker
+from regcls.tracking.tracker import Tracker
 from regcls.training import faces_study, study
 from regcls.training.outcome import Outcome
 

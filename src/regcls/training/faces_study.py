@@ -28,7 +28,7 @@ from regcls.training.loop import DivergedError, Epoch
 from regcls.training.outcome import Outcome, index_of, why_stopped
 
 if TYPE_CHECKING:
-    from regcls.tracking import Tracker
+    from regcls.tracking.tracker import Tracker
 
 BEST, LAST, PREDICTIONS = "checkpoints/best.pt", "checkpoints/last.pt", "predictions.parquet"  # files of a run
 # What decides a result next to the spec and the data, with the heads and the ResNet below them.

@@ -28,7 +28,7 @@ from regcls.training.networks import Member, recipe, result
 from regcls.training.outcome import Outcome, index_of, why_stopped
 
 if TYPE_CHECKING:
-    from regcls.tracking import Tracker
+    from regcls.tracking.tracker import Tracker
 
 Chunk = list[Member]
 

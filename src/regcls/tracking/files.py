@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from regcls.errors import MissingError, UserError
 from regcls.files import explain_os_errors
-from regcls.tracking_store import explanation
+from regcls.tracking.store import explanation
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for each file of each run

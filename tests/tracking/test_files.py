@@ -17,7 +17,7 @@ from regcls.models.predictor import Predictor, build
 from regcls.params import load_params
 from regcls.params.faces import FaceOptions
 from regcls.runs.faces import single_spec
-from regcls.tracking import Tracker
+from regcls.tracking.tracker import Tracker
 
 
 @pytest.fixture

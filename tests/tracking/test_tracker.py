@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from regcls import tracking_store
 from regcls.errors import UserError
 from regcls.runs import RunResult
 from regcls.runs.synthetic import SyntheticSpec
-from regcls.tracking import Tracker
-from regcls.tracking_store import project_root, sqlite_uri
+from regcls.tracking import store as tracking_store
+from regcls.tracking.store import project_root, sqlite_uri
+from regcls.tracking.tracker import Tracker
 
 SPEC = SyntheticSpec(
     dataset="synthetic",
@@ -464,7 +464,7 @@ def test_a_server_that_is_not_there_is_a_clear_error_within_seconds(tmp_path: Pa
 
 
 def test_a_server_that_accepts_but_never_answers_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("regcls.tracking.PROBE_WAIT", 0.3)
+    monkeypatch.setattr("regcls.tracking.tracker.PROBE_WAIT", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{mute.getsockname()[1]}")
         with pytest.raises(UserError, match="no answer"):
@@ -529,7 +529,7 @@ def server(root: Path) -> Iterator[str]:
 def test_a_server_gives_the_same_table_as_the_file_behind_it(
     tracker: Tracker, root: Path, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("regcls.tracking.PAGE", 2)
+    monkeypatch.setattr("regcls.tracking.tracker.PAGE", 2)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     remote = Tracker(root, experiment="regcls")
     assert remote.experiment_id == tracker.experiment_id

@@ -1,4 +1,4 @@
-"""Runs in MLflow. Only this file imports it, and mlproject.py, which names an environment for `mlflow run`.
+"""The project's runs in MLflow: writing them, and reading them back.
 
 Without MLFLOW_TRACKING_URI the store is mlflow.db and mlartifacts/ in the project's root, where `mlflow ui` looks when started there.
 """
@@ -27,10 +27,10 @@ from sqlalchemy.exc import IntegrityError
 from regcls import files
 from regcls.errors import UserError
 from regcls.provenance import process_identity
-from regcls.run_table import MACHINE, Row, run_table
 from regcls.runs import RunResult, RunSpec
-from regcls.tracking_files import RunFiles, said_plainly
-from regcls.tracking_store import (
+from regcls.tracking.files import RunFiles, said_plainly
+from regcls.tracking.run_table import MACHINE, Row, run_table
+from regcls.tracking.store import (
     database_of,
     lock_path,
     open_database,
