@@ -2,6 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
+PORT ?= 5000
 # So that what the stages start (dvc -> regcls) is found, activated or not.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -9,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv repro test lint ui lock clean
+.PHONY: help venv repro test lint audit ui serve lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,8 +37,18 @@ lint: $(READY)  ## style and types
 	ruff format --check .
 	mypy
 
+audit: $(READY)  ## known holes in the locked packages (pip-audit); exceptions with reasons: .ci/audit-exceptions.toml
+	python .ci/audit
+
 ui: $(READY)  ## the tracked runs at http://127.0.0.1:5000 (mlflow ui)
 	mlflow ui
+
+# New experiments get the absolute path of mlartifacts, as `regcls` without a server gives it: each reads what the other has written.
+serve: $(READY)  ## a tracking server at http://127.0.0.1:5000 over mlflow.db, for several processes at once (make serve PORT=5001)
+	@test -e mlflow.db || MLFLOW_TRACKING_URI= regcls setup
+	@echo "In other shells: export MLFLOW_TRACKING_URI=http://127.0.0.1:$(PORT)"
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 \
+	  --backend-store-uri sqlite:///mlflow.db --default-artifact-root "$(CURDIR)/mlartifacts" --artifacts-destination "$(CURDIR)/mlartifacts"
 
 lock: $(READY)  ## resolve requirements.lock anew from pyproject.toml
 	pip-compile --quiet --upgrade --extra server --extra dev --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \

@@ -22,8 +22,8 @@ def session(process):
     return found
 
 
-def until(condition, what):
-    end = time.monotonic() + DEADLINE
+def until(condition, what, *, seconds=DEADLINE):
+    end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"waited in vain: {what}"
         time.sleep(0.02)

@@ -16,7 +16,7 @@ from regcls.cli import main
 from regcls.datasets.images import ImageSet
 from regcls.params import load_params
 from regcls.runs.faces import all_specs
-from regcls.tracking.files import RunFiles
+from regcls.tracking.tracker import Tracker
 from regcls.training import faces_study
 from regcls.training.faces import FaceJob, train_run
 
@@ -56,7 +56,7 @@ def train(monkeypatch, capsys):
     def train(root):
         with monkeypatch.context() as patch:
             patch.chdir(root)
-            patch.setattr(RunFiles, "log_model", lambda *args, **kwargs: None)  # seconds, and tested elsewhere
+            patch.setattr(Tracker, "log_model", lambda *args, **kwargs: None)  # seconds, and tested elsewhere
             capsys.readouterr()
             return main(["train", "imdb_wiki"]), capsys.readouterr().err
 

@@ -26,7 +26,7 @@ from pathlib import Path
 import regcls
 from regcls.runs import RunResult
 from regcls.tracking.tracker import Tracker
-from test_tracking import RESULT, SPEC, replace
+from tracked import RESULT, SPEC, replace
 if "--fail" in sys.argv:
     raise SystemExit(3)
 Path("argv.txt").write_text("\\n".join([*sys.argv[1:], regcls.__file__]))
@@ -54,7 +54,7 @@ def project(real_project: Path) -> Path:
     """With a stand-in for the command line, which trains nothing."""
     for name in ("src/regcls/__main__.py", "src/regcls/cli.py"):
         (real_project / name).write_text(STAND_IN)
-    shutil.copy(PROJECT / "tests/test_tracking.py", real_project / "src")
+    shutil.copy(PROJECT / "tests/tracked.py", real_project / "src")
     return real_project
 
 

@@ -284,8 +284,10 @@ def test_dvc_repro_goes_on_after_kill_9_and_a_third_one_changes_nothing(dvc):
     root, repro = dvc
     process = repro()
     wait_for_the_middle(root, process)
-    process.kill()  # dvc alone: the training goes on as an orphan
+    process.kill()  # dvc alone: the training notices, and ends by itself
     process.wait()
+    until(lambda: not session(process), "the orphan ends")
+    assert not with_status(root, "RUNNING") and with_status(root, "KILLED")
     finished = with_status(root, "FINISHED")
     assert 0 < len(finished) < 13
 
@@ -293,7 +295,6 @@ def test_dvc_repro_goes_on_after_kill_9_and_a_third_one_changes_nothing(dvc):
     assert second.wait(2 * DEADLINE) == 0, (root / "output.txt").read_text()
     assert_each_run_done_once(root, kept=finished)
     assert (root / "reports" / "index.html").exists()
-    until(lambda: not session(process), "the orphan ends")
 
     before = runs(root), (root / "dvc.lock").read_bytes(), (root / "reports" / "index.html").stat().st_mtime_ns
     (root / "output.txt").write_text("")

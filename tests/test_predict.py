@@ -13,7 +13,6 @@ from regcls.cli import main
 from regcls.datasets.images import ImageSet
 from regcls.params import Compute
 from regcls.runs.synthetic import SyntheticSpec
-from regcls.tracking.files import RunFiles
 from regcls.tracking.tracker import Tracker
 
 FEW = {"compute": {"processes": 1}, "imdb_wiki": {"training": {"epochs": 1, "milestones": []}}}
@@ -23,7 +22,7 @@ FEW = {"compute": {"processes": 1}, "imdb_wiki": {"training": {"epochs": 1, "mil
 def project(make_faces, monkeypatch):
     """A project with one finished run: its root, the run's id and the paths of the test images, written as PNG."""
     monkeypatch.setattr(Compute, "cores", 1)
-    monkeypatch.setattr(RunFiles, "log_model", lambda *args, **kwargs: None)  # seconds, and not used here
+    monkeypatch.setattr(Tracker, "log_model", lambda *args, **kwargs: None)  # seconds, and not used here
     root = make_faces(FEW)
     monkeypatch.chdir(root)
     before = torch.get_num_threads()

@@ -12,6 +12,7 @@ from typing import NoReturn
 from regcls.errors import UserError
 from regcls.options import EXAMPLES, PURPOSES, run_defaults
 from regcls.params import FACES, OPTIONS, Params, load_params, option_names, parse_options
+from regcls.processes import end_with_launcher
 
 # Before MLflow, DVC or albumentations are imported: no telemetry, no questions to an update server.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -22,22 +23,35 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 done, 2 a user's mistake, 130 Ctrl-C, 143 SIGTERM."""
     signal.signal(signal.SIGTERM, _terminated)
+    end_with_launcher()
     argv = sys.argv[1:] if argv is None else argv
     try:
+        root, params = Path.cwd(), None
         try:
-            root = find_root(Path.cwd())
+            root = find_root(root)
             params = load_params(root / "params.yaml")
-        except UserError:
+        except UserError as error:
             if {"-h", "--help"} & set(argv):  # help must not need a project
                 _parser(None).parse_args(argv)
-            raise
+            if argv[:1] != ["doctor"]:
+                raise
+            problem = error  # for the doctor to tell
         arguments, rest = _parser(params).parse_known_args(argv)
         if rest:
             raise UserError(_unknown(arguments, rest))
-        _call(arguments, params, root)
+        if arguments.command == "doctor":
+            from regcls.stages.doctor import doctor
+
+            doctor(params or problem, root)
+        elif params:
+            _call(arguments, params, root)
     except UserError as error:
         print(f"regcls: error: {error}", file=sys.stderr)
         return 2
+    except SystemExit as stop:
+        if stop.code == 128 + signal.SIGTERM:
+            print("regcls: told to end. Finished runs are kept; the same command goes on from here.", file=sys.stderr)
+        raise
     except KeyboardInterrupt:
         print("regcls: interrupted. Finished runs are kept; the same command goes on from here.", file=sys.stderr)
         return 130
@@ -88,6 +102,14 @@ def _call(arguments: argparse.Namespace, params: Params, root: Path) -> None:
                 data.fetch(params, root, arguments.dataset, arguments.source, unpack=arguments.extract)
             else:
                 data.samples(params, arguments.dataset, arguments.folder)
+        case "s3":
+            from regcls.stages import s3
+
+            s3.check(root, arguments.url, create=arguments.create)
+        case "sync":
+            from regcls.stages.sync import sync
+
+            sync(params, root)
         case "setup":
             from regcls.mlproject import register_environment
             from regcls.tracking.tracker import Tracker
@@ -150,6 +172,17 @@ def _parser(params: Params | None) -> argparse.ArgumentParser:
     )
     samples.add_argument("dataset", choices=["imdb_wiki"])
     samples.add_argument("folder", type=Path)
+    command("sync", "deliver to the tracking server what it could not be told of", "regcls sync", dataset=False)
+    command("doctor", "check machine, project, tracking store and DVC remote, and say what to do", "regcls doctor", dataset=False)
+    s3 = command("s3", "see whether an S3 bucket can be used for data and artifacts", "regcls s3 check s3://bucket/prefix", dataset=False)
+    actions = s3.add_subparsers(dest="action", required=True, metavar="ACTION")
+    purpose = "try endpoint, clock, credentials and bucket: put, get, delete and an upload in parts; nothing is left behind"
+    example = "Example: regcls s3 check s3://bucket/prefix --create"
+    check = actions.add_parser("check", help=purpose, description=purpose, epilog=example, allow_abbrev=False)
+    check.add_argument(
+        "url", nargs="?", help="s3://bucket or s3://bucket/prefix; default: the DVC remote's, or MLFLOW_ARTIFACTS_DESTINATION"
+    )
+    check.add_argument("--create", action="store_true", help="make the bucket if there is none")
     return parser
 
 

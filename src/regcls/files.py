@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from regcls.errors import UserError
 
@@ -66,6 +66,15 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def link_or_copy(file: Path, to: Path) -> None:
+    """Have `file` at `to` as well; the content is shared where the file system can, so neither may be written to."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(file, to)
+    except OSError:  # another file system
+        shutil.copyfile(file, to)
+
+
 @contextmanager
 def folder_written_aside(folder: Path) -> Iterator[Path]:
     """Yield an empty folder beside `folder`; on success it takes `folder`'s place, on failure it is removed.
@@ -117,17 +126,38 @@ def lock(path: Path, *, waiting: Callable[[str], None]) -> Iterator[None]:
 
     `waiting` is called once, with the holder's note, if another process holds the lock; then this one waits for it.
     """
-    with explain_os_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = path.open("a+")
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    held = try_lock(path)
+    if held is None:
+        with _lock_file(path) as handle:
             handle.seek(0)
             waiting(handle.read().strip() or "another process")
             fcntl.flock(handle, fcntl.LOCK_EX)
-        handle.truncate(0)
-        handle.write(f"process {os.getpid()} on {os.uname().nodename}\n")
-        handle.flush()
+            _sign(handle)
+            yield
+        return
+    with held:
         yield  # closing the handle frees the lock
+
+
+def try_lock(path: Path) -> IO[str] | None:
+    """The lock `path` as an open file, to be closed; None if another process holds it."""
+    handle = _lock_file(path)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        return None
+    _sign(handle)
+    return handle
+
+
+def _lock_file(path: Path) -> IO[str]:
+    with explain_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a+")
+
+
+def _sign(handle: IO[str]) -> None:
+    handle.truncate(0)
+    handle.write(f"process {os.getpid()} on {os.uname().nodename}\n")
+    handle.flush()

@@ -29,13 +29,22 @@ def register_environment(root: Path, venv: Path) -> Path:
     venv = venv.absolute()
     if not (venv / "bin" / "activate").is_file():
         raise UserError(f"{venv} is no virtual environment. Make it with: python3.11 -m venv {venv}")
-    link = Path(MLFLOW_ENV_ROOT.get()).expanduser().absolute() / _environment_name(root)
+    link = environment_link(root)
     if link.is_symlink() and link.resolve() == venv.resolve():
         return link
     if link.exists() and not link.is_symlink():
         raise UserError(f"{link} is not a link: MLflow has built an environment there. Remove it to use {venv} for `mlflow run`.")
     files.write_atomically(link, lambda aside: aside.symlink_to(venv, target_is_directory=True))
     return link
+
+
+def environment_link(root: Path) -> Path:
+    """Where `mlflow run` looks for the environment of the project in `root`.
+
+    Raises:
+        UserError: python_env.yaml or the requirements cannot be read.
+    """
+    return Path(MLFLOW_ENV_ROOT.get()).expanduser().absolute() / _environment_name(root)
 
 
 def _environment_name(root: Path) -> str:

@@ -15,6 +15,8 @@ from typing import Any
 import yaml
 
 UNKNOWN = "unknown"
+DIFF_BYTES = 200_000  # of uncommitted changes that are kept with a run; of more, the digest alone
+NEW_FILES = 50  # names of files unknown to git that are kept
 SOURCE = Path(__file__).parent  # of the package regcls
 
 
@@ -29,15 +31,55 @@ def git_tags(root: Path) -> dict[str, str]:
     return {"git_commit": commit or UNKNOWN, "git_branch": branch or UNKNOWN, "git_dirty": dirty}
 
 
+def lineage(root: Path, dataset: str) -> dict[str, Any]:
+    """What runs on a data set come from, for a person who wants to make them again.
+
+    git: see `git_tags`. changes: the tracked files' difference to the commit, as `git apply` takes it, with its size and SHA-256 (`diff` is
+    None above DIFF_BYTES, or where it is not UTF-8); None without a commit. new_files: not known to git and not ignored, the first NEW_FILES. machine: see
+    `machine_tags`. params.yaml: its text. dvc.lock: the entry of the stage that prepared the data, None if there is none. data_md5: see
+    `dvc_md5`.
+    """
+    prepared = Path("data") / dataset / "prepared"
+    try:
+        params = (root / "params.yaml").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        params = None
+    return {
+        "git": git_tags(root),
+        "changes": _changes(root),
+        "new_files": (_git(root, "ls-files", "--others", "--exclude-standard") or "").splitlines()[:NEW_FILES],
+        "machine": machine_tags(),
+        "params.yaml": params,
+        "dvc.lock": _locked_stages(root).get(f"prepare@{dataset}"),
+        "data_md5": dvc_md5(root, prepared),
+    }
+
+
+def _changes(root: Path) -> dict[str, Any] | None:
+    content = _git_bytes(root, "diff", "--binary", "--no-color", "--no-ext-diff", "--no-textconv", "HEAD")
+    if content is None:
+        return None
+    try:
+        text = content.decode() if len(content) <= DIFF_BYTES else None
+    except UnicodeDecodeError:
+        text = None
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "diff": text}
+
+
 def _git(root: Path, *arguments: str) -> str | None:
     """git's answer; None if it fails or is not installed."""
+    content = _git_bytes(root, *arguments)
+    return None if content is None else content.decode("utf-8", "replace").strip()
+
+
+def _git_bytes(root: Path, *arguments: str) -> bytes | None:
     # GIT_OPTIONAL_LOCKS: `status` must not take the index's lock away from the user.
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
     try:
-        done = subprocess.run(["git", *arguments], cwd=root, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(["git", *arguments], cwd=root, env=environment, capture_output=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return done.stdout if done.returncode == 0 else None
 
 
 def machine_tags() -> dict[str, str]:
@@ -58,32 +100,22 @@ def _version(package: str) -> str:
         return UNKNOWN
 
 
-def process_identity(pid: int) -> str | None:
-    """Tells a living process from any other, also from a later one with the same number; None if it has ended."""
-    try:
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if state in "ZX" else f"{pid}-{fields[18]}"  # field 22 of proc(5): start time in ticks since boot
-    except (FileNotFoundError, ProcessLookupError):
-        if Path("/proc/self/stat").exists():
-            return None
-    try:  # no /proc, as on macOS: the number must do
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    return str(pid)
-
-
 def dvc_md5(root: Path, path: Path) -> str:
     """The MD5 that dvc.lock records for the output `path` (relative to `root`, or absolute); "unknown" if none."""
     try:
-        stages = yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
-        outputs = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", ())}
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):  # absent, in the middle of a merge, or of another format
+        outputs = {out["path"]: out["md5"] for stage in _locked_stages(root).values() for out in stage.get("outs", ())}
+    except (KeyError, TypeError, AttributeError):  # of another format
         return UNKNOWN
     relative = path.relative_to(root) if path.is_absolute() and path.is_relative_to(root) else path
     return str(outputs.get(relative.as_posix(), UNKNOWN))
+
+
+def _locked_stages(root: Path) -> dict[str, Any]:
+    """What dvc.lock says, by stage; nothing if it is absent, in the middle of a merge, or of another format."""
+    try:
+        return dict(yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))["stages"])
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        return {}
 
 
 def import_closure(module: str) -> list[Path]:

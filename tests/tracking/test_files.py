@@ -33,7 +33,7 @@ def run_id(tracker):
 
 def test_files_come_back_under_the_path_that_they_were_given(tracker, run_id, tmp_path):
     (tmp_path / "state-00001.pt").write_bytes(b"weights")
-    tracker.files.log(run_id, {"checkpoints/best.pt": tmp_path / "state-00001.pt", "top.pt": tmp_path / "state-00001.pt"})
+    tracker.log_files(run_id, {"checkpoints/best.pt": tmp_path / "state-00001.pt", "top.pt": tmp_path / "state-00001.pt"})
     (tmp_path / "state-00001.pt").write_bytes(b"of another epoch")
     for path in ("checkpoints/best.pt", "top.pt"):
         (tmp_path / "fetched").mkdir(exist_ok=True)
@@ -45,15 +45,15 @@ def test_files_come_back_under_the_path_that_they_were_given(tracker, run_id, tm
 def test_a_file_that_is_logged_again_is_replaced(tracker, run_id, tmp_path):
     for content in ("first and longer", "second"):
         (tmp_path / "file").write_text(content)
-        tracker.files.log(run_id, {"some/file": tmp_path / "file"})
+        tracker.log_files(run_id, {"some/file": tmp_path / "file"})
     assert tracker.files.fetch(run_id, "some/file", tmp_path).read_text() == "second"
 
 
 def test_json_and_tables_come_back(tracker, run_id, tmp_path):
     table = pd.DataFrame({"row": [3, 1], "path": ["a/ö.jpg", "b.jpg"], "prediction": np.array([0.5, np.nan], dtype=np.float32)})
-    tracker.files.log_table(run_id, "predictions.parquet", table)
+    tracker.log_table(run_id, "predictions.parquet", table)
     pd.testing.assert_frame_equal(tracker.files.table(run_id, "predictions.parquet"), table)
-    tracker.files.log_json(run_id, "diverged.json", {"epoch": 2, "rows": [1, 2]})
+    tracker.log_json(run_id, "diverged.json", {"epoch": 2, "rows": [1, 2]})
     assert tracker.files.fetch(run_id, "diverged.json", tmp_path).read_text().startswith('{\n  "epoch": 2')
 
 
@@ -68,7 +68,7 @@ def test_a_missing_file_and_a_missing_run_are_clear_errors(tracker, run_id, tmp_
 
 def test_a_damaged_table_is_a_clear_error(tracker, run_id, tmp_path):
     (tmp_path / "damaged").write_bytes(b"PAR1 and no more")
-    tracker.files.log(run_id, {"predictions.parquet": tmp_path / "damaged"})
+    tracker.log_files(run_id, {"predictions.parquet": tmp_path / "damaged"})
     with pytest.raises(UserError, match=rf"predictions\.parquet of run {run_id} is damaged\."):
         tracker.files.table(run_id, "predictions.parquet")
 
@@ -80,7 +80,7 @@ def test_a_full_disk_is_a_clear_error(tracker, run_id, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("content")
     monkeypatch.setattr(shutil, "copyfileobj", full)
     with pytest.raises(UserError, match=r"no space left on the disk while writing checkpoints/best\.pt"):
-        tracker.files.log(run_id, {"checkpoints/best.pt": tmp_path / "file"})
+        tracker.log_files(run_id, {"checkpoints/best.pt": tmp_path / "file"})
 
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
@@ -100,9 +100,9 @@ np.save("predicted.npy", np.concatenate([model.predict(images), model.predict(im
 def test_the_model_of_a_run_predicts_without_this_project(tracker, run_id, tmp_path):
     torch.manual_seed(0)
     predictor = Predictor(build("resnet18", width=2, classes=0))
-    tracker.files.log_model(run_id, predictor, example=IMAGES[:2], step=3)
+    tracker.log_model(run_id, predictor, example=IMAGES[:2], points=[], step=3)
     assert "MLFLOW_TRACKING_URI" not in os.environ
-    tracker.files.log_model(run_id, predictor, example=IMAGES[:2], step=3)  # once a run
+    tracker.log_model(run_id, predictor, example=IMAGES[:2], points=[], step=3)  # once a run
     (model,) = tracker._client.search_logged_models([tracker.experiment_id])
     (output,) = tracker._client.get_run(run_id).outputs.model_outputs
     assert (model.model_id, model.source_run_id, model.name, output.step) == (output.model_id, run_id, "model", 3)
@@ -128,7 +128,7 @@ def test_a_model_that_was_cut_short_is_stored_again(tracker, run_id, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "log_model_artifacts", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
-            tracker.files.log_model(run_id, predictor, example=IMAGES[:2], step=1)
-    tracker.files.log_model(run_id, predictor, example=IMAGES[:2], step=1)
+            tracker.log_model(run_id, predictor, example=IMAGES[:2], points=[], step=1)
+    tracker.log_model(run_id, predictor, example=IMAGES[:2], points=[], step=1)
     states = {model.model_id: str(model.status) for model in tracker._client.search_logged_models([tracker.experiment_id])}
     assert sorted(states.values()) == ["PENDING", "READY"], states

@@ -8,56 +8,22 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from regcls.errors import UserError
-from regcls.runs import RunResult
 from regcls.runs.synthetic import SyntheticSpec
 from regcls.tracking import store as tracking_store
 from regcls.tracking.store import project_root, sqlite_uri
 from regcls.tracking.tracker import Tracker
-
-SPEC = SyntheticSpec(
-    dataset="synthetic",
-    setting="noisy",
-    sampling="severe",
-    noise=0.1,
-    method="reg+cls",
-    classes=64,
-    lam=1000.0,
-    repetition=1,
-    data_seed=9845,
-    seed=421,
-    hidden=(6, 15),
-    epochs=3,
-    batch_size=256,
-    optimizer="adam",
-    learning_rate=0.01,
-    weight_decay=0.001,
-    precision="float32",
-)
-REG = replace(SPEC, method="reg", classes=0, lam=None)
-RESULT = RunResult(
-    metrics={
-        "train_mse": 1.0,
-        "test_mse": 2.5,
-        "functions/test_mse_0": math.nan,
-        "functions/test_mse_10": 0.5,
-        "functions/test_mse_2": math.inf,
-    },
-    history={"train_mse": [3.0, 2.0, 1.0], "val_mse": [3.5, 2.5, 1.5]},
-    weights={"0.weight": np.arange(60, dtype=np.float32).reshape(10, 6, 1)},
-    started=1_700_000_000.0,
-    ended=1_700_000_003.0,
-)
-TAGS = {"git_commit": "a1b2c3", "data_digest": "0123456789abcdef"}
+from regcls.tracking.writer import Writer
+from servers import TrackingServer
+from tracked import REG, RESULT, SPEC, TAGS
 
 
 @pytest.fixture(autouse=True)
@@ -102,8 +68,8 @@ def finished_run(tracker: Tracker, spec: SyntheticSpec = SPEC, *, fingerprint: s
 
 
 def python(code: str, root: Path) -> subprocess.Popen[str]:
-    """A process of its own that has `root` and the names of this module's head."""
-    head = f"from test_tracking import *\nroot = Path({str(root)!r})\n"
+    """A process of its own that has `root` and the names of tracked.py."""
+    head = f"import os, time\nfrom pathlib import Path\nfrom regcls.tracking.tracker import Tracker\nfrom tracked import *\nroot = Path({str(root)!r})\n"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.Popen([sys.executable, "-c", head + code], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
@@ -182,7 +148,7 @@ def test_a_run_that_fails_to_start_leaves_nothing_behind(tracker: Tracker, root:
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tracker, "_log_dataset", fail)
+    monkeypatch.setattr(Writer, "_log_dataset", fail)
     with pytest.raises(KeyboardInterrupt):
         tracker.start(SPEC, fingerprint="f", tags={})
     assert execute(root, "SELECT count(*) FROM runs") == [(0,)]
@@ -490,55 +456,23 @@ def test_processes_that_start_together_share_one_new_store(tmp_path: Path) -> No
     assert execute(tmp_path, "SELECT count(*) FROM datasets") == [(1,)]
 
 
-@pytest.fixture
-def server(root: Path) -> Iterator[str]:
-    """A real `mlflow server` on the store in `root`."""
-    address = f"http://127.0.0.1:{(port := free_port())}"
-    # Its own session, so that its workers end with it; without job workers it takes a fifth of the memory.
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-        "--backend-store-uri",
-        f"sqlite:///{root}/mlflow.db",
-    ]
-    process = subprocess.Popen(
-        command, cwd=root, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.2)
-        yield address
-    finally:
-        os.killpg(process.pid, 15)
-        process.wait()
-
-
-@pytest.mark.slow
 def test_a_server_gives_the_same_table_as_the_file_behind_it(
-    tracker: Tracker, root: Path, server: str, monkeypatch: pytest.MonkeyPatch
+    tracker: Tracker, root: Path, make_server: Callable[..., TrackingServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("regcls.tracking.tracker.PAGE", 2)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    server = make_server(store=f"sqlite:///{root}/mlflow.db")
+    monkeypatch.setattr("regcls.tracking.reading.PAGE", 2)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     remote = Tracker(root, experiment="regcls")
     assert remote.experiment_id == tracker.experiment_id
     for k in range(5):
         finished_run(remote, replace(SPEC, classes=4 + k), fingerprint=str(k))
     left = remote.start(REG, fingerprint="left", tags=TAGS)
-    assert remote.reconcile("synthetic") == [left]
+    remote.deliver()
+    assert remote.reconcile("synthetic") == [remote.run_id(left)]
     assert remote.finished("synthetic") == tracker.finished("synthetic")
     here, there = tracker.collect("synthetic", SyntheticSpec), remote.collect("synthetic", SyntheticSpec)
     assert here.equals(there) and len(here) == 6
     another = Tracker(root, experiment="made by the server")  # which keeps its artifacts, too
-    assert [file.path for file in another._client.list_artifacts(finished_run(another))] == ["weights.safetensors"]
+    run = finished_run(another)
+    another.deliver()
+    assert [file.path for file in another._client.list_artifacts(another.run_id(run))] == ["weights.safetensors"]

@@ -16,7 +16,6 @@ from regcls.errors import UserError
 from regcls.params import Compute, load_params
 from regcls.params.faces import FaceOptions
 from regcls.runs.faces import FaceSpec, all_specs, single_spec
-from regcls.tracking.files import RunFiles
 from regcls.tracking.tracker import Tracker
 from regcls.training import faces_study
 from regcls.training.faces_study import Study, train_grids, train_runs
@@ -35,9 +34,13 @@ def one_thread(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def models(monkeypatch):
-    """Run ids for which a model was logged: the real thing takes seconds, and test_tracking_files.py tests it."""
+    """Run ids for which a model was logged: the real thing takes seconds, and tests/tracking/test_files.py tests it."""
     logged = []
-    monkeypatch.setattr(RunFiles, "log_model", lambda files, run_id, module, *, example, step: logged.append((run_id, example.shape, step)))
+
+    def log_model(tracker, run, module, *, example, points, step):
+        logged.append((run, example.shape, step))
+
+    monkeypatch.setattr(Tracker, "log_model", log_model)
     return logged
 
 
@@ -54,7 +57,8 @@ class Project:
         return replace(single_spec(self.faces, NAME, FaceOptions(classes=10)), **changes)
 
     def study(self, **changes):
-        return Study(images=self.images, tracker=self.tracker, compute=self.params.compute, tags={"git_commit": "c"}, **changes)
+        common = {"images": self.images, "tracker": self.tracker, "compute": self.params.compute, "tags": {"git_commit": "c"}}
+        return Study(**common, state_epochs=1, **changes)
 
     def train(self, *specs, **changes):
         return train_runs(specs, NAME, self.study(**changes))

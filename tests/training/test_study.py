@@ -17,7 +17,7 @@ CPU = replace(load_params(ROOT / "params.yaml").compute, device="cpu", processes
 
 
 class MemoryTracker:
-    """Keeps results: training is tested here, tracking in test_tracking.py."""
+    """Keeps results: training is tested here, tracking in tests/tracking."""
 
     adopted_run = None
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from regcls.errors import UserError
+from regcls.object_store import CREDENTIALS, innermost, s3_client, said_by_s3
 
 CHUNK = 1 << 18  # bytes read and written at a time
 TIMEOUTS = (10.0, 60.0)  # seconds to a connection, and between two bytes, after which an attempt counts as cut
@@ -93,9 +94,9 @@ def _over_http(archive: Archive, start: int, version: str | None) -> Iterator[Re
     try:
         response = requests.get(archive.url, headers=asked, stream=True, timeout=TIMEOUTS)
     except requests.exceptions.SSLError as error:
-        raise UserError(f"{archive.shown}: no secure connection ({_cause(error)})") from error
+        raise UserError(f"{archive.shown}: no secure connection ({innermost(error)})") from error
     except (requests.ConnectionError, requests.Timeout) as error:
-        raise CutError(_cause(error)) from error
+        raise CutError(innermost(error)) from error
     except requests.RequestException as error:
         raise UserError(f"cannot fetch {archive.shown}: {error}") from error
     with response:
@@ -123,19 +124,14 @@ def _over_http(archive: Archive, start: int, version: str | None) -> Iterator[Re
 
 @contextmanager
 def _over_s3(archive: Archive, start: int, version: str | None) -> Iterator[Reply]:
-    import boto3  # type: ignore[import-untyped]
     from botocore import exceptions  # type: ignore[import-untyped]
-    from botocore.config import Config  # type: ignore[import-untyped]
 
     bucket, _, key = archive.path.partition("/")
-    endpoint = None if {"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"} & set(os.environ) else os.environ.get("MLFLOW_S3_ENDPOINT_URL")
-    config = Config(connect_timeout=TIMEOUTS[0], read_timeout=TIMEOUTS[1], retries={"total_max_attempts": 1})
     asked = {"Range": f"bytes={start}-", "IfMatch": version} if version else {}
-    hint = "Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE and AWS_ENDPOINT_URL."
     try:
-        client = boto3.Session().client("s3", endpoint_url=endpoint, config=config)
-    except (exceptions.BotoCoreError, ValueError) as error:
-        raise UserError(f"cannot fetch {archive.shown}: {error}. {hint}") from error
+        client = s3_client(timeouts=TIMEOUTS)
+    except UserError as error:
+        raise UserError(f"cannot fetch {archive.shown}: {error}") from error
     with closing(client):
         try:
             reply = client.get_object(Bucket=bucket, Key=key, **asked)
@@ -147,14 +143,15 @@ def _over_s3(archive: Archive, start: int, version: str | None) -> Iterator[Repl
                 return
             if status >= 500 or status in PASSING:
                 raise CutError(f"S3 answers {status} {said['Code']}") from error
-            what = _S3_ANSWERS.get(said["Code"], f"S3 answers {said['Code']}: {said.get('Message', '')}")
-            raise UserError(f"{archive.shown}: {what} (at {client.meta.endpoint_url}). {_instead(archive)}") from error
+            raise UserError(
+                f"{archive.shown}: {said_by_s3(error, doing='read it')} (at {client.meta.endpoint_url}). {_instead(archive)}"
+            ) from error
         except (exceptions.ConnectionError, exceptions.HTTPClientError) as error:
             raise CutError(error) from error
         except exceptions.ParamValidationError as error:
             raise UserError(f"cannot fetch {archive.shown}: {bucket} cannot be the name of a bucket") from error
         except exceptions.BotoCoreError as error:
-            raise UserError(f"cannot fetch {archive.shown}: {error}. {hint}") from error
+            raise UserError(f"cannot fetch {archive.shown}: {error}. {CREDENTIALS}") from error
         with closing(reply["Body"]) as body:
             yield Reply(
                 start=start,
@@ -162,15 +159,6 @@ def _over_s3(archive: Archive, start: int, version: str | None) -> Iterator[Repl
                 version=reply["ETag"],
                 chunks=_chunks(body.read, exceptions.BotoCoreError, spoiled_by=exceptions.FlexibleChecksumError),
             )
-
-
-_S3_ANSWERS = {
-    "NoSuchBucket": "there is no such bucket",
-    "NoSuchKey": "there is no such key in the bucket",
-    "AccessDenied": "these credentials may not read it",
-    "InvalidAccessKeyId": "the access key is not known (AWS_ACCESS_KEY_ID)",
-    "SignatureDoesNotMatch": "the secret key is not that of the access key (AWS_SECRET_ACCESS_KEY)",
-}
 
 
 @contextmanager
@@ -198,14 +186,7 @@ def _chunks(read: Callable[[int], bytes], cut_by: type[Exception], spoiled_by: t
         while chunk := read(CHUNK):
             yield chunk
     except cut_by as error:
-        raise CutError(f"reading broke off ({_cause(error)})", spoiled=isinstance(error, spoiled_by)) from error
-
-
-def _cause(error: BaseException) -> str:
-    """The innermost reason: "Connection refused", not the layers around it."""
-    while error.__context__:
-        error = error.__context__
-    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+        raise CutError(f"reading broke off ({innermost(error)})", spoiled=isinstance(error, spoiled_by)) from error
 
 
 def _instead(archive: Archive) -> str:

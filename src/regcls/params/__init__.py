@@ -45,6 +45,7 @@ class Tracking:
     """Where runs are tracked, as far as it is not MLflow's own environment variables."""
 
     experiment: Annotated[str, Field(min_length=1)]
+    state_epochs: Annotated[int, Field(ge=0)]
     __pydantic_config__ = STRICT
 
 

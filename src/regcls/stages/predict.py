@@ -32,10 +32,11 @@ def predict(params: Params, root: Path, run: str, images: Sequence[Path], *, che
         UserError: no such run or not one on faces, no image that can be read, or some that cannot (after the others are printed).
     """
     tracker = Tracker(root, experiment=params.tracking.experiment)
-    run_id, params_of_run = tracker.run_of(run)
-    if (what := params_of_run.get("dataset", "no data set of ours")) not in FACES:
+    row = tracker.find(run)
+    run_id = row.run_id
+    if (what := row.params.get("dataset", "no data set of ours")) not in FACES:
         raise UserError(f"run {run_id} is on {what}: images can only be given to a run on {' or '.join(FACES)}")
-    spec = typed(params_of_run, FaceSpec)
+    spec = typed(row.params, FaceSpec)
     device = device_for(params.compute.device)
     with TemporaryDirectory() as folder:
         file = tracker.files.fetch(run_id, {"best": BEST, "last": LAST}[checkpoint], Path(folder))

@@ -36,6 +36,7 @@ def train(params: Params, root: Path, dataset: str) -> None:
     tracker = Tracker(root, experiment=params.tracking.experiment)
     # Beside the store, which experiments in temporary workspaces share.
     held = tracker.root / ".regcls" / f"train-{dataset}.lock"
+    tracker.inherit()
     with lock(held, waiting=lambda holder: say(f"{holder} trains {dataset} already; waiting for it to end")):
         if stale := tracker.reconcile(dataset):
             say(f"{len(stale)} runs of a process that has died were marked KILLED; they are made again, from their last checkpoint if any")
@@ -63,6 +64,7 @@ def run(params: Params, root: Path, dataset: str, options: SyntheticOptions | Fa
         prepare(params, root, dataset)
     data = open_data(params, root, dataset, verify=True)
     tracker = Tracker(root, experiment=params.tracking.experiment)
+    tracker.inherit()
     tracker.reconcile(dataset)
     if isinstance(spec, synthetic_runs.SyntheticSpec):
         assert isinstance(data, SyntheticSets)
@@ -96,8 +98,14 @@ def _run_synthetic(
 
 
 def _face_study(data: ImageSet, tracker: Tracker, params: Params, root: Path, dataset: str, *, adopt: bool = False) -> faces_study.Study:
-    tags = _tags(root, dataset, faces_study.result_code())
-    return faces_study.Study(images=data, tracker=tracker, compute=params.compute, tags=tags, adopt=adopt)
+    return faces_study.Study(
+        images=data,
+        tracker=tracker,
+        compute=params.compute,
+        tags=_tags(root, dataset, faces_study.result_code()),
+        state_epochs=params.tracking.state_epochs,
+        adopt=adopt,
+    )
 
 
 def _tags(root: Path, dataset: str, code: str) -> dict[str, str]:

@@ -1,12 +1,12 @@
 """The files of a run in MLflow: checkpoints, predictions, and the model that others can open."""
 
-import json
 import os
+import shutil
 import sqlite3
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,20 +17,22 @@ from numpy.typing import NDArray
 from sqlalchemy.exc import SQLAlchemyError
 
 from regcls.errors import MissingError, UserError
-from regcls.files import explain_os_errors
+from regcls.files import explain_os_errors, link_or_copy
 from regcls.tracking.store import explanation
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for each file of each run
 
-import mlflow
-from mlflow.entities import LoggedModelStatus
+import mlflow.pytorch
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
+from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.tracking import MlflowClient
 from mlflow.types import Schema, TensorSpec
 
 MODEL = "model"  # name of the logged model
+STATE = "resume"  # folder of a run: what it goes on from on another machine
 
 
 class RunFiles:
@@ -43,28 +45,27 @@ class RunFiles:
         """Store files: path in the run -> file here.
 
         Raises:
-            UserError: the disk is full, or the store does not answer.
+            UserError: the disk of the store is full or not writable.
         """
-        with tempfile.TemporaryDirectory() as folder, said_plainly(self._uri):
+        with tempfile.TemporaryDirectory() as folder:
             for path, file in files.items():
                 named = Path(folder) / Path(path).name  # MLflow keeps a file's own name
                 named.symlink_to(file.absolute())
                 with explain_os_errors(Path(path)):
                     self._client.log_artifact(run_id, str(named), str(Path(path).parent) if Path(path).parent.name else None)
 
-    def log_json(self, run_id: str, path: str, content: Any) -> None:
-        """Store a value as JSON. Raises as `log` does."""
+    def log_bytes(self, run_id: str, path: str, content: bytes) -> None:
+        """Store a file with this content. Raises as `log` does."""
         with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "content"
-            file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-            self.log(run_id, {path: file})
+            (Path(folder) / "content").write_bytes(content)
+            self.log(run_id, {path: Path(folder) / "content"})
 
-    def log_table(self, run_id: str, path: str, table: pd.DataFrame) -> None:
-        """Store a table as parquet. Raises as `log` does."""
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "content"
-            table.to_parquet(file, index=False)
-            self.log(run_id, {path: file})
+    def delete(self, run_id: str, path: str) -> None:
+        """Remove a folder of a run, if it is there. Where the store does not allow it, it stays."""
+        repository = self._client._tracking_client._get_artifact_repo(run_id)
+        with suppress(NotImplementedError, FileNotFoundError):
+            if any(file.path == path for file in repository.list_artifacts(None)):
+                repository.delete_artifacts(path)
 
     def table(self, run_id: str, path: str) -> pd.DataFrame:
         """A table that `log_table` stored.
@@ -93,41 +94,63 @@ class RunFiles:
                 raise MissingError(f"run {run_id} has no file {path}: deleted, not finished, or a run of another kind")
             return Path(self._client.download_artifacts(run_id, path, str(folder)))
 
-    def log_model(self, run_id: str, module: Any, *, example: NDArray[np.uint8], step: int) -> None:
-        """Store a torch module (B, …) -> (B,) as an MLflow model with signature and input example, once a run.
+    def fetch_folder(self, run_id: str, path: str, folder: Path) -> Path | None:
+        """Bring a folder of a run into `folder`, and return where it lies; None if the run does not have it.
 
-        It is an exported program: to be loaded by `mlflow.pyfunc.load_model` or `mlflow models serve`, without this project.
+        Raises:
+            UserError: the store does not answer.
         """
-        with said_plainly(self._uri), warnings.catch_warnings(), explain_os_errors(Path(MODEL)):
-            warnings.simplefilter("ignore")  # of PyTorch's export, about itself
-            if self._has_model(run_id):  # stored before this process's run was interrupted
-                return
-            before = os.environ.get("MLFLOW_TRACKING_URI")
-            mlflow.set_tracking_uri(self._uri)  # Model.log knows no client; this sets the environment variable as well
-            try:
-                Model.log(
-                    artifact_path=None,
-                    name=MODEL,
-                    flavor=mlflow.pytorch,
-                    run_id=run_id,
-                    step=step,
-                    pytorch_model=module,
-                    input_example=example,
-                    signature=ModelSignature(
-                        inputs=Schema([TensorSpec(np.dtype(example.dtype), (-1, *example.shape[1:]))]),
-                        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1,))]),
-                    ),
-                    pip_requirements=[f"{name}=={metadata.version(name)}" for name in ("torch", "numpy")],
-                    serialization_format="pt2",
-                )
-            finally:
-                mlflow.set_tracking_uri(before)  # type: ignore[arg-type]  # None: neither is set, or the next Tracker would go there
+        with said_plainly(self._uri):
+            if path not in {file.path for file in self._client.list_artifacts(run_id, str(Path(path).parent) if "/" in path else None)}:
+                return None
+            return Path(self._client.download_artifacts(run_id, path, str(folder)))
 
-    def _has_model(self, run_id: str) -> bool:
+    def log_model(self, run_id: str, files: Mapping[str, Path], *, points: Sequence[tuple[str, float, int, int]], step: int) -> None:
+        """Store what `save_model` has written as a logged model of MLflow, once a run, with `points` as its metrics."""
+        run = self._client.get_run(run_id)
+        if self._has_model(run):  # stored before this process's run was interrupted
+            return
+        model = self._client.create_logged_model(run.info.experiment_id, name=MODEL, source_run_id=run_id, params=dict(run.data.params))
+        self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
+        with tempfile.TemporaryDirectory() as folder:
+            for path, file in files.items():
+                link_or_copy(file, Path(folder) / path)
+            about = Model.load(folder)
+            about.model_uuid = about.model_id = model.model_id
+            about.run_id, about.artifact_path = run_id, model.artifact_location
+            (Path(folder) / MLMODEL_FILE_NAME).unlink()
+            about.save(str(Path(folder) / MLMODEL_FILE_NAME))
+            self._client.log_model_artifacts(model.model_id, folder)
+        metrics = [Metric(name, value, at, step, model_id=model.model_id, run_id=run_id) for name, value, step, at in points]
+        self._client.log_batch(run_id, metrics=metrics)
+        self._client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+
+    def _has_model(self, run: Run) -> bool:
         """Whether a whole one is stored: MLflow lists it before its files are there."""
-        outputs = self._client.get_run(run_id).outputs
-        ids = [output.model_id for output in outputs.model_outputs] if outputs else []
+        ids = [output.model_id for output in run.outputs.model_outputs] if run.outputs else []
         return any(self._client.get_logged_model(model_id).status == LoggedModelStatus.READY for model_id in ids)
+
+
+def save_model(module: Any, folder: Path, *, example: NDArray[np.uint8]) -> None:
+    """Write a torch module (B, …) -> (B,) into a new folder as an MLflow model with signature and input example.
+
+    It is an exported program: to be loaded by `mlflow.pyfunc.load_model` or `mlflow models serve`, without this project.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of PyTorch's export, about itself
+        mlflow.pytorch.save_model(
+            module,
+            str(folder),
+            input_example=example,
+            signature=ModelSignature(
+                inputs=Schema([TensorSpec(np.dtype(example.dtype), (-1, *example.shape[1:]))]),
+                outputs=Schema([TensorSpec(np.dtype(np.float32), (-1,))]),
+            ),
+            pip_requirements=[f"{name}=={metadata.version(name)}" for name in ("torch", "numpy")],
+            serialization_format="pt2",
+        )
+    for cache in folder.rglob("__pycache__"):
+        shutil.rmtree(cache, ignore_errors=True)
 
 
 @contextmanager

@@ -14,6 +14,8 @@ from regcls.runs import RunSpec
 LARGEST = 1.7976931348623157e308  # what MLflow's SQL stores keep for infinity
 TEXTS = ["run_id", "run_name", "status", "fingerprint", "parent"]
 MACHINE = ("cpus", "gpu", "python", "torch", "numpy")  # tags: what a run was trained on and with
+RERUN_TAG = "rerun_of"  # the id of the run that this one repeats
+ORIGIN = ("data_md5", "data_digest", "git_commit", "git_dirty", RERUN_TAG)  # tags: where a run comes from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,24 +35,24 @@ class Row:
 def run_table(rows: list[Row], kind: type[RunSpec]) -> pd.DataFrame:
     """One row a run, in the order given.
 
-    Columns: run_id, run_name, status, fingerprint, parent (a run id), the tags of MACHINE, started (UTC), seconds, the fields of `kind`
-    with their types (`lam` NaN where there is none), then the metrics by name, NaN where a run has none.
+    Columns: run_id, run_name, status, fingerprint, parent (a run id), the tags of MACHINE and ORIGIN, started (UTC), seconds, the
+    fields of `kind` with their types (`lam` NaN where there is none), then the metrics by name, NaN where a run has none.
     """
     types = get_type_hints(kind)
     metrics = sorted({key for row in rows for key in row.metrics}, key=_natural)
     records = [
         (
             *(row.run_id, row.name, row.status, row.tags.get("fingerprint"), row.tags.get("mlflow.parentRunId")),
-            *(row.tags.get(name) for name in MACHINE),
+            *(row.tags.get(name) for name in (*MACHINE, *ORIGIN)),
             *(row.started, math.nan if row.ended is None else (row.ended - row.started) / 1000),
             *_typed(row.params, types).values(),
             *(row.metrics.get(key, math.nan) for key in metrics),
         )
         for row in rows
     ]
-    frame = pd.DataFrame(records, columns=[*TEXTS, *MACHINE, "started", "seconds", *types, *metrics])
+    frame = pd.DataFrame(records, columns=[*TEXTS, *MACHINE, *ORIGIN, "started", "seconds", *types, *metrics])
     kinds = {field: _column_type(known, missing=bool(frame[field].isna().any())) for field, known in types.items()}
-    frame = frame.astype(dict.fromkeys([*TEXTS, *MACHINE], "str") | dict.fromkeys(["seconds", *metrics], "float64") | kinds)
+    frame = frame.astype(dict.fromkeys([*TEXTS, *MACHINE, *ORIGIN], "str") | dict.fromkeys(["seconds", *metrics], "float64") | kinds)
     frame["started"] = pd.to_datetime(frame["started"], unit="ms", utc=True)
     frame[metrics] = frame[metrics].mask(frame[metrics] >= LARGEST, math.inf).mask(frame[metrics] <= -LARGEST, -math.inf)
     return frame

@@ -122,6 +122,11 @@ def explanation(uri: str, error: Exception) -> str | None:
         ("disk image is malformed", f"{where} is damaged. Restore a copy or move it away, {ELSEWHERE}."),
         ("database or disk is full", f"no space left on the disk of {where}. Free some space and start again."),
         ("out-of-date database schema", f"{where} was made by another version of MLflow. Save a copy and run `mlflow db upgrade` on it."),
+        (
+            "error code 401",
+            f"the tracking server {where} does not know the user. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.",
+        ),
+        ("error code 403", f"the tracking server {where} does not let this user in: {text[:300]}"),
         ("failed with exception", f"no answer from the tracking server {where}. Does it run, and is MLFLOW_TRACKING_URI right?"),
         ("failed with error code", f"the tracking server {where} refuses: {text[:300]}"),
     ):

@@ -4,32 +4,33 @@ Without MLFLOW_TRACKING_URI the store is mlflow.db and mlartifacts/ in the proje
 """
 
 import getpass
+import hashlib
 import json
 import logging
-import math
 import os
 import re
 import socket
 import sqlite3
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote, urlsplit
 
 import numpy as np
 import pandas as pd
-from safetensors.numpy import save
-from sqlalchemy import Select, insert, select
-from sqlalchemy.exc import IntegrityError
+from numpy.typing import NDArray
 
 from regcls import files
 from regcls.errors import UserError
-from regcls.provenance import process_identity
+from regcls.processes import process_identity
+from regcls.progress import say
 from regcls.runs import RunResult, RunSpec
-from regcls.tracking.files import RunFiles, said_plainly
-from regcls.tracking.run_table import MACHINE, Row, run_table
+from regcls.tracking.journal import Journal
+from regcls.tracking.run_table import RERUN_TAG, Row, run_table
 from regcls.tracking.store import (
     database_of,
     lock_path,
@@ -45,29 +46,35 @@ from regcls.tracking.store import (
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines a run otherwise
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")  # seconds a try (MLflow: 120)
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")  # half a minute, enough for a server to restart (MLflow: four minutes)
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # 15 seconds (MLflow: four minutes); what is written is tried again anyway
 
-from mlflow.entities import Dataset, DatasetInput, ExperimentTag, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import ExperimentTag, Run
 from mlflow.exceptions import MlflowException
 from mlflow.store.db.utils import _get_latest_schema_revision
-from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlMetric, SqlParam, SqlRun, SqlTag
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
 from mlflow.utils.credentials import get_default_host_creds
-from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.rest_utils import http_request
-from mlflow.utils.uri import is_local_uri
+
+from regcls.tracking.courier import Courier
+from regcls.tracking.files import STATE, RunFiles, said_plainly, save_model
+from regcls.tracking.reading import row_of, rows_of, runs_beginning
+from regcls.tracking.writer import ALIVE_TAG, WEIGHTS, Point, Writer, milliseconds, points_of, weights_of
 
 for _name, _level in (("alembic", logging.WARNING), ("mlflow.store.db.utils", logging.CRITICAL)):
     logging.getLogger(_name).setLevel(_level)  # what goes wrong there comes as an exception as well
 
 EXPERIMENT_KIND = ("mlflow.experimentKind", "custom_model_development")  # `mlflow ui` opens on runs, not on language-model traces
 PROBE_WAIT = 5.0  # seconds for the first answer of a tracking server
-PAGE = 500  # runs a request to a server: about 3 s
-WEIGHTS = "weights.safetensors"
+PATIENCE = 20.0  # seconds without an answer, at the end, until what is not delivered is left in the journal
+GRACE = 6.0  # seconds to deliver after SIGTERM or Ctrl-C: `docker stop` kills after ten
+SILENCE = 1800.0  # seconds without a sign of life until another machine's run counts as dead
+LINEAGE = "lineage.json"
+SHOWN = 5  # runs, of several that could be meant
 DATA_DIGEST_TAG = "data_digest"  # the caller's tag that tells one version of a data set from another
-READ_TAGS = ("fingerprint", "mlflow.parentRunId", "regcls.host", "regcls.root", "regcls.process", *MACHINE)
-RANDOM_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # what `mlflow run` calls a run without --run-name
+
+
+TimedPoint = tuple[str, float, int, float]  # name, value, step, Unix seconds
 
 
 class Tracker:
@@ -84,18 +91,19 @@ class Tracker:
         self._is_own = self.uri == sqlite_uri(self.root / "mlflow.db")
         # Popped, or each process started from here would log into the same run.
         self.adopted_run = os.environ.pop("MLFLOW_RUN_ID", None) or None
-        self._artifacts: dict[str, str] = {}  # run id -> where its artifacts go
+        self._courier: Courier | None = None
+        self._lineage: tuple[Mapping[str, Any], Path] | None = None  # of the latest run, and its file
         with said_plainly(self.uri):
             if database := database_of(self.uri):
                 artifacts, schema = database.parent / "mlartifacts", _get_latest_schema_revision()
                 open_database(database, schema=schema, create=lambda aside: _create_database(aside, artifacts, experiment))
-            elif self.uri.startswith(("http:", "https:")):
+            else:
                 _probe(self.uri)
             self._client = MlflowClient(self.uri)
-            self._store = self._client._tracking_client.store
-            self._in_sqlite = database is not None
+            self._is_direct = database is not None  # a file is there or not; a server comes and goes
             self.files = RunFiles(self._client, self.uri)
             self.experiment_id = self._find_experiment(experiment)
+            self._writer = Writer(self._client, self.files, self.experiment_id, in_sqlite=self._is_direct)
 
     def _find_experiment(self, experiment: str) -> str:
         self._name_default(experiment)
@@ -141,41 +149,65 @@ class Tracker:
                 return found
             raise
 
-    def start(self, spec: RunSpec, *, fingerprint: str, tags: Mapping[str, str], adopt: bool = False) -> str:
-        """Begin a run, with its parameters, tags and data set, and return its id.
+    def start(
+        self,
+        spec: RunSpec,
+        *,
+        fingerprint: str,
+        tags: Mapping[str, str],
+        adopt: bool = False,
+        continues: str | None = None,
+        lineage: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Begin a run, with its parameters, tags and data set, and return its name for the other methods; its id is `run_id` of it.
 
         `adopt` continues the run that `mlflow run` has begun for this process, if there is one; otherwise that one becomes the parent.
+        `continues`: name or id of a run that was interrupted; it is opened again if it is still there, has this fingerprint, and neither
+        finished nor failed. `lineage`: what the run comes from, stored as lineage.json.
         """
+        adopts = self.adopted_run if adopt else None
         tags = {**tags, **self._own_tags(spec, fingerprint, tags)}
-        params = spec.params()
-        with said_plainly(self.uri), self._one_transaction() as session:
-            if adopt and self.adopted_run:
-                run_id = self.adopted_run
-                run = self._client.get_run(run_id)
-                if RANDOM_NAME.fullmatch(run.info.run_name or ""):
-                    self._client.update_run(run_id, name=spec.name)
-                # A parameter never changes in MLflow, and `mlflow run` has logged each -P as it was typed: "1e2" for 100.0.
-                params = {key: value for key, value in params.items() if key not in run.data.params}
-                tags = {key: value for key, value in tags.items() if not (key.startswith("mlflow.") and key in run.data.tags)}
-                self._client.log_batch(run_id, params=_params(params), tags=[RunTag(key, value) for key, value in tags.items()])
-            else:
-                if self.adopted_run:
-                    tags["mlflow.parentRunId"] = self.adopted_run
-                run = self._client.create_run(self.experiment_id, tags=tags, run_name=spec.name)
-                run_id = str(run.info.run_id)
-                if session:  # log_batch would commit in between
-                    session.execute(insert(SqlParam), [{"run_uuid": run_id, "key": key, "value": value} for key, value in params.items()])
-                else:
-                    self._client.log_batch(run_id, params=_params(params))
-            self._log_dataset(run_id, spec, tags.get(DATA_DIGEST_TAG, "unknown"))
-        self._artifacts[run_id] = str(run.info.artifact_uri)
-        return run_id
+        if self.adopted_run and not adopts:
+            tags["mlflow.parentRunId"] = self.adopted_run
+        content = {
+            "name": spec.name,
+            "started": milliseconds(time.time()),
+            "params": spec.params(),
+            "tags": tags,
+            "data": {"dataset": spec.dataset, "name": spec.data_name, "digest": tags.get(DATA_DIGEST_TAG, "unknown")},
+            "adopts": adopts,
+            "continues": continues,
+        }
+        if self._is_direct:
+            with said_plainly(self.uri):
+                name = self._writer.start(content)
+        else:
+            name = self._sender.begin(content)
+        if lineage:
+            self._log_lineage(name, lineage)
+        return name
+
+    def _log_lineage(self, run: str, lineage: Mapping[str, Any]) -> None:
+        """As one file on this disk, whatever the number of runs: with uncommitted changes it is not small."""
+        if self._lineage is None or self._lineage[0] is not lineage:
+            text = json.dumps(lineage, indent=2, ensure_ascii=False) + "\n"
+            file = self.root / ".regcls" / "lineage" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+            files.write_text(file, text)
+            self._lineage = lineage, file
+        if self._is_direct:
+            with said_plainly(self.uri):
+                self._writer.log_shared(run, LINEAGE, self._lineage[1])
+        else:
+            self.log_files(run, {LINEAGE: self._lineage[1]})
 
     def _own_tags(self, spec: RunSpec, fingerprint: str, tags: Mapping[str, str]) -> dict[str, str]:
         own = {
             **spec.tags(),
             "fingerprint": fingerprint,
-            **self._process_tags(),
+            "regcls.host": socket.gethostname(),  # whose the run is while it is made
+            "regcls.root": str(self.root),
+            "regcls.process": process_identity(os.getpid()) or "",
+            ALIVE_TAG: str(int(time.time())),
             "mlflow.user": _user(),
             "mlflow.source.name": " ".join(["regcls", *sys.argv[1:]])[:500],
             "mlflow.source.type": "LOCAL",
@@ -184,127 +216,153 @@ class Tracker:
             own["mlflow.source.git.commit"] = tags["git_commit"]
         return own
 
-    def _process_tags(self) -> dict[str, str]:
-        """Whose a run is while it is made."""
-        process = process_identity(os.getpid()) or ""
-        return {"regcls.host": socket.gethostname(), "regcls.root": str(self.root), "regcls.process": process}
+    def _log(self, run: str, kind: str, content: Mapping[str, Any], paths: Mapping[str, Path] | None = None, *, instead: str = "") -> None:
+        if self._is_direct:
+            with said_plainly(self.uri):
+                self._writer.log(run, kind, content, paths or {})
+        else:
+            self._sender.add(run, kind, content, paths or {}, instead=instead)
 
-    def _log_dataset(self, run_id: str, spec: RunSpec, digest: str) -> None:
-        source = json.dumps({"uri": f"data/{spec.dataset}/prepared"})
-        dataset = DatasetInput(Dataset(spec.data_name, digest[:36], "local", source), [InputTag("mlflow.data.context", "training")])
-        try:
-            self._client.log_inputs(run_id, [dataset])
-        except MlflowException:
-            if self._in_sqlite:
-                raise
-            self._client.log_inputs(run_id, [dataset])  # two clients met a new data set at the same moment; now it is there
+    def log_metrics(self, run: str, points: Sequence[TimedPoint]) -> None:
+        """Log points. Logging equal ones again changes nothing."""
+        self._log(run, "metrics", {"points": _in_milliseconds(points)})
 
-    def finish(self, run_id: str, result: RunResult) -> None:
-        """Log what a run has left behind and mark it FINISHED, in this order: a FINISHED run is whole. Logging it again changes nothing."""
-        points, ended = _points(result), _milliseconds(result.ended)
-        with said_plainly(self.uri):
-            self._log_weights(run_id, result.weights)
-            if not self._insert_metrics(run_id, points, ended):
-                # A server, or a run that has values already: equal points are dropped.
-                self._client.log_batch(run_id, metrics=points)
-                self._client.set_terminated(run_id, "FINISHED", end_time=ended)
-        self._artifacts.pop(run_id, None)
+    def log_files(self, run: str, paths: Mapping[str, Path]) -> None:
+        """Store files: path in the run -> file here, which must not be written to from now on (it may be renamed or removed).
 
-    def _log_weights(self, run_id: str, weights: Mapping[str, np.ndarray]) -> None:
-        content = save({name: np.ascontiguousarray(value) for name, value in weights.items()})
-        where = self._artifacts.get(run_id) or str(self._client.get_run(run_id).info.artifact_uri)
-        if is_local_uri(where):  # without the detour over a temporary file that log_artifact needs
-            files.write_atomically(Path(local_file_uri_to_path(where)) / WEIGHTS, lambda aside: aside.write_bytes(content))
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / WEIGHTS).write_bytes(content)
-            self._client.log_artifact(run_id, str(Path(folder) / WEIGHTS))
+        Raises:
+            UserError: the disk is full, or the store does not answer.
+        """
+        self._log(run, "files", {}, paths)
 
-    def _insert_metrics(self, run_id: str, points: list[Metric], ended: int) -> bool:
-        """Finish a run that has no metrics yet, in one transaction; False if that is not possible."""
-        if not self._in_sqlite:
-            return False
-        # log_batch builds two ORM objects a value and asks for each key's latest one first: half of a run's whole cost. Without earlier
-        # values the same rows can be inserted as they are.
-        rows = []
-        for point in points:
-            is_nan, value = self._store.sanitize_metric_value(point.value)
-            row = {"run_uuid": run_id, "key": point.key, "value": value, "timestamp": point.timestamp, "step": point.step}
-            rows.append({**row, "is_nan": is_nan})
-        try:
-            with self._one_transaction() as session:
-                session.execute(insert(SqlMetric), rows)
-                session.execute(insert(SqlLatestMetric), list({row["key"]: row for row in rows}.values()))  # the last step of each
-                self._client.set_terminated(run_id, "FINISHED", end_time=ended)
-        except MlflowException as error:
-            if isinstance(error.__cause__, IntegrityError):
-                return False
-            raise
-        return True
+    def log_json(self, run: str, path: str, content: Any) -> None:
+        """Store a value as JSON. Raises as `log_files` does."""
+        with self._aside() as file:
+            file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            self.log_files(run, {path: file})
+
+    def log_table(self, run: str, path: str, table: pd.DataFrame) -> None:
+        """Store a table as parquet. Raises as `log_files` does."""
+        with self._aside() as file:
+            table.to_parquet(file, index=False)
+            self.log_files(run, {path: file})
+
+    def log_state(self, run: str, paths: Mapping[str, Path], *, slot: int) -> None:
+        """Store what another machine would go on from: the newest of a slot, until the run is FINISHED. Raises as `log_files` does."""
+        stored = {f"{STATE}/{slot}/{path}": file for path, file in paths.items()}
+        self._log(run, "files", {"slot": f"{STATE}/{slot}"}, stored, instead=f"{STATE}/{slot}")
+
+    def log_model(self, run: str, module: Any, *, example: NDArray[np.uint8], points: Sequence[TimedPoint], step: int) -> None:
+        """Store a torch module (B, …) -> (B,) as an MLflow model, once a run, with `points` as its metrics. Raises as `log_files` does."""
+        with self._aside() as folder:
+            save_model(module, folder, example=example)
+            paths = {str(file.relative_to(folder)): file for file in sorted(folder.rglob("*")) if file.is_file()}
+            self._log(run, "model", {"points": _in_milliseconds(points), "step": step}, paths)
+
+    def fetch_state(self, run_id: str, folder: Path) -> list[Path]:
+        """Bring what `log_state` has stored into `folder`: a folder for each slot.
+
+        Raises:
+            UserError: the store does not answer.
+        """
+        stored = self.files.fetch_folder(run_id, STATE, folder)
+        return sorted(stored.iterdir()) if stored else []
 
     @contextmanager
-    def _one_transaction(self) -> Iterator[Any]:
-        """Let all calls of the client share one session, if the store is an SQLite file: all or nothing, and one wait for the disk.
+    def _aside(self) -> Iterator[Path]:
+        """A path for a file or folder that is handed on."""
+        home = self.root / ".regcls"  # beside the journal, so that a link is enough
+        with files.explain_os_errors(home):
+            home.mkdir(exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=home, prefix=".aside-") as folder:
+                yield Path(folder) / "content"
 
-        Otherwise each call has a session and a commit of its own, seven a run, and a commit is what takes long on a busy machine.
-        """
-        if not self._in_sqlite:
-            yield None
+    def finish(self, run: str, result: RunResult) -> None:
+        """Log what a run of many small networks has left behind and mark it FINISHED."""
+        if self._is_direct:
+            with said_plainly(self.uri):
+                self._writer.finish(run, result)
             return
-        session_maker = self._store.ManagedSessionMaker
-        try:
-            with session_maker(read_only=False) as session:
-                self._store.ManagedSessionMaker = lambda read_only=True: nullcontext(session)
-                yield session
-        finally:
-            self._store.ManagedSessionMaker = session_maker
+        with self._aside() as file:
+            file.write_bytes(weights_of(result))
+            self._log(run, "finish", {"points": points_of(result), "at": milliseconds(result.ended)}, {WEIGHTS: file})
 
-    def resume(self, run_id: str, fingerprint: str) -> bool:
-        """Open a run again that was interrupted, if it is still there and is the one of `fingerprint`; not one that finished or failed."""
-        with said_plainly(self.uri):
-            try:
-                run = self._client.get_run(run_id)
-            except MlflowException as error:
-                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                    return False
-                raise
-            ours = run.info.experiment_id == self.experiment_id and run.info.lifecycle_stage == "active"
-            if not ours or run.data.tags.get("fingerprint") != fingerprint or run.info.status in ("FINISHED", "FAILED"):
-                return False
-            self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in self._process_tags().items()])
-            if "stopped" in run.data.tags:
-                self._client.delete_tag(run_id, "stopped")
-            self._client.update_run(run_id, status="RUNNING")
-        return True
-
-    def log_metrics(self, run_id: str, points: Sequence[tuple[str, float, int, float]]) -> None:
-        """Log (name, value, step, Unix seconds). Logging equal points again changes nothing."""
-        with said_plainly(self.uri):
-            self._client.log_batch(run_id, metrics=[Metric(name, value, _milliseconds(at), step) for name, value, step, at in points])
-
-    def end(self, run_id: str) -> None:
+    def end(self, run: str) -> None:
         """Mark a run FINISHED: all that it leaves behind is logged."""
-        with said_plainly(self.uri):
-            self._client.set_terminated(run_id, "FINISHED")
+        self._log(run, "end", {"status": "FINISHED", "reason": None, "at": milliseconds(time.time())})
 
-    def stop(self, run_id: str, *, status: Literal["KILLED", "FAILED"], reason: str) -> None:
+    def stop(self, run: str, *, status: Literal["KILLED", "FAILED"], reason: str) -> None:
         """End a run that will not finish; the tag `stopped` says why."""
-        with said_plainly(self.uri):
-            self._client.set_tag(run_id, "stopped", reason)
-            self._client.set_terminated(run_id, status)
-        self._artifacts.pop(run_id, None)
+        self._log(run, "end", {"status": status, "reason": reason, "at": milliseconds(time.time())})
+
+    @property
+    def _sender(self) -> Courier:
+        if self._courier is None:
+            client = MlflowClient(self.uri)  # the thread's own
+            writer = Writer(client, RunFiles(client, self.uri), self.experiment_id, in_sqlite=False)
+            journal = Journal(self.root, uri=without_password(self.uri), experiment=self.experiment_id)
+            self._courier = Courier(journal, writer, self.uri)
+        return self._courier
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether runs are told to a server, by way of the journal."""
+        return not self._is_direct
+
+    def run_id(self, run: str) -> str:
+        """The id in MLflow of a run that `start` has named; empty while a server has not been told of it."""
+        return run if self._is_direct else self._sender.run_id(run) or ""
+
+    def inherit(self) -> int:
+        """Deliver what processes that have ended left in the journal, and return how many runs that were.
+
+        Raises:
+            UserError: the server does not take it.
+        """
+        if self._is_direct or not (count := self._sender.inherit()):
+            return 0
+        say(f"{count} runs of a process that has ended were not delivered yet; that comes first")
+        self.deliver()
+        return count
+
+    def deliver(self) -> None:
+        """Wait until the server has been told everything.
+
+        Raises:
+            UserError: it does not take it; the message says where what is left is kept.
+        """
+        if self._courier is None:
+            return
+        if left := self._courier.deliver(patience=PATIENCE):
+            reasons = "; ".join(dict.fromkeys(left.values()))
+            raise UserError(
+                f"{len(left)} runs could not be delivered to {without_password(self.uri)}: {reasons} They are kept in "
+                f"{self.root / '.regcls' / 'journal'}; `regcls sync` delivers them, and so does the next start."
+            )
+
+    def deliver_shortly(self) -> None:
+        """As far as it goes in a few seconds: this process has been told to end. The next one delivers the rest."""
+        if self._courier is not None:
+            self._courier.deliver(patience=0.0, longest=GRACE)
 
     def reconcile(self, dataset: str) -> list[str]:
-        """Mark as KILLED the runs of a data set whose process died without a word, and return their ids. The caller holds the grid's lock.
+        """Mark as KILLED the runs of a data set whose process died without a word; their ids. The caller holds the grid's lock."""
+        stale = self.stale(dataset)
+        with said_plainly(self.uri):
+            for run_id in stale:
+                reason = "its process ended without finishing it; found when the next one started"
+                self._writer.end(run_id, "KILLED", reason=reason, at=milliseconds(time.time()))
+        return stale
 
-        Left alone: the adopted run, one whose process lives (`regcls run` beside the grid), and on a server what other hosts or folders do.
+    def stale(self, dataset: str) -> list[str]:
+        """Ids of the runs of a data set that are RUNNING though their process has died.
+
+        Left out: the adopted run, one whose process lives (`regcls run` beside the grid), and on a server what other hosts or folders do,
+        as long as they give signs of life.
         """
         with said_plainly(self.uri):
-            rows = self._rows(dataset, status="RUNNING")
-        stale = [row.run_id for row in rows if row.run_id != self.adopted_run and self._is_stale(row.tags)]
-        for run_id in stale:
-            self.stop(run_id, status="KILLED", reason="its process ended without finishing it; found when the next one started")
-        return stale
+            rows = rows_of(self._client, self.experiment_id, "dataset", dataset, status="RUNNING")
+        return [row.run_id for row in rows if row.run_id != self.adopted_run and self._is_stale(row.tags)]
 
     def _is_stale(self, tags: Mapping[str, str]) -> bool:
         host, process = tags.get("regcls.host"), tags.get("regcls.process", "")
@@ -312,25 +370,32 @@ class Tracker:
             return False
         here = host == socket.gethostname()
         # In the project's own store every run is this folder's, even if a container with another host name made it.
-        if not self._is_own and not (here and tags.get("regcls.root") == str(self.root)):
-            return False
-        pid = int(process.partition("-")[0] or 0)
-        return not here or pid == os.getpid() or process_identity(pid) != process
+        if self._is_own or (here and tags.get("regcls.root") == str(self.root)):
+            pid = int(process.partition("-")[0] or 0)
+            return not here or pid == os.getpid() or process_identity(pid) != process
+        alive = tags.get(ALIVE_TAG, "")
+        return alive.isdecimal() and time.time() - int(alive) > SILENCE
 
     def finished(self, dataset: str) -> dict[str, str]:
         """Fingerprint -> id of the FINISHED runs of a data set, the earliest of several."""
-        with said_plainly(self.uri):
-            rows = self._rows(dataset, status="FINISHED")
         found: dict[str, str] = {}
-        for row in rows:
-            if "fingerprint" in row.tags:
-                found.setdefault(row.tags["fingerprint"], row.run_id)
+        for row in self._with_status(dataset, "FINISHED"):
+            found.setdefault(row.tags["fingerprint"], row.run_id)
         return found
+
+    def interrupted(self, dataset: str) -> dict[str, str]:
+        """Fingerprint -> id of the KILLED runs of a data set, the latest of several; not of those that only repeat another."""
+        return {row.tags["fingerprint"]: row.run_id for row in self._with_status(dataset, "KILLED") if RERUN_TAG not in row.tags}
+
+    def _with_status(self, dataset: str, status: str) -> list[Row]:
+        with said_plainly(self.uri):
+            rows = rows_of(self._client, self.experiment_id, "dataset", dataset, status=status)
+        return [row for row in rows if "fingerprint" in row.tags]
 
     def collect(self, dataset: str, kind: type[RunSpec]) -> pd.DataFrame:
         """All runs of a data set, whatever their status, the earliest first: see run_table. `kind`: what their specs are."""
         with said_plainly(self.uri):
-            rows = self._rows(dataset, values=True)
+            rows = rows_of(self._client, self.experiment_id, "dataset", dataset, values=True)
         return run_table(rows, kind)
 
     def metrics(self, run_id: str) -> dict[str, float]:
@@ -338,118 +403,64 @@ class Tracker:
         with said_plainly(self.uri):
             return dict(self._client.get_run(run_id).data.metrics)
 
-    def run_of(self, text: str) -> tuple[str, dict[str, str]]:
-        """The id and the params of the run with the id `text`, or the only one of this experiment whose id begins with it.
+    def find(self, text: str) -> Row:
+        """The run, with all its tags, that `text` names: its id or fingerprint, the beginning of one, or the address of its page.
+
+        Of several runs with the fingerprint it is the one that counts, the earliest FINISHED.
 
         Raises:
-            UserError: there is none, or several.
+            UserError: there is none, there are several, or it is deleted.
         """
+        address = re.search(r"/runs/([0-9a-f]{32})\b", text)
+        name = address[1] if address else text.strip().lower()
+        found = self._named(name)
+        if len({run.data.tags.get("fingerprint", run.info.run_id) for run in found}) == 1 and not found[0].info.run_id.startswith(name):
+            found = sorted(found, key=lambda run: run.info.status != "FINISHED")[:1]
+        where = without_password(self.uri)
+        if not found:
+            raise UserError(f"no run in {where} with an id that begins with {text!r}. `mlflow ui` shows the ids.")
+        if len(found) > 1:
+            shown = "".join(f"\n{run.info.run_id} {run.info.status} {run.info.run_name}" for run in found[:SHOWN])
+            many = f"more than {SHOWN}" if len(found) > SHOWN else len(found)
+            raise UserError(f"{many} runs in {where} with an id that begins with {text!r}; `mlflow ui` shows the ids.{shown}")
+        if found[0].info.lifecycle_stage != "active":
+            raise UserError(f"run {name} in {where} is deleted. Bring it back with `mlflow runs restore --run-id {name}`.")
+        return row_of(found[0])
+
+    def _named(self, name: str) -> list[Run]:
+        if not re.fullmatch("[0-9a-f]{1,32}", name):
+            return []
         with said_plainly(self.uri):
-            if re.fullmatch("[0-9a-f]{32}", text):
+            if len(name) == 32:
                 try:
-                    found = [self._client.get_run(text)]
+                    return [self._client.get_run(name)]
                 except MlflowException as error:
                     if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                         raise
-                    found = []
-            else:
-                found = [run for run in self._all_runs() if run.info.run_id.startswith(text)]
-        if len(found) != 1:
-            how_many = "no run" if not found else f"{len(found)} runs"
-            raise UserError(f"{how_many} in {without_password(self.uri)} with an id that begins with {text!r}. `mlflow ui` shows the ids.")
-        return str(found[0].info.run_id), dict(found[0].data.params)
+            return runs_beginning(self._client, self.experiment_id, name, most=SHOWN + 1)
 
-    def _all_runs(self) -> Iterator[Run]:
-        token: str | None = None
-        while True:
-            runs = self._client.search_runs([self.experiment_id], max_results=PAGE, page_token=token)
-            yield from runs
-            token = runs.token
-            if not token:
-                return
+    def tagged(self, tag: str, value: str) -> list[Row]:
+        """The runs whose `tag` is `value`, the earliest first, with params and metrics. A `value` that ends in % is a beginning."""
+        with said_plainly(self.uri):
+            return rows_of(self._client, self.experiment_id, tag, value, values=True)
 
     def run_url(self, run_id: str) -> str:
         """The run's page: on the server, or where `mlflow ui` shows it."""
+        return f"{self._page}/{run_id}"
+
+    def runs_url(self, tag: str, value: str) -> str:
+        """The page that lists the runs whose `tag` is `value`."""
+        asked = quote(f'tags.{tag} = "{value}"', safe="")
+        return f"{self._page}?searchFilter={asked}"
+
+    @property
+    def _page(self) -> str:
         host = without_password(self.uri).rstrip("/") if self.uri.startswith(("http:", "https:")) else "http://127.0.0.1:5000"
-        return f"{host}/#/experiments/{self.experiment_id}/runs/{run_id}"
-
-    def _rows(self, dataset: str, *, status: str | None = None, values: bool = False) -> list[Row]:
-        """The runs of a data set, the earliest first; `values`: with params and metrics."""
-        if isinstance(self._store, SqlAlchemyStore):
-            return self._rows_from_database(dataset, status, values)
-        return sorted(self._rows_from_server(dataset, status), key=lambda row: (row.started, row.run_id))
-
-    def _rows_from_database(self, dataset: str, status: str | None, values: bool) -> list[Row]:
-        # search_runs takes 2 ms a run, for objects that nothing here needs: ten seconds for 5000 runs.
-        wanted: Select[tuple[str]] = (
-            select(SqlRun.run_uuid)
-            .join(SqlTag, SqlTag.run_uuid == SqlRun.run_uuid)
-            .where(SqlTag.key == "dataset", SqlTag.value == dataset)
-            .where(SqlRun.experiment_id == int(self.experiment_id), SqlRun.lifecycle_stage == "active")
-        )
-        if status:
-            wanted = wanted.where(SqlRun.status == status)
-        with self._store.ManagedSessionMaker() as session:
-            columns = (SqlRun.run_uuid, SqlRun.name, SqlRun.status, SqlRun.start_time, SqlRun.end_time)
-            runs = session.execute(select(*columns).where(SqlRun.run_uuid.in_(wanted)).order_by(SqlRun.start_time, SqlRun.run_uuid))
-            rows = {
-                run_id: Row(run_id=run_id, name=name, status=status, started=started, ended=ended, tags={}, params={}, metrics={})
-                for run_id, name, status, started, ended in runs
-            }
-            tags = select(SqlTag.run_uuid, SqlTag.key, SqlTag.value).where(SqlTag.key.in_(READ_TAGS), SqlTag.run_uuid.in_(wanted))
-            for run_id, key, text in session.execute(tags):
-                rows[run_id].tags[key] = text
-            if values:
-                params = select(SqlParam.run_uuid, SqlParam.key, SqlParam.value).where(SqlParam.run_uuid.in_(wanted))
-                for run_id, key, text in session.execute(params):
-                    rows[run_id].params[key] = text
-                latest = select(SqlLatestMetric.run_uuid, SqlLatestMetric.key, SqlLatestMetric.value, SqlLatestMetric.is_nan)
-                for run_id, key, value, is_nan in session.execute(latest.where(SqlLatestMetric.run_uuid.in_(wanted))):
-                    rows[run_id].metrics[key] = math.nan if is_nan else value
-        return list(rows.values())
-
-    def _rows_from_server(self, dataset: str, status: str | None) -> Iterator[Row]:
-        asked = f"tags.dataset = '{dataset}'" + (f" and attributes.status = '{status}'" if status else "")
-        token: str | None = None
-        while True:
-            runs = self._client.search_runs([self.experiment_id], asked, max_results=PAGE, page_token=token)
-            yield from map(_row, runs)
-            token = runs.token
-            if not token:
-                return
+        return f"{host}/#/experiments/{self.experiment_id}/runs"
 
 
-def _row(run: Run) -> Row:
-    info, data = run.info, run.data
-    return Row(
-        run_id=info.run_id,
-        name=info.run_name,
-        status=info.status,
-        started=info.start_time,
-        ended=info.end_time,
-        tags=data.tags,
-        params=data.params,
-        metrics=data.metrics,
-    )
-
-
-def _params(params: Mapping[str, str]) -> list[Param]:
-    return [Param(key, value) for key, value in params.items()]
-
-
-def _milliseconds(seconds: float) -> int:
-    return round(seconds * 1000)
-
-
-def _points(result: RunResult) -> list[Metric]:
-    """The history, one step an epoch, its times spread evenly over the run; then, at the last epoch, the final metrics that it lacks."""
-    points = []
-    for key, values in result.history.items():
-        an_epoch = (result.ended - result.started) / max(len(values), 1)
-        points += [Metric(key, float(value), _milliseconds(result.started + step * an_epoch), step) for step, value in enumerate(values, 1)]
-    last = max(map(len, result.history.values()), default=0)
-    final = {key: value for key, value in result.metrics.items() if len(result.history.get(key, ())) == 0}
-    return points + [Metric(key, float(value), _milliseconds(result.ended), last) for key, value in final.items()]
+def _in_milliseconds(points: Sequence[TimedPoint]) -> list[Point]:
+    return [(name, float(value), step, milliseconds(at)) for name, value, step, at in points]
 
 
 def _create_database(path: Path, artifacts: Path, experiment: str) -> None:
@@ -465,7 +476,13 @@ def _create_database(path: Path, artifacts: Path, experiment: str) -> None:
 
 def _probe(uri: str) -> None:
     """One short request, so that a wrong address is known at once; any answer will do."""
-    http_request(get_default_host_creds(uri), "/health", "GET", max_retries=0, timeout=PROBE_WAIT, raise_on_status=False)
+    if uri.startswith(("http:", "https:")):
+        http_request(get_default_host_creds(uri), "/health", "GET", max_retries=0, timeout=PROBE_WAIT, raise_on_status=False)
+    elif (parts := urlsplit(uri)).hostname:
+        try:
+            socket.create_connection((parts.hostname, parts.port or 5432), timeout=PROBE_WAIT).close()
+        except OSError as error:
+            raise UserError(f"no answer from {without_password(uri)} ({error.strerror or error}). Is MLFLOW_TRACKING_URI right?") from None
 
 
 def _user() -> str:

@@ -9,8 +9,10 @@ import io
 import json
 import os
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,42 @@ class Checkpoints:
             raise DamagedError(f"no checkpoint in {self.folder} is whole ({'; '.join(damaged)})")
         return None
 
+    def newest(self) -> dict[str, Path]:
+        """The newest state and its best weights, to be kept elsewhere too: name there -> file. `restore` takes them back."""
+        if not (states := self._names("state")):
+            return {}
+        best = f"best-{self._about(states[-1]).get('best_epoch', 0):05d}-0000000"
+        names = {"state": states[-1]} | ({"best": best} if best in self._names("best") else {})
+        return {f"{kind}{suffix}": self.folder / f"{name}{suffix}" for kind, name in names.items() for suffix in (".pt", ".json")}
+
+    def restore(self, kept: Iterable[Path]) -> str | None:
+        """Take the newest state that is whole from folders with the files that `newest` gives, and return its name; None if there is none.
+
+        Raises:
+            UserError: the disk is full or the folder is not writable.
+        """
+        found = list[tuple[str, Path]]()
+        for folder in kept:
+            other = Checkpoints(folder, fingerprint=self.fingerprint)
+            name = str(other._about("state").get("name"))
+            try:
+                best = int(other._read("state", "cpu")["best"]["epoch"])
+                if NAME.fullmatch(name) and (not best or other._about("best").get("name") == f"best-{best:05d}-0000000"):
+                    if best:
+                        other._check("best")
+                    found.append((name, folder))
+            except (ValueError, KeyError, TypeError):  # half of an upload, or of another run
+                continue
+        if not found:
+            return None
+        newest, folder = max(found)
+        for kind in ("best", "state"):
+            if (folder / f"{kind}.json").exists():
+                name = Checkpoints(folder, fingerprint=self.fingerprint)._about(kind)["name"]
+                for suffix in (".pt", ".json"):  # in this order: without .json it is none
+                    write_atomically(self.folder / f"{name}{suffix}", partial(shutil.copyfile, folder / f"{kind}{suffix}"))
+        return newest
+
     def clear(self) -> None:
         """Remove all of them."""
         for name in [*self._names("state"), *self._names("state", ".pt"), *self._names("best"), *self._names("best", ".pt")]:
@@ -126,7 +164,8 @@ class Checkpoints:
         whole = buffer.getbuffer()
         write_atomically(file, lambda aside: aside.write_bytes(whole))
         digest = hashlib.sha256(whole).hexdigest()
-        write_json(self.folder / f"{name}.json", {"sha256": digest, "bytes": len(whole), "fingerprint": self.fingerprint, **about})
+        vouched = {"name": name, "sha256": digest, "bytes": len(whole), "fingerprint": self.fingerprint}
+        write_json(self.folder / f"{name}.json", {**vouched, **about})
 
     def _about(self, name: str) -> dict[str, Any]:
         try:

@@ -3,28 +3,31 @@
 import json
 import math
 import shutil
+import signal
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from regcls.datasets.images import ImageSet
-from regcls.files import lock, write_json
+from regcls.errors import UserError
+from regcls.files import lock, try_lock, write_json
 from regcls.params import Compute
 from regcls.params.faces import Faces
-from regcls.processes import uninterrupted
+from regcls.processes import termination_noted, uninterrupted
 from regcls.progress import Advance, progress, say
 from regcls.provenance import code_digest
 from regcls.runs import fingerprint
 from regcls.runs.faces import FaceSpec, Found, all_specs, chosen_lambdas, needs_search, search_specs
-from regcls.training.checkpoint import load_predictor
+from regcls.training.checkpoint import Checkpoints, load_predictor
 from regcls.training.device import Device, device_for
 from regcls.training.faces import FaceJob, FaceResult, open_images
 from regcls.training.faces_worker import make
-from regcls.training.loop import DivergedError, Epoch
+from regcls.training.loop import DivergedError, Epoch, StoppedError
 from regcls.training.outcome import Outcome, index_of, why_stopped
 
 if TYPE_CHECKING:
@@ -82,6 +85,7 @@ class Study:
     tracker: "Tracker"
     compute: Compute
     tags: Mapping[str, str]
+    state_epochs: int  # a run's state goes to a tracking server every so many epochs; 0: never
     adopt: bool = False
 
 
@@ -111,34 +115,50 @@ def train_runs(specs: Sequence[FaceSpec], dataset: str, study: Study) -> Outcome
     Raises:
         UserError: no GPU where one is asked for, prepared data gone or damaged, no space on the disk, no checkpoint that is whole.
         KeyboardInterrupt: open runs are marked KILLED; they go on from their last checkpoint next time.
+        SystemExit: SIGTERM; so are these, and they go on from where they are.
     """
     tracker, wanted = study.tracker, fingerprints(specs, study.images)
     device = device_for(study.compute.device)
     finished = {} if study.adopt and tracker.adopted_run else tracker.finished(dataset)
     home = tracker.root / ".regcls" / "checkpoints" / dataset
-    for key, run_id in finished.items():
-        if _run_of(home / key) == run_id:  # killed between its end and this; the folder of another run may be in use
-            shutil.rmtree(home / key, ignore_errors=True)
+    for key in finished:
+        _remove_leftovers(home / key, tracker.root)
     jobs = [_job(spec, key, home / key, study, device) for spec, key in wanted.items() if key not in finished]
     ledger = _Ledger(study, dataset)
-    with progress(sum(map(ledger.work, jobs)) or 1, "training") as advance:
+    with progress(sum(map(ledger.work, jobs)) or 1, "training") as advance, termination_noted() as asked_to_stop:
         ledger.advance, ledger.total = advance, len(jobs)
         try:
             processes = 1 if device == "cuda" else max(1, min(study.compute.process_count, len(jobs)))
-            make(jobs, ledger, processes=processes, threads=max(1, study.compute.cores // processes))
+            threads = max(1, study.compute.cores // processes)
+            make(jobs, ledger, processes=processes, threads=threads, asked_to_stop=asked_to_stop)
+        except StoppedError as error:
+            ledger.abandon(error)
+            raise SystemExit(128 + signal.SIGTERM) from None
         except BaseException as error:
             ledger.abandon(error)
             raise
+    tracker.deliver()
     finished |= ledger.kept
-    index = index_of(wanted, finished, ledger.ended)
-    trained = len(ledger.ended) - len(ledger.failed)
-    return Outcome(trained=trained, kept=len(wanted) - len(ledger.ended), failed=ledger.failed, index=index)
+    ended = {key: (tracker.run_id(run), status) for key, (run, status) in ledger.ended.items()}
+    trained = len(ended) - len(ledger.failed)
+    return Outcome(trained=trained, kept=len(wanted) - len(ended), failed=ledger.failed, index=index_of(wanted, finished, ended))
+
+
+def _remove_leftovers(checkpoints: Path, root: Path) -> None:
+    """The checkpoints of a run that is FINISHED: its process was killed between its end and their removal."""
+    if checkpoints.exists() and (held := try_lock(_lock_of(root, checkpoints.name))):  # nobody makes it
+        with held:
+            shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def _lock_of(root: Path, fingerprint: str) -> Path:
+    return root / ".regcls" / f"run-{fingerprint}.lock"
 
 
 def _run_of(checkpoints: Path) -> str | None:
-    """The id of the run that checkpoints belong to."""
+    """The run that checkpoints belong to, as the tracker names it."""
     try:
-        return str(json.loads((checkpoints / "run.json").read_text(encoding="utf-8"))["run_id"])
+        return str(json.loads((checkpoints / "run.json").read_text(encoding="utf-8"))["run"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -165,7 +185,7 @@ class _Open:
     """A run in the making."""
 
     job: FaceJob
-    run_id: str
+    run: str  # as the tracker names it
     held: ExitStack
     seen: int = 0  # samples, on the progress bar
 
@@ -182,6 +202,7 @@ class _Ledger:
         self.advance: Advance = lambda amount, note="": None
         self.total = 0
         self.samples = len(study.images.rows("train"))
+        self.interrupted = study.tracker.interrupted(dataset) if study.tracker.is_remote else {}
 
     def work(self, job: FaceJob) -> int:
         """Samples to train on."""
@@ -190,27 +211,40 @@ class _Ledger:
     def begin(self, job: FaceJob) -> bool:
         """Open the run, or the one that its checkpoints belong to; False if it is finished by now."""
         held, key = ExitStack(), job.fingerprint
-        own = self.tracker.root / ".regcls" / f"run-{key}.lock"
-        held.enter_context(lock(own, waiting=lambda holder: say(f"{holder} makes {job.spec.name} at this moment; waiting for it to end")))
+        own = _lock_of(self.tracker.root, key)
+        was_held = list[str]()
+
+        def wait(holder: str) -> None:
+            was_held.append(holder)
+            say(f"{holder} makes {job.spec.name} at this moment; waiting for it to end")
+
+        held.enter_context(lock(own, waiting=wait))
         adopts = self.study.adopt and self.tracker.adopted_run is not None
-        if not adopts and (run_id := self.tracker.finished(self.dataset).get(key)):
+        # A server may be away at this moment, and is not needed to train.
+        look = not adopts and (was_held or not self.tracker.is_remote)
+        if look and (run_id := self.tracker.finished(self.dataset).get(key)):
             self.kept[key] = run_id
             held.close()
             self.advance(self.work(job))
             return False
+        earlier = None if adopts else _run_of(job.checkpoints) or self._from_elsewhere(job)
         with uninterrupted():
             tags = {**self.study.tags, "data_digest": self.study.images.digest[:32]}
-            run_id = None if adopts else self._earlier(job)
-            if run_id is None:
-                run_id = self.tracker.start(job.spec, fingerprint=key, tags=tags, adopt=self.study.adopt)
-            write_json(job.checkpoints / "run.json", {"run_id": run_id, "name": job.spec.name})
-            self.open[key] = _Open(job, run_id, held)
+            run = self.tracker.start(job.spec, fingerprint=key, tags=tags, adopt=self.study.adopt, continues=earlier)
+            write_json(job.checkpoints / "run.json", {"run": run, "name": job.spec.name})
+            self.open[key] = _Open(job, run, held)
         return True
 
-    def _earlier(self, job: FaceJob) -> str | None:
-        """The run that was interrupted, opened again, if the store still has it."""
-        run_id = _run_of(job.checkpoints)
-        return run_id if run_id and self.tracker.resume(run_id, job.fingerprint) else None
+    def _from_elsewhere(self, job: FaceJob) -> str | None:
+        """The run that was interrupted on another machine, with its last state, if the server has one."""
+        run_id = self.interrupted.get(job.fingerprint)
+        if run_id is None:
+            return None
+        with TemporaryDirectory() as folder:
+            slots = self.tracker.fetch_state(run_id, Path(folder))
+            state = Checkpoints(job.checkpoints, fingerprint=job.fingerprint).restore(slots)
+        say(f"{job.spec.name}: run {run_id} was interrupted elsewhere; it goes on here" + ("" if state else ", from its beginning"))
+        return run_id
 
     def told(self, key: str, event: str, *content: Any) -> None:
         """What the loop says of a run: `batch`, `epoch` or `say`."""
@@ -222,25 +256,33 @@ class _Ledger:
                 self.advance(samples, f"run {len(self.ended) + 1} of {self.total}, {note}")
             case "epoch":
                 (epoch,) = content
-                self.tracker.log_metrics(run.run_id, _epoch_points(epoch))
+                self.tracker.log_metrics(run.run, _epoch_points(epoch))
+                if self.study.state_epochs and epoch.number % self.study.state_epochs == 0 and epoch.number < run.job.spec.epochs:
+                    self._store_state(run, slot=epoch.number // self.study.state_epochs % 2)
             case "say":
                 say(f"{run.job.spec.name}: {content[0]}")
+
+    def _store_state(self, run: _Open, *, slot: int) -> None:
+        """So that the run can go on on another machine. Two slots: one is whole while the other is replaced."""
+        if self.tracker.is_remote:
+            with suppress(FileNotFoundError):  # the training is two states ahead by now, and will give another one
+                self.tracker.log_state(run.run, Checkpoints(run.job.checkpoints, fingerprint=run.job.fingerprint).newest(), slot=slot)
 
     def end(self, key: str, result: FaceResult | DivergedError) -> None:
         """Log what a run has left behind and close it. Only then do its checkpoints go."""
         run = self.open[key]
         with uninterrupted():
             if isinstance(result, DivergedError):
-                self.tracker.files.log_json(run.run_id, "diverged.json", result.fed)
-                self.tracker.log_metrics(run.run_id, [("diverged", 1.0, 0, time.time())])
-                self.tracker.stop(run.run_id, status="FAILED", reason=str(result))
+                self.tracker.log_json(run.run, "diverged.json", result.fed)
+                self.tracker.log_metrics(run.run, [("diverged", 1.0, 0, time.time())])
+                self.tracker.stop(run.run, status="FAILED", reason=str(result))
                 self.failed[run.job.spec.name] = str(result)
             else:
                 _log_result(self.tracker, run, result)
-                self.tracker.end(run.run_id)
+                self.tracker.end(run.run)
                 shutil.rmtree(run.job.checkpoints, ignore_errors=True)
             del self.open[key]
-            self.ended[key] = (run.run_id, "FAILED" if isinstance(result, DivergedError) else "FINISHED")
+            self.ended[key] = (run.run, "FAILED" if isinstance(result, DivergedError) else "FINISHED")
         run.held.close()
         self.advance(self.work(run.job) - run.seen)  # what an earlier process had trained, or nobody will
 
@@ -248,8 +290,12 @@ class _Ledger:
         """Mark the runs in the making KILLED."""
         with uninterrupted():
             for run in self.open.values():
-                self.tracker.stop(run.run_id, status="KILLED", reason=why_stopped(error))
+                with suppress(UserError):  # a full disk, perhaps the reason of all this: the next start finds them RUNNING
+                    if isinstance(error, StoppedError):  # the machine may be gone next time
+                        self._store_state(run, slot=0)
+                    self.tracker.stop(run.run, status="KILLED", reason=why_stopped(error))
                 run.held.close()
+            self.tracker.deliver_shortly()
 
 
 Point = tuple[str, float, int, float]  # name, value, step, Unix seconds
@@ -264,10 +310,10 @@ def _log_result(tracker: "Tracker", run: _Open, result: FaceResult) -> None:
     """Equal points are dropped by MLflow, so what was logged before an interruption may be logged again."""
     points = [point for epoch in result.history for point in _epoch_points(epoch)]
     ended = result.history[-1].time
-    points += [(name, value, result.best_epoch, ended) for name, value in {**result.metrics, "best_epoch": result.best_epoch}.items()]
-    tracker.log_metrics(run.run_id, points)
-    tracker.files.log(run.run_id, {BEST: result.best, LAST: result.last})
-    tracker.files.log_table(run.run_id, PREDICTIONS, result.predictions)
+    final = [(name, value, result.best_epoch, ended) for name, value in {**result.metrics, "best_epoch": result.best_epoch}.items()]
+    tracker.log_metrics(run.run, points + final)
+    tracker.log_files(run.run, {BEST: result.best, LAST: result.last})
+    tracker.log_table(run.run, PREDICTIONS, result.predictions)
     spec, images = run.job.spec, open_images(run.job)
     predictor = load_predictor(result.best, model=spec.model, width=spec.width)
-    tracker.files.log_model(run.run_id, predictor, example=images.images[images.rows("test")[:2]], step=result.best_epoch)
+    tracker.log_model(run.run, predictor, example=images.images[images.rows("test")[:2]], points=final, step=result.best_epoch)

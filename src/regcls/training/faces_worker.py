@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Event
 from typing import Any, Protocol
 
 import torch
@@ -13,7 +14,7 @@ import torch
 from regcls.errors import UserError
 from regcls.processes import worker_pool
 from regcls.training.faces import FaceJob, FaceResult, train_run
-from regcls.training.loop import DivergedError, Epoch
+from regcls.training.loop import DivergedError, Epoch, StoppedError
 
 LOOK_EVERY = 0.05  # seconds, for what the processes tell
 
@@ -32,9 +33,12 @@ class _Teller:
 
     key: str
     tell: Callable[..., None]
+    asked_to_stop: Callable[[], bool]
 
     def batch(self, samples: int, note: str) -> None:
         self.tell(self.key, "batch", samples, note)
+        if self.asked_to_stop():
+            raise StoppedError
 
     def epoch(self, epoch: Epoch) -> None:
         self.tell(self.key, "epoch", epoch)
@@ -43,23 +47,26 @@ class _Teller:
         self.tell(self.key, "say", text)
 
 
-def make(jobs: Sequence[FaceJob], ledger: Ledger, *, processes: int, threads: int) -> None:
+def make(jobs: Sequence[FaceJob], ledger: Ledger, *, processes: int, threads: int, asked_to_stop: Callable[[], bool]) -> None:
     """Make all runs, `processes` at once with `threads` each.
 
     Raises:
         UserError: see `train_run`; or a process was ended from outside.
+        StoppedError: asked to stop; the states of the runs in the making are saved.
     """
     if processes > 1:
-        _side_by_side(jobs, ledger, processes, threads)
+        _side_by_side(jobs, ledger, processes, threads, asked_to_stop)
         return
     torch.set_num_threads(threads)
     for job in jobs:
+        if asked_to_stop():
+            raise StoppedError
         if ledger.begin(job):
-            ledger.end(job.fingerprint, _made(job, ledger.told))
+            ledger.end(job.fingerprint, _made(job, ledger.told, asked_to_stop))
 
 
-def _made(job: FaceJob, tell: Callable[..., None]) -> FaceResult | DivergedError:
-    teller = _Teller(job.fingerprint, tell)
+def _made(job: FaceJob, tell: Callable[..., None], asked_to_stop: Callable[[], bool]) -> FaceResult | DivergedError:
+    teller = _Teller(job.fingerprint, tell, asked_to_stop)
     try:
         return train_run(job, teller, teller.say)
     except DivergedError as error:
@@ -70,32 +77,41 @@ def _made(job: FaceJob, tell: Callable[..., None]) -> FaceResult | DivergedError
         ) from error
 
 
-def _side_by_side(jobs: Sequence[FaceJob], ledger: Ledger, processes: int, threads: int) -> None:
-    events: SimpleQueue[tuple[Any, ...]] = get_context("spawn").SimpleQueue()
+def _side_by_side(jobs: Sequence[FaceJob], ledger: Ledger, processes: int, threads: int, asked_to_stop: Callable[[], bool]) -> None:
+    context = get_context("spawn")
+    events: SimpleQueue[tuple[Any, ...]] = context.SimpleQueue()
+    stop = context.Event()
     waiting, running = iter(jobs), dict[Future[FaceResult | DivergedError], FaceJob]()
-    with worker_pool(processes, _set_up, events, threads) as pool:
+    with worker_pool(processes, _set_up, events, stop, threads) as pool:
         while True:
-            while len(running) < processes and (job := next(waiting, None)) is not None:
+            if asked_to_stop():
+                stop.set()
+            while not stop.is_set() and len(running) < processes and (job := next(waiting, None)) is not None:
                 if ledger.begin(job):
                     running[pool.submit(_made_in_worker, job)] = job
             if not running:
-                return
+                break
             done = [future for future in running if future.done()]  # before their last words are read, not after
             while not events.empty():
                 ledger.told(*events.get())
             for future in done:
-                ledger.end(running.pop(future).fingerprint, future.result())
+                job = running.pop(future)
+                if not isinstance(future.exception(), StoppedError):
+                    ledger.end(job.fingerprint, future.result())
             time.sleep(LOOK_EVERY)
+    if stop.is_set():
+        raise StoppedError
 
 
 _events: "SimpleQueue[tuple[Any, ...]]"  # of a worker process
+_stop: Event
 
 
-def _set_up(events: "SimpleQueue[tuple[Any, ...]]", threads: int) -> None:
-    global _events
-    _events = events
+def _set_up(events: "SimpleQueue[tuple[Any, ...]]", stop: Event, threads: int) -> None:
+    global _events, _stop
+    _events, _stop = events, stop
     torch.set_num_threads(threads)
 
 
 def _made_in_worker(job: FaceJob) -> FaceResult | DivergedError:
-    return _made(job, lambda *event: _events.put(event))
+    return _made(job, lambda *event: _events.put(event), _stop.is_set)

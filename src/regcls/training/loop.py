@@ -74,6 +74,10 @@ class DivergedError(Exception):
         return str(self.args[0])
 
 
+class StoppedError(Exception):
+    """The process has been asked to end."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
     """What an epoch gave."""
@@ -98,7 +102,7 @@ class Hooks(Protocol):
     """Whom the loop tells."""
 
     def batch(self, samples: int, note: str) -> None:
-        """A step is through."""
+        """A step is through. May raise StoppedError: the state is saved, and the error goes on."""
 
     def epoch(self, epoch: Epoch) -> None:
         """An epoch is through and its state is saved."""
@@ -186,6 +190,7 @@ def train(
     Raises:
         DivergedError: a loss or gradient is not finite; the last good checkpoint is kept.
         UserError: the newest checkpoint is of another network, or the disk is full.
+        StoppedError: a hook raised it; the state is saved.
     """
     optimizer = _optimizer(network, recipe)
     position, history = _Position(), list[Epoch]()
@@ -222,7 +227,12 @@ def train(
                 seen = sum(map(task.size, batches))
                 samples += seen
                 speed = samples / (time.monotonic() - started)
-                hooks.batch(seen, f"epoch {position.epoch + 1} of {recipe.epochs}{watch.note}, {speed:.0f} images/s")
+                try:
+                    hooks.batch(seen, f"epoch {position.epoch + 1} of {recipe.epochs}{watch.note}, {speed:.0f} images/s")
+                except StoppedError:
+                    watch.flush(position, rate)
+                    _save(checkpoints, network, optimizer, position, history)
+                    raise
                 if time.monotonic() - saved > checkpoint_minutes * 60 and position.batch < task.batches:
                     watch.flush(position, rate)
                     _save(checkpoints, network, optimizer, position, history)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from regcls.runs import RunSpec
+from regcls.training.loop import StoppedError
 
 Spec = TypeVar("Spec", bound=RunSpec)
 
@@ -27,4 +28,4 @@ def index_of(wanted: Mapping[Spec, str], finished: Mapping[str, str], ended: Map
 
 def why_stopped(error: BaseException) -> str:
     """What MLflow is told of the runs that an error leaves in the making."""
-    return "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else f"{type(error).__name__}: {error}"
+    return "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit | StoppedError) else f"{type(error).__name__}: {error}"

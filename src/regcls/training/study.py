@@ -6,7 +6,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
@@ -89,15 +89,17 @@ def train_runs(
             except BaseException as error:
                 ledger.abandon(error)
                 raise
-    index = index_of(wanted, finished, ledger.ended)
-    return Outcome(trained=len(ledger.ended) - len(ledger.failed), kept=len(wanted) - len(missing), failed=ledger.failed, index=index)
+    tracker.deliver()
+    ended = {key: (tracker.run_id(run), status) for key, (run, status) in ledger.ended.items()}
+    index = index_of(wanted, finished, ended)
+    return Outcome(trained=len(ended) - len(ledger.failed), kept=len(wanted) - len(missing), failed=ledger.failed, index=index)
 
 
 @dataclass
 class _Open:
     """A run in the making."""
 
-    run_id: str
+    run: str  # as the tracker names it
     started: float
     trained: dict[int, Trained] = field(default_factory=dict)  # by function
 
@@ -110,7 +112,7 @@ class _Ledger:
     ) -> None:
         self.missing, self.sets, self.tracker, self.tags, self.adopt = missing, sets, tracker, tags, adopt
         self.open: dict[SyntheticSpec, _Open] = {}
-        self.ended: dict[str, tuple[str, str]] = {}  # fingerprint -> run id, status
+        self.ended: dict[str, tuple[str, str]] = {}  # fingerprint -> run, status
         self.failed: dict[str, str] = {}
 
     def begin(self, chunk: Chunk) -> None:
@@ -118,13 +120,13 @@ class _Ledger:
         for spec in dict.fromkeys(member.spec for member in chunk):
             if spec not in self.open:
                 with uninterrupted():
-                    run_id = self.tracker.start(
+                    run = self.tracker.start(
                         spec,
                         fingerprint=self.missing[spec],
                         tags={**self.tags, "data_digest": self.sets.digest(spec)[:32]},
                         adopt=self.adopt,
                     )
-                    self.open[spec] = _Open(run_id, time.time())
+                    self.open[spec] = _Open(run, time.time())
 
     def receive(self, chunk: Chunk, results: Sequence[Trained]) -> None:
         """Take the trained networks of a chunk; runs that are complete with them are logged and closed."""
@@ -139,17 +141,19 @@ class _Ledger:
     def _end(self, spec: SyntheticSpec, run: _Open) -> None:
         if diverged := [str(function) for function, trained in sorted(run.trained.items()) if not trained.finite]:
             reason = f"diverged on function {', '.join(diverged)}: weights are no longer finite (learning rate {spec.learning_rate:g})"
-            self.tracker.stop(run.run_id, status="FAILED", reason=reason)
+            self.tracker.stop(run.run, status="FAILED", reason=reason)
             self.failed[spec.name] = reason
         else:
-            self.tracker.finish(run.run_id, result(run.trained, started=run.started, ended=time.time()))
-        self.ended[self.missing[spec]] = (run.run_id, "FAILED" if diverged else "FINISHED")
+            self.tracker.finish(run.run, result(run.trained, started=run.started, ended=time.time()))
+        self.ended[self.missing[spec]] = (run.run, "FAILED" if diverged else "FINISHED")
 
     def abandon(self, error: BaseException) -> None:
         """Mark the runs in the making KILLED."""
         with uninterrupted():
             for run in self.open.values():
-                self.tracker.stop(run.run_id, status="KILLED", reason=why_stopped(error))
+                with suppress(UserError):  # a full disk, perhaps the reason of all this: the next start finds them RUNNING
+                    self.tracker.stop(run.run, status="KILLED", reason=why_stopped(error))
+            self.tracker.deliver_shortly()
 
 
 class _ClassCounter:

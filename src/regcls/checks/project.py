@@ -1,0 +1,63 @@
+"""Checks of the project: params.yaml, git, prepared data, the environment of `mlflow run`."""
+
+import sys
+from pathlib import Path
+
+from regcls.checks import Found, Place, bad, good, note
+from regcls.errors import UserError
+from regcls.provenance import UNKNOWN, git_tags
+
+
+def params(place: Place) -> Found:
+    """Whether params.yaml can be read."""
+    if place.params is None:
+        raise UserError(place.problem)
+    return good(f"scale {place.params.scale}; data sets: {', '.join(place.params.datasets)}")
+
+
+def git(place: Place) -> Found:
+    """The commit that runs will be tagged with."""
+    tags = git_tags(place.root)
+    commit, branch = tags["git_commit"], tags["git_branch"]
+    if commit == UNKNOWN:
+        if any((folder / ".git").exists() for folder in (place.root, *place.root.parents)):
+            return bad(
+                f"git does not say the commit of {place.root}: not installed, no commit yet, or the folder is another user's",
+                f"git status says more; for another user's folder: git config --global --add safe.directory {place.root}",
+            )
+        return note("no repository: runs will not say which code made them", "clone the project with git")
+    if tags["git_dirty"] == "true":
+        return note(f"{commit[:12]} on {branch}, with changes: runs will be tagged git_dirty", "git commit, before runs that matter")
+    return good(f"{commit[:12]} on {branch}, nothing changed")
+
+
+def data(place: Place) -> Found:
+    """Which data sets are prepared as params.yaml says."""
+    from regcls.stages.data_sets import open_data
+
+    assert place.params is not None  # comes after `params`
+    ready, not_ready = [], {}
+    for dataset in place.params.datasets:
+        try:
+            open_data(place.params, place.root, dataset, verify=False)
+            ready.append(dataset)
+        except UserError as error:
+            not_ready[dataset] = str(error).partition(". ")[0]
+    if not not_ready:
+        return good(f"prepared: {', '.join(ready)}")
+    said = "; ".join(([f"prepared: {', '.join(ready)}"] if ready else []) + list(not_ready.values()))
+    return note(said, f"dvc repro {' '.join(f'prepare@{dataset}' for dataset in not_ready)}")
+
+
+def mlproject(place: Place) -> Found:
+    """Whether a plain `mlflow run .` finds this environment."""
+    from regcls.mlproject import environment_link
+
+    link, here = environment_link(place.root), Path(sys.prefix)
+    if link.is_symlink() and link.resolve() == here.resolve():
+        return good(f"mlflow run . uses {here}")
+    if not (here / "bin" / "activate").is_file():
+        return note(f"{here} is no virtual environment: a plain mlflow run . would build one", "mlflow run . --env-manager local")
+    if link.exists():
+        return note(f"mlflow run . uses {link.resolve()}, not {here}", "regcls setup")
+    return bad("a plain mlflow run . would look for pyenv to build an environment", "regcls setup (make does it)")

@@ -1,0 +1,154 @@
+"""Checks of what keeps results: the tracking store, its artifacts, runs left behind, the DVC remote. Nothing is left in any of them."""
+
+import os
+import tempfile
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from regcls.checks import Found, Place, bad, good, nearest, note
+from regcls.dvc_remote import Remote, default_remote
+from regcls.errors import MissingError
+from regcls.files import explain_os_errors
+from regcls.object_store import TIMEOUTS, Bucket, bucket_of, s3_client
+from regcls.params import OPTIONS
+from regcls.tracking.store import database_of, project_root, store_uri, without_password
+
+FAST_MS = 200.0  # milliseconds an answer, above which a run's many requests are felt
+
+
+def tracking(place: Place) -> Found:
+    """Whether runs can be tracked: the SQLite file, or the server, its version and who we are to it."""
+    from regcls.tracking.probe import OURS, ask_server, check_database
+
+    home = project_root(place.root)
+    uri = store_uri(home)
+    shown = without_password(uri)
+    if database := database_of(uri):
+        if not database.exists():
+            return note(f"{database} is not there yet: the first run makes it", "regcls setup makes it now")
+        check_database(database)
+        return good(f"{database}, {database.stat().st_size / 1e6:.1f} MB, of MLflow {OURS}")
+    if not uri.startswith(("http:", "https:")):
+        return note(f"{shown}, reached without a server: not checked further", "for a team, put mlflow server before it")
+    server = ask_server(uri)
+    said = f"{shown}: MLflow {server.version}{', as ' + server.user if server.user else ''}, {server.milliseconds:.0f} ms an answer"
+    if server.version.partition(".")[0] != OURS.partition(".")[0]:
+        return bad(f"{said}; here is MLflow {OURS}", f"let the server run MLflow {OURS}, as requirements.lock has it")
+    if server.version != OURS:
+        return note(f"{said}; here is MLflow {OURS}", "let both run one version")
+    return (
+        good(said) if server.milliseconds < FAST_MS else note(f"{said}: slow", "a server nearer by; runs are delivered in the background")
+    )
+
+
+def _experiment(place: Place) -> str:
+    assert place.params is not None  # comes after `params`
+    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or place.params.tracking.experiment
+
+
+def artifacts(place: Place) -> Found:
+    """Whether a file can be put where artifacts of new runs go, read back and deleted, on the way that a run takes."""
+    from regcls.tracking.probe import artifact_location, try_artifacts
+
+    uri, experiment = store_uri(project_root(place.root)), _experiment(place)
+    database = database_of(uri)
+    found = artifact_location(uri, experiment) if not database or database.exists() else None
+    if found is None and database is None:
+        found = "mlflow-artifacts:/"  # where a server puts them that is not told otherwise
+    location = found or str(database and database.parent / "mlartifacts")
+    if location.startswith("s3://"):
+        endpoint = {"endpoint_url": url} if (url := os.environ.get("MLFLOW_S3_ENDPOINT_URL")) else {}
+        return good(f"{location}: {_try_s3(location, endpoint)}")
+    if location.startswith(("/", "file:")):
+        folder = Path(location.removeprefix("file://"))
+        if database is None and not folder.exists():
+            return bad(
+                f"the server lets its clients write artifacts of experiment {experiment} to {folder}, which this machine does not have",
+                "start the server with --artifacts-destination, and choose a new experiment with MLFLOW_EXPERIMENT_NAME",
+            )
+        return good(f"{folder} can be written{'' if folder.exists() else ', once it is made'}: {_try_folder(folder)}")
+    return good(f"{without_password(location)} through the server: {try_artifacts(uri, location)}")
+
+
+def _try_s3(url: str, settings: dict[str, Any]) -> str:
+    name, prefix = bucket_of(url)
+    with closing(s3_client(timeouts=TIMEOUTS, **settings)) as client:
+        bucket = Bucket(client=client, name=name, prefix=prefix)
+        bucket.reach()
+        return f"{bucket.round_trip()} at {bucket.endpoint}"
+
+
+def _try_folder(folder: Path) -> str:
+    content = os.urandom(1024)
+    with explain_os_errors(folder), tempfile.TemporaryFile(dir=nearest(folder)) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+        file.seek(0)
+        assert file.read() == content
+    return "put, read and deleted 1 KiB"
+
+
+def stale_runs(place: Place) -> Found:
+    """Runs that MLflow shows as RUNNING though their process is gone."""
+    from regcls.tracking.probe import artifact_location
+    from regcls.tracking.tracker import Tracker
+
+    uri, experiment = store_uri(project_root(place.root)), _experiment(place)
+    database = database_of(uri)
+    if (database and not database.exists()) or artifact_location(uri, experiment) is None:  # a Tracker would make it
+        return good(f"none: there is no experiment {experiment} yet")
+    assert place.params is not None
+    tracker = Tracker(place.root, experiment=place.params.tracking.experiment)
+    stale = {dataset: runs for dataset in OPTIONS if (runs := tracker.stale(dataset))}
+    if not stale:
+        return good("none")
+    many = sum(map(len, stale.values()))
+    first = ", ".join(run[:8] for run in next(iter(stale.values()))[:3])
+    return note(
+        f"{many} {'run is' if many == 1 else 'runs are'} RUNNING though the process has ended ({first}{' …' if many > 3 else ''})",
+        " and ".join(f"regcls train {dataset}" for dataset in stale) + " marks them KILLED and goes on from their checkpoints",
+    )
+
+
+def undelivered(place: Place) -> Found:
+    """Runs that the tracking server has not been given yet."""
+    from regcls.tracking.journal import waiting
+
+    many = waiting(project_root(place.root))
+    if not many:
+        return good("none")
+    return bad(f"{many} {'run waits' if many == 1 else 'runs wait'} in .regcls/journal for the tracking server", "regcls sync")
+
+
+def dvc_remote(place: Place) -> Found:
+    """Whether what `dvc push` and `dvc pull` use can be reached and written."""
+    try:
+        remote = default_remote(place.root)
+    except MissingError as error:
+        return note(*str(error).split(". ", 1))
+    shown = f"{remote.name}: {without_password(remote.url)}"
+    if remote.url.startswith("s3://"):
+        return good(f"{shown}: {_try_s3(remote.url, remote.s3_settings())}")
+    if "://" not in remote.url:
+        folder = Path(remote.url)
+        if not folder.exists() and not folder.parent.exists():
+            return bad(f"{shown}: there is no such folder", "mount that disk, or choose another remote: dvc remote add -d NAME URL")
+        return good(f"{shown}: {_try_folder(folder)}")
+    return _try_other(place.root, remote, shown)
+
+
+def _try_other(root: Path, remote: Remote, shown: str) -> Found:
+    """ssh, gs, azure, https …: DVC itself looks whether there is something."""
+    from dvc.exceptions import DvcException  # type: ignore[import-untyped]
+    from dvc.repo import Repo  # type: ignore[import-untyped]
+
+    try:
+        with Repo(str(root)) as repo:
+            there = repo.cloud.get_remote(remote.name).fs.exists(remote.url)
+    except (DvcException, OSError) as error:
+        return bad(
+            f"{shown}: {' '.join(str(error).split())[:200]}", f"dvc push -v says more; its settings: dvc remote modify {remote.name}"
+        )
+    return good(f"{shown} answers; {'there is data' if there else 'empty as yet'} (writing is not tried)")

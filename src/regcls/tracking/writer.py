@@ -1,0 +1,275 @@
+"""What is said of a run, in MLflow's terms. Saying the same twice changes nothing, so that what may have been lost can be said again."""
+
+import json
+import math
+import re
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException, RestException
+from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlMetric, SqlParam
+from mlflow.tracking import MlflowClient
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import is_local_uri
+from requests import RequestException
+from safetensors.numpy import save
+from sqlalchemy import insert
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from regcls import files
+from regcls.runs import RunResult
+from regcls.tracking.files import STATE, RunFiles
+
+WEIGHTS = "weights.safetensors"
+JOURNAL_TAG = "regcls.journal"  # the run's name in the journal: found again where the answer to its creation was lost
+ALIVE_TAG = "regcls.alive"  # Unix seconds, renewed while the run's process lives
+RANDOM_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # what `mlflow run` calls a run without --run-name
+FINAL_REFUSALS = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
+
+Point = tuple[str, float, int, int]  # name, value, step, Unix milliseconds
+
+
+def passes(error: Exception) -> bool:
+    """Whether the same call may work later: the server or the object store is away or refuses us for now, the call itself is right."""
+    if isinstance(error, RestException):
+        return error.error_code not in FINAL_REFUSALS
+    return isinstance(error, MlflowException | RequestException | SQLAlchemyError | sqlite3.Error | BotoCoreError | ClientError)
+
+
+class Writer:
+    """One thread uses one Writer. What its methods raise is MLflow's own; see `passes`."""
+
+    def __init__(self, client: MlflowClient, run_files: RunFiles, experiment_id: str, *, in_sqlite: bool) -> None:
+        self._client, self._files, self._experiment_id, self._in_sqlite = client, run_files, experiment_id, in_sqlite
+        self._store = client._tracking_client.store
+        self._artifacts: dict[str, str] = {}  # run id -> where its artifacts go
+        self._logged: dict[str, dict[str, set[int]]] = {}  # of runs that were interrupted: metric -> steps that are there
+
+    def start(self, content: Mapping[str, Any], *, tried: str | None = None) -> str:
+        """Begin a run, and return its id. `content`: see Tracker.start. `tried`: its name, where it may have been begun before."""
+        if (earlier := content["continues"]) and (run_id := self._resume(earlier, content)):
+            return run_id
+        with self._one_transaction() as session:
+            if content["adopts"]:
+                run = self._adopt(content["adopts"], content)
+            elif tried and (found := self._find(tried)):
+                run = self._client.get_run(found)
+                self._logged[found] = self._steps(run)
+                self._client.log_batch(found, params=_params(content))
+                self._client.update_run(found, status="RUNNING")
+            else:
+                run = self._create(content, session)
+            self._log_dataset(run.info.run_id, content["data"])
+        self._artifacts[run.info.run_id] = str(run.info.artifact_uri)
+        return str(run.info.run_id)
+
+    def _create(self, content: Mapping[str, Any], session: Any) -> Run:
+        run = self._client.create_run(self._experiment_id, start_time=content["started"], tags=content["tags"], run_name=content["name"])
+        if session:  # log_batch would commit in between
+            rows = [{"run_uuid": run.info.run_id, "key": key, "value": value} for key, value in content["params"].items()]
+            session.execute(insert(SqlParam), rows)
+        else:
+            self._client.log_batch(run.info.run_id, params=_params(content))
+        return run
+
+    def _find(self, name: str) -> str | None:
+        """The id of the run with this name in a journal."""
+        found = self._client.search_runs([self._experiment_id], f"tags.`{JOURNAL_TAG}` = '{name}'", max_results=1)
+        return str(found[0].info.run_id) if found else None
+
+    def _adopt(self, run_id: str, content: Mapping[str, Any]) -> Run:
+        run = self._client.get_run(run_id)
+        if RANDOM_NAME.fullmatch(run.info.run_name or ""):
+            self._client.update_run(run_id, name=content["name"])
+        # A parameter never changes in MLflow, and `mlflow run` has logged each -P as it was typed: "1e2" for 100.0.
+        params = [param for param in _params(content) if param.key not in run.data.params]
+        tags = {key: value for key, value in content["tags"].items() if not (key.startswith("mlflow.") and key in run.data.tags)}
+        self._client.log_batch(run_id, params=params, tags=[RunTag(key, value) for key, value in tags.items()])
+        return run
+
+    def _resume(self, earlier: str, content: Mapping[str, Any]) -> str | None:
+        """Open a run again that was interrupted, if it is still there and has this fingerprint; not one that finished or failed."""
+        try:
+            run = self._client.get_run(earlier)
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            found = self._find(earlier)
+            if found is None:
+                return None
+            run = self._client.get_run(found)
+        run_id, tags = str(run.info.run_id), run.data.tags
+        ours = run.info.experiment_id == self._experiment_id and run.info.lifecycle_stage == "active"
+        if not ours or tags.get("fingerprint") != content["tags"]["fingerprint"] or run.info.status in ("FINISHED", "FAILED"):
+            return None
+        self._logged[run_id] = self._steps(run)
+        process = {key: value for key, value in content["tags"].items() if key.startswith("regcls.")}
+        self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in process.items()])
+        if "stopped" in tags:
+            self._client.delete_tag(run_id, "stopped")
+        self._client.update_run(run_id, status="RUNNING")
+        return run_id
+
+    def _steps(self, run: Run) -> dict[str, set[int]]:
+        """The steps that each metric of a run has. A run that went back to an earlier state makes them again, at other times."""
+        return {key: {point.step for point in self._client.get_metric_history(run.info.run_id, key)} for key in run.data.metrics}
+
+    def is_inherited(self, run_id: str) -> None:
+        """Another process began this run: see what it has logged."""
+        self._logged[run_id] = self._steps(self._client.get_run(run_id))
+
+    def _log_dataset(self, run_id: str, data: Mapping[str, str]) -> None:
+        source = json.dumps({"uri": f"data/{data['dataset']}/prepared"})
+        dataset = DatasetInput(Dataset(data["name"], data["digest"][:36], "local", source), [InputTag("mlflow.data.context", "training")])
+        try:
+            self._client.log_inputs(run_id, [dataset])
+        except MlflowException:
+            if self._in_sqlite:
+                raise
+            self._client.log_inputs(run_id, [dataset])  # two clients met a new data set at the same moment; now it is there
+
+    def log(self, run_id: str, kind: str, content: Mapping[str, Any], files: Mapping[str, Path]) -> None:
+        """Log an event: `metrics`, `files`, `model`, `end` or `finish`, as Tracker makes them."""
+        match kind:
+            case "metrics":
+                self.log_metrics(run_id, content["points"])
+            case "files":
+                self._files.log(run_id, files)
+            case "model":
+                self._files.log_model(run_id, files, points=content["points"], step=content["step"])
+            case "end":
+                self.end(run_id, content["status"], reason=content["reason"], at=content["at"])
+            case "finish":
+                self._files.log(run_id, files)
+                self.log_metrics(run_id, content["points"])
+                self.end(run_id, "FINISHED", reason=None, at=content["at"])
+            case _:
+                raise AssertionError(kind)
+
+    def log_metrics(self, run_id: str, points: Sequence[Point]) -> None:
+        """Log points that are not there yet."""
+        there = self._logged.get(run_id, {})
+        new = [Metric(name, value, at, step) for name, value, step, at in points if step not in there.get(name, ())]
+        if new:
+            self._client.log_batch(run_id, metrics=new)
+
+    def end(self, run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"], *, reason: str | None, at: int) -> None:
+        """End a run; the tag `stopped` says why one did not finish."""
+        if status == "FINISHED":
+            self._files.delete(run_id, STATE)
+        if reason is not None:
+            self._client.set_tag(run_id, "stopped", reason)
+        self._client.set_terminated(run_id, status, end_time=at)
+        self.forget(run_id)
+
+    def forget(self, run_id: str) -> None:
+        """Nothing more is said of this run."""
+        self._artifacts.pop(run_id, None)
+        self._logged.pop(run_id, None)
+
+    def is_alive(self, run_id: str, now: float) -> None:
+        """Say that the run's process lives."""
+        self._client.set_tag(run_id, ALIVE_TAG, str(int(now)))
+
+    def owner(self, run_id: str) -> str | None:
+        """The name in a journal of the run that logs to this one now."""
+        tag = self._client.get_run(run_id).data.tags.get(JOURNAL_TAG)
+        return None if tag is None else str(tag)
+
+    def finish(self, run_id: str, result: RunResult) -> None:
+        """Log what a run of many small networks has left behind and mark it FINISHED, in this order: a FINISHED run is whole."""
+        points, ended = points_of(result), milliseconds(result.ended)
+        self._log_weights(run_id, weights_of(result))
+        if not self._insert_metrics(run_id, points, ended):
+            self.log_metrics(run_id, points)  # a run that has values already: equal points are dropped
+            self.end(run_id, "FINISHED", reason=None, at=ended)
+        self.forget(run_id)
+
+    def log_shared(self, run_id: str, path: str, file: Path) -> None:
+        """Store a file that other runs have as well, which is never written to: on the same disk a link will do."""
+        if (folder := self._local_folder(run_id)) is None:
+            self._files.log(run_id, {path: file})
+            return
+        with files.explain_os_errors(folder / path):
+            (folder / path).unlink(missing_ok=True)  # of the process that has begun the run
+            files.link_or_copy(file, folder / path)
+
+    def _log_weights(self, run_id: str, content: bytes) -> None:
+        if folder := self._local_folder(run_id):
+            files.write_atomically(folder / WEIGHTS, lambda aside: aside.write_bytes(content))
+        else:
+            self._files.log_bytes(run_id, WEIGHTS, content)
+
+    def _local_folder(self, run_id: str) -> Path | None:
+        """Where a run's files are, if on this machine: log_artifact takes 15 ms, and writing there one."""
+        where = self._artifacts.get(run_id) or str(self._client.get_run(run_id).info.artifact_uri)
+        return Path(local_file_uri_to_path(where)) if is_local_uri(where) else None
+
+    def _insert_metrics(self, run_id: str, points: list[Point], ended: int) -> bool:
+        """Finish a run that has no metrics yet, in one transaction; False if that is not possible."""
+        if not self._in_sqlite:
+            return False
+        # log_batch builds two ORM objects a value and asks for each key's latest one first: half of a run's whole cost. Without earlier
+        # values the same rows can be inserted as they are.
+        rows = []
+        for name, number, step, at in points:
+            is_nan, value = self._store.sanitize_metric_value(number)
+            rows.append({"run_uuid": run_id, "key": name, "value": value, "timestamp": at, "step": step, "is_nan": is_nan})
+        try:
+            with self._one_transaction() as session:
+                session.execute(insert(SqlMetric), rows)
+                session.execute(insert(SqlLatestMetric), list({row["key"]: row for row in rows}.values()))  # the last step of each
+                self._client.set_terminated(run_id, "FINISHED", end_time=ended)
+        except MlflowException as error:
+            if isinstance(error.__cause__, IntegrityError):
+                return False
+            raise
+        return True
+
+    @contextmanager
+    def _one_transaction(self) -> Iterator[Any]:
+        """Let all calls of the client share one session, if the store is an SQLite file: all or nothing, and one wait for the disk.
+
+        Otherwise each call has a session and a commit of its own, seven a run, and a commit is what takes long on a busy machine.
+        """
+        if not self._in_sqlite:
+            yield None
+            return
+        session_maker = self._store.ManagedSessionMaker
+        try:
+            with session_maker(read_only=False) as session:
+                self._store.ManagedSessionMaker = lambda read_only=True: nullcontext(session)
+                yield session
+        finally:
+            self._store.ManagedSessionMaker = session_maker
+
+
+def _params(content: Mapping[str, Any]) -> list[Param]:
+    return [Param(key, value) for key, value in content["params"].items()]
+
+
+def weights_of(result: RunResult) -> bytes:
+    """As a safetensors file."""
+    return save({name: np.ascontiguousarray(value) for name, value in result.weights.items()})
+
+
+def points_of(result: RunResult) -> list[Point]:
+    """The history, one step an epoch, its times spread evenly over the run; then, at the last epoch, the final metrics that it lacks."""
+    points: list[Point] = []
+    for key, values in result.history.items():
+        an_epoch = (result.ended - result.started) / max(len(values), 1)
+        points += [(key, float(value), step, milliseconds(result.started + step * an_epoch)) for step, value in enumerate(values, 1)]
+    last = max(map(len, result.history.values()), default=0)
+    final = {key: value for key, value in result.metrics.items() if len(result.history.get(key, ())) == 0}
+    return points + [(key, float(value), last, milliseconds(result.ended)) for key, value in final.items()]
+
+
+def milliseconds(seconds: float) -> int:
+    """Unix seconds as MLflow keeps them."""
+    return round(seconds * 1000) if math.isfinite(seconds) else 0

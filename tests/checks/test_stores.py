@@ -1,0 +1,301 @@
+"""What keeps results, on real servers: found usable or not, with what to do, and left as it was."""
+
+import os
+import socket
+import sqlite3
+import threading
+import time
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import mlflow
+import pytest
+import requests
+from mlflow.tracking import MlflowClient
+
+from regcls.checks import Place, stores
+from regcls.params import load_params
+from regcls.stages.doctor import PATIENCE, outcome_of
+from regcls.tracking import probe
+from regcls.tracking.tracker import Tracker
+from s3_server import s3_server  # noqa: F401  # a fixture
+from servers import PASSWORD, black_hole, make_server, nursery, tracking_server  # noqa: F401  # fixtures
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch, tmp_path):
+    """As in the doctor's processes, and nothing of the machine's own."""
+    for name in [*os.environ]:
+        if name.startswith("AWS_") or name in ("MLFLOW_S3_ENDPOINT_URL", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+            monkeypatch.delenv(name)
+    for name, value in PATIENCE.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("NO_PROXY", "*")
+
+
+@pytest.fixture
+def place(make_project):
+    root = make_project()
+    return Place(root=root, params=load_params(root / "params.yaml"))
+
+
+@pytest.fixture
+def found(place):
+    """Check -> its outcome as one text: "good: …", "bad: … -> …"."""
+
+    def found(check):
+        outcome = outcome_of(check, place)
+        return f"{outcome.state}: {outcome.said} -> {outcome.do}"
+
+    return found
+
+
+def files(folder):
+    return sorted(path.relative_to(folder) for path in Path(folder).rglob("*"))
+
+
+# The tracking store
+
+
+def test_a_fresh_project_is_no_fault_and_stays_as_it_is(place, found):
+    before = files(place.root)
+    assert found(stores.tracking).startswith(f"note: {place.root}/mlflow.db is not there yet")
+    assert found(stores.artifacts).startswith(f"good: {place.root}/mlartifacts can be written, once it is made")
+    assert found(stores.stale_runs).startswith("good: none")
+    assert found(stores.undelivered).startswith("good: none")
+    assert files(place.root) == before
+
+
+def test_an_sqlite_store_that_can_be_used_is_named_with_its_size(place, found):
+    Tracker(place.root, experiment="regcls")
+    before = files(place.root)
+    assert found(stores.tracking).startswith(f"good: {place.root}/mlflow.db, 1.0 MB, of MLflow ")
+    assert found(stores.artifacts).startswith(f"good: {place.root}/mlartifacts")
+    assert [path for path in files(place.root) if ".db-" not in path.name] == [path for path in before if ".db-" not in path.name]
+
+
+def test_a_file_that_is_no_store_is_bad(place, found):
+    (place.root / "mlflow.db").write_text("not SQLite at all" * 100)
+    assert "is no SQLite database: overwritten or damaged -> Move it away" in found(stores.tracking)
+    (place.root / "mlflow.db").unlink()
+    with closing(sqlite3.connect(place.root / "mlflow.db")) as connection:
+        connection.execute("CREATE TABLE other (x)")
+    assert found(stores.tracking).startswith(f"bad: {place.root}/mlflow.db is an SQLite file, but no MLflow store")
+
+
+def test_a_server_is_named_with_its_version_and_its_time(tracking_server, found, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_server.uri)
+    monkeypatch.setattr(stores, "FAST_MS", 10_000)
+    assert found(stores.tracking).startswith(f"good: {tracking_server.uri}: MLflow {mlflow.__version__}, ")
+    monkeypatch.setattr(stores, "FAST_MS", 0)
+    assert "ms an answer: slow" in found(stores.tracking)
+
+
+@pytest.mark.parametrize(("version", "state"), [("3.0.1", "note"), ("4.1.0", "bad")])
+def test_a_server_of_another_version_is_said_and_of_another_generation_bad(tracking_server, found, monkeypatch, version, state):  # noqa: F811
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_server.uri)
+    monkeypatch.setattr(probe, "OURS", version)
+    assert found(stores.tracking).startswith(f"{state}: ") and f"here is MLflow {version}" in found(stores.tracking)
+
+
+def test_who_is_not_let_in_is_told_which_variables_to_set(make_server, found, monkeypatch):  # noqa: F811
+    server = make_server(auth=True)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    assert found(stores.tracking) == (
+        f"bad: the tracking server {server.uri} asks for a user and a password -> "
+        "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+    )
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "a guess")
+    assert "does not take user admin with this password -> Check MLFLOW_TRACKING_USERNAME" in found(stores.tracking)
+    assert "a guess" not in found(stores.tracking)
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+    assert f"MLflow {mlflow.__version__}, as admin, " in found(stores.tracking)
+    assert "put, read and deleted 1 KiB" in found(stores.artifacts)
+
+
+def test_a_server_that_does_not_know_its_name_is_told_apart(tracking_server, found, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(probe, "_get", lambda uri, path: forbidden())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    assert "does not know itself by this name -> Start it with --allowed-hosts mlflow:5000." in found(stores.tracking)
+
+
+def forbidden():
+    answer = requests.Response()
+    answer.status_code, answer._content = 403, b"Invalid Host header - possible DNS rebinding attack detected"
+    return answer
+
+
+def test_a_server_that_is_not_there_is_bad(found, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hush@127.0.0.1:9")
+    outcome = found(stores.tracking)
+    assert outcome.startswith("bad: no answer from the tracking server http://127.0.0.1:9") and "hush" not in outcome
+
+
+def test_a_server_that_never_answers_is_given_up(found, monkeypatch):
+    monkeypatch.setattr(probe, "WAIT", 0.5)
+    with black_hole() as uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        started = time.monotonic()
+        assert found(stores.tracking).startswith(f"bad: no answer from the tracking server {uri}")
+    assert time.monotonic() - started < 3
+
+
+def test_a_web_page_is_no_tracking_server(found, monkeypatch, web_page):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", web_page)
+    assert "is no MLflow server: it sends a web page -> Check MLFLOW_TRACKING_URI" in found(stores.tracking)
+
+
+@pytest.fixture
+def web_page():
+    """The address of a page."""
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(404)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<html>nothing here</html>")
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+# Artifacts
+
+
+def test_artifacts_through_a_server_are_tried_and_nothing_stays(make_server, place, found, monkeypatch):  # noqa: F811
+    server = make_server()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    assert "mlflow-artifacts:/ through the server: put, read and deleted 1 KiB" in found(stores.artifacts)
+    assert MlflowClient(server.uri).search_experiments()[0].name == "Default"  # none was made
+    number = MlflowClient(server.uri).create_experiment("regcls")
+    kept = Path(server.artifacts) / number / "kept"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("of a run")
+    assert f"mlflow-artifacts:/{number} through the server: put, read and deleted 1 KiB" in found(stores.artifacts)
+    assert files(server.artifacts) == [Path(number), Path(number) / "kept"]
+
+
+def test_a_server_whose_artifacts_cannot_be_stored_is_bad(make_server, found, monkeypatch):  # noqa: F811
+    server = make_server(
+        artifacts="s3://boot/team",
+        environment={
+            "MLFLOW_S3_ENDPOINT_URL": "http://127.0.0.1:9",
+            "AWS_ACCESS_KEY_ID": "a",
+            "AWS_SECRET_ACCESS_KEY": "b",
+            "AWS_MAX_ATTEMPTS": "1",
+        },
+    )
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    assert found(stores.artifacts).startswith(f"bad: artifacts cannot be stored in mlflow-artifacts:/ of {server.uri}: ")
+
+
+def test_artifacts_that_a_server_puts_into_s3_are_tried_as_well(make_server, s3_server, found, monkeypatch):  # noqa: F811
+    server = make_server(artifacts="s3://boot/team", environment={"MLFLOW_S3_ENDPOINT_URL": s3_server.endpoint, **s3_server.environment})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    assert "put, read and deleted 1 KiB" in found(stores.artifacts)
+    with closing(s3_server.client()) as client:
+        assert "Contents" not in client.list_objects_v2(Bucket="boot", Prefix="team/")
+
+
+def test_artifacts_that_go_to_s3_directly_are_tried_there(place, s3_server, found, monkeypatch):  # noqa: F811
+    Tracker(place.root, experiment="regcls")
+    MlflowClient(f"sqlite:///{place.root}/mlflow.db").create_experiment("direct", artifact_location="s3://boot/direct")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "direct")
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", s3_server.endpoint)
+    assert found(stores.artifacts).startswith("bad: s3://boot/direct: Unable to locate credentials -> Check AWS_ACCESS_KEY_ID")
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    assert "good: s3://boot/direct: put, get and delete of 1 KiB" in found(stores.artifacts)
+
+
+def test_artifacts_on_the_servers_own_disk_that_we_do_not_have_are_bad(make_server, found, monkeypatch, tmp_path):  # noqa: F811
+    server = make_server()
+    MlflowClient(server.uri).create_experiment("regcls", artifact_location=str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    assert f"to {tmp_path}/elsewhere, which this machine does not have -> start the server with --artifacts-destination" in found(
+        stores.artifacts
+    )
+    assert not (tmp_path / "elsewhere").exists()
+
+
+# Runs left behind
+
+
+def test_a_run_whose_process_has_died_is_told_and_not_touched(place, found):
+    tracker = Tracker(place.root, experiment="regcls")
+    client = MlflowClient(tracker.uri)
+    dead = {"regcls.host": socket.gethostname(), "regcls.root": str(place.root), "regcls.process": "1-1"}  # no process has started so early
+    run = client.create_run(tracker.experiment_id, tags={"dataset": "synthetic", **dead}).info.run_id
+    assert found(stores.stale_runs) == (
+        f"note: 1 run is RUNNING though the process has ended ({run[:8]}) -> "
+        "regcls train synthetic marks them KILLED and goes on from their checkpoints"
+    )
+    assert client.get_run(run).info.status == "RUNNING"
+
+
+def test_runs_that_wait_for_the_server_are_bad(found, monkeypatch):
+    from regcls.tracking import journal
+
+    monkeypatch.setattr(journal, "waiting", lambda root: 3)
+    assert found(stores.undelivered) == "bad: 3 runs wait in .regcls/journal for the tracking server -> regcls sync"
+
+
+# The DVC remote
+
+
+@pytest.fixture
+def remote(place):
+    """Lines of the default remote's configuration."""
+
+    def write(*lines):
+        (place.root / ".dvc").mkdir(exist_ok=True)
+        (place.root / ".dvc" / "config").write_text("\n".join(["[core]", "remote = team", "['remote \"team\"']", *lines]))
+
+    return write
+
+
+def test_no_remote_is_no_fault(place, found, remote):
+    assert found(stores.dvc_remote).startswith("note: ") and "no DVC project" in found(stores.dvc_remote)
+    remote("url = /tmp")
+    (place.root / ".dvc" / "config").write_text("")
+    assert found(stores.dvc_remote) == ("note: no default remote -> To share data: dvc remote add -d NAME s3://bucket/prefix (or a folder)")
+
+
+def test_a_remote_in_a_folder_is_tried_and_a_disk_that_is_not_mounted_is_bad(found, remote, tmp_path):
+    remote(f"url = {tmp_path}/store")
+    assert "store: put, read and deleted 1 KiB" in found(stores.dvc_remote)
+    assert not (tmp_path / "store").exists()
+    remote(f"url = {tmp_path}/unmounted/store")
+    assert "there is no such folder -> mount that disk" in found(stores.dvc_remote)
+
+
+def test_a_remote_on_s3_is_tried_with_its_own_access(s3_server, found, remote):  # noqa: F811
+    access = s3_server.environment
+    lines = [
+        "url = s3://boot/dvc",
+        f"endpointurl = {s3_server.endpoint}",
+        f"access_key_id = {access['AWS_ACCESS_KEY_ID']}",
+        "region = us-east-1",
+    ]
+    remote(*lines, f"secret_access_key = {access['AWS_SECRET_ACCESS_KEY']}")
+    assert "good: team: s3://boot/dvc: put, get and delete of 1 KiB" in found(stores.dvc_remote)
+    remote(*lines, "secret_access_key = hush")
+    assert "the secret key is not that of the access key" in found(stores.dvc_remote) and "hush" not in found(stores.dvc_remote)
+
+
+def test_a_remote_of_another_kind_is_asked_through_dvc(place, found, remote):
+    remote("url = ssh://nobody:hush@127.0.0.1:9/data")
+    outcome = found(stores.dvc_remote)
+    assert outcome.startswith("bad: team: ssh://127.0.0.1:9/data: ") and "hush" not in outcome

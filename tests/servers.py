@@ -1,0 +1,510 @@
+"""Real servers on loopback, to start, kill and restart: MLflow's tracking server, PostgreSQL, and what goes wrong between them and a client.
+
+A test module imports the fixtures that it uses: `from servers import make_server, nursery`. All processes end with the test session.
+
+A tracking server starts in about 0.3 s, not in `mlflow server`'s 5 to 11 s: that time goes into importing MLflow twice and making the schema.
+Here one process imports it once a session (3 s) and forks a server when asked: the app, uvicorn and environment of `mlflow server`, over a
+copy of an empty store. `command=True` runs `mlflow server` itself.
+"""
+
+import ctypes
+import json
+import os
+import pwd
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+import pytest
+import requests
+
+DEADLINE = 60.0  # seconds until a server counts as not starting
+PASSWORD = "correct horse 1 battery"  # of the user `admin` where there is basic auth
+AUTH = """[mlflow]
+default_permission = READ
+database_uri = sqlite:///{folder}/auth.db
+admin_username = admin
+admin_password = {password}
+authorization_function = mlflow.server.auth:authenticate_request_basic_auth
+"""
+# What `mlflow server` sets for its uvicorn: mlflow/server/__init__.py, _run_server.
+STORE, ROOT, SERVED, DESTINATION = (
+    "_MLFLOW_SERVER_FILE_STORE",
+    "_MLFLOW_SERVER_ARTIFACT_ROOT",
+    "_MLFLOW_SERVER_SERVE_ARTIFACTS",
+    "_MLFLOW_SERVER_ARTIFACT_DESTINATION",
+)
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies, however that dies (PR_SET_PDEATHSIG)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def free_port() -> int:
+    """A free port below those that the kernel gives to clients: a client that knocks at a dead server cannot get it and meet itself."""
+    for port in range(11_000 + os.getpid() * 7 % 8_000, 32_000):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.add(port)
+                return port
+    raise RuntimeError("no free port")
+
+
+_given: set[int] = set()  # to servers that may be down at the moment
+
+
+class Nursery:
+    """A process with MLflow imported, which forks servers and makes empty stores."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with (folder / "nursery.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+
+    def ask(self, **task: Any) -> int:
+        """Have a child do `task`; its process id."""
+        assert self._process.stdin and self._process.stdout
+        print(json.dumps(task), file=self._process.stdin, flush=True)
+        answer = self._process.stdout.readline()
+        assert answer, f"the nursery has died:\n{(self.folder / 'nursery.log').read_text()[-2000:]}"
+        return int(answer)
+
+    def make_schema(self, uri: str) -> None:
+        """An empty store at `uri`, with an experiment 0 whose artifacts the server keeps."""
+        log = self.folder / "schema.log"
+        gone(self.ask(task="schema", uri=uri, log=str(log)))
+        assert "made" in log.read_text(), log.read_text()[-2000:]
+
+    def empty_sqlite(self) -> Path:
+        """An empty SQLite store, made once, to be copied."""
+        file = self.folder / "empty.db"
+        if not file.exists():
+            self.make_schema(f"sqlite:///{file}")
+        return file
+
+    def close(self) -> None:
+        """End it, and with it all that it has forked."""
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+
+class TrackingServer:
+    """An MLflow tracking server on a port of its own, which it keeps when restarted.
+
+    `store`: SQLAlchemy URI (an SQLite file in `folder`); `artifacts`: folder or s3://bucket/prefix; `environment`: for the server alone, such as
+    S3's credentials. `auth`: anonymous access is refused. `command`: start `mlflow server` itself, with `options`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        nursery: Nursery,
+        *,
+        store: str | None = None,
+        artifacts: str | None = None,
+        environment: dict[str, str] | None = None,
+        auth: bool = False,
+        command: bool = False,
+        options: tuple[str, ...] = (),
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.port, self._nursery, self._auth, self._command = folder, free_port(), nursery, auth, command
+        self._options = options
+        self.log = folder / "server.log"
+        self.store = store or f"sqlite:///{folder}/server.db"
+        self.artifacts = artifacts or str(folder / "artifacts")
+        self._pid: int | None = None
+        self._environment = {
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "_MLFLOW_SGI_NAME": "uvicorn",  # by which the app with basic auth knows what to be
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # a fifth of the memory, and half of the start
+            **(environment or {}),
+        }
+        if store is None:
+            shutil.copy(nursery.empty_sqlite(), folder / "server.db")
+        if auth:
+            (folder / "auth.ini").write_text(AUTH.format(folder=folder, password=PASSWORD))
+            self._environment |= {
+                "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
+                "MLFLOW_FLASK_SERVER_SECRET_KEY": "of this test only",
+            }
+
+    @property
+    def uri(self) -> str:
+        """http://127.0.0.1:port"""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a client needs to know."""
+        login = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": PASSWORD}
+        return {"MLFLOW_TRACKING_URI": self.uri} | (login if self._auth else {})
+
+    def start(self) -> "TrackingServer":
+        """Start it over the same store, and wait until it answers."""
+        assert self._pid is None, "it runs already"
+        self._pid = self._start_command() if self._command else self._fork()
+        end = time.monotonic() + DEADLINE
+        while not self.answers():
+            assert psutil.pid_exists(self._pid) and time.monotonic() < end, f"no server:\n{self.log.read_text()[-3000:]}"
+            time.sleep(0.02)
+        return self
+
+    def stop(self) -> None:
+        """As an administrator does: SIGTERM, and wait for the end."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """As the machine does: SIGKILL to all its processes."""
+        self._end(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """Like a machine that swaps: connections are taken, nothing is answered, until `thaw`."""
+        os.killpg(self._pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Go on, also with what has been asked meanwhile."""
+        os.killpg(self._pid, signal.SIGCONT)
+
+    def answers(self) -> bool:
+        """Whether it is up."""
+        try:
+            return requests.get(f"{self.uri}/health", timeout=5).status_code == 200
+        except requests.RequestException:
+            return False
+
+    def _fork(self) -> int:
+        served = {STORE: self.store, ROOT: "mlflow-artifacts:/", SERVED: "true", DESTINATION: self.artifacts}
+        environment = self._environment | served
+        return self._nursery.ask(
+            task="serve", environment=environment, port=self.port, log=str(self.log), folder=str(self.folder), auth=self._auth
+        )
+
+    def _start_command(self) -> int:
+        options = {
+            "host": "127.0.0.1",
+            "port": self.port,
+            "workers": 1,
+            "backend-store-uri": self.store,
+            "artifacts-destination": self.artifacts,
+        }
+        command = [sys.executable, "-m", "mlflow", "server", *(f"--{name}={value}" for name, value in options.items()), *self._options]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command + (["--app-name=basic-auth"] if self._auth else []),
+                cwd=self.folder,
+                env=os.environ | self._environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
+        return self._process.pid
+
+    def _end(self, number: int) -> None:
+        if self._pid is not None:
+            group, self._pid = self._pid, None
+            with suppress(ProcessLookupError):
+                os.killpg(group, number)
+                os.killpg(group, signal.SIGCONT)  # a frozen one takes it only then
+            if self._command:
+                self._process.wait()
+            gone(group)
+
+
+def gone(pid: int) -> None:
+    """Wait until no process of the group `pid` lives."""
+    end = time.monotonic() + DEADLINE
+    while True:
+        try:
+            os.killpg(pid, 0)
+        except ProcessLookupError:
+            if not psutil.pid_exists(pid):  # not yet in its own group, just after the fork
+                return
+        assert time.monotonic() < end, f"process {pid} does not end"
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    """What the fixtures below need; import it beside them."""
+    made = Nursery(tmp_path_factory.mktemp("nursery"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def tracking_server(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackingServer]:
+    """A server that stays up: each test takes an experiment of its own, by MLFLOW_EXPERIMENT_NAME."""
+    server = TrackingServer(tmp_path_factory.mktemp("tracking"), nursery).start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def make_server(nursery: Nursery, tmp_path: Path) -> Iterator[Callable[..., TrackingServer]]:
+    """Make a started server, with TrackingServer's options, to be stopped, killed and started again."""
+    made: list[TrackingServer] = []
+
+    def make(**options: Any) -> TrackingServer:
+        made.append(TrackingServer(tmp_path / f"server{len(made)}", nursery, **options))
+        return made[-1].start()
+
+    yield make
+    for server in made:
+        server.kill()
+
+
+class Postgres:
+    """A PostgreSQL server with a cluster of its own, which survives `restart` and `kill`, not the tests."""
+
+    def __init__(self, folder: Path, binaries: Path, nursery: Nursery) -> None:
+        self.folder, self.port, self._binaries, self._nursery = folder, free_port(), binaries, nursery
+        self._user = None if os.geteuid() else pwd.getpwnam("postgres" if _has_user("postgres") else "nobody")  # it refuses root
+        if self._user:
+            os.chown(folder, self._user.pw_uid, self._user.pw_gid)
+        subprocess.run(
+            [binaries / "initdb", "-D", folder / "data", "-U", "regcls", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"],
+            **self._as_user(),
+            check=True,
+            capture_output=True,
+        )
+        self.start()
+        self._execute("CREATE DATABASE empty")
+        nursery.make_schema(self.uri("empty"))
+
+    def uri(self, name: str) -> str:
+        """Of the database `name`. With its driver: SQLAlchemy 2.1 takes plain postgresql:// for psycopg 3, which MLflow does not bring."""
+        return f"postgresql+psycopg2://regcls@127.0.0.1:{self.port}/{name}"
+
+    def make_store(self, name: str) -> str:
+        """An empty MLflow store in a new database; its URI."""
+        self._execute(f'CREATE DATABASE "{name}" TEMPLATE empty')
+        return self.uri(name)
+
+    def start(self) -> None:
+        """Start it over what is there, and wait until it takes connections."""
+        options = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": self.folder, "fsync": "off"}
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._binaries / "postgres", "-D", self.folder / "data", *(f"--{name}={value}" for name, value in options.items())],
+                **self._as_user(),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
+        end = time.monotonic() + DEADLINE
+        ready = [self._binaries / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        while subprocess.run(ready, check=False).returncode:
+            assert self._process.poll() is None and time.monotonic() < end, f"no PostgreSQL:\n{(self.folder / 'log').read_text()[-2000:]}"
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """A fast shutdown: open connections are cut, their transactions rolled back."""
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait()
+
+    def kill(self) -> None:
+        """An immediate shutdown, as of a lost machine: `start` then recovers from the log."""
+        self._process.send_signal(signal.SIGQUIT)
+        self._process.wait()
+
+    def restart(self) -> None:
+        """`stop`, then `start`."""
+        self.stop()
+        self.start()
+
+    def _execute(self, command: str) -> None:
+        import psycopg2
+
+        with closing(psycopg2.connect(host="127.0.0.1", port=self.port, user="regcls", dbname="postgres")) as connection:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(command)
+
+    def _as_user(self) -> dict[str, Any]:
+        who = {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []} if self._user else {}
+        return {**who, "cwd": self.folder}
+
+
+def _has_user(name: str) -> bool:
+    return any(entry.pw_name == name for entry in pwd.getpwall())
+
+
+def postgres_binaries() -> Path | None:
+    """The folder of the newest PostgreSQL: Debian keeps it off the PATH."""
+    found = [Path(file) for file in [shutil.which("initdb")] if file]
+    found += sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda file: int(file.parts[-3]))
+    return found[-1].parent if found else None
+
+
+@pytest.fixture(scope="session")
+def postgres(nursery: Nursery) -> Iterator[Postgres]:
+    """A running PostgreSQL; `make_store` gives each test a store of its own. In /tmp: pytest's folders are closed to its user."""
+    pytest.importorskip("psycopg2", reason="needs psycopg2-binary, as in requirements.lock")
+    if not (binaries := postgres_binaries()):
+        pytest.skip("needs PostgreSQL: apt-get install postgresql")
+    folder = Path(tempfile.mkdtemp(prefix="regcls-postgres-"))
+    try:
+        made = Postgres(folder, binaries, nursery)
+        yield made
+        made.kill()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def black_hole() -> Iterator[str]:
+    """The URL of a server that accepts and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as mute:
+        yield f"http://127.0.0.1:{mute.getsockname()[1]}"
+
+
+class Gate:
+    """A loopback port that leads to another one, and can be shut: the network between a client and a server that lives.
+
+    `mode`: "open"; "refused", new and old connections are cut; "silent", they stay and nothing comes through.
+    """
+
+    def __init__(self, target: int) -> None:
+        self.port, self._target, self._mode, self._pairs = free_port(), target, "open", set[socket.socket]()
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def mode(self) -> str:
+        """How it stands."""
+        return self._mode
+
+    @mode.setter
+    def mode(self, mode: str) -> None:
+        self._mode = mode
+        if mode == "refused":
+            self._cut()
+
+    def _cut(self) -> None:
+        for end in list(self._pairs):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # closed
+            while True:
+                client, _ = self._listener.accept()
+                if self._mode == "refused":
+                    client.close()
+                else:
+                    threading.Thread(target=self._join, args=[client], daemon=True).start()
+
+    def _join(self, client: socket.socket) -> None:
+        with client, suppress(OSError):
+            while self._mode == "silent":
+                time.sleep(0.01)
+            with socket.create_connection(("127.0.0.1", self._target)) as server:
+                self._pairs |= {client, server}
+                back = threading.Thread(target=self._carry, args=[server, client], daemon=True)
+                back.start()
+                self._carry(client, server)
+                back.join()
+                self._pairs -= {client, server}
+
+    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                while self._mode == "silent":
+                    time.sleep(0.01)
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """End it and its connections."""
+        self._mode = "refused"
+        self._listener.close()
+        self._cut()
+
+
+@contextmanager
+def gate(target: int) -> Iterator[Gate]:
+    """A Gate to the port `target`, open."""
+    made = Gate(target)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def _answer_tasks(tasks: IO[str]) -> None:
+    """The nursery's life: fork a child for each line, until the tests are gone."""
+    import mlflow.server.fastapi_app  # the seconds that this is for
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the tests' to answer; they end this one
+    for line in tasks:
+        if (pid := os.fork()) == 0:
+            _be_child(json.loads(line))
+        print(pid, flush=True)
+
+
+def _be_child(task: dict[str, Any]) -> None:
+    os.setsid()
+    die_with_parent()
+    for number in (signal.SIGCHLD, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    log, null = os.open(task["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND), os.open(os.devnull, os.O_RDONLY)
+    for opened, standard in ((null, 0), (log, 1), (log, 2)):
+        os.dup2(opened, standard)
+    try:
+        _serve(task) if task["task"] == "serve" else _make_schema(task["uri"])
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def _serve(task: dict[str, Any]) -> None:
+    import mlflow.server
+    import uvicorn
+
+    os.environ.update(task["environment"])
+    os.chdir(task["folder"])
+    app = "mlflow.server.fastapi_app:app"
+    if task["auth"]:
+        mlflow.server._bootstrap_basic_auth()
+        app = "mlflow.server.auth:create_app"
+    uvicorn.run(app, factory=task["auth"], host="127.0.0.1", port=task["port"], log_level="warning")
+
+
+def _make_schema(uri: str) -> None:
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    store = SqlAlchemyStore(uri, "mlflow-artifacts:/")
+    store.engine.dispose()
+    if uri.startswith("sqlite:///"):
+        with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as connection:
+            connection.execute("VACUUM")  # one whole file, fit to be copied
+    print("made")
+
+
+if __name__ == "__main__":
+    _answer_tasks(sys.stdin)

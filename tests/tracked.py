@@ -1,0 +1,44 @@
+"""A run to be tracked, with what it leaves behind; for tests in this process and in others."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from regcls.runs import RunResult
+from regcls.runs.synthetic import SyntheticSpec
+
+SPEC = SyntheticSpec(
+    dataset="synthetic",
+    setting="noisy",
+    sampling="severe",
+    noise=0.1,
+    method="reg+cls",
+    classes=64,
+    lam=1000.0,
+    repetition=1,
+    data_seed=9845,
+    seed=421,
+    hidden=(6, 15),
+    epochs=3,
+    batch_size=256,
+    optimizer="adam",
+    learning_rate=0.01,
+    weight_decay=0.001,
+    precision="float32",
+)
+REG = replace(SPEC, method="reg", classes=0, lam=None)
+RESULT = RunResult(
+    metrics={
+        "train_mse": 1.0,
+        "test_mse": 2.5,
+        "functions/test_mse_0": math.nan,
+        "functions/test_mse_10": 0.5,
+        "functions/test_mse_2": math.inf,
+    },
+    history={"train_mse": [3.0, 2.0, 1.0], "val_mse": [3.5, 2.5, 1.5]},
+    weights={"0.weight": np.arange(60, dtype=np.float32).reshape(10, 6, 1)},
+    started=1_700_000_000.0,
+    ended=1_700_000_003.0,
+)
+TAGS = {"git_commit": "a1b2c3", "data_digest": "0123456789abcdef"}

@@ -1,0 +1,256 @@
+"""A tracking server that goes away, and comes back or not: training never ends for it, and nothing is lost. Real servers, killed."""
+
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from processes import until
+from regcls.errors import UserError
+from regcls.tracking import courier, journal
+from regcls.tracking.tracker import Tracker
+from servers import TrackingServer
+from tracked import REG, RESULT, SPEC, TAGS
+
+NOW = 1_700_000_000.0
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in (("FIRST_PAUSE", 0.05), ("LONGEST_PAUSE", 0.2)):
+        monkeypatch.setattr(courier, name, seconds)
+    monkeypatch.setattr("regcls.tracking.tracker.PATIENCE", 1.0)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
+
+
+@pytest.fixture
+def server(make_server: Callable[..., TrackingServer], monkeypatch: pytest.MonkeyPatch) -> TrackingServer:
+    made = make_server()
+    for name, value in made.environment.items():
+        monkeypatch.setenv(name, value)
+    return made
+
+
+@pytest.fixture
+def tracker(server: TrackingServer, tmp_path: Path) -> Tracker:
+    return Tracker(tmp_path / "project", experiment="regcls")
+
+
+@contextmanager
+def away(server: TrackingServer):
+    server.kill()
+    yield
+    server.start()
+
+
+def point(epoch: int) -> list[tuple[str, float, int, float]]:
+    return [("epochs/train_loss", 1.0 / epoch, epoch, NOW + epoch), ("epochs/val_mae_all", 2.0 / epoch, epoch, NOW + epoch)]
+
+
+def history(tracker: Tracker, run_id: str, key: str = "epochs/train_loss") -> list[tuple[int, float]]:
+    return [(metric.step, metric.value) for metric in tracker._client.get_metric_history(run_id, key)]
+
+
+def test_a_run_over_an_outage_equals_an_undisturbed_one(tracker: Tracker, server: TrackingServer, tmp_path: Path) -> None:
+    (tmp_path / "best").write_bytes(b"weights")
+    ids = {}
+    for disturbed in (False, True):
+        run = tracker.start(SPEC, fingerprint=f"{disturbed}", tags=TAGS)
+        for epoch in range(1, 7):
+            if disturbed and epoch == 3:
+                server.kill()
+            if disturbed and epoch == 5:
+                server.start()
+            tracker.log_metrics(run, point(epoch))
+        tracker.log_files(run, {"checkpoints/best.pt": tmp_path / "best"})
+        tracker.end(run)
+        tracker.deliver()
+        ids[disturbed] = tracker.run_id(run)
+    for key in ("epochs/train_loss", "epochs/val_mae_all"):
+        assert history(tracker, ids[True], key) == history(tracker, ids[False], key)
+    assert [step for step, _ in history(tracker, ids[True])] == [1, 2, 3, 4, 5, 6]
+    undisturbed, disturbed = (tracker._client.get_run(ids[key]) for key in (False, True))
+    assert disturbed.data.params == undisturbed.data.params and disturbed.info.status == "FINISHED"
+    assert disturbed.data.tags.keys() == undisturbed.data.tags.keys()
+    assert tracker.files.fetch(ids[True], "checkpoints/best.pt", tmp_path).read_bytes() == b"weights"
+    assert not list(tracker._sender._journal.folder.glob("*/start.json"))
+
+
+def test_a_run_that_begins_and_ends_while_the_server_is_away_is_delivered_when_it_is_back(tracker: Tracker, server: TrackingServer) -> None:
+    with away(server):
+        run = tracker.start(SPEC, fingerprint="f", tags=TAGS)
+        tracker.finish(run, RESULT)
+        assert tracker.run_id(run) == ""
+    tracker.deliver()
+    assert tracker.finished("synthetic") == {"f": tracker.run_id(run)}
+    assert [step for step, _ in history(tracker, tracker.run_id(run), "train_mse")] == [1, 2, 3]
+
+
+def test_what_a_server_never_took_is_kept_and_the_next_process_delivers_it(
+    tracker: Tracker, server: TrackingServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.kill()
+    tracker.finish(tracker.start(SPEC, fingerprint="f", tags=TAGS), RESULT)
+    with pytest.raises(UserError, match=r"1 runs could not be delivered to http.*no answer.*regcls sync"):
+        tracker.deliver()
+    left(tracker)
+    assert journal.waiting(tracker.root) == 1
+    server.start()
+    again = Tracker(tracker.root, experiment="regcls")
+    assert again.inherit() == 1
+    assert list(again.finished("synthetic")) == ["f"] and journal.waiting(tracker.root) == 0
+    assert again.inherit() == 0
+
+
+def left(tracker: Tracker) -> None:
+    """As if the process had ended: its journal is nobody's."""
+    tracker._sender._journal._held.close()
+    tracker._sender._round = lambda runs: None
+
+
+def test_a_lost_answer_makes_no_second_run(tracker: Tracker, server: TrackingServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = type(tracker._client).create_run
+    calls = []
+
+    def lose_the_answer(*args: Any, **kwargs: Any) -> Any:
+        run = made(*args, **kwargs)
+        calls.append(run.info.run_id)
+        if len(calls) == 1:
+            server.kill()
+            tracker._client.get_run(run.info.run_id)  # fails, as the answer would
+        return run
+
+    monkeypatch.setattr(type(tracker._client), "create_run", lose_the_answer)
+    run = tracker.start(SPEC, fingerprint="f", tags=TAGS)
+    until(lambda: calls, "the run is begun")
+    tracker.log_metrics(run, point(1))
+    server.start()
+    tracker.finish(run, RESULT)
+    tracker.deliver()
+    assert [tracker.run_id(run)] == calls == list(tracker.finished("synthetic").values())
+    assert tracker._client.get_run(calls[0]).data.params["classes"] == "64"
+
+
+def test_a_server_that_accepts_and_never_answers_does_not_stop_training(tracker: Tracker, server: TrackingServer) -> None:
+    run = tracker.start(SPEC, fingerprint="f", tags=TAGS)
+    tracker.deliver()
+    server.freeze()
+    began = time.monotonic()
+    for epoch in range(1, 20):
+        tracker.log_metrics(run, point(epoch))
+    assert time.monotonic() - began < 2.0  # no request was waited for
+    server.thaw()
+    tracker.end(run)
+    tracker.deliver()
+    assert [step for step, _ in history(tracker, tracker.run_id(run))] == list(range(1, 20))
+
+
+def test_a_run_that_somebody_deletes_does_not_hold_up_the_others(tracker: Tracker, capsys: pytest.CaptureFixture[str]) -> None:
+    gone, other = (tracker.start(spec, fingerprint=spec.method, tags=TAGS) for spec in (SPEC, REG))
+    tracker.deliver()
+    tracker._client.delete_run(tracker.run_id(gone))
+    for run in (gone, other):
+        tracker.finish(run, RESULT)
+    with pytest.raises(UserError, match="1 runs could not be delivered.*active"):
+        tracker.deliver()
+    assert list(tracker.finished("synthetic")) == ["reg"]
+    assert (kept := tracker._sender._runs[gone]).refused and kept.waiting()
+
+
+def test_a_finished_run_is_whole_also_where_its_files_came_late(
+    tracker: Tracker, server: TrackingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The object store is away while the server lives."""
+    artifacts = Path(server.artifacts)
+    artifacts.mkdir(exist_ok=True)
+    artifacts.rename(aside := tmp_path / "aside")
+    artifacts.write_text("no folder")  # what the server writes to fails
+    (tmp_path / "best").write_bytes(b"weights")
+    run = tracker.start(SPEC, fingerprint="f", tags=TAGS)
+    tracker.log_files(run, {"best.pt": tmp_path / "best"})
+    tracker.log_metrics(run, point(1))
+    tracker.end(run)
+    until(lambda: tracker.run_id(run) and history(tracker, tracker.run_id(run)), "the metrics are there")
+    assert tracker._client.get_run(tracker.run_id(run)).info.status == "RUNNING"
+    with pytest.raises(UserError, match="1 runs could not be delivered"):
+        tracker.deliver()
+    artifacts.unlink()
+    aside.rename(artifacts)
+    tracker.deliver()
+    assert tracker._client.get_run(tracker.run_id(run)).info.status == "FINISHED"
+    assert tracker.files.fetch(tracker.run_id(run), "best.pt", tmp_path / "..").read_bytes() == b"weights"
+
+
+def test_a_later_state_takes_the_place_of_one_that_was_not_delivered(tracker: Tracker, server: TrackingServer, tmp_path: Path) -> None:
+    run = tracker.start(SPEC, fingerprint="f", tags=TAGS)
+    tracker.deliver()
+    with away(server):
+        for number in range(5):
+            file = tmp_path / f"state{number}"
+            file.write_text(str(number))
+            tracker.log_state(run, {"state.pt": file}, slot=number % 2)
+        assert len(tracker._sender._runs[run].waiting()) == 2
+    tracker.deliver()
+    slots = tracker.fetch_state(tracker.run_id(run), tmp_path)
+    assert [(slot / "state.pt").read_text() for slot in slots] == ["4", "3"]
+    tracker.end(run)
+    tracker.deliver()
+    assert tracker.fetch_state(tracker.run_id(run), tmp_path / "none") == []  # of no use any more
+
+
+def test_a_run_goes_on_under_its_own_id_and_repeats_no_epoch(tracker: Tracker) -> None:
+    first = tracker.start(SPEC, fingerprint="f", tags=TAGS)
+    for epoch in (1, 2, 3):
+        tracker.log_metrics(first, point(epoch))
+    tracker.stop(first, status="KILLED", reason="a test")
+    tracker.deliver()
+    run_id = tracker.run_id(first)
+    for name in (first, run_id):  # as this machine knows it, and as another one does
+        run = tracker.start(SPEC, fingerprint="f", tags=TAGS, continues=name)
+        for epoch in (2, 3, 4):  # from an earlier state: other times
+            tracker.log_metrics(run, [(name, value, step, at + 100) for name, value, step, at in point(epoch)])
+        tracker.deliver()
+        assert tracker.run_id(run) == run_id
+        assert [step for step, _ in history(tracker, run_id)] == [1, 2, 3, 4]
+        first = run
+    assert "stopped" not in tracker._client.get_run(run_id).data.tags
+    other = tracker.start(SPEC, fingerprint="another", tags=TAGS, continues=run_id)
+    tracker.deliver()
+    assert tracker.run_id(other) != run_id
+
+
+def test_a_run_that_another_machine_has_taken_over_is_left_to_it(
+    tracker: Tracker, server: TrackingServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tracker.start(SPEC, fingerprint="f", tags=TAGS)
+    tracker.log_metrics(mine, point(1))
+    tracker.deliver()
+    run_id = tracker.run_id(mine)
+    left(tracker)
+    tracker._sender._runs[mine].add("metrics", {"points": [["epochs/train_loss", 9.0, 2, 0]]}, {})
+    elsewhere = Tracker(tmp_path / "elsewhere", experiment="regcls")
+    theirs = elsewhere.start(SPEC, fingerprint="f", tags=TAGS, continues=run_id)
+    elsewhere.deliver()
+    again = Tracker(tracker.root, experiment="regcls")
+    assert again.inherit() == 1
+    assert elsewhere.run_id(theirs) == run_id and history(again, run_id) == [(1, 1.0)]
+    assert history(again, again.run_id(mine)) == [(2, 9.0)]
+    assert "another process has gone on with run" in capsys.readouterr().err
+
+
+def test_a_wrong_password_is_said_before_anything_else(
+    make_server: Callable[..., TrackingServer], tmp_path: Path, monkeypatch: Any
+) -> None:
+    server = make_server(auth=True)
+    for name, value in {**server.environment, "MLFLOW_TRACKING_PASSWORD": "wrong"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="does not know the user.*MLFLOW_TRACKING_USERNAME"):
+        Tracker(tmp_path, experiment="regcls")
+    monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
+    monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD")
+    with pytest.raises(UserError, match="does not know the user"):
+        Tracker(tmp_path, experiment="regcls")
