@@ -1,7 +1,7 @@
 # One image for training (GPU or CPU), DVC and the tracking server, with the packages of requirements.lock, as `make` installs them.
 #
 #   docker build -t regcls .
-#   docker build -t regcls --build-arg PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu .     # without CUDA: a fifth of the size
+#   docker build -t regcls --build-arg PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu .     # without CUDA: 2.8 GB
 #   docker run --rm --gpus all --shm-size 8g --user "$(id -u):$(id -g)" -v "$PWD:/project" regcls dvc repro
 #
 # Python 3.11 at /usr/bin or /usr/local/bin is all that is asked of the base.

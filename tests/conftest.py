@@ -138,6 +138,19 @@ def make_faces(make_project: Callable[..., Path], prepared_faces: Path) -> Calla
 
 
 @pytest.fixture
+def one_core() -> Iterator[None]:
+    """For this process and those that it starts: sums over several threads end in other digits."""
+    import torch
+
+    cores, threads = os.sched_getaffinity(0), torch.get_num_threads()
+    os.sched_setaffinity(0, {min(cores)})
+    torch.set_num_threads(1)
+    yield
+    os.sched_setaffinity(0, cores)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
 def signals() -> Iterator[None]:
     """As they were: main() takes SIGTERM."""
     before = signal.getsignal(signal.SIGTERM)

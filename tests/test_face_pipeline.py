@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from conftest import laid_over
+from face_runs import EPOCHS, ONE_RUN, start_training, states, undisturbed_run, wait_for_the_middle
 from processes import DEADLINE, runs, session, until, with_status
 from regcls.cli import main
 from regcls.datasets.images import ImageSet
@@ -18,28 +19,6 @@ from regcls.params import load_params
 from regcls.runs.faces import all_specs
 from regcls.tracking.tracker import Tracker
 from regcls.training import faces_study
-from regcls.training.faces import FaceJob, train_run
-
-EPOCHS = 16  # about two seconds: there is a middle to be interrupted in
-ONE_RUN = {
-    "compute": {"processes": 1},
-    "imdb_wiki": {
-        "training": {"epochs": EPOCHS, "milestones": [10], "width": 4, "batch_size": 16},
-        "grids": {"table3": {"methods": ["reg+cls-bal"]}},
-    },
-}
-
-
-@pytest.fixture
-def one_core():
-    """For this process and those that it starts: sums over several threads end in other digits."""
-    cores, threads = os.sched_getaffinity(0), torch.get_num_threads()
-    os.sched_setaffinity(0, {min(cores)})
-    torch.set_num_threads(1)
-    yield
-    os.sched_setaffinity(0, cores)
-    torch.set_num_threads(threads)
-
 
 pytestmark = pytest.mark.usefixtures("signals")
 
@@ -63,49 +42,9 @@ def train(monkeypatch, capsys):
     return train
 
 
-def states(root):
-    return sorted((root / ".regcls" / "checkpoints").glob("*/*/state-*.json"))
-
-
-def start_training(start, root):
-    return start(root, sys.executable, "-m", "regcls", "train", "imdb_wiki")
-
-
-def wait_for_the_middle(root, process):
-    """Until the second epoch is through: then there is a state to fall back to."""
-
-    def reached():
-        assert process.poll() is None, (root / "output.txt").read_text()
-        return any(file.name >= "state-00002" for file in states(root))
-
-    until(reached, "a state of the second epoch")
-
-
-class Silent:
-    def batch(self, samples, note):
-        pass
-
-    def epoch(self, epoch):
-        pass
-
-
-made = {}  # undisturbed weights, once
-
-
 @pytest.fixture
 def undisturbed(root, tmp_path):
-    """The weights at the end of the only run of `root`, trained without any store and in one go."""
-    if "weights" in made:
-        return made["weights"]
-    params = load_params(root / "params.yaml")
-    (spec,) = all_specs(params.imdb_wiki, "imdb_wiki", {})
-    prepared = root / "data" / "imdb_wiki" / "prepared"
-    job = FaceJob(
-        spec=spec, prepared=prepared, data_digest=ImageSet(prepared).digest, checkpoints=tmp_path / "undisturbed", fingerprint="f",
-        device="cpu", loaders=0, channels_last=True, compiled=False, checkpoint_minutes=10.0,
-    )  # fmt: skip
-    made["weights"] = torch.load(train_run(job, Silent(), print).last, weights_only=True)["weights"]
-    return made["weights"]
+    return undisturbed_run(root, tmp_path)[1]
 
 
 def assert_finished_once_with(root, weights, run_id):

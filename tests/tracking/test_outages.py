@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -12,7 +13,8 @@ from processes import until
 from regcls.errors import UserError
 from regcls.tracking import courier, journal
 from regcls.tracking.tracker import Tracker
-from servers import TrackingServer
+from s3_server import S3Server
+from servers import Postgres, TrackingServer, gate
 from tracked import REG, RESULT, SPEC, TAGS
 
 NOW = 1_700_000_000.0
@@ -254,3 +256,76 @@ def test_a_wrong_password_is_said_before_anything_else(
     monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD")
     with pytest.raises(UserError, match="does not know the user"):
         Tracker(tmp_path, experiment="regcls")
+
+
+def test_over_a_restart_of_the_database_nothing_is_lost(
+    postgres: Postgres, make_server: Callable[..., TrackingServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = make_server(store=postgres.make_store("restarted"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    tracker = Tracker(tmp_path, experiment="regcls")
+    run = tracker.start(SPEC, fingerprint="f", tags=TAGS)
+    tracker.log_metrics(run, point(1))
+    tracker.deliver()
+    postgres.kill()
+    tracker.log_metrics(run, point(2))
+    other = tracker.start(REG, fingerprint="g", tags=TAGS)
+    until(tracker._sender.undelivered, "the database is missed")
+    postgres.start()
+    for ended in (run, other):
+        tracker.end(ended)
+    tracker.deliver()
+    assert tracker.finished("synthetic") == {"f": tracker.run_id(run), "g": tracker.run_id(other)}
+    assert [step for step, _ in history(tracker, tracker.run_id(run))] == [1, 2]
+
+
+def test_while_s3_is_away_or_refuses_the_key_numbers_arrive_and_files_wait(
+    s3_server: S3Server, make_server: Callable[..., TrackingServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "best").write_bytes(b"weights")
+    with gate(urlsplit(s3_server.endpoint).port) as way:
+        right = {**s3_server.environment, "MLFLOW_S3_ENDPOINT_URL": f"http://127.0.0.1:{way.port}", "AWS_MAX_ATTEMPTS": "1"}
+        for trouble in ("away", "refused"):
+            environment = right | ({"AWS_SECRET_ACCESS_KEY": "wrong"} if trouble == "refused" else {})
+            server = make_server(artifacts=f"s3://boot/{trouble}", environment=environment)
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+            tracker = Tracker(tmp_path / trouble, experiment="regcls")
+            way.mode = "refused" if trouble == "away" else "open"
+            run = tracker.start(SPEC, fingerprint="f", tags=TAGS)
+            tracker.log_files(run, {"best.pt": tmp_path / "best"})
+            tracker.log_metrics(run, point(1))
+            tracker.end(run)
+            with pytest.raises(UserError, match="1 runs could not be delivered"):
+                tracker.deliver()
+            run_id = tracker.run_id(run)
+            assert history(tracker, run_id) == [(1, 1.0)] and tracker._client.get_run(run_id).info.status == "RUNNING"
+            if trouble == "away":
+                way.mode = "open"
+            else:
+                server.kill()
+                server._environment |= right
+                server.start()
+            tracker.deliver()
+            assert tracker._client.get_run(run_id).info.status == "FINISHED"
+            assert (
+                s3_server.client()
+                .get_object(Bucket="boot", Key=f"{trouble}/{tracker.experiment_id}/{run_id}/artifacts/best.pt")["Body"]
+                .read()
+                == b"weights"
+            )
+
+
+def test_a_full_disk_in_the_journal_is_a_clear_error_and_what_was_written_before_is_delivered(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    run = tracker.start(SPEC, fingerprint="f", tags=TAGS)
+    tracker.log_metrics(run, point(1))
+    tracker.deliver()
+    request.getfixturevalue("full_disk")
+    with pytest.raises(UserError, match=r"no space left on the disk while writing .*journal.*Free some space"):
+        tracker.log_metrics(run, point(2))
+    monkeypatch.undo()
+    tracker.log_metrics(run, point(3))
+    tracker.end(run)
+    tracker.deliver()
+    assert [step for step, _ in history(tracker, tracker.run_id(run))] == [1, 3]

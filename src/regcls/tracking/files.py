@@ -94,6 +94,22 @@ class RunFiles:
                 raise MissingError(f"run {run_id} has no file {path}: deleted, not finished, or a run of another kind")
             return Path(self._client.download_artifacts(run_id, path, str(folder)))
 
+    def sizes(self, run_id: str) -> dict[str, int]:
+        """Path -> bytes, of all files of a run.
+
+        Raises:
+            UserError: the store does not answer.
+        """
+        found, folders = dict[str, int](), list[str | None]([None])
+        with said_plainly(self._uri):
+            while folders:
+                for file in self._client.list_artifacts(run_id, folders.pop()):
+                    if file.is_dir:
+                        folders.append(file.path)
+                    else:
+                        found[file.path] = file.file_size or 0
+        return dict(sorted(found.items()))
+
     def fetch_folder(self, run_id: str, path: str, folder: Path) -> Path | None:
         """Bring a folder of a run into `folder`, and return where it lies; None if the run does not have it.
 

@@ -43,6 +43,9 @@ from regcls.tracking.store import (
 )
 
 # Read by MLflow when it is imported or at each call; what the user has set stays.
+# Where the server would send us past itself to an object store that perhaps only it can reach.
+os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "false")
+os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "false")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines a run otherwise
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")  # seconds a try (MLflow: 120)
@@ -343,7 +346,7 @@ class Tracker:
     def deliver_shortly(self) -> None:
         """As far as it goes in a few seconds: this process has been told to end. The next one delivers the rest."""
         if self._courier is not None:
-            self._courier.deliver(patience=0.0, longest=GRACE)
+            self._courier.deliver(patience=GRACE, longest=GRACE)
 
     def reconcile(self, dataset: str) -> list[str]:
         """Mark as KILLED the runs of a data set whose process died without a word; their ids. The caller holds the grid's lock."""
