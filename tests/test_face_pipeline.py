@@ -135,13 +135,14 @@ def test_a_full_disk_ends_a_training_with_a_clear_error_and_it_goes_on_afterward
 
 
 @pytest.mark.slow
-def test_runs_side_by_side_end_at_ctrl_c_and_go_on(make_faces, start, train):
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
+def test_runs_side_by_side_end_when_they_are_told_to_and_go_on(make_faces, start, train, number, code):
     both = {"imdb_wiki": {"grids": {"table3": {"methods": ["reg", "reg+cls"]}}}, "compute": {"processes": 2}}
     root = make_faces(laid_over(ONE_RUN, both))
     process = start_training(start, root)
     wait_for_the_middle(root, process)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    assert process.wait(DEADLINE) == 130
+    os.killpg(process.pid, number)  # as a terminal and systemd do
+    assert process.wait(DEADLINE) == code
     until(lambda: not session(process), "the workers end")
     assert "Traceback" not in (root / "output.txt").read_text()
     begun = {run_id for run_id, _, _ in runs(root)}

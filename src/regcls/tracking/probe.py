@@ -1,12 +1,13 @@
 """Whether the tracking store and its artifacts can be used, asked in few and short requests; for `regcls doctor`."""
 
 import os
+import re
+import socket
 import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
-from uuid import uuid4
 
 import requests
 
@@ -113,8 +114,8 @@ def try_artifacts(uri: str, location: str) -> str:
     Raises:
         UserError: one of these fails.
     """
-    # A folder of its own: what is deleted is that folder.
-    folder = f"{location.rstrip('/')}/regcls-check-{uuid4().hex}"
+    # A folder of this machine's own: it is deleted whole, and where that is not allowed, the next probe takes it again.
+    folder = f"{location.rstrip('/')}/regcls-check-{re.sub('[^A-Za-z0-9-]', '-', socket.gethostname())}"
     content, started = os.urandom(1024), time.perf_counter()
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:

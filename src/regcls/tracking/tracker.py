@@ -43,13 +43,12 @@ from regcls.tracking.store import (
 )
 
 # Read by MLflow when it is imported or at each call; what the user has set stays.
-# Where the server would send us past itself to an object store that perhaps only it can reach.
-os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "false")
-os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "false")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines a run otherwise
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")  # seconds a try (MLflow: 120)
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # 15 seconds (MLflow: four minutes); what is written is tried again anyway
+for _name in ("DOWNLOAD", "UPLOAD"):  # past the server, from an object store that perhaps only the server can reach
+    os.environ.setdefault(f"MLFLOW_ENABLE_PROXY_MULTIPART_{_name}", "false")
 
 from mlflow.entities import ExperimentTag, Run
 from mlflow.exceptions import MlflowException

@@ -148,7 +148,7 @@ class Writer:
             case "finish":
                 self._files.log(run_id, files)
                 self.log_metrics(run_id, content["points"])
-                self.end(run_id, "FINISHED", reason=None, at=content["at"])
+                self._client.set_terminated(run_id, "FINISHED", end_time=content["at"])
             case _:
                 raise AssertionError(kind)
 
