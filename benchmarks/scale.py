@@ -9,7 +9,6 @@ fingerprint of a spec of the published 1D study and numbers of its own: 2 780 th
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -27,7 +26,6 @@ import requests
 import sqlalchemy
 import yaml
 from rich.console import Console
-from tracking import example_result
 
 from regcls.datasets.store import prepared_folder
 from regcls.params import load_params
@@ -36,6 +34,7 @@ from regcls.runs.synthetic import SyntheticSpec, all_specs
 from regcls.stages.data_sets import open_data
 from regcls.tracking.tracker import Tracker
 from regcls.training import study
+from tracking import example_result
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "tests"))
@@ -63,7 +62,8 @@ def running(kind: str, folder: Path) -> Iterator[tuple[str, str]]:
             file.unlink()
         yield f"sqlite:///{folder}/mlflow.db", f"sqlite:///{folder}/mlflow.db"
         return
-    from servers import Nursery, Postgres, TrackingServer, postgres_binaries
+    from nursery import Nursery
+    from servers import Postgres, TrackingServer, postgres_binaries
 
     with tempfile.TemporaryDirectory(prefix="regcls-scale-") as aside:
         nursery = Nursery(Path(aside))
@@ -200,7 +200,8 @@ def page(uri: str, folder: Path) -> Iterator[str]:
     if uri.startswith("http"):
         yield uri
         return
-    from servers import Nursery, TrackingServer
+    from nursery import Nursery
+    from servers import TrackingServer
 
     with tempfile.TemporaryDirectory() as aside:
         nursery = Nursery(Path(aside))

@@ -66,7 +66,15 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     master, volume, filer, s3 = free_ports(4)
     environment = {"AWS_ACCESS_KEY_ID": "regcls", "AWS_SECRET_ACCESS_KEY": "regcls-secret", "AWS_DEFAULT_REGION": "us-east-1"}
     ports = {"master.port": master, "volume.port": volume, "filer.port": filer, "s3.port": s3, "s3.port.iceberg": 0, "s3.port.lance": 0}
-    options = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-bucket=boot", "-admin.ui=false", "-webdav=false", "-master.telemetry=false"]
+    options = [
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        f"-dir={folder}",
+        "-bucket=boot",
+        "-admin.ui=false",
+        "-webdav=false",
+        "-master.telemetry=false",
+    ]
     options += [f"-{name}={port}" for name, port in ports.items()]
     server = S3Server(f"http://127.0.0.1:{s3}", environment)
     with (folder / "log").open("wb") as log:

@@ -1,36 +1,28 @@
-"""Real servers on loopback, to start, kill and restart: MLflow's tracking server, PostgreSQL, and what goes wrong between them and a client.
+"""Real servers on loopback, to start, kill and start again: MLflow's tracking server and PostgreSQL. All end with the test session.
 
-A test module imports the fixtures that it uses: `from servers import make_server, nursery`. All processes end with the test session.
-
-A tracking server starts in about 0.3 s, not in `mlflow server`'s 5 to 11 s: that time goes into importing MLflow twice and making the schema.
-Here one process imports it once a session (3 s) and forks a server when asked: the app, uvicorn and environment of `mlflow server`, over a
-copy of an empty store. `command=True` runs `mlflow server` itself.
+The fixtures are loaded by conftest.py. tests/network.py holds what can go wrong on the way to them, tests/s3_server.py the object store.
 """
 
-import ctypes
-import json
 import os
 import pwd
 import shutil
 import signal
-import socket
-import sqlite3
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import psutil
 import pytest
 import requests
 
-DEADLINE = 60.0  # seconds until a server counts as not starting
+from network import black_hole, free_port, gate  # noqa: F401  # two for the tests
+from nursery import DEADLINE, Nursery, die_with_parent, gone
+
 PASSWORD = "correct horse 1 battery"  # of the user `admin` where there is basic auth
 AUTH = """[mlflow]
 default_permission = READ
@@ -46,65 +38,6 @@ STORE, ROOT, SERVED, DESTINATION = (
     "_MLFLOW_SERVER_SERVE_ARTIFACTS",
     "_MLFLOW_SERVER_ARTIFACT_DESTINATION",
 )
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies, however that dies (PR_SET_PDEATHSIG)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-
-
-def free_port() -> int:
-    """A free port below those that the kernel gives to clients: a client that knocks at a dead server cannot get it and meet itself."""
-    for port in range(11_000 + os.getpid() * 7 % 8_000, 32_000):
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            if port not in _given:
-                _given.add(port)
-                return port
-    raise RuntimeError("no free port")
-
-
-_given: set[int] = set()  # to servers that may be down at the moment
-
-
-class Nursery:
-    """A process with MLflow imported, which forks servers and makes empty stores."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        with (folder / "nursery.log").open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
-            )
-
-    def ask(self, **task: Any) -> int:
-        """Have a child do `task`; its process id."""
-        assert self._process.stdin and self._process.stdout
-        print(json.dumps(task), file=self._process.stdin, flush=True)
-        answer = self._process.stdout.readline()
-        assert answer, f"the nursery has died:\n{(self.folder / 'nursery.log').read_text()[-2000:]}"
-        return int(answer)
-
-    def make_schema(self, uri: str) -> None:
-        """An empty store at `uri`, with an experiment 0 whose artifacts the server keeps."""
-        log = self.folder / "schema.log"
-        gone(self.ask(task="schema", uri=uri, log=str(log)))
-        assert "made" in log.read_text(), log.read_text()[-2000:]
-
-    def empty_sqlite(self) -> Path:
-        """An empty SQLite store, made once, to be copied."""
-        file = self.folder / "empty.db"
-        if not file.exists():
-            self.make_schema(f"sqlite:///{file}")
-        return file
-
-    def close(self) -> None:
-        """End it, and with it all that it has forked."""
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.close()
-        self._process.wait()
-        self._process.stdout.close()
 
 
 class TrackingServer:
@@ -229,19 +162,6 @@ class TrackingServer:
             if self._command:
                 self._process.wait()
             gone(group)
-
-
-def gone(pid: int) -> None:
-    """Wait until no process of the group `pid` lives."""
-    end = time.monotonic() + DEADLINE
-    while True:
-        try:
-            os.killpg(pid, 0)
-        except ProcessLookupError:
-            if not psutil.pid_exists(pid):  # not yet in its own group, just after the fork
-                return
-        assert time.monotonic() < end, f"process {pid} does not end"
-        time.sleep(0.005)
 
 
 @pytest.fixture(scope="session")
@@ -371,140 +291,3 @@ def postgres(nursery: Nursery) -> Iterator[Postgres]:
         made.kill()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def black_hole() -> Iterator[str]:
-    """The URL of a server that accepts and never answers."""
-    with socket.create_server(("127.0.0.1", 0), backlog=128) as mute:
-        yield f"http://127.0.0.1:{mute.getsockname()[1]}"
-
-
-class Gate:
-    """A loopback port that leads to another one, and can be shut: the network between a client and a server that lives.
-
-    `mode`: "open"; "refused", new and old connections are cut; "silent", they stay and nothing comes through.
-    """
-
-    def __init__(self, target: int) -> None:
-        self.port, self._target, self._mode, self._pairs = free_port(), target, "open", set[socket.socket]()
-        self._listener = socket.create_server(("127.0.0.1", self.port))
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    @property
-    def mode(self) -> str:
-        """How it stands."""
-        return self._mode
-
-    @mode.setter
-    def mode(self, mode: str) -> None:
-        self._mode = mode
-        if mode == "refused":
-            self._cut()
-
-    def _cut(self) -> None:
-        for end in list(self._pairs):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def _accept(self) -> None:
-        with suppress(OSError):  # closed
-            while True:
-                client, _ = self._listener.accept()
-                if self._mode == "refused":
-                    client.close()
-                else:
-                    threading.Thread(target=self._join, args=[client], daemon=True).start()
-
-    def _join(self, client: socket.socket) -> None:
-        with client, suppress(OSError):
-            while self._mode == "silent":
-                time.sleep(0.01)
-            with socket.create_connection(("127.0.0.1", self._target)) as server:
-                self._pairs |= {client, server}
-                back = threading.Thread(target=self._carry, args=[server, client], daemon=True)
-                back.start()
-                self._carry(client, server)
-                back.join()
-                self._pairs -= {client, server}
-
-    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(1 << 16):
-                while self._mode == "silent":
-                    time.sleep(0.01)
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
-
-    def close(self) -> None:
-        """End it and its connections."""
-        self._mode = "refused"
-        self._listener.close()
-        self._cut()
-
-
-@contextmanager
-def gate(target: int) -> Iterator[Gate]:
-    """A Gate to the port `target`, open."""
-    made = Gate(target)
-    try:
-        yield made
-    finally:
-        made.close()
-
-
-def _answer_tasks(tasks: IO[str]) -> None:
-    """The nursery's life: fork a child for each line, until the tests are gone."""
-    import mlflow.server.fastapi_app  # the seconds that this is for
-    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
-
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the tests' to answer; they end this one
-    for line in tasks:
-        if (pid := os.fork()) == 0:
-            _be_child(json.loads(line))
-        print(pid, flush=True)
-
-
-def _be_child(task: dict[str, Any]) -> None:
-    os.setsid()
-    die_with_parent()
-    for number in (signal.SIGCHLD, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
-    log, null = os.open(task["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND), os.open(os.devnull, os.O_RDONLY)
-    for opened, standard in ((null, 0), (log, 1), (log, 2)):
-        os.dup2(opened, standard)
-    try:
-        _serve(task) if task["task"] == "serve" else _make_schema(task["uri"])
-    except BaseException:
-        traceback.print_exc()
-    sys.stdout.flush()
-    os._exit(0)
-
-
-def _serve(task: dict[str, Any]) -> None:
-    import mlflow.server
-    import uvicorn
-
-    os.environ.update(task["environment"])
-    os.chdir(task["folder"])
-    app = "mlflow.server.fastapi_app:app"
-    if task["auth"]:
-        mlflow.server._bootstrap_basic_auth()
-        app = "mlflow.server.auth:create_app"
-    uvicorn.run(app, factory=task["auth"], host="127.0.0.1", port=task["port"], log_level="warning")
-
-
-def _make_schema(uri: str) -> None:
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    store = SqlAlchemyStore(uri, "mlflow-artifacts:/")
-    store.engine.dispose()
-    if uri.startswith("sqlite:///"):
-        with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as connection:
-            connection.execute("VACUUM")  # one whole file, fit to be copied
-    print("made")
-
-
-if __name__ == "__main__":
-    _answer_tasks(sys.stdin)

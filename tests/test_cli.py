@@ -15,7 +15,7 @@ from regcls.cli import find_root, main
 from regcls.errors import UserError
 from regcls.params import option_names
 
-COMMANDS = ["prepare", "train", "run", "compare", "setup", "predict", "data", "doctor", "s3"]
+COMMANDS = ["prepare", "train", "run", "compare", "setup", "predict", "data", "doctor", "s3", "show", "rerun", "sync"]
 BELOW = [["run", "synthetic"], ["run", "imdb_wiki"], ["run", "agedb"], ["data", "fetch"], ["data", "samples"], ["s3", "check"]]
 
 # Unlike params.yaml's own, so that none of them can stand in the code.

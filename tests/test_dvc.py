@@ -38,7 +38,7 @@ FEW_RUNS = {
 
 @pytest.fixture(scope="module")
 def call(tmp_path_factory):
-    """A committed DVC repository like this one, with shrunk parameters -> call a command there; its `cwd` and `dvc`."""
+    """A committed DVC repository like this one, with shrunk parameters -> call a command there; its `cwd`, its `dvc`, and `at` for the same in a clone."""
     root, beside = tmp_path_factory.mktemp("project"), tmp_path_factory.mktemp("beside")
     shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
@@ -62,12 +62,16 @@ def call(tmp_path_factory):
         "DVC_SITE_CACHE_DIR": str(beside / "site"),
     }
 
-    def call(*command):
-        done = subprocess.run(command, cwd=root, env=environment, text=True, capture_output=True, timeout=240, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+    def at(root):
+        def call(*command):
+            done = subprocess.run(command, cwd=root, env=environment, text=True, capture_output=True, timeout=240, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+            return done.stdout
 
-    call.cwd, call.dvc = root, lambda *arguments: call("python", "-m", "dvc", *arguments)
+        call.cwd, call.at, call.dvc = root, at, lambda *arguments: call("python", "-m", "dvc", *arguments)
+        return call
+
+    call = at(root)
     for key, value in (("user.name", "A Tester"), ("user.email", "tester@example.org"), ("init.defaultBranch", "main")):
         call("git", "config", "--global", key, value)
     call("git", "init", "--quiet")

@@ -95,6 +95,17 @@ def _call(arguments: argparse.Namespace, params: Params, root: Path) -> None:
             from regcls.stages.predict import predict
 
             predict(params, root, arguments.run, arguments.images, checkpoint=arguments.checkpoint)
+        case "show":
+            from regcls.stages.show import show, show_data
+
+            if arguments.data is None:
+                show(params, root, arguments.run, part=arguments.print)
+            else:
+                show_data(params, root, arguments.data)
+        case "rerun":
+            from regcls.stages.rerun import rerun
+
+            rerun(params, root, arguments.run, anyway=arguments.anyway)
         case "data":
             from regcls.stages import data
 
@@ -158,6 +169,19 @@ def _parser(params: Params | None) -> argparse.ArgumentParser:
     predict.add_argument(
         "--checkpoint", choices=["best", "last"], default="best", help="lowest validation error (default), or the last epoch"
     )
+    show = command("show", "say where a tracked run comes from, or list the runs on a version of data", "regcls show RUN", dataset=False)
+    which = show.add_mutually_exclusive_group(required=True)
+    named = "id or fingerprint of the run, the first characters of one, or the address of its page"
+    which.add_argument("run", metavar="RUN", nargs="?", help=named)
+    which.add_argument(
+        "--data", metavar="VERSION", help="list all runs on these data: digest or DVC md5, the first characters, or a data set"
+    )
+    show.add_argument("--print", choices=["params.yaml", "dvc.lock", "diff"], help="only this part of the run's record, as it was")
+    rerun = command(
+        "rerun", "make a tracked run once more, say if commit or data differ, and compare the results", "regcls rerun RUN", dataset=False
+    )
+    rerun.add_argument("run", metavar="RUN", help=named)
+    rerun.add_argument("--anyway", action="store_true", help="also on other data than the run's")
     data = command("data", "bring a data set's raw files, or look at stand-ins for them", "regcls data fetch imdb_wiki", dataset=False)
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
     purpose = "bring the archives of a data set into data/<dataset>/raw; a download that was cut goes on"

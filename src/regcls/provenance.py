@@ -35,9 +35,9 @@ def lineage(root: Path, dataset: str) -> dict[str, Any]:
     """What runs on a data set come from, for a person who wants to make them again.
 
     git: see `git_tags`. changes: the tracked files' difference to the commit, as `git apply` takes it, with its size and SHA-256 (`diff` is
-    None above DIFF_BYTES, or where it is not UTF-8); None without a commit. new_files: not known to git and not ignored, the first NEW_FILES. machine: see
-    `machine_tags`. params.yaml: its text. dvc.lock: the entry of the stage that prepared the data, None if there is none. data_md5: see
-    `dvc_md5`.
+    None above DIFF_BYTES, or where it is not UTF-8); None without a commit. new_files: not known to git and not ignored, the first
+    NEW_FILES. machine: see `machine_tags`. params.yaml: its text. dvc.lock: the entry of the stage that prepared the data, None if there is
+    none. data_md5: see `dvc_md5`.
     """
     prepared = Path("data") / dataset / "prepared"
     try:

@@ -46,6 +46,10 @@ def run_url(run_id: str) -> str:
     return f"http://127.0.0.1:5000/#/experiments/1/runs/{run_id}"
 
 
+def runs_url(tag: str, value: str) -> str:
+    return f"http://127.0.0.1:5000/#/experiments/1/runs?searchFilter={tag}%20%3D%20{value}"
+
+
 class MadeUpSets:
     """Sine waves in place of the prepared data."""
 

@@ -14,7 +14,7 @@ from regcls.params.faces import FaceGrid, Faces
 from regcls.reports import faces as face_reports
 from regcls.reports.report import Report
 from regcls.runs.faces import FaceSpec, Found, all_specs
-from reports.made_up import run_url
+from reports.made_up import run_url, runs_url
 
 LIMITS = {"many_above": 100, "few_below": 20}
 AGES = np.arange(0, 101)
@@ -88,6 +88,7 @@ class Store:
             "predictions": self.predictions,
             "training_counts": self.training_counts,
             "run_url": run_url,
+            "runs_url": runs_url,
             "provenance": {"git commit": "abc<1>"},
         }
         return face_reports.report(**(usual | changed))

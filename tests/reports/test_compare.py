@@ -48,6 +48,9 @@ class FakeTracker:
     def run_url(self, run_id: str) -> str:
         return f"http://127.0.0.1:5000/#/runs/{run_id}"
 
+    def runs_url(self, tag: str, value: str) -> str:
+        return f"http://127.0.0.1:5000/#/runs?{tag}={value}"
+
 
 @pytest.fixture
 def project(make_project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Params]:

@@ -13,7 +13,7 @@ from regcls.params import Params
 from regcls.params.synthetic import Grid
 from regcls.reports import figures_data, overview, stats, synthetic
 from regcls.runs.synthetic import SyntheticSpec
-from reports.made_up import MadeUpSets, prints, run_url, tracked
+from reports.made_up import MadeUpSets, prints, run_url, runs_url, tracked
 
 PROVENANCE = {"git commit": "abc<1>"}
 Make = Callable[..., list[str]]
@@ -22,7 +22,7 @@ Make = Callable[..., list[str]]
 def compare(out: Path, *, params: Params, **given: Any) -> list[str]:
     """Write the report on the 1D study into `out`/synthetic, and return what to warn of."""
     alone = replace(params, datasets=("synthetic",))
-    made = synthetic.report(params=alone, run_url=run_url, provenance=PROVENANCE, **given)
+    made = synthetic.report(params=alone, run_url=run_url, runs_url=runs_url, provenance=PROVENANCE, **given)
     return overview.write(out, params=alone, reports={"synthetic": made}, absent={}, provenance=PROVENANCE)
 
 

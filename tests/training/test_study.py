@@ -28,13 +28,19 @@ class MemoryTracker:
     def finished(self, dataset):
         return {}
 
-    def start(self, spec, *, fingerprint, tags, adopt=False):
+    def start(self, spec, *, fingerprint, tags, adopt=False, lineage=None):
         self.specs[fingerprint] = spec
         return fingerprint
 
     def finish(self, run_id, result):
         assert run_id not in self.results
         self.results[run_id] = result
+
+    def deliver(self):
+        pass
+
+    def run_id(self, run):
+        return run
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from regcls.params.faces import SEARCH, Faces
 from regcls.reports import faces_figures, faces_stats, faces_tables, page, protocol, published
 from regcls.reports.faces_answers import answers
 from regcls.reports.faces_collect import NO_PREDICTIONS, FaceRuns, Predictions, collect, hole_lines, in_order
-from regcls.reports.picking import Picked, machines, records, warnings_of
+from regcls.reports.picking import Picked, machines, origins, records, warnings_of
 from regcls.reports.published import PAPER_FACES
 from regcls.reports.report import Report, Section, rounded, to_csv
 from regcls.runs.faces import FaceSpec, Found, expand, searched_lambda
@@ -34,13 +34,15 @@ def report(
     predictions: Predictions,
     training_counts: Mapping[int, int],
     run_url: Callable[[str], str],
+    runs_url: Callable[[str, str], str],
     provenance: Mapping[str, str],
 ) -> Report:
     """All that stands in reports/<dataset>; equal runs give equal bytes.
 
     `runs`: a row a tracked run; `fingerprints`: of every run that params.yaml asks for, with λ as `found` by the search; `predictions`:
     run id -> those of the test set, a UserError where they are gone; `training_counts`: training images by integer age; `run_url`: run
-    id -> its page in MLflow; `provenance`: what made the report, as it is to be shown.
+    id -> its page in MLflow; `runs_url`: tag and value -> the page of the runs that have it; `provenance`: what made the report, as it is
+    to be shown.
 
     Raises:
         UserError: no run counts.
@@ -76,6 +78,7 @@ def report(
         report=made,
         params=params,
         run_url=run_url,
+        runs_url=runs_url,
         provenance=provenance,
         faces=faces,
         in_paper=dataset == PAPER_FACES,
@@ -83,6 +86,7 @@ def report(
         changed=list(dict.fromkeys(line for grid in used for line in protocol.face_departures(faces, grid))),
         unshown=protocol.faces_unshown(faces),
         machines=machines(picked.chosen),
+        origins=origins(picked.chosen),
     )
     return made
 

@@ -11,6 +11,9 @@ from regcls.params import Params
 # More lines of holes than these are for holes.csv.
 HOLES_SHOWN = 12
 
+# More versions of data than these are for `regcls show`.
+ORIGINS_SHOWN = 4
+
 # What a data set is called.
 TITLES = {"synthetic": "1D functions", "imdb_wiki": "Age from faces: IMDB-WIKI-DIR", "agedb": "Age from faces: AgeDB-DIR"}
 
@@ -18,7 +21,8 @@ TITLES = {"synthetic": "1D functions", "imdb_wiki": "Age from faces: IMDB-WIKI-D
 def render(template: str, *, params: Params, provenance: Mapping[str, str], **values: Any) -> str:
     """A page as HTML, from a template beside this file; `provenance` is of the page.
 
-    A template for a data set is given `report` (see `report.Report`) and `run_url` (run id -> its page in MLflow) among its `values`.
+    A template for a data set is given `report` (see `report.Report`) and `run_url` (run id -> its page in MLflow) and
+    `runs_url` (tag, value -> that of the runs that have it) among its `values`.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("regcls.reports", "."),
@@ -28,6 +32,6 @@ def render(template: str, *, params: Params, provenance: Mapping[str, str], **va
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["data_uri"] = lambda svg: "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
-    usual = {"holes_shown": HOLES_SHOWN, "titles": TITLES}
+    usual = {"holes_shown": HOLES_SHOWN, "origins_shown": ORIGINS_SHOWN, "titles": TITLES}
     command = "dvc repro" if params.scale == "demo" else "dvc exp run -S scale=paper"
     return environment.get_template(template).render(**usual, params=params, provenance=provenance, command=command, **values)

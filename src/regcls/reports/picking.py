@@ -9,7 +9,7 @@ import pandas as pd
 
 from regcls.errors import UserError
 from regcls.runs import RunSpec
-from regcls.tracking.run_table import MACHINE
+from regcls.tracking.run_table import MACHINE, ORIGIN, RERUN_TAG
 
 # Why a wanted run is a hole, by the status of the newest attempt at it.
 REASONS = {"FAILED": "failed", "KILLED": "killed", "RUNNING": "not finished", "SCHEDULED": "not finished"}
@@ -29,7 +29,7 @@ class Picked:
 
     wanted: pd.DataFrame
     chosen: pd.DataFrame
-    duplicates: tuple[str, ...]  # run ids left out because an earlier finished run has the same fingerprint
+    duplicates: tuple[str, ...]  # run ids left out because an earlier finished run has the same fingerprint, and not made to repeat it
     stale: tuple[str, ...]  # ids of finished runs of a wanted spec, made with other code or data
 
 
@@ -53,6 +53,9 @@ def pick(runs: pd.DataFrame, fingerprints: Mapping[Spec, str], *, dataset: str, 
     chosen_id = dict(zip(first["fingerprint"], first["run_id"], strict=True))
     newest = dict(zip(runs["fingerprint"], runs["status"], strict=True))
     stale = _stale(finished, fingerprints)
+    again = matching.duplicated("fingerprint", keep="first")
+    if RERUN_TAG in matching.columns:
+        again &= matching[RERUN_TAG].isna()
 
     rows = []
     for spec, wanted in fingerprints.items():
@@ -73,7 +76,7 @@ def pick(runs: pd.DataFrame, fingerprints: Mapping[Spec, str], *, dataset: str, 
     return Picked(
         wanted=table,
         chosen=first.set_index("run_id", drop=False).loc[counted].reset_index(drop=True),
-        duplicates=tuple(matching["run_id"][matching.duplicated("fingerprint", keep="first")]),
+        duplicates=tuple(matching["run_id"][again]),
         stale=tuple(run for found in stale.values() for run in found),
     )
 
@@ -147,3 +150,19 @@ def machines(runs: pd.DataFrame) -> list[str]:
         return []
     kinds = runs[known].fillna("unknown").astype(str).groupby(known, sort=True).size().reset_index(name="runs")
     return [f"{kind['runs']} runs: {', '.join(f'{name} {kind[name]}' for name in known)}" for kind in records(kinds)]
+
+
+def origins(runs: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+    """Where the runs come from, as far as the table of runs says: for `data` and `code` each version, with its number of `runs`.
+
+    Of data: the `tag` and `value` that all runs on it have. Of code: the `commit`, and how many of the runs are `dirty`.
+    """
+    if set(ORIGIN) - set(runs.columns):
+        return {"data": [], "code": []}
+    known = runs.assign(is_md5=runs["data_md5"].fillna("unknown") != "unknown")
+    known["tag"] = np.where(known["is_md5"], "data_md5", "data_digest")
+    known["value"] = known["data_md5"].where(known["is_md5"], known["data_digest"])
+    data = known.groupby(["tag", "value"], sort=True).size().reset_index(name="runs")
+    dirty = known.assign(commit=known["git_commit"].fillna("unknown"), dirty=known["git_dirty"] == "true")
+    code = dirty.groupby("commit", sort=True)["dirty"].agg(runs="size", dirty="sum").reset_index()
+    return {name: records(table.sort_values("runs", ascending=False, kind="stable")) for name, table in (("data", data), ("code", code))}

@@ -10,7 +10,7 @@ from regcls.params.synthetic import Sampling
 from regcls.reports import figures, figures_data, page, protocol, published, shares, stats, study
 from regcls.reports.collect import CELL, Collected, collect, hole_lines, in_order
 from regcls.reports.figures_data import SyntheticSets
-from regcls.reports.picking import machines, records, warnings_of
+from regcls.reports.picking import machines, origins, records, warnings_of
 from regcls.reports.report import Report, Section, rounded, to_csv
 from regcls.reports.tables import Table, signed
 from regcls.runs.synthetic import SyntheticSpec, data_key, expand
@@ -28,13 +28,15 @@ def report(
     runs: pd.DataFrame,
     fingerprints: Mapping[SyntheticSpec, str],
     run_url: Callable[[str], str],
+    runs_url: Callable[[str, str], str],
     sets: SyntheticSets | None,
     provenance: Mapping[str, str],
 ) -> Report:
     """All that stands in reports/synthetic; equal runs give equal bytes.
 
-    `runs`: a row a tracked run; `fingerprints`: of every run that params.yaml asks for; `run_url`: run id -> its page in MLflow; `sets`:
-    the prepared data, or None; `provenance`: what made the report, as it is to be shown.
+    `runs`: a row a tracked run; `fingerprints`: of every run that params.yaml asks for; `run_url`: run id -> its page in MLflow;
+    `runs_url`: tag and value -> the page of the runs that have it; `sets`: the prepared data, or None; `provenance`: what made the report,
+    as it is to be shown.
 
     Raises:
         UserError: no run counts.
@@ -65,6 +67,7 @@ def report(
         report=made,
         params=params,
         run_url=run_url,
+        runs_url=runs_url,
         provenance=provenance,
         training=params.synthetic.training,
         panels=panels,
@@ -72,6 +75,7 @@ def report(
         changed=list(dict.fromkeys(line for grid in params.synthetic.grids.values() for line in protocol.departures(params, grid))),
         unshown=protocol.unshown(params),
         machines=machines(runs[runs["run_id"].isin(wanted["run_id"])]),
+        origins=origins(runs[runs["run_id"].isin(wanted["run_id"])]),
     )
     return made
 

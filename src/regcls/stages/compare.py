@@ -64,6 +64,7 @@ def _synthetic(params: Params, sets: SyntheticSets, runs: pd.DataFrame, tracker:
         runs=runs,
         fingerprints=study.fingerprints(all_specs(params.synthetic), sets),
         run_url=tracker.run_url,
+        runs_url=tracker.runs_url,
         sets=sets,
         provenance=provenance,
     )
@@ -81,5 +82,6 @@ def _faces(params: Params, dataset: str, images: ImageSet, runs: pd.DataFrame, t
         predictions=lambda run_id: tracker.files.table(run_id, faces_study.PREDICTIONS),
         training_counts=images.training_counts(),
         run_url=tracker.run_url,
+        runs_url=tracker.runs_url,
         provenance=provenance,
     )

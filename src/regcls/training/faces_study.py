@@ -28,7 +28,7 @@ from regcls.training.device import Device, device_for
 from regcls.training.faces import FaceJob, FaceResult, open_images
 from regcls.training.faces_worker import make
 from regcls.training.loop import DivergedError, Epoch, StoppedError
-from regcls.training.outcome import Outcome, index_of, why_stopped
+from regcls.training.outcome import Outcome, index_of, repeating, why_stopped
 
 if TYPE_CHECKING:
     from regcls.tracking.tracker import Tracker
@@ -86,7 +86,9 @@ class Study:
     compute: Compute
     tags: Mapping[str, str]
     state_epochs: int  # a run's state goes to a tracking server every so many epochs; 0: never
+    lineage: Mapping[str, Any] | None = None  # see Tracker.start
     adopt: bool = False
+    repeats: str | None = None  # the id of a run that is to be made once more, whatever the store holds
 
 
 def train_grids(faces: Faces, dataset: str, study: Study) -> Outcome:
@@ -119,11 +121,13 @@ def train_runs(specs: Sequence[FaceSpec], dataset: str, study: Study) -> Outcome
     """
     tracker, wanted = study.tracker, fingerprints(specs, study.images)
     device = device_for(study.compute.device)
-    finished = {} if study.adopt and tracker.adopted_run else tracker.finished(dataset)
+    finished = {} if study.repeats or (study.adopt and tracker.adopted_run) else tracker.finished(dataset)
     home = tracker.root / ".regcls" / "checkpoints" / dataset
     for key in finished:
         _remove_leftovers(home / key, tracker.root)
-    jobs = [_job(spec, key, home / key, study, device) for spec, key in wanted.items() if key not in finished]
+    # A repetition never goes on from what another run has left, but it does from what an earlier attempt at itself has.
+    own = f"-{study.repeats[:8]}" if study.repeats else ""
+    jobs = [_job(spec, key, home / f"{key}{own}", study, device) for spec, key in wanted.items() if key not in finished]
     ledger = _Ledger(study, dataset)
     with progress(sum(map(ledger.work, jobs)) or 1, "training") as advance, termination_noted() as asked_to_stop:
         ledger.advance, ledger.total = advance, len(jobs)
@@ -202,7 +206,7 @@ class _Ledger:
         self.advance: Advance = lambda amount, note="": None
         self.total = 0
         self.samples = len(study.images.rows("train"))
-        self.interrupted = study.tracker.interrupted(dataset) if study.tracker.is_remote else {}
+        self.interrupted = study.tracker.interrupted(dataset) if study.tracker.is_remote and not study.repeats else {}
 
     def work(self, job: FaceJob) -> int:
         """Samples to train on."""
@@ -221,7 +225,7 @@ class _Ledger:
         held.enter_context(lock(own, waiting=wait))
         adopts = self.study.adopt and self.tracker.adopted_run is not None
         # A server may be away at this moment, and is not needed to train.
-        look = not adopts and (was_held or not self.tracker.is_remote)
+        look = not adopts and not self.study.repeats and (was_held or not self.tracker.is_remote)
         if look and (run_id := self.tracker.finished(self.dataset).get(key)):
             self.kept[key] = run_id
             held.close()
@@ -229,8 +233,9 @@ class _Ledger:
             return False
         earlier = None if adopts else _run_of(job.checkpoints) or self._from_elsewhere(job)
         with uninterrupted():
-            tags = {**self.study.tags, "data_digest": self.study.images.digest[:32]}
-            run = self.tracker.start(job.spec, fingerprint=key, tags=tags, adopt=self.study.adopt, continues=earlier)
+            tags = {**self.study.tags, **repeating(self.study.repeats), "data_digest": self.study.images.digest[:32]}
+            adopt, lineage = self.study.adopt, self.study.lineage
+            run = self.tracker.start(job.spec, fingerprint=key, tags=tags, adopt=adopt, continues=earlier, lineage=lineage)
             write_json(job.checkpoints / "run.json", {"run": run, "name": job.spec.name})
             self.open[key] = _Open(job, run, held)
         return True
@@ -279,6 +284,8 @@ class _Ledger:
                 self.failed[run.job.spec.name] = str(result)
             else:
                 _log_result(self.tracker, run, result)
+                if self.study.repeats:  # left behind by a kill in this moment, they would be the whole of the next repetition
+                    shutil.rmtree(run.job.checkpoints, ignore_errors=True)
                 self.tracker.end(run.run)
                 shutil.rmtree(run.job.checkpoints, ignore_errors=True)
             del self.open[key]

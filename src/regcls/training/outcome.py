@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from regcls.runs import RunSpec
+from regcls.tracking.run_table import RERUN_TAG
 from regcls.training.loop import StoppedError
 
 Spec = TypeVar("Spec", bound=RunSpec)
@@ -24,6 +25,11 @@ def index_of(wanted: Mapping[Spec, str], finished: Mapping[str, str], ended: Map
     """`Outcome.index` of `wanted` (spec -> fingerprint): `finished` before (fingerprint -> run id), or `ended` now (with status)."""
     states = {key: (run_id, "FINISHED") for key, run_id in finished.items()} | dict(ended)
     return [{"fingerprint": key, "run_id": states[key][0], "status": states[key][1], "name": spec.name} for spec, key in wanted.items()]
+
+
+def repeating(run_id: str | None) -> dict[str, str]:
+    """The tag of a run that repeats another."""
+    return {RERUN_TAG: run_id} if run_id else {}
 
 
 def why_stopped(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from regcls.classes import class_ranges
 from regcls.datasets.synthetic import SyntheticSets
@@ -25,7 +25,7 @@ from regcls.training import worker
 from regcls.training.device import Device, device_for
 from regcls.training.ensemble import Recipe, Trained
 from regcls.training.networks import Member, recipe, result
-from regcls.training.outcome import Outcome, index_of, why_stopped
+from regcls.training.outcome import Outcome, index_of, repeating, why_stopped
 
 if TYPE_CHECKING:
     from regcls.tracking.tracker import Tracker
@@ -55,20 +55,23 @@ def train_runs(
     compute: Compute,
     tags: Mapping[str, str],
     *,
+    lineage: Mapping[str, Any] | None = None,
     adopt: bool = False,
+    repeats: str | None = None,
 ) -> Outcome:
     """Train and track every run of `wanted` (spec -> fingerprint) that the store does not hold as FINISHED.
 
-    `adopt` logs into the run that `mlflow run` has opened, and trains even if an equal one exists: it must not stay empty.
+    `tags` and `lineage`: what they come from, see Tracker.start. `adopt` logs into the run that `mlflow run` has opened, and trains even
+    if an equal one exists: it must not stay empty. `repeats`: the id of a run that is to be made once more, whatever the store holds.
 
     Raises:
         UserError: no GPU where one is asked for, or a training process was ended from outside.
         KeyboardInterrupt: open runs are marked KILLED, finished ones are kept.
     """
     device = device_for(compute.device)
-    finished = {} if adopt and tracker.adopted_run else tracker.finished("synthetic")
+    finished = {} if repeats or (adopt and tracker.adopted_run) else tracker.finished("synthetic")
     missing = {spec: key for spec, key in wanted.items() if key not in finished}
-    ledger = _Ledger(missing, sets, tracker, tags, adopt)
+    ledger = _Ledger(missing, sets, tracker, {**tags, **repeating(repeats)}, lineage, adopt)
     if missing:
         classes_of = _ClassCounter(sets)
         plan = list(plan_chunks(list(missing), sets, classes_of, device))
@@ -108,9 +111,15 @@ class _Ledger:
     """Runs from their first network's start to their last one's end."""
 
     def __init__(
-        self, missing: Mapping[SyntheticSpec, str], sets: SyntheticSets, tracker: "Tracker", tags: Mapping[str, str], adopt: bool
+        self,
+        missing: Mapping[SyntheticSpec, str],
+        sets: SyntheticSets,
+        tracker: "Tracker",
+        tags: Mapping[str, str],
+        lineage: Mapping[str, Any] | None,
+        adopt: bool,
     ) -> None:
-        self.missing, self.sets, self.tracker, self.tags, self.adopt = missing, sets, tracker, tags, adopt
+        self.missing, self.sets, self.tracker, self.tags, self.lineage, self.adopt = missing, sets, tracker, tags, lineage, adopt
         self.open: dict[SyntheticSpec, _Open] = {}
         self.ended: dict[str, tuple[str, str]] = {}  # fingerprint -> run, status
         self.failed: dict[str, str] = {}
@@ -125,6 +134,7 @@ class _Ledger:
                         fingerprint=self.missing[spec],
                         tags={**self.tags, "data_digest": self.sets.digest(spec)[:32]},
                         adopt=self.adopt,
+                        lineage=self.lineage,
                     )
                     self.open[spec] = _Open(run, time.time())
 

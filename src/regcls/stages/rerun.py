@@ -1,0 +1,119 @@
+"""A tracked run -> the same run once more, and whether it gives the same."""
+
+import math
+from pathlib import Path
+
+from regcls.datasets.synthetic import SyntheticSets
+from regcls.errors import UserError
+from regcls.params import Params
+from regcls.progress import say
+from regcls.provenance import lineage
+from regcls.runs.synthetic import SyntheticSpec
+from regcls.stages.recorded import (
+    Data,
+    Spec,
+    checkout,
+    code_facts,
+    data_fact,
+    equal,
+    fingerprint_here,
+    lineage_of,
+    machine_facts,
+    open_as_it_is,
+    remedy,
+    results_of,
+    spec_of,
+)
+from regcls.stages.train import TEST_ERROR, train_one
+from regcls.tracking.run_table import Row
+from regcls.tracking.tracker import Tracker
+
+
+def rerun(params: Params, root: Path, run: str, *, anyway: bool) -> None:
+    """Make a tracked run once more from its recorded parameters, as a run of its own, and print the results of both.
+
+    Where commit, code or machine differ from the recorded ones it says so and goes on; on other data it goes on only `anyway`.
+
+    Raises:
+        UserError: no such run, one that is still in the making, data that are not here or differ, or the run diverged.
+    """
+    tracker = Tracker(root, experiment=params.tracking.experiment)
+    tracker.inherit()
+    row = tracker.find(run)
+    spec = spec_of(row)
+    if row.status == "RUNNING":
+        tracker.reconcile(spec.dataset)
+        row = tracker.find(row.run_id)
+    if row.status == "RUNNING":
+        raise UserError(f"run {row.run_id} is still in the making, on {row.tags.get('host')}. Wait for its end, or end it.")
+    say(f"repeating run {row.run_id}: {row.name}")
+    data, same_data = _opened(row, spec, root, anyway=anyway)
+    same = _compare_origins(row, spec, data, tracker, root, same_data=same_data)
+    outcome = train_one(spec, data, tracker, params, root, repeats=row.run_id)
+    for name, reason in outcome.failed.items():
+        raise UserError(
+            f"run {name} {reason}. The recorded one ended as {row.status}{f': {why}' if (why := row.tags.get('stopped')) else ''}."
+        )
+    _compare_results(row, tracker.find(outcome.index[0]["run_id"]), same=same)
+
+
+def _opened(row: Row, spec: Spec, root: Path, *, anyway: bool) -> tuple[Data, bool]:
+    """The data that the run is made on, and whether they are the recorded ones."""
+    try:
+        data = open_as_it_is(root, spec, verify=True)
+        fact = data_fact(row, spec, data)
+    except UserError as error:
+        raise UserError(f"{error}\nThe data of run {row.run_id} are to be the same: {remedy(row)}.") from error
+    say(str(fact))
+    if not fact.same and not anyway:
+        raise UserError(
+            f"the data here are not those of run {row.run_id}. {remedy(row)[0].upper()}{remedy(row)[1:]}. "
+            f"To make the run on the data here: regcls rerun {row.run_id[:8]} --anyway"
+        )
+    if isinstance(spec, SyntheticSpec):
+        assert isinstance(data, SyntheticSets)
+        seed = data.prepared.meta["made_from"]["data_seeds"][spec.repetition]
+        fits, what = seed == spec.data_seed, f"were drawn with data seed {seed}, the run's with {spec.data_seed}"
+    else:
+        assert not isinstance(data, SyntheticSets)
+        fits, what = data.size == spec.size, f"are images of {data.size} pixels, the run's of {spec.size}"
+    if not fits:
+        raise UserError(f"the data here {what}: the run cannot be made on them. {remedy(row)[0].upper()}{remedy(row)[1:]}.")
+    return data, fact.same
+
+
+def _compare_origins(row: Row, spec: Spec, data: Data, tracker: Tracker, root: Path, *, same_data: bool) -> bool:
+    """Say what differs. Whether nothing does that decides a result."""
+    here = lineage(root, spec.dataset)
+    commit, code = code_facts(row, spec, lineage_of(row, tracker), here)
+    machine = [fact for fact in machine_facts(row, here) if not fact.same]
+    for fact in (commit, code, *machine):
+        say(str(fact))
+    if not code.same:
+        say(f"other code may give another result. The recorded code: {checkout(row)}")
+    elif same_data and fingerprint_here(spec, data) != row.tags.get("fingerprint"):
+        say("parameters: they do not give the recorded fingerprint, so that run had others which its record does not name")
+        return False
+    return code.same and same_data and not machine
+
+
+def _compare_results(then: Row, now: Row, *, same: bool) -> None:
+    """Print the test errors side by side, and how far the other metrics agree."""
+    before, after = results_of(then), results_of(now)
+    print(f"{'':<14} {'then':>12} {'now':>12}")
+    print(f"{'run':<14} {then.run_id[:12]:>12} {now.run_id[:12]:>12}")
+    _, name = TEST_ERROR["synthetic" if then.params["dataset"] == "synthetic" else "faces"]
+    verdict = "" if name not in before else "   equal" if equal(before[name], after[name]) else f"   {after[name] - before[name]:+.3g}"
+    print(f"{name:<14} {before.get(name, math.nan):>12.6g} {after[name]:>12.6g}{verdict}")
+    if then.status != "FINISHED":
+        print(f"the recorded run ended as {then.status}: there is nothing to compare with")
+        return
+    shared = sorted(before.keys() & after.keys())
+    differing = [name for name in shared if not equal(before[name], after[name])]
+    if not differing:
+        print(f"all {len(shared)} final metrics are equal")
+        return
+    most = max(differing, key=lambda name: abs(after[name] - before[name]) / (abs(before[name]) or 1.0))
+    print(f"{len(differing)} of {len(shared)} final metrics differ, most of all {most}: then {before[most]:.8g}, now {after[most]:.8g}")
+    if same:
+        print("code, data and kind of machine are the same: a run on a GPU or with other compute settings may differ in its last digits")

@@ -1,0 +1,102 @@
+"""What goes wrong between a client and a server that lives: nobody answers, nobody is there, for a while."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+
+def free_port() -> int:
+    """A free port below those that the kernel gives to clients: a client that knocks at a dead server cannot get it and meet itself."""
+    for port in range(11_000 + os.getpid() * 7 % 8_000, 32_000):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.add(port)
+                return port
+    raise RuntimeError("no free port")
+
+
+_given: set[int] = set()  # to servers that may be down at the moment
+
+
+@contextmanager
+def black_hole() -> Iterator[str]:
+    """The URL of a server that accepts and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as mute:
+        yield f"http://127.0.0.1:{mute.getsockname()[1]}"
+
+
+class Gate:
+    """A loopback port that leads to another one, and can be shut: the network between a client and a server that lives.
+
+    `mode`: "open"; "refused", new and old connections are cut; "silent", they stay and nothing comes through.
+    """
+
+    def __init__(self, target: int) -> None:
+        self.port, self._target, self._mode, self._pairs = free_port(), target, "open", set[socket.socket]()
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def mode(self) -> str:
+        """How it stands."""
+        return self._mode
+
+    @mode.setter
+    def mode(self, mode: str) -> None:
+        self._mode = mode
+        if mode == "refused":
+            self._cut()
+
+    def _cut(self) -> None:
+        for end in list(self._pairs):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # closed
+            while True:
+                client, _ = self._listener.accept()
+                if self._mode == "refused":
+                    client.close()
+                else:
+                    threading.Thread(target=self._join, args=[client], daemon=True).start()
+
+    def _join(self, client: socket.socket) -> None:
+        with client, suppress(OSError):
+            while self._mode == "silent":
+                time.sleep(0.01)
+            with socket.create_connection(("127.0.0.1", self._target)) as server:
+                self._pairs |= {client, server}
+                back = threading.Thread(target=self._carry, args=[server, client], daemon=True)
+                back.start()
+                self._carry(client, server)
+                back.join()
+                self._pairs -= {client, server}
+
+    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                while self._mode == "silent":
+                    time.sleep(0.01)
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """End it and its connections."""
+        self._mode = "refused"
+        self._listener.close()
+        self._cut()
+
+
+@contextmanager
+def gate(target: int) -> Iterator[Gate]:
+    """A Gate to the port `target`, open."""
+    made = Gate(target)
+    try:
+        yield made
+    finally:
+        made.close()

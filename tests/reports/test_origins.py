@@ -1,0 +1,57 @@
+"""What a page says of the data and the commits behind its runs, and how it leads to them."""
+
+import re
+
+import pandas as pd
+
+from regcls.params import Params
+from regcls.reports import synthetic
+from regcls.reports.picking import origins
+from regcls.runs.synthetic import SyntheticSpec
+from reports.made_up import runs_url
+
+MD5 = "0123456789abcdef0123456789abcdef.dir"
+
+
+def with_origin(runs: pd.DataFrame, **tags: object) -> pd.DataFrame:
+    usual = {"data_md5": MD5, "data_digest": "d1", "git_commit": "c" * 40, "git_dirty": "false", "rerun_of": None}
+    return runs.assign(**{**usual, **tags})
+
+
+def page(params: Params, runs: pd.DataFrame, fingerprints: dict[SyntheticSpec, str]) -> str:
+    given = {"runs": runs, "fingerprints": fingerprints, "sets": None, "provenance": {}}
+    return synthetic.report(params=params, run_url=lambda run_id: f"run/{run_id}", runs_url=runs_url, **given).files["index.html"]
+
+
+def test_versions_of_data_and_commits_are_counted_the_most_used_first() -> None:
+    runs = with_origin(
+        pd.DataFrame({"run_id": list("abcd")}), git_commit=["x", "y", "y", "y"], git_dirty=["false", "true", "true", "false"]
+    )
+    runs.loc[0, ["data_md5", "data_digest"]] = ["unknown", "d2"]
+    assert origins(runs) == {
+        "data": [{"tag": "data_md5", "value": MD5, "runs": 3}, {"tag": "data_digest", "value": "d2", "runs": 1}],
+        "code": [{"commit": "y", "runs": 3, "dirty": 2}, {"commit": "x", "runs": 1, "dirty": 0}],
+    }
+
+
+def test_a_page_names_the_commit_and_links_the_version_of_the_data(
+    demo: Params, runs: pd.DataFrame, fingerprints: dict[SyntheticSpec, str]
+) -> None:
+    html = page(demo, with_origin(runs), fingerprints)
+    assert f"Code – {len(runs)} runs: commit <code>{'c' * 12}</code>." in re.sub(r"\s+", " ", html)
+    assert f'<a href="{runs_url("data_md5", MD5)}" title="regcls show --data 0123456789ab">' in html
+    assert f'title="regcls show {runs["run_id"][0][:12]}"' in html
+
+
+def test_many_versions_that_dvc_does_not_know_are_only_counted(
+    demo: Params, runs: pd.DataFrame, fingerprints: dict[SyntheticSpec, str]
+) -> None:
+    html = page(demo, with_origin(runs, data_md5="unknown", data_digest=[f"d{k % 9}" for k in range(len(runs))]), fingerprints)
+    assert "9 versions of data that DVC does not know: <code>regcls show --data synthetic</code>" in html
+
+
+def test_a_run_made_to_repeat_another_is_no_duplicate(demo: Params, runs: pd.DataFrame, fingerprints: dict[SyntheticSpec, str]) -> None:
+    again = runs.iloc[[0]].assign(run_id="f" * 32, started=2e9)
+    for repeats, warned in ((None, True), (runs["run_id"][0], False)):
+        both = pd.concat([with_origin(runs), with_origin(again, rerun_of=repeats)], ignore_index=True)
+        assert ("repeat an earlier one" in page(demo, both, fingerprints)) == warned
