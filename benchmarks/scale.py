@@ -1,6 +1,6 @@
 """What 5 000 tracked runs cost: seconds of `regcls compare` and of its parts, of the first page of `mlflow ui`, and eight trainers at once.
 
-    python benchmarks/scale.py sqlite|postgres [--runs 5000] [--repeats 3] [--folder FOLDER]
+    python benchmarks/scale.py sqlite|postgres [--runs 5000] [--repeats 3] [--folder FOLDER] [--look SECONDS]
 
 `sqlite` is the file that a fresh clone tracks into, `postgres` is `mlflow server` over PostgreSQL (tests/servers.py starts both).
 One run is logged through regcls's Tracker; the others are copies of its rows in MLflow's tables, each with the name, parameters, tags and
@@ -106,7 +106,7 @@ def fill(database: str, template: str, wanted: dict[SyntheticSpec, str], count: 
             [
                 run
                 | {"run_uuid": new, "name": spec.name, "artifact_uri": run["artifact_uri"].replace(template, new)}
-                | {"start_time": run["start_time"] + 1000 * k, "end_time": run["end_time"] + 1000 * k}
+                | {"start_time": run["start_time"] - 1000 * k, "end_time": run["end_time"] - 1000 * k}
                 for k, (new, spec, _) in enumerate(made, 1)
             ],
         )
@@ -211,7 +211,7 @@ def page(uri: str, folder: Path) -> Iterator[str]:
         nursery.close()
 
 
-def measure(kind: str, folder: Path, count: int, repeats: int) -> None:
+def measure(kind: str, folder: Path, count: int, repeats: int, look: float) -> None:
     """Fill a store, and print a line a figure."""
     with say_and_time("preparing the data"):
         make_project(folder)
@@ -232,9 +232,9 @@ def measure(kind: str, folder: Path, count: int, repeats: int) -> None:
         print("  finished(), in train", timed(lambda: tracker.finished("synthetic"), repeats))
         with page(uri, folder) as served:
             print("mlflow ui, first page", timed(lambda: first_page(served, tracker.experiment_id), 5))
-            if picture := os.environ.get("REGCLS_PAGE"):  # a moment to look at it
-                say(f"{served}/#/experiments/{tracker.experiment_id}/runs is open for {picture} s")
-                time.sleep(float(picture))
+            if look:
+                say(f"{served}/#/experiments/{tracker.experiment_id}/runs is there for {look:g} s")
+                time.sleep(look)
         print("eight trainers       ", trainers(folder, uri, database))
 
 
@@ -254,6 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=int, default=5000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where the project is made (a temporary folder)")
+    parser.add_argument("--look", type=float, default=0, metavar="SECONDS", help="keep the page open so long")
     parser.add_argument("--uri", help=argparse.SUPPRESS)
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
@@ -263,7 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as aside:
         folder = (given.folder or Path(aside)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        measure(given.store, folder, given.runs, given.repeats)
+        measure(given.store, folder, given.runs, given.repeats, given.look)
 
 
 if __name__ == "__main__":

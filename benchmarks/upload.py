@@ -1,4 +1,4 @@
-"""What it costs training that a run's state goes to a tracking server in the background, and how soon a server that was away has everything.
+"""What the upload of a run's state costs the training beside it, and how soon a tracking server that was away has everything.
 
     python benchmarks/upload.py [--megabytes 280] [--rounds 5] [--runs 300]
 
@@ -84,7 +84,7 @@ def timed(step: Callable[[], None], more: Callable[[int], bool]) -> tuple[float,
 
 def uploads(tracker: Tracker, file: Path, rounds: int) -> None:
     """Print what an upload costs the training beside it."""
-    step, run = stepper(), tracker.start(all_specs(load_params(ROOT / "params.yaml", scale="demo").synthetic)[0], fingerprint="f", tags={})
+    step, run = stepper(), tracker.start(all_specs(load_params(ROOT / "params.yaml", scale="paper").synthetic)[0], fingerprint="f", tags={})
     tracker.deliver()
     timed(step, lambda count: count < 20)
     alone, beside, costs, lasted = [], [], [], []
@@ -101,7 +101,7 @@ def uploads(tracker: Tracker, file: Path, rounds: int) -> None:
     ratio = [100 * (b / a - 1) for a, b in zip(alone, beside, strict=True)]
     print(f"a step alone                 {spread(alone, 1000)} ms")
     print(
-        f"a step during an upload      {spread(ratio)} % longer; an upload of {file.stat().st_size / 1e6:.0f} MB lasts {spread(lasted)} s"
+        f"a step during an upload      {spread(ratio)} % longer; {file.stat().st_size / 1e6:.0f} MB last {spread(lasted)} s"
     )
     print(f"a state costs the training   {spread(costs)} s, which is 2 % of {50 * statistics.median(costs):.0f} s")
 

@@ -26,7 +26,6 @@ from regcls.tracking.files import RunFiles
 from regcls.tracking.run_table import typed
 from regcls.tracking.tracker import Tracker
 from regcls.training import study
-from servers import nursery, tracking_server  # noqa: F401  # fixtures
 from tracked import SPEC
 
 # Four runs of one network each, two on each of two training sets.
@@ -355,7 +354,7 @@ def test_a_rerun_on_faces_leaves_the_state_of_an_interrupted_run_alone(make_face
     assert code == 0 and second.status == "FINISHED" and "final metrics are equal" in out
 
 
-def test_a_server_is_asked_for_runs_by_their_id_and_data_and_for_a_rerun(trained, project, tracking_server, capsys, monkeypatch):  # noqa: F811
+def test_a_server_is_asked_for_runs_by_their_id_and_data_and_for_a_rerun(trained, project, tracking_server, capsys, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_server.uri)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "lineage")
     assert regcls(capsys, "run", "synthetic", "--classes", "4")[0] == 0

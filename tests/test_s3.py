@@ -20,7 +20,6 @@ from regcls.dvc_remote import default_remote
 from regcls.errors import MissingError, UserError
 from regcls.object_store import Bucket, bucket_of, s3_client
 from regcls.stages.s3 import check
-from s3_server import s3_server  # noqa: F401  # a fixture
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +37,7 @@ def surroundings(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def s3(s3_server, monkeypatch):  # noqa: F811
+def s3(s3_server, monkeypatch):
     """A client of a running server to which the environment gives access."""
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
@@ -251,7 +250,7 @@ def dvc_project(tmp_path):
     return make
 
 
-def test_without_a_url_the_dvc_remote_is_checked_with_its_own_access(s3_server, dvc_project, capsys):  # noqa: F811
+def test_without_a_url_the_dvc_remote_is_checked_with_its_own_access(s3_server, dvc_project, capsys):
     access = s3_server.environment
     root = dvc_project("[core]", "remote = team", "['remote \"team\"']", "url = s3://boot/dvc", f"endpointurl = {s3_server.endpoint}")
     (root / ".dvc" / "config.local").write_text(

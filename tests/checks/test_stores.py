@@ -19,8 +19,7 @@ from regcls.params import load_params
 from regcls.stages.doctor import PATIENCE, outcome_of
 from regcls.tracking import probe
 from regcls.tracking.tracker import Tracker
-from s3_server import s3_server  # noqa: F401  # a fixture
-from servers import PASSWORD, black_hole, make_server, nursery, tracking_server  # noqa: F401  # fixtures
+from servers import PASSWORD, black_hole
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +86,7 @@ def test_a_file_that_is_no_store_is_bad(place, found):
     assert found(stores.tracking).startswith(f"bad: {place.root}/mlflow.db is an SQLite file, but no MLflow store")
 
 
-def test_a_server_is_named_with_its_version_and_its_time(tracking_server, found, monkeypatch):  # noqa: F811
+def test_a_server_is_named_with_its_version_and_its_time(tracking_server, found, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_server.uri)
     monkeypatch.setattr(stores, "FAST_MS", 10_000)
     assert found(stores.tracking).startswith(f"good: {tracking_server.uri}: MLflow {mlflow.__version__}, ")
@@ -96,13 +95,13 @@ def test_a_server_is_named_with_its_version_and_its_time(tracking_server, found,
 
 
 @pytest.mark.parametrize(("version", "state"), [("3.0.1", "note"), ("4.1.0", "bad")])
-def test_a_server_of_another_version_is_said_and_of_another_generation_bad(tracking_server, found, monkeypatch, version, state):  # noqa: F811
+def test_a_server_of_another_version_is_said_and_of_another_generation_bad(tracking_server, found, monkeypatch, version, state):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_server.uri)
     monkeypatch.setattr(probe, "OURS", version)
     assert found(stores.tracking).startswith(f"{state}: ") and f"here is MLflow {version}" in found(stores.tracking)
 
 
-def test_who_is_not_let_in_is_told_which_variables_to_set(make_server, found, monkeypatch):  # noqa: F811
+def test_who_is_not_let_in_is_told_which_variables_to_set(make_server, found, monkeypatch):
     server = make_server(auth=True)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     assert found(stores.tracking) == (
@@ -118,7 +117,7 @@ def test_who_is_not_let_in_is_told_which_variables_to_set(make_server, found, mo
     assert "put, read and deleted 1 KiB" in found(stores.artifacts)
 
 
-def test_a_server_that_does_not_know_its_name_is_told_apart(tracking_server, found, monkeypatch):  # noqa: F811
+def test_a_server_that_does_not_know_its_name_is_told_apart(tracking_server, found, monkeypatch):
     monkeypatch.setattr(probe, "_get", lambda uri, path: forbidden())
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
     assert "does not know itself by this name -> Start it with --allowed-hosts mlflow:5000." in found(stores.tracking)
@@ -174,7 +173,7 @@ def web_page():
 # Artifacts
 
 
-def test_artifacts_through_a_server_are_tried_and_nothing_stays(make_server, place, found, monkeypatch):  # noqa: F811
+def test_artifacts_through_a_server_are_tried_and_nothing_stays(make_server, place, found, monkeypatch):
     server = make_server()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     assert "mlflow-artifacts:/ through the server: put, read and deleted 1 KiB" in found(stores.artifacts)
@@ -187,7 +186,7 @@ def test_artifacts_through_a_server_are_tried_and_nothing_stays(make_server, pla
     assert files(server.artifacts) == [Path(number), Path(number) / "kept"]
 
 
-def test_a_server_whose_artifacts_cannot_be_stored_is_bad(make_server, found, monkeypatch):  # noqa: F811
+def test_a_server_whose_artifacts_cannot_be_stored_is_bad(make_server, found, monkeypatch):
     server = make_server(
         artifacts="s3://boot/team",
         environment={
@@ -201,7 +200,7 @@ def test_a_server_whose_artifacts_cannot_be_stored_is_bad(make_server, found, mo
     assert found(stores.artifacts).startswith(f"bad: artifacts cannot be stored in mlflow-artifacts:/ of {server.uri}: ")
 
 
-def test_artifacts_that_a_server_puts_into_s3_are_tried_as_well(make_server, s3_server, found, monkeypatch):  # noqa: F811
+def test_artifacts_that_a_server_puts_into_s3_are_tried_as_well(make_server, s3_server, found, monkeypatch):
     server = make_server(artifacts="s3://boot/team", environment={"MLFLOW_S3_ENDPOINT_URL": s3_server.endpoint, **s3_server.environment})
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     assert "put, read and deleted 1 KiB" in found(stores.artifacts)
@@ -209,7 +208,7 @@ def test_artifacts_that_a_server_puts_into_s3_are_tried_as_well(make_server, s3_
         assert "Contents" not in client.list_objects_v2(Bucket="boot", Prefix="team/")
 
 
-def test_artifacts_that_go_to_s3_directly_are_tried_there(place, s3_server, found, monkeypatch):  # noqa: F811
+def test_artifacts_that_go_to_s3_directly_are_tried_there(place, s3_server, found, monkeypatch):
     Tracker(place.root, experiment="regcls")
     MlflowClient(f"sqlite:///{place.root}/mlflow.db").create_experiment("direct", artifact_location="s3://boot/direct")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "direct")
@@ -220,7 +219,7 @@ def test_artifacts_that_go_to_s3_directly_are_tried_there(place, s3_server, foun
     assert "good: s3://boot/direct: put, get and delete of 1 KiB" in found(stores.artifacts)
 
 
-def test_artifacts_on_the_servers_own_disk_that_we_do_not_have_are_bad(make_server, found, monkeypatch, tmp_path):  # noqa: F811
+def test_artifacts_on_the_servers_own_disk_that_we_do_not_have_are_bad(make_server, found, monkeypatch, tmp_path):
     server = make_server()
     MlflowClient(server.uri).create_experiment("regcls", artifact_location=str(tmp_path / "elsewhere"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
@@ -281,7 +280,7 @@ def test_a_remote_in_a_folder_is_tried_and_a_disk_that_is_not_mounted_is_bad(fou
     assert "there is no such folder -> mount that disk" in found(stores.dvc_remote)
 
 
-def test_a_remote_on_s3_is_tried_with_its_own_access(s3_server, found, remote):  # noqa: F811
+def test_a_remote_on_s3_is_tried_with_its_own_access(s3_server, found, remote):
     access = s3_server.environment
     lines = [
         "url = s3://boot/dvc",

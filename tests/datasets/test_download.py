@@ -21,7 +21,6 @@ from regcls.datasets import download, sources
 from regcls.datasets.download import fetch
 from regcls.datasets.sources import Archive
 from regcls.errors import UserError
-from s3_server import s3_server  # noqa: F401  # a fixture
 
 CONTENT = random.Random(0).randbytes(1_000_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -560,7 +559,7 @@ def test_a_path_without_a_file_is_a_clear_error(get, tmp_path, name):
 
 
 @pytest.fixture
-def s3(s3_server, monkeypatch):  # noqa: F811
+def s3(s3_server, monkeypatch):
     """A client of a server that holds s3://boot/raw/faces.tar, to which the environment gives access."""
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
@@ -574,7 +573,7 @@ S3_URL = "s3://boot/raw/faces.tar"
 
 
 @pytest.fixture
-def between(s3, s3_server, monkeypatch):  # noqa: F811
+def between(s3, s3_server, monkeypatch):
     """Stands between the client and the server, and does wrong what its list says, one a connection: (bytes to let through, then)."""
     faults = []
     with socket.create_server(("127.0.0.1", 0)) as front:
@@ -612,7 +611,7 @@ def test_an_object_is_downloaded_and_its_checksum_recorded(s3, get, recorded):
     assert recorded() == {"faces.tar": {"bytes": len(CONTENT), "sha256": SHA256}}
 
 
-def test_the_endpoint_of_mlflow_is_taken_where_aws_names_none(s3, s3_server, get, monkeypatch):  # noqa: F811
+def test_the_endpoint_of_mlflow_is_taken_where_aws_names_none(s3, s3_server, get, monkeypatch):
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", s3_server.endpoint)
     assert get(S3_URL).read_bytes() == CONTENT

@@ -51,9 +51,8 @@ def train(params: Params, root: Path, dataset: str) -> None:
             faces = _face_study(data, tracker, params, root, dataset)
             outcome = faces_study.train_grids(params.faces(dataset), dataset, faces)
         write_json(root / "runs" / f"{dataset}.json", outcome.index)
-    say(
-        f"{outcome.trained} runs trained, {outcome.kept} were there already, {len(outcome.failed)} failed, in {without_password(tracker.uri)}"
-    )
+    counts = f"{outcome.trained} runs trained, {outcome.kept} were there already, {len(outcome.failed)} failed"
+    say(f"{counts}, in {without_password(tracker.uri)}")
     for name, reason in outcome.failed.items():
         say(f"FAILED {name}: {reason}")
 

@@ -1,0 +1,86 @@
+"""Files made to do harm: opened, they do nothing but fail."""
+
+import hashlib
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from regcls.errors import UserError
+from regcls.params import load_params
+from regcls.provenance import dvc_md5
+from regcls.training.checkpoint import Checkpoints, read_weights
+
+
+class Bomb:
+    """Unpickled, it makes the file that it is given."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self):
+        return Path.touch, (self.file,)
+
+
+@pytest.fixture
+def went_off(tmp_path):
+    return tmp_path / "went off"
+
+
+@pytest.fixture(params=["torch", "pickle"])
+def bomb(request, tmp_path, went_off):
+    """A checkpoint file that would run code."""
+    file = tmp_path / "state.pt"
+    if request.param == "torch":
+        torch.save({"weights": Bomb(went_off), "best": {"epoch": 0}}, file)
+    else:
+        file.write_bytes(pickle.dumps({"weights": Bomb(went_off), "best": {"epoch": 0}}))
+    return file
+
+
+def test_the_bomb_is_one(bomb, went_off):
+    (torch.load(bomb, weights_only=False) if bomb.read_bytes()[:2] == b"PK" else pickle.loads(bomb.read_bytes()))
+    assert went_off.exists()
+
+
+def test_weights_from_a_store_run_no_code(bomb, went_off):
+    with pytest.raises(UserError, match="damaged or no checkpoint"):
+        read_weights(bomb, device="cpu")
+    assert not went_off.exists()
+
+
+def test_a_state_from_a_store_runs_no_code_though_its_checksum_is_right(bomb, went_off, tmp_path):
+    about = {"name": "state-00003-0000000", "sha256": hashlib.sha256(bomb.read_bytes()).hexdigest(), "fingerprint": "f", "best_epoch": 0}
+    (tmp_path / "state.json").write_text(json.dumps(about))
+    assert Checkpoints(tmp_path / "own", fingerprint="f").restore([tmp_path]) is None
+    assert not went_off.exists() and not (tmp_path / "own").exists()
+
+
+@pytest.mark.parametrize("name", ["../../outside", "state-00003-0000000/../../outside", "/tmp/outside", "best"])
+def test_a_state_from_a_store_does_not_choose_where_it_is_written(name, tmp_path):
+    torch.save({"best": {"epoch": 0}}, tmp_path / "state.pt")
+    about = {"name": name, "sha256": hashlib.sha256((tmp_path / "state.pt").read_bytes()).hexdigest(), "fingerprint": "f"}
+    (tmp_path / "state.json").write_text(json.dumps(about))
+    before = sorted(tmp_path.rglob("*"))
+    assert Checkpoints(tmp_path / "own", fingerprint="f").restore([tmp_path]) is None
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_params_file_runs_no_code(make_project, went_off):
+    root = make_project()
+    (root / "params.yaml").write_text(
+        f"scale: !!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path ['{went_off}']]\n"
+    )
+    with pytest.raises(UserError, match=r"params\.yaml"):
+        load_params(root / "params.yaml")
+    assert not went_off.exists()
+
+
+def test_a_dvc_lock_runs_no_code(tmp_path, went_off):
+    (tmp_path / "dvc.lock").write_text(
+        f"stages: !!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path ['{went_off}']]\n"
+    )
+    assert dvc_md5(tmp_path, Path("data/x/prepared")) == "unknown"
+    assert not went_off.exists()
