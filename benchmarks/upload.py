@@ -100,9 +100,7 @@ def uploads(tracker: Tracker, file: Path, rounds: int) -> None:
     tracker.deliver()
     ratio = [100 * (b / a - 1) for a, b in zip(alone, beside, strict=True)]
     print(f"a step alone                 {spread(alone, 1000)} ms")
-    print(
-        f"a step during an upload      {spread(ratio)} % longer; {file.stat().st_size / 1e6:.0f} MB last {spread(lasted)} s"
-    )
+    print(f"a step during an upload      {spread(ratio)} % longer; {file.stat().st_size / 1e6:.0f} MB last {spread(lasted)} s")
     print(f"a state costs the training   {spread(costs)} s, which is 2 % of {50 * statistics.median(costs):.0f} s")
 
 

@@ -283,7 +283,7 @@ def test_half_a_search_chooses_nothing(open_project):
     project = open_project(SEARCH)
     first, _ = faces_study.search_specs(project.faces, NAME)
     project.train(first)
-    assert faces_study.found_lambdas(project.faces, NAME, project.images, project.tracker) == {}
+    assert faces_study.found_lambdas(project.faces, NAME, project.images, project.runs) == {}
 
 
 def test_a_run_that_another_process_has_finished_while_this_one_waited_is_kept(open_project, monkeypatch):

@@ -2,17 +2,23 @@
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from mlflow.entities import Run
 from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlParam, SqlRun, SqlTag
+from mlflow.store.tracking.rest_store import RestStore
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
+from mlflow.utils.rest_utils import http_request, verify_rest_response
 from sqlalchemy import Select, select
 
 from regcls.tracking.run_table import MACHINE, ORIGIN, Row
 from regcls.tracking.writer import ALIVE_TAG, JOURNAL_TAG
 
-PAGE = 500  # runs a request to a server: about 3 s
+PAGE = 250  # runs an answer: about a second; larger ones are not made faster
+AT_ONCE = 4  # requests: `mlflow server` has four workers by default
+SEARCH = "/api/2.0/mlflow/runs/search"
 READ_TAGS = ("fingerprint", "mlflow.parentRunId", "regcls.host", "regcls.root", "regcls.process", JOURNAL_TAG, ALIVE_TAG, *MACHINE, *ORIGIN)
 
 
@@ -71,14 +77,47 @@ def _rows_from_database(store: SqlAlchemyStore, experiment_id: str, tag: str, va
 
 
 def _rows_from_server(client: MlflowClient, experiment_id: str, asked: str, status: str | None) -> Iterator[Row]:
+    # A server needs about 4 ms of one core for a run, whatever is asked of it, so that a long list is asked for in sixteen parts, of which
+    # its workers make several at once. MLflow's own client would need 1 ms more, here, to read a run into messages and then entities.
+    store = client._tracking_client.store
     asked += f" and attributes.status = '{status}'" if status else ""
-    token: str | None = None
-    while True:
-        runs = client.search_runs([experiment_id], asked, max_results=PAGE, page_token=token)
-        yield from map(row_of, runs)
-        token = runs.token
-        if not token:
-            return
+    first, more = _page(store, experiment_id, asked)
+    if not more:
+        yield from first
+        return
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        parts = [f"{asked} and attributes.run_id LIKE '{digit}%'" for digit in "0123456789abcdef"]
+        for rows in pool.map(lambda part: _part(store, experiment_id, part), parts):
+            yield from rows
+
+
+def _part(store: RestStore, experiment_id: str, asked: str) -> list[Row]:
+    rows, token = _page(store, experiment_id, asked)
+    while token:
+        more, token = _page(store, experiment_id, asked, token)
+        rows += more
+    return rows
+
+
+def _page(store: RestStore, experiment_id: str, asked: str, token: str = "") -> tuple[list[Row], str]:
+    wanted = {"experiment_ids": [experiment_id], "filter": asked, "max_results": PAGE, "run_view_type": "ACTIVE_ONLY", "page_token": token}
+    answer = verify_rest_response(http_request(store.get_host_creds(), SEARCH, "POST", json=wanted), SEARCH).json()
+    return [_row_of_answer(run) for run in answer.get("runs", ())], answer.get("next_page_token", "")
+
+
+def _row_of_answer(run: dict[str, Any]) -> Row:
+    """A run in the server's JSON, where what is empty is left out."""
+    info, data = run["info"], run.get("data", {})
+    return Row(
+        run_id=info["run_id"],
+        name=info.get("run_name", ""),
+        status=info["status"],
+        started=int(info["start_time"]),
+        ended=int(info["end_time"]) if "end_time" in info else None,
+        tags={tag["key"]: tag.get("value", "") for tag in data.get("tags", ())},
+        params={param["key"]: param.get("value", "") for param in data.get("params", ())},
+        metrics={metric["key"]: float(metric["value"]) for metric in data.get("metrics", ())},
+    )
 
 
 def row_of(run: Run) -> Row:

@@ -5,13 +5,15 @@ import math
 import shutil
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+
+import pandas as pd
 
 from regcls.datasets.images import ImageSet
 from regcls.errors import UserError
@@ -59,12 +61,12 @@ def fingerprints(specs: Sequence[FaceSpec], images: ImageSet) -> dict[FaceSpec, 
     return {spec: fingerprint(spec, data_digest=images.digest, code_digest=result_code()) for spec in specs}
 
 
-def found_lambdas(faces: Faces, dataset: str, images: ImageSet, tracker: "Tracker") -> Found:
-    """λ of the search, as far as its runs are finished."""
+def found_lambdas(faces: Faces, dataset: str, images: ImageSet, tracked: Callable[[], pd.DataFrame]) -> Found:
+    """λ of the search, as far as its runs are finished. `tracked`: gives the table of the data set's runs (Tracker.collect)."""
     if not needs_search(faces):
         return {}
     wanted = fingerprints(search_specs(faces, dataset), images)
-    runs = tracker.collect(dataset, FaceSpec)
+    runs = tracked()
     if "val_mse_all" not in runs.columns:
         return {}
     finished = runs[runs["status"] == "FINISHED"].drop_duplicates("fingerprint").set_index("fingerprint")["val_mse_all"].to_dict()
@@ -93,9 +95,10 @@ class Study:
 
 def train_grids(faces: Faces, dataset: str, study: Study) -> Outcome:
     """Make every run of the grids that is not FINISHED, those of the search for λ first. Raises as `train_runs` does."""
-    first = all_specs(faces, dataset, found_lambdas(faces, dataset, study.images, study.tracker))
+    tracked = partial(study.tracker.collect, dataset, FaceSpec)
+    first = all_specs(faces, dataset, found_lambdas(faces, dataset, study.images, tracked))
     outcome = train_runs(first, dataset, study)
-    found = found_lambdas(faces, dataset, study.images, study.tracker)
+    found = found_lambdas(faces, dataset, study.images, tracked)
     new = [spec for spec in all_specs(faces, dataset, found) if spec not in set(first)]
     if not new:
         return outcome
