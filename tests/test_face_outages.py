@@ -43,7 +43,8 @@ def regcls(start, server):
     """Start a command of regcls in a project; with `ended`, wait for its end: exit code, and what all commands there have said."""
 
     def regcls(root, *arguments, ended=True):
-        environment = {**server.environment, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "3"}
+        hurry = {"MAX_RETRIES": "1", "BACKOFF_FACTOR": "0", "BACKOFF_JITTER": "0", "TIMEOUT": "3"}
+        environment = server.environment | {f"MLFLOW_HTTP_REQUEST_{name}": value for name, value in hurry.items()}
         process = start(root, sys.executable, "-c", REGCLS, *arguments, environment=environment)
         return (process.wait(DEADLINE), (root / "output.txt").read_text()) if ended else process
 
@@ -133,6 +134,7 @@ def test_a_server_that_never_comes_back_keeps_no_run_from_its_end_and_sync_deliv
     assert "1 runs could not be delivered" in last and "regcls sync" in last and not states(root)
     assert regcls(root, "sync")[0] == 2
     server.start()
+    assert "1 runs that were made here are not at their tracking server yet" in regcls(root, "compare")[1]
     code, said = regcls(root, "sync")
     assert code == 0 and "1 runs delivered to http" in said
     assert_equals_an_undisturbed_one(server, root, tmp_path)

@@ -25,7 +25,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in (("FIRST_PAUSE", 0.05), ("LONGEST_PAUSE", 0.2)):
         monkeypatch.setattr(courier, name, seconds)
     monkeypatch.setattr("regcls.tracking.tracker.PATIENCE", 1.0)
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    # One retry: a server closes a connection that is idle, perhaps at the moment when it is used.
+    for name, value in (("MAX_RETRIES", "1"), ("BACKOFF_FACTOR", "0"), ("BACKOFF_JITTER", "0")):
+        monkeypatch.setenv(f"MLFLOW_HTTP_REQUEST_{name}", value)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
 
 

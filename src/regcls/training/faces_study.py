@@ -264,7 +264,8 @@ class _Ledger:
                 self.advance(samples, f"run {len(self.ended) + 1} of {self.total}, {note}")
             case "epoch":
                 (epoch,) = content
-                self.tracker.log_metrics(run.run, _epoch_points(epoch))
+                with uninterrupted():  # SQLAlchemy prints a traceback of its own when Ctrl-C comes in between
+                    self.tracker.log_metrics(run.run, _epoch_points(epoch))
                 if self.study.state_epochs and epoch.number % self.study.state_epochs == 0 and epoch.number < run.job.spec.epochs:
                     self._store_state(run, slot=epoch.number // self.study.state_epochs % 2)
             case "say":
