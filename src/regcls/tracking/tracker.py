@@ -488,6 +488,8 @@ def _probe(uri: str) -> None:
 
 
 def _user() -> str:
+    if account := os.environ.get("MLFLOW_TRACKING_USERNAME"):  # in containers, all are the same user
+        return account
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
