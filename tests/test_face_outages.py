@@ -121,7 +121,7 @@ def test_after_kill_9_and_without_a_server_nothing_starts_and_with_it_the_same_r
     server.start()
     code, said = regcls(root, "train", "imdb_wiki")
     assert code == 0, said
-    assert "1 runs of a process that has ended were not delivered yet" in said and "were marked KILLED" in said and "goes on from" in said
+    assert "1 run(s) of a process that has ended were not delivered yet" in said and "goes on from" in said
     assert_equals_an_undisturbed_one(server, root, tmp_path)
 
 
@@ -131,15 +131,15 @@ def test_a_server_that_never_comes_back_keeps_no_run_from_its_end_and_sync_deliv
     server.kill()
     assert process.wait(DEADLINE) == 2
     last = (root / "output.txt").read_text().splitlines()[-1]
-    assert "1 runs could not be delivered" in last and "regcls sync" in last and not states(root)
+    assert "1 run(s) could not be delivered" in last and "regcls sync" in last and not states(root)
     assert regcls(root, "sync")[0] == 2
     server.start()
     assert "1 runs that were made here are not at their tracking server yet" in regcls(root, "compare")[1]
     code, said = regcls(root, "sync")
-    assert code == 0 and "1 runs delivered to http" in said
+    assert code == 0 and "1 run(s) delivered to http" in said
     assert_equals_an_undisturbed_one(server, root, tmp_path)
     code, said = regcls(root, "sync")
-    assert code == 0 and said.splitlines()[-1] == "nothing waits to be delivered"
+    assert code == 0 and said.splitlines()[-1] == "nothing else waits to be delivered"
     code, said = regcls(root, "train", "imdb_wiki")
     assert code == 0 and "0 runs trained, 1 were there already" in said
 

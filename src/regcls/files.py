@@ -128,13 +128,10 @@ def lock(path: Path, *, waiting: Callable[[str], None]) -> Iterator[None]:
     """
     held = try_lock(path)
     if held is None:
-        with _lock_file(path) as handle:
-            handle.seek(0)
-            waiting(handle.read().strip() or "another process")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            _sign(handle)
-            yield
-        return
+        waiting(lock_holder(path))
+        held = _lock_file(path)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        _sign(held)
     with held:
         yield  # closing the handle frees the lock
 
@@ -149,6 +146,14 @@ def try_lock(path: Path) -> IO[str] | None:
         return None
     _sign(handle)
     return handle
+
+
+def lock_holder(path: Path) -> str:
+    """The note of whoever holds the lock `path`."""
+    try:
+        return path.read_text().strip() or "another process"
+    except OSError:
+        return "another process"
 
 
 def _lock_file(path: Path) -> IO[str]:

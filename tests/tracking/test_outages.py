@@ -99,7 +99,7 @@ def test_what_a_server_never_took_is_kept_and_the_next_process_delivers_it(
 ) -> None:
     server.kill()
     tracker.finish(tracker.start(SPEC, fingerprint="f", tags=TAGS), RESULT)
-    with pytest.raises(UserError, match=r"1 runs could not be delivered to http.*no answer.*regcls sync"):
+    with pytest.raises(UserError, match=r"1 run.s. could not be delivered to http.*no answer.*regcls sync"):
         tracker.deliver()
     left(tracker)
     assert journal.waiting(tracker.root) == 1
@@ -159,7 +159,7 @@ def test_a_run_that_somebody_deletes_does_not_hold_up_the_others(tracker: Tracke
     tracker._client.delete_run(tracker.run_id(gone))
     for run in (gone, other):
         tracker.finish(run, RESULT)
-    with pytest.raises(UserError, match="1 runs could not be delivered.*active"):
+    with pytest.raises(UserError, match="1 run.s. could not be delivered.*active"):
         tracker.deliver()
     assert list(tracker.finished("synthetic")) == ["reg"]
     assert (kept := tracker._sender._runs[gone]).refused and kept.waiting()
@@ -180,7 +180,7 @@ def test_a_finished_run_is_whole_also_where_its_files_came_late(
     tracker.end(run)
     until(lambda: tracker.run_id(run) and history(tracker, tracker.run_id(run)), "the metrics are there")
     assert tracker._client.get_run(tracker.run_id(run)).info.status == "RUNNING"
-    with pytest.raises(UserError, match="1 runs could not be delivered"):
+    with pytest.raises(UserError, match="1 run.s. could not be delivered"):
         tracker.deliver()
     artifacts.unlink()
     aside.rename(artifacts)
@@ -210,10 +210,10 @@ def test_a_run_goes_on_under_its_own_id_and_repeats_no_epoch(tracker: Tracker) -
     first = tracker.start(SPEC, fingerprint="f", tags=TAGS)
     for epoch in (1, 2, 3):
         tracker.log_metrics(first, point(epoch))
-    tracker.stop(first, status="KILLED", reason="a test")
     tracker.deliver()
     run_id = tracker.run_id(first)
     for name in (first, run_id):  # as this machine knows it, and as another one does
+        tracker.stop(first, status="KILLED", reason="a test")
         run = tracker.start(SPEC, fingerprint="f", tags=TAGS, continues=name)
         for epoch in (2, 3, 4):  # from an earlier state: other times
             tracker.log_metrics(run, [(name, value, step, at + 100) for name, value, step, at in point(epoch)])
@@ -237,12 +237,15 @@ def test_a_run_that_another_machine_has_taken_over_is_left_to_it(
     left(tracker)
     tracker._sender._runs[mine].add("metrics", {"points": [["epochs/train_loss", 9.0, 2, 0]]}, {})
     elsewhere = Tracker(tmp_path / "elsewhere", experiment="regcls")
+    elsewhere._client.set_terminated(run_id, "KILLED")  # after half an hour without a sign of life
     theirs = elsewhere.start(SPEC, fingerprint="f", tags=TAGS, continues=run_id)
     elsewhere.deliver()
     again = Tracker(tracker.root, experiment="regcls")
     assert again.inherit() == 1
     assert elsewhere.run_id(theirs) == run_id and history(again, run_id) == [(1, 1.0)]
     assert history(again, again.run_id(mine)) == [(2, 9.0)]
+    assert again._client.get_run(again.run_id(mine)).info.status == "KILLED"
+    assert elsewhere._client.get_run(run_id).info.status == "RUNNING"
     assert "another process has gone on with run" in capsys.readouterr().err
 
 
@@ -297,7 +300,7 @@ def test_while_s3_is_away_or_refuses_the_key_numbers_arrive_and_files_wait(
             tracker.log_files(run, {"best.pt": tmp_path / "best"})
             tracker.log_metrics(run, point(1))
             tracker.end(run)
-            with pytest.raises(UserError, match="1 runs could not be delivered"):
+            with pytest.raises(UserError, match="1 run.s. could not be delivered"):
                 tracker.deliver()
             run_id = tracker.run_id(run)
             assert history(tracker, run_id) == [(1, 1.0)] and tracker._client.get_run(run_id).info.status == "RUNNING"

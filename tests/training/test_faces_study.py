@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -283,23 +282,18 @@ def test_half_a_search_chooses_nothing(open_project):
     project = open_project(SEARCH)
     first, _ = faces_study.search_specs(project.faces, NAME)
     project.train(first)
-    assert faces_study.found_lambdas(project.faces, NAME, project.images, project.runs) == {}
+    assert faces_study.found_lambdas(project.faces, NAME, project.images, project.runs()) == {}
 
 
 def test_a_run_that_another_process_has_finished_while_this_one_waited_is_kept(open_project, monkeypatch):
     project = open_project()
-    spec, lock = project.spec(), faces_study.lock
+    spec, try_lock = project.spec(), faces_study.try_lock
 
-    @contextmanager
-    def lock_held_by_another(path, *, waiting):
-        waiting("process 7 on host")
-        with monkeypatch.context() as patch:
-            patch.setattr(faces_study, "lock", lock)
-            Project(project.root).train(spec)
-        with lock(path, waiting=waiting):
-            yield
+    def held_by_another(path):
+        monkeypatch.setattr(faces_study, "try_lock", try_lock)
+        Project(project.root).train(spec)
 
-    monkeypatch.setattr(faces_study, "lock", lock_held_by_another)
+    monkeypatch.setattr(faces_study, "try_lock", held_by_another)
     outcome = project.train(spec)
     assert (outcome.trained, outcome.kept) == (0, 1)
     (run,) = project.runs().itertuples()

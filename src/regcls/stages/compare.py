@@ -75,7 +75,7 @@ def _synthetic(params: Params, sets: SyntheticSets, runs: pd.DataFrame, tracker:
 
 def _faces(params: Params, dataset: str, images: ImageSet, runs: pd.DataFrame, tracker: Tracker, provenance: Mapping[str, str]) -> Report:
     section = params.faces(dataset)
-    found = faces_study.found_lambdas(section, dataset, images, lambda: runs)
+    found = faces_study.found_lambdas(section, dataset, images, runs)
     return faces.report(
         params=params,
         dataset=dataset,

@@ -11,22 +11,18 @@ from regcls.tracking.tracker import Tracker
 
 
 def sync(params: Params, root: Path) -> None:
-    """Deliver what processes that have ended have left in the journal for the server of MLFLOW_TRACKING_URI.
+    """Deliver what processes that have ended have left in the journal for the server of MLFLOW_TRACKING_URI, refused runs once more.
 
     Raises:
-        UserError: the server does not answer or refuses some of it; or what there is waits for another server.
+        UserError: the server does not answer or refuses some of it, or some of it waits for another server or experiment.
     """
-    waiting = left_behind(project_root(root))
     here = without_password(store_uri(project_root(root)))
-    for uri, runs in waiting.items():
-        if uri != here:
-            say(f"{len(runs)} runs wait for {uri}: set MLFLOW_TRACKING_URI to it")
-    if here not in waiting:
-        if waiting:
-            raise UserError(f"nothing waits for {here}")
-        say("nothing waits to be delivered")
-        return
-    delivered = Tracker(root, experiment=params.tracking.experiment).inherit()
-    say(f"{delivered} runs delivered to {here}")
-    for run in left_behind(project_root(root)).get(here, []):
-        say(f"{run.start['name']} stays in {run.folder}: {run.refused or 'of another experiment: set MLFLOW_EXPERIMENT_NAME to it'}")
+    if any(left.uri == here for left in left_behind(project_root(root))):
+        delivered = Tracker(root, experiment=params.tracking.experiment).inherit(refused=True)
+        say(f"{delivered} run(s) delivered to {here}")
+    if elsewhere := left_behind(project_root(root)):
+        where = [f"{len(left.runs)} for {left.uri}, experiment {left.experiment}" for left in elsewhere]
+        raise UserError(
+            f"other runs wait: {'; '.join(where)}. Set MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME to these, and start again."
+        )
+    say("nothing else waits to be delivered")

@@ -38,8 +38,8 @@ def train(params: Params, root: Path, dataset: str) -> None:
     tracker = Tracker(root, experiment=params.tracking.experiment)
     # Beside the store, which experiments in temporary workspaces share.
     held = tracker.root / ".regcls" / f"train-{dataset}.lock"
-    tracker.inherit()
     with lock(held, waiting=lambda holder: say(f"{holder} trains {dataset} already; waiting for it to end")):
+        tracker.inherit()
         if stale := tracker.reconcile(dataset):
             say(f"{len(stale)} runs of a process that has died were marked KILLED; they are made again, from their last checkpoint if any")
         if isinstance(data, SyntheticSets):
@@ -117,6 +117,7 @@ def _run_synthetic(
     tags, adopt = _tags(origin, study.result_code()), repeats is None
     held = tracker.root / ".regcls" / f"run-{wanted[spec]}.lock"
     with lock(held, waiting=lambda holder: say(f"{holder} makes this very run; waiting for it to end")):
+        tracker.inherit()
         return study.train_runs(wanted, sets, tracker, params.compute, tags, lineage=origin, adopt=adopt, repeats=repeats)
 
 

@@ -1,5 +1,6 @@
 """Delivers a journal to a tracking server, in the background: training never waits for the server, nor ends because it is away."""
 
+import atexit
 import math
 import threading
 import time
@@ -12,7 +13,7 @@ from regcls.errors import UserError
 from regcls.progress import say
 from regcls.tracking.journal import Event, Journal, JournaledRun
 from regcls.tracking.store import explanation, without_password
-from regcls.tracking.writer import JOURNAL_TAG, Writer, passes
+from regcls.tracking.writer import ALIVE_TAG, JOURNAL_TAG, Writer, is_no_answer, passes
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds until the server is asked again
 BEAT = 60.0  # seconds between two signs of life of a run
@@ -33,11 +34,13 @@ class Courier:
         self._ids: dict[str, str] = {}
         self._open: set[str] = set()  # of which more will be told
         self._doubted: set[str] = set()  # which may belong to another process by now
+        self._inherited: set[str] = set()  # of processes that have ended
         self._news, self._is_news, self._hurry = threading.Condition(), False, False
         self._trouble: str | None = None  # why the last round did not deliver all
         self._answered = time.monotonic()  # when the server last took something
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
         self._thread.start()
+        atexit.register(journal.close)
 
     def begin(self, start: Mapping[str, Any]) -> str:
         """Begin a run, and return its name in the journal. Raises as Journal.create does."""
@@ -54,12 +57,13 @@ class Courier:
             if kind in ("end", "finish"):
                 self._open.discard(name)
 
-    def inherit(self) -> int:
-        """Deliver also what processes that have ended left behind. How many runs that are."""
-        inherited = self._journal.inherit()
+    def inherit(self, *, refused: bool) -> int:
+        """Deliver also what processes that have ended left behind, or what was `refused` to them. How many runs that are."""
+        inherited = self._journal.inherit(refused=refused)
         with self._changed():
             for run in inherited:
                 self._runs[run.name] = run
+                self._inherited.add(run.name)
                 self._doubted.add(run.name)
         return len(inherited)
 
@@ -75,13 +79,17 @@ class Courier:
         """The id at the server, once it is there."""
         return self._ids.get(name)
 
+    def is_through(self, name: str) -> bool:
+        """Whether the server has been told all of a run that has ended."""
+        return name not in self._runs
+
     def undelivered(self) -> dict[str, str]:
         """Name -> why, of the runs that have ended and are not through."""
         with self._news:
             return {name: run.refused or self._trouble or "not yet" for name, run in self._runs.items() if self._is_left(run)}
 
     def _is_left(self, run: JournaledRun) -> bool:
-        return run.name not in self._open or run.run_id is None or bool(run.waiting())
+        return run.name not in self._open or run.name not in self._ids or bool(run.waiting())
 
     def deliver(self, *, patience: float, longest: float = math.inf) -> dict[str, str]:
         """Wait until all is through, the server took nothing for `patience` seconds, or `longest` seconds are over; see `undelivered`."""
@@ -109,17 +117,23 @@ class Courier:
                 hurry, self._is_news, self._hurry = self._hurry, False, False
                 runs = list(self._runs.values())
             try:
+                before = self._answered
                 trouble = self._round(runs)
-                if trouble is None and time.monotonic() > beat:
-                    trouble, beat = self._beat(), time.monotonic() + BEAT
+                if time.monotonic() > beat and (trouble is None or self._answered > before):
+                    trouble, beat = self._beat() or trouble, time.monotonic() + BEAT
             except Exception as error:  # the disk of the journal is full
                 trouble = f"{error}"
-            if trouble is None and self._trouble is not None:
-                say(f"{without_password(self._uri)} takes what it is told again")
+            if trouble is None:
+                self._is_well()
             if trouble is not None and self._trouble is None:
                 say(f"{trouble} What is logged is kept in {self._journal.home} until it can be delivered.")
             pause = FIRST_PAUSE if trouble is None or hurry or self._trouble is None else min(LONGEST_PAUSE, pause * 2)
             self._trouble = trouble
+
+    def _is_well(self) -> None:
+        if self._trouble is not None:
+            say(f"{without_password(self._uri)} takes what it is told again")
+        self._trouble = None
 
     def _round(self, runs: list[JournaledRun]) -> str | None:
         """Deliver what there is; what was in the way, if anything."""
@@ -130,19 +144,23 @@ class Courier:
             try:
                 self._deliver(run)
             except _FilesHeldError as error:
-                trouble = self._why(error.__cause__)
+                said = without_password(" ".join(str(error.__cause__).split())[:300])
+                trouble = f"{without_password(self._uri)} cannot store files at the moment ({said})."
             except Exception as error:
                 if _may_pass(error):
-                    if time.monotonic() - self._answered > DOUBT:
-                        self._doubted |= self._open
-                    return self._why(error)
-                run.refuse(f"{type(error).__name__}: {error}")
-                say(f"the run {run.start['name']} cannot be delivered: {error}. It stays in {run.folder}.")
+                    trouble = self._why(error)
+                    if is_no_answer(error):
+                        if time.monotonic() - self._answered > DOUBT:
+                            self._doubted |= self._runs.keys()
+                        return trouble
+                    continue
+                said = without_password(f"{type(error).__name__}: {error}")
+                run.refuse(said)
+                say(f"the run {run.start['name']} cannot be delivered: {said}. It stays in {run.folder}.")
         return trouble
 
-    def _why(self, error: BaseException | None) -> str:
-        assert isinstance(error, Exception)
-        text = " ".join(str(error).split())[:300]
+    def _why(self, error: Exception) -> str:
+        text = without_password(" ".join(str(error).split())[:300])
         return explanation(self._uri, error) or f"{without_password(self._uri)} does not take what it is told: {text}."
 
     def _deliver(self, run: JournaledRun) -> None:
@@ -157,10 +175,10 @@ class Courier:
         is_closed = run.name not in self._open  # before its events are looked at
         for file in run.waiting():
             event = run.read(file)
-            if event is None or (held and _needs_all(event)):
+            if event is None or (held and (event.files or _needs_all(event))):
                 continue
             try:
-                self._writer.log(run_id, event.kind, event.content, event.files)
+                self._log(run, run_id, event)
             except Exception as error:
                 if event.files and not file.exists():  # a later one has taken its place in the meantime
                     continue
@@ -170,38 +188,50 @@ class Courier:
                 continue
             run.delivered(file)
             self._answered = time.monotonic()
+            self._is_well()
         if held:
             raise _FilesHeldError from held
         if is_closed:
+            if run.name in self._inherited:
+                self._writer.end_if_running(run_id)
             self._writer.forget(run_id)
             with self._news:
                 del self._runs[run.name]
                 run.remove()
 
+    def _log(self, run: JournaledRun, run_id: str, event: Event) -> None:
+        if event.kind in ("end", "finish") and run.start.get("is_rest"):  # a FINISHED run is whole
+            self._writer.end(run_id, "KILLED", reason="another process has gone on with this run; this is the rest", at=event.content["at"])
+        else:
+            self._writer.log(run_id, event.kind, event.content, event.files)
+
     def _begin(self, run: JournaledRun) -> None:
         start, tried = run.start, run.tried
-        start["tags"][JOURNAL_TAG] = run.name
+        start["tags"] |= {JOURNAL_TAG: run.name, ALIVE_TAG: str(int(time.time()))}
         run.trying()
         run.is_there(self._writer.start(start, tried=run.name if tried else None))
         self._answered = time.monotonic()
 
     def _reclaim(self, run: JournaledRun, run_id: str) -> None:
         """Go on with a run that was not spoken of for long, or that a process left which has ended; not with one that another now makes."""
-        if self._writer.owner(run_id) == run.name:
-            self._writer.is_inherited(run_id)
+        if self._writer.reclaim(run_id, run.name):
+            self._writer.is_alive(run_id, time.time())
         else:
             say(f"another process has gone on with run {run_id}; what is left of {run.start['name']} becomes a run of its own")
-            run.begin_anew({**run.start, "continues": None, "adopts": None})
+            run.begin_anew({**run.start, "continues": None, "adopts": None, "is_rest": True})
             self._begin(run)
         self._doubted.discard(run.name)
 
     def _beat(self) -> str | None:
         for name in sorted(self._open & self._ids.keys()):
+            if name not in self._runs or self._runs[name].refused:
+                continue
             try:
                 self._writer.is_alive(self._ids[name], time.time())
+                self._answered = time.monotonic()
             except Exception as error:
-                return self._why(error)
-            self._answered = time.monotonic()
+                if is_no_answer(error):
+                    return self._why(error)  # of others, deliveries tell
         return None
 
 

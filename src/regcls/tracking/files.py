@@ -1,18 +1,20 @@
 """The files of a run in MLflow: checkpoints, predictions, and the model that others can open."""
 
 import os
+import re
 import shutil
 import sqlite3
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import requests
 from numpy.typing import NDArray
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -24,7 +26,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for each file of each run
 
 import mlflow.pytorch
-from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, Run
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.models.model import MLMODEL_FILE_NAME
@@ -32,6 +34,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.types import Schema, TensorSpec
 
 MODEL = "model"  # name of the logged model
+SLOWEST = 1_000_000  # bytes a second that an upload may take
 STATE = "resume"  # folder of a run: what it goes on from on another machine
 
 
@@ -51,7 +54,7 @@ class RunFiles:
             for path, file in files.items():
                 named = Path(folder) / Path(path).name  # MLflow keeps a file's own name
                 named.symlink_to(file.absolute())
-                with explain_os_errors(Path(path)):
+                with explain_os_errors(Path(path)), _patience(file.stat().st_size):
                     self._client.log_artifact(run_id, str(named), str(Path(path).parent) if Path(path).parent.name else None)
 
     def log_bytes(self, run_id: str, path: str, content: bytes) -> None:
@@ -61,11 +64,16 @@ class RunFiles:
             self.log(run_id, {path: Path(folder) / "content"})
 
     def delete(self, run_id: str, path: str) -> None:
-        """Remove a folder of a run, if it is there. Where the store does not allow it, it stays."""
+        """Remove a folder of a run, if it is there. Where the store does not allow it (to all but the experiment's maker), it stays."""
         repository = self._client._tracking_client._get_artifact_repo(run_id)
-        with suppress(NotImplementedError, FileNotFoundError):
+        try:
             if any(file.path == path for file in repository.list_artifacts(None)):
                 repository.delete_artifacts(path)
+        except (NotImplementedError, FileNotFoundError):
+            pass
+        except (MlflowException, requests.HTTPError) as error:
+            if not re.search("403|PERMISSION_DENIED|Permission denied", str(error)):
+                raise
 
     def table(self, run_id: str, path: str) -> pd.DataFrame:
         """A table that `log_table` stored.
@@ -126,8 +134,11 @@ class RunFiles:
         run = self._client.get_run(run_id)
         if self._has_model(run):  # stored before this process's run was interrupted
             return
-        model = self._client.create_logged_model(run.info.experiment_id, name=MODEL, source_run_id=run_id, params=dict(run.data.params))
-        self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
+        model = self._begun_model(run)
+        if model is None:
+            params = dict(run.data.params)
+            model = self._client.create_logged_model(run.info.experiment_id, name=MODEL, source_run_id=run_id, params=params)
+            self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
         with tempfile.TemporaryDirectory() as folder:
             for path, file in files.items():
                 link_or_copy(file, Path(folder) / path)
@@ -136,15 +147,35 @@ class RunFiles:
             about.run_id, about.artifact_path = run_id, model.artifact_location
             (Path(folder) / MLMODEL_FILE_NAME).unlink()
             about.save(str(Path(folder) / MLMODEL_FILE_NAME))
-            self._client.log_model_artifacts(model.model_id, folder)
+            with _patience(sum(file.stat().st_size for file in files.values())):
+                self._client.log_model_artifacts(model.model_id, folder)
         metrics = [Metric(name, value, at, step, model_id=model.model_id, run_id=run_id) for name, value, step, at in points]
         self._client.log_batch(run_id, metrics=metrics)
         self._client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
 
     def _has_model(self, run: Run) -> bool:
         """Whether a whole one is stored: MLflow lists it before its files are there."""
-        ids = [output.model_id for output in run.outputs.model_outputs] if run.outputs else []
-        return any(self._client.get_logged_model(model_id).status == LoggedModelStatus.READY for model_id in ids)
+        return any(model.status == LoggedModelStatus.READY for model in self._models(run))
+
+    def _begun_model(self, run: Run) -> LoggedModel | None:
+        """One whose files did not arrive, to be gone on with."""
+        return next((model for model in self._models(run) if model.name == MODEL), None)
+
+    def _models(self, run: Run) -> list[LoggedModel]:
+        outputs = run.outputs.model_outputs if run.outputs else []
+        return [self._client.get_logged_model(output.model_id) for output in outputs]
+
+
+@contextmanager
+def _patience(size: int) -> Iterator[None]:
+    """Give the server time for a file of so many bytes: it answers when it has handed it on to its own store."""
+    name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+    usual = os.environ.get(name, "15")
+    os.environ[name] = str(int(usual) + size // SLOWEST)
+    try:
+        yield
+    finally:
+        os.environ[name] = usual
 
 
 def save_model(module: Any, folder: Path, *, example: NDArray[np.uint8]) -> None:

@@ -96,6 +96,10 @@ class JournaledRun:
         """Leave the run alone from now on; its files stay."""
         write_text(self.folder / "refused.txt", f"{reason}\n")
 
+    def forgive(self) -> None:
+        """Ask the server once more."""
+        (self.folder / "refused.txt").unlink(missing_ok=True)
+
     def add(self, kind: str, content: Mapping[str, Any], files: Mapping[str, Path], *, instead: str = "") -> None:
         """Append an event. Its files are linked, so they may be renamed or removed, but not written to.
 
@@ -142,6 +146,7 @@ class JournaledRun:
 
     def remove(self) -> None:
         """Nothing of it is left to tell."""
+        (self.folder / "start.json").unlink(missing_ok=True)  # first: with it, what is left would be a run to begin
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _events(self) -> list[Path]:
@@ -151,15 +156,15 @@ class JournaledRun:
 class Journal:
     """The runs of one process, for one server."""
 
-    def __init__(self, root: Path, *, uri: str, experiment: str) -> None:
-        """Begin a journal in the project's folder `root`; `uri` without a password.
+    def __init__(self, root: Path, *, uri: str, experiment: str, name: str) -> None:
+        """Begin a journal in the project's folder `root`; `uri` without a password, id and name of the experiment.
 
         Raises:
             UserError: the disk is full, or not writable.
         """
         self.home = root / ".regcls" / "journal"
         self.folder = self.home / secrets.token_hex(8)
-        self._about = {"uri": uri, "experiment": experiment}
+        self._about = {"uri": uri, "experiment": experiment, "name": name}
         held = try_lock(self.folder / "lock")
         assert held is not None
         self._held: IO[str] = held
@@ -173,15 +178,17 @@ class Journal:
         """See JournaledRun.create."""
         return JournaledRun.create(self.folder, start)
 
-    def inherit(self) -> list[JournaledRun]:
-        """Take over what processes that have ended left undelivered for the same server and experiment."""
+    def inherit(self, *, refused: bool) -> list[JournaledRun]:
+        """Take over what processes that have ended left undelivered for the same server and experiment; `refused`: also what it refused."""
         inherited = []
         for folder, held in _ended(self.home):
             with held:
-                if _about(folder) != self._about:
+                about = _about(folder)
+                if (about.get("uri"), about.get("experiment")) != (self._about["uri"], self._about["experiment"]):
                     continue
                 for run in _runs(folder):
-                    if run.refused is None:
+                    if refused or run.refused is None:
+                        run.forgive()
                         moved = self.folder / run.name
                         run.folder.rename(moved)
                         inherited.append(JournaledRun(moved))
@@ -196,19 +203,29 @@ class Journal:
         self._held.close()
 
 
-def left_behind(root: Path) -> dict[str, list[JournaledRun]]:
-    """Server -> runs that processes which have ended did not deliver to it, also those that it refuses."""
-    found: dict[str, list[JournaledRun]] = {}
+@dataclass(frozen=True, kw_only=True)
+class Left:
+    """What a process that has ended did not deliver, or what was refused."""
+
+    uri: str
+    experiment: str  # its name
+    runs: list[JournaledRun]
+
+
+def left_behind(root: Path) -> list[Left]:
+    """All of it, in the project's folder `root`."""
+    found = []
     for folder, held in _ended(root / ".regcls" / "journal"):
         with held:
             if runs := _runs(folder):
-                found.setdefault(_about(folder).get("uri", "an unknown server"), []).extend(runs)
+                about = _about(folder)
+                found.append(Left(uri=about.get("uri", "an unknown server"), experiment=about.get("name", "?"), runs=runs))
     return found
 
 
 def waiting(root: Path) -> int:
     """How many runs wait for `regcls sync` in the project's folder `root`."""
-    return sum(len(runs) for runs in left_behind(root).values())
+    return sum(len(left.runs) for left in left_behind(root))
 
 
 def _ended(home: Path) -> Iterator[tuple[Path, IO[str]]]:

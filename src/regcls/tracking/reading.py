@@ -30,7 +30,8 @@ def rows_of(
     if isinstance(store, SqlAlchemyStore):
         return _rows_from_database(store, experiment_id, tag, value, status, values)
     found = _rows_from_server(client, experiment_id, f"tags.`{tag}` {_compared(value)} '{value}'", status)
-    return sorted(found, key=lambda row: (row.started, row.run_id))
+    by_id = {row.run_id: row for row in found}  # a run that began between two answers is in both
+    return sorted(by_id.values(), key=lambda row: (row.started, row.run_id))
 
 
 def runs_beginning(client: MlflowClient, experiment_id: str, beginning: str, *, most: int) -> list[Run]:

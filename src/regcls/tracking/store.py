@@ -1,4 +1,4 @@
-"""Where runs are tracked, whether that place can be used, and what is wrong with it, said plainly. Imports no MLflow: tracking.py does."""
+"""Where runs are tracked, whether that place can be used, and what is wrong with it, said plainly. Imports no MLflow."""
 
 import os
 import re
@@ -37,7 +37,7 @@ def store_uri(root: Path) -> str:
     uri = os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(root / "mlflow.db")
     uri = re.sub(r"^postgres(ql)?://", "postgresql+psycopg2://", uri)  # SQLAlchemy would look for another driver than ours
     database = database_of(uri)
-    return sqlite_uri(database) if database else uri
+    return sqlite_uri(database) if database else uri.rstrip("/")
 
 
 def database_of(uri: str) -> Path | None:

@@ -61,7 +61,7 @@ from mlflow.utils.rest_utils import http_request
 from regcls.tracking.courier import Courier
 from regcls.tracking.files import STATE, RunFiles, said_plainly, save_model
 from regcls.tracking.reading import row_of, rows_of, runs_beginning
-from regcls.tracking.writer import ALIVE_TAG, WEIGHTS, Point, Writer, milliseconds, points_of, weights_of
+from regcls.tracking.writer import ALIVE_TAG, DIED, WEIGHTS, Point, Writer, milliseconds, points_of, weights_of
 
 for _name, _level in (("alembic", logging.WARNING), ("mlflow.store.db.utils", logging.CRITICAL)):
     logging.getLogger(_name).setLevel(_level)  # what goes wrong there comes as an exception as well
@@ -105,6 +105,10 @@ class Tracker:
             self._is_direct = database is not None  # a file is there or not; a server comes and goes
             self.files = RunFiles(self._client, self.uri)
             self.experiment_id = self._find_experiment(experiment)
+            if not self._is_direct:  # now, as long as the server is there
+                self._experiment_name = str(self._client.get_experiment(self.experiment_id).name)
+                if self.adopted_run:
+                    self._client.get_run(self.adopted_run)
             self._writer = Writer(self._client, self.files, self.experiment_id, in_sqlite=self._is_direct)
 
     def _find_experiment(self, experiment: str) -> str:
@@ -295,14 +299,14 @@ class Tracker:
 
     def stop(self, run: str, *, status: Literal["KILLED", "FAILED"], reason: str) -> None:
         """End a run that will not finish; the tag `stopped` says why."""
-        self._log(run, "end", {"status": status, "reason": reason, "at": milliseconds(time.time())})
+        self._log(run, "end", {"status": status, "reason": without_password(reason), "at": milliseconds(time.time())})
 
     @property
     def _sender(self) -> Courier:
         if self._courier is None:
             client = MlflowClient(self.uri)  # the thread's own
             writer = Writer(client, RunFiles(client, self.uri), self.experiment_id, in_sqlite=False)
-            journal = Journal(self.root, uri=without_password(self.uri), experiment=self.experiment_id)
+            journal = Journal(self.root, uri=without_password(self.uri), experiment=self.experiment_id, name=self._experiment_name)
             self._courier = Courier(journal, writer, self.uri)
         return self._courier
 
@@ -315,15 +319,15 @@ class Tracker:
         """The id in MLflow of a run that `start` has named; empty while a server has not been told of it."""
         return run if self._is_direct else self._sender.run_id(run) or ""
 
-    def inherit(self) -> int:
-        """Deliver what processes that have ended left in the journal, and return how many runs that were.
+    def inherit(self, *, refused: bool = False) -> int:
+        """Deliver what processes that have ended left in the journal, and return how many runs that were; `refused`: these, too, once more.
 
         Raises:
             UserError: the server does not take it.
         """
-        if self._is_direct or not (count := self._sender.inherit()):
+        if self._is_direct or not (count := self._sender.inherit(refused=refused)):
             return 0
-        say(f"{count} runs of a process that has ended were not delivered yet; that comes first")
+        say(f"{count} run(s) of a process that has ended were not delivered yet; that comes first")
         self.deliver()
         return count
 
@@ -338,9 +342,13 @@ class Tracker:
         if left := self._courier.deliver(patience=PATIENCE):
             reasons = "; ".join(dict.fromkeys(left.values()))
             raise UserError(
-                f"{len(left)} runs could not be delivered to {without_password(self.uri)}: {reasons} They are kept in "
-                f"{self.root / '.regcls' / 'journal'}; `regcls sync` delivers them, and so does the next start."
+                f"{len(left)} run(s) could not be delivered to {without_password(self.uri)}: {reasons} They are kept in "
+                f"{self.root / '.regcls' / 'journal'}: once that is mended, `regcls sync` delivers them."
             )
+
+    def is_delivered(self, run: str) -> bool:
+        """Whether all of a run that has ended is in the store."""
+        return self._is_direct or self._sender.is_through(run)
 
     def deliver_shortly(self) -> None:
         """As far as it goes in a few seconds: this process has been told to end. The next one delivers the rest."""
@@ -352,8 +360,7 @@ class Tracker:
         stale = self.stale(dataset)
         with said_plainly(self.uri):
             for run_id in stale:
-                reason = "its process ended without finishing it; found when the next one started"
-                self._writer.end(run_id, "KILLED", reason=reason, at=milliseconds(time.time()))
+                self._writer.end(run_id, "KILLED", reason=DIED, at=milliseconds(time.time()))
         return stale
 
     def stale(self, dataset: str) -> list[str]:

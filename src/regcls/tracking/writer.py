@@ -4,20 +4,21 @@ import json
 import math
 import re
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import requests
 from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException, RestException
+from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlMetric, SqlParam
 from mlflow.tracking import MlflowClient
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
-from requests import RequestException
 from safetensors.numpy import save
 from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
@@ -29,6 +30,7 @@ from regcls.tracking.files import STATE, RunFiles
 WEIGHTS = "weights.safetensors"
 JOURNAL_TAG = "regcls.journal"  # the run's name in the journal: found again where the answer to its creation was lost
 ALIVE_TAG = "regcls.alive"  # Unix seconds, renewed while the run's process lives
+DIED = "its process ended without finishing it; found when the next one started"
 RANDOM_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # what `mlflow run` calls a run without --run-name
 FINAL_REFUSALS = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
 
@@ -37,9 +39,15 @@ Point = tuple[str, float, int, int]  # name, value, step, Unix milliseconds
 
 def passes(error: Exception) -> bool:
     """Whether the same call may work later: the server or the object store is away or refuses us for now, the call itself is right."""
-    if isinstance(error, RestException):
+    if isinstance(error, MlflowException) and "API request" not in str(error):  # MLflow's own words, not a proxy's 404
         return error.error_code not in FINAL_REFUSALS
-    return isinstance(error, MlflowException | RequestException | SQLAlchemyError | sqlite3.Error | BotoCoreError | ClientError)
+    # requests' own errors are OSErrors
+    return isinstance(error, MlflowException | SQLAlchemyError | sqlite3.Error | BotoCoreError | ClientError | OSError)
+
+
+def is_no_answer(error: Exception) -> bool:
+    """Whether nobody has answered: other calls will not fare better now."""
+    return isinstance(error, requests.ConnectionError | requests.Timeout) or "failed with exception" in str(error)
 
 
 class Writer:
@@ -108,6 +116,8 @@ class Writer:
         ours = run.info.experiment_id == self._experiment_id and run.info.lifecycle_stage == "active"
         if not ours or tags.get("fingerprint") != content["tags"]["fingerprint"] or run.info.status in ("FINISHED", "FAILED"):
             return None
+        if run.info.status == "RUNNING" and tags.get(JOURNAL_TAG) not in (None, earlier, content["tags"].get(JOURNAL_TAG)):
+            return None  # another process was quicker to go on with it
         self._logged[run_id] = self._steps(run)
         process = {key: value for key, value in content["tags"].items() if key.startswith("regcls.")}
         self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in process.items()])
@@ -120,9 +130,22 @@ class Writer:
         """The steps that each metric of a run has. A run that went back to an earlier state makes them again, at other times."""
         return {key: {point.step for point in self._client.get_metric_history(run.info.run_id, key)} for key in run.data.metrics}
 
-    def is_inherited(self, run_id: str) -> None:
-        """Another process began this run: see what it has logged."""
-        self._logged[run_id] = self._steps(self._client.get_run(run_id))
+    def reclaim(self, run_id: str, name: str) -> bool:
+        """Go on with a run after a long silence, or for a process that has ended; False if another one, in a journal, has taken it over."""
+        run = self._client.get_run(run_id)
+        if run.data.tags.get(JOURNAL_TAG) != name:
+            return False
+        self._logged[run_id] = self._steps(run)
+        if run.info.status == "KILLED":  # counted as dead in the meantime
+            if "stopped" in run.data.tags:
+                self._client.delete_tag(run_id, "stopped")
+            self._client.update_run(run_id, status="RUNNING")
+        return True
+
+    def end_if_running(self, run_id: str) -> None:
+        """A process that has ended left no word of this run's end."""
+        if self._client.get_run(run_id).info.status == "RUNNING":
+            self.end(run_id, "KILLED", reason=DIED, at=milliseconds(time.time()))
 
     def _log_dataset(self, run_id: str, data: Mapping[str, str]) -> None:
         source = json.dumps({"uri": f"data/{data['dataset']}/prepared"})
@@ -176,11 +199,6 @@ class Writer:
     def is_alive(self, run_id: str, now: float) -> None:
         """Say that the run's process lives."""
         self._client.set_tag(run_id, ALIVE_TAG, str(int(now)))
-
-    def owner(self, run_id: str) -> str | None:
-        """The name in a journal of the run that logs to this one now."""
-        tag = self._client.get_run(run_id).data.tags.get(JOURNAL_TAG)
-        return None if tag is None else str(tag)
 
     def finish(self, run_id: str, result: RunResult) -> None:
         """Log what a run of many small networks has left behind and mark it FINISHED, in this order: a FINISHED run is whole."""

@@ -6,9 +6,9 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ import pandas as pd
 
 from regcls.datasets.images import ImageSet
 from regcls.errors import UserError
-from regcls.files import lock, try_lock, write_json
+from regcls.files import lock_holder, try_lock, write_json
 from regcls.params import Compute
 from regcls.params.faces import Faces
 from regcls.processes import termination_noted, uninterrupted
@@ -61,18 +61,21 @@ def fingerprints(specs: Sequence[FaceSpec], images: ImageSet) -> dict[FaceSpec, 
     return {spec: fingerprint(spec, data_digest=images.digest, code_digest=result_code()) for spec in specs}
 
 
-def found_lambdas(faces: Faces, dataset: str, images: ImageSet, tracked: Callable[[], pd.DataFrame]) -> Found:
-    """λ of the search, as far as its runs are finished. `tracked`: gives the table of the data set's runs (Tracker.collect)."""
+def found_lambdas(faces: Faces, dataset: str, images: ImageSet, runs: pd.DataFrame, made: Mapping[str, float] | None = None) -> Found:
+    """λ of the search, as far as its runs are finished.
+
+    `runs`: the table of the data set's runs (Tracker.collect). `made`: fingerprint -> validation MSE of runs that may not be in it yet.
+    """
     if not needs_search(faces):
         return {}
     wanted = fingerprints(search_specs(faces, dataset), images)
-    runs = tracked()
-    if "val_mse_all" not in runs.columns:
-        return {}
-    finished = runs[runs["status"] == "FINISHED"].drop_duplicates("fingerprint").set_index("fingerprint")["val_mse_all"].to_dict()
-    # A λ that diverged is never the best; what failed for another reason says nothing of its λ.
-    diverged = runs.loc[runs["diverged"] == 1, "fingerprint"].tolist() if "diverged" in runs.columns else list[str]()
-    known = dict.fromkeys(diverged, math.inf) | finished
+    known: dict[str, float] = {}
+    if "diverged" in runs.columns:  # a λ that diverged is never the best; what failed for another reason says nothing of its λ
+        known |= dict.fromkeys(runs.loc[runs["diverged"] == 1, "fingerprint"].tolist(), math.inf)
+    if "val_mse_all" in runs.columns:
+        finished = runs[runs["status"] == "FINISHED"].drop_duplicates("fingerprint")
+        known |= dict(zip(finished["fingerprint"].tolist(), finished["val_mse_all"].tolist(), strict=True))
+    known |= made or {}
     errors = {spec: float(known[key]) for spec, key in wanted.items() if key in known}
     whole = {(spec.method, spec.classes) for spec in wanted} - {(spec.method, spec.classes) for spec in wanted.keys() - errors.keys()}
     # Half a search would choose another λ than the whole one, and other runs would be made with it.
@@ -95,21 +98,17 @@ class Study:
 
 def train_grids(faces: Faces, dataset: str, study: Study) -> Outcome:
     """Make every run of the grids that is not FINISHED, those of the search for λ first. Raises as `train_runs` does."""
-    tracked = partial(study.tracker.collect, dataset, FaceSpec)
-    first = all_specs(faces, dataset, found_lambdas(faces, dataset, study.images, tracked))
-    outcome = train_runs(first, dataset, study)
-    found = found_lambdas(faces, dataset, study.images, tracked)
-    new = [spec for spec in all_specs(faces, dataset, found) if spec not in set(first)]
-    if not new:
-        return outcome
-    say("λ found: " + ", ".join(f"{lam:g} for {method} with {classes} classes" for (method, classes), lam in found.items()))
-    rest = train_runs(new, dataset, study)
-    return Outcome(
-        trained=outcome.trained + rest.trained,
-        kept=outcome.kept + rest.kept,
-        failed={**outcome.failed, **rest.failed},
-        index=[*outcome.index, *rest.index],
-    )
+    known = _look_up(dataset, study)
+    runs = study.tracker.collect(dataset, FaceSpec) if needs_search(faces) else pd.DataFrame()
+    first = all_specs(faces, dataset, found_lambdas(faces, dataset, study.images, runs))
+    made = [_make(first, dataset, study, known)]
+    if made[0].kept:  # by another process, in the meantime
+        runs = study.tracker.collect(dataset, FaceSpec)
+    found = found_lambdas(faces, dataset, study.images, runs, made[0].errors)
+    if new := [spec for spec in all_specs(faces, dataset, found) if spec not in set(first)]:
+        say("λ found: " + ", ".join(f"{lam:g} for {method} with {classes} classes" for (method, classes), lam in found.items()))
+        made.append(_make(new, dataset, study, known))
+    return _outcome(made, study.tracker, known)
 
 
 def train_runs(specs: Sequence[FaceSpec], dataset: str, study: Study) -> Outcome:
@@ -118,37 +117,69 @@ def train_runs(specs: Sequence[FaceSpec], dataset: str, study: Study) -> Outcome
     `study.adopt` logs into the run that `mlflow run` has opened, and trains even if an equal one exists: it must not stay empty.
 
     Raises:
-        UserError: no GPU where one is asked for, prepared data gone or damaged, no space on the disk, no checkpoint that is whole.
+        UserError: no GPU where one is asked for, prepared data gone or damaged, no space on the disk, no checkpoint that is whole; or all
+            is trained, and the server could not be told.
         KeyboardInterrupt: open runs are marked KILLED; they go on from their last checkpoint next time.
         SystemExit: SIGTERM; so are these, and they go on from where they are.
     """
+    known = _look_up(dataset, study)
+    return _outcome([_make(specs, dataset, study, known)], study.tracker, known)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Known:
+    """What the store holds at the start; a server may be away later on, and is not needed to train."""
+
+    finished: Mapping[str, str]  # fingerprint -> run id
+    interrupted: Mapping[str, str]  # the same, of runs that another machine may have left
+
+
+def _look_up(dataset: str, study: Study) -> _Known:
+    tracker = study.tracker
+    finished = {} if study.repeats or (study.adopt and tracker.adopted_run) else tracker.finished(dataset)
+    interrupted = tracker.interrupted(dataset) if tracker.is_remote and not study.repeats else {}
+    for key in finished:
+        _remove_leftovers(tracker.root / ".regcls" / "checkpoints" / dataset / key, tracker.root)
+    return _Known(finished=finished, interrupted=interrupted)
+
+
+def _make(specs: Sequence[FaceSpec], dataset: str, study: Study, known: _Known) -> "_Ledger":
     tracker, wanted = study.tracker, fingerprints(specs, study.images)
     device = device_for(study.compute.device)
-    finished = {} if study.repeats or (study.adopt and tracker.adopted_run) else tracker.finished(dataset)
     home = tracker.root / ".regcls" / "checkpoints" / dataset
-    for key in finished:
-        _remove_leftovers(home / key, tracker.root)
     # A repetition never goes on from what another run has left, but it does from what an earlier attempt at itself has.
     own = f"-{study.repeats[:8]}" if study.repeats else ""
-    jobs = [_job(spec, key, home / f"{key}{own}", study, device) for spec, key in wanted.items() if key not in finished]
-    ledger = _Ledger(study, dataset)
+    jobs = [_job(spec, key, home / f"{key}{own}", study, device) for spec, key in wanted.items() if key not in known.finished]
+    ledger = _Ledger(study, dataset, wanted, known)
     with progress(sum(map(ledger.work, jobs)) or 1, "training") as advance, termination_noted() as asked_to_stop:
-        ledger.advance, ledger.total = advance, len(jobs)
+        ledger.advance, ledger.total, ledger.asked_to_stop = advance, len(jobs), asked_to_stop
         try:
             processes = 1 if device == "cuda" else max(1, min(study.compute.process_count, len(jobs)))
             threads = max(1, study.compute.cores // processes)
             make(jobs, ledger, processes=processes, threads=threads, asked_to_stop=asked_to_stop)
+            if asked_to_stop():  # while the last one was logged
+                raise StoppedError
         except StoppedError as error:
             ledger.abandon(error)
             raise SystemExit(128 + signal.SIGTERM) from None
         except BaseException as error:
             ledger.abandon(error)
             raise
+    return ledger
+
+
+def _outcome(made: Sequence["_Ledger"], tracker: "Tracker", known: _Known) -> Outcome:
     tracker.deliver()
-    finished |= ledger.kept
-    ended = {key: (tracker.run_id(run), status) for key, (run, status) in ledger.ended.items()}
-    trained = len(ended) - len(ledger.failed)
-    return Outcome(trained=trained, kept=len(wanted) - len(ended), failed=ledger.failed, index=index_of(wanted, finished, ended))
+    ended, failed, wanted = dict[str, tuple[str, str]](), dict[str, str](), dict[FaceSpec, str]()
+    finished = dict(known.finished)
+    for ledger in made:
+        ledger.release()
+        ended |= {key: (tracker.run_id(run), status) for key, (run, status) in ledger.ended.items()}
+        failed |= ledger.failed
+        wanted |= ledger.wanted
+        finished |= ledger.kept
+    index = index_of(wanted, finished, ended)
+    return Outcome(trained=len(ended) - len(failed), kept=len(wanted) - len(ended), failed=failed, index=index)
 
 
 def _remove_leftovers(checkpoints: Path, root: Path) -> None:
@@ -195,13 +226,14 @@ class _Open:
     run: str  # as the tracker names it
     held: ExitStack
     seen: int = 0  # samples, on the progress bar
+    slot: int = 0  # where its next state goes at the server
 
 
 class _Ledger:
     """Runs from their start to their end, in MLflow and on the progress bar."""
 
-    def __init__(self, study: Study, dataset: str) -> None:
-        self.study, self.dataset, self.tracker = study, dataset, study.tracker
+    def __init__(self, study: Study, dataset: str, wanted: Mapping[FaceSpec, str], known: _Known) -> None:
+        self.study, self.dataset, self.tracker, self.wanted, self.known = study, dataset, study.tracker, wanted, known
         self.open: dict[str, _Open] = {}  # by fingerprint
         self.ended: dict[str, tuple[str, str]] = {}  # fingerprint -> run id, status
         self.failed: dict[str, str] = {}  # name -> reason
@@ -209,7 +241,9 @@ class _Ledger:
         self.advance: Advance = lambda amount, note="": None
         self.total = 0
         self.samples = len(study.images.rows("train"))
-        self.interrupted = study.tracker.interrupted(dataset) if study.tracker.is_remote and not study.repeats else {}
+        self.errors: dict[str, float] = {}  # fingerprint -> validation MSE of what was made; infinite if it diverged
+        self.asked_to_stop: Callable[[], bool] = lambda: False
+        self.undelivered: list[tuple[str, ExitStack]] = []  # runs that have ended, and what keeps others from making them
 
     def work(self, job: FaceJob) -> int:
         """Samples to train on."""
@@ -218,18 +252,9 @@ class _Ledger:
     def begin(self, job: FaceJob) -> bool:
         """Open the run, or the one that its checkpoints belong to; False if it is finished by now."""
         held, key = ExitStack(), job.fingerprint
-        own = _lock_of(self.tracker.root, key)
-        was_held = list[str]()
-
-        def wait(holder: str) -> None:
-            was_held.append(holder)
-            say(f"{holder} makes {job.spec.name} at this moment; waiting for it to end")
-
-        held.enter_context(lock(own, waiting=wait))
+        was_held = self._hold(job, held)
         adopts = self.study.adopt and self.tracker.adopted_run is not None
-        # A server may be away at this moment, and is not needed to train.
-        look = not adopts and not self.study.repeats and (was_held or not self.tracker.is_remote)
-        if look and (run_id := self.tracker.finished(self.dataset).get(key)):
+        if not adopts and not self.study.repeats and (run_id := self._finished_meanwhile(key, was_held)):
             self.kept[key] = run_id
             held.close()
             self.advance(self.work(job))
@@ -243,14 +268,41 @@ class _Ledger:
             self.open[key] = _Open(job, run, held)
         return True
 
+    def _hold(self, job: FaceJob, held: ExitStack) -> bool:
+        """Keep other processes from making this run; whether one did so until now."""
+        own, was_held = _lock_of(self.tracker.root, job.fingerprint), False
+        while (handle := try_lock(own)) is None:
+            if not was_held:
+                say(f"{lock_holder(own)} makes {job.spec.name} at this moment; waiting for it to end")
+            was_held = True
+            if self.asked_to_stop():
+                raise StoppedError
+            time.sleep(0.2)
+        held.enter_context(handle)
+        return was_held
+
+    def _finished_meanwhile(self, key: str, was_held: bool) -> str | None:
+        """The id of the run that another process has finished since this one began."""
+        if self.tracker.is_remote and not was_held:  # the server may be away, and is not needed to train
+            return None
+        with suppress(UserError) if self.tracker.is_remote else nullcontext():
+            self.tracker.inherit()
+            with uninterrupted():
+                return self.tracker.finished(self.dataset).get(key)
+        return None
+
     def _from_elsewhere(self, job: FaceJob) -> str | None:
         """The run that was interrupted on another machine, with its last state, if the server has one."""
-        run_id = self.interrupted.get(job.fingerprint)
+        run_id = self.known.interrupted.get(job.fingerprint)
         if run_id is None:
             return None
-        with TemporaryDirectory() as folder:
-            slots = self.tracker.fetch_state(run_id, Path(folder))
-            state = Checkpoints(job.checkpoints, fingerprint=job.fingerprint).restore(slots)
+        try:
+            with TemporaryDirectory() as folder:
+                slots = self.tracker.fetch_state(run_id, Path(folder))
+                state = Checkpoints(job.checkpoints, fingerprint=job.fingerprint).restore(slots)
+        except UserError as error:
+            say(f"{job.spec.name}: trained anew, since the state of run {run_id}, which was interrupted elsewhere, cannot be had: {error}")
+            return None
         say(f"{job.spec.name}: run {run_id} was interrupted elsewhere; it goes on here" + ("" if state else ", from its beginning"))
         return run_id
 
@@ -267,15 +319,23 @@ class _Ledger:
                 with uninterrupted():  # SQLAlchemy prints a traceback of its own when Ctrl-C comes in between
                     self.tracker.log_metrics(run.run, _epoch_points(epoch))
                 if self.study.state_epochs and epoch.number % self.study.state_epochs == 0 and epoch.number < run.job.spec.epochs:
-                    self._store_state(run, slot=epoch.number // self.study.state_epochs % 2)
+                    self._store_state(run)
             case "say":
                 say(f"{run.job.spec.name}: {content[0]}")
+        self.release()
 
-    def _store_state(self, run: _Open, *, slot: int) -> None:
+    def _store_state(self, run: _Open) -> None:
         """So that the run can go on on another machine. Two slots: one is whole while the other is replaced."""
-        if self.tracker.is_remote:
+        if self.tracker.is_remote and self.study.state_epochs:
             with suppress(FileNotFoundError):  # the training is two states ahead by now, and will give another one
-                self.tracker.log_state(run.run, Checkpoints(run.job.checkpoints, fingerprint=run.job.fingerprint).newest(), slot=slot)
+                self.tracker.log_state(run.run, Checkpoints(run.job.checkpoints, fingerprint=run.job.fingerprint).newest(), slot=run.slot)
+                run.slot = 1 - run.slot
+
+    def release(self) -> None:
+        """Let other processes look at runs that the store holds by now."""
+        for run, held in [entry for entry in self.undelivered if self.tracker.is_delivered(entry[0])]:
+            held.close()
+            self.undelivered.remove((run, held))
 
     def end(self, key: str, result: FaceResult | DivergedError) -> None:
         """Log what a run has left behind and close it. Only then do its checkpoints go."""
@@ -294,7 +354,9 @@ class _Ledger:
                 shutil.rmtree(run.job.checkpoints, ignore_errors=True)
             del self.open[key]
             self.ended[key] = (run.run, "FAILED" if isinstance(result, DivergedError) else "FINISHED")
-        run.held.close()
+            self.errors[key] = math.inf if isinstance(result, DivergedError) else result.metrics["val_mse_all"]
+        self.undelivered.append((run.run, run.held))
+        self.release()
         self.advance(self.work(run.job) - run.seen)  # what an earlier process had trained, or nobody will
 
     def abandon(self, error: BaseException) -> None:
@@ -303,7 +365,7 @@ class _Ledger:
             for run in self.open.values():
                 with suppress(UserError):  # a full disk, perhaps the reason of all this: the next start finds them RUNNING
                     if isinstance(error, StoppedError):  # the machine may be gone next time
-                        self._store_state(run, slot=0)
+                        self._store_state(run)
                     self.tracker.stop(run.run, status="KILLED", reason=why_stopped(error))
                 run.held.close()
             self.tracker.deliver_shortly()
