@@ -25,7 +25,7 @@ from nursery import DEADLINE, Nursery, die_with_parent, gone
 
 PASSWORD = "correct horse 1 battery"  # of the user `admin` where there is basic auth
 AUTH = """[mlflow]
-default_permission = READ
+default_permission = EDIT
 database_uri = sqlite:///{folder}/auth.db
 admin_username = admin
 admin_password = {password}

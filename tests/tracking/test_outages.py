@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import requests
 
 from processes import until
 from regcls.errors import UserError
@@ -334,3 +335,32 @@ def test_a_full_disk_in_the_journal_is_a_clear_error_and_what_was_written_before
     tracker.end(run)
     tracker.deliver()
     assert [step for step, _ in history(tracker, tracker.run_id(run))] == [1, 3]
+
+
+def test_a_second_account_goes_on_with_its_run_and_finishes_it(
+    make_server: Callable[..., TrackingServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may write to the experiment, but did not make it: it may not delete, and what it may not know it is told not to touch."""
+    server = make_server(auth=True)
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    Tracker(tmp_path / "admin", experiment="regcls")
+    account = {"username": "bob", "password": "bob's long password"}
+    login = (server.environment["MLFLOW_TRACKING_USERNAME"], server.environment["MLFLOW_TRACKING_PASSWORD"])
+    assert requests.post(f"{server.uri}/api/2.0/mlflow/users/create", json=account, auth=login, timeout=10).ok
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", account["username"])
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", account["password"])
+    tracker = Tracker(tmp_path / "bob", experiment="regcls")
+    (tmp_path / "state").write_bytes(b"state")
+    first = tracker.start(SPEC, fingerprint="f", tags=TAGS)
+    tracker.log_metrics(first, point(1))
+    tracker.log_state(first, {"state.pt": tmp_path / "state"}, slot=0)
+    tracker.stop(first, status="KILLED", reason="a test")
+    run = tracker.start(SPEC, fingerprint="f", tags=TAGS, continues=first)
+    tracker.log_metrics(run, point(2))
+    tracker.end(run)
+    unknown = tracker.start(REG, fingerprint="g", tags=TAGS, continues="0" * 32)
+    tracker.end(unknown)
+    tracker.deliver()
+    assert tracker.run_id(run) == tracker.run_id(first) and history(tracker, tracker.run_id(run)) == [(1, 1.0), (2, 0.5)]
+    assert tracker.finished("synthetic") == {"f": tracker.run_id(run), "g": tracker.run_id(unknown)}

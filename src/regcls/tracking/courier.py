@@ -17,6 +17,7 @@ from regcls.tracking.writer import ALIVE_TAG, JOURNAL_TAG, Writer, is_no_answer,
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds until the server is asked again
 BEAT = 60.0  # seconds between two signs of life of a run
+MOST_TOGETHER = 50  # metric events a request
 DOUBT = 600.0  # seconds without an answer, after which another machine may have taken over our runs (tracker.SILENCE: 1800)
 
 
@@ -173,20 +174,21 @@ class Courier:
         self._ids[run.name] = run_id
         held: Exception | None = None
         is_closed = run.name not in self._open  # before its events are looked at
-        for file in run.waiting():
-            event = run.read(file)
-            if event is None or (held and (event.files or _needs_all(event))):
+        for together in _batches(run):
+            files, event = [file for file, _ in together], _merged([event for _, event in together])
+            if held and (event.files or _needs_all(event)):
                 continue
             try:
                 self._log(run, run_id, event)
             except Exception as error:
-                if event.files and not file.exists():  # a later one has taken its place in the meantime
+                if event.files and not files[0].exists():  # a later one has taken its place in the meantime
                     continue
                 if not event.files or not _may_pass(error):
                     raise
                 held = error
                 continue
-            run.delivered(file)
+            for file in files:
+                run.delivered(file)
             self._answered = time.monotonic()
             self._is_well()
         if held:
@@ -233,6 +235,26 @@ class Courier:
                 if is_no_answer(error):
                     return self._why(error)  # of others, deliveries tell
         return None
+
+
+def _batches(run: JournaledRun) -> Iterator[list[tuple[Path, Event]]]:
+    """A run's events, metrics that follow each other together: a server with accounts takes half a second a request."""
+    together: list[tuple[Path, Event]] = []
+    for file in run.waiting():
+        if (event := run.read(file)) is None:
+            continue
+        if together and not (event.kind == together[-1][1].kind == "metrics" and len(together) < MOST_TOGETHER):
+            yield together
+            together = []
+        together.append((file, event))
+    if together:
+        yield together
+
+
+def _merged(events: list[Event]) -> Event:
+    if len(events) == 1:
+        return events[0]
+    return Event(kind="metrics", content={"points": [point for event in events for point in event.content["points"]]}, files={})
 
 
 def _may_pass(error: Exception) -> bool:

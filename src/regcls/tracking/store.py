@@ -35,6 +35,8 @@ def sqlite_uri(database: Path) -> str:
 def store_uri(root: Path) -> str:
     """MLFLOW_TRACKING_URI, with an absolute path if it is an SQLite file, or else mlflow.db in the project's root."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(root / "mlflow.db")
+    if re.match(r"https?:(?!//[^/])|[^/:]+(:\d+)?(/|$)", uri):
+        raise UserError(f"MLFLOW_TRACKING_URI={without_password(uri)} is no address. Write it as http://host:port, or unset it.")
     uri = re.sub(r"^postgres(ql)?://", "postgresql+psycopg2://", uri)  # SQLAlchemy would look for another driver than ours
     database = database_of(uri)
     return sqlite_uri(database) if database else uri.rstrip("/")

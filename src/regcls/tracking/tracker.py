@@ -61,7 +61,7 @@ from mlflow.utils.rest_utils import http_request
 from regcls.tracking.courier import Courier
 from regcls.tracking.files import STATE, RunFiles, said_plainly, save_model
 from regcls.tracking.reading import row_of, rows_of, runs_beginning
-from regcls.tracking.writer import ALIVE_TAG, DIED, WEIGHTS, Point, Writer, milliseconds, points_of, weights_of
+from regcls.tracking.writer import ALIVE_TAG, DIED, WEIGHTS, Point, Writer, is_unknown, milliseconds, points_of, weights_of
 
 for _name, _level in (("alembic", logging.WARNING), ("mlflow.store.db.utils", logging.CRITICAL)):
     logging.getLogger(_name).setLevel(_level)  # what goes wrong there comes as an exception as well
@@ -444,7 +444,7 @@ class Tracker:
                 try:
                     return [self._client.get_run(name)]
                 except MlflowException as error:
-                    if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    if not is_unknown(error):
                         raise
             return runs_beginning(self._client, self.experiment_id, name, most=SHOWN + 1)
 

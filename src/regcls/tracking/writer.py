@@ -31,6 +31,7 @@ WEIGHTS = "weights.safetensors"
 JOURNAL_TAG = "regcls.journal"  # the run's name in the journal: found again where the answer to its creation was lost
 ALIVE_TAG = "regcls.alive"  # Unix seconds, renewed while the run's process lives
 DIED = "its process ended without finishing it; found when the next one started"
+RUN_ID = re.compile("[0-9a-f]{32}")
 RANDOM_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # what `mlflow run` calls a run without --run-name
 FINAL_REFUSALS = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
 
@@ -39,10 +40,17 @@ Point = tuple[str, float, int, int]  # name, value, step, Unix milliseconds
 
 def passes(error: Exception) -> bool:
     """Whether the same call may work later: the server or the object store is away or refuses us for now, the call itself is right."""
+    if "error code 403" in str(error):  # no right to it, which may be given: `regcls sync` asks again
+        return False
     if isinstance(error, MlflowException) and "API request" not in str(error):  # MLflow's own words, not a proxy's 404
         return error.error_code not in FINAL_REFUSALS
     # requests' own errors are OSErrors
     return isinstance(error, MlflowException | SQLAlchemyError | sqlite3.Error | BotoCoreError | ClientError | OSError)
+
+
+def is_unknown(error: MlflowException) -> bool:
+    """Whether the server says that there is no such run; one with accounts tells those who may not know by "permission denied"."""
+    return error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE") or "error code 403" in str(error)
 
 
 def is_no_answer(error: Exception) -> bool:
@@ -103,15 +111,15 @@ class Writer:
 
     def _resume(self, earlier: str, content: Mapping[str, Any]) -> str | None:
         """Open a run again that was interrupted, if it is still there and has this fingerprint; not one that finished or failed."""
+        found = earlier if RUN_ID.fullmatch(earlier) else self._find(earlier)
+        if found is None:
+            return None
         try:
-            run = self._client.get_run(earlier)
-        except MlflowException as error:
-            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                raise
-            found = self._find(earlier)
-            if found is None:
-                return None
             run = self._client.get_run(found)
+        except MlflowException as error:
+            if is_unknown(error):
+                return None
+            raise
         run_id, tags = str(run.info.run_id), run.data.tags
         ours = run.info.experiment_id == self._experiment_id and run.info.lifecycle_stage == "active"
         if not ours or tags.get("fingerprint") != content["tags"]["fingerprint"] or run.info.status in ("FINISHED", "FAILED"):
