@@ -39,6 +39,7 @@ class Courier:
         self._news, self._is_news, self._hurry = threading.Condition(), False, False
         self._trouble: str | None = None  # why the last round did not deliver all
         self._answered = time.monotonic()  # when the server last took something
+        self._is_taking = False  # it has, in this round: what it is told now may be a large file
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
         self._thread.start()
         atexit.register(journal.close)
@@ -100,7 +101,7 @@ class Courier:
         while time.monotonic() - begun < longest:
             with self._news:
                 left = [run for run in self._runs.values() if run.refused is None and self._is_left(run)]
-                gave_up = self._trouble is not None and time.monotonic() - self._answered > patience
+                gave_up = self._trouble is not None and not self._is_taking and time.monotonic() - self._answered > patience
             if not left or gave_up:
                 break
             if not said and time.monotonic() - begun > 2:
@@ -124,17 +125,12 @@ class Courier:
                     trouble, beat = self._beat() or trouble, time.monotonic() + BEAT
             except Exception as error:  # the disk of the journal is full
                 trouble = f"{error}"
-            if trouble is None:
-                self._is_well()
+            if trouble is None and self._trouble is not None:
+                say(f"{without_password(self._uri)} takes what it is told again")
             if trouble is not None and self._trouble is None:
                 say(f"{trouble} What is logged is kept in {self._journal.home} until it can be delivered.")
             pause = FIRST_PAUSE if trouble is None or hurry or self._trouble is None else min(LONGEST_PAUSE, pause * 2)
-            self._trouble = trouble
-
-    def _is_well(self) -> None:
-        if self._trouble is not None:
-            say(f"{without_password(self._uri)} takes what it is told again")
-        self._trouble = None
+            self._trouble, self._is_taking = trouble, False
 
     def _round(self, runs: list[JournaledRun]) -> str | None:
         """Deliver what there is; what was in the way, if anything."""
@@ -189,8 +185,7 @@ class Courier:
                 continue
             for file in files:
                 run.delivered(file)
-            self._answered = time.monotonic()
-            self._is_well()
+            self._answered, self._is_taking = time.monotonic(), True
         if held:
             raise _FilesHeldError from held
         if is_closed:
