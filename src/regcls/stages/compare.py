@@ -18,6 +18,7 @@ from regcls.runs.faces import all_specs as all_face_specs
 from regcls.runs.synthetic import SyntheticSpec, all_specs
 from regcls.stages.data_sets import open_data
 from regcls.tracking.journal import waiting
+from regcls.tracking.store import project_root
 from regcls.tracking.tracker import Tracker
 from regcls.training import faces_study, study
 
@@ -40,7 +41,7 @@ def compare(params: Params, root: Path) -> None:
     if not opened:  # before a store is made for nothing
         raise overview.nothing_to_show(absent)
     tracker = Tracker(root, experiment=params.tracking.experiment)
-    if undelivered := waiting(tracker.root):
+    if undelivered := waiting(project_root(root)):
         say(f"{undelivered} runs that were made here are not at their tracking server yet, and not in the report: regcls sync")
     provenance = {**git_tags(root), **{name: value for name, value in machine_tags().items() if name != "host"}}
     # First of all data sets: a store that fails must not pass for a data set without runs.
