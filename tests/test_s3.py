@@ -37,16 +37,6 @@ def surroundings(monkeypatch, tmp_path):
         monkeypatch.setenv(name, str(tmp_path / "none"))
 
 
-@pytest.fixture
-def s3(s3_server, monkeypatch):
-    """A client of a running server to which the environment gives access."""
-    for name, value in s3_server.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint)
-    with closing(s3_server.client()) as client:
-        yield client
-
-
 def keys(s3, bucket):
     return [found["Key"] for found in s3.list_objects_v2(Bucket=bucket).get("Contents", ())]
 

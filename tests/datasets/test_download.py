@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -559,14 +559,10 @@ def test_a_path_without_a_file_is_a_clear_error(get, tmp_path, name):
 
 
 @pytest.fixture
-def s3(s3_server, monkeypatch):
-    """A client of a server that holds s3://boot/raw/faces.tar, to which the environment gives access."""
-    for name, value in s3_server.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint)
-    with closing(s3_server.client()) as client:
-        client.put_object(Bucket="boot", Key="raw/faces.tar", Body=CONTENT)
-        yield client
+def s3(s3):
+    """It holds s3://boot/raw/faces.tar."""
+    s3.put_object(Bucket="boot", Key="raw/faces.tar", Body=CONTENT)
+    return s3
 
 
 S3_URL = "s3://boot/raw/faces.tar"

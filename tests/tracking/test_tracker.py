@@ -272,6 +272,17 @@ def test_reconcile_judges_another_host_only_in_the_projects_own_store(tracker: T
     assert tracker.reconcile("synthetic") == [run_id]
 
 
+def test_a_run_in_a_file_that_another_folder_uses_too_is_not_dead_for_its_silence(
+    tracker: Tracker, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Signs of life are given to servers only."""
+    run_id = tracker.start(SPEC, fingerprint="f", tags={})
+    tracker._client.set_tag(run_id, "regcls.root", "/another/clone")
+    tracker._is_own = False
+    monkeypatch.setattr("regcls.tracking.tracker.SILENCE", -1.0)
+    assert tracker.reconcile("synthetic") == []
+
+
 def test_the_run_of_mlflow_run_is_adopted_once_and_keeps_what_was_typed(
     tracker: Tracker, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

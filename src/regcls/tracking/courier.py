@@ -36,6 +36,7 @@ class Courier:
         self._open: set[str] = set()  # of which more will be told
         self._doubted: set[str] = set()  # which may belong to another process by now
         self._inherited: set[str] = set()  # of processes that have ended
+        self._refused: dict[str, str] = {}  # why the server will not have it
         self._news, self._is_news, self._hurry = threading.Condition(), False, False
         self._trouble: str | None = None  # why the last round did not deliver all
         self._answered = time.monotonic()  # when the server last took something
@@ -88,7 +89,7 @@ class Courier:
     def undelivered(self) -> dict[str, str]:
         """Name -> why, of the runs that have ended and are not through."""
         with self._news:
-            return {name: run.refused or self._trouble or "not yet" for name, run in self._runs.items() if self._is_left(run)}
+            return {name: self._refused.get(name) or self._trouble or "not yet" for name, run in self._runs.items() if self._is_left(run)}
 
     def _is_left(self, run: JournaledRun) -> bool:
         return run.name not in self._open or run.name not in self._ids or bool(run.waiting())
@@ -100,7 +101,7 @@ class Courier:
             self._answered, self._hurry = max(self._answered, begun), True
         while time.monotonic() - begun < longest:
             with self._news:
-                left = [run for run in self._runs.values() if run.refused is None and self._is_left(run)]
+                left = [run for run in self._runs.values() if run.name not in self._refused and self._is_left(run)]
                 gave_up = self._trouble is not None and not self._is_taking and time.monotonic() - self._answered > patience
             if not left or gave_up:
                 break
@@ -136,7 +137,7 @@ class Courier:
         """Deliver what there is; what was in the way, if anything."""
         trouble = None
         for run in runs:
-            if run.refused is not None:
+            if run.name in self._refused:
                 continue
             try:
                 self._deliver(run)
@@ -152,6 +153,7 @@ class Courier:
                         return trouble
                     continue
                 said = without_password(f"{type(error).__name__}: {error}")
+                self._refused[run.name] = said
                 run.refuse(said)
                 say(f"the run {run.start['name']} cannot be delivered: {said}. It stays in {run.folder}.")
         return trouble
@@ -184,7 +186,7 @@ class Courier:
                 held = error
                 continue
             for file in files:
-                run.delivered(file)
+                run.drop(file)
             self._answered, self._is_taking = time.monotonic(), True
         if held:
             raise _FilesHeldError from held
@@ -221,7 +223,7 @@ class Courier:
 
     def _beat(self) -> str | None:
         for name in sorted(self._open & self._ids.keys()):
-            if name not in self._runs or self._runs[name].refused:
+            if name in self._refused:
                 continue
             try:
                 self._writer.is_alive(self._ids[name], time.time())

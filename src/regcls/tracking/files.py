@@ -55,7 +55,7 @@ class RunFiles:
                 named = Path(folder) / Path(path).name  # MLflow keeps a file's own name
                 named.symlink_to(file.absolute())
                 with explain_os_errors(Path(path)), _patience(file.stat().st_size):
-                    self._client.log_artifact(run_id, str(named), str(Path(path).parent) if Path(path).parent.name else None)
+                    self._client.log_artifact(run_id, str(named), _parent(path))
 
     def log_bytes(self, run_id: str, path: str, content: bytes) -> None:
         """Store a file with this content. Raises as `log` does."""
@@ -65,10 +65,9 @@ class RunFiles:
 
     def delete(self, run_id: str, path: str) -> None:
         """Remove a folder of a run, if it is there. Where the store does not allow it (to all but the experiment's maker), it stays."""
-        repository = self._client._tracking_client._get_artifact_repo(run_id)
         try:
-            if any(file.path == path for file in repository.list_artifacts(None)):
-                repository.delete_artifacts(path)
+            if self._has(run_id, path):
+                self._client._tracking_client._get_artifact_repo(run_id).delete_artifacts(path)
         except (NotImplementedError, FileNotFoundError):
             pass
         except (MlflowException, requests.HTTPError) as error:
@@ -97,8 +96,7 @@ class RunFiles:
             UserError: the store does not answer.
         """
         with said_plainly(self._uri):
-            there = {file.path for file in self._client.list_artifacts(run_id, str(Path(path).parent) if Path(path).parent.name else None)}
-            if path not in there:
+            if not self._has(run_id, path):
                 raise MissingError(f"run {run_id} has no file {path}: deleted, not finished, or a run of another kind")
             return Path(self._client.download_artifacts(run_id, path, str(folder)))
 
@@ -125,16 +123,17 @@ class RunFiles:
             UserError: the store does not answer.
         """
         with said_plainly(self._uri):
-            if path not in {file.path for file in self._client.list_artifacts(run_id, str(Path(path).parent) if "/" in path else None)}:
+            if not self._has(run_id, path):
                 return None
             return Path(self._client.download_artifacts(run_id, path, str(folder)))
 
     def log_model(self, run_id: str, files: Mapping[str, Path], *, points: Sequence[tuple[str, float, int, int]], step: int) -> None:
         """Store what `save_model` has written as a logged model of MLflow, once a run, with `points` as its metrics."""
         run = self._client.get_run(run_id)
-        if self._has_model(run):  # stored before this process's run was interrupted
+        models = self._models(run)
+        if any(model.status == LoggedModelStatus.READY for model in models):  # stored before this process's run was interrupted
             return
-        model = self._begun_model(run)
+        model = next((model for model in models if model.name == MODEL), None)  # MLflow lists it before its files are there
         if model is None:
             params = dict(run.data.params)
             model = self._client.create_logged_model(run.info.experiment_id, name=MODEL, source_run_id=run_id, params=params)
@@ -153,17 +152,17 @@ class RunFiles:
         self._client.log_batch(run_id, metrics=metrics)
         self._client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
 
-    def _has_model(self, run: Run) -> bool:
-        """Whether a whole one is stored: MLflow lists it before its files are there."""
-        return any(model.status == LoggedModelStatus.READY for model in self._models(run))
-
-    def _begun_model(self, run: Run) -> LoggedModel | None:
-        """One whose files did not arrive, to be gone on with."""
-        return next((model for model in self._models(run) if model.name == MODEL), None)
+    def _has(self, run_id: str, path: str) -> bool:
+        return any(file.path == path for file in self._client.list_artifacts(run_id, _parent(path)))
 
     def _models(self, run: Run) -> list[LoggedModel]:
         outputs = run.outputs.model_outputs if run.outputs else []
         return [self._client.get_logged_model(output.model_id) for output in outputs]
+
+
+def _parent(path: str) -> str | None:
+    """The folder of a path in a run; None for the run itself."""
+    return str(Path(path).parent) if Path(path).parent.name else None
 
 
 @contextmanager

@@ -39,7 +39,7 @@ class JournaledRun:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.name = folder, folder.name
-        self._count = max((int(file.name[:6]) for file in self._events()), default=0)
+        self._count = max((int(file.name[:6]) for file in self.waiting()), default=0)
 
     @classmethod
     def create(cls, home: Path, start: Mapping[str, Any]) -> "JournaledRun":
@@ -108,7 +108,7 @@ class JournaledRun:
         Raises:
             UserError: the disk is full, or not writable; the event is not there.
         """
-        outdated = [file for file in self._events() if instead and json.loads(file.read_text(encoding="utf-8")).get("slot") == instead]
+        outdated = [file for file in self.waiting() if instead and json.loads(file.read_text(encoding="utf-8")).get("slot") == instead]
         self._count += 1
         number = f"{self._count:06d}"
         with explain_os_errors(self.folder):
@@ -120,11 +120,7 @@ class JournaledRun:
                 shutil.rmtree(self.folder / f"{number}-files", ignore_errors=True)
                 raise
         for file in outdated:
-            self._remove(file)
-
-    def waiting(self) -> list[Path]:
-        """Events to be delivered, the earliest first."""
-        return self._events()
+            self.drop(file)
 
     def read(self, file: Path) -> Event | None:
         """An event; None if it has been replaced by a later one."""
@@ -136,11 +132,8 @@ class JournaledRun:
         files = {str(path.relative_to(home)): path for path in sorted(home.rglob("*")) if path.is_file()}
         return Event(kind=file.stem[7:], content=content, files=files)
 
-    def delivered(self, file: Path) -> None:
-        """The event is through."""
-        self._remove(file)
-
-    def _remove(self, file: Path) -> None:
+    def drop(self, file: Path) -> None:
+        """The event is through, or no longer wanted."""
         file.unlink(missing_ok=True)
         shutil.rmtree(self.folder / f"{file.name[:6]}-files", ignore_errors=True)
 
@@ -149,7 +142,8 @@ class JournaledRun:
         (self.folder / "start.json").unlink(missing_ok=True)  # first: with it, what is left would be a run to begin
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _events(self) -> list[Path]:
+    def waiting(self) -> list[Path]:
+        """Events to be delivered, the earliest first."""
         return sorted(file for file in self.folder.iterdir() if EVENT.fullmatch(file.name))
 
 
@@ -169,10 +163,6 @@ class Journal:
         assert held is not None
         self._held: IO[str] = held
         write_json(self.folder / "about.json", self._about)
-
-    def runs(self) -> list[JournaledRun]:
-        """Those that are not through, the earliest first."""
-        return _runs(self.folder)
 
     def create(self, start: Mapping[str, Any]) -> JournaledRun:
         """See JournaledRun.create."""
@@ -198,7 +188,7 @@ class Journal:
 
     def close(self) -> None:
         """Leave what is undelivered to the next process."""
-        if not self.runs():
+        if not _runs(self.folder):
             shutil.rmtree(self.folder, ignore_errors=True)
         self._held.close()
 

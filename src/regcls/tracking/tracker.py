@@ -213,7 +213,6 @@ class Tracker:
             "regcls.host": socket.gethostname(),  # whose the run is while it is made
             "regcls.root": str(self.root),
             "regcls.process": process_identity(os.getpid()) or "",
-            ALIVE_TAG: str(int(time.time())),
             "mlflow.user": _user(),
             "mlflow.source.name": " ".join(["regcls", *sys.argv[1:]])[:500],
             "mlflow.source.type": "LOCAL",

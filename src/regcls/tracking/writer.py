@@ -76,9 +76,8 @@ class Writer:
                 run = self._adopt(content["adopts"], content)
             elif tried and (found := self._find(tried)):
                 run = self._client.get_run(found)
-                self._logged[found] = self._steps(run)
+                self._reopen(run)
                 self._client.log_batch(found, params=_params(content))
-                self._client.update_run(found, status="RUNNING")
             else:
                 run = self._create(content, session)
             self._log_dataset(run.info.run_id, content["data"])
@@ -126,28 +125,30 @@ class Writer:
             return None
         if run.info.status == "RUNNING" and tags.get(JOURNAL_TAG) not in (None, earlier, content["tags"].get(JOURNAL_TAG)):
             return None  # another process was quicker to go on with it
-        self._logged[run_id] = self._steps(run)
         process = {key: value for key, value in content["tags"].items() if key.startswith("regcls.")}
         self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in process.items()])
-        if "stopped" in tags:
-            self._client.delete_tag(run_id, "stopped")
-        self._client.update_run(run_id, status="RUNNING")
+        self._reopen(run)
         return run_id
 
-    def _steps(self, run: Run) -> dict[str, set[int]]:
-        """The steps that each metric of a run has. A run that went back to an earlier state makes them again, at other times."""
-        return {key: {point.step for point in self._client.get_metric_history(run.info.run_id, key)} for key in run.data.metrics}
+    def _reopen(self, run: Run) -> None:
+        """Go on with a run that another process began: RUNNING, and with the steps that its metrics have.
+
+        A run that went back to an earlier state makes these again, at other times.
+        """
+        run_id = run.info.run_id
+        self._logged[run_id] = {key: {point.step for point in self._client.get_metric_history(run_id, key)} for key in run.data.metrics}
+        if run.info.status in ("FINISHED", "FAILED"):  # all was told of it but that it is through
+            return
+        if "stopped" in run.data.tags:
+            self._client.delete_tag(run_id, "stopped")
+        self._client.update_run(run_id, status="RUNNING")
 
     def reclaim(self, run_id: str, name: str) -> bool:
         """Go on with a run after a long silence, or for a process that has ended; False if another one, in a journal, has taken it over."""
         run = self._client.get_run(run_id)
         if run.data.tags.get(JOURNAL_TAG) != name:
             return False
-        self._logged[run_id] = self._steps(run)
-        if run.info.status == "KILLED":  # counted as dead in the meantime
-            if "stopped" in run.data.tags:
-                self._client.delete_tag(run_id, "stopped")
-            self._client.update_run(run_id, status="RUNNING")
+        self._reopen(run)
         return True
 
     def end_if_running(self, run_id: str) -> None:
@@ -239,8 +240,6 @@ class Writer:
 
     def _insert_metrics(self, run_id: str, points: list[Point], ended: int) -> bool:
         """Finish a run that has no metrics yet, in one transaction; False if that is not possible."""
-        if not self._in_sqlite:
-            return False
         # log_batch builds two ORM objects a value and asks for each key's latest one first: half of a run's whole cost. Without earlier
         # values the same rows can be inserted as they are.
         rows = []
