@@ -27,9 +27,10 @@ from regcls.params import load_params
 from regcls.params.synthetic import Sampling, SyntheticOptions
 from regcls.progress import progress
 from regcls.runs.synthetic import SyntheticSpec, single_spec
-from regcls.training.ensemble import Network, train  # first: it sets MKL's mode before torch is loaded
-from regcls.training.study import most_together
-from regcls.training.worker import recipe
+from regcls.training.ensemble import train  # first: it sets MKL's mode before torch is loaded
+from regcls.training.ensemble_data import Network
+from regcls.training.ensemble_study import most_together
+from regcls.training.synthetic_networks import recipe
 
 # isort: split
 import torch
@@ -158,7 +159,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    together = {classes: min(most_together(classes, SPEC, options.device), PROBLEMS) for classes in CLASSES}
+    together = {classes: min(most_together(classes, recipe(SPEC), options.device, inputs=1), PROBLEMS) for classes in CLASSES}
     nets = {classes: [network(index, classes) for index in range(count)] for classes, count in together.items()}
     seconds: dict[int, list[tuple[float, float, float]]] = {classes: [] for classes in CLASSES}
     with progress(options.rounds * len(CLASSES), "timing") as advance:

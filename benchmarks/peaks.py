@@ -21,8 +21,9 @@ from regcls.params.synthetic import Sampling, Synthetic, SyntheticOptions
 from regcls.progress import progress
 from regcls.reports import published
 from regcls.runs.synthetic import single_spec
-from regcls.training.ensemble import Network, train
-from regcls.training.networks import recipe
+from regcls.training.ensemble import train
+from regcls.training.ensemble_data import Network
+from regcls.training.synthetic_networks import recipe
 
 # isort: split
 import torch

@@ -33,7 +33,8 @@ from regcls.provenance import git_tags, machine_tags
 from regcls.runs.synthetic import SyntheticSpec, all_specs
 from regcls.stages.data_sets import open_data
 from regcls.tracking.tracker import Tracker
-from regcls.training import study
+from regcls.training import ensemble_study
+from regcls.training.synthetic_networks import SyntheticNetworks
 from tracking import example_result
 
 ROOT = Path(__file__).parents[1]
@@ -216,7 +217,8 @@ def measure(kind: str, folder: Path, count: int, repeats: int, look: float) -> N
     with say_and_time("preparing the data"):
         make_project(folder)
     params = load_params(folder / "params.yaml")
-    wanted = study.fingerprints(all_specs(params.synthetic), open_data(params, folder, "synthetic", verify=False))
+    networks = SyntheticNetworks(open_data(params, folder, "synthetic", verify=False))
+    wanted = ensemble_study.fingerprints(networks, all_specs(params.synthetic))
     with running(kind, folder) as (uri, database):
         os.environ["MLFLOW_TRACKING_URI"] = uri
         tracker, spec = Tracker(folder, experiment="regcls"), replace(next(iter(wanted)), seed=999_999)

@@ -7,8 +7,10 @@ import torch
 from processes import until
 from regcls.datasets.images import ImageSet
 from regcls.params import load_params
-from regcls.runs.faces import all_specs
+from regcls.runs.faces import make_spec
+from regcls.runs.images import all_specs
 from regcls.training.faces import FaceJob, train_run
+from regcls.training.single import LAST
 
 EPOCHS = 16
 ONE_RUN = {
@@ -53,12 +55,12 @@ def undisturbed_run(root, folder):
     """The result of the only run of `root`, trained without any store and in one go, and the weights at its end."""
     if not made:
         params = load_params(root / "params.yaml")
-        (spec,) = all_specs(params.imdb_wiki, "imdb_wiki", {})
+        (spec,) = all_specs(make_spec, params.imdb_wiki, "imdb_wiki", {})
         prepared = root / "data" / "imdb_wiki" / "prepared"
         job = FaceJob(
             spec=spec, prepared=prepared, data_digest=ImageSet(prepared).digest, checkpoints=folder / "undisturbed", fingerprint="f",
             device="cpu", loaders=0, channels_last=True, compiled=False, checkpoint_minutes=10.0,
         )  # fmt: skip
         made["result"] = train_run(job, Silent(), print)
-        made["weights"] = torch.load(made["result"].last, weights_only=True)["weights"]
+        made["weights"] = torch.load(made["result"].files[LAST], weights_only=True)["weights"]
     return made["result"], made["weights"]

@@ -122,3 +122,41 @@ def test_samples_are_kept_in_inverse_proportion_to_their_class():
     kept = merged.kept(labels, np.random.default_rng(0).random(labels.size))
     assert kept[labels == 1].all()
     assert kept[labels == 0].sum() == pytest.approx(1000, abs=5 * math.sqrt(1000))
+
+
+@pytest.mark.parametrize("rounding", ["ceil", "floor", "round"])
+@pytest.mark.parametrize("seed", range(10))
+def test_levels_with_their_counts_stand_for_all_their_pixels(seed, rounding):
+    random = np.random.default_rng(seed)
+    levels, counts = np.arange(256) / 25.5, random.integers(0, 40, 256).astype(np.uint32)
+    counts[random.random(256) < 0.3] = 0
+    ranges = uniform_ranges(100, 0, 10)
+    weighed, repeated = (
+        equalised(ranges, levels, counts=counts, rounding=rounding),
+        equalised(ranges, np.repeat(levels, counts), rounding=rounding),
+    )
+    assert weighed.edges.tolist() == repeated.edges.tolist()
+    assert weighed.keep.tolist() == repeated.keep.tolist()
+
+
+def test_counts_of_a_whole_data_set_do_not_overflow():
+    merged = equalised(uniform_ranges(4, 0, 4), np.arange(4) + 0.5, counts=np.full(4, 2**32 - 1, dtype=np.uint32))
+    assert merged.keep.tolist() == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("counts", [np.zeros(3, dtype=np.int64), np.array([])])
+def test_counts_of_nothing_are_refused(counts):
+    with pytest.raises(ValueError, match="at least one target|whole numbers"):
+        equalised(uniform_ranges(3, 0, 3), [0.5, 1.5, 2.5], counts=counts)
+
+
+@pytest.mark.parametrize("counts", [np.array([1, 2]), np.array([1, -1, 2]), np.array([0.5, 1, 1]), np.ones((3, 1), dtype=int)])
+def test_counts_that_are_none_are_refused(counts):
+    with pytest.raises(ValueError, match="counts must be whole numbers from 0, one for each of 3 targets"):
+        equalised(uniform_ranges(3, 0, 3), [0.5, 1.5, 2.5], counts=counts)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 100])
+def test_a_level_of_depth_on_an_edge_belongs_to_the_class_above(classes):
+    levels = np.arange(256)
+    assert uniform_ranges(classes, 0, 10).labels(levels / 25.5).tolist() == np.minimum(levels * classes // 255, classes - 1).tolist()

@@ -16,9 +16,11 @@ from processes import DEADLINE, runs, session, until, with_status
 from regcls.cli import main
 from regcls.datasets.images import ImageSet
 from regcls.params import load_params
-from regcls.runs.faces import all_specs
+from regcls.runs.faces import make_spec
+from regcls.runs.images import all_specs
 from regcls.tracking.tracker import Tracker
-from regcls.training import faces_study
+from regcls.stages.kinds.faces import result_code
+from regcls.training.single_study import fingerprints
 
 pytestmark = pytest.mark.usefixtures("signals")
 
@@ -114,8 +116,8 @@ def test_a_full_disk_ends_a_training_with_a_clear_error_and_it_goes_on_afterward
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
     params = load_params(root / "params.yaml")
-    specs = all_specs(params.imdb_wiki, "imdb_wiki", {})
-    ((_, fingerprint),) = faces_study.fingerprints(specs, ImageSet(root / "data" / "imdb_wiki" / "prepared")).items()
+    specs = all_specs(make_spec, params.imdb_wiki, "imdb_wiki", {})
+    ((_, fingerprint),) = fingerprints(specs, ImageSet(root / "data" / "imdb_wiki" / "prepared"), result_code()).items()
     folder = root / ".regcls" / "checkpoints" / "imdb_wiki" / fingerprint
     folder.mkdir(parents=True)
     # Where the third state is written aside. The shell becomes the process that trains, with the same number.

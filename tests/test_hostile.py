@@ -52,7 +52,7 @@ def test_weights_from_a_store_run_no_code(bomb, went_off):
 
 
 def test_a_state_from_a_store_runs_no_code_though_its_checksum_is_right(bomb, went_off, tmp_path):
-    about = {"name": "state-00003-0000000", "sha256": hashlib.sha256(bomb.read_bytes()).hexdigest(), "fingerprint": "f", "best_epoch": 0}
+    about = {"name": "state-00003-0000000", "sha256": hashlib.sha256(bomb.read_bytes()).hexdigest(), "fingerprint": "f"}
     (tmp_path / "state.json").write_text(json.dumps(about))
     assert Checkpoints(tmp_path / "own", fingerprint="f").restore([tmp_path]) is None
     assert not went_off.exists() and not (tmp_path / "own").exists()
@@ -60,7 +60,7 @@ def test_a_state_from_a_store_runs_no_code_though_its_checksum_is_right(bomb, we
 
 @pytest.mark.parametrize("name", ["../../outside", "state-00003-0000000/../../outside", "/tmp/outside", "best"])
 def test_a_state_from_a_store_does_not_choose_where_it_is_written(name, tmp_path):
-    torch.save({"best": {"epoch": 0}}, tmp_path / "state.pt")
+    torch.save({"best": {"val": {"epoch": 0}}}, tmp_path / "state.pt")
     about = {"name": name, "sha256": hashlib.sha256((tmp_path / "state.pt").read_bytes()).hexdigest(), "fingerprint": "f"}
     (tmp_path / "state.json").write_text(json.dumps(about))
     before = sorted(tmp_path.rglob("*"))

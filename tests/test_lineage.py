@@ -18,6 +18,7 @@ from regcls.params import Compute, load_params
 from regcls.processes import process_identity
 from regcls.provenance import lineage
 from regcls.runs import faces as face_runs
+from regcls.runs import images as image_runs
 from regcls.runs import synthetic as synthetic_runs
 from regcls.runs.faces import FaceSpec
 from regcls.runs.synthetic import SyntheticSpec
@@ -25,7 +26,8 @@ from regcls.stages.train import train
 from regcls.tracking.files import RunFiles
 from regcls.tracking.run_table import typed
 from regcls.tracking.tracker import Tracker
-from regcls.training import study
+from regcls.stages.kinds.synthetic import SyntheticKind
+from regcls.training.synthetic_networks import SyntheticNetworks
 from tracked import SPEC
 
 # Four runs of one network each, two on each of two training sets.
@@ -169,7 +171,8 @@ def test_parts_of_the_record_are_printed_as_they_were(project, capsys):
 def test_show_names_what_is_other_here_and_how_to_bring_it(project, capsys, monkeypatch):
     row = rows(project)[0]
     git(project, "commit", "--all", "-m", "second")
-    monkeypatch.setattr(study, "result_code", lambda: "f" * 64)
+    for owner, name in ((SyntheticKind, "code"), (SyntheticNetworks, "result_code")):
+        monkeypatch.setattr(owner, name, lambda self: "f" * 64)
     shutil.rmtree(project / "data")
     (project / "dvc.lock").unlink()
     _, out, _ = regcls(capsys, "show", row.run_id)
@@ -244,7 +247,7 @@ def test_all_runs_on_a_version_of_data_are_listed(project, capsys):
 def test_the_spec_of_every_run_is_rebuilt_from_its_recorded_parameters(scale):
     params = load_params(ROOT / "params.yaml", scale=scale)
     found = {("reg+cls", classes): 0.1 for classes in (2, 10, 100)}
-    specs = [*synthetic_runs.all_specs(params.synthetic), *face_runs.all_specs(params.imdb_wiki, "imdb_wiki", found)]
+    specs = [*synthetic_runs.all_specs(params.synthetic), *image_runs.all_specs(face_runs.make_spec, params.imdb_wiki, "imdb_wiki", found)]
     specs += [replace(spec, milestones=(), loss_scaling="eq4", huber_delta=1e-7) for spec in specs if isinstance(spec, FaceSpec)]
     assert len(specs) > 30
     for spec in specs:
@@ -274,7 +277,8 @@ def test_a_rerun_is_a_run_of_its_own_and_gives_the_same(project, capsys):
 def test_a_rerun_with_other_code_says_so_and_goes_on(project, capsys, monkeypatch):
     row = rows(project)[0]
     git(project, "commit", "--all", "-m", "second")
-    monkeypatch.setattr(study, "result_code", lambda: "f" * 64)
+    for owner, name in ((SyntheticKind, "code"), (SyntheticNetworks, "result_code")):
+        monkeypatch.setattr(owner, name, lambda self: "f" * 64)
     code, out, err = regcls(capsys, "rerun", row.run_id)
     assert code == 0 and "final metrics are equal" in out
     assert re.search(rf"commit: then \w+ with uncommitted changes \w+, now {git(project, 'rev-parse', 'HEAD').strip()}\n", err)

@@ -81,3 +81,20 @@ def test_the_released_scaling_divides_the_gradient_of_eq_4_by_lambda_up_to_1(lam
         return predictions.grad, logits.grad
 
     torch.testing.assert_close([gradient * factor for gradient in gradients("released")], list(gradients("eq4")))
+
+
+@pytest.mark.parametrize("kind", BY_HAND)
+def test_the_regression_loss_of_a_map_is_that_of_its_pixels(kind):
+    predictions, targets, kept = (tensor.view(1, 2, 2) for tensor in (PREDICTIONS, TARGETS, KEPT))
+    for mask in (None, kept):
+        expected = regression_loss(PREDICTIONS, TARGETS, None if mask is None else KEPT, kind=kind)
+        torch.testing.assert_close(regression_loss(predictions, targets, mask, kind=kind), expected)
+
+
+def test_pixels_without_a_measurement_have_no_gradient():
+    depth = torch.tensor([[[0.0, 2.0], [4.0, 0.0]]])
+    predictions = torch.full_like(depth, 1.0).requires_grad_()
+    loss = regression_loss(predictions, depth, depth > 0, kind="mse")
+    loss.backward()
+    assert loss.item() == (1 + 9) / 2
+    assert predictions.grad.tolist() == [[[0, -1], [-3, 0]]]

@@ -4,6 +4,9 @@ import pytest
 
 from conftest import ROOT
 from regcls.params import load_params, parse_options
+from regcls.runs import depth as depth_runs
+from regcls.runs import images as image_runs
+from regcls.runs import video as video_runs
 from regcls.runs.synthetic import all_specs, expand
 
 
@@ -33,6 +36,21 @@ def test_both_data_sets_of_faces_have_one_protocol(scale):
     params = load_params(ROOT / "params.yaml", scale=scale)
     for part in ("training", "shots", "run", "grids"):
         assert getattr(params.agedb, part) == getattr(params.imdb_wiki, part)
+
+
+def test_depth_and_video_are_the_published_protocols_at_paper_scale():
+    params = load_params(ROOT / "params.yaml", scale="paper")
+    depth, video = params.nyud2, params.breakfast
+    assert (depth.data.expected_train, depth.data.expected_test, depth.data.crop) == (50688, 654, (228, 304))
+    assert len(image_runs.all_specs(depth_runs.make_spec, depth, "nyud2", {})) == 3 * (1 + 3 + 3) + 3 * 2
+    assert {depth.training.lam_for(classes) for classes in (2, 10)} == {0.1} and depth.training.lam_for(100) == 1.0
+    assert len(video_runs.all_specs(video, "breakfast", {})) * 10 == 5 * 4 * 10 * 3 * 2
+
+
+def test_the_buckets_of_depth_are_those_of_the_benchmark():
+    shots = load_params(ROOT / "params.yaml").nyud2.shots
+    many, medium = shots.buckets("many"), shots.buckets("medium")
+    assert many == {*range(9, 46), 47, 49} and medium == {7, 8, 46, 48, *range(50, 57), 58, 60, 61, 63}
 
 
 def test_options_come_as_text():

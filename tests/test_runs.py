@@ -7,9 +7,10 @@ import pytest
 
 from regcls.errors import UserError
 from regcls.params import parse_options
-from regcls.params.faces import FaceGrid, FaceOptions
+from regcls.params.faces import FaceOptions
+from regcls.params.images import ImageGrid
 from regcls.params.synthetic import SyntheticOptions
-from regcls.runs import faces, fingerprint
+from regcls.runs import faces, fingerprint, images
 from regcls.runs.synthetic import SyntheticSpec, all_specs, expand, single_spec
 from regcls.tracking.run_table import Row, run_table
 
@@ -62,12 +63,11 @@ def test_data_and_code_count_in_a_fingerprint(params):
 
 
 NAME = "imdb_wiki"
-GRID = FaceGrid(methods=("reg", "reg+cls", "reg+cls-bal"), classes=(10, 100), balanced_data=False, lambdas="default", seeds=2)
+GRID = ImageGrid(methods=("reg", "reg+cls", "reg+cls-bal"), classes=(10, 100), balanced_data=False, lambdas="default", seeds=2)
 
 
 def face_spec(params, **given):
-    return faces.single_spec(
-        params.imdb_wiki, NAME, parse_options(NAME, {key.replace("lam", "lambda"): str(value) for key, value in given.items()})
+    return images.single_spec(faces.make_spec, params.imdb_wiki, NAME, parse_options(NAME, {key.replace("lam", "lambda"): str(value) for key, value in given.items()})
     )
 
 
@@ -80,14 +80,14 @@ def told(specs):
 
 
 def test_a_grid_of_faces_holds_every_combination_once_and_reg_once_a_seed(params):
-    specs = faces.expand(params.imdb_wiki, NAME, GRID, {})
+    specs = images.expand(faces.make_spec, params.imdb_wiki, NAME, GRID, {})
     of_a_seed = [("reg", 0, None), ("reg+cls", 10, 1.0), ("reg+cls", 100, 0.1), ("reg+cls-bal", 10, 1.0), ("reg+cls-bal", 100, 0.1)]
     assert told(specs) == [(*combination, seed) for seed in (0, 1) for combination in of_a_seed]
 
 
 def test_listed_lambdas_are_each_tried(params):
     grid = replace(GRID, methods=("reg", "reg+cls"), classes=(10,), lambdas=(0.5, 2.0), seeds=1)
-    assert told(faces.expand(params.imdb_wiki, NAME, grid, {})) == [("reg", 0, None, 0), ("reg+cls", 10, 0.5, 0), ("reg+cls", 10, 2.0, 0)]
+    assert told(images.expand(faces.make_spec, params.imdb_wiki, NAME, grid, {})) == [("reg", 0, None, 0), ("reg+cls", 10, 0.5, 0), ("reg+cls", 10, 2.0, 0)]
 
 
 @pytest.mark.parametrize("classes, lam", [(2, 1.0), (10, 1.0), (100, 0.1), (3, 1.0), (31, 1.0), (32, 0.1), (5000, 0.1)])
@@ -104,22 +104,22 @@ def test_balanced_data_have_their_own_learning_rate_and_bins(params):
 
 def test_the_runs_of_the_search_come_first_and_shared_ones_once(params):
     section = with_grids(params, table3={}, lambda_search={"methods": ("reg+cls",), "lambdas": (0.1, 10.0), "seeds": 1})
-    specs = faces.all_specs(section, NAME, {})
+    specs = images.all_specs(faces.make_spec, section, NAME, {})
     assert told(specs[:4]) == [("reg+cls", 10, 0.1, 0), ("reg+cls", 10, 10.0, 0), ("reg+cls", 100, 0.1, 0), ("reg+cls", 100, 10.0, 0)]
     assert len(specs) == len(set(specs)) == 10 + 4 - 1  # 100 classes with λ 0.1 are in both
 
 
 def test_a_run_whose_lambda_is_not_found_yet_is_left_out(params):
     section = with_grids(params, table3={"lambdas": "searched", "seeds": 1}, lambda_search={"methods": ("reg+cls", "reg+cls-bal"), "lambdas": (0.1,), "seeds": 1})  # fmt: skip
-    assert faces.needs_search(section)
-    assert told(faces.expand(section, NAME, section.grids["table3"], {})) == [("reg", 0, None, 0)]
+    assert images.needs_search(section)
+    assert told(images.expand(faces.make_spec, section, NAME, section.grids["table3"], {})) == [("reg", 0, None, 0)]
     found = {("reg+cls", 10): 3.0}
-    assert told(faces.expand(section, NAME, section.grids["table3"], found)) == [("reg", 0, None, 0), ("reg+cls", 10, 3.0, 0)]
+    assert told(images.expand(faces.make_spec, section, NAME, section.grids["table3"], found)) == [("reg", 0, None, 0), ("reg+cls", 10, 3.0, 0)]
 
 
 def test_balanced_classes_that_are_not_searched_take_the_lambda_of_reg_cls(params):
     section = with_grids(params, table3={"lambdas": "searched", "classes": (10,), "seeds": 1}, lambda_search={"methods": ("reg+cls",), "lambdas": (0.1,), "seeds": 1})  # fmt: skip
-    specs = faces.expand(section, NAME, section.grids["table3"], {("reg+cls", 10): 3.0})
+    specs = images.expand(faces.make_spec, section, NAME, section.grids["table3"], {("reg+cls", 10): 3.0})
     assert told(specs) == [("reg", 0, None, 0), ("reg+cls", 10, 3.0, 0), ("reg+cls-bal", 10, 3.0, 0)]
 
 
@@ -128,7 +128,7 @@ def test_the_lambda_with_the_lowest_mean_validation_error_is_chosen(params):
         values = [(lam, seed, error) for lam, found in by_lam.items() for seed, error in enumerate(found)]
         return {face_spec(params, method=method, classes=classes, lam=lam, seed=seed): error for lam, seed, error in values}
 
-    found = faces.chosen_lambdas(
+    found = images.chosen_lambdas(
         {face_spec(params, method="reg"): 0.0}
         | errors("reg+cls", 10, {0.1: [1.0, 9.0], 1.0: [4.0, 4.0], 10.0: [5.0, 5.0]})
         | errors("reg+cls", 100, {1.0: [2.0], 0.1: [2.0]})  # equal: the smaller
@@ -144,7 +144,7 @@ def test_every_option_of_a_run_on_faces_reaches_its_spec(params):
         loss_scaling="eq4", epochs="3", batch_size="32", accumulate="4", optimizer="sgd", learning_rate="0.5", weight_decay="0.25",
         precision="bf16", **{"lambda": "3.0"},
     )  # fmt: skip
-    spec = faces.single_spec(params.imdb_wiki, NAME, parse_options(NAME, given))
+    spec = images.single_spec(faces.make_spec, params.imdb_wiki, NAME, parse_options(NAME, given))
     assert set(given) == {"lambda" if f.name == "lam" else f.name for f in fields(FaceOptions)}
     params_of_run = spec.params()
     assert {name: params_of_run[name] for name in given} == given

@@ -49,26 +49,30 @@ def uniform_ranges(classes: int, low: float, high: float) -> ClassRanges:
     return ClassRanges(edges=edges, keep=np.ones(len(edges) - 1))
 
 
-def equalised(ranges: ClassRanges, targets: ArrayLike, *, rounding: Rounding = "ceil") -> ClassRanges:
+def equalised(
+    ranges: ClassRanges, targets: ArrayLike, *, counts: NDArray[np.integer] | None = None, rounding: Rounding = "ceil"
+) -> ClassRanges:
     """Merge ranges until their histogram over `targets` (N,) is about level (Eq. 12), with ρ of the result (Eq. 13).
+
+    `counts` (N,) says how many each target stands for: the 256 levels of 8-bit depth, with their pixels, for all pixels.
 
     Class k maps to the bin that its cumulative share falls in, C/N · Σ_{j<=k} H(j), rounded; classes of one bin are
     merged. Equation 12 rounds down; `ceil` (the default: ceil(·) − 1) is the release's and the only one that neither
     leaves the last bin empty nor maps below 0. Empty classes in front join the first occupied one.
 
     Raises:
-        ValueError: no targets.
+        ValueError: no targets, or counts that are no whole numbers from 0, one a target.
 
     Warns:
         UserWarning: fewer than two classes would remain; then `ranges` come back as they are.
     """
     classes = len(ranges)
-    counts = np.bincount(ranges.labels(targets).ravel(), minlength=classes)
-    total = int(counts.sum())
+    histogram = _histogram(ranges.labels(targets).ravel(), counts, classes)
+    total = int(histogram.sum())
     if total == 0:
         raise ValueError("equalising classes needs at least one target")
-    bins = _bins(np.cumsum(counts), classes, total, rounding)
-    bins[: np.flatnonzero(counts)[0]] = bins[np.flatnonzero(counts)[0]]  # empty classes in front
+    bins = _bins(np.cumsum(histogram), classes, total, rounding)
+    bins[: np.flatnonzero(histogram)[0]] = bins[np.flatnonzero(histogram)[0]]  # empty classes in front
     starts = np.flatnonzero(np.diff(bins, prepend=-1))  # first class of every merged one
     if len(starts) < 2:
         warnings.warn(
@@ -76,7 +80,7 @@ def equalised(ranges: ClassRanges, targets: ArrayLike, *, rounding: Rounding = "
             stacklevel=2,
         )
         return ranges
-    merged = np.add.reduceat(counts, starts)
+    merged = np.add.reduceat(histogram, starts)
     # Occupied by construction: a bin begins where the cumulative count moves on.
     return ClassRanges(edges=np.append(ranges.edges[starts], ranges.edges[-1]), keep=merged.min() / merged)
 
@@ -86,6 +90,17 @@ def class_ranges(classes: int, targets: ArrayLike, *, balanced: bool) -> ClassRa
     values = np.asarray(targets, dtype=np.float64)
     ranges = uniform_ranges(classes, float(values.min()), float(values.max()))
     return equalised(ranges, values) if balanced else ranges
+
+
+def _histogram(labels: NDArray[np.int64], counts: NDArray[np.integer] | None, classes: int) -> NDArray[np.int64]:
+    """Targets of each class. In integers: pixels of a data set are thousands of millions."""
+    if counts is None:
+        return np.bincount(labels, minlength=classes)
+    if counts.shape != labels.shape or counts.dtype.kind not in "iu" or (counts < 0).any():
+        raise ValueError(f"counts must be whole numbers from 0, one for each of {len(labels)} targets; got {counts.dtype} {counts.shape}")
+    histogram = np.zeros(classes, dtype=np.int64)
+    np.add.at(histogram, labels, counts.astype(np.int64))
+    return histogram
 
 
 def _bins(cumulative: NDArray[np.int64], classes: int, total: int, rounding: Rounding) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from regcls.errors import UserError
 from regcls.options import EXAMPLES, PURPOSES, run_defaults
-from regcls.params import FACES, OPTIONS, Params, load_params, option_names, parse_options
+from regcls.params import KINDS, Params, load_params, option_names, parse_options
 from regcls.processes import end_with_launcher
 
 # Before MLflow, DVC or albumentations are imported: no telemetry, no questions to an update server.
@@ -94,7 +94,7 @@ def _call(arguments: argparse.Namespace, params: Params, root: Path) -> None:
         case "predict":
             from regcls.stages.predict import predict
 
-            predict(params, root, arguments.run, arguments.images, checkpoint=arguments.checkpoint)
+            predict(params, root, arguments.run, arguments.images, checkpoint=arguments.checkpoint, folder=arguments.folder)
         case "show":
             from regcls.stages.show import show, show_data
 
@@ -138,7 +138,7 @@ def _parser(params: Params | None) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    datasets = tuple(OPTIONS)  # all that there are, also where `datasets` in params.yaml leaves one to another day
+    datasets = tuple(KINDS)  # all that there are, also where `datasets` in params.yaml leaves one to another day
 
     def command(name: str, purpose: str, example: str, *, dataset: bool = True) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=purpose, description=purpose, epilog=f"Example: {example}", allow_abbrev=False)
@@ -162,10 +162,18 @@ def _parser(params: Params | None) -> argparse.ArgumentParser:
     command("compare", "write reports/ (tables, figures, index.html) from the tracked runs", "regcls compare", dataset=False)
     command("setup", "let `mlflow run .` use this Python environment, and create the local store of runs", "regcls setup", dataset=False)
     predict = command(
-        "predict", "predict the target of new images with a tracked run", "regcls predict RUN face1.jpg face2.jpg", dataset=False
+        "predict",
+        "predict the targets or depth maps of new images with a tracked run",
+        "regcls predict RUN face1.jpg face2.jpg",
+        dataset=False,
     )
     predict.add_argument("run", metavar="RUN", help="id of the run, as `mlflow ui` and `regcls run` show it, or its first characters")
-    predict.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="image files, as the data set has them: a face, cropped")
+    predict.add_argument(
+        "images", metavar="IMAGE", nargs="+", type=Path, help="image files, as the data set has them: a face, cropped; a room"
+    )
+    predict.add_argument(
+        "--folder", type=Path, default=Path("predictions"), help="for the depth maps of a run on depth; default: predictions"
+    )
     predict.add_argument(
         "--checkpoint", choices=["best", "last"], default="best", help="lowest validation error (default), or the last epoch"
     )
@@ -187,14 +195,14 @@ def _parser(params: Params | None) -> argparse.ArgumentParser:
     purpose = "bring the archives of a data set into data/<dataset>/raw; a download that was cut goes on"
     example = "Example: regcls data fetch imdb_wiki, or regcls data fetch imdb_wiki s3://bucket/imdb_crop.tar"
     fetch = actions.add_parser("fetch", help=purpose, description=purpose, epilog=example, allow_abbrev=False)
-    fetch.add_argument("dataset", choices=FACES)
+    fetch.add_argument("dataset", choices=[name for name, kind in KINDS.items() if kind != "synthetic"])
     fetch.add_argument("source", nargs="*", help="https:// or s3:// addresses or paths; default: <dataset>.data.archives in params.yaml")
     fetch.add_argument("--extract", action="store_true", help="unpack them as well; preparing does not need it")
     purpose = "write the generated stand-in archives into a folder, to look at them"
     samples = actions.add_parser(
         "samples", help=purpose, description=purpose, epilog="Example: regcls data samples imdb_wiki /tmp/portraits"
     )
-    samples.add_argument("dataset", choices=["imdb_wiki"])
+    samples.add_argument("dataset", choices=["imdb_wiki", "nyud2", "breakfast"])
     samples.add_argument("folder", type=Path)
     command("sync", "deliver to the tracking server what it could not be told of", "regcls sync", dataset=False)
     command("doctor", "check machine, project, tracking store and DVC remote, and say what to do", "regcls doctor", dataset=False)

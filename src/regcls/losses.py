@@ -1,6 +1,6 @@
 """Training losses: regression, and regression with classification (Eq. 4).
 
-Legend: B batch, C classes.
+Legend: B batch, C classes; where a target is a map, its pixels are the samples, and shapes are (B, H, W).
 """
 
 from typing import Literal
@@ -14,14 +14,17 @@ RegressionLoss = Literal["mae", "mse", "huber"]
 
 
 def regression_loss(
-    predictions: Float[Tensor, " B"],
-    targets: Float[Tensor, " B"],
-    kept: Bool[Tensor, " B"] | None = None,
+    predictions: Float[Tensor, "B *HW"],
+    targets: Float[Tensor, "B *HW"],
+    kept: Bool[Tensor, "B *HW"] | None = None,
     *,
     kind: RegressionLoss,
     huber_delta: float = 1.0,
 ) -> Float[Tensor, ""]:
-    """Mean absolute error (mae), mean squared error (mse) or Huber loss, over the kept samples (balanced data, Table 4); 0 if none is."""
+    """Mean absolute error (mae), mean squared error (mse) or Huber loss, over the kept samples; 0 if none is.
+
+    Kept are those that are drawn (balanced data, Table 4) and, of a depth map, the pixels with a measurement.
+    """
     match kind:
         case "mae":
             losses = F.l1_loss(predictions, targets, reduction="none")
@@ -37,7 +40,7 @@ def class_loss(logits: Float[Tensor, "B C"], labels: Int[Tensor, " B"], kept: Bo
     return _mean(F.cross_entropy(logits, labels, reduction="none"), kept)
 
 
-def _mean(losses: Float[Tensor, " B"], kept: Bool[Tensor, " B"] | None) -> Float[Tensor, ""]:
+def _mean(losses: Float[Tensor, "B *HW"], kept: Bool[Tensor, "B *HW"] | None) -> Float[Tensor, ""]:
     if kept is None:
         return losses.mean()
     # Not losses[kept].mean(): that is NaN for an empty selection, and so is its gradient.

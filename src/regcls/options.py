@@ -1,14 +1,19 @@
 """What `regcls run <dataset> --help` says of each option, and its default."""
 
-from regcls.params import Params
+from regcls.params import KINDS, Params
+from regcls.params.depth import Depth
 from regcls.params.faces import Faces
 from regcls.params.synthetic import Synthetic
+from regcls.params.video import Video
 
 PURPOSES = {
     "setting": "clean, noisy or ood (training, validation and test from different ranges of x)",
     "sampling": "how imbalanced the training targets are: uniform, mild, moderate or severe",
     "noise": "σ of the noise on the targets, where the setting is noisy",
     "method": "reg, reg+cls, or reg+cls-bal (balanced classes)",
+    "unit": "of the target: percent of the video, or frames",
+    "split": "whose persons test: s1, s2, s3 or s4",
+    "weights": "that the encoder begins with: random, or the path or address of ImageNet's",
     "classes": "number of classes C",
     "lambda": "weight λ of the regression loss (Eq. 4)",
     "balanced_data": "true: rare targets enter both losses more often (Table 4)",
@@ -32,12 +37,22 @@ EXAMPLES = {
     "synthetic": "regcls run synthetic --setting noisy --sampling severe --method reg+cls --classes 100",
     "imdb_wiki": "regcls run imdb_wiki --method reg+cls --classes 100 --seed 0",
     "agedb": "regcls run agedb --method reg+cls-bal --classes 100",
+    "nyud2": "regcls run nyud2 --method reg+cls --classes 100 --seed 0",
+    "breakfast": "regcls run breakfast --unit frames --split s2 --method reg+cls --classes 100",
 }
 
 
 def run_defaults(params: Params, dataset: str) -> dict[str, str]:
     """Option of `regcls run <dataset>` -> what params.yaml says."""
-    return _synthetic(params.synthetic) if dataset == "synthetic" else _faces(params.faces(dataset))
+    match KINDS[dataset]:
+        case "synthetic":
+            return _synthetic(params.synthetic)
+        case "faces":
+            return _faces(params.faces(dataset))
+        case "depth":
+            return _depth(params.nyud2)
+        case "video":
+            return _video(params.breakfast)
 
 
 def _synthetic(synthetic: Synthetic) -> dict[str, str]:
@@ -63,6 +78,29 @@ def _faces(faces: Faces) -> dict[str, str]:
         "seed": str(training.seeds[0]),
         "learning_rate": f"{training.learning_rate:g}, on balanced data {training.balanced_learning_rate:g}",
         "precision": f"{training.precision} (float32 or bf16)",
+    }  # fmt: skip
+
+
+def _depth(depth: Depth) -> dict[str, str]:
+    training = depth.training
+    by_classes = ", ".join(f"{lam:g} ({classes})" for classes, lam in training.lam.items())
+    balanced = "{}, on balanced data {}"
+    return _plain(training) | _plain(depth.run) | {
+        "lambda": f"by classes: {by_classes}; another number takes the nearest one's",
+        "seed": str(training.seeds[0]),
+        "batch_size": balanced.format(training.batch_size, training.balanced_batch_size),
+        "accumulate": balanced.format(training.accumulate, training.balanced_accumulate),
+        "precision": f"{training.precision} (float32 or bf16)",
+    }  # fmt: skip
+
+
+def _video(video: Video) -> dict[str, str]:
+    training = video.training
+    return _plain(training) | _plain(video.run) | {
+        "lambda": f"{training.lam.percent:g} (percent), {training.lam.frames:g} (frames)",
+        "seed": str(training.seeds[0]),
+        "hidden": "x".join(map(str, training.hidden)),
+        "precision": f"{training.precision} (float32 or float64)",
     }  # fmt: skip
 
 

@@ -37,3 +37,10 @@ def test_the_prediction_is_the_regression_output():
     torch.manual_seed(0)
     model = MLP(3, (6, 15), classes=4)
     assert model(torch.zeros(5, 3)).shape == (5,)
+
+
+def test_hidden_units_may_be_sigmoids():
+    torch.manual_seed(0)
+    model, x = MLP(3, (6, 15), activation="sigmoid"), torch.randn(5, 3)
+    first = torch.sigmoid(model.layers[0](x))
+    assert torch.equal(model.features(x), torch.sigmoid(model.layers[1](first)))

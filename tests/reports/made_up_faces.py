@@ -10,10 +10,12 @@ import pandas as pd
 from regcls.errors import UserError
 from regcls.metrics import evaluate, shot_of
 from regcls.params import Params
-from regcls.params.faces import FaceGrid, Faces
+from regcls.params.faces import Faces
+from regcls.params.images import ImageGrid
 from regcls.reports import faces as face_reports
 from regcls.reports.report import Report
-from regcls.runs.faces import FaceSpec, Found, all_specs
+from regcls.runs.faces import FaceSpec, make_spec
+from regcls.runs.images import Found, all_specs
 from reports.made_up import run_url, runs_url
 
 LIMITS = {"many_above": 100, "few_below": 20}
@@ -24,7 +26,7 @@ def with_faces(params: Params, dataset: str, **changed: Any) -> Params:
     return replace(params, **{dataset: replace(params.faces(dataset), **changed)})
 
 
-def with_grids(params: Params, dataset: str = "imdb_wiki", **grids: FaceGrid) -> Params:
+def with_grids(params: Params, dataset: str = "imdb_wiki", **grids: ImageGrid) -> Params:
     return with_faces(params, dataset, grids=grids)
 
 
@@ -101,4 +103,4 @@ class Store:
 
 
 def prints(faces: Faces, dataset: str, found: Found) -> Mapping[FaceSpec, str]:
-    return {spec: spec.digest()[:32] for spec in all_specs(faces, dataset, found)}
+    return {spec: spec.digest()[:32] for spec in all_specs(make_spec, faces, dataset, found)}

@@ -14,7 +14,7 @@ from regcls.datasets.store import prepared_folder, write_prepared
 from regcls.errors import UserError
 from regcls.params import Params, load_params
 from regcls.stages import compare as stage
-from regcls.training import faces_study
+from regcls.training import single_study
 from reports.made_up_faces import Store
 
 SMALL = {
@@ -58,11 +58,11 @@ def project(make_project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) 
     params = load_params(root / "params.yaml")
     store = Store(params)
 
-    def fingerprints(specs: Any, images: Any) -> dict[Any, str]:
+    def fingerprints(specs: Any, images: Any, code: str) -> dict[Any, str]:
         return {spec: store.fingerprints[spec] for spec in specs}
 
     monkeypatch.setattr(stage, "Tracker", lambda root, experiment: FakeTracker(store))
-    monkeypatch.setattr(faces_study, "fingerprints", fingerprints)
+    monkeypatch.setattr(single_study, "fingerprints", fingerprints)
     return root, params
 
 

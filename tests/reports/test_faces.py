@@ -8,15 +8,15 @@ import pytest
 
 from regcls.errors import MissingError, UserError
 from regcls.params import Params, load_params
-from regcls.params.faces import FaceGrid
+from regcls.params.images import ImageGrid
 from regcls.params.types import Method
 from regcls.reports.report import Report
 from reports.conftest import PARAMS
 from reports.made_up_faces import Store, with_faces, with_grids
 
-TABLE3 = FaceGrid(methods=("reg", "reg+cls", "reg+cls-bal"), classes=(10, 100), balanced_data=False, lambdas="default", seeds=2)
-TABLE4 = FaceGrid(methods=("reg", "reg+cls"), classes=(100,), balanced_data=True, lambdas="default", seeds=2)
-SEARCH = FaceGrid(methods=("reg+cls",), classes=(10, 100), balanced_data=False, lambdas=(0.1, 1.0, 10.0), seeds=1)
+TABLE3 = ImageGrid(methods=("reg", "reg+cls", "reg+cls-bal"), classes=(10, 100), balanced_data=False, lambdas="default", seeds=2)
+TABLE4 = ImageGrid(methods=("reg", "reg+cls"), classes=(100,), balanced_data=True, lambdas="default", seeds=2)
+SEARCH = ImageGrid(methods=("reg+cls",), classes=(10, 100), balanced_data=False, lambdas=(0.1, 1.0, 10.0), seeds=1)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def csv(report: Report, name: str) -> pd.DataFrame:
     return pd.read_csv(StringIO(report.files[f"{name}.csv"]))
 
 
-def changed(params: Params, **grids: FaceGrid) -> Report:
+def changed(params: Params, **grids: ImageGrid) -> Report:
     return Store(with_grids(params, **grids)).report()
 
 

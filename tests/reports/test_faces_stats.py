@@ -104,23 +104,6 @@ def test_one_seed_is_tested_over_images_alone() -> None:
     assert table["p"].notna().all() and table["p_seeds"].isna().all() and table["low_seeds"].isna().all()
 
 
-@pytest.mark.parametrize(
-    ("gap", "p", "p_seeds", "said"),
-    [
-        (1.0, 0.01, 0.01, "helps"),
-        (-1.0, 0.01, 0.01, "hurts"),
-        (1.0, 0.01, 0.2, "helps as trained"),
-        (-1.0, 0.01, math.nan, "hurts as trained"),
-        (1.0, 0.2, 0.01, "helps on these images"),
-        (1.0, 0.2, math.nan, "not clear"),
-        (1.0, math.nan, math.nan, "not tested"),
-        (math.nan, math.nan, math.nan, "no runs"),
-    ],
-)
-def test_the_answer_says_no_more_than_the_tests(gap: float, p: float, p_seeds: float, said: str) -> None:
-    assert faces_stats.answer({"gap": gap, "images": 5, "p_holm": p, "p_holm_seeds": p_seeds}) == said
-
-
 def test_the_class_count_is_chosen_by_validation_and_not_among_thin_means() -> None:
     runs = made_up()
     runs.metrics["val_mse_all"] = [9, 9, 1, 9, 2, 5, 9, 2, 1]  # by seed, then by cell

@@ -1,16 +1,18 @@
 import errno
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from regcls.errors import UserError
 from regcls.params import Params
 from regcls.reports import overview
-from regcls.reports.report import Report
+from regcls.reports.report import Compared, Line, Report
 
 ABSENT = {"agedb": "there is no prepared data in data/agedb/prepared. Make it anew with: dvc repro -f prepare@agedb"}
 
@@ -23,6 +25,20 @@ def made(dataset: str, **changed: Any) -> Report:
         "files": {"index.html": f"page of {dataset}", "holes.csv": "state\n"},
     }
     return Report(dataset=dataset, **(usual | changed))
+
+
+def line(**changed: Any) -> Line:
+    overall = Compared(reg=7.1, other=6.4, gap=0.7, low=0.4, high=1.0, answer="helps as trained")
+    few = Compared(reg=14.5, other=15.5, gap=-1.0, low=math.nan, high=math.nan, answer="not tested")
+    usual: dict[str, Any] = {
+        "measured": "MAE (years)",
+        "method": "reg+cls · 100",
+        "overall": overall,
+        "few": few,
+        "n": "2 seeds",
+        "digits": 2,
+    }
+    return Line(**(usual | changed))
 
 
 def write(out: Path, params: Params, reports: dict[str, Report], absent: dict[str, str]) -> list[str]:
@@ -80,3 +96,39 @@ def test_a_full_disk_leaves_the_previous_report(demo: Params, tmp_path: Path, mo
         write(tmp_path / "reports", demo, {"synthetic": made("synthetic")}, {})
     assert [path.name for path in tmp_path.iterdir()] == ["reports"]
     assert [path.read_text() for path in (tmp_path / "reports").iterdir()] == ["before"]
+
+
+def test_the_first_screen_has_a_line_a_data_set_in_three_forms(demo: Params, tmp_path: Path) -> None:
+    reports = {
+        "imdb_wiki": made("imdb_wiki", line=line(), caution="Not faces."),
+        "synthetic": made("synthetic", line=line(few=None, digits=3)),
+    }
+    write(tmp_path / "reports", demo, reports, ABSENT)
+    lines = [row for row in (tmp_path / "reports/summary.md").read_text().splitlines() if row.startswith("| ")][2:]
+    assert [row.replace("\u00a0", " ") for row in lines] == [
+        "| Age from faces: IMDB-WIKI-DIR† | MAE (years) | reg+cls · 100 | 7.10 | 6.40 | +0.70 (+0.40 to +1.00) | **helps as trained** "
+        "| 14.50 | 15.50 | −1.00 | not tested | 2 seeds |",
+        "| 1D functions | MAE (years) | reg+cls · 100 | 7.100 | 6.400 | +0.700 (+0.400 to +1.000) | **helps as trained** | – | – | – | – | 2 seeds |",
+        "| Age from faces: AgeDB-DIR | no report | – | – | – | – | – | – | – | – | – |  |",
+    ]
+    table = pd.read_csv(tmp_path / "reports/summary.csv", index_col="dataset")
+    assert (
+        table.loc["imdb_wiki", "few_gap"] == -1 and table.loc["synthetic", "low"] == 0.4 and table.loc["agedb", "measured"] == "no report"
+    )
+    assert table["stand_in"].tolist()[:2] == [True, False] and (tmp_path / "reports/summary.tex").is_file()
+
+
+def test_the_first_screen_stands_before_the_answers_and_leads_to_the_reports(demo: Params, tmp_path: Path) -> None:
+    write(tmp_path / "reports", demo, {"imdb_wiki": made("imdb_wiki", line=line(), caution="Not faces.")}, ABSENT)
+    html = (tmp_path / "reports/index.html").read_text()
+    assert html.index('<th scope="row"><a href="imdb_wiki/index.html">Age from faces: IMDB-WIKI-DIR†</a></th>') < html.index(
+        "Of imdb_wiki."
+    )
+    assert '<th scope="row">Age from faces: AgeDB-DIR</th>' in html
+    assert "† Generated stand-in data: these lines show that everything runs" in html
+
+
+def test_real_data_are_not_marked_and_a_report_without_a_comparison_says_so(demo: Params, tmp_path: Path) -> None:
+    write(tmp_path / "reports", demo, {"imdb_wiki": made("imdb_wiki", line=line()), "agedb": made("agedb")}, {})
+    text = (tmp_path / "reports/summary.md").read_text()
+    assert "†" not in text and "stand-in" not in text and "| Age from faces: AgeDB-DIR | nothing to compare |" in text

@@ -5,6 +5,7 @@ import pytest
 
 from regcls.params import Params, load_params
 from regcls.params.faces import Faces
+from regcls.params.video import Video
 from regcls.reports.protocol import (
     departures,
     face_departures,
@@ -14,6 +15,9 @@ from regcls.reports.protocol import (
     not_comparable,
     reductions,
     unshown,
+    video_reductions,
+    videos_not_comparable,
+    videos_unshown,
 )
 from regcls.reports.published import PAPER_FACE_GRIDS, PAPER_GRIDS
 from reports.conftest import PARAMS
@@ -137,3 +141,41 @@ def test_values_on_faces_count_where_the_grid_uses_them(paper: Params) -> None:
 def test_a_grid_on_faces_without_a_table_is_named(paper: Params) -> None:
     assert faces_unshown(with_face_grid(paper, "mine")) == ["mine"]
     assert faces_unshown(with_face_grid(paper, "mine", seeds=0)) == []
+
+
+def with_video_grid(params: Params, name: str = "table5", **values: Any) -> Video:
+    grids = params.breakfast.grids
+    return replace(params.breakfast, grids=grids | {name: replace(grids["table5"], **values)})
+
+
+def test_videos_at_paper_scale_are_the_paper_in_full(paper: Params) -> None:
+    assert video_reductions(paper.breakfast) == [] == videos_unshown(paper.breakfast)
+    assert [videos_not_comparable(paper.breakfast, unit, activities=10) for unit in ("percent", "frames")] == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"splits": ("s1", "s3")}, "2 of 4 splits"),
+        ({"units": ("frames",)}, "1 of 2 units"),
+        ({"methods": ("reg", "reg+cls")}, "2 of 5 methods"),
+        ({"seeds": 2}, "2 of 3 seeds"),
+        ({"seeds": 0}, "left out"),
+    ],
+)
+def test_the_grid_on_videos_is_compared_with_the_papers(values: dict[str, Any], said: str, paper: Params) -> None:
+    assert video_reductions(with_video_grid(paper, **values)) == [f"Table 5: {said}"]
+
+
+def test_values_on_videos_count_where_the_unit_and_the_splits_use_them(paper: Params) -> None:
+    video = with_video_grid(paper, splits=("s1", "s2"))
+    persons = video.data.test_persons | {"s2": (16, 20), "s4": (1, 2)}
+    lam = replace(video.training.lam, frames=7.0)
+    other = replace(
+        video, data=replace(video.data, test_persons=persons), training=replace(video.training, lam=lam, epochs=3, precision="float64")
+    )
+    assert videos_not_comparable(other, "percent", activities=10) == "other test persons (s2), epochs 3 instead of 40"
+    assert "λ 7 instead of 10 (frames)" in videos_not_comparable(other, "frames", activities=10)
+    assert videos_not_comparable(with_video_grid(paper, lambdas="searched"), "frames", activities=10) == "λ from our own search"
+    assert videos_not_comparable(paper.breakfast, "frames", activities=9) == "9 instead of 10 activities"
+    assert videos_unshown(with_video_grid(paper, "mine")) == ["mine"]

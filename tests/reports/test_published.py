@@ -3,8 +3,10 @@ from dataclasses import asdict, fields
 import pytest
 
 from regcls.params import load_params
+from regcls.params.depth import DepthTraining
 from regcls.params.faces import FaceTraining
 from regcls.params.synthetic import SyntheticTraining
+from regcls.params.video import VideoTraining
 from regcls.reports import published
 from reports.conftest import PARAMS
 
@@ -61,3 +63,47 @@ def test_the_faces_of_params_yaml_at_paper_scale_are_what_the_paper_ran() -> Non
     assert {name: ours[name] for name in theirs} == theirs
     assert {field.name for field in fields(FaceTraining)} - set(theirs) == {"precision", "seeds", "huber_delta"}
     assert {name: faces.grids[name] for name in published.PAPER_FACE_GRIDS} == published.PAPER_FACE_GRIDS
+
+
+def test_table_5_and_the_later_re_run_are_there_in_percent() -> None:
+    row = published.table5().query("method == 'reg+cls' and unit == 'frames' and split == 's4'")
+    assert row[["classes", "rmse", "std"]].to_numpy().tolist() == [[100, 809.76, 595.37]]
+    again = published.released_breakfast().query("method == 'reg+cls' and split == 's2'")
+    assert again[["unit", "rmse", "std"]].to_numpy().tolist() == [["percent", pytest.approx(26.3), pytest.approx(0.7)]]
+    assert list(published.table5()) == list(published.released_breakfast()) and not published.table5().isna().any(axis=None)
+
+
+def test_the_videos_of_params_yaml_at_paper_scale_are_what_the_paper_ran() -> None:
+    video = load_params(PARAMS, scale="paper").breakfast
+    ours = asdict(video.data) | asdict(video.training)
+    theirs = published.PAPER_VIDEO_VALUES
+    assert {name: ours[name] for name in theirs} == theirs
+    assert {field.name for field in fields(VideoTraining)} - set(theirs) == {"precision", "seeds"}
+    assert {name: video.grids[name] for name in published.PAPER_VIDEO_GRIDS} == published.PAPER_VIDEO_GRIDS
+
+
+def test_table_2_has_both_selections_and_baselines_of_one() -> None:
+    table = published.table2()
+    row = table.query("method == 'reg+cls-bal' and classes == 10 and shot == 'few'")
+    assert row[["metric", "value", "std"]].to_numpy().tolist() == [["rmse_val", 2.077, 0.087], ["rmse_test", 2.077, 0.087]]
+    assert set(table.query("method == 'lds+fds'")["metric"]) == {"rmse_test"} and len(table) == 2 * 4 + 7 * 2 * 4
+
+
+def test_table_4_has_rows_on_depth_that_are_uncertain() -> None:
+    table = published.table4_depth()
+    assert table[["method", "metric", "shot", "value"]].to_numpy().tolist() == [
+        ["reg", "rmse_val", "all", 1.492],
+        ["reg+cls", "rmse_val", "all", 1.593],
+        ["reg", "rmse_test", "all", 1.442],
+        ["reg+cls", "rmse_test", "all", 1.456],
+    ]
+    assert table["uncertain"].all()
+
+
+def test_the_depth_of_params_yaml_at_paper_scale_is_what_the_paper_ran() -> None:
+    depth = load_params(PARAMS, scale="paper").nyud2
+    ours = asdict(depth.data) | asdict(depth.training) | asdict(depth.shots)
+    theirs = {name: value for name, value in published.PAPER_DEPTH_VALUES.items() if name != "weights"}
+    assert {name: ours[name] for name in theirs} == theirs and "resnet50" in depth.training.weights
+    assert {field.name for field in fields(DepthTraining)} - set(theirs) == {"precision", "seeds", "huber_delta", "weights", "decay"}
+    assert {name: depth.grids[name] for name in published.PAPER_DEPTH_GRIDS} == published.PAPER_DEPTH_GRIDS

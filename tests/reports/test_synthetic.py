@@ -12,7 +12,9 @@ import pytest
 from regcls.params import Params
 from regcls.params.synthetic import Grid
 from regcls.reports import figures_data, overview, stats, synthetic
-from regcls.runs.synthetic import SyntheticSpec
+from regcls.reports.collect import collect
+from regcls.reports.synthetic import first_line
+from regcls.runs.synthetic import SyntheticSpec, expand
 from reports.made_up import MadeUpSets, prints, run_url, runs_url, tracked
 
 PROVENANCE = {"git commit": "abc<1>"}
@@ -240,3 +242,34 @@ def test_the_page_says_where_the_runs_were_trained(report: Path, make: Make, run
     make(runs=runs.assign(cpus="2", gpu=["none"] * 12 + ["H100"] * (len(runs) - 12), host="secret"))
     html = (tmp_path / "reports/synthetic/index.html").read_text()
     assert "Trained on – 80 runs: cpus 2, gpu H100; 12 runs: cpus 2, gpu none." in html and "secret" not in html
+
+
+def networks_of(runs: pd.DataFrame, fingerprints: dict[SyntheticSpec, str], demo: Params) -> pd.DataFrame:
+    collected = collect(runs, fingerprints, functions=10)
+    place = {spec: position for position, spec in enumerate(fingerprints)}
+    return collected.of(expand(demo.synthetic, demo.synthetic.grids["figure3"]), place).networks
+
+
+def test_the_line_of_the_first_screen_is_the_mean_over_imbalanced_panels_by_repetition(
+    demo: Params, runs: pd.DataFrame, fingerprints: dict[SyntheticSpec, str]
+) -> None:
+    networks = networks_of(runs, fingerprints, demo)
+    line = first_line(networks)
+    severe = networks.query("sampling == 'severe'").groupby(["method", "repetition", "setting"])["test_mse"].mean()
+    gaps = severe["reg"].groupby("repetition").mean() - severe["reg+cls"].groupby("repetition").mean()
+    assert line is not None and line.overall.gap == pytest.approx(gaps.mean()) and line.method == "reg+cls, 2 class counts"
+    assert line.overall.low < line.overall.gap < line.overall.high and line.n.startswith("2 repetitions, over 3 imbalanced panels")
+
+
+def test_the_line_is_over_panels_that_both_have_and_over_whole_repetitions(
+    demo: Params, runs: pd.DataFrame, fingerprints: dict[SyntheticSpec, str]
+) -> None:
+    networks = networks_of(runs, fingerprints, demo)
+    without = networks.query(
+        "not (method == 'reg+cls' and setting == 'ood') and not (method == 'reg' and repetition == 1 and setting == 'clean')"
+    )
+    line = first_line(without)
+    assert line is not None and line.n.startswith("1 repetition, over 2 imbalanced panels") and line.overall.answer == "not tested (n = 1)"
+    assert first_line(networks.query("method != 'reg'")) is None
+    uniform = first_line(networks.query("sampling == 'uniform' and method != 'reg+cls'"))
+    assert uniform is not None and "3 uniform panels" in uniform.n and uniform.method.startswith("reg+cls-bal")

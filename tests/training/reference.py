@@ -3,20 +3,22 @@
 import torch
 from torch.nn import functional as F
 
-from regcls.losses import reg_cls
+from regcls.losses import class_loss
 from regcls.models.mlp import MLP, initial_weights
-from regcls.training.ensemble import Network, Recipe, stream_seeds
+from regcls.training.ensemble import Recipe
+from regcls.training.ensemble_data import Network, stream_seeds
 
 
 def train_plainly(network: Network, recipe: Recipe) -> tuple[MLP, list[float]]:
     """Same initial weights, batches and draws as the engine; returns the network and its training error by epoch."""
     dtype = getattr(torch, recipe.precision)
     x, y = torch.from_numpy(network.x.T).to(dtype), torch.from_numpy(network.y).to(dtype)
-    model = MLP(x.shape[1], recipe.hidden, network.outputs)
+    model = MLP(x.shape[1], recipe.hidden, network.outputs, activation=recipe.activation)
     model.load_state_dict(initial_weights(x.shape[1], recipe.hidden, network.outputs, network.seed))
     model.to(dtype)
     make = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[recipe.optimizer]
     optimizer = make(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, recipe.milestones, recipe.decay)
     order_of, draws_of = (torch.Generator().manual_seed(seed) for seed in stream_seeds(network.seed))
     labels = torch.from_numpy(network.classes.labels(network.y)) if network.classes else None
     seen = len(y) // recipe.batch_size * recipe.batch_size
@@ -28,14 +30,15 @@ def train_plainly(network: Network, recipe: Recipe) -> tuple[MLP, list[float]]:
         for start in range(0, seen, recipe.batch_size):
             batch = order[start : start + recipe.batch_size]
             predictions = model(x[batch])
-            loss = F.mse_loss(predictions, y[batch])
-            errors.append(loss.item())
+            errors.append(F.mse_loss(predictions, y[batch]).item())
+            loss = network.lam * F.mse_loss(predictions, y[batch], reduction=recipe.loss_over_batch)
             if network.classes:
                 keep = torch.from_numpy(network.classes.keep).float()[labels[batch]]
                 kept = None if draws is None else draws[start : start + recipe.batch_size] < keep
-                loss = reg_cls(predictions, y[batch], model.classifier(model.features(x[batch])), labels[batch], kept, lam=network.lam)
+                loss = loss + class_loss(model.classifier(model.features(x[batch])), labels[batch], kept)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+        scheduler.step()
         history.append(sum(errors) / len(errors))
     return model, history

@@ -5,14 +5,15 @@ from itertools import product
 import numpy as np
 import pytest
 
-from regcls.training.augment import Augmentation
+from regcls.training.augment import for_faces
 
 SIZE, PAD = 12, 3
 IMAGES = np.random.default_rng(5).integers(0, 256, (20, SIZE, SIZE, 3), dtype=np.uint8)
 
 
 def augmentation(**changes):
-    return Augmentation(**({"pad": PAD, "flip": 0.5, "seed": 7} | changes))
+    made = for_faces(**({"pad": PAD, "flip": 0.5, "seed": 7} | changes))
+    return lambda image, **place: made(image=image, **place)["image"]
 
 
 def all_crops(image, pad):

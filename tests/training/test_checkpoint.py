@@ -17,7 +17,7 @@ PLACES = [(0, 0), (0, 7), (1, 0), (1, 7)]  # epoch, batch
 
 
 def state(number, best_epoch=0):
-    return {"weights": {"w": torch.full((3, 2), float(number))}, "number": number, "best": {"epoch": best_epoch, "score": 1.5}}
+    return {"weights": {"w": torch.full((3, 2), float(number))}, "number": number, "best": {"val": {"epoch": best_epoch, "score": 1.5}}}
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def saved(checkpoints):
     for number, (epoch, batch) in enumerate(PLACES, 1):
         if (epoch, batch) == (1, 0):
             checkpoints.save_best({"w": torch.ones(2)}, epoch=1)
-        checkpoints.save(state(number, best_epoch=epoch), epoch=epoch, batch=batch, best_epoch=epoch)
+        checkpoints.save(state(number, best_epoch=epoch), epoch=epoch, batch=batch)
     return checkpoints
 
 
@@ -55,7 +55,7 @@ def number(checkpoints):
 
 def test_the_newest_state_comes_back(saved):
     loaded = saved.load(device="cpu")
-    assert loaded.content["number"] == 4 and loaded.content["best"] == {"epoch": 1, "score": 1.5}
+    assert loaded.content["number"] == 4 and loaded.content["best"] == {"val": {"epoch": 1, "score": 1.5}}
     assert torch.equal(loaded.content["weights"]["w"], torch.full((3, 2), 4.0))
     assert loaded.file == saved.last_file() == newest(saved, ".pt")
     assert loaded.damaged == ()
@@ -75,9 +75,9 @@ def test_only_two_states_are_kept_and_the_best_weights_that_they_need(saved):
     names = [f"{name}{suffix}" for name in ("best-00001-0000000", "best-00002-0000000") for suffix in (".json", ".pt")]
     states = [f"state-00001-000000{batch}{suffix}" for batch in (0, 7) for suffix in (".json", ".pt")]
     assert sorted(files(saved)) == names + states
-    saved.save(state(5, best_epoch=2), epoch=2, batch=0, best_epoch=2)
+    saved.save(state(5, best_epoch=2), epoch=2, batch=0)
     assert {name[:10] for name in files(saved)} == {"best-00001", "best-00002", "state-0000"}  # the one before still needs best-00001
-    saved.save(state(6, best_epoch=2), epoch=2, batch=7, best_epoch=2)
+    saved.save(state(6, best_epoch=2), epoch=2, batch=7)
     assert {name[:10] for name in files(saved)} == {"best-00002", "state-0000"}
 
 
@@ -114,8 +114,8 @@ def test_every_flipped_bit_is_found(saved):
 def test_a_damaged_state_never_takes_the_place_of_a_whole_one(saved):
     flip_a_bit(newest(saved, ".pt"), 700)
     assert number(saved) == 3
-    saved.save(state(5, best_epoch=1), epoch=1, batch=3, best_epoch=1)  # training went on from state 3
-    saved.save(state(6, best_epoch=1), epoch=1, batch=5, best_epoch=1)
+    saved.save(state(5, best_epoch=1), epoch=1, batch=3)  # training went on from state 3
+    saved.save(state(6, best_epoch=1), epoch=1, batch=5)
     flip_a_bit(saved.folder / "state-00001-0000005.pt", 700)
     assert number(saved) == 5
 
@@ -130,7 +130,7 @@ def test_where_all_states_are_damaged_that_is_said(saved):
 
 
 def test_a_process_killed_while_it_wrote_the_first_state_leaves_none(checkpoints):
-    checkpoints.save(state(1), epoch=0, batch=7, best_epoch=0)
+    checkpoints.save(state(1), epoch=0, batch=7)
     (checkpoints.folder / "state-00000-0000007.json").unlink()  # the last to be written
     assert checkpoints.load(device="cpu") is None
 
@@ -144,7 +144,7 @@ def test_a_state_of_another_run_is_refused(saved):
 def test_a_state_whose_best_weights_are_damaged_is_not_used(checkpoints, damage):
     for epoch in (1, 2):
         checkpoints.save_best({"w": torch.full((500,), float(epoch))}, epoch=epoch)
-        checkpoints.save(state(epoch, best_epoch=epoch), epoch=epoch, batch=0, best_epoch=epoch)
+        checkpoints.save(state(epoch, best_epoch=epoch), epoch=epoch, batch=0)
     if damage == "another's .pt":
         shutil.copy(checkpoints.best_file(1), checkpoints.best_file(2))
     else:
@@ -158,7 +158,7 @@ def test_a_state_whose_best_weights_are_damaged_is_not_used(checkpoints, damage)
 def test_a_full_disk_leaves_the_old_states(saved, full_disk):
     before = files(saved)
     with pytest.raises(UserError, match=r"no space left on the disk while writing .*state-00002-0000000\.pt"):
-        saved.save(state(5, best_epoch=1), epoch=2, batch=0, best_epoch=1)
+        saved.save(state(5, best_epoch=1), epoch=2, batch=0)
     with pytest.raises(UserError, match=r"no space left on the disk while writing .*best-00002-0000000\.pt"):
         saved.save_best({"w": torch.ones(100_000)}, epoch=2)
     assert files(saved) == before
@@ -171,7 +171,7 @@ def test_a_state_that_is_written_again_is_none_until_it_is_whole(saved, monkeypa
 
     monkeypatch.setattr("regcls.training.checkpoint.write_json", killed)
     with pytest.raises(KeyboardInterrupt):
-        saved.save(state(9), epoch=1, batch=7, best_epoch=1)
+        saved.save(state(9), epoch=1, batch=7)
     assert number(saved) == 3
 
 
@@ -186,8 +186,8 @@ class Trap:
 
 
 def test_a_pickled_object_is_refused_not_executed(checkpoints, tmp_path):
-    checkpoints.save(state(1), epoch=0, batch=1, best_epoch=0)
-    checkpoints.save(state(2) | {"trap": Trap(tmp_path / "sprung")}, epoch=0, batch=2, best_epoch=0)
+    checkpoints.save(state(1), epoch=0, batch=1)
+    checkpoints.save(state(2) | {"trap": Trap(tmp_path / "sprung")}, epoch=0, batch=2)
     assert number(checkpoints) == 1
     with pytest.raises(UserError, match=r"state-00000-0000002\.pt is damaged or no checkpoint of regcls"):
         read_weights(checkpoints.folder / "state-00000-0000002.pt", device="cpu")
@@ -239,3 +239,53 @@ def test_a_predictor_has_the_weights_of_the_file_without_the_class_head(checkpoi
 def test_what_vouches_for_a_checkpoint_tells_its_size_and_run(saved):
     about = json.loads(newest(saved, ".json").read_text())
     assert (about["bytes"], about["fingerprint"]) == (newest(saved, ".pt").stat().st_size, "f")
+
+
+@pytest.fixture
+def two_selections(checkpoints):
+    """A state that needs the weights of epoch 1 for one selection and of epoch 2 for another."""
+    for epoch in (1, 2):
+        checkpoints.save_best({"w": torch.full((3,), float(epoch))}, epoch=epoch)
+        best = {"val": {"epoch": epoch, "score": 1.0}, "test": {"epoch": 1, "score": 1.0}}
+        checkpoints.save(state(epoch) | {"best": best}, epoch=epoch, batch=0)
+    return checkpoints
+
+
+def test_the_best_weights_of_every_selection_are_kept(two_selections):
+    two_selections.save_best({"w": torch.full((3,), 3.0)}, epoch=3)
+    for number in (3, 4):
+        best = {"val": {"epoch": 3, "score": 1.0}, "test": {"epoch": 1, "score": 1.0}}
+        two_selections.save(state(number) | {"best": best}, epoch=number, batch=0)
+    assert [name for name in sorted(files(two_selections)) if name.startswith("best")] == [
+        f"best-{epoch:05d}-0000000{suffix}" for epoch in (1, 3) for suffix in (".json", ".pt")
+    ]
+    assert two_selections.load_best(1, device="cpu")["w"].tolist() == [1.0] * 3
+
+
+def test_a_state_of_which_one_selections_weights_are_damaged_is_not_used(two_selections):
+    flip_a_bit(two_selections.best_file(2), 700)
+    assert number(two_selections) == 1
+    flip_a_bit(two_selections.best_file(1), 700)
+    with pytest.raises(UserError, match="is whole"):
+        two_selections.load(device="cpu")
+
+
+def kept_elsewhere(checkpoints, folder):
+    folder.mkdir()
+    for name, file in checkpoints.newest().items():
+        shutil.copy(file, folder / name)
+    return folder
+
+
+def test_a_state_kept_elsewhere_comes_back_with_the_best_weights_of_every_selection(two_selections, tmp_path):
+    other = Checkpoints(tmp_path / "other machine", fingerprint="f")
+    assert other.restore([kept_elsewhere(two_selections, tmp_path / "slot")]) == "state-00002-0000000"
+    assert number(other) == 2
+    assert [other.load_best(epoch, device="cpu")["w"][0].item() for epoch in (1, 2)] == [1.0, 2.0]
+
+
+def test_a_state_kept_elsewhere_without_one_selections_weights_is_not_taken(two_selections, tmp_path):
+    slot = kept_elsewhere(two_selections, tmp_path / "slot")
+    (slot / "best-00001-0000000.pt").unlink()
+    other = Checkpoints(tmp_path / "other machine", fingerprint="f")
+    assert other.restore([slot]) is None and other.load(device="cpu") is None

@@ -7,10 +7,34 @@ import pytest
 import torch
 
 from regcls.classes import equalised, uniform_ranges
-from regcls.training.ensemble import Network, Recipe, stream_seeds, train
+from regcls.models.mlp import initial_weights
+from regcls.training import ensemble_data
+from regcls.training.ensemble import Recipe, train
+from regcls.training.ensemble_data import Network, stream_seeds
 from training.reference import train_plainly
 
-RECIPE = Recipe(hidden=(6, 15), epochs=2, batch_size=64, optimizer="adam", learning_rate=0.01, weight_decay=0.001, precision="float64")
+RECIPE = Recipe(
+    hidden=(6, 15),
+    activation="relu",
+    loss_over_batch="mean",
+    epochs=2,
+    batch_size=64,
+    optimizer="adam",
+    learning_rate=0.01,
+    milestones=(),
+    decay=0.1,
+    weight_decay=0.001,
+    precision="float64",
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As in production: a vector loop that is cut among threads rounds the ends of its parts otherwise."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def network(classes: int = 0, *, balanced: bool = False, seed: int = 0, samples: int = 700, lam: float = 10.0, inputs: int = 1) -> Network:
@@ -60,6 +84,82 @@ def test_several_inputs_agree_with_plain_pytorch():
     assert difference(train([net], RECIPE)[0], train_plainly(net, RECIPE)[0]) < 1e-10
 
 
+# The published networks of video progress, on a few samples: 64 inputs, squared errors summed over a batch, a rate that falls.
+VIDEO = replace(RECIPE, hidden=(40, 20), batch_size=40, epochs=4, milestones=(1, 3), learning_rate=0.001, loss_over_batch="sum")
+
+
+def unequal(classes, *, samples=(410, 165, 90, 410, 241)):
+    """Networks that take unequally many steps an epoch; the first and the fourth, and their doubles, share their samples."""
+    nets = [network(classes, seed=seed, samples=count, inputs=64, lam=100.0) for seed, count in enumerate(samples)]
+    return [*nets, *(replace(nets[index], seed=seed, lam=3.0) for index, seed in ((0, 0), (0, 9), (3, 3), (2, 9)))]
+
+
+@pytest.mark.parametrize("activation", ["relu", "sigmoid"])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("classes", [0, 100])
+def test_video_networks_with_unequally_many_samples_agree_with_plain_pytorch(classes, optimizer, activation):
+    rate = {"adam": 0.001, "sgd": 1e-6}[optimizer]
+    recipe = replace(VIDEO, activation=activation, optimizer=optimizer, learning_rate=rate)
+    nets = unequal(classes)
+    for net, trained in zip(nets, train(nets, recipe, predict=["test"]), strict=True):
+        model, history = train_plainly(net, recipe)
+        assert difference(trained, model) < 1e-10
+        assert trained.train_mse == pytest.approx(history, rel=1e-9)
+        predictions = model(torch.from_numpy(net.evaluate["test"][0].T)).detach().numpy()
+        assert trained.predicted["test"] == pytest.approx(predictions, abs=1e-9)
+        assert trained.evaluated["test"] == pytest.approx([np.mean((predictions - net.evaluate["test"][1]) ** 2)], rel=1e-9)
+
+
+def test_balanced_video_networks_agree_with_plain_pytorch():
+    net = network(100, balanced=True, samples=410, inputs=64)
+    assert net.classes.keep.min() < 1
+    assert difference(train([net], VIDEO)[0], train_plainly(net, VIDEO)[0]) < 1e-10
+
+
+@pytest.mark.parametrize("classes, optimizer, activation", [(0, "adam", "sigmoid"), (100, "adam", "relu"), (100, "sgd", "relu")])
+def test_company_of_other_sizes_does_not_change_a_result(classes, optimizer, activation):
+    rate = {"adam": 0.001, "sgd": 1e-6}[optimizer]
+    recipe = replace(VIDEO, precision="float32", optimizer=optimizer, activation=activation, learning_rate=rate)
+    nets = unequal(classes)
+    together, alone = train(nets, recipe, predict=["test"]), [train([n], recipe, predict=["test"])[0] for n in nets]
+    for a, b in zip(together, alone, strict=True):
+        assert_identical(a, b)
+
+
+@pytest.mark.parametrize("inputs", [1, 64])
+def test_the_size_of_blocks_does_not_change_a_result(monkeypatch, inputs):
+    nets = [network(16, seed=seed, samples=count, inputs=inputs) for seed, count in enumerate((410, 165, 90))]
+    recipe = replace(VIDEO, precision="float32")
+    usual = train(nets, recipe, predict=["test"])
+    monkeypatch.setitem(ensemble_data.BLOCK_BYTES, "cpu", 100_000)
+    for a, b in zip(usual, train(nets, recipe, predict=["test"]), strict=True):
+        assert_identical(a, b)
+
+
+def assert_identical(a, b):
+    assert all(np.array_equal(a.weights[name], b.weights[name]) for name in a.weights)
+    assert np.array_equal(a.train_mse, b.train_mse)
+    assert all(np.array_equal(a.evaluated[name], b.evaluated[name]) for name in a.evaluated)
+    assert all(np.array_equal(a.predicted[name], b.predicted[name]) for name in a.predicted)
+
+
+def test_frames_that_networks_share_are_held_once():
+    nets = unequal(0)
+    batches = ensemble_data.Batches(sorted(nets, key=lambda n: -n.y.size), 40, torch.float64, torch.device("cpu"))
+    held = {source.data_ptr() for group in batches.groups for source, _ in group.sources}
+    assert len(nets) == 9 and len(held) == 5
+
+
+def test_without_epochs_the_networks_stay_as_they_were_drawn():
+    net = network(0, samples=10, inputs=64)  # less than a batch, which nobody needs
+    trained = train([net], replace(VIDEO, epochs=0), predict=["val"], every_epoch=["test"])[0]
+    weights = initial_weights(64, VIDEO.hidden, 0, net.seed)
+    assert all(np.array_equal(trained.weights[name], value.double().numpy()) for name, value in weights.items())
+    assert trained.train_mse.shape == (0,) and trained.finite
+    assert trained.evaluated["val"].shape == trained.evaluated["test"].shape == (1,)
+    assert trained.evaluated["val"][0] == pytest.approx(np.mean((trained.predicted["val"] - net.evaluate["val"][1]) ** 2))
+
+
 @pytest.mark.parametrize("classes, balanced", [(0, False), (16, False), (64, True)])
 def test_company_does_not_change_a_result(classes, balanced):
     recipe = replace(RECIPE, precision="float32")
@@ -69,9 +169,7 @@ def test_company_does_not_change_a_result(classes, balanced):
         nets = [replace(n, classes=ranges) for n in nets]
     together, alone = train(nets, recipe), [train([n], recipe)[0] for n in nets]
     for a, b in zip(together, alone, strict=True):
-        assert all(np.array_equal(a.weights[name], b.weights[name]) for name in a.weights)
-        assert np.array_equal(a.train_mse, b.train_mse)
-        assert np.array_equal(a.evaluated["test"], b.evaluated["test"])
+        assert_identical(a, b)
 
 
 def test_sets_of_unequal_size_train_together():

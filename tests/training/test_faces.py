@@ -14,11 +14,14 @@ from regcls.errors import UserError
 from regcls.metrics import evaluate
 from regcls.params.faces import FaceOptions
 from regcls.provenance import SOURCE, import_closure
-from regcls.runs.faces import single_spec
-from regcls.training import faces_study
+from regcls.runs.faces import make_spec
+from regcls.runs.images import single_spec
+from regcls.stages.kinds import faces as kind
 from regcls.training.checkpoint import Checkpoints, load_predictor
-from regcls.training.faces import Batch, FaceJob, FaceTask, recipe_of, train_run
+from regcls.training.faces import Batch, FaceJob, FaceTask, model_of, train_run
 from regcls.training.feed import draws
+from regcls.training.loop import Recipe
+from regcls.training.single import BEST
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +42,7 @@ def job(params, images, tmp_path):
     """A run of reg+cls with 10 classes, with `changes` to its spec."""
 
     def job(*, folder="run", checkpoint_minutes=10.0, **changes):
-        spec = replace(single_spec(params.imdb_wiki, "imdb_wiki", FaceOptions(classes=10)), **changes)
+        spec = replace(single_spec(make_spec, params.imdb_wiki, "imdb_wiki", FaceOptions(classes=10)), **changes)
         if spec.method == "reg":
             spec = replace(spec, classes=0, lam=None)
         return FaceJob(
@@ -225,7 +228,7 @@ def test_predictions_are_of_all_images_whatever_the_batches(job, images, monkeyp
 @pytest.mark.parametrize("changes", [{}, {"method": "reg"}, {"method": "reg+cls-bal", **BALANCED_DATA}], ids=["reg+cls", "reg", "balanced"])
 def test_the_metrics_are_those_of_the_saved_best_weights(job, images, changes):
     made = make(job(epochs=3, learning_rate=0.03, **changes))
-    predictor = load_predictor(made.best, model="resnet18", width=2)
+    predictor = load_predictor(made.files[BEST], model="resnet18", width=2)
     for split in ("val", "test"):
         with torch.inference_mode():
             predictions = predictor(torch.from_numpy(images.images[images.rows(split)])).numpy()
@@ -239,7 +242,7 @@ def test_the_metrics_are_those_of_the_saved_best_weights(job, images, changes):
 
 def test_the_table_of_predictions_gives_the_reported_errors(job, images):
     made = make(job())
-    table = made.predictions
+    table = made.tables["predictions.parquet"]
     assert list(table.columns) == ["row", "path", "target", "prediction", "shot"]
     assert table["row"].tolist() == images.rows("test").tolist() and table["path"].tolist() == images.paths("test")
     assert set(table["shot"]) == {"medium", "few"}  # six images of one age are the most here
@@ -263,9 +266,9 @@ def test_an_interrupted_run_gives_the_numbers_of_one_that_was_not(job, at, minut
         make(job(checkpoint_minutes=minutes, **changes), interrupt_at=at)
     torch.rand(7)
     again = make(job(**changes))
-    weights = [Checkpoints(made.best.parent, fingerprint="f").load(device="cpu").content["weights"] for made in (whole, again)]
+    weights = [Checkpoints(made.files[BEST].parent, fingerprint="f").load(device="cpu").content["weights"] for made in (whole, again)]
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
-    pd.testing.assert_frame_equal(again.predictions, whole.predictions, check_exact=True)
+    pd.testing.assert_frame_equal(again.tables["predictions.parquet"], whole.tables["predictions.parquet"], check_exact=True)
     timing = {"images_per_second", "waiting_share"}
     assert {k: v for k, v in again.metrics.items() if k not in timing} == {k: v for k, v in whole.metrics.items() if k not in timing}
 
@@ -273,8 +276,16 @@ def test_an_interrupted_run_gives_the_numbers_of_one_that_was_not(job, at, minut
 def test_a_run_whose_training_was_through_needs_no_step(job):
     whole = make(job())
     again = make(job())
-    pd.testing.assert_frame_equal(again.predictions, whole.predictions, check_exact=True)
+    pd.testing.assert_frame_equal(again.tables["predictions.parquet"], whole.tables["predictions.parquet"], check_exact=True)
     assert "images_per_second" not in again.metrics and again.metrics["test_mse_all"] == whole.metrics["test_mse_all"]
+
+
+def test_the_model_for_others_is_the_kept_network_with_two_test_images(job, images):
+    made = make(job())
+    model = model_of(job(), made)
+    assert np.array_equal(model.example, images.images[images.rows("test")[:2]])
+    predictions = made.tables["predictions.parquet"]["prediction"][:2]
+    np.testing.assert_allclose(model.network(torch.from_numpy(model.example)).detach(), predictions, rtol=1e-4)
 
 
 def test_prepared_data_that_are_gone_are_a_clear_error(job, tmp_path):
@@ -284,7 +295,7 @@ def test_prepared_data_that_are_gone_are_a_clear_error(job, tmp_path):
 
 def test_the_recipe_is_that_of_the_spec(job):
     spec = job(accumulate=3, optimizer="sgd").spec
-    recipe = recipe_of(spec)
+    recipe = Recipe.of(spec)
     assert {field.name: getattr(recipe, field.name) for field in fields(recipe)} == {
         field.name: getattr(spec, field.name) for field in fields(recipe)
     }
@@ -293,19 +304,20 @@ def test_the_recipe_is_that_of_the_spec(job):
 # What training.faces imports and what decides no number: where things are read, kept and told, the spec itself (it has its own part of
 # the fingerprint), and how the prepared data were made (they have a digest).
 DECIDES_NOTHING = {
-    "datasets.archives", "datasets.store", "errors", "files", "params", "params.faces", "params.synthetic", "params.types",
-    "processes", "progress", "runs", "runs.faces", "training.checkpoint", "training.device",
+    "datasets.archives", "datasets.store", "errors", "files", "params", "params.depth", "params.faces", "params.images", "params.synthetic",
+    "params.types", "params.video", "processes", "progress", "runs", "runs.faces", "runs.images", "training.checkpoint", "training.device",
+    "training.single",
 }  # fmt: skip
 
 
 def test_the_code_of_a_result_is_all_that_training_imports_but_what_decides_no_number():
-    digested = {*import_closure("regcls.models.heads"), *(SOURCE / f"{name.replace('.', '/')}.py" for name in faces_study.MODULES)}
+    digested = {*import_closure("regcls.models.heads"), *(SOURCE / f"{name.replace('.', '/')}.py" for name in kind.MODULES)}
     imported = {file for file in import_closure("regcls.training.faces") if len(file.read_text().splitlines()) > 1}
     names = {".".join(file.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__") for file in imported - digested}
     assert names == DECIDES_NOTHING
 
 
-@pytest.mark.parametrize("module", faces_study.MODULES)
+@pytest.mark.parametrize("module", kind.MODULES)
 def test_a_module_that_decides_a_result_exists(module):
     assert (SOURCE / f"{module.replace('.', '/')}.py").is_file()
 

@@ -1,14 +1,15 @@
 """Order and draws depend on seed and epoch alone; batches come in order, and their makers end."""
 
 import threading
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
-from regcls.training.augment import Augmentation
-from regcls.training.feed import AugmentedBatches, batches_of, draws, order, prefetched, stream
+from regcls.training.augment import for_faces
+from regcls.training.feed import AugmentedBatches, batches_of, draws, epochs_of, order, prefetched, stream
 
 SIZE, PAD = 12, 3
 IMAGES = np.random.default_rng(5).integers(0, 256, (20, SIZE, SIZE, 3), dtype=np.uint8)
@@ -43,20 +44,27 @@ def test_batches_cover_all_samples_but_a_single_last_one(samples, sizes):
 def batches(tmp_path):
     np.save(tmp_path / "images.npy", IMAGES)
     rows = np.arange(20)[::-1].copy()
-    return AugmentedBatches(tmp_path / "images.npy", rows, pad=PAD, flip=0.5, seed=7)
+    return AugmentedBatches({"image": tmp_path / "images.npy"}, rows, partial(for_faces, pad=PAD, flip=0.5, seed=7))
 
 
 def test_a_batch_holds_the_augmented_images_of_its_samples(batches):
-    key, pixels = batches[(1, np.array([4, 2]))]
+    key, arrays = batches[(1, np.array([4, 2]))]
     assert key[0] == 1 and key[1].tolist() == [4, 2]
-    assert pixels.dtype == torch.uint8
-    augment = Augmentation(pad=PAD, flip=0.5, seed=7)
-    expected = [augment(IMAGES[19 - sample], epoch=1, sample=sample) for sample in (4, 2)]
-    assert np.array_equal(pixels.numpy(), expected)
+    assert arrays.keys() == {"image"} and arrays["image"].dtype == torch.uint8
+    augment = for_faces(pad=PAD, flip=0.5, seed=7)
+    expected = [augment(image=IMAGES[19 - sample], epoch=1, sample=sample)["image"] for sample in (4, 2)]
+    assert np.array_equal(arrays["image"].numpy(), expected)
+
+
+def test_the_epochs_batches_hold_each_sample_once_in_an_order_of_its_own():
+    keys = list(epochs_of(10, batches_of(10, 4), seed=3, first=1, last=3))
+    assert [epoch for epoch, _ in keys] == [1, 1, 1, 2, 2, 2]
+    for epoch in (1, 2):
+        assert np.array_equal(np.concatenate([samples for at, samples in keys if at == epoch]), order(10, seed=3, epoch=epoch))
 
 
 def as_lists(stream):
-    return [(epoch, samples.tolist(), pixels.numpy().tolist()) for (epoch, samples), pixels in stream]
+    return [(epoch, samples.tolist(), arrays["image"].numpy().tolist()) for (epoch, samples), arrays in stream]
 
 
 def test_a_stream_gives_the_batches_in_order(batches):

@@ -4,6 +4,7 @@ import math
 import pickle
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -36,6 +37,8 @@ TARGETS = INPUTS @ torch.tensor([1.0, -2.0, 0.5, 0.0, 3.0]) + 0.5
 class Regression:
     """Mean squared error of a network on random data: a task of the loop."""
 
+    selections: Mapping[str, str] = {"val": "val_score"}
+
     def __init__(self, *, batch_size=8, scores=None, delay=0.0):
         self.batch_size, self.batches = batch_size, SAMPLES // batch_size
         self.scores, self.delay = iter(scores or ()), delay
@@ -65,7 +68,7 @@ class Regression:
         assert not network.training
         with torch.no_grad():
             error = float((network(INPUTS).squeeze(1) - TARGETS).square().mean())
-        return {"score": next(self.scores, error), "mse": error}
+        return {"val_score": next(self.scores, error), "val_mse": error}
 
 
 class Hooks:
@@ -183,7 +186,7 @@ def test_history_tells_mean_losses_and_validation_errors(run):
 @pytest.mark.parametrize(
     "scores, best", [([3.0, 1.0, 2.0], 2), ([1.0, 1.0, 1.0], 1), ([math.nan, 5.0, math.nan], 2), ([3.0, 2.0, -1.0], 3)]
 )
-def test_the_best_weights_are_those_with_the_lowest_first_validation_error(run, tmp_path, scores, best):
+def test_the_best_weights_are_those_with_the_lowest_value_of_their_metric(run, tmp_path, scores, best):
     seen = []
 
     class Watched(Hooks):
@@ -193,12 +196,65 @@ def test_the_best_weights_are_those_with_the_lowest_first_validation_error(run, 
 
     net = network()
     _, trained, _, _ = run(Regression(scores=scores), net=net, hooks=Watched())
-    assert trained.best_epoch == best
+    assert trained.best_epochs == {"val": best}
     assert_equal(Checkpoints(tmp_path / "run", fingerprint="f").load_best(best, device="cpu"), seen[best - 1])
 
 
+class Selected(Regression):
+    """With two selections, whose values after each epoch are given."""
+
+    selections: Mapping[str, str] = {"val": "val_rmse", "test": "test_rmse"}
+
+    def __init__(self, **scores):
+        super().__init__()
+        self.by_metric = scores
+
+    def feed(self, epoch, batch):
+        self.epoch = epoch  # the first to be validated
+        yield from super().feed(epoch, batch)
+
+    def validate(self, network):
+        self.epoch += 1
+        return {name: scores[self.epoch - 1] for name, scores in self.by_metric.items()}
+
+
+TWO_SCORES = {
+    "at different epochs": ({"val_rmse": [3.0, 1.0, 2.0], "test_rmse": [1.0, 2.0, 3.0]}, {"val": 2, "test": 1}),
+    "at the same": ({"val_rmse": [3.0, 1.0, 2.0], "test_rmse": [3.0, 1.0, 2.0]}, {"val": 2, "test": 2}),
+    "first and last": ({"val_rmse": [3.0, 2.0, 1.0], "test_rmse": [1.0, 2.0, 3.0]}, {"val": 3, "test": 1}),
+}
+
+
+@pytest.mark.parametrize("scores, best", TWO_SCORES.values(), ids=TWO_SCORES)
+@pytest.mark.parametrize("at", [None, 3, 8, -1, -2, -3])
+def test_each_selection_keeps_the_weights_of_its_own_best_epoch_also_after_a_resume(run, tmp_path, scores, best, at):
+    seen = {}
+
+    class Watched(Hooks):
+        def epoch(self, epoch):
+            seen[epoch.number] = {name: value.clone() for name, value in net.state_dict().items()}
+            super().epoch(epoch)
+
+    net = network(dropout=0.3)
+    undisturbed = run(Selected(**scores), name="whole", net=net, hooks=Watched())[1]
+    assert undisturbed.best_epochs == best
+    if at is not None:
+        with pytest.raises(KeyboardInterrupt):
+            run(Selected(**scores), net=network(dropout=0.3), hooks=Hooks(interrupt_at=at), checkpoint_minutes=1e-9)
+        torch.rand(100)
+    trained = run(Selected(**scores), net=network(dropout=0.3), checkpoint_minutes=1e-9)[1]
+    assert trained.best_epochs == best
+    for epoch in best.values():
+        assert_equal(Checkpoints(tmp_path / "run", fingerprint="f").load_best(epoch, device="cpu"), seen[epoch])
+
+
+def test_a_selection_without_a_finite_value_is_a_divergence_that_names_it(run):
+    with pytest.raises(DivergedError, match="no epoch has a finite test_rmse"):
+        run(Selected(val_rmse=[1.0] * 3, test_rmse=[math.nan] * 3))
+
+
 def test_without_any_finite_validation_error_a_run_has_diverged(run):
-    with pytest.raises(DivergedError, match="no epoch has a finite validation error"):
+    with pytest.raises(DivergedError, match="no epoch has a finite val_score"):
         run(Regression(scores=[math.nan] * 3))
 
 
@@ -231,7 +287,7 @@ def test_an_interrupted_training_ends_bit_for_bit_like_one_that_was_not(run, tmp
     again, resumed, hooks, said = run(recipe=recipe, net=network(dropout=0.3), checkpoint_minutes=minutes)
     assert_equal(again.state_dict(), whole.state_dict())
     assert [(e.number, e.metrics) for e in resumed.history] == [(e.number, e.metrics) for e in trained.history]
-    assert resumed.best_epoch == trained.best_epoch
+    assert resumed.best_epochs == trained.best_epochs
     one, other = final_state(tmp_path, "run"), final_state(tmp_path, "whole")
     for index, values in other["optimizer"]["state"].items():
         assert_equal(one["optimizer"]["state"][index], values)
@@ -265,7 +321,7 @@ def test_a_damaged_checkpoint_is_said_and_the_weights_end_the_same(run, tmp_path
 def test_a_finished_training_has_nothing_left_to_do(run):
     trained = run()[1]
     again = run()[1]
-    assert (again.samples, again.history, again.best_epoch) == (0, trained.history, trained.best_epoch)
+    assert (again.samples, again.history, again.best_epochs) == (0, trained.history, trained.best_epochs)
 
 
 def test_another_networks_checkpoint_is_a_clear_error(run):

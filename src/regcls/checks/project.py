@@ -33,7 +33,7 @@ def git(place: Place) -> Found:
 
 def data(place: Place) -> Found:
     """Which data sets are prepared as params.yaml says."""
-    from regcls.stages.data_sets import open_data
+    from regcls.stages.kinds.registry import open_data
 
     assert place.params is not None  # comes after `params`
     ready, not_ready = [], {}

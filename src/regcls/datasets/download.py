@@ -1,4 +1,4 @@
-"""Raw archives over http(s), from s3:// or from a path: resumed after a cut, compared with their recorded SHA-256.
+"""Raw archives over http(s), from Google Drive, from s3:// or from a path: resumed after a cut, compared with their recorded SHA-256.
 
 A download grows in `.<name>.part`; `.<name>.part.json` beside it keeps what the source said of the whole.
 """
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from regcls.datasets.sources import CHUNK, SOURCES, Archive, CutError
+from regcls.datasets.sources import CHUNK, SOURCES, Archive, CutError, named
 from regcls.errors import UserError
 from regcls.files import explain_os_errors, lock, write_atomically, write_json
 from regcls.progress import PLAIN_EVERY, Advance, progress, say
@@ -38,7 +38,7 @@ def fetch(url: str, folder: Path, *, checksums: Path) -> Path:
     Raises:
         UserError: the source cannot be read, or not to its end; the content is not the recorded one; no space, or no permission.
     """
-    archive = Archive(url=url)
+    archive = named(Archive(url=url))
     target = folder / archive.name
     with lock(folder / f".{target.name}.lock", waiting=lambda holder: say(f"{holder} fetches {target.name} already; waiting")):
         recorded = _read_records(checksums).get(target.name)

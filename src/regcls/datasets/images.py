@@ -34,7 +34,12 @@ class UnknownRangeError(ValueError):
 
 
 def decode(content: bytes, size: int) -> NDArray[np.uint8]:
-    """An image file's content -> RGB pixels (size, size, 3). Grey, CMYK and palette become RGB, 16 bits become 8, transparency is dropped.
+    """An image file's content -> RGB pixels (size, size, 3), scaled bilinearly. Raises as `opened` and `as_rgb` do."""
+    return np.asarray(as_rgb(opened(content)).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def opened(content: bytes) -> Image.Image:
+    """An image file's content, whole and as it is.
 
     Raises:
         ValueError: it cannot be read; the reason, what is particular to this file behind a colon.
@@ -45,10 +50,10 @@ def decode(content: bytes, size: int) -> NDArray[np.uint8]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(BytesIO(content), formats=FORMATS) as image:
-                image.load()
-                return np.asarray(_as_rgb(image).resize((size, size), Image.Resampling.BILINEAR))
-    except (MemoryError, UnknownRangeError):  # the machine's fault, not the file's; and ours to word
+            image = Image.open(BytesIO(content), formats=FORMATS)
+            image.load()
+            return image
+    except MemoryError:  # the machine's fault, not the file's
         raise
     except UnidentifiedImageError:
         raise ValueError("not an image of a known format") from None
@@ -58,12 +63,23 @@ def decode(content: bytes, size: int) -> NDArray[np.uint8]:
         raise ValueError(f"cut short or damaged: {error or type(error).__name__}") from None
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Grey, CMYK and palette become RGB, 16 bits become 8, transparency is dropped.
+
+    Raises:
+        UnknownRangeError: pixels cannot be brought to 8 bits.
+        ValueError: they cannot be converted; the reason.
+    """
     if image.mode.startswith("I;16"):  # convert() would cut at 255 instead of scaling
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
         raise UnknownRangeError(f"pixels of kind {image.mode} have no known range")
-    return image if image.mode == "RGB" else image.convert("RGB")
+    try:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ValueError(f"cut short or damaged: {error or type(error).__name__}") from None
 
 
 def write_images(writer: Writer, places: Sequence[Place | None], *, size: int, processes: int) -> dict[int, str]:

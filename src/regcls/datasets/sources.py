@@ -1,4 +1,4 @@
-"""Where raw archives come from: http(s)://, s3://bucket/key, file:// or a path.
+"""Where raw archives come from: http(s)://, a file of Google Drive, s3://bucket/key, file:// or a path.
 
 Each source is asked for the bytes of an archive from `start` on, if it still is `version` (None: from 0), and says what it gives.
 """
@@ -6,40 +6,50 @@ Each source is asked for the bytes of an archive from `start` on, if it still is
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from email.message import Message
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from regcls.errors import UserError
 from regcls.object_store import CREDENTIALS, innermost, s3_client, said_by_s3
 
+if TYPE_CHECKING:
+    from requests import Response
+
 CHUNK = 1 << 18  # bytes read and written at a time
 TIMEOUTS = (10.0, 60.0)  # seconds to a connection, and between two bytes, after which an attempt counts as cut
+DRIVE = "https://drive.google.com"
+DRIVE_HOSTS = ("drive.google.com", "docs.google.com")
 PASSING = {408, 425, 429}  # HTTP statuses that pass by themselves, like all from 500 on
 
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """Where a raw file comes from: http(s)://, s3://bucket/key, file:// or a path.
+    """Where a raw file comes from: http(s)://, a file of Google Drive, s3://bucket/key, file:// or a path.
 
     Raises:
         UserError: another scheme, or no file name at the end.
     """
 
     url: str
+    called: str = ""  # its name, where only the server knows it: `named` asks
 
     def __post_init__(self) -> None:
         if self.scheme not in SOURCES:
             raise UserError(f"cannot fetch {self.shown}: give a URL with https://, http://, s3:// or file://, or a path")
+        if self.scheme == "drive" and not self.called:
+            return
         if self.name in ("", ".", "..") or "/" in self.name or "\0" in self.name:  # %2F would lead out of the folder
             raise UserError(f"cannot fetch {self.shown}: there is no file name at its end")
 
     @property
     def scheme(self) -> str:
-        """http, https, s3 or file; empty for a path."""
-        return self.url.partition("://")[0].lower() if "://" in self.url else ""
+        """http, https, s3, file or drive; empty for a path."""
+        scheme = self.url.partition("://")[0].lower() if "://" in self.url else ""
+        return "drive" if scheme in ("http", "https") and urlsplit(self.url).hostname in DRIVE_HOSTS else scheme
 
     @property
     def path(self) -> str:
@@ -54,6 +64,8 @@ class Archive:
         match self.scheme:
             case "":
                 return self.path.rpartition("/")[2]
+            case "drive":
+                return self.called
             case "s3":
                 return self.path.partition("/")[2].rpartition("/")[2]
             case _:
@@ -85,25 +97,30 @@ class Reply(NamedTuple):
     chunks: Iterator[bytes]
 
 
-@contextmanager
-def _over_http(archive: Archive, start: int, version: str | None) -> Iterator[Reply]:
+def _response(archive: Archive, url: str, headers: dict[str, str]) -> "Response":
     import requests
-    import urllib3
 
-    asked = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-", "If-Range": version} if version else {})
     try:
-        response = requests.get(archive.url, headers=asked, stream=True, timeout=TIMEOUTS)
+        return requests.get(url, headers=headers, stream=True, timeout=TIMEOUTS)
     except requests.exceptions.SSLError as error:
         raise UserError(f"{archive.shown}: no secure connection ({innermost(error)})") from error
     except (requests.ConnectionError, requests.Timeout) as error:
         raise CutError(innermost(error)) from error
     except requests.RequestException as error:
         raise UserError(f"cannot fetch {archive.shown}: {error}") from error
-    with response:
+
+
+@contextmanager
+def _over_http(archive: Archive, start: int, version: str | None, *, at: str = "") -> Iterator[Reply]:
+    """`at`: the address to ask, where it is not the archive's own."""
+    import urllib3
+
+    asked = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-", "If-Range": version} if version else {})
+    with _response(archive, at or archive.url, asked) as response:
         status, headers = response.status_code, response.headers
         given, _, total = headers.get("Content-Range", "").removeprefix("bytes ").rpartition("/")
         if start and (status == 416 or (status == 206 and not given.startswith(f"{start}-"))):
-            with _over_http(archive, 0, None) as reply:
+            with _over_http(archive, 0, None, at=at) as reply:
                 yield reply
             return
         if status >= 500 or status in PASSING:
@@ -120,6 +137,61 @@ def _over_http(archive: Archive, start: int, version: str | None) -> Iterator[Re
             version=headers.get("Last-Modified") if etag.startswith("W/") else etag,
             chunks=_chunks(partial(response.raw.read, decode_content=False), urllib3.exceptions.HTTPError),
         )
+
+
+@contextmanager
+def _over_drive(archive: Archive, start: int, version: str | None) -> Iterator[Reply]:
+    with _over_http(archive, start, version, at=_drive_address(archive)) as reply:
+        yield reply
+
+
+def named(archive: Archive) -> Archive:
+    """`archive` with its name; Google Drive, whose addresses do not hold it, is asked for it.
+
+    Raises:
+        UserError: Drive does not give the file, or cannot be reached.
+    """
+    if archive.scheme != "drive" or archive.called:
+        return archive
+    try:
+        with _response(archive, _drive_address(archive), {}) as response:
+            heading = Message()
+            heading["Content-Disposition"] = response.headers.get("Content-Disposition", "")
+    except CutError as cut:
+        raise UserError(f"{archive.url}: {cut}; try again later. {_instead(archive)}") from cut
+    if not response.ok:
+        raise _refused(archive, f"the server answers {response.status_code} {response.reason}")
+    if not (name := heading.get_filename()):
+        raise _refused(archive, "it answers with a web page")
+    return replace(archive, called=name)
+
+
+def _drive_address(archive: Archive) -> str:
+    """Where Drive gives the file itself: behind a page that asks for confirmation where it is too large to be searched for viruses."""
+    from gdown.download import get_url_from_gdrive_confirmation
+    from gdown.exceptions import FileURLRetrievalError
+    from gdown.parse_url import parse_url
+
+    file, _ = parse_url(archive.url)
+    if not file:
+        raise UserError(f"{archive.url} is not a single file of Google Drive, whose address is https://drive.google.com/file/d/<id>/view")
+    address = f"{DRIVE}/uc?export=download&id={file}"
+    with _response(archive, address, {}) as response:
+        if response.status_code >= 500 or response.status_code in PASSING:
+            raise CutError(f"Google Drive answers {response.status_code} {response.reason}")
+        if response.status_code == 404:
+            raise _refused(archive, "there is no such file")
+        if "Content-Disposition" in response.headers:  # a small file
+            return address
+        try:
+            return get_url_from_gdrive_confirmation(response.text)
+        except FileURLRetrievalError:  # its message tells about the package
+            why = "too many have fetched it of late, or it is not open to everyone with the link"
+            raise _refused(archive, why) from None
+
+
+def _refused(archive: Archive, why: str) -> UserError:
+    return UserError(f"Google Drive does not give {archive.url}: {why}. {_instead(archive)}")
 
 
 @contextmanager
@@ -178,7 +250,14 @@ def _from_disk(archive: Archive, start: int, version: str | None) -> Iterator[Re
 
 
 _Source = Callable[[Archive, int, str | None], AbstractContextManager[Reply]]
-SOURCES: dict[str, _Source] = {"https": _over_http, "http": _over_http, "s3": _over_s3, "file": _from_disk, "": _from_disk}
+SOURCES: dict[str, _Source] = {
+    "https": _over_http,
+    "http": _over_http,
+    "drive": _over_drive,
+    "s3": _over_s3,
+    "file": _from_disk,
+    "": _from_disk,
+}
 
 
 def _chunks(read: Callable[[int], bytes], cut_by: type[Exception], spoiled_by: type[Exception] | tuple[()] = ()) -> Iterator[bytes]:
@@ -190,4 +269,9 @@ def _chunks(read: Callable[[int], bytes], cut_by: type[Exception], spoiled_by: t
 
 
 def _instead(archive: Archive) -> str:
+    if archive.scheme == "drive":
+        return (
+            "Open that address in a browser, download the file, and give its path in place of the address (or put it into the data set's "
+            "raw/ yourself); a copy in s3:// will do as well."
+        )
     return f"If you have {archive.name}, give its path in place of the URL."

@@ -1,10 +1,13 @@
-"""The small multi-layer perceptron of the 1D study: D → hidden → 1, and a class head for training."""
+"""The small multi-layer perceptron of the 1D study and of video progress: D → hidden → 1, and a class head for training."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+Activation = Literal["relu", "sigmoid"]
 
 
 def _linear(inputs: int, outputs: int) -> nn.Linear:
@@ -16,12 +19,13 @@ def _linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 class MLP(nn.Module):
-    """ReLU network with a regression output and, if `classes` > 0, a class head on the last hidden features (section 2.1)."""
+    """A regression output and, if `classes` > 0, a class head on the last hidden features (section 2.1; sigmoid: Kukleva et al.)."""
 
-    def __init__(self, inputs: int, hidden: Sequence[int], classes: int = 0) -> None:
+    def __init__(self, inputs: int, hidden: Sequence[int], classes: int = 0, *, activation: Activation = "relu") -> None:
         """Weights are drawn from torch's global generator, layer by layer in the order of the forward pass."""
         super().__init__()
         widths = [inputs, *hidden]
+        self.activation = {"relu": torch.relu, "sigmoid": torch.sigmoid}[activation]
         self.layers = nn.ModuleList(_linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
         self.regressor = _linear(widths[-1], 1)
         self.classifier = _linear(widths[-1], classes) if classes else None
@@ -29,7 +33,7 @@ class MLP(nn.Module):
     def features(self, x: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch hidden"]:
         """Last hidden features."""
         for layer in self.layers:
-            x = torch.relu(layer(x))
+            x = self.activation(layer(x))
         return x
 
     def forward(self, x: Float[Tensor, "batch inputs"]) -> Float[Tensor, " batch"]:

@@ -11,31 +11,38 @@ import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
 from regcls.errors import UserError
-from regcls.params.faces import FaceOptions, Faces, check_faces
+from regcls.params.depth import Depth, DepthData, DepthOptions, check_depth
+from regcls.params.faces import FaceData, FaceOptions, Faces, check_faces
 from regcls.params.synthetic import Synthetic, SyntheticOptions, check_synthetic
 from regcls.params.types import STRICT, Count, OneOrMore, Positive, Scale
+from regcls.params.video import Video, VideoData, VideoOptions, check_video
 
-FACES = ("imdb_wiki", "agedb")  # data sets of one kind
-OPTIONS: dict[str, type[SyntheticOptions] | type[FaceOptions]] = {
+Kind = Literal["synthetic", "faces", "depth", "video"]
+KINDS: Mapping[str, Kind] = {"synthetic": "synthetic", "imdb_wiki": "faces", "agedb": "faces", "nyud2": "depth", "breakfast": "video"}
+FACES = tuple(dataset for dataset, kind in KINDS.items() if kind == "faces")
+Options = SyntheticOptions | FaceOptions | DepthOptions | VideoOptions
+OPTIONS: Mapping[Kind, type[Options]] = {
     "synthetic": SyntheticOptions,
-    "imdb_wiki": FaceOptions,
-    "agedb": FaceOptions,
+    "faces": FaceOptions,
+    "depth": DepthOptions,
+    "video": VideoOptions,
 }
 
 
 def option_names(dataset: str) -> tuple[str, ...]:
     """What `regcls run <dataset>` can be told."""
-    return tuple("lambda" if option.name == "lam" else option.name for option in fields(OPTIONS[dataset]))
+    return tuple("lambda" if option.name == "lam" else option.name for option in fields(OPTIONS[KINDS[dataset]]))
 
 
-def parse_options(dataset: str, given: Mapping[str, str]) -> SyntheticOptions | FaceOptions:
+def parse_options(dataset: str, given: Mapping[str, str]) -> Options:
     """Command-line text, by option name -> the options of a data set.
 
     Raises:
         UserError: naming the option, the value and what is allowed.
     """
     try:
-        return TypeAdapter(OPTIONS[dataset]).validate_python(dict(given))
+        options: Options = TypeAdapter(OPTIONS[KINDS[dataset]]).validate_python(dict(given))
+        return options
     except ValidationError as error:
         raise UserError(f"--{_explain(error).replace('_', '-')}") from None
 
@@ -77,12 +84,14 @@ class Params:
     """All of params.yaml at one scale."""
 
     scale: Scale
-    datasets: OneOrMore[Literal["synthetic", "imdb_wiki", "agedb"]]
+    datasets: OneOrMore[Literal["synthetic", "imdb_wiki", "agedb", "nyud2", "breakfast"]]
     tracking: Tracking
     compute: Compute
     synthetic: Synthetic
     imdb_wiki: Faces
     agedb: Faces
+    nyud2: Depth
+    breakfast: Video
     __pydantic_config__ = STRICT
 
     def faces(self, dataset: str) -> Faces:
@@ -90,6 +99,11 @@ class Params:
         section = getattr(self, dataset)
         assert isinstance(section, Faces)
         return section
+
+    def raw_data(self, dataset: str) -> FaceData | DepthData | VideoData:
+        """What is prepared from raw files: the `data` of any section but the 1D study's."""
+        section: Faces | Depth | Video = getattr(self, dataset)
+        return section.data
 
 
 def load_params(path: Path, *, scale: Scale | None = None) -> Params:
@@ -126,6 +140,8 @@ def _validate(path: Path, tree: dict[str, Any]) -> Params:
     check_synthetic(path, params.synthetic)
     for name in FACES:
         check_faces(path, name, params.faces(name))
+    check_depth(path, "nyud2", params.nyud2)
+    check_video(path, "breakfast", params.breakfast)
     return params
 
 

@@ -7,19 +7,18 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from regcls.errors import UserError
+from regcls.params.images import (
+    Backbone,
+    Finite,
+    ImageGrid,
+    ImagePrecision,
+    RegressionLoss,
+    Scaling,
+    check_image_grids,
+    growing,
+    nearest_lambda,
+)
 from regcls.params.types import FROM_TEXT, STRICT, Classes, Count, Method, NotNegative, OneOrMore, Optimizer, Positive, Seed, Share
-
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Backbone = Literal["resnet18", "resnet34", "resnet50"]
-RegressionLoss = Literal["mae", "mse", "huber"]
-Scaling = Literal["eq4", "released"]
-FacePrecision = Literal["float32", "bf16"]
-
-
-def _growing(values: tuple[float, ...]) -> tuple[float, ...]:
-    if list(values) != sorted(set(values)):
-        raise ValueError("write the values in growing order, each once")
-    return values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +51,7 @@ class FaceTraining:
 
     model: Backbone
     width: Count
-    class_range: Annotated[tuple[Finite, Finite], AfterValidator(_growing)]
+    class_range: Annotated[tuple[Finite, Finite], AfterValidator(growing)]
     loss: RegressionLoss
     huber_delta: Positive
     loss_scaling: Scaling
@@ -62,11 +61,11 @@ class FaceTraining:
     balanced_learning_rate: Positive
     weight_decay: NotNegative
     epochs: Count
-    milestones: Annotated[tuple[Count, ...], AfterValidator(_growing)]
+    milestones: Annotated[tuple[Count, ...], AfterValidator(growing)]
     decay: Annotated[float, Field(gt=0, le=1)]
     batch_size: Annotated[int, Field(ge=2)]  # batch norm cannot take a single image
     accumulate: Count
-    precision: FacePrecision
+    precision: ImagePrecision
     pad: Annotated[int, Field(ge=0)]
     flip: Share
     balanced_bins: Classes
@@ -75,7 +74,7 @@ class FaceTraining:
 
     def lam_for(self, classes: int) -> float:
         """λ of C classes: the one listed, or that of the listed count nearest in ratio (the smaller of two as near)."""
-        return self.lam[min(sorted(self.lam), key=lambda known: max(known, classes) / min(known, classes))]
+        return nearest_lambda(self.lam, classes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,18 +97,6 @@ class FaceRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FaceGrid:
-    """Every combination is one run. `reg` has neither classes nor λ: once for each seed. Without seeds a grid is left out."""
-
-    methods: OneOrMore[Method]
-    classes: OneOrMore[Classes]
-    balanced_data: bool
-    lambdas: Literal["default", "searched"] | OneOrMore[Positive]
-    seeds: Annotated[int, Field(ge=0)]
-    __pydantic_config__ = STRICT
-
-
-@dataclass(frozen=True, kw_only=True)
 class Faces:
     """A data set of images, each with one number to predict."""
 
@@ -117,7 +104,7 @@ class Faces:
     training: FaceTraining
     shots: ShotLimits
     run: FaceRun
-    grids: Annotated[dict[str, FaceGrid], Field(min_length=1)]
+    grids: Annotated[dict[str, ImageGrid], Field(min_length=1)]
     __pydantic_config__ = STRICT
 
 
@@ -141,40 +128,17 @@ class FaceOptions:
     optimizer: Optimizer | None = None
     learning_rate: Positive | None = None
     weight_decay: NotNegative | None = None
-    precision: FacePrecision | None = None
+    precision: ImagePrecision | None = None
     __pydantic_config__ = FROM_TEXT
-
-
-SEARCH = "lambda_search"  # the grid that λ is taken from where a grid's lambdas are `searched`
 
 
 def check_faces(path: Path, name: str, faces: Faces) -> None:
     """Raise a UserError where values that are right one by one do not fit each other."""
-    limits, grids = faces.shots, faces.grids
+    limits = faces.shots
     if faces.training.pad >= faces.data.size:
         raise UserError(f"{path}: {name}.training.pad = {faces.training.pad} must be less than {name}.data.size = {faces.data.size}")
     if limits.few_below > limits.many_above + 1:
         raise UserError(
             f"{path}: {name}.shots: few_below = {limits.few_below} and many_above = {limits.many_above} overlap: an age would be both"
         )
-    if not any(grid.seeds for grid in grids.values()):
-        raise UserError(f"{path}: {name}.grids: every grid has seeds: 0, so there is nothing to train")
-    for key, grid in grids.items():
-        where = f"{path}: {name}.grids.{key}"
-        if grid.seeds > len(faces.training.seeds):
-            raise UserError(f"{where}.seeds = {grid.seeds}, but {name}.training.seeds has only {len(faces.training.seeds)}")
-        if grid.lambdas == "searched" and grid.seeds:
-            _check_searched(where, name, grid, grids.get(SEARCH))
-    if not isinstance(search := grids[SEARCH].lambdas if SEARCH in grids else (), tuple):
-        raise UserError(f"{path}: {name}.grids.{SEARCH}.lambdas = {search!r}: list the values of λ to try")
-
-
-def _check_searched(where: str, name: str, grid: FaceGrid, search: FaceGrid | None) -> None:
-    if search is None or not search.seeds:
-        raise UserError(f"{where}.lambdas = 'searched' needs the grid {name}.grids.{SEARCH} with at least one seed")
-    # reg+cls-bal takes the λ of reg+cls where it is not searched for itself.
-    methods = [method for method in grid.methods if method != "reg" and not {method, "reg+cls"} & set(search.methods)]
-    classes = [count for count in grid.classes if count not in search.classes]
-    if (methods or classes) and grid.methods != ("reg",):
-        missing = ", ".join(map(str, [*methods, *(f"{count} classes" for count in classes)]))
-        raise UserError(f"{where}.lambdas = 'searched', but {name}.grids.{SEARCH} does not search λ for {missing}")
+    check_image_grids(path, name, faces.grids, seeds=len(faces.training.seeds))

@@ -14,7 +14,7 @@ Sampling = Literal["uniform", "mild", "moderate", "severe"]
 Precision = Literal["float32", "float64"]
 
 
-def _layer_widths(text: str) -> tuple[int, int]:
+def layer_widths(text: str) -> tuple[int, int]:
     first, _, second = text.replace(",", "x").partition("x")
     if not (first.isdecimal() and second.isdecimal()):
         raise ValueError("write the units of two layers, as in 6x15")
@@ -104,7 +104,7 @@ class SyntheticOptions:
     lam: Annotated[Positive | None, Field(alias="lambda")] = None
     repetition: Annotated[int, Field(ge=0)] | None = None
     seed: Seed | None = None
-    hidden: Annotated[tuple[Count, Count] | None, BeforeValidator(_layer_widths)] = None
+    hidden: Annotated[tuple[Count, Count] | None, BeforeValidator(layer_widths)] = None
     epochs: Count | None = None
     batch_size: Count | None = None
     optimizer: Optimizer | None = None

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 
 Scale = Literal["demo", "paper"]
 Method = Literal["reg", "reg+cls", "reg+cls-bal"]
+VideoMethod = Literal["random", "kukleva", "reg", "reg+cls", "reg+cls-bal"]  # the first is not trained, the second has sigmoids
 Optimizer = Literal["adam", "sgd"]
 
 T = TypeVar("T")

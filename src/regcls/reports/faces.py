@@ -1,19 +1,22 @@
 """The report on a data set of faces: Tables 3 and 4, what a class loss changes, the search for λ, and the error by age."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import pandas as pd
 
 from regcls.params import Params
-from regcls.params.faces import SEARCH, Faces
+from regcls.params.faces import Faces
+from regcls.params.images import SEARCH
 from regcls.reports import faces_figures, faces_stats, faces_tables, page, protocol, published
-from regcls.reports.faces_answers import answers
-from regcls.reports.faces_collect import NO_PREDICTIONS, FaceRuns, Predictions, collect, hole_lines, in_order
-from regcls.reports.picking import Picked, machines, origins, records, warnings_of
+from regcls.reports.faces_answers import answers, line
+from regcls.reports.faces_collect import NO_PREDICTIONS, FaceRuns, Predictions, collect
+from regcls.reports.images_collect import hole_lines, in_order, lost_lines, search_lines
+from regcls.reports.images_stats import few_metrics
+from regcls.reports.picking import Picked, machines, origins, warnings_of
 from regcls.reports.published import PAPER_FACES
-from regcls.reports.report import Report, Section, rounded, to_csv
-from regcls.runs.faces import FaceSpec, Found, expand, searched_lambda
+from regcls.reports.report import Report, Section, to_csv
+from regcls.runs.faces import FaceSpec, make_spec
+from regcls.runs.images import Found, expand
 
 # The grids that have a table, and what the paper prints there.
 TITLES = {
@@ -51,7 +54,7 @@ def report(
     collected, picked = collect(runs, fingerprints, faces=faces, dataset=dataset, found=found, predictions=predictions)
     wanted = collected.wanted
     place = {spec: position for position, spec in enumerate(fingerprints)}
-    specs = {name: expand(faces, dataset, grid, found) for name, grid in faces.grids.items()}
+    specs = {name: expand(make_spec, faces, dataset, grid, found) for name, grid in faces.grids.items()}
     grids = {name: collected.of(wanted_here, place) for name, wanted_here in specs.items() if wanted_here}
     stand_in = f"Generated portraits, not faces: no number here says anything about {page.TITLES[dataset].partition(': ')[2]}."
     warning = stand_in if faces.data.source == "stand-in" else ""
@@ -68,7 +71,8 @@ def report(
     main = next((grids[name] for name in PUBLISHED if name in grids), None)
     if main is not None:
         made.answers += answers(main)
-        made.metrics |= _metrics(main)
+        made.line = line(main)
+        made.metrics |= few_metrics(faces_stats.cells(main, "test"), faces_stats.differences(main), "mae")
     made.metrics["runs"] = made.run_counts()
     holes = wanted[wanted["state"] != "finished"].drop(columns="run_id")
     made.files["holes.csv"] = to_csv(in_order(holes).rename(columns={"lam": "lambda"}))
@@ -93,19 +97,7 @@ def report(
 
 def _warnings(faces: Faces, grids: Mapping[str, FaceRuns], picked: Picked, found: Found) -> list[str]:
     lines = warnings_of({name: grid.wanted for name, grid in grids.items()}, duplicates=picked.duplicates, stale=picked.stale)
-    lost = int((picked.wanted["state"] == NO_PREDICTIONS).sum())
-    if lost:
-        lines.append(
-            f"{lost} finished runs are {NO_PREDICTIONS}: their artifact predictions.parquet is gone. "
-            "Delete these runs in MLflow, then train them again"
-        )
-    for name, grid in faces.grids.items():
-        if grid.lambdas == "searched" and grid.seeds:
-            pairs = [(method, classes) for method in grid.methods if method != "reg" for classes in grid.classes]
-            unknown = [f"{method} · {classes}" for method, classes in pairs if searched_lambda(faces, found, method, classes) is None]
-            if unknown:
-                lines.append(f"{name}: no λ is found yet for {', '.join(unknown)}; these runs are neither made nor counted")
-    return lines
+    return lines + lost_lines(picked.wanted, NO_PREDICTIONS, "predictions.parquet") + search_lines(faces, found)
 
 
 def _extent(runs: FaceRuns) -> str:
@@ -176,22 +168,3 @@ def _add_by_age(made: Report, faces: Faces, runs: FaceRuns, training_counts: Map
 def _add_search(made: Report, runs: FaceRuns, warning: str) -> None:
     table = faces_tables.search_table(runs, caption="Validation error by λ; mean over seeds.", warning=warning)
     made.add(Section(name=SEARCH, title=TITLES[SEARCH], caption=table.caption, table=table, holes=hole_lines(runs.wanted)))
-
-
-def _metrics(runs: FaceRuns) -> dict[str, Any]:
-    """Few, for the columns of `dvc exp show`: test MAE (all, few) of each cell, and its gap to reg; a hole is null."""
-    shown = ("all", "few")
-    cells, table = faces_stats.cells(runs, "test"), faces_stats.differences(runs)
-    several = bool(cells.duplicated(["method", "classes"]).any())
-    mae = {_key(row, several): {shot: rounded(row[f"mae_{shot}"]) for shot in shown} for row in records(cells)}
-    gaps: dict[str, dict[str, float | None]] = {}
-    for row in records(table[(table["error"] == "mae") & table["shot"].isin(shown)]):
-        gaps.setdefault(_key(row, several), {})[row["shot"]] = rounded(row["gap"])
-    return {"mae": mae} | ({"gap": gaps} if gaps else {})
-
-
-def _key(row: Mapping[str, Any], several_lambdas: bool) -> str:
-    """`reg+cls-100`, or `reg+cls-100-0.1` where the grid has several λ."""
-    if row["method"] == "reg":
-        return "reg"
-    return f"{row['method']}-{row['classes']}" + (f"-{row['lam']:g}" if several_lambdas else "")

@@ -5,18 +5,19 @@ Legend: N test images, R counted runs.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from regcls.errors import MissingError
-from regcls.params.faces import SEARCH, Faces
+from regcls.params.faces import Faces
+from regcls.params.images import SEARCH
 from regcls.progress import tracked
-from regcls.reports.picking import Picked, holes_of, pick
-from regcls.runs.faces import FaceSpec, Found, expand
+from regcls.reports.images_collect import wanted_table
+from regcls.reports.picking import Picked, pick
+from regcls.runs.faces import FaceSpec, make_spec
+from regcls.runs.images import Found, expand
 
-CELL = ["method", "classes", "lam"]  # what is repeated, with other seeds: one mean
 NO_PREDICTIONS = "without predictions"
 
 Predictions = Callable[[str], pd.DataFrame]  # run id -> the test set: row, path, target, prediction, shot
@@ -50,7 +51,7 @@ def collect(
         UserError: no tracked run counts.
     """
     # The search is judged on validation images: of its runs, no predictions are needed.
-    specs = {spec for name, grid in faces.grids.items() if name != SEARCH for spec in expand(faces, dataset, grid, found)}
+    specs = {spec for name, grid in faces.grids.items() if name != SEARCH for spec in expand(make_spec, faces, dataset, grid, found)}
     predicted = {fingerprints[spec] for spec in specs}
     tables: dict[str, pd.DataFrame] = {}
 
@@ -67,14 +68,9 @@ def collect(
         return reasons
 
     picked = pick(runs, fingerprints, dataset=dataset, unusable=unusable)
-    table = pd.DataFrame([_row(spec) for spec in fingerprints]).join(picked.wanted)
+    table = wanted_table(fingerprints, picked.wanted)
     images, errors = _errors(tables)
     return FaceRuns(wanted=table, metrics=picked.chosen.set_index("run_id"), images=images, errors=errors), picked
-
-
-def _row(spec: FaceSpec) -> dict[str, Any]:
-    row = {key: getattr(spec, key) for key in [*CELL, "seed"]}
-    return row | {"lam": np.nan if spec.lam is None else spec.lam}
 
 
 def _errors(tables: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -84,23 +80,3 @@ def _errors(tables: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFr
     images["age"] = np.floor(images["target"]).astype(int)
     found = {run_id: table.set_index("row")["prediction"].astype(float) - images["target"] for run_id, table in tables.items()}
     return images, pd.DataFrame(found, index=images.index)
-
-
-def cell_name(row: Mapping[str, Any]) -> str:
-    """For a reader: `reg+cls · 100 · λ 0.1`."""
-    return str(row["method"]) if row["method"] == "reg" else f"{row['method']} · {row['classes']} · λ {row['lam']:g}"
-
-
-def method_name(row: Mapping[str, Any]) -> str:
-    """In a sentence: `reg+cls with 100 classes`."""
-    return str(row["method"]) if row["method"] == "reg" else f"{row['method']} with {row['classes']} classes"
-
-
-def in_order(frame: pd.DataFrame) -> pd.DataFrame:
-    """Sorted by CELL: reg, reg+cls, reg+cls-bal is also the order of the alphabet."""
-    return frame.sort_values(CELL, kind="stable", na_position="first", ignore_index=True)
-
-
-def hole_lines(wanted: pd.DataFrame) -> list[str]:
-    """A line a cell with holes: `reg+cls · 100 · λ 0.1: 2 of 3 seeds (failed: seed 1)`."""
-    return holes_of(in_order(wanted), CELL, cell_name, what="seeds")

@@ -1,7 +1,7 @@
 """Means over seeds by shot group, and what a class loss changes: tested over test images and over seeds."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 
 from regcls.metrics import SHOTS, Shot
-from regcls.reports.faces_collect import CELL, FaceRuns, in_order
+from regcls.reports import images_stats
+from regcls.reports.faces_collect import FaceRuns
+from regcls.reports.images_collect import CELL
+from regcls.reports.images_stats import INTERVALS, best_by, runs_by_seed, runs_of
 from regcls.reports.picking import records
-from regcls.reports.stats import holm, one_sample, paired
-
-LEVEL = 0.05  # of Holm-adjusted p, below which a difference is called clear
+from regcls.reports.stats import one_sample, paired
 
 ErrorName = Literal["mae", "mse", "rmse", "gm"]
 Split = Literal["val", "test"]
@@ -21,78 +22,43 @@ TESTED: tuple[Literal["mae", "mse"], ...] = ("mae", "mse")  # means over images,
 
 
 def cells(runs: FaceRuns, split: Split) -> pd.DataFrame:
-    """A row a cell that was asked for, empty ones included.
+    """A row a cell: see `images_stats.means`, with a column for each error and shot group, as in `mae_few`.
 
-    CELL; seeds and seeds_wanted (counts); for each error and shot group, as in `mae_few`: its mean over seeds, and `mae_few_std`, the
-    standard deviation (n − 1 below; NaN where there is one seed). NaN where a group has no images.
+    NaN where a group has no images.
     """
     names = [f"{error}_{shot}" for error in ("mae", "mse", "rmse", "gm") for shot in SHOTS]
-    rows = []
-    key: Any  # pandas-stubs know it as a tuple of Hashable
-    for key, cell in runs.wanted.groupby(CELL, dropna=False, sort=False):
-        counted = cell.loc[cell["state"] == "finished", "run_id"]
-        values = runs.metrics.reindex(index=counted, columns=[f"{split}_{name}" for name in names]).astype(float)
-        means, spreads = values.mean().tolist(), values.std().tolist()
-        row = dict(zip(CELL, key, strict=True)) | {"seeds": len(counted), "seeds_wanted": len(cell)}
-        for name, mean, std in zip(names, means, spreads, strict=True):
-            row |= {name: mean, f"{name}_std": std}
-        rows.append(row)
-    columns = [*CELL, "seeds", "seeds_wanted", *(each for name in names for each in (name, f"{name}_std"))]
-    return in_order(pd.DataFrame(rows, columns=columns))
-
-
-def full(table: pd.DataFrame) -> pd.DataFrame:
-    """The cells with as many seeds as the fullest one: a mean over fewer does not compete with theirs."""
-    fullest: pd.DataFrame = table[(table["seeds"] > 0) & (table["seeds"] == table["seeds"].max())]
-    return fullest
+    values = runs.metrics.reindex(columns=[f"{split}_{name}" for name in names])
+    return images_stats.means(runs.wanted, values.set_axis(names, axis=1))
 
 
 def best_by_validation(runs: FaceRuns) -> pd.DataFrame:
     """CELL of the class count and λ with the lowest mean validation MSE, a row a method."""
-    parts = [full(method).sort_values("mse_all", kind="stable").head(1) for _, method in cells(runs, "val").groupby("method", sort=True)]
-    return in_order(pd.concat(parts))[CELL]
+    return best_by(cells(runs, "val"), "mse_all")
 
 
 def differences(runs: FaceRuns) -> pd.DataFrame:
-    """error(reg) − error(method), above 0 the class loss helps: a row a (cell but reg, mae or mse, shot group).
+    """`images_stats.differences` of MAE and MSE.
 
-    CELL, error, shot; reg and other, the two means over the seeds that both have; gap; images and seeds (counts). low, high, p: 95 %
-    interval and paired t-test over the test images, each error averaged over the seeds, which takes the trained networks as given.
-    low_seeds, high_seeds, p_seeds: the same over seeds, each the mean over images, which takes the test images as given. p_holm and
-    p_holm_seeds: adjusted over all rows; answer: what they say together. No rows where reg is not asked for.
+    Over test images: paired t-test, each error averaged over the seeds, which takes the trained networks as given. Over seeds: paired
+    t-test, each the mean over images, which takes the test images as given.
     """
-    by_seed = {key: _runs_by_seed(cell) for key, cell in runs.wanted.groupby(CELL, dropna=False, sort=False)}
-    reg = next((seeds for key, seeds in by_seed.items() if key[0] == "reg"), None)
-    rows = []
-    for key, seeds in by_seed.items():
-        if reg is None or key[0] == "reg":
-            continue
-        common = sorted(reg.keys() & seeds.keys())
-        sides = [runs.errors[[side[seed] for seed in common]].to_numpy() for side in (reg, seeds)]
+
+    def compare(reg: Sequence[str], other: Sequence[str]) -> Iterator[dict[str, Any]]:
+        sides = [runs.errors[list(run_ids)].to_numpy() for run_ids in (reg, other)]
         for error in TESTED:
             losses = [np.abs(side) if error == "mae" else side**2 for side in sides]  # (N, seeds) each
             for shot in SHOTS:
                 chosen = np.ones(len(runs.images), bool) if shot == "all" else (runs.images["shot"] == shot).to_numpy()
-                what = dict(zip(CELL, key, strict=True)) | {"error": error, "shot": shot}
-                rows.append(what | _difference(*(loss[chosen] for loss in losses)))
-    names = ["reg", "other", "gap", "images", "seeds", "low", "high", "p", "low_seeds", "high_seeds", "p_seeds"]
-    table = pd.DataFrame(rows, columns=[*CELL, "error", "shot", *names])
-    for p, adjusted in (("p", "p_holm"), ("p_seeds", "p_holm_seeds")):
-        table[adjusted] = np.array(holm(table[p].tolist()), dtype=float)
-    table["answer"] = [answer(row) for row in records(table)]
-    return table.sort_values(["error", *CELL], kind="stable", ignore_index=True)
+                yield {"error": error, "shot": shot} | _difference(*(loss[chosen] for loss in losses))
 
-
-def _runs_by_seed(cell: pd.DataFrame) -> dict[int, str]:
-    counted = cell[cell["state"] == "finished"]
-    return dict(zip(counted["seed"].tolist(), counted["run_id"].tolist(), strict=True))
+    return images_stats.differences(runs.wanted, compare)
 
 
 def _difference(reg: np.ndarray, other: np.ndarray) -> dict[str, Any]:
     """Of two arrays of losses (images, seeds)."""
     images, seeds = reg.shape
     if not reg.size:
-        nothing = dict.fromkeys(["reg", "other", "gap", "low", "high", "p", "low_seeds", "high_seeds", "p_seeds"], math.nan)
+        nothing = dict.fromkeys(["reg", "other", "gap", *INTERVALS], math.nan)
         return nothing | {"images": images, "seeds": seeds}
     low, high, p = one_sample((reg - other).mean(axis=1), against=0.0)
     over_seeds = asdict(paired(reg.mean(axis=0).tolist(), other.mean(axis=0).tolist()))
@@ -107,22 +73,6 @@ def _difference(reg: np.ndarray, other: np.ndarray) -> dict[str, Any]:
         "p": p,
         **{f"{name}_seeds": over_seeds[name] for name in ("low", "high", "p")},
     }
-
-
-def answer(row: Mapping[str, Any]) -> str:
-    """What both tests say together, in a word or two.
-
-    `helps` or `hurts`: clear over images and over seeds; `helps as trained`: over images only; `helps on these images`: over seeds only.
-    """
-    if math.isnan(row["gap"]):
-        return "no images" if not row["images"] else "no runs"
-    if math.isnan(row["p_holm"]) and math.isnan(row["p_holm_seeds"]):
-        return "not tested"
-    word = "helps" if row["gap"] > 0 else "hurts"
-    over_images, over_seeds = row["p_holm"] < LEVEL, row["p_holm_seeds"] < LEVEL
-    if over_images and over_seeds:
-        return word
-    return f"{word} as trained" if over_images else f"{word} on these images" if over_seeds else "not clear"
 
 
 def group_sizes(images: pd.DataFrame) -> dict[Shot, tuple[int, int]]:
@@ -148,9 +98,7 @@ def error_by_age(runs: FaceRuns, chosen: pd.DataFrame, width: int) -> pd.DataFra
     bins = (runs.images["age"] // width).to_numpy() * width
     rows = []
     for row in records(chosen):
-        same = (runs.wanted[CELL[:2]] == [row["method"], row["classes"]]).all(axis=1)
-        lam = runs.wanted["lam"]
-        run_ids = list(_runs_by_seed(runs.wanted[same & ((lam == row["lam"]) | (lam.isna() & (row["method"] == "reg")))]).values())
+        run_ids = list(runs_by_seed(runs_of(runs.wanted, row)).values())
         absolute = runs.errors[run_ids].abs()
         for start in np.unique(bins).tolist():
             errors = absolute[bins == start]

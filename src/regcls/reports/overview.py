@@ -1,14 +1,31 @@
 """The folder reports/: a short page over all data sets, their reports in folders of their own, and the metrics that DVC shows."""
 
 import json
+import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from regcls.errors import UserError
 from regcls.files import folder_written_aside
 from regcls.params import Params
 from regcls.reports import page
-from regcls.reports.report import Report
+from regcls.reports.report import Compared, Line, Report, files_of
+from regcls.reports.tables import DASH, Cell, Table, interval, number, signed
+
+GROUP = ("reg", "reg+cls", "Δ (95 % interval)", "does it help?")
+NO_BREAK = "\u00a0"
+NUMBERS = ("reg", "other", "gap", "low", "high", "answer")
+FRAME = ["dataset", "stand_in", "measured", "method", *NUMBERS, *(f"few_{name}" for name in NUMBERS), "n"]
+NOTES = (
+    "Δ = error(reg) − error(reg+cls): above 0 the class loss helps. “Helps” and “hurts” only where a test says so, as each report "
+    "explains; what stands behind it, as in “helps as trained”, limits the answer.",
+    "The class count is never chosen on test data: by validation error, or beforehand where there is none (1D functions: the mean over all "
+    "class counts). Few: test samples whose targets are rare in training, where a data set has such groups.",
+)
 
 
 def nothing_to_show(absent: Mapping[str, str]) -> UserError:
@@ -32,10 +49,57 @@ def write(
     metrics = {name: reports[name].metrics if name in reports else None for name in params.datasets}
     files = {f"{name}/{file}": text for name, report in reports.items() for file, text in report.files.items()}
     files["metrics.json"] = json.dumps(metrics, indent=2, ensure_ascii=False) + "\n"
-    files["index.html"] = page.render("overview.html", params=params, provenance=provenance, reports=reports, absent=absent)
+    summary = first_screen(params, reports)
+    files |= files_of(summary)
+    files["index.html"] = page.render(
+        "overview.html", params=params, provenance=provenance, reports=reports, absent=absent, summary=summary
+    )
     with folder_written_aside(out) as folder:
         for name, text in sorted(files.items()):
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text(text, encoding="utf-8")
     warnings = [f"{name}: {line}" if named else line for name, report in reports.items() for line in report.warnings]
     return warnings + [f"{name}: left out, because {why}" for name, why in absent.items()]
+
+
+def first_screen(params: Params, reports: Mapping[str, Report]) -> Table:
+    """A row a data set of params.yaml: reg against the best reg+cls, over all test samples and in Few, and what the tests say."""
+    rows, frame, generated = [], [], False
+    for dataset in params.datasets:
+        report = reports.get(dataset)
+        mark = "†" if report and report.caution else ""
+        generated |= bool(mark)
+        name = Cell(text=page.TITLES[dataset] + mark, header=True, href=f"{dataset}/index.html" if report else "")
+        if report is None or report.line is None:
+            why = "no report" if report is None else "nothing to compare"
+            rows.append((name, *(Cell(text=text) for text in (why, *[DASH] * 9, ""))))
+            frame.append({"dataset": dataset, "measured": why})
+            continue
+        rows.append((name, *_cells(report.line)))
+        frame.append({"dataset": dataset, "stand_in": bool(mark)} | _numbers(report.line))
+    return Table(
+        name="summary",
+        caption="Test error of reg against reg+cls at its best class count, one line a data set.",
+        columns=("data set", "error", "with", *GROUP, *GROUP, "n"),
+        spans=(("", 3), ("all test samples", 4), ("Few: rare targets", 4), ("", 1)),
+        rows=tuple(rows),
+        frame=pd.DataFrame(frame, columns=FRAME),
+        notes=NOTES,
+        warning="† Generated stand-in data: these lines show that everything runs, and nothing about the real data." if generated else "",
+    )
+
+
+def _cells(line: Line) -> tuple[Cell, ...]:
+    few = _compared(line.few, line.digits) if line.few else tuple(Cell(text=DASH) for _ in GROUP)
+    return (Cell(text=line.measured), Cell(text=line.method), *_compared(line.overall, line.digits), *few, Cell(text=line.n))
+
+
+def _compared(group: Compared, digits: int) -> tuple[Cell, ...]:
+    bounds = "" if math.isnan(group.low) else f" ({interval(group.low, group.high, digits)})".replace(" to ", f"{NO_BREAK}to{NO_BREAK}")
+    texts = (number(group.reg, digits), number(group.other, digits), signed(group.gap, digits) + bounds)
+    return (*(Cell(text=text) for text in texts), Cell(text=group.answer, strong=group.answer.startswith(("helps", "hurts"))))
+
+
+def _numbers(line: Line) -> dict[str, Any]:
+    few = {f"few_{key}": value for key, value in asdict(line.few).items()} if line.few else {}
+    return {"measured": line.measured, "method": line.method, "n": line.n} | asdict(line.overall) | few

@@ -15,7 +15,13 @@ HOLES_SHOWN = 12
 ORIGINS_SHOWN = 4
 
 # What a data set is called.
-TITLES = {"synthetic": "1D functions", "imdb_wiki": "Age from faces: IMDB-WIKI-DIR", "agedb": "Age from faces: AgeDB-DIR"}
+TITLES = {
+    "synthetic": "1D functions",
+    "imdb_wiki": "Age from faces: IMDB-WIKI-DIR",
+    "agedb": "Age from faces: AgeDB-DIR",
+    "nyud2": "Depth from an image: NYUD2-DIR",
+    "breakfast": "Progress of videos: Breakfast",
+}
 
 
 def render(template: str, *, params: Params, provenance: Mapping[str, str], **values: Any) -> str:

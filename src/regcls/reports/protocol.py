@@ -1,18 +1,35 @@
 """What params.yaml asks for beside what the paper ran, in words: values are compared, not how many there are."""
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Set
+from dataclasses import asdict, replace
 from typing import Any
 
 from regcls.params import Params
-from regcls.params.faces import SEARCH, FaceGrid, Faces
+from regcls.params.depth import Depth
+from regcls.params.faces import Faces
+from regcls.params.images import SEARCH, ImageGrid
 from regcls.params.synthetic import Grid
-from regcls.reports.published import PAPER_FACE_GRIDS, PAPER_FACE_VALUES, PAPER_GRIDS, PAPER_SEEDS, PAPER_VALUES
+from regcls.params.video import Unit, Video, VideoGrid
+from regcls.reports.published import (
+    PAPER_ACTIVITIES,
+    PAPER_DEPTH_GRIDS,
+    PAPER_DEPTH_VALUES,
+    PAPER_FACE_GRIDS,
+    PAPER_FACE_VALUES,
+    PAPER_GRIDS,
+    PAPER_SEEDS,
+    PAPER_VALUES,
+    PAPER_VIDEO_GRIDS,
+    PAPER_VIDEO_VALUES,
+)
 
 AXES = {
     "settings": "settings", "samplings": "samplings", "noise": "noise levels", "methods": "methods", "classes": "class counts",
     "lambdas": "values of λ", "repetitions": "repetitions", "balanced_data": "balanced data", "seeds": "seeds",
+    "units": "units", "splits": "splits",
 }  # fmt: skip
+# What another value is called where the values themselves would say less.
+IN_WORDS = {"source": "generated stand-in images", "many": "other shot groups", "medium": "other shot groups"}
 
 
 def reductions(params: Params) -> list[str]:
@@ -65,38 +82,20 @@ def not_comparable(params: Params, name: str) -> str:
 
 def face_reductions(faces: Faces) -> list[str]:
     """Where the grids of a data set of faces are not the paper's: `Table 3: 2 of 3 class counts, 2 of 3 seeds`."""
-    lines = []
-    for name, paper in PAPER_FACE_GRIDS.items():
-        grid = faces.grids.get(name)
-        other = ["left out"] if grid is None or not grid.seeds else list(_by_axis(grid, paper).values())
-        if other:
-            lines.append(f"{name.replace('table', 'Table ')}: {', '.join(other)}")
-    return lines
+    return _image_reductions(faces, PAPER_FACE_GRIDS)
 
 
 def faces_unshown(faces: Faces) -> list[str]:
     """Grids whose runs are trained but have no table."""
-    return [name for name, grid in faces.grids.items() if grid.seeds and name not in (*PAPER_FACE_GRIDS, SEARCH)]
+    return _images_unshown(faces, PAPER_FACE_GRIDS)
 
 
-def face_departures(faces: Faces, grid: FaceGrid) -> list[str]:
+def face_departures(faces: Faces, grid: ImageGrid) -> list[str]:
     """The data and training values of a grid on faces that are not the paper's: `epochs 10 instead of 90`."""
-    ours = asdict(faces.data) | asdict(faces.training) | asdict(faces.shots)
     unused = {"learning_rate"} if grid.balanced_data else {"balanced_learning_rate", "balanced_bins"}
     if faces.data.source == "stand-in":
         unused |= {"min_face_score", "split_seed"}  # other images are split anyway
-    lines = []
-    for name, there in PAPER_FACE_VALUES.items():
-        what, here = {"lam": "λ", "source": "data"}.get(name, name.replace("_", " ")), ours[name]
-        if name == "lam":
-            used = [count for count in grid.classes if count in there and grid.lambdas == "default"]
-            changed = [count for count in used if faces.training.lam_for(count) != there[count]]
-            lines += [f"λ {faces.training.lam_for(count):g} instead of {there[count]:g} ({count} classes)" for count in changed]
-        elif name not in unused and here != there:
-            lines.append("generated stand-in images" if name == "source" else f"{what} {_text(here)} instead of {_text(there)}")
-    if grid.lambdas != "default":
-        lines.append("λ from our own search" if grid.lambdas == "searched" else f"λ {_text(grid.lambdas)} instead of the paper's")
-    return lines
+    return _image_departures(faces, grid, PAPER_FACE_VALUES, unused)
 
 
 def faces_not_comparable(faces: Faces, name: str) -> str:
@@ -104,9 +103,110 @@ def faces_not_comparable(faces: Faces, name: str) -> str:
 
     Fewer class counts, methods or seeds do no harm: a row of the table stands for itself.
     """
-    grid, paper = faces.grids[name], PAPER_FACE_GRIDS[name]
-    why = face_departures(faces, grid) + ["not on the data of this table"] * (grid.balanced_data != paper.balanced_data)
-    return ", ".join(why)
+    return ", ".join(face_departures(faces, faces.grids[name]) + _other_balance(faces.grids[name], PAPER_FACE_GRIDS[name]))
+
+
+def depth_reductions(depth: Depth) -> list[str]:
+    """Where the grids on depth are not the paper's: `Table 2: 2 of 3 class counts, 2 of 3 seeds`."""
+    return _image_reductions(depth, PAPER_DEPTH_GRIDS)
+
+
+def depth_unshown(depth: Depth) -> list[str]:
+    """Grids whose runs are trained but have no table."""
+    return _images_unshown(depth, PAPER_DEPTH_GRIDS)
+
+
+def depth_departures(depth: Depth, grid: ImageGrid, *, drawn_mask: bool) -> list[str]:
+    """The data and training values of a grid on depth that are not the paper's: `epochs 10 instead of 5`.
+
+    `drawn_mask`: the test pixels were drawn in preparing, for want of the official mask.
+    """
+    unused = {"batch_size", "accumulate"} if grid.balanced_data else {"balanced_batch_size", "balanced_accumulate", "balanced_bins"}
+    if depth.data.source == "stand-in":
+        unused |= {"split_seed"}  # other scenes are split anyway
+    lines = _image_departures(depth, grid, PAPER_DEPTH_VALUES, unused)
+    return lines + ["another draw of test pixels, without test_balanced_mask.npy"] * (drawn_mask and depth.data.source == "raw")
+
+
+def depth_not_comparable(depth: Depth, name: str, *, drawn_mask: bool) -> str:
+    """Why the published values of Table 2 or 4 are not of what was trained; empty if they are: see `faces_not_comparable`."""
+    why = depth_departures(depth, depth.grids[name], drawn_mask=drawn_mask)
+    return ", ".join(why + _other_balance(depth.grids[name], PAPER_DEPTH_GRIDS[name]))
+
+
+def _image_reductions(section: Faces | Depth, papers: Mapping[str, ImageGrid]) -> list[str]:
+    lines = []
+    for name, paper in papers.items():
+        grid = section.grids.get(name)
+        other = ["left out"] if grid is None or not grid.seeds else list(_by_axis(grid, paper).values())
+        if other:
+            lines.append(f"{name.replace('table', 'Table ')}: {', '.join(other)}")
+    return lines
+
+
+def _images_unshown(section: Faces | Depth, papers: Mapping[str, ImageGrid]) -> list[str]:
+    return [name for name, grid in section.grids.items() if grid.seeds and name not in (*papers, SEARCH)]
+
+
+def _image_departures(section: Faces | Depth, grid: ImageGrid, paper: Mapping[str, Any], unused: Set[str]) -> list[str]:
+    ours = asdict(section.data) | asdict(section.training) | asdict(section.shots)
+    lines = []
+    for name, there in paper.items():
+        here = ours[name]
+        if name == "lam":
+            used = [count for count in grid.classes if count in there and grid.lambdas == "default"]
+            changed = [count for count in used if section.training.lam_for(count) != there[count]]
+            lines += [f"λ {section.training.lam_for(count):g} instead of {there[count]:g} ({count} classes)" for count in changed]
+        elif name == "weights":  # wherever a file of them is: the paper does not say which ones
+            lines += ["random weights instead of ImageNet's"] * (here == "random")
+        elif name not in unused and here != there:
+            lines.append(IN_WORDS.get(name) or f"{name.replace('_', ' ')} {_text(here)} instead of {_text(there)}")
+    return list(dict.fromkeys(lines)) + _other_lambdas(grid)
+
+
+def _other_balance(grid: ImageGrid, paper: ImageGrid) -> list[str]:
+    return ["not on the data of this table"] * (grid.balanced_data != paper.balanced_data)
+
+
+def video_reductions(video: Video) -> list[str]:
+    """Where the grid on videos is not the paper's: `Table 5: 2 of 3 seeds`."""
+    grid, paper = video.grids.get("table5"), PAPER_VIDEO_GRIDS["table5"]
+    other = ["left out"] if grid is None or not grid.seeds else list(_by_axis(grid, paper).values())
+    return [f"Table 5: {', '.join(other)}"] if other else []
+
+
+def videos_unshown(video: Video) -> list[str]:
+    """Grids whose runs are trained but have no table."""
+    return [name for name, grid in video.grids.items() if grid.seeds and name not in (*PAPER_VIDEO_GRIDS, SEARCH)]
+
+
+def video_departures(video: Video, grid: VideoGrid, *, activities: int) -> list[str]:
+    """The data and training values of a grid on videos that are not the paper's: `epochs 10 instead of 40`."""
+    ours = asdict(video.data) | asdict(video.training)
+    lines = [f"{activities} instead of {PAPER_ACTIVITIES} activities"] * (activities != PAPER_ACTIVITIES)
+    for name, there in PAPER_VIDEO_VALUES.items():
+        what, here = name.replace("_", " "), ours[name]
+        if name == "source":
+            lines += ["generated stand-in videos"] * (here != there)
+        elif name == "test_persons":
+            lines += [f"other test persons ({split})" for split in grid.splits if here[split] != there[split]]
+        elif name == "lam":
+            changed = [unit for unit in grid.units if grid.lambdas == "default" and here[unit] != there[unit]]
+            lines += [f"λ {_text(here[unit])} instead of {_text(there[unit])} ({unit})" for unit in changed]
+        elif here != there:
+            lines.append(f"{what} {_text(here)} instead of {_text(there)}")
+    return lines + _other_lambdas(grid)
+
+
+def videos_not_comparable(video: Video, unit: Unit, *, activities: int) -> str:
+    """Why the published values of Table 5 (a: percent, b: frames) are not of what was trained; empty if they are."""
+    return ", ".join(video_departures(video, replace(video.grids["table5"], units=(unit,)), activities=activities))
+
+
+def _other_lambdas(grid: ImageGrid | VideoGrid) -> list[str]:
+    if grid.lambdas == "default":
+        return []
+    return ["λ from our own search" if grid.lambdas == "searched" else f"λ {_text(grid.lambdas)} instead of the paper's"]
 
 
 def _differences(grid: Grid, paper: Grid) -> dict[str, str]:
@@ -115,7 +215,7 @@ def _differences(grid: Grid, paper: Grid) -> dict[str, str]:
     return {axis: text for axis, text in _by_axis(grid, paper).items() if axis != "noise" or noisy}
 
 
-def _by_axis(grid: Grid | FaceGrid, paper: Grid | FaceGrid) -> dict[str, str]:
+def _by_axis(grid: Grid | ImageGrid | VideoGrid, paper: Grid | ImageGrid | VideoGrid) -> dict[str, str]:
     words = {axis: _difference(axis, getattr(grid, axis), getattr(paper, axis)) for axis in AXES if hasattr(paper, axis)}
     return {axis: text for axis, text in words.items() if text}
 
@@ -135,7 +235,7 @@ def _difference(axis: str, here: Any, there: Any) -> str:
 
 def _text(value: Any) -> str:
     if isinstance(value, tuple):
-        return ", ".join(map(_text, value))
+        return ", ".join(map(_text, value)) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value == "default":

@@ -1,9 +1,9 @@
 """What the report on one data set consists of, whatever its kind: files, warnings, a few metrics and the answer in words."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 
@@ -25,6 +25,39 @@ class Section:
     holes: Sequence[str] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """reg beside a class loss, over one group of test samples: two means and gap = reg − other, above 0 the class loss helps.
+
+    low and high: 95 % interval of the gap, NaN where nothing is tested; reg, other and gap are NaN where a side has no runs or the group
+    no samples. `answer`: what the tests say, in a word or two.
+    """
+
+    reg: float
+    other: float
+    gap: float
+    low: float
+    high: float
+    answer: str
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """From a row of a table of differences, which has columns of these names."""
+        return cls(**{name: row[name] for name in ("reg", "other", "gap", "low", "high", "answer")})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """What the first screen says of a data set: reg against the best class count of reg+cls, chosen without a look at the test set."""
+
+    measured: str  # error and unit: `MAE (years)`
+    method: str  # `reg+cls · 100`
+    overall: Compared
+    few: Compared | None = None  # None: the data have no shot groups
+    n: str  # repetitions, and what the interval is over: `3 seeds, over 480 test images`
+    digits: int  # after the point
+
+
 @dataclass(kw_only=True)
 class Report:
     """What is about to be written into reports/<dataset>/."""
@@ -33,6 +66,7 @@ class Report:
     wanted: int  # runs that params.yaml asks for
     finished: int  # of them, that count
     caution: str = ""  # to be read before any number
+    line: Line | None = None  # None: nothing to compare
     answers: list[str] = field(default_factory=list)  # the first one is the headline
     warnings: list[str] = field(default_factory=list)
     metrics: dict[str, Any] = field(default_factory=dict)  # for `dvc exp show`: few, a hole is None
@@ -51,13 +85,16 @@ class Report:
 
     def add_table(self, table: Table) -> None:
         """A table in its three forms."""
-        self.files.setdefault(f"{table.name}.csv", to_csv(table.frame))
-        self.files[f"{table.name}.md"] = markdown(table)
-        self.files[f"{table.name}.tex"] = latex(table)
+        self.files = files_of(table) | self.files
 
     def run_counts(self) -> dict[str, int]:
         """For `metrics`."""
         return {"wanted": self.wanted, "finished": self.finished, "missing": self.wanted - self.finished}
+
+
+def files_of(table: Table) -> dict[str, str]:
+    """A table in its three forms, by file name."""
+    return {f"{table.name}.csv": to_csv(table.frame), f"{table.name}.md": markdown(table), f"{table.name}.tex": latex(table)}
 
 
 def to_csv(frame: pd.DataFrame) -> str:

@@ -8,10 +8,11 @@ import pandas as pd
 from regcls.params import Params
 from regcls.params.synthetic import Sampling
 from regcls.reports import figures, figures_data, page, protocol, published, shares, stats, study
-from regcls.reports.collect import CELL, Collected, collect, hole_lines, in_order
+from regcls.reports.collect import CELL, PANEL, Collected, collect, hole_lines, in_order
 from regcls.reports.figures_data import SyntheticSets
 from regcls.reports.picking import machines, origins, records, warnings_of
-from regcls.reports.report import Report, Section, rounded, to_csv
+from regcls.reports.report import Compared, Line, Report, Section, rounded, to_csv
+from regcls.reports.shares import KINDS
 from regcls.reports.tables import Table, signed
 from regcls.runs.synthetic import SyntheticSpec, data_key, expand
 
@@ -59,6 +60,7 @@ def report(
     if "figure5" in grids:
         _add_figure5(made, grids["figure5"])
     made.answers += answers(panels) if panels else []
+    made.line = first_line(grids["figure3"].networks) if "figure3" in grids else None
     made.metrics |= _metrics(made, panels, wins)
     holes = wanted[wanted["state"] != "finished"].drop(columns="run_id")
     made.files["holes.csv"] = to_csv(in_order(holes).rename(columns={"lam": "lambda"}))
@@ -106,6 +108,36 @@ def answers(panels: Table) -> list[str]:
     if 2 <= few < 4:
         lines.append(f"With {few} repetitions a paired test can find hardly anything: read the gaps, not the p-values.")
     return lines
+
+
+def first_line(networks: pd.DataFrame) -> Line | None:
+    """reg against reg+cls (or reg+cls-bal, where only that is trained), the mean over class counts and over all imbalanced panels.
+
+    Tested over the repetitions that have all of these panels, for both. Of the uniform panels where no other is trained.
+    """
+    means = stats.by_repetition(networks, "test_mse")
+    imbalanced = means[means["sampling"] != "uniform"]
+    kind, chosen = ("imbalanced", imbalanced) if len(imbalanced) else ("uniform", means)
+    by_method = {name: part.pivot_table(index="repetition", columns=PANEL, values="test_mse") for name, part in chosen.groupby("method")}
+    for method in KINDS:
+        if not {"reg", method} <= set(by_method):
+            continue
+        panels = by_method["reg"].columns.intersection(by_method[method].columns)
+        sides = pd.concat({name: by_method[name][panels] for name in ("reg", method)}, axis=1).dropna()
+        if sides.empty:
+            continue
+        reg, other = (sides[name].to_numpy().mean(axis=1) for name in ("reg", method))
+        test = stats.paired(reg.tolist(), other.tolist())
+        answer = study.answer({"p_holm": test.p, "gap": test.gap, "n": test.n})
+        counts = networks.loc[networks["method"] == method, "classes"].nunique()
+        return Line(
+            measured="MSE",
+            method=f"{method}, {counts} class counts" if counts > 1 else f"{method} · {networks['classes'].max()}",
+            overall=Compared(reg=float(reg.mean()), other=float(other.mean()), gap=test.gap, low=test.low, high=test.high, answer=answer),
+            n=f"{test.n} repetition{'s' if test.n > 1 else ''}, over {len(panels)} {kind} panels; interval over repetitions",
+            digits=3,
+        )
+    return None
 
 
 def _range(rows: pd.DataFrame) -> str:

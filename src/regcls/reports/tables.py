@@ -13,7 +13,7 @@ LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "±": r"$\pm$", "−": "$-$", "–": "--",
     "×": r"$\times$", "·": r"$\cdot$", "λ": r"$\lambda$", "σ": r"$\sigma$", "Δ": r"$\Delta$", "†": r"\dag{}", "√": r"$\surd$",
-    "²": r"$^2$", "…": r"\dots{}",
+    "²": r"$^2$", "…": r"\dots{}", "\u00a0": "~",
 }  # fmt: skip
 
 
@@ -31,12 +31,13 @@ class RunGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """What stands in a table, and the runs that it comes from. A header names the row."""
+    """What stands in a table, and the runs that it comes from. A header names the row; it may lead to a page."""
 
     text: str
     runs: tuple[RunGroup, ...] = ()
     header: bool = False
     strong: bool = False
+    href: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +145,11 @@ def number(value: float, digits: int = 4) -> str:
 def signed(value: float, digits: int = 4) -> str:
     """`number` with its sign."""
     return DASH if math.isnan(value) else f"{value:+z.{digits}f}".replace("-", "−")
+
+
+def interval(low: float, high: float, digits: int = 4) -> str:
+    """`+0.12 to +0.34`, a dash where there is none."""
+    return DASH if math.isnan(low) else f"{signed(low, digits)} to {signed(high, digits)}"
 
 
 def p_value(p: float) -> str:

@@ -3,11 +3,12 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
+import pandas as pd
 
-from regcls.params.types import Method, Optimizer
+from regcls.params.types import Optimizer, VideoMethod
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,9 +16,9 @@ class RunSpec:
     """What every tracked run has."""
 
     dataset: str
-    method: Method
-    classes: int  # C, before classes are merged; 0 for reg
-    lam: float | None  # λ of Eq. 4; None for reg
+    method: VideoMethod
+    classes: int  # C, before classes are merged; 0 without a class loss
+    lam: float | None  # λ of Eq. 4; None without a class loss
     seed: int
     epochs: int
     batch_size: int
@@ -44,7 +45,7 @@ class RunSpec:
         return [self.dataset]
 
     def _method_words(self) -> list[str]:
-        return [self.method] if self.method == "reg" else [self.method, str(self.classes), f"λ {self.lam:g}"]
+        return [self.method, str(self.classes), f"λ {self.lam:g}"] if self.classes else [self.method]
 
     def params(self) -> dict[str, str]:
         """Every field as MLflow keeps it; `lam` goes by its name, lambda. A field that does not apply is left out."""
@@ -68,9 +69,10 @@ class RunResult:
 
     metrics: Mapping[str, float]  # final: train_mse, val_mse, test_mse (means over the functions), functions/test_mse_0 …
     history: Mapping[str, Sequence[float]]  # metric -> its values after epochs 1, 2, …; the last one is the final value
-    weights: Mapping[str, np.ndarray]  # "<function>/<torch parameter name>"
+    weights: Mapping[str, np.ndarray]  # "<function>/<torch parameter name>", or an activity's name instead of the function
     started: float  # Unix seconds
     ended: float
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)  # artifact path (*.parquet) -> table
 
 
 def _text(value: object) -> str:

@@ -13,6 +13,7 @@ from regcls.runs import RunSpec
 class SyntheticSpec(RunSpec):
     """One tracked run of the 1D study: one network for each of the ten functions, on one repetition of one data set."""
 
+    method: Method
     setting: Setting
     sampling: Sampling
     noise: float  # σ of the noise on y; 0 unless the setting is noisy

@@ -1,26 +1,59 @@
 """Tracked runs -> reports/: tables, figures and a page for each data set, and a page over them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from regcls.datasets.images import ImageSet
-from regcls.datasets.synthetic import SyntheticSets
 from regcls.errors import UserError
-from regcls.params import Params
+from regcls.params import KINDS, Params
+from regcls.params import Kind as Name
 from regcls.progress import say
 from regcls.provenance import git_tags, machine_tags
-from regcls.reports import faces, overview, synthetic
+from regcls.reports import depth, faces, overview, synthetic, video
 from regcls.reports.report import Report
-from regcls.runs.faces import FaceSpec
-from regcls.runs.faces import all_specs as all_face_specs
-from regcls.runs.synthetic import SyntheticSpec, all_specs
-from regcls.stages.data_sets import open_data
+from regcls.runs import depth as depth_runs
+from regcls.runs import faces as face_runs
+from regcls.runs import synthetic as synthetic_runs
+from regcls.runs import video as video_runs
+from regcls.runs.images import Found, MakeSpec, Section, Spec, all_specs, search_specs
+from regcls.stages.kinds import depth as depth_kind
+from regcls.stages.kinds import faces as face_kind
+from regcls.stages.kinds.registry import kind_of, open_data
 from regcls.tracking.journal import waiting
 from regcls.tracking.store import project_root
 from regcls.tracking.tracker import Tracker
-from regcls.training import faces_study, study
+from regcls.training import ensemble_study, single_study, video_study
+from regcls.training.single import Data
+from regcls.training.synthetic_networks import SyntheticNetworks
+from regcls.training.video_networks import PREDICTIONS, VideoNetworks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """What the report on a data set is made from."""
+
+    params: Params
+    dataset: str
+    data: Any
+    runs: pd.DataFrame
+    tracker: Tracker
+    provenance: Mapping[str, str]
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """Arguments that every report takes."""
+        return {
+            "params": self.params,
+            "runs": self.runs,
+            "run_url": self.tracker.run_url,
+            "runs_url": self.tracker.runs_url,
+            "provenance": self.provenance,
+        }
 
 
 def compare(params: Params, root: Path) -> None:
@@ -31,13 +64,13 @@ def compare(params: Params, root: Path) -> None:
     Raises:
         UserError: no data set has prepared data and a run that counts, or the store does not answer.
     """
-    opened: dict[str, SyntheticSets | ImageSet] = {}
+    opened: dict[str, Any] = {}
     absent: dict[str, str] = {}
-    for dataset in params.datasets:
+    for name in params.datasets:
         try:
-            opened[dataset] = open_data(params, root, dataset, verify=False)
+            opened[name] = open_data(params, root, name, verify=False)
         except UserError as error:
-            absent[dataset] = str(error)
+            absent[name] = str(error)
     if not opened:  # before a store is made for nothing
         raise overview.nothing_to_show(absent)
     tracker = Tracker(root, experiment=params.tracking.experiment)
@@ -45,47 +78,81 @@ def compare(params: Params, root: Path) -> None:
         say(f"{undelivered} runs that were made here are not at their tracking server yet, and not in the report: regcls sync")
     provenance = {**git_tags(root), **{name: value for name, value in machine_tags().items() if name != "host"}}
     # First of all data sets: a store that fails must not pass for a data set without runs.
-    runs = {dataset: tracker.collect(dataset, SyntheticSpec if dataset == "synthetic" else FaceSpec) for dataset in opened}
+    runs = {dataset: tracker.collect(dataset, kind_of(dataset).spec_type) for dataset in opened}
     reports: dict[str, Report] = {}
-    for name, data in opened.items():
+    for dataset, data in opened.items():
+        sources = Sources(params=params, dataset=dataset, data=data, runs=runs[dataset], tracker=tracker, provenance=provenance)
         try:
-            if isinstance(data, SyntheticSets):
-                reports[name] = _synthetic(params, data, runs[name], tracker, provenance)
-            else:
-                reports[name] = _faces(params, name, data, runs[name], tracker, provenance)
+            reports[dataset] = REPORTS[KINDS[dataset]](sources)
         except UserError as error:
-            absent[name] = str(error)
+            absent[dataset] = str(error)
     out = root / "reports"
-    absent = {dataset: absent[dataset] for dataset in params.datasets if dataset in absent}  # in their order
+    absent = {name: absent[name] for name in params.datasets if name in absent}  # in their order
     for line in overview.write(out, params=params, reports=reports, absent=absent, provenance=provenance):
         say(line)
     say(f"wrote {out / 'index.html'}")
 
 
-def _synthetic(params: Params, sets: SyntheticSets, runs: pd.DataFrame, tracker: Tracker, provenance: Mapping[str, str]) -> Report:
-    return synthetic.report(
-        params=params,
-        runs=runs,
-        fingerprints=study.fingerprints(all_specs(params.synthetic), sets),
-        run_url=tracker.run_url,
-        runs_url=tracker.runs_url,
-        sets=sets,
-        provenance=provenance,
-    )
+def _synthetic(sources: Sources) -> Report:
+    wanted = synthetic_runs.all_specs(sources.params.synthetic)
+    fingerprints = ensemble_study.fingerprints(SyntheticNetworks(sources.data), wanted)
+    return synthetic.report(**sources.common, fingerprints=fingerprints, sets=sources.data)
 
 
-def _faces(params: Params, dataset: str, images: ImageSet, runs: pd.DataFrame, tracker: Tracker, provenance: Mapping[str, str]) -> Report:
-    section = params.faces(dataset)
-    found = faces_study.found_lambdas(section, dataset, images, runs)
+def _wanted(make: MakeSpec[Section, Spec], section: Section, sources: Sources, code: str, score: str) -> tuple[Found, dict[Spec, str]]:
+    """λ of the search, and every wanted run with its fingerprint."""
+    data: Data = sources.data
+    search = single_study.fingerprints(search_specs(make, section, sources.dataset), data, code)
+    found = single_study.found_lambdas(search, score, sources.runs)
+    return found, single_study.fingerprints(all_specs(make, section, sources.dataset, found), data, code)
+
+
+def _faces(sources: Sources) -> Report:
+    how = face_kind.making()
+    found, fingerprints = _wanted(face_runs.make_spec, sources.params.faces(sources.dataset), sources, how.code, how.score)
     return faces.report(
-        params=params,
-        dataset=dataset,
-        runs=runs,
-        fingerprints=faces_study.fingerprints(all_face_specs(section, dataset, found), images),
+        **sources.common,
+        dataset=sources.dataset,
+        fingerprints=fingerprints,
         found=found,
-        predictions=lambda run_id: tracker.files.table(run_id, faces_study.PREDICTIONS),
-        training_counts=images.training_counts(),
-        run_url=tracker.run_url,
-        runs_url=tracker.runs_url,
-        provenance=provenance,
+        predictions=lambda run_id: sources.tracker.files.table(run_id, face_kind.PREDICTIONS),
+        training_counts=sources.data.training_counts(),
     )
+
+
+def _depth(sources: Sources) -> Report:
+    code, section = depth_kind.result_code(), sources.params.nyud2
+    found, fingerprints = _wanted(depth_runs.make_spec, section, sources, code, depth_kind.SCORE)
+    return depth.report(
+        **sources.common,
+        dataset=sources.dataset,
+        fingerprints=fingerprints,
+        found=found,
+        sums=lambda run_id: sources.tracker.files.table(run_id, depth_kind.SUMS),
+        examples=lambda run_id: _arrays(sources.tracker, run_id, depth_kind.EXAMPLES),
+        training_levels=sources.data.levels("train"),
+    )
+
+
+def _video(sources: Sources) -> Report:
+    section, networks = sources.params.breakfast, VideoNetworks(sources.data, sources.dataset)
+    found = video_study.found_lambdas(section, networks, sources.runs)
+    table = sources.data.table
+    return video.report(
+        **sources.common,
+        dataset=sources.dataset,
+        fingerprints=ensemble_study.fingerprints(networks, video_runs.all_specs(section, sources.dataset, found)),
+        found=found,
+        predictions=lambda run_id: sources.tracker.files.table(run_id, PREDICTIONS),
+        lengths=dict(zip(table["video"].tolist(), table["frames"].tolist(), strict=True)),
+        activities=sources.data.activities,
+    )
+
+
+def _arrays(tracker: Tracker, run_id: str, path: str) -> dict[str, np.ndarray]:
+    """The arrays of an .npz among the files of a run."""
+    with TemporaryDirectory() as folder, np.load(tracker.files.fetch(run_id, path, Path(folder))) as content:
+        return dict(content)
+
+
+REPORTS: Mapping[Name, Callable[[Sources], Report]] = {"synthetic": _synthetic, "faces": _faces, "depth": _depth, "video": _video}

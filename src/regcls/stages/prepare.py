@@ -1,11 +1,12 @@
 """Raw data -> prepared data set."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from regcls.datasets import faces, synthetic
+from regcls.datasets import depth_prepare, faces, synthetic, video
 from regcls.datasets.store import prepared_folder
 from regcls.files import lock
-from regcls.params import Params
+from regcls.params import KINDS, Kind, Params
 from regcls.progress import say, tracked
 from regcls.tracking.store import project_root
 
@@ -17,11 +18,11 @@ def prepare(params: Params, root: Path, dataset: str) -> None:
         UserError: raw files are missing, damaged or not what they should be, or the disk is full; the folder is as it was.
     """
     with lock(root / ".regcls" / f"prepare-{dataset}.lock", waiting=lambda holder: say(f"{holder} prepares {dataset} already; waiting")):
-        for line in _synthetic(params, root) if dataset == "synthetic" else _faces(params, root, dataset):
+        for line in BY_KIND[KINDS[dataset]](params, root, dataset):
             print(line)
 
 
-def _synthetic(params: Params, root: Path) -> list[str]:
+def _synthetic(params: Params, root: Path, dataset: str) -> list[str]:
     """Has no raw data: it is drawn."""
     folder = prepared_folder(root, "synthetic")
     table = synthetic.prepare(params.synthetic.data, folder, processes=params.compute.process_count, progress=tracked)
@@ -34,6 +35,30 @@ def _synthetic(params: Params, root: Path) -> list[str]:
 
 def _faces(params: Params, root: Path, dataset: str) -> list[str]:
     section, folder = params.faces(dataset), prepared_folder(root, dataset)
-    raw = project_root(root) / "data" / dataset / "raw"  # an experiment in a temporary workspace has no copy of it
-    faces.prepare(section.data, folder, raw=raw, dataset=dataset, processes=params.compute.process_count)
+    faces.prepare(section.data, folder, raw=_raw(root, dataset), dataset=dataset, processes=params.compute.process_count)
     return faces.counts(folder, many_above=section.shots.many_above, few_below=section.shots.few_below)
+
+
+def _depth(params: Params, root: Path, dataset: str) -> list[str]:
+    section, folder = params.nyud2, prepared_folder(root, dataset)
+    depth_prepare.prepare(section.data, folder, raw=_raw(root, dataset), dataset=dataset, processes=params.compute.process_count)
+    return depth_prepare.counts(folder, section.shots)
+
+
+def _video(params: Params, root: Path, dataset: str) -> list[str]:
+    section, folder = params.breakfast, prepared_folder(root, dataset)
+    video.prepare(section.data, folder, raw=_raw(root, dataset), dataset=dataset, processes=params.compute.process_count)
+    return video.counts(folder)
+
+
+def _raw(root: Path, dataset: str) -> Path:
+    """An experiment in a temporary workspace has no copy of it."""
+    return project_root(root) / "data" / dataset / "raw"
+
+
+BY_KIND: Mapping[Kind, Callable[[Params, Path, str], list[str]]] = {
+    "synthetic": _synthetic,
+    "faces": _faces,
+    "depth": _depth,
+    "video": _video,
+}

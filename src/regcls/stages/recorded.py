@@ -8,20 +8,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_args, get_type_hints
 
-from regcls.datasets.images import ImageSet
 from regcls.datasets.store import prepared_folder
-from regcls.datasets.synthetic import SyntheticSets
 from regcls.errors import MissingError, UserError
-from regcls.params import FACES
+from regcls.params import KINDS
 from regcls.provenance import UNKNOWN
-from regcls.runs.faces import FaceSpec
-from regcls.runs.synthetic import SyntheticSpec
+from regcls.runs import RunSpec
+from regcls.stages.kinds.registry import kind_of
 from regcls.tracking.run_table import MACHINE, Row, typed
 from regcls.tracking.tracker import LINEAGE, Tracker
-from regcls.training import faces_study, study
-
-Spec = SyntheticSpec | FaceSpec
-Data = SyntheticSets | ImageSet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,18 +35,19 @@ class Fact:
         return f"{self.name}: the same ({self.then})" if self.same else f"{self.name}: then {self.then}, now {self.now}"
 
 
-def spec_of(row: Row) -> Spec:
+def spec_of(row: Row) -> RunSpec:
     """The run's parameters, all of them.
 
     Raises:
         UserError: it is no run of ours, or one of a version with other parameters.
     """
     dataset = row.params.get("dataset", "")
-    if dataset != "synthetic" and dataset not in FACES:
+    if dataset not in KINDS:
         raise UserError(f"run {row.run_id} is on {dataset or 'no data set of ours'}: it was not made by regcls run or regcls train")
-    kind = SyntheticSpec if dataset == "synthetic" else FaceSpec
+    kind = kind_of(dataset).spec_type
     values = typed(row.params, kind)
-    optional = {name for name, known in get_type_hints(kind).items() if type(None) in get_args(known) and row.params.get("method") == "reg"}
+    without = row.params.get("classes") == "0"  # a class loss, and so a λ
+    optional = {name for name, known in get_type_hints(kind).items() if type(None) in get_args(known) and without}
     if missing := [name for name, value in values.items() if value is None and name not in optional]:
         raise UserError(
             f"run {row.run_id} has no usable value of {', '.join(missing)}: it was made by a version of regcls with other parameters. "
@@ -81,43 +76,33 @@ def lineage_of(row: Row, tracker: Tracker) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def open_as_it_is(root: Path, spec: Spec, *, verify: bool) -> Data:
+def open_as_it_is(root: Path, spec: RunSpec, *, verify: bool) -> Any:
     """The prepared data of the run's data set, whatever params.yaml says of it now.
 
     Raises:
         UserError: absent, damaged or of another format version.
     """
-    folder = prepared_folder(root, spec.dataset)
-    return SyntheticSets(folder, verify=verify) if isinstance(spec, SyntheticSpec) else ImageSet(folder, verify=verify)
+    return kind_of(spec.dataset).open_as_it_is(prepared_folder(root, spec.dataset), verify=verify)
 
 
-def fingerprint_here(spec: Spec, data: Data) -> str:
+def fingerprint_here(spec: RunSpec, data: Any) -> str:
     """The run's fingerprint with the data and the code that are here."""
-    if isinstance(spec, SyntheticSpec):
-        assert isinstance(data, SyntheticSets)
-        return study.fingerprints([spec], data)[spec]
-    assert isinstance(data, ImageSet)
-    return faces_study.fingerprints([spec], data)[spec]
+    return kind_of(spec.dataset).fingerprint(spec, data)
 
 
-def data_fact(row: Row, spec: Spec, data: Data) -> Fact:
+def data_fact(row: Row, spec: RunSpec, data: Any) -> Fact:
     """Of the samples that the run sees.
 
     Raises:
         UserError: the data here have no such samples.
     """
-    if isinstance(spec, SyntheticSpec):
-        assert isinstance(data, SyntheticSets)
-        digest = data.digest(spec)
-    else:
-        assert isinstance(data, ImageSet)
-        digest = data.digest
+    digest = kind_of(spec.dataset).digest(spec, data)
     return Fact(name="data", then=row.tags.get("data_digest", UNKNOWN), now=digest[:32])
 
 
-def code_facts(row: Row, spec: Spec, lineage: Mapping[str, Any], here: Mapping[str, Any]) -> list[Fact]:
+def code_facts(row: Row, spec: RunSpec, lineage: Mapping[str, Any], here: Mapping[str, Any]) -> list[Fact]:
     """Of the commit, and of the code that decides a result. `lineage`, `here`: see provenance.lineage."""
-    code = (study if isinstance(spec, SyntheticSpec) else faces_study).result_code()
+    code = kind_of(spec.dataset).code()
     return [
         Fact(name="commit", then=_commit(row.tags, lineage), now=_commit(here["git"], here)),
         Fact(name="code that decides a result", then=row.tags.get("code_digest", UNKNOWN), now=code[:16]),

@@ -2,16 +2,16 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
-from regcls.datasets.synthetic import SyntheticSets
 from regcls.errors import UserError
 from regcls.params import Params
 from regcls.progress import say
 from regcls.provenance import lineage
-from regcls.runs.synthetic import SyntheticSpec
+from regcls.runs import RunSpec
+from regcls.stages.kinds.kind import Session
+from regcls.stages.kinds.registry import kind_of
 from regcls.stages.recorded import (
-    Data,
-    Spec,
     checkout,
     code_facts,
     data_fact,
@@ -24,7 +24,6 @@ from regcls.stages.recorded import (
     results_of,
     spec_of,
 )
-from regcls.stages.train import TEST_ERROR, train_one
 from regcls.tracking.run_table import Row
 from regcls.tracking.tracker import Tracker
 
@@ -49,7 +48,8 @@ def rerun(params: Params, root: Path, run: str, *, anyway: bool) -> None:
     say(f"repeating run {row.run_id}: {row.name}")
     data, same_data = _opened(row, spec, root, anyway=anyway)
     same = _compare_origins(row, spec, data, tracker, root, same_data=same_data)
-    outcome = train_one(spec, data, tracker, params, root, repeats=row.run_id)
+    session = Session(params=params, root=root, dataset=spec.dataset, tracker=tracker, repeats=row.run_id)
+    outcome = kind_of(spec.dataset).train_one(spec, data, session)
     for name, reason in outcome.failed.items():
         raise UserError(
             f"run {name} {reason}. The recorded one ended as {row.status}{f': {why}' if (why := row.tags.get('stopped')) else ''}."
@@ -57,7 +57,7 @@ def rerun(params: Params, root: Path, run: str, *, anyway: bool) -> None:
     _compare_results(row, tracker.find(outcome.index[0]["run_id"]), same=same)
 
 
-def _opened(row: Row, spec: Spec, root: Path, *, anyway: bool) -> tuple[Data, bool]:
+def _opened(row: Row, spec: RunSpec, root: Path, *, anyway: bool) -> tuple[Any, bool]:
     """The data that the run is made on, and whether they are the recorded ones."""
     try:
         data = open_as_it_is(root, spec, verify=True)
@@ -70,19 +70,12 @@ def _opened(row: Row, spec: Spec, root: Path, *, anyway: bool) -> tuple[Data, bo
             f"the data here are not those of run {row.run_id}. {remedy(row)[0].upper()}{remedy(row)[1:]}. "
             f"To make the run on the data here: regcls rerun {row.run_id[:8]} --anyway"
         )
-    if isinstance(spec, SyntheticSpec):
-        assert isinstance(data, SyntheticSets)
-        seed = data.prepared.meta["made_from"]["data_seeds"][spec.repetition]
-        fits, what = seed == spec.data_seed, f"were drawn with data seed {seed}, the run's with {spec.data_seed}"
-    else:
-        assert not isinstance(data, SyntheticSets)
-        fits, what = data.size == spec.size, f"are images of {data.size} pixels, the run's of {spec.size}"
-    if not fits:
-        raise UserError(f"the data here {what}: the run cannot be made on them. {remedy(row)[0].upper()}{remedy(row)[1:]}.")
+    if misfit := kind_of(spec.dataset).misfit(spec, data):
+        raise UserError(f"the data here {misfit}: the run cannot be made on them. {remedy(row)[0].upper()}{remedy(row)[1:]}.")
     return data, fact.same
 
 
-def _compare_origins(row: Row, spec: Spec, data: Data, tracker: Tracker, root: Path, *, same_data: bool) -> bool:
+def _compare_origins(row: Row, spec: RunSpec, data: Any, tracker: Tracker, root: Path, *, same_data: bool) -> bool:
     """Say what differs. Whether nothing does that decides a result."""
     here = lineage(root, spec.dataset)
     commit, code = code_facts(row, spec, lineage_of(row, tracker), here)
@@ -102,7 +95,7 @@ def _compare_results(then: Row, now: Row, *, same: bool) -> None:
     before, after = results_of(then), results_of(now)
     print(f"{'':<14} {'then':>12} {'now':>12}")
     print(f"{'run':<14} {then.run_id[:12]:>12} {now.run_id[:12]:>12}")
-    _, name = TEST_ERROR["synthetic" if then.params["dataset"] == "synthetic" else "faces"]
+    _, name = kind_of(then.params["dataset"]).error
     verdict = "" if name not in before else "   equal" if equal(before[name], after[name]) else f"   {after[name] - before[name]:+.3g}"
     print(f"{name:<14} {before.get(name, math.nan):>12.6g} {after[name]:>12.6g}{verdict}")
     if then.status != "FINISHED":

@@ -12,9 +12,10 @@ from typing import Any, Literal
 
 from regcls.datasets.store import prepared_folder
 from regcls.errors import UserError
-from regcls.params import OPTIONS, Params
+from regcls.params import KINDS, Params
 from regcls.progress import say
 from regcls.provenance import UNKNOWN, dvc_md5, lineage
+from regcls.stages.kinds.registry import kind_of
 from regcls.stages.recorded import Fact, checkout, code_facts, data_fact, lineage_of, open_as_it_is, remedy, results_of, spec_of
 from regcls.tracking.run_table import RERUN_TAG, Row
 from regcls.tracking.store import without_password
@@ -23,7 +24,6 @@ from regcls.tracking.tracker import Tracker
 Part = Literal["params.yaml", "dvc.lock", "diff"]
 
 WIDTH = 120  # of a line of many values
-TEST_ERRORS = ("test_mse", "test_mae_all")  # of the 1D study, of faces
 
 
 def show(params: Params, root: Path, run: str, *, part: Part | None = None) -> None:
@@ -163,12 +163,12 @@ def show_data(params: Params, root: Path, version: str) -> None:
         UserError: there is no run on it.
     """
     tracker = Tracker(root, experiment=params.tracking.experiment)
-    if version in OPTIONS:
+    if version in KINDS:
         rows = tracker.tagged("dataset", version)
     elif re.fullmatch(r"[0-9a-f]{4,32}(\.dir)?", version):
         rows = tracker.tagged("data_digest", f"{version}%") or tracker.tagged("data_md5", f"{version}%")
     else:
-        raise UserError(f"--data {version}: the first characters (4 or more) of a digest or DVC md5, or one of {', '.join(OPTIONS)}")
+        raise UserError(f"--data {version}: the first characters (4 or more) of a digest or DVC md5, or one of {', '.join(KINDS)}")
     if not rows:
         raise UserError(
             f"no run on the data {version} in {without_password(tracker.uri)}. `regcls show --data DATASET` lists all runs on a data set."
@@ -177,13 +177,14 @@ def show_data(params: Params, root: Path, version: str) -> None:
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for cells in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
-    for dataset in sorted({row.params.get("dataset", "") for row in rows} & set(OPTIONS)):
+    for dataset in sorted({row.params.get("dataset", "") for row in rows} & set(KINDS)):
         say(f"{dataset} here: DVC md5 {dvc_md5(root, prepared_folder(root, dataset))}")
     say(f"{len(rows)} runs: " + ", ".join(f"{count} {status}" for status, count in Counter(row.status for row in rows).items()))
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    error = next((row.metrics[name] for name in TEST_ERRORS if name in row.metrics), math.nan)
+    dataset = row.params.get("dataset", "")
+    error = row.metrics.get(kind_of(dataset).error[1], math.nan) if dataset in KINDS else math.nan
     commit = row.tags.get("git_commit", UNKNOWN)[:8] + ("+" if row.tags.get("git_dirty") == "true" else "")
     short = [row.tags.get(name, UNKNOWN)[:12] for name in ("data_digest", "data_md5")]
     return (row.run_id[:12], row.status, "–" if math.isnan(error) else f"{error:.4f}", *short, commit, _time(row)[:16], row.name)

@@ -178,10 +178,14 @@ def _patience(size: int) -> Iterator[None]:
 
 
 def save_model(module: Any, folder: Path, *, example: NDArray[np.uint8]) -> None:
-    """Write a torch module (B, …) -> (B,) into a new folder as an MLflow model with signature and input example.
+    """Write a torch module (B, …) -> (B, …) into a new folder as an MLflow model with signature and input example.
 
     It is an exported program: to be loaded by `mlflow.pyfunc.load_model` or `mlflow models serve`, without this project.
     """
+    import torch  # here: reading runs must not wait for it
+
+    with torch.inference_mode():
+        shape = module(torch.from_numpy(example)).shape
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of PyTorch's export, about itself
         mlflow.pytorch.save_model(
@@ -190,7 +194,7 @@ def save_model(module: Any, folder: Path, *, example: NDArray[np.uint8]) -> None
             input_example=example,
             signature=ModelSignature(
                 inputs=Schema([TensorSpec(np.dtype(example.dtype), (-1, *example.shape[1:]))]),
-                outputs=Schema([TensorSpec(np.dtype(np.float32), (-1,))]),
+                outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *shape[1:]))]),
             ),
             pip_requirements=[f"{name}=={metadata.version(name)}" for name in ("torch", "numpy")],
             serialization_format="pt2",

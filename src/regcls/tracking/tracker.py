@@ -232,6 +232,10 @@ class Tracker:
         """Log points. Logging equal ones again changes nothing."""
         self._log(run, "metrics", {"points": _in_milliseconds(points)})
 
+    def log_tags(self, run: str, tags: Mapping[str, str]) -> None:
+        """Add tags, or replace the values of those that are there."""
+        self._log(run, "tags", {"tags": dict(tags)})
+
     def log_files(self, run: str, paths: Mapping[str, Path]) -> None:
         """Store files: path in the run -> file here, which must not be written to from now on (it may be renamed or removed).
 
@@ -258,7 +262,7 @@ class Tracker:
         self._log(run, "files", {"slot": f"{STATE}/{slot}"}, stored, instead=f"{STATE}/{slot}")
 
     def log_model(self, run: str, module: Any, *, example: NDArray[np.uint8], points: Sequence[TimedPoint], step: int) -> None:
-        """Store a torch module (B, …) -> (B,) as an MLflow model, once a run, with `points` as its metrics. Raises as `log_files` does."""
+        """Store a torch module (B, …) -> (B, …) as an MLflow model, with `points` as its metrics. Raises as `log_files` does."""
         with self._aside() as folder:
             save_model(module, folder, example=example)
             paths = {str(file.relative_to(folder)): file for file in sorted(folder.rglob("*")) if file.is_file()}
@@ -284,6 +288,8 @@ class Tracker:
 
     def finish(self, run: str, result: RunResult) -> None:
         """Log what a run of many small networks has left behind and mark it FINISHED."""
+        for path, table in result.tables.items():
+            self.log_table(run, path, table)
         if self._is_direct:
             with said_plainly(self.uri):
                 self._writer.finish(run, result)

@@ -167,10 +167,12 @@ class Writer:
             self._client.log_inputs(run_id, [dataset])  # two clients met a new data set at the same moment; now it is there
 
     def log(self, run_id: str, kind: str, content: Mapping[str, Any], files: Mapping[str, Path]) -> None:
-        """Log an event: `metrics`, `files`, `model`, `end` or `finish`, as Tracker makes them."""
+        """Log an event: `metrics`, `tags`, `files`, `model`, `end` or `finish`, as Tracker makes them."""
         match kind:
             case "metrics":
                 self.log_metrics(run_id, content["points"])
+            case "tags":
+                self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in content["tags"].items()])
             case "files":
                 self._files.log(run_id, files)
             case "model":

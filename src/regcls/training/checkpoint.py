@@ -1,4 +1,4 @@
-"""Checkpoints of one run in a folder: the newest states, of which one before the last is kept, and the best weights.
+"""Checkpoints of one run in a folder: the newest states, of which one before the last is kept, and the best weights of each selection.
 
 A checkpoint is <name>.pt beside <name>.json, which is written after it and holds its size, SHA-256 and the run's fingerprint: without that
 file, or where it does not fit, a checkpoint is not one. PyTorch itself reads flipped bits without a word.
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -22,6 +22,8 @@ from torch import nn
 from regcls.errors import UserError
 from regcls.files import write_atomically, write_json
 from regcls.models.predictor import Predictor, build
+
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 STATES = 2  # kept: the last one, and one to fall back to
 NAME = re.compile(r"(state|best)-(\d{5})-(\d{7})")
@@ -46,25 +48,27 @@ class Checkpoints:
     def __init__(self, folder: Path, *, fingerprint: str) -> None:
         self.folder, self.fingerprint = folder, fingerprint
 
-    def save(self, state: Mapping[str, Any], *, epoch: int, batch: int, best_epoch: int) -> None:
+    def save(self, state: Mapping[str, Any], *, epoch: int, batch: int) -> None:
         """Write the state after `batch` batches of `epoch` (from 0), whole or not at all; older ones go, but for one and its best weights.
+
+        `state["best"]` says after which epochs these are saved: {selection: {"epoch": from 1, 0 if there are none yet}}.
 
         Raises:
             UserError: the disk is full or the folder is not writable; what was there is still there.
         """
         newest = f"state-{epoch:05d}-{batch:07d}"
-        self._write(newest, state, {"best_epoch": best_epoch})
+        self._write(newest, state, {"best_epochs": _best_epochs(state)})
         states = self._names("state")
         kept = [name for name in states if name <= newest][-STATES:]  # a later one is damaged: training went on from before it
-        needed = {self._about(name).get("best_epoch") for name in kept}
+        needed = {epoch for name in kept for epoch in self._about(name).get("best_epochs", [])}
         best = [name for name in self._names("best") if int(name.split("-")[1]) not in needed]
         for name in [*(name for name in states if name not in kept), *best]:
             for suffix in (".json", ".pt"):  # in this order: without .json it is none
                 (self.folder / f"{name}{suffix}").unlink(missing_ok=True)
 
     def save_best(self, weights: Mapping[str, Any], *, epoch: int) -> None:
-        """Write the weights after epoch `epoch` (from 1), the best so far. Raises as `save` does."""
-        self._write(f"best-{epoch:05d}-0000000", {"weights": dict(weights), "epoch": epoch}, {})
+        """Write the weights after epoch `epoch` (from 1), of some selection the best so far. Raises as `save` does."""
+        self._write(_best_name(epoch), {"weights": dict(weights), "epoch": epoch}, {})
 
     def load(self, *, device: torch.device | str) -> Loaded | None:
         """The newest state that is whole; None if none was ever written to its end.
@@ -76,9 +80,8 @@ class Checkpoints:
         for name in sorted({*written, *self._names("state", ".pt")}, reverse=True):
             try:
                 content = self._read(name, device)
-                best = int(content["best"]["epoch"])
-                if best:
-                    self._check(f"best-{best:05d}-0000000")
+                for epoch in _best_epochs(content):
+                    self._check(_best_name(epoch))
             except ValueError as error:
                 damaged.append(f"{name}: {error}")
                 continue
@@ -91,9 +94,8 @@ class Checkpoints:
         """The newest state and its best weights, to be kept elsewhere too: name there -> file. `restore` takes them back."""
         if not (states := self._names("state")):
             return {}
-        best = f"best-{self._about(states[-1]).get('best_epoch', 0):05d}-0000000"
-        names = {"state": states[-1]} | ({"best": best} if best in self._names("best") else {})
-        return {f"{kind}{suffix}": self.folder / f"{name}{suffix}" for kind, name in names.items() for suffix in (".pt", ".json")}
+        names = {"state": states[-1]} | {name: name for name in map(_best_name, self._about(states[-1]).get("best_epochs", []))}
+        return {f"{there}{suffix}": self.folder / f"{name}{suffix}" for there, name in names.items() for suffix in (".pt", ".json")}
 
     def restore(self, kept: Iterable[Path]) -> str | None:
         """Take the newest state that is whole from folders with the files that `newest` gives, and return its name; None if there is none.
@@ -101,26 +103,24 @@ class Checkpoints:
         Raises:
             UserError: the disk is full or the folder is not writable.
         """
-        found = list[tuple[str, Path]]()
+        found = list[tuple[str, list[str], Path]]()
         for folder in kept:
             other = Checkpoints(folder, fingerprint=self.fingerprint)
             name = str(other._about("state").get("name"))
             try:
-                best = int(other._read("state", "cpu")["best"]["epoch"])
-                if NAME.fullmatch(name) and (not best or other._about("best").get("name") == f"best-{best:05d}-0000000"):
-                    if best:
-                        other._check("best")
-                    found.append((name, folder))
-            except (ValueError, KeyError, TypeError):  # half of an upload, or of another run
+                best = [_best_name(epoch) for epoch in _best_epochs(other._read("state", "cpu"))]
+                for own in best:
+                    other._check(own)
+                if NAME.fullmatch(name):
+                    found.append((name, best, folder))
+            except (ValueError, KeyError, TypeError, AttributeError):  # half of an upload, or of another run
                 continue
         if not found:
             return None
-        newest, folder = max(found)
-        for kind in ("best", "state"):
-            if (folder / f"{kind}.json").exists():
-                name = Checkpoints(folder, fingerprint=self.fingerprint)._about(kind)["name"]
-                for suffix in (".pt", ".json"):  # in this order: without .json it is none
-                    write_atomically(self.folder / f"{name}{suffix}", partial(shutil.copyfile, folder / f"{kind}{suffix}"))
+        newest, best, folder = max(found)
+        for source, name in [*((name, name) for name in best), ("state", newest)]:
+            for suffix in (".pt", ".json"):  # in this order: without .json it is none
+                write_atomically(self.folder / f"{name}{suffix}", partial(shutil.copyfile, folder / f"{source}{suffix}"))
         return newest
 
     def clear(self) -> None:
@@ -135,7 +135,7 @@ class Checkpoints:
         Raises:
             UserError: they are damaged.
         """
-        name = f"best-{epoch:05d}-0000000"
+        name = _best_name(epoch)
         try:
             return dict(self._read(name, device)["weights"])
         except ValueError as error:
@@ -145,7 +145,7 @@ class Checkpoints:
 
     def best_file(self, epoch: int) -> Path:
         """Where the best weights, saved after `epoch`, are."""
-        return self.folder / f"best-{epoch:05d}-0000000.pt"
+        return self.folder / f"{_best_name(epoch)}.pt"
 
     def last_file(self) -> Path:
         """The newest state's file."""
@@ -195,6 +195,15 @@ class Checkpoints:
         return content
 
 
+def _best_name(epoch: int) -> str:
+    return f"best-{epoch:05d}-0000000"
+
+
+def _best_epochs(state: Mapping[str, Any]) -> list[int]:
+    """After which the best weights that a state needs were saved; one epoch may be that of several selections."""
+    return sorted({int(best["epoch"]) for best in state["best"].values()} - {0})
+
+
 def load_weights(network: nn.Module, weights: Mapping[str, Any], *, file: Path) -> None:
     """Give `network` the weights of a checkpoint.
 
@@ -231,7 +240,11 @@ def load_predictor(file: Path, *, model: str, width: int) -> Predictor:
     Raises:
         UserError: the file is damaged, or holds another network.
     """
+    return Predictor(with_weights(build(model, width=width, classes=0), file))
+
+
+def with_weights(network: NetworkT, file: Path) -> NetworkT:
+    """`network`, which has no class head, with the weights of a checkpoint file. Raises as `load_predictor` does."""
     weights = {name: value for name, value in read_weights(file, device="cpu").items() if not name.startswith("classifier.")}
-    network = build(model, width=width, classes=0)
     load_weights(network, weights, file=file)
-    return Predictor(network)
+    return network

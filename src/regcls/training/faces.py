@@ -5,9 +5,9 @@ Legend: B batch, S pixels of a side, K classes that remain.
 
 import itertools
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,40 +23,15 @@ from regcls.losses import class_loss, regression_loss, weighted
 from regcls.metrics import evaluate, shot_of
 from regcls.models.predictor import build, scaled
 from regcls.runs.faces import FaceSpec
-from regcls.training.checkpoint import Checkpoints
-from regcls.training.device import Device
-from regcls.training.feed import AugmentedBatches, batches_of, draws, order, prefetched, stream
-from regcls.training.loop import Epoch, Hooks, Recipe, train
+from regcls.training.augment import for_faces
+from regcls.training.checkpoint import Checkpoints, load_predictor
+from regcls.training.feed import AugmentedBatches, batches_of, draws, epochs_of, moved, prefetched, stream, whole_of
+from regcls.training.loop import Hooks, Recipe, train
+from regcls.training.single import BEST, LAST, Job, Model, Result
 
-SCORE = "mse_all"  # on the validation set: by it the weights to keep are chosen (section 3.2)
+SCORE = "val_mse_all"  # by it the weights to keep are chosen (section 3.2)
 
-
-@dataclass(frozen=True, kw_only=True)
-class FaceJob:
-    """A run to make, and how to compute it."""
-
-    spec: FaceSpec
-    prepared: Path  # folder
-    data_digest: str  # of what the fingerprint was made for
-    checkpoints: Path  # folder
-    fingerprint: str
-    device: Device
-    loaders: int  # processes that make batches; 0: a thread
-    channels_last: bool
-    compiled: bool
-    checkpoint_minutes: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class FaceResult:
-    """What a run gave."""
-
-    history: list[Epoch]
-    best_epoch: int
-    metrics: dict[str, float]  # of the kept weights: val_… and test_… as metrics.evaluate names them; images_per_second, waiting_share
-    predictions: pd.DataFrame  # of the test set: row, path, target, prediction, shot
-    best: Path  # checkpoint files
-    last: Path
+FaceJob = Job[FaceSpec]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +45,8 @@ class Batch:
 
 class FaceTask:
     """What a run learns: see `loop.Task`."""
+
+    selections: Mapping[str, str] = {"val": SCORE}
 
     def __init__(self, job: FaceJob, images: ImageSet) -> None:
         spec = job.spec
@@ -101,20 +78,16 @@ class FaceTask:
         """Augmented batches from there to the end of the last epoch."""
         spec = self.spec
         file = self.images.prepared.folder / "images.npy"
-        made = AugmentedBatches(file, self.rows, pad=spec.pad, flip=spec.flip, seed=spec.seed)
-        keys = itertools.islice(self._keys(epoch), batch, None)
-        for (at, samples), pixels in stream(made, keys, loaders=self.job.loaders, pinned=self.job.device == "cuda"):
-            yield Batch(epoch=at, samples=samples, images=pixels)
-
-    def _keys(self, epoch: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        for at in range(epoch, self.spec.epochs):
-            shuffled = order(len(self.rows), seed=self.spec.seed, epoch=at)
-            yield from ((at, shuffled[cut]) for cut in self.cuts)
+        augmentation = partial(for_faces, pad=spec.pad, flip=spec.flip, seed=spec.seed)
+        made = AugmentedBatches({"image": file}, self.rows, augmentation)
+        keys = itertools.islice(epochs_of(len(self.rows), self.cuts, seed=spec.seed, first=epoch, last=spec.epochs), batch, None)
+        for (at, samples), arrays in stream(made, keys, loaders=self.job.loaders, pinned=self.job.device == "cuda"):
+            yield Batch(epoch=at, samples=samples, images=arrays["image"])
 
     def losses(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
         """`loss` and, with classes, its two parts before they are weighted."""
         predictions, logits = network(self._on_device(batch.images))
-        places = self._moved(batch.samples)
+        places = moved(batch.samples, self.job.device)
         spec, kept = self.spec, self._kept(batch, self.keep)
         regression = regression_loss(predictions, self.targets[places], kept, kind=spec.loss, huber_delta=spec.huber_delta)
         if self.labels is None:
@@ -129,18 +102,13 @@ class FaceTask:
         pixels = scaled(images.to(self.job.device, non_blocking=True))
         return pixels if self.job.channels_last else pixels.contiguous()
 
-    def _moved(self, array: NDArray[Any]) -> Tensor:
-        """On the device; from pinned memory, so that the step does not wait for the GPU."""
-        tensor = torch.from_numpy(array)
-        return tensor if self.job.device == "cpu" else tensor.pin_memory().to(self.job.device, non_blocking=True)
-
     def _kept(self, batch: Batch, keep: NDArray[np.float64] | None) -> Tensor | None:
         """Which samples of a batch enter a loss (B,). One draw a sample and epoch, for both losses (section 3.2)."""
         if keep is None:
             return None
         if self._draws[0] != batch.epoch:
             self._draws = (batch.epoch, draws(len(self.rows), seed=self.spec.seed, epoch=batch.epoch))
-        return self._moved(self._draws[1][batch.samples] < keep[batch.samples])
+        return moved(self._draws[1][batch.samples] < keep[batch.samples], self.job.device)
 
     def describe(self, batch: Batch) -> dict[str, Any]:
         """Rows of the prepared images, and the range of their targets."""
@@ -152,15 +120,12 @@ class FaceTask:
         return len(batch.samples)
 
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """Errors on the validation set, the deciding one first."""
-        errors = self.errors(self.predict(network, "val"), "val")
-        return {SCORE: errors[SCORE], **errors}
+        """Errors on the validation set."""
+        return self.errors(self.predict(network, "val"), "val")
 
     def predict(self, network: nn.Module, split: Split) -> NDArray[np.float32]:
         """Predictions for all images of a split (n,), in float32 whatever the training ran in."""
-        rows, cuts = self.images.rows(split), batches_of(len(self.images.rows(split)), 2 * self.spec.batch_size)
-        if cuts and cuts[-1].stop < len(rows):  # a single one that training would leave out
-            cuts.append(slice(cuts[-1].stop, len(rows)))
+        rows, cuts = self.images.rows(split), whole_of(len(self.images.rows(split)), 2 * self.spec.batch_size)
         network.eval()
         found = []
         with torch.inference_mode():
@@ -174,8 +139,8 @@ class FaceTask:
         return shot_of(self.images.targets(split), self.counts, **limits)
 
     def errors(self, predictions: NDArray[np.float32], split: Split) -> dict[str, float]:
-        """See metrics.evaluate."""
-        return dict(evaluate(predictions, self.images.targets(split), self.shots(split)))
+        """As metrics.evaluate names them, after val_ or test_."""
+        return {f"{split}_{name}": value for name, value in evaluate(predictions, self.images.targets(split), self.shots(split))}
 
 
 def class_ranges_of(spec: FaceSpec, targets: NDArray[np.float32]) -> ClassRanges | None:
@@ -194,12 +159,6 @@ def _balanced_data(spec: FaceSpec, targets: NDArray[np.float32]) -> NDArray[np.f
     return np.asarray(ranges.keep[ranges.labels(targets)])
 
 
-def recipe_of(spec: FaceSpec) -> Recipe:
-    """The part of a spec that the loop needs."""
-    names = ("epochs", "optimizer", "learning_rate", "milestones", "decay", "weight_decay", "accumulate", "precision")
-    return Recipe(**{name: getattr(spec, name) for name in names})
-
-
 def open_images(job: FaceJob) -> ImageSet:
     """The prepared images of a run.
 
@@ -212,8 +171,11 @@ def open_images(job: FaceJob) -> ImageSet:
     return images
 
 
-def train_run(job: FaceJob, hooks: Hooks, say: Callable[[str], None]) -> FaceResult:
+def train_run(job: FaceJob, hooks: Hooks, say: Callable[[str], None]) -> Result:
     """Make a run, from its newest checkpoint if there is one.
+
+    Its metrics are those of the kept weights, val_… and test_…; predictions.parquet has row, path, target, prediction and shot of the
+    test images.
 
     Raises:
         DivergedError: a loss is not finite.
@@ -228,7 +190,7 @@ def train_run(job: FaceJob, hooks: Hooks, say: Callable[[str], None]) -> FaceRes
     trained = train(
         network,
         task,
-        recipe_of(job.spec),
+        Recipe.of(job.spec),
         device=job.device,
         compiled=job.compiled,
         checkpoints=checkpoints,
@@ -236,20 +198,31 @@ def train_run(job: FaceJob, hooks: Hooks, say: Callable[[str], None]) -> FaceRes
         hooks=hooks,
         say=say,
     )
-    network.load_state_dict(checkpoints.load_best(trained.best_epoch, device=job.device))
+    best = trained.best_epochs["val"]
+    network.load_state_dict(checkpoints.load_best(best, device=job.device))
     predictions = task.predict(network, "test")
-    kept = trained.history[trained.best_epoch - 1].metrics
+    kept = trained.history[best - 1].metrics
     metrics = {name: value for name, value in kept.items() if name.startswith("val_")}
     metrics["head_classes"] = float(0 if task.classes is None else len(task.classes))  # fewer than C where classes were merged
-    metrics |= {f"test_{name}": value for name, value in task.errors(predictions, "test").items()}
-    if trained.samples:  # nothing was left to train where a process ended between its last epoch and its result
-        metrics |= {"images_per_second": trained.samples / trained.seconds, "waiting_share": trained.waiting / trained.seconds}
+    metrics |= task.errors(predictions, "test") | trained.speed()
     table = {"row": images.rows("test"), "path": images.paths("test"), "target": images.targets("test")}
-    return FaceResult(
+    return Result(
         history=trained.history,
-        best_epoch=trained.best_epoch,
+        best_epoch=best,
+        score=kept[SCORE],
         metrics=metrics,
-        predictions=pd.DataFrame({**table, "prediction": predictions, "shot": task.shots("test").astype(str)}),
-        best=checkpoints.best_file(trained.best_epoch),
-        last=checkpoints.last_file(),
+        files={BEST: checkpoints.best_file(best), LAST: checkpoints.last_file()},
+        tables={"predictions.parquet": pd.DataFrame({**table, "prediction": predictions, "shot": task.shots("test").astype(str)})},
+        tags={},
     )
+
+
+def model_of(job: FaceJob, result: Result) -> Model:
+    """The kept network, and two test images.
+
+    Raises:
+        UserError: the prepared data are gone or damaged.
+    """
+    images = open_images(job)
+    predictor = load_predictor(result.files[BEST], model=job.spec.model, width=job.spec.width)
+    return Model(network=predictor, example=images.images[images.rows("test")[:2]])

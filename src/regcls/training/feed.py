@@ -1,14 +1,14 @@
 """Images to a network: their order, and bringing them, augmented, while it computes.
 
 All chance is a function of (seed, epoch, sample), so that a resumed run sees what an uninterrupted one would.
-Legend: N samples, B batch, S pixels of a side.
+Legend: N samples, B batch.
 """
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from regcls.training.augment import Augmentation
+from regcls.training.device import Device
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -34,39 +35,66 @@ def draws(samples: int, *, seed: int, epoch: int) -> NDArray[np.float32]:
     return np.random.default_rng([KEEP, seed, epoch]).random(samples, dtype=np.float32)
 
 
+def moved(array: NDArray[Any], device: Device) -> Tensor:
+    """On the device; from pinned memory, so that the step does not wait for the GPU."""
+    tensor = torch.from_numpy(array)
+    return tensor if device == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+
 def batches_of(samples: int, batch_size: int) -> list[slice]:
     """An epoch cut into batches. A last one of a single sample is left out: batch norm cannot take it where images shrink to a pixel."""
-    cuts = [slice(start, min(start + batch_size, samples)) for start in range(0, samples, batch_size)]
+    cuts = whole_of(samples, batch_size)
     return cuts[:-1] if len(cuts) > 1 and cuts[-1].stop - cuts[-1].start == 1 else cuts
+
+
+def whole_of(samples: int, batch_size: int) -> list[slice]:
+    """All samples cut into batches, for an evaluation: none is left out."""
+    return [slice(start, min(start + batch_size, samples)) for start in range(0, samples, batch_size)]
 
 
 Key = tuple[int, NDArray[np.int64]]  # epoch, samples of a batch
 
 
-class AugmentedBatches(Dataset[tuple[Key, Tensor]]):
-    """Batches of augmented images by (epoch, samples), read from a memory-mapped file."""
+def epochs_of(samples: int, cuts: Sequence[slice], *, seed: int, first: int, last: int) -> Iterator[Key]:
+    """The batches of the epochs `first` … `last` − 1, each in an order of its own."""
+    for epoch in range(first, last):
+        shuffled = order(samples, seed=seed, epoch=epoch)
+        yield from ((epoch, shuffled[cut]) for cut in cuts)
 
-    def __init__(self, file: Path, rows: NDArray[np.int64], *, pad: int, flip: float, seed: int) -> None:
-        self.file, self.rows = file, rows
-        self.pad, self.flip, self.seed = pad, flip, seed
-        self._images: NDArray[np.uint8] | None = None
 
-    def __getitem__(self, key: Key) -> tuple[Key, Tensor]:
-        """The key, and the images (B, S, S, 3), uint8."""
-        if self._images is None:  # opened in the process that reads
+Made = tuple[Key, dict[str, Tensor]]  # the key, and the arrays of its batch (B, …), uint8
+
+
+class AugmentedBatches(Dataset[Made]):
+    """Augmented batches by (epoch, samples), read from memory-mapped files: one for each array of a sample."""
+
+    def __init__(self, files: Mapping[str, Path], rows: NDArray[np.int64], augmentation: Callable[[], Augmentation]) -> None:
+        """`files` by the names that albumentations knows, as `image` and `mask`; `rows` (N,) of them; `augmentation` makes the run's."""
+        self.files, self.rows, self.augmentation = files, rows, augmentation
+        self._arrays: dict[str, NDArray[np.uint8]] = {}
+
+    def __getitem__(self, key: Key) -> Made:
+        """The key, and its batch."""
+        if not self._arrays:  # opened in the process that reads
             import cv2
 
             cv2.setNumThreads(0)  # one process a core already
-            self._images = np.asarray(np.load(self.file, mmap_mode="r"))  # a plain view: indexing a memmap is slow
-            self._augment = Augmentation(pad=self.pad, flip=self.flip, seed=self.seed)
+            # Plain views: indexing a memmap is slow.
+            self._arrays = {name: np.asarray(np.load(file, mmap_mode="r")) for name, file in self.files.items()}
+            self._augment = self.augmentation()
         epoch, samples = key
-        batch = np.empty((len(samples), *self._images.shape[1:]), dtype=np.uint8)
+        batch: dict[str, NDArray[np.uint8]] = {}
         for place, sample in enumerate(samples.tolist()):
-            batch[place] = self._augment(self._images[self.rows[sample]], epoch=epoch, sample=sample)
-        return key, torch.from_numpy(batch)
+            row = self.rows[sample]
+            made = self._augment(epoch=epoch, sample=sample, **{name: array[row] for name, array in self._arrays.items()})
+            if not batch:
+                batch = {name: np.empty((len(samples), *array.shape), dtype=np.uint8) for name, array in made.items()}
+            for name, array in made.items():
+                batch[name][place] = array
+        return key, {name: torch.from_numpy(array) for name, array in batch.items()}
 
 
-def stream(batches: AugmentedBatches, keys: Iterable[Key], *, loaders: int, pinned: bool) -> Iterator[tuple[Key, Tensor]]:
+def stream(batches: AugmentedBatches, keys: Iterable[Key], *, loaders: int, pinned: bool) -> Iterator[Made]:
     """The batches of `keys` in order, made by `loaders` processes, or by a thread if that is 0, before they are asked for."""
     if loaders == 0:
         return prefetched(lambda key: batches[key], keys)

@@ -8,8 +8,8 @@ import math
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from typing import Any, Generic, Literal, NoReturn, Protocol, TypeVar
+from dataclasses import dataclass, fields
+from typing import Any, Generic, Literal, NoReturn, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,11 @@ class Recipe:
     accumulate: int  # batches a step
     precision: Literal["float32", "bf16"]
 
+    @classmethod
+    def of(cls, spec: object) -> Self:
+        """The part of a run's spec that the loop needs: its fields of these names."""
+        return cls(**{field.name: getattr(spec, field.name) for field in fields(cls)})
+
     def rate(self, epoch: int) -> float:
         """Learning rate of an epoch, from 0."""
         return self.learning_rate * self.decay ** sum(milestone <= epoch for milestone in self.milestones)
@@ -46,6 +51,7 @@ class Task(Protocol[BatchT]):
     """What is learned."""
 
     batches: int  # an epoch
+    selections: Mapping[str, str]  # name -> metric of `validate`: weights of its lowest value are kept, for each selection its own
 
     def feed(self, epoch: int, batch: int) -> Generator[BatchT]:
         """All batches from the given one (both from 0) to the end of the last epoch."""
@@ -60,7 +66,7 @@ class Task(Protocol[BatchT]):
         """Samples in a batch."""
 
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """Validation errors; the first one is what the best weights are chosen by, lower is better."""
+        """Errors after an epoch, by the names under which they are logged."""
 
 
 class DivergedError(Exception):
@@ -92,10 +98,14 @@ class Trained:
     """What training gave; the weights are in the checkpoints."""
 
     history: list[Epoch]
-    best_epoch: int  # from 1
+    best_epochs: Mapping[str, int]  # by selection, from 1
     seconds: float  # in this process, validation included
     waiting: float  # of them, for data
     samples: int  # trained on in them
+
+    def speed(self) -> dict[str, float]:
+        """Metrics; none where a process ended between its last epoch and its result, so that nothing was left to train."""
+        return {"images_per_second": self.samples / self.seconds, "waiting_share": self.waiting / self.seconds} if self.samples else {}
 
 
 class Hooks(Protocol):
@@ -109,13 +119,24 @@ class Hooks(Protocol):
 
 
 @dataclass(kw_only=True)
+class _Best:
+    """Of one selection so far."""
+
+    epoch: int = 0  # 0: none yet
+    score: float = math.inf
+
+
+@dataclass(kw_only=True)
 class _Position:
+    best: dict[str, _Best]  # by selection
     epoch: int = 0
     batch: int = 0
     samples: int = 0  # of the epoch so far
     sums: dict[str, float] | None = None  # of the losses, over these samples
-    best_epoch: int = 0
-    best_score: float = math.inf
+
+    @property
+    def best_epochs(self) -> dict[str, int]:
+        return {name: best.epoch for name, best in self.best.items()}
 
 
 @dataclass(frozen=True)
@@ -193,7 +214,7 @@ def train(
         StoppedError: a hook raised it; the state is saved.
     """
     optimizer = _optimizer(network, recipe)
-    position, history = _Position(), list[Epoch]()
+    position, history = _Position(best={name: _Best() for name in task.selections}), list[Epoch]()
     try:
         loaded = checkpoints.load(device=device)
     except DamagedError as error:
@@ -239,17 +260,18 @@ def train(
                     saved = time.monotonic()
             watch.flush(position, rate)
             done = _end_epoch(network, task, position, rate)
-            if done.number == position.best_epoch:
+            if done.number in position.best_epochs.values():
                 checkpoints.save_best(network.state_dict(), epoch=done.number)
             history.append(done)
-            position = _Position(epoch=position.epoch + 1, best_epoch=position.best_epoch, best_score=position.best_score)
+            position = _Position(epoch=position.epoch + 1, best=position.best)
             _save(checkpoints, network, optimizer, position, history)
             saved = time.monotonic()
             hooks.epoch(done)
-    if not position.best_epoch:
-        raise DivergedError("diverged: no epoch has a finite validation error", {})
+    for name, best in position.best.items():
+        if not best.epoch:
+            raise DivergedError(f"diverged: no epoch has a finite {task.selections[name]}", {})
     seconds = time.monotonic() - started
-    return Trained(history=history, best_epoch=position.best_epoch, seconds=seconds, waiting=waiting, samples=samples)
+    return Trained(history=history, best_epochs=position.best_epochs, seconds=seconds, waiting=waiting, samples=samples)
 
 
 def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -275,17 +297,16 @@ def _step(
 
 
 def _end_epoch(network: nn.Module, task: Task[Any], position: _Position, rate: float) -> Epoch:
-    """Validate, and note in `position` if this is the best epoch so far."""
+    """Validate, and note in `position` of which selections this is the best epoch so far."""
     network.eval()
     errors = task.validate(network)
-    score = next(iter(errors.values()))
     number = position.epoch + 1
-    if score < position.best_score:
-        position.best_epoch, position.best_score = number, score
+    for name, metric in task.selections.items():
+        if errors[metric] < position.best[name].score:
+            position.best[name] = _Best(epoch=number, score=errors[metric])
     assert position.sums is not None
     losses = {f"train_{name}": value / position.samples for name, value in position.sums.items()}
-    metrics = {**losses, **{f"val_{name}": value for name, value in errors.items()}, "learning_rate": rate}
-    return Epoch(number=number, time=time.time(), metrics=metrics)
+    return Epoch(number=number, time=time.time(), metrics={**losses, **errors, "learning_rate": rate})
 
 
 def _save(
@@ -295,11 +316,11 @@ def _save(
         "weights": network.state_dict(),
         "optimizer": optimizer.state_dict(),
         "position": {"epoch": position.epoch, "batch": position.batch, "samples": position.samples, "sums": position.sums},
-        "best": {"epoch": position.best_epoch, "score": position.best_score},
+        "best": {name: {"epoch": best.epoch, "score": best.score} for name, best in position.best.items()},
         "history": [{"number": epoch.number, "time": epoch.time, "metrics": epoch.metrics} for epoch in history],
         "generators": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []},
     }
-    checkpoints.save(state, epoch=position.epoch, batch=position.batch, best_epoch=position.best_epoch)
+    checkpoints.save(state, epoch=position.epoch, batch=position.batch)
 
 
 def _restore(loaded: Loaded, network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[_Position, list[Epoch]]:
@@ -309,5 +330,5 @@ def _restore(loaded: Loaded, network: nn.Module, optimizer: torch.optim.Optimize
     torch.set_rng_state(state["generators"]["cpu"].cpu())
     if state["generators"]["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all([generator.cpu() for generator in state["generators"]["cuda"]])
-    position = _Position(**state["position"], best_epoch=state["best"]["epoch"], best_score=state["best"]["score"])
+    position = _Position(**state["position"], best={name: _Best(**best) for name, best in state["best"].items()})
     return position, [Epoch(**epoch) for epoch in state["history"]]

@@ -14,10 +14,13 @@ from regcls.datasets.images import ImageSet
 from regcls.errors import UserError
 from regcls.params import Compute, load_params
 from regcls.params.faces import FaceOptions
-from regcls.runs.faces import FaceSpec, all_specs, single_spec
+from regcls.runs import images as image_runs
+from regcls.runs.faces import FaceSpec, make_spec
+from regcls.runs.images import all_specs, single_spec
 from regcls.tracking.tracker import Tracker
-from regcls.training import faces_study
-from regcls.training.faces_study import Study, train_grids, train_runs
+from regcls.stages.kinds import faces as face_kind
+from regcls.training import single_study
+from regcls.training.single_study import Study, train_grids, train_runs
 
 NAME = "imdb_wiki"
 
@@ -53,17 +56,18 @@ class Project:
         self.tracker = Tracker(root, experiment="regcls")
 
     def spec(self, **changes):
-        return replace(single_spec(self.faces, NAME, FaceOptions(classes=10)), **changes)
+        return replace(single_spec(make_spec, self.faces, NAME, FaceOptions(classes=10)), **changes)
 
     def study(self, **changes):
-        common = {"images": self.images, "tracker": self.tracker, "compute": self.params.compute, "tags": {"git_commit": "c"}}
-        return Study(**common, state_epochs=1, **changes)
+        common = {"tracker": self.tracker, "compute": self.params.compute, "tags": {"git_commit": "c"}, "state_epochs": 1}
+        prepared, samples = self.images.prepared.folder, len(self.images.rows("train"))
+        return Study(making=face_kind.making(), dataset=NAME, data=self.images, prepared=prepared, samples=samples, **common, **changes)
 
     def train(self, *specs, **changes):
-        return train_runs(specs, NAME, self.study(**changes))
+        return train_runs(specs, self.study(**changes))
 
     def train_grids(self):
-        return train_grids(self.faces, NAME, self.study())
+        return train_grids(make_spec, self.faces, self.study())
 
     def runs(self):
         return self.tracker.collect(NAME, FaceSpec)
@@ -91,7 +95,7 @@ def numbers(table):
 
 def test_every_run_of_the_grids_is_made_once(open_project, models, capsys):
     project = open_project()
-    wanted = all_specs(project.faces, NAME, {})
+    wanted = all_specs(make_spec, project.faces, NAME, {})
     outcome = project.train_grids()
     assert (outcome.trained, outcome.kept, outcome.failed) == (2, 0, {}) and len(wanted) == 2
     table = project.runs()
@@ -146,7 +150,7 @@ def test_the_number_of_processes_changes_no_result(open_project):
 
 def interrupt(monkeypatch, at, error=KeyboardInterrupt):
     """Interrupt the training at its `at`-th step, once."""
-    told, steps = faces_study._Ledger.told, []
+    told, steps = single_study._Ledger.told, []
 
     def tell(ledger, key, event, *content):
         told(ledger, key, event, *content)
@@ -155,7 +159,7 @@ def interrupt(monkeypatch, at, error=KeyboardInterrupt):
             if len(steps) == at:
                 raise error
 
-    monkeypatch.setattr(faces_study._Ledger, "told", tell)
+    monkeypatch.setattr(single_study._Ledger, "told", tell)
 
 
 @pytest.mark.parametrize("at, goes_on", [(2, None), (8, "epoch 2, batch 1"), (15, "epoch 3, batch 1")])
@@ -280,20 +284,21 @@ def test_a_lambda_that_diverges_is_never_chosen_and_does_not_stop_the_rest(open_
 
 def test_half_a_search_chooses_nothing(open_project):
     project = open_project(SEARCH)
-    first, _ = faces_study.search_specs(project.faces, NAME)
-    project.train(first)
-    assert faces_study.found_lambdas(project.faces, NAME, project.images, project.runs()) == {}
+    specs = image_runs.search_specs(make_spec, project.faces, NAME)
+    project.train(specs[0])
+    search = single_study.fingerprints(specs, project.images, face_kind.result_code())
+    assert len(search) == 2 and single_study.found_lambdas(search, "val_mse_all", project.runs()) == {}
 
 
 def test_a_run_that_another_process_has_finished_while_this_one_waited_is_kept(open_project, monkeypatch):
     project = open_project()
-    spec, try_lock = project.spec(), faces_study.try_lock
+    spec, try_lock = project.spec(), single_study.try_lock
 
     def held_by_another(path):
-        monkeypatch.setattr(faces_study, "try_lock", try_lock)
+        monkeypatch.setattr(single_study, "try_lock", try_lock)
         Project(project.root).train(spec)
 
-    monkeypatch.setattr(faces_study, "try_lock", held_by_another)
+    monkeypatch.setattr(single_study, "try_lock", held_by_another)
     outcome = project.train(spec)
     assert (outcome.trained, outcome.kept) == (0, 1)
     (run,) = project.runs().itertuples()
@@ -312,16 +317,15 @@ def test_the_run_of_mlflow_run_is_filled_even_if_an_equal_one_is_finished(open_p
 
 def test_what_a_run_computes_with_reaches_its_job(open_project, tmp_path):
     project = open_project({"compute": {"loaders": 3, "channels_last": False, "compile": True, "checkpoint_minutes": 2.5}})
-    job = faces_study._job(project.spec(), "f", tmp_path, project.study(), "cpu")
+    job = single_study._job(project.spec(), "f", tmp_path, project.study(), "cpu")
     assert (job.loaders, job.channels_last, job.compiled, job.checkpoint_minutes) == (3, False, True, 2.5)
     assert job.prepared == project.images.prepared.folder
 
 
-def test_code_data_and_spec_decide_a_fingerprint(open_project, monkeypatch):
+def test_code_data_and_spec_decide_a_fingerprint(open_project):
     project = open_project()
     spec = project.spec()
-    of = lambda *specs: list(faces_study.fingerprints(specs, project.images).values())  # noqa: E731
+    of = lambda spec, code="c": list(single_study.fingerprints([spec], project.images, code).values())  # noqa: E731
     (first,) = of(spec)
     assert of(spec) == [first] and of(project.spec(seed=5)) != [first]
-    monkeypatch.setattr(faces_study, "result_code", lambda: "changed")
-    assert of(spec) != [first]
+    assert of(spec, "changed") != [first]

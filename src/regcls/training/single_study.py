@@ -1,4 +1,4 @@
-"""The train stage of faces: which runs are wanted, which are there already, and making the rest."""
+"""The train stage of runs of one network each: which runs are wanted, which are there already, and making the rest."""
 
 import json
 import math
@@ -8,76 +8,62 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 
-from regcls.datasets.images import ImageSet
 from regcls.errors import UserError
 from regcls.files import lock_holder, try_lock, write_json
 from regcls.params import Compute
-from regcls.params.faces import Faces
 from regcls.processes import termination_noted, uninterrupted
 from regcls.progress import Advance, progress, say
-from regcls.provenance import code_digest
 from regcls.runs import fingerprint
-from regcls.runs.faces import FaceSpec, Found, all_specs, chosen_lambdas, needs_search, search_specs
-from regcls.training.checkpoint import Checkpoints, load_predictor
+from regcls.runs.images import (
+    Found,
+    ImageSpec,
+    MakeSpec,
+    Section,
+    Spec,
+    all_specs,
+    chosen_lambdas,
+    needs_search,
+    search_specs,
+)
+from regcls.training.checkpoint import Checkpoints
 from regcls.training.device import Device, device_for
-from regcls.training.faces import FaceJob, FaceResult, open_images
-from regcls.training.faces_worker import make
 from regcls.training.loop import DivergedError, Epoch, StoppedError
 from regcls.training.outcome import Outcome, index_of, repeating, why_stopped
+from regcls.training.single import Data, Job, Making, Result
+from regcls.training.single_worker import make
 
 if TYPE_CHECKING:
     from regcls.tracking.tracker import Tracker
 
-BEST, LAST, PREDICTIONS = "checkpoints/best.pt", "checkpoints/last.pt", "predictions.parquet"  # files of a run
-# What decides a result next to the spec and the data, with the heads and the ResNet below them.
-MODULES = (
-    "classes",
-    "datasets.images",
-    "losses",
-    "metrics",
-    "models.predictor",
-    "training.augment",
-    "training.faces",
-    "training.feed",
-    "training.loop",
-)
+SpecT = TypeVar("SpecT", bound=ImageSpec)
 
 
-@cache
-def result_code() -> str:
-    """Digest of the code that decides a result, next to the spec and the data."""
-    return code_digest("regcls.models.heads", alone=[f"regcls.{name}" for name in MODULES])
+def fingerprints(specs: Sequence[SpecT], data: Data, code: str) -> dict[SpecT, str]:
+    """The fingerprint of every run, from its spec, the data and the code (a digest)."""
+    return {spec: fingerprint(spec, data_digest=data.digest, code_digest=code) for spec in specs}
 
 
-def fingerprints(specs: Sequence[FaceSpec], images: ImageSet) -> dict[FaceSpec, str]:
-    """The fingerprint of every run, from its spec, the data and the code as it stands."""
-    return {spec: fingerprint(spec, data_digest=images.digest, code_digest=result_code()) for spec in specs}
-
-
-def found_lambdas(faces: Faces, dataset: str, images: ImageSet, runs: pd.DataFrame, made: Mapping[str, float] | None = None) -> Found:
+def found_lambdas(search: Mapping[SpecT, str], score: str, runs: pd.DataFrame, made: Mapping[str, float] | None = None) -> Found:
     """λ of the search, as far as its runs are finished.
 
-    `runs`: the table of the data set's runs (Tracker.collect). `made`: fingerprint -> validation MSE of runs that may not be in it yet.
+    `search`: the runs of the search with their fingerprints; `score`: the metric that decides. `runs`: the table of the data set's runs
+    (Tracker.collect). `made`: fingerprint -> score of runs that may not be in it yet.
     """
-    if not needs_search(faces):
-        return {}
-    wanted = fingerprints(search_specs(faces, dataset), images)
     known: dict[str, float] = {}
     if "diverged" in runs.columns:  # a λ that diverged is never the best; what failed for another reason says nothing of its λ
         known |= dict.fromkeys(runs.loc[runs["diverged"] == 1, "fingerprint"].tolist(), math.inf)
-    if "val_mse_all" in runs.columns:
+    if score in runs.columns:
         finished = runs[runs["status"] == "FINISHED"].drop_duplicates("fingerprint")
-        known |= dict(zip(finished["fingerprint"].tolist(), finished["val_mse_all"].tolist(), strict=True))
+        known |= dict(zip(finished["fingerprint"].tolist(), finished[score].tolist(), strict=True))
     known |= made or {}
-    errors = {spec: float(known[key]) for spec, key in wanted.items() if key in known}
-    whole = {(spec.method, spec.classes) for spec in wanted} - {(spec.method, spec.classes) for spec in wanted.keys() - errors.keys()}
+    errors = {spec: float(known[key]) for spec, key in search.items() if key in known}
+    whole = {(spec.method, spec.classes) for spec in search} - {(spec.method, spec.classes) for spec in search.keys() - errors.keys()}
     # Half a search would choose another λ than the whole one, and other runs would be made with it.
     return {key: lam for key, lam in chosen_lambdas(errors).items() if key in whole}
 
@@ -86,7 +72,11 @@ def found_lambdas(faces: Faces, dataset: str, images: ImageSet, runs: pd.DataFra
 class Study:
     """What all runs of one call share."""
 
-    images: ImageSet
+    making: Making
+    dataset: str
+    data: Data
+    prepared: Path  # folder
+    samples: int  # trained on in an epoch
     tracker: "Tracker"
     compute: Compute
     tags: Mapping[str, str]
@@ -96,22 +86,28 @@ class Study:
     repeats: str | None = None  # the id of a run that is to be made once more, whatever the store holds
 
 
-def train_grids(faces: Faces, dataset: str, study: Study) -> Outcome:
+def train_grids(make_spec: MakeSpec[Section, Spec], section: Section, study: Study) -> Outcome:
     """Make every run of the grids that is not FINISHED, those of the search for λ first. Raises as `train_runs` does."""
-    known = _look_up(dataset, study)
-    runs = study.tracker.collect(dataset, FaceSpec) if needs_search(faces) else pd.DataFrame()
-    first = all_specs(faces, dataset, found_lambdas(faces, dataset, study.images, runs))
-    made = [_make(first, dataset, study, known)]
+    known = _look_up(study)
+    searched = needs_search(section)
+    search = fingerprints(search_specs(make_spec, section, study.dataset), study.data, study.making.code) if searched else {}
+
+    def collected() -> pd.DataFrame:
+        return study.tracker.collect(study.dataset, study.making.spec) if searched else pd.DataFrame()
+
+    runs = collected()
+    first = all_specs(make_spec, section, study.dataset, found_lambdas(search, study.making.score, runs))
+    made = [_make(first, study, known)]
     if made[0].kept:  # by another process, in the meantime
-        runs = study.tracker.collect(dataset, FaceSpec)
-    found = found_lambdas(faces, dataset, study.images, runs, made[0].errors)
-    if new := [spec for spec in all_specs(faces, dataset, found) if spec not in set(first)]:
+        runs = collected()
+    found = found_lambdas(search, study.making.score, runs, made[0].scores)
+    if new := [spec for spec in all_specs(make_spec, section, study.dataset, found) if spec not in set(first)]:
         say("λ found: " + ", ".join(f"{lam:g} for {method} with {classes} classes" for (method, classes), lam in found.items()))
-        made.append(_make(new, dataset, study, known))
+        made.append(_make(new, study, known))
     return _outcome(made, study.tracker, known)
 
 
-def train_runs(specs: Sequence[FaceSpec], dataset: str, study: Study) -> Outcome:
+def train_runs(specs: Sequence[ImageSpec], study: Study) -> Outcome:
     """Train and track every run that the store does not hold as FINISHED.
 
     `study.adopt` logs into the run that `mlflow run` has opened, and trains even if an equal one exists: it must not stay empty.
@@ -122,8 +118,8 @@ def train_runs(specs: Sequence[FaceSpec], dataset: str, study: Study) -> Outcome
         KeyboardInterrupt: open runs are marked KILLED; they go on from their last checkpoint next time.
         SystemExit: SIGTERM; so are these, and they go on from where they are.
     """
-    known = _look_up(dataset, study)
-    return _outcome([_make(specs, dataset, study, known)], study.tracker, known)
+    known = _look_up(study)
+    return _outcome([_make(specs, study, known)], study.tracker, known)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +130,8 @@ class _Known:
     interrupted: Mapping[str, str]  # the same, of runs that another machine may have left
 
 
-def _look_up(dataset: str, study: Study) -> _Known:
-    tracker = study.tracker
+def _look_up(study: Study) -> _Known:
+    tracker, dataset = study.tracker, study.dataset
     finished = {} if study.repeats or (study.adopt and tracker.adopted_run) else tracker.finished(dataset)
     interrupted = tracker.interrupted(dataset) if tracker.is_remote and not study.repeats else {}
     for key in finished:
@@ -143,20 +139,20 @@ def _look_up(dataset: str, study: Study) -> _Known:
     return _Known(finished=finished, interrupted=interrupted)
 
 
-def _make(specs: Sequence[FaceSpec], dataset: str, study: Study, known: _Known) -> "_Ledger":
-    tracker, wanted = study.tracker, fingerprints(specs, study.images)
+def _make(specs: Sequence[ImageSpec], study: Study, known: _Known) -> "_Ledger":
+    tracker, wanted = study.tracker, fingerprints(specs, study.data, study.making.code)
     device = device_for(study.compute.device)
-    home = tracker.root / ".regcls" / "checkpoints" / dataset
+    home = tracker.root / ".regcls" / "checkpoints" / study.dataset
     # A repetition never goes on from what another run has left, but it does from what an earlier attempt at itself has.
     own = f"-{study.repeats[:8]}" if study.repeats else ""
     jobs = [_job(spec, key, home / f"{key}{own}", study, device) for spec, key in wanted.items() if key not in known.finished]
-    ledger = _Ledger(study, dataset, wanted, known)
+    ledger = _Ledger(study, wanted, known)
     with progress(sum(map(ledger.work, jobs)) or 1, "training") as advance, termination_noted() as asked_to_stop:
         ledger.advance, ledger.total, ledger.asked_to_stop = advance, len(jobs), asked_to_stop
         try:
             processes = 1 if device == "cuda" else max(1, min(study.compute.process_count, len(jobs)))
             threads = max(1, study.compute.cores // processes)
-            make(jobs, ledger, processes=processes, threads=threads, asked_to_stop=asked_to_stop)
+            make(jobs, study.making.train, ledger, processes=processes, threads=threads, asked_to_stop=asked_to_stop)
             if asked_to_stop():  # while the last one was logged
                 raise StoppedError
         except StoppedError as error:
@@ -170,7 +166,7 @@ def _make(specs: Sequence[FaceSpec], dataset: str, study: Study, known: _Known) 
 
 def _outcome(made: Sequence["_Ledger"], tracker: "Tracker", known: _Known) -> Outcome:
     tracker.deliver()
-    ended, failed, wanted = dict[str, tuple[str, str]](), dict[str, str](), dict[FaceSpec, str]()
+    ended, failed, wanted = dict[str, tuple[str, str]](), dict[str, str](), dict[ImageSpec, str]()
     finished = dict(known.finished)
     for ledger in made:
         ledger.release()
@@ -201,13 +197,13 @@ def _run_of(checkpoints: Path) -> str | None:
         return None
 
 
-def _job(spec: FaceSpec, key: str, checkpoints: Path, study: Study, device: Device) -> FaceJob:
+def _job(spec: ImageSpec, key: str, checkpoints: Path, study: Study, device: Device) -> Job[Any]:
     compute = study.compute
     loaders = (min(8, compute.cores) if device == "cuda" else 0) if compute.loaders == "auto" else compute.loaders
-    return FaceJob(
+    return study.making.job(
         spec=spec,
-        prepared=study.images.prepared.folder,
-        data_digest=study.images.digest,
+        prepared=study.prepared,
+        data_digest=study.data.digest,
         checkpoints=checkpoints,
         fingerprint=key,
         device=device,
@@ -222,7 +218,7 @@ def _job(spec: FaceSpec, key: str, checkpoints: Path, study: Study, device: Devi
 class _Open:
     """A run in the making."""
 
-    job: FaceJob
+    job: Job[Any]
     run: str  # as the tracker names it
     held: ExitStack
     seen: int = 0  # samples, on the progress bar
@@ -232,24 +228,23 @@ class _Open:
 class _Ledger:
     """Runs from their start to their end, in MLflow and on the progress bar."""
 
-    def __init__(self, study: Study, dataset: str, wanted: Mapping[FaceSpec, str], known: _Known) -> None:
-        self.study, self.dataset, self.tracker, self.wanted, self.known = study, dataset, study.tracker, wanted, known
+    def __init__(self, study: Study, wanted: Mapping[ImageSpec, str], known: _Known) -> None:
+        self.study, self.tracker, self.wanted, self.known = study, study.tracker, wanted, known
         self.open: dict[str, _Open] = {}  # by fingerprint
         self.ended: dict[str, tuple[str, str]] = {}  # fingerprint -> run id, status
         self.failed: dict[str, str] = {}  # name -> reason
         self.kept: dict[str, str] = {}  # fingerprint -> run id: another process has finished it in the meantime
         self.advance: Advance = lambda amount, note="": None
         self.total = 0
-        self.samples = len(study.images.rows("train"))
-        self.errors: dict[str, float] = {}  # fingerprint -> validation MSE of what was made; infinite if it diverged
+        self.scores: dict[str, float] = {}  # fingerprint -> validation error of what was made; infinite if it diverged
         self.asked_to_stop: Callable[[], bool] = lambda: False
         self.undelivered: list[tuple[str, ExitStack]] = []  # runs that have ended, and what keeps others from making them
 
-    def work(self, job: FaceJob) -> int:
+    def work(self, job: Job[Any]) -> int:
         """Samples to train on."""
-        return job.spec.epochs * self.samples
+        return int(job.spec.epochs) * self.study.samples
 
-    def begin(self, job: FaceJob) -> bool:
+    def begin(self, job: Job[Any]) -> bool:
         """Open the run, or the one that its checkpoints belong to; False if it is finished by now."""
         held, key = ExitStack(), job.fingerprint
         was_held = self._hold(job, held)
@@ -261,14 +256,14 @@ class _Ledger:
             return False
         earlier = None if adopts else _run_of(job.checkpoints) or self._from_elsewhere(job)
         with uninterrupted():
-            tags = {**self.study.tags, **repeating(self.study.repeats), "data_digest": self.study.images.digest[:32]}
+            tags = {**self.study.tags, **repeating(self.study.repeats), "data_digest": self.study.data.digest[:32]}
             adopt, lineage = self.study.adopt, self.study.lineage
             run = self.tracker.start(job.spec, fingerprint=key, tags=tags, adopt=adopt, continues=earlier, lineage=lineage)
             write_json(job.checkpoints / "run.json", {"run": run, "name": job.spec.name})
             self.open[key] = _Open(job, run, held)
         return True
 
-    def _hold(self, job: FaceJob, held: ExitStack) -> bool:
+    def _hold(self, job: Job[Any], held: ExitStack) -> bool:
         """Keep other processes from making this run; whether one did so until now."""
         own, was_held = _lock_of(self.tracker.root, job.fingerprint), False
         while (handle := try_lock(own)) is None:
@@ -288,10 +283,10 @@ class _Ledger:
         with suppress(UserError) if self.tracker.is_remote else nullcontext():
             self.tracker.inherit()
             with uninterrupted():
-                return self.tracker.finished(self.dataset).get(key)
+                return self.tracker.finished(self.study.dataset).get(key)
         return None
 
-    def _from_elsewhere(self, job: FaceJob) -> str | None:
+    def _from_elsewhere(self, job: Job[Any]) -> str | None:
         """The run that was interrupted on another machine, with its last state, if the server has one."""
         run_id = self.known.interrupted.get(job.fingerprint)
         if run_id is None:
@@ -317,7 +312,7 @@ class _Ledger:
             case "epoch":
                 (epoch,) = content
                 with uninterrupted():  # SQLAlchemy prints a traceback of its own when Ctrl-C comes in between
-                    self.tracker.log_metrics(run.run, _epoch_points(epoch))
+                    self.tracker.log_metrics(run.run, _epoch_points(epoch, self.study.making))
                 if self.study.state_epochs and epoch.number % self.study.state_epochs == 0 and epoch.number < run.job.spec.epochs:
                     self._store_state(run)
             case "say":
@@ -337,7 +332,7 @@ class _Ledger:
             held.close()
             self.undelivered.remove((run, held))
 
-    def end(self, key: str, result: FaceResult | DivergedError) -> None:
+    def end(self, key: str, result: Result | DivergedError) -> None:
         """Log what a run has left behind and close it. Only then do its checkpoints go."""
         run = self.open[key]
         with uninterrupted():
@@ -347,14 +342,14 @@ class _Ledger:
                 self.tracker.stop(run.run, status="FAILED", reason=str(result))
                 self.failed[run.job.spec.name] = str(result)
             else:
-                _log_result(self.tracker, run, result)
+                _log_result(self.study, run, result)
                 if self.study.repeats:  # left behind by a kill in this moment, they would be the whole of the next repetition
                     shutil.rmtree(run.job.checkpoints, ignore_errors=True)
                 self.tracker.end(run.run)
                 shutil.rmtree(run.job.checkpoints, ignore_errors=True)
             del self.open[key]
             self.ended[key] = (run.run, "FAILED" if isinstance(result, DivergedError) else "FINISHED")
-            self.errors[key] = math.inf if isinstance(result, DivergedError) else result.metrics["val_mse_all"]
+            self.scores[key] = math.inf if isinstance(result, DivergedError) else result.score
         self.undelivered.append((run.run, run.held))
         self.release()
         self.advance(self.work(run.job) - run.seen)  # what an earlier process had trained, or nobody will
@@ -374,19 +369,23 @@ class _Ledger:
 Point = tuple[str, float, int, float]  # name, value, step, Unix seconds
 
 
-def _epoch_points(epoch: Epoch) -> list[Point]:
+def _epoch_points(epoch: Epoch, making: Making) -> list[Point]:
     """Without the sizes of the groups, which no epoch changes."""
-    return [(f"epochs/{name}", value, epoch.number, epoch.time) for name, value in epoch.metrics.items() if not name.startswith("val_n_")]
+    shown = {name: value for name, value in epoch.metrics.items() if not making.unlogged or not name.startswith(making.unlogged)}
+    return [(f"epochs/{name}", value, epoch.number, epoch.time) for name, value in shown.items()]
 
 
-def _log_result(tracker: "Tracker", run: _Open, result: FaceResult) -> None:
+def _log_result(study: Study, run: _Open, result: Result) -> None:
     """Equal points are dropped by MLflow, so what was logged before an interruption may be logged again."""
-    points = [point for epoch in result.history for point in _epoch_points(epoch)]
+    tracker = study.tracker
+    points = [point for epoch in result.history for point in _epoch_points(epoch, study.making)]
     ended = result.history[-1].time
     final = [(name, value, result.best_epoch, ended) for name, value in {**result.metrics, "best_epoch": result.best_epoch}.items()]
     tracker.log_metrics(run.run, points + final)
-    tracker.log_files(run.run, {BEST: result.best, LAST: result.last})
-    tracker.log_table(run.run, PREDICTIONS, result.predictions)
-    spec, images = run.job.spec, open_images(run.job)
-    predictor = load_predictor(result.best, model=spec.model, width=spec.width)
-    tracker.log_model(run.run, predictor, example=images.images[images.rows("test")[:2]], points=final, step=result.best_epoch)
+    if result.tags:
+        tracker.log_tags(run.run, result.tags)
+    tracker.log_files(run.run, result.files)
+    for path, table in result.tables.items():
+        tracker.log_table(run.run, path, table)
+    model = study.making.model(run.job, result)
+    tracker.log_model(run.run, model.network, example=model.example, points=final, step=result.best_epoch)

@@ -10,8 +10,10 @@ from regcls.datasets.synthetic import SyntheticSets, prepare
 from regcls.errors import UserError
 from regcls.params import load_params
 from regcls.runs.synthetic import all_specs
-from regcls.training import study
+from regcls.training import ensemble_study as study
 from regcls.training.device import device_for
+from regcls.training.ensemble_kinds import Member
+from regcls.training.synthetic_networks import SyntheticNetworks
 
 CPU = replace(load_params(ROOT / "params.yaml").compute, device="cpu", processes=1)
 
@@ -43,6 +45,11 @@ class MemoryTracker:
         return run
 
 
+@pytest.fixture
+def kind(sets):
+    return SyntheticNetworks(sets)
+
+
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
     import yaml
@@ -57,10 +64,10 @@ def sets(tmp_path_factory):
     return SyntheticSets(folder / "prepared")
 
 
-def results(params, sets, compute=CPU):
+def results(params, kind, compute=CPU):
     tracker = MemoryTracker()
-    wanted = study.fingerprints(all_specs(params.synthetic), sets)
-    outcome = study.train_runs(wanted, sets, tracker, compute, {})
+    wanted = study.fingerprints(kind, all_specs(params.synthetic))
+    outcome = study.train_runs(kind, wanted, tracker, compute, {})
     assert outcome.trained == len(wanted)
     return tracker.results
 
@@ -73,54 +80,58 @@ def assert_equal(one, other):
         assert all(np.array_equal(value, other[key].weights[name]) for name, value in one[key].weights.items())
 
 
-def test_every_network_is_in_one_chunk_and_chunks_hold_equals(params, sets):
+def test_every_network_is_in_one_chunk_and_chunks_hold_equals(params, kind):
     specs = all_specs(params.synthetic)
-    classes_of = study._ClassCounter(sets)
-    chunks = list(study.plan_chunks(specs, sets, classes_of, "cpu"))
-    members = [(member.spec, member.function) for chunk in chunks for member in chunk]
-    assert len(members) == len(set(members)) == len(specs) * sets.functions
-    assert all(len({classes_of(member) for member in chunk}) == 1 for chunk in chunks)
+    chunks = list(study.plan_chunks(kind, specs, "cpu"))
+    members = [member for chunk in chunks for member in chunk]
+    assert len(members) == len(set(members)) == len(specs) * len(kind.parts)
+    assert all(len({(kind.recipe(member.spec), kind.head_classes(member)) for member in chunk}) == 1 for chunk in chunks)
 
 
-def test_costly_chunks_come_first(params, sets):
-    classes_of = study._ClassCounter(sets)
-    sizes = [chunk[0].spec.classes for chunk in study.plan_chunks(all_specs(params.synthetic), sets, classes_of, "cpu")]
+def test_a_wave_holds_no_more_steps_than_an_interruption_may_lose(params, kind, monkeypatch):
+    specs = all_specs(params.synthetic)[:4]
+    steps = 2 * sum(kind.samples(Member(spec=specs[0], part=part)) // specs[0].batch_size for part in kind.parts)
+    monkeypatch.setitem(study.WAVE_STEPS, "cpu", int(1.5 * steps))
+    chunks = list(study.plan_chunks(kind, specs, "cpu"))
+    assert all(len({member.spec for member in chunk}) == 1 for chunk in chunks)
+
+
+def test_costly_chunks_come_first(params, kind):
+    sizes = [chunk[0].spec.classes for chunk in study.plan_chunks(kind, all_specs(params.synthetic), "cpu")]
     assert sizes == sorted(sizes, reverse=True)
 
 
 @pytest.mark.parametrize("most", [1, 3])
-def test_chunk_sizes_do_not_change_results(params, sets, monkeypatch, most):
-    usual = results(params, sets)
+def test_chunk_sizes_do_not_change_results(params, kind, monkeypatch, most):
+    usual = results(params, kind)
     monkeypatch.setitem(study.MOST_TOGETHER, "cpu", most)
-    assert_equal(usual, results(params, sets))
+    assert_equal(usual, results(params, kind))
 
 
 @pytest.mark.slow
-def test_the_number_of_processes_does_not_change_results(params, sets):
-    assert_equal(results(params, sets), results(params, sets, replace(CPU, processes=2)))
+def test_the_number_of_processes_does_not_change_results(params, kind):
+    assert_equal(results(params, kind), results(params, kind, replace(CPU, processes=2)))
 
 
-def test_metrics_are_by_function_and_their_mean(params, sets):
-    for result in results(params, sets).values():
+def test_metrics_are_by_function_and_their_mean(params, kind):
+    for result in results(params, kind).values():
         for name in ("train_mse", "val_mse", "test_mse"):
-            assert result.metrics[name] == pytest.approx(np.mean([result.metrics[f"functions/{name}_{f}"] for f in range(sets.functions)]))
+            assert result.metrics[name] == pytest.approx(np.mean([result.metrics[f"functions/{name}_{f}"] for f in kind.parts]))
         assert {len(values) for values in result.history.values()} == {2}
         assert result.history["val_mse"][-1] == result.metrics["val_mse"]
 
 
-def test_a_batch_larger_than_the_training_set_is_a_clear_error(params, sets):
+def test_a_batch_larger_than_the_training_set_is_a_clear_error(params, kind):
     specs = [replace(spec, batch_size=100_000) for spec in all_specs(params.synthetic)]
     with pytest.raises(UserError, match=r"batch_size = 100000: .* has only \d+ training samples"):
-        list(study.plan_chunks(specs, sets, study._ClassCounter(sets), "cpu"))
+        list(study.plan_chunks(kind, specs, "cpu"))
 
 
-def test_training_sets_whose_classes_cannot_be_balanced_are_counted(params, sets, capsys):
-    results(params, sets)
-    counter = study._ClassCounter(sets)
-    for chunk in study.plan_chunks(all_specs(params.synthetic), sets, counter, "cpu"):
-        assert all(1 < counter(member) <= member.spec.classes for member in chunk if member.spec.method != "reg")
-    told = f"{counter.unbalanced} of {len(counter.known)} training sets keep uniform classes"
-    assert (told in capsys.readouterr().err) == bool(counter.unbalanced)
+def test_training_sets_whose_classes_cannot_be_balanced_are_counted(params, kind, capsys):
+    results(params, kind)
+    for chunk in study.plan_chunks(kind, all_specs(params.synthetic), "cpu"):
+        assert all(1 < kind.head_classes(member) <= member.spec.classes for member in chunk if member.spec.method != "reg")
+    assert "".join(f"{remark}\n" for remark in kind.remarks()) in capsys.readouterr().err
 
 
 def test_a_gpu_that_is_not_there_is_a_clear_error(monkeypatch):

@@ -1,4 +1,4 @@
-"""Making runs on faces: one after the other in this process, or some side by side in processes of their own."""
+"""Making runs of one network each: one after the other in this process, or some side by side in processes of their own."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -13,18 +13,20 @@ import torch
 
 from regcls.errors import UserError
 from regcls.processes import worker_pool
-from regcls.training.faces import FaceJob, FaceResult, train_run
-from regcls.training.loop import DivergedError, Epoch, StoppedError
+from regcls.training.loop import DivergedError, Epoch, Hooks, StoppedError
+from regcls.training.single import Job, Result
 
 LOOK_EVERY = 0.05  # seconds, for what the processes tell
+
+Train = Callable[[Job[Any], Hooks, Callable[[str], None]], Result]
 
 
 class Ledger(Protocol):
     """Whom to tell of a run's start, of what happens in it and of its end."""
 
-    def begin(self, job: FaceJob) -> bool: ...  # False: there is nothing left to make
+    def begin(self, job: Job[Any]) -> bool: ...  # False: there is nothing left to make
     def told(self, key: str, event: str, *content: Any) -> None: ...
-    def end(self, key: str, result: FaceResult | DivergedError) -> None: ...
+    def end(self, key: str, result: Result | DivergedError) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -47,28 +49,30 @@ class _Teller:
         self.tell(self.key, "say", text)
 
 
-def make(jobs: Sequence[FaceJob], ledger: Ledger, *, processes: int, threads: int, asked_to_stop: Callable[[], bool]) -> None:
+def make(
+    jobs: Sequence[Job[Any]], train: Train, ledger: Ledger, *, processes: int, threads: int, asked_to_stop: Callable[[], bool]
+) -> None:
     """Make all runs, `processes` at once with `threads` each.
 
     Raises:
-        UserError: see `train_run`; or a process was ended from outside.
+        UserError: see `train`; or a process was ended from outside.
         StoppedError: asked to stop; the states of the runs in the making are saved.
     """
     if processes > 1:
-        _side_by_side(jobs, ledger, processes, threads, asked_to_stop)
+        _side_by_side(jobs, train, ledger, processes, threads, asked_to_stop)
         return
     torch.set_num_threads(threads)
     for job in jobs:
         if asked_to_stop():
             raise StoppedError
         if ledger.begin(job):
-            ledger.end(job.fingerprint, _made(job, ledger.told, asked_to_stop))
+            ledger.end(job.fingerprint, _made(job, train, ledger.told, asked_to_stop))
 
 
-def _made(job: FaceJob, tell: Callable[..., None], asked_to_stop: Callable[[], bool]) -> FaceResult | DivergedError:
+def _made(job: Job[Any], train: Train, tell: Callable[..., None], asked_to_stop: Callable[[], bool]) -> Result | DivergedError:
     teller = _Teller(job.fingerprint, tell, asked_to_stop)
     try:
-        return train_run(job, teller, teller.say)
+        return train(job, teller, teller.say)
     except DivergedError as error:
         return error
     except torch.OutOfMemoryError as error:  # of a GPU
@@ -77,18 +81,20 @@ def _made(job: FaceJob, tell: Callable[..., None], asked_to_stop: Callable[[], b
         ) from error
 
 
-def _side_by_side(jobs: Sequence[FaceJob], ledger: Ledger, processes: int, threads: int, asked_to_stop: Callable[[], bool]) -> None:
+def _side_by_side(
+    jobs: Sequence[Job[Any]], train: Train, ledger: Ledger, processes: int, threads: int, asked_to_stop: Callable[[], bool]
+) -> None:
     context = get_context("spawn")
     events: SimpleQueue[tuple[Any, ...]] = context.SimpleQueue()
     stop = context.Event()
-    waiting, running = iter(jobs), dict[Future[FaceResult | DivergedError], FaceJob]()
+    waiting, running = iter(jobs), dict[Future[Result | DivergedError], Job[Any]]()
     with worker_pool(processes, _set_up, events, stop, threads) as pool:
         while True:
             if asked_to_stop():
                 stop.set()
             while not stop.is_set() and len(running) < processes and (job := next(waiting, None)) is not None:
                 if ledger.begin(job):
-                    running[pool.submit(_made_in_worker, job)] = job
+                    running[pool.submit(_made_in_worker, job, train)] = job
             if not running:
                 break
             done = [future for future in running if future.done()]  # before their last words are read, not after
@@ -113,5 +119,5 @@ def _set_up(events: "SimpleQueue[tuple[Any, ...]]", stop: Event, threads: int) -
     torch.set_num_threads(threads)
 
 
-def _made_in_worker(job: FaceJob) -> FaceResult | DivergedError:
-    return _made(job, lambda *event: _events.put(event), _stop.is_set)
+def _made_in_worker(job: Job[Any], train: Train) -> Result | DivergedError:
+    return _made(job, train, lambda *event: _events.put(event), _stop.is_set)

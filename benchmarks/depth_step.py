@@ -1,0 +1,175 @@
+"""Training a depth network: images/s, peak memory and the share of the time that is spent waiting for data, by number of classes.
+
+    python benchmarks/depth_step.py                   # on the CPU: the small network and images of scale demo
+    python benchmarks/depth_step.py --device cuda --scale paper --steps 60    # on a GPU: ResNet-50, 320×240 cropped to 304×228
+
+Random prepared images on the disk go through the real feed, task and loop, in a process for each line, one after the other and `--rounds`
+times; medians (least to greatest) of the steps after the warm-up. C = 0 is reg, the others are reg+cls-bal with a new draw for every
+pixel. Peak memory: of a GPU what PyTorch has allocated, on the CPU the whole process (RSS). Where a line does not wait for data, the
+loaders keep up.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from regcls.datasets.depth import DepthSet
+from regcls.datasets.store import write_prepared
+from regcls.params import load_params
+from regcls.params.depth import Depth
+from regcls.runs.depth import make_spec
+from regcls.training.checkpoint import Checkpoints
+from regcls.training.depth import DepthJob, DepthTask
+from regcls.training.loop import Epoch, Recipe, train
+
+PARAMS = Path(__file__).parents[1] / "params.yaml"
+WARM_UP = 5  # steps
+
+
+def write_random(depth: Depth, folder: Path, images: int) -> None:
+    """Prepared images and depth maps without any sense."""
+    rng, (height, width), short = np.random.default_rng(0), depth.data.crop, depth.data.short_side
+    shape, tested = (images, short, short * 4 // 3), (2, height, width)
+    levels = rng.integers(0, 256, shape, dtype=np.uint8)
+    arrays = {
+        "train_images": rng.integers(0, 256, (*shape, 3), dtype=np.uint8),
+        "train_depth": levels,
+        "train_levels": np.stack([np.bincount(one.ravel(), minlength=256) for one in levels]).astype(np.uint32),
+        "test_images": rng.integers(0, 256, (*tested, 3), dtype=np.uint8),
+        "test_depth": rng.integers(700, 10_000, tested, dtype=np.uint16),
+        "test_mask": np.ones(tested, dtype=np.bool_),
+    }
+    table = pd.DataFrame({"split": ["train"] * (images - 2) + ["val"] * 2 + ["test"] * 2, "row": [*range(images), 0, 1]})
+    write_prepared(folder, arrays=arrays, table=table.assign(path="", depth_path="", scene=""), made_from={"crop": [height, width]})
+
+
+class Clock:
+    """Seconds of the steps after the warm-up."""
+
+    def __init__(self, job: DepthJob) -> None:
+        self.device, self.steps, self.samples, self.began = job.device, 0, 0, 0.0
+
+    def batch(self, samples: int, note: str) -> None:
+        """After each step."""
+        self.steps += 1
+        if self.steps > WARM_UP:
+            self.samples += samples
+        elif self.steps == WARM_UP:
+            if self.device == "cuda":
+                torch.cuda.synchronize()
+            self.began = time.perf_counter()
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Not needed."""
+
+
+class Steps(DepthTask):
+    """So many batches, and no validation: the clock stops there, where all losses have been read."""
+
+    def validate(self, network: torch.nn.Module) -> dict[str, float]:
+        """Of no meaning."""
+        self.ended = time.perf_counter()
+        return dict.fromkeys(self.selections.values(), 0.0)
+
+
+def measure(options: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """One line's figures, of this process."""
+    depth = load_params(PARAMS, scale=options.scale).nyud2
+    data = DepthSet(folder)
+    classes = options.classes[0]
+    method: Any = "reg+cls-bal" if classes else "reg"
+    spec = make_spec(depth, "nyud2", method=method, classes=classes, lam=1.0, balanced_data=False, seed=0)
+    spec = replace(spec, precision=options.precision[0], epochs=1, milestones=(), accumulate=1)
+    spec = replace(spec, batch_size=options.batch or spec.batch_size)
+    job = DepthJob(
+        spec=spec,
+        prepared=folder,
+        data_digest=data.digest,
+        checkpoints=folder / "checkpoints",
+        fingerprint="benchmark",
+        device=options.device,
+        loaders=options.loaders,
+        channels_last=True,
+        compiled=options.compile,
+        checkpoint_minutes=60.0,
+        weights_folder=folder,
+        shots=depth.shots,
+    )
+    task, clock = Steps(job, data), Clock(job)
+    task.batches = min(task.batches, options.steps + WARM_UP)
+    with tempfile.TemporaryDirectory() as checkpoints:
+        how = {"device": job.device, "compiled": job.compiled, "checkpoint_minutes": 60.0, "hooks": clock, "say": lambda text: None}
+        kept = Checkpoints(Path(checkpoints), fingerprint="benchmark")
+        done = train(task.network(None), task, Recipe.of(spec), checkpoints=kept, **how)
+    memory = torch.cuda.max_memory_allocated() if job.device == "cuda" else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds = task.ended - clock.began
+    return {"speed": clock.samples / seconds, "waiting": done.waiting / done.seconds, "memory": memory / 1e9, "batch": spec.batch_size}
+
+
+def in_a_process(options: argparse.Namespace, folder: Path, classes: int, precision: str) -> dict[str, float]:
+    """Its peak of memory is its own."""
+    told = {"device": options.device, "scale": options.scale, "steps": options.steps, "loaders": options.loaders, "batch": options.batch}
+    words = [word for name, value in told.items() if value is not None for word in (f"--{name}", str(value))]
+    words += ["--classes", str(classes), "--precision", precision, "--measured", str(folder)] + ["--compile"] * options.compile
+    done = subprocess.run([sys.executable, __file__, *words], stdout=subprocess.PIPE, check=True, text=True)
+    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--scale", choices=["demo", "paper"], default="demo", help="of network and images")
+    parser.add_argument("--classes", type=int, nargs="+", default=[0, 10, 100])
+    parser.add_argument("--precision", nargs="+", default=["float32", "bf16"])
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, help="images (that of the scale)")
+    parser.add_argument("--loaders", type=int, help="processes that make batches (CPU: 0, a thread; GPU: 8)")
+    parser.add_argument("--compile", action="store_true", help="with torch.compile")
+    parser.add_argument("--measured", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.loaders is None:
+        options.loaders = 0 if options.device == "cpu" else 8
+    if options.measured:
+        print(json.dumps(measure(options, options.measured)))
+        return
+    depth, found = load_params(PARAMS, scale=options.scale).nyud2, dict[tuple[str, int], list[dict[str, float]]]()
+    with tempfile.TemporaryDirectory() as home:
+        folder = Path(home) / "nyud2" / "prepared"
+        write_random(depth, folder, (options.batch or depth.training.batch_size) * (options.steps + WARM_UP) + 2)
+        for _ in range(options.rounds):
+            for precision in options.precision:
+                for classes in options.classes:
+                    found.setdefault((precision, classes), []).append(in_a_process(options, folder, classes, precision))
+    table = Table(
+        title=f"{options.device}, {depth.training.model}, width {depth.training.width}, crop {depth.data.crop[1]}×{depth.data.crop[0]}, "
+        f"batch {options.batch or depth.training.batch_size}, {options.steps} steps × {options.rounds}, {options.loaders} loaders"
+    )
+    for column in ("", "C", "images/s", "peak memory, GB", "waiting for data"):
+        table.add_column(column, justify="right" if column else "left")
+    for (precision, classes), rounds in found.items():
+        speed = sorted(one["speed"] for one in rounds)
+        memory, waiting = (statistics.median(one[name] for one in rounds) for name in ("memory", "waiting"))
+        shown = f"{statistics.median(speed):.1f} ({speed[0]:.1f} to {speed[-1]:.1f})"
+        table.add_row(precision, str(classes), shown, f"{memory:.2f}", f"{waiting:.1%}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""A class head per pixel beside a regression of maps, and its loss in a few hundred megabytes, whatever the number of pixels and classes.
+
+Legend: B batch, F features at h × w positions, each of which gives 2 × 2 pixels; C classes, D hidden channels, P = B · h · w.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+CHUNK = 8192  # positions at once: about 130 MB with 256 hidden channels and 100 classes (benchmarks/depth_head.py)
+IGNORED = -100  # the label that F.cross_entropy leaves out
+
+
+class ClassHead(nn.Module):
+    """The mask head of Mask R-CNN (He et al., ICCV 2017; section 3.2): transposed 2×2 convolution with stride 2, ReLU, 1×1 convolution."""
+
+    def __init__(self, features: int, hidden: int, classes: int) -> None:
+        """Layers as PyTorch initialises them, from its global generator."""
+        super().__init__()
+        self.upsample = nn.ConvTranspose2d(features, hidden, 2, stride=2)
+        self.classify = nn.Conv2d(hidden, classes, 1)
+
+    def forward(self, features: Float[Tensor, "B F h w"]) -> Float[Tensor, "B C 2*h 2*w"]:
+        """All logits at once. Training takes `dense_class_loss`, which never holds them together."""
+        logits: Tensor = self.classify(F.relu(self.upsample(features)))
+        return logits
+
+
+def dense_class_loss(
+    head: ClassHead,
+    features: Float[Tensor, "B F h w"],
+    labels: Int[Tensor, "B 2*h 2*w"],
+    keep: Bool[Tensor, "B 2*h 2*w"] | None = None,
+    *,
+    chunk: int = CHUNK,
+) -> Float[Tensor, ""]:
+    """Cross-entropy in nats of `head` on `features`, averaged over the kept pixels of the batch (Eq. 13); 0 if none is kept.
+
+    Pixels with a label below 0 (no measurement) are left out, and so are those that `keep` leaves out. Equal to F.cross_entropy of
+    head(features), but computed for `chunk` positions at a time, forwards and backwards: nothing is kept but the gradients. Under autocast
+    the products are in its type, cross-entropy and the sums are in float32. Second derivatives are not there.
+    """
+    left_out = labels < 0 if keep is None else (labels < 0) | ~keep
+    targets = labels.masked_fill(left_out, IGNORED).unflatten(1, (-1, 2)).unflatten(3, (-1, 2))  # (B, h, 2, w, 2)
+    loss: Tensor = _DenseClassLoss.apply(  # type: ignore[no-untyped-call]
+        features.permute(0, 2, 3, 1).flatten(0, 2),
+        head.upsample.weight.permute(0, 2, 3, 1).flatten(1),  # the 2×2 pixels of a position do not overlap: one matrix F × 4D
+        head.upsample.bias.repeat(4),  # type: ignore[union-attr]
+        head.classify.weight.flatten(1).t(),
+        head.classify.bias,
+        targets.transpose(2, 3).reshape(-1, 4).long(),
+        chunk,
+    )
+    return loss
+
+
+class _DenseClassLoss(torch.autograd.Function):
+    """Takes (P, F) features, (F, 4D), (4D), (D, C) and (C) weights and (P, 4) labels. The gradients are computed with the loss."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, *given: Any) -> Tensor:
+        *weights, labels, chunk = given
+        device = features.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
+        share = 1 / (labels != IGNORED).sum().clamp(min=1)
+        cast = [weight.detach().to(dtype).requires_grad_() for weight in weights]
+        gradients = [torch.zeros_like(weight) for weight in weights]
+        rows = torch.empty_like(features)
+        total = torch.zeros((), device=features.device, dtype=torch.promote_types(dtype, torch.float32))
+        with torch.autocast(device, enabled=False):
+            for start in range(0, len(features), chunk):
+                piece = slice(start, start + chunk)
+                part = features[piece].detach().to(dtype).requires_grad_()
+                with torch.enable_grad():
+                    loss = share * _summed(part, labels[piece].flatten(), *cast)
+                rows[piece], *found = torch.autograd.grad(loss, [part, *cast])
+                for gradient, more in zip(gradients, found, strict=True):
+                    gradient += more
+                total += loss.detach()
+        ctx.save_for_backward(rows, *gradients)
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return *(gradient.to(saved.dtype) * saved for saved in ctx.saved_tensors), None, None
+
+
+def _summed(features: Tensor, labels: Tensor, first: Tensor, first_bias: Tensor, last: Tensor, last_bias: Tensor) -> Tensor:
+    """Sum of the cross-entropies of some positions. Rows of pixels, not maps: over those, a GPU adds up in any order."""
+    hidden = torch.addmm(first_bias, features, first).relu_().view(-1, len(last))
+    logits = torch.addmm(last_bias, hidden, last)
+    return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), labels, ignore_index=IGNORED, reduction="sum")

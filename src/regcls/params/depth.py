@@ -1,0 +1,174 @@
+"""The section `nyud2` of params.yaml: depth from one image (paper, section 3.2)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from regcls.errors import UserError
+from regcls.params.images import (
+    Backbone,
+    Finite,
+    ImageGrid,
+    ImagePrecision,
+    RegressionLoss,
+    Scaling,
+    check_image_grids,
+    growing,
+    nearest_lambda,
+)
+from regcls.params.types import FROM_TEXT, STRICT, Classes, Count, Method, NotNegative, OneOrMore, Optimizer, Positive, Seed, Share
+
+Selection = Literal["val", "test"]  # by which RMSE the weights to keep are chosen
+BUCKETS = 100  # of depth, 0.1 m each; deeper pixels belong to the last one
+Pixels = Annotated[int, Field(ge=32)]
+Bucket = Annotated[int, Field(ge=0, lt=BUCKETS)]
+
+
+def _even(values: tuple[int, int]) -> tuple[int, int]:
+    if any(value % 2 for value in values):
+        raise ValueError("write even numbers: depth is learned at half the size")
+    return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoomStandIn:
+    """Generated rooms in the archive's own layout, for where the archive is not."""
+
+    scenes: Annotated[int, Field(ge=5)]  # of training images: a fifth of them is for validation
+    images: Annotated[int, Field(ge=10)]  # for training and validation
+    test_images: Count
+    seed: Seed
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthData:
+    """What `prepare` reads, and how it splits and stores it."""
+
+    source: Literal["raw", "stand-in"]
+    archives: tuple[Annotated[str, Field(min_length=1)], ...]
+    short_side: Pixels
+    crop: Annotated[tuple[Pixels, Pixels], AfterValidator(_even)]  # height, width
+    validation_share: Annotated[float, Field(gt=0, lt=1)]
+    split_seed: Seed
+    mask_seed: Seed
+    expected_train: Count | None
+    expected_test: Count | None
+    stand_in: RoomStandIn
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthTraining:
+    """How each network is trained."""
+
+    model: Backbone
+    width: Count
+    weights: Annotated[str, Field(min_length=1)]  # random, a path, or an address
+    class_range: Annotated[tuple[Finite, Finite], AfterValidator(growing)]
+    loss: RegressionLoss
+    huber_delta: Positive
+    loss_scaling: Scaling
+    lam: Annotated[dict[Classes, Positive], Field(alias="lambda", min_length=1)]
+    optimizer: Optimizer
+    learning_rate: Positive
+    weight_decay: NotNegative
+    epochs: Count
+    milestones: Annotated[tuple[Count, ...], AfterValidator(growing)]
+    decay: Annotated[float, Field(gt=0, le=1)]
+    batch_size: Annotated[int, Field(ge=2)]
+    accumulate: Count
+    balanced_batch_size: Annotated[int, Field(ge=2)]
+    balanced_accumulate: Count
+    precision: ImagePrecision
+    flip: Share
+    rotate: Annotated[float, Field(ge=0, le=45)]
+    lighting: NotNegative
+    jitter: Annotated[float, Field(ge=0, lt=1)]
+    balanced_bins: Classes
+    seeds: OneOrMore[Seed]
+    __pydantic_config__ = STRICT
+
+    def lam_for(self, classes: int) -> float:
+        """λ of C classes: the one listed, or that of the listed count nearest in ratio (the smaller of two as near)."""
+        return nearest_lambda(self.lam, classes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthShots:
+    """Buckets of many and of medium, as ranges from a first to a last one; all others are few."""
+
+    many: tuple[tuple[Bucket, Bucket], ...]
+    medium: tuple[tuple[Bucket, Bucket], ...]
+    __pydantic_config__ = STRICT
+
+    def buckets(self, shot: Literal["many", "medium"]) -> frozenset[int]:
+        """Those of a group."""
+        ranges = self.many if shot == "many" else self.medium
+        return frozenset(bucket for first, last in ranges for bucket in range(first, last + 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthRun:
+    """The run that `regcls run nyud2` trains where no option says otherwise."""
+
+    method: Method
+    classes: Classes
+    balanced_data: bool
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Depth:
+    """A data set of images, each with a depth map."""
+
+    data: DepthData
+    training: DepthTraining
+    shots: DepthShots
+    run: DepthRun
+    grids: Annotated[dict[str, ImageGrid], Field(min_length=1)]
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthOptions:
+    """What may be said of a single run on the command line; None leaves it to params.yaml."""
+
+    method: Method | None = None
+    classes: Classes | None = None
+    lam: Annotated[Positive | None, Field(alias="lambda")] = None
+    balanced_data: bool | None = None
+    seed: Seed | None = None
+    model: Backbone | None = None
+    width: Count | None = None
+    weights: Annotated[str | None, Field(min_length=1)] = None
+    loss: RegressionLoss | None = None
+    huber_delta: Positive | None = None
+    loss_scaling: Scaling | None = None
+    epochs: Count | None = None
+    batch_size: Annotated[int | None, Field(ge=2)] = None
+    accumulate: Count | None = None
+    optimizer: Optimizer | None = None
+    learning_rate: Positive | None = None
+    weight_decay: NotNegative | None = None
+    precision: ImagePrecision | None = None
+    __pydantic_config__ = FROM_TEXT
+
+
+def check_depth(path: Path, name: str, depth: Depth) -> None:
+    """Raise a UserError where values that are right one by one do not fit each other."""
+    shots = depth.shots
+    for key in ("many", "medium"):
+        if wrong := [(first, last) for first, last in getattr(shots, key) if first > last]:
+            raise UserError(f"{path}: {name}.shots.{key}: {list(wrong[0])} ends before it begins")
+    if both := sorted(shots.buckets("many") & shots.buckets("medium")):
+        raise UserError(f"{path}: {name}.shots: bucket {both[0]} is in many and in medium")
+    if depth.data.crop[0] > depth.data.short_side:
+        raise UserError(
+            f"{path}: {name}.data.crop = {list(depth.data.crop)}: it is higher than {name}.data.short_side = {depth.data.short_side}"
+        )
+    if depth.training.class_range[0] < 0:
+        raise UserError(f"{path}: {name}.training.class_range = {list(depth.training.class_range)}: depth begins at 0")
+    check_image_grids(path, name, depth.grids, seeds=len(depth.training.seeds))

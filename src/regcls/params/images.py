@@ -1,0 +1,72 @@
+"""What the sections on images share: networks of which each run trains one, and grids of such runs (paper, section 3.2)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from regcls.errors import UserError
+from regcls.params.types import STRICT, Classes, Method, OneOrMore, Positive
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Backbone = Literal["resnet18", "resnet34", "resnet50"]
+RegressionLoss = Literal["mae", "mse", "huber"]
+Scaling = Literal["eq4", "released"]
+ImagePrecision = Literal["float32", "bf16"]
+
+SEARCH = "lambda_search"  # the grid that λ is taken from where a grid's lambdas are `searched`
+
+
+def growing(values: tuple[float, ...]) -> tuple[float, ...]:
+    """`values`.
+
+    Raises:
+        ValueError: they are not in growing order, or one stands twice.
+    """
+    if list(values) != sorted(set(values)):
+        raise ValueError("write the values in growing order, each once")
+    return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageGrid:
+    """Every combination is one run. `reg` has neither classes nor λ: once for each seed. Without seeds a grid is left out."""
+
+    methods: OneOrMore[Method]
+    classes: OneOrMore[Classes]
+    balanced_data: bool
+    lambdas: Literal["default", "searched"] | OneOrMore[Positive]
+    seeds: Annotated[int, Field(ge=0)]
+    __pydantic_config__ = STRICT
+
+
+def nearest_lambda(lam: Mapping[int, float], classes: int) -> float:
+    """λ of C classes: the one listed, or that of the listed count nearest in ratio (the smaller of two as near)."""
+    return lam[min(sorted(lam), key=lambda known: max(known, classes) / min(known, classes))]
+
+
+def check_image_grids(path: Path, name: str, grids: Mapping[str, ImageGrid], *, seeds: int) -> None:
+    """Raise a UserError where grids ask for more seeds than there are, or for a λ that is not searched for."""
+    if not any(grid.seeds for grid in grids.values()):
+        raise UserError(f"{path}: {name}.grids: every grid has seeds: 0, so there is nothing to train")
+    for key, grid in grids.items():
+        where = f"{path}: {name}.grids.{key}"
+        if grid.seeds > seeds:
+            raise UserError(f"{where}.seeds = {grid.seeds}, but {name}.training.seeds has only {seeds}")
+        if grid.lambdas == "searched" and grid.seeds:
+            _check_searched(where, name, grid, grids.get(SEARCH))
+    if not isinstance(search := grids[SEARCH].lambdas if SEARCH in grids else (), tuple):
+        raise UserError(f"{path}: {name}.grids.{SEARCH}.lambdas = {search!r}: list the values of λ to try")
+
+
+def _check_searched(where: str, name: str, grid: ImageGrid, search: ImageGrid | None) -> None:
+    if search is None or not search.seeds:
+        raise UserError(f"{where}.lambdas = 'searched' needs the grid {name}.grids.{SEARCH} with at least one seed")
+    # reg+cls-bal takes the λ of reg+cls where it is not searched for itself.
+    methods = [method for method in grid.methods if method != "reg" and not {method, "reg+cls"} & set(search.methods)]
+    classes = [count for count in grid.classes if count not in search.classes]
+    if (methods or classes) and grid.methods != ("reg",):
+        missing = ", ".join(map(str, [*methods, *(f"{count} classes" for count in classes)]))
+        raise UserError(f"{where}.lambdas = 'searched', but {name}.grids.{SEARCH} does not search λ for {missing}")

@@ -1,0 +1,136 @@
+"""The figures on depth: test error by depth over the training pixels, and a sheet of examples. Same input, same bytes.
+
+Legend: E examples, H × W pixels.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+from regcls.depth_metrics import BUCKETS
+from regcls.params.depth import DepthShots
+from regcls.reports.depth_collect import shot_of_buckets
+from regcls.reports.figures import style, to_svg
+from regcls.reports.images_figures import error_by_target
+
+SHOWN = 4  # examples of the sheet
+HEIGHT = 144  # pixels of a picture on the sheet, at most: the page holds them all
+Examples = Mapping[str, NDArray[Any]]  # rows (E,), images (E, H, W, 3), truth and prediction (E, H, W) in mm, truth 0 where not measured
+
+
+def training_histogram(levels: NDArray[np.int64], shots: DepthShots) -> pd.DataFrame:
+    """Training pixels by bucket of 0.1 m: bucket, depth_from, depth_to (m), training_pixels, shot; `levels` counts the 8-bit levels (256,).
+
+    Level 255 is 10 m, level 0 not measured; a bucket holds two or three levels.
+    """
+    buckets = np.minimum(np.arange(256) * BUCKETS // 255, BUCKETS - 1)
+    counts = np.bincount(buckets[1:], levels[1:], BUCKETS).astype(np.int64)
+    bucket = np.arange(BUCKETS)
+    where = {"bucket": bucket, "depth_from": bucket / 10, "depth_to": (bucket + 1) / 10}
+    return pd.DataFrame(where | {"training_pixels": counts, "shot": shot_of_buckets(shots)})
+
+
+def error_by_depth(lines: pd.DataFrame, histogram: pd.DataFrame) -> str:
+    """Test RMSE by depth (`depth_stats.error_by_depth`), shaded ± std over seeds, over `training_histogram` on a log axis of its own."""
+    return error_by_target(
+        lines.rename(columns={"depth_from": "start", "depth_to": "end", "rmse": "error"}),
+        histogram.rename(columns={"depth_from": "start", "depth_to": "end", "training_pixels": "count"}),
+        target="depth (m)",
+        error="test RMSE (m)",
+        counted="training pixels",
+        each="0.1 m",
+        limits={},
+    )
+
+
+def errors_of_examples(examples: Mapping[str, Examples]) -> pd.DataFrame:
+    """What stands in `sheet`: image (row of the test set), method, pixels (measured), rmse and mae (m), a row a picture of errors."""
+    rows = []
+    for method, found in examples.items():
+        for place in range(min(SHOWN, len(found["rows"]))):
+            error = _error(found, place)
+            rmse, mae = (float("nan"),) * 2 if not error.count() else (float(np.sqrt((error**2).mean())), float(error.mean()))
+            rows.append({"image": int(found["rows"][place]), "method": method, "pixels": int(error.count()), "rmse": rmse, "mae": mae})
+    return pd.DataFrame(rows, columns=["image", "method", "pixels", "rmse", "mae"])
+
+
+def _error(found: Examples, place: int) -> "np.ma.MaskedArray[Any, np.dtype[np.float64]]":
+    """(H, W) absolute error in metres, masked where nothing is measured."""
+    truth, prediction = (found[name][place].astype(np.float64) / 1000 for name in ("truth", "prediction"))
+    return np.ma.masked_array(np.abs(prediction - truth), truth == 0)
+
+
+def sheet(examples: Mapping[str, Examples]) -> str:
+    """Rows: test images; columns: image, measured depth, that of each method of `examples`, and the absolute error of each.
+
+    Depth of all pictures on one scale, and errors on another, which ends at their 98th percentile.
+    """
+    methods, first = list(examples), next(iter(examples.values()))
+    places = range(min(SHOWN, len(first["rows"])))
+    errors = {method: [_error(examples[method], place) for place in places] for method in methods}
+    deepest = max(int(found[name][: len(places)].max()) for found in examples.values() for name in ("truth", "prediction")) / 1000
+    everything = np.concatenate([error.compressed() for found in errors.values() for error in found])
+    worst = float(np.quantile(everything, 0.98)) if everything.size else 1.0
+    depth_scale, error_scale = Normalize(0, deepest or 1.0), Normalize(0, worst or 1.0)
+    with style():
+        figure, axes = _grid(first["images"].shape[1:3], rows=len(places), columns=2 + 2 * len(methods))
+        for place, row in zip(places, axes, strict=True):
+            measured = first["truth"][place]
+            depths = [measured, *(examples[method]["prediction"][place] for method in methods)]
+            _picture(row[0], first["images"][place], f"test image {first['rows'][place]}")
+            for here, depth in zip(row[1:], depths, strict=False):
+                _picture(here, _coloured(np.ma.masked_array(depth / 1000, (depth == 0) & (depth is measured)), depth_scale, "viridis"))
+            for here, method in zip(row[1 + len(depths) :], methods, strict=True):
+                error = errors[method][place]
+                said = f"RMSE {np.sqrt((error**2).mean()):.2f} m" if error.count() else "nothing measured"
+                _picture(here, _coloured(error, error_scale, "magma_r"), said)
+        titles = ["image", "measured", *methods, *(f"|error|, {method}" for method in methods)]
+        for here, title in zip(axes[0], titles, strict=True):
+            here.set_title(title)
+        _colour_bar(figure, axes[-1, 1 : 2 + len(methods)], depth_scale, "viridis", "depth (m)")
+        _colour_bar(figure, axes[-1, 2 + len(methods) :], error_scale, "magma_r", "absolute error (m); darker above", extend="max")
+        return to_svg(figure)
+
+
+def _grid(size: Sequence[int], *, rows: int, columns: int) -> tuple[Figure, NDArray[Any]]:
+    """Axes of the pictures' shape, with room for titles above, a word under each picture, and colour bars below."""
+    width = 11.0 / columns
+    height, under, head, foot = (width - 0.08) * size[0] / size[1], 0.2, 0.25, 0.55
+    whole = head + rows * (height + under) + foot
+    figure = Figure(figsize=(11.0, whole))
+    figure.subplots_adjust(0.004, (foot + under) / whole, 0.996, 1 - head / whole, 0.08 / width, under / height)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _coloured(values: "np.ma.MaskedArray[Any, Any]", scale: Normalize, name: str) -> NDArray[np.uint8]:
+    """(H, W, 3); what is masked is light grey."""
+    colours = colormaps[name].with_extremes(bad="#d9dde1")
+    return np.asarray(colours(scale(values), bytes=True)[..., :3])
+
+
+def _picture(axes: Axes, picture: NDArray[np.uint8], said: str = "") -> None:
+    small = Image.fromarray(picture)
+    if small.height > HEIGHT:
+        small = small.resize((round(small.width * HEIGHT / small.height), HEIGHT), Image.Resampling.BILINEAR)
+    axes.imshow(np.asarray(small), interpolation="none", aspect="auto")  # "none": kept at its own size in the SVG
+    axes.set_axis_off()
+    axes.text(0.5, -0.03, said, transform=axes.transAxes, ha="center", va="top", fontsize=7.5, color="#59636e")
+
+
+def _colour_bar(figure: Figure, above: NDArray[Any], scale: Normalize, name: str, label: str, *, extend: str = "neither") -> None:
+    first, last = (here.get_position() for here in (above[0], above[-1]))
+    height = figure.get_size_inches()[1]
+    inset = 0.012  # room for the numbers at the ends of two bars beside each other
+    axes = figure.add_axes((first.x0 + inset, 0.38 / height, last.x1 - first.x0 - 2 * inset, 0.09 / height))
+    bar = figure.colorbar(ScalarMappable(scale, name), cax=axes, orientation="horizontal", extend=extend)
+    bar.set_label(label, labelpad=1)
+    bar.ax.tick_params(length=2, pad=1, labelsize=7.5)

@@ -1,0 +1,80 @@
+"""The figure that the reports on images share: test error by target, over the training data of each target. Same input, same bytes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from regcls.metrics import SHOTS, Shot
+from regcls.reports.figures import LINES, style, to_svg
+from regcls.reports.images_collect import method_name
+from regcls.reports.picking import records
+
+GREYS: dict[Shot, str] = {"many": "#bcc3ca", "medium": "#d3d8dd", "few": "#e8ebee"}
+
+
+def error_by_target(
+    lines: pd.DataFrame, histogram: pd.DataFrame, *, target: str, error: str, counted: str, each: str, limits: Mapping[str, float]
+) -> str:
+    """Error by target, shaded ± std over seeds, over a histogram of the training data on a log axis of its own.
+
+    `lines`: method, classes, lam, start, end, error, std; `histogram`: start, end, count, shot. `target` and `error` name their axes, each
+    with its unit; `counted` what the histogram is of, and `each` of what; `limits`: counts at which a line is drawn, by their names.
+    """
+    with style():
+        figure = Figure(figsize=(11.0, 4.3))
+        figure.subplots_adjust(0.05, 0.115, 0.94, 0.85)
+        back = figure.add_subplot()
+        front = back.twinx()
+        _bars(back, histogram)
+        _lines(front, lines)
+        _limits(back, front, limits)
+        # The right axis is that of the bars, and lies behind.
+        back.yaxis.set_label_position("right")
+        back.yaxis.tick_right()
+        front.yaxis.set_label_position("left")
+        front.yaxis.tick_left()
+        front.patch.set_visible(False)
+        back.set_xlabel(target)
+        back.set_ylabel(f"{counted} of {each}", color="#59636e")
+        front.set_ylabel(error)
+        shown = [Patch(color=GREYS[shot], label=f"{shot} {counted}") for shot in SHOTS if (histogram["shot"] == shot).any()]
+        handles, labels = front.get_legend_handles_labels()
+        handles, labels = [*handles, *shown], [*labels, *(str(patch.get_label()) for patch in shown)]
+        figure.legend(handles, labels, loc="upper center", ncols=3, columnspacing=1.4)
+        return to_svg(figure)
+
+
+def _bars(axes: Axes, histogram: pd.DataFrame) -> None:
+    for shot, part in histogram.groupby("shot", sort=False):
+        colour = GREYS[next(known for known in SHOTS if known == shot)]
+        axes.bar(part["start"], part["count"], width=part["end"] - part["start"], align="edge", color=colour, linewidth=0)
+    axes.set_ylim(0.7, max(1, histogram["count"].max()) * 2)
+    axes.set_yscale("log")
+    axes.grid(False)
+
+
+def _limits(back: Axes, front: Axes, limits: Mapping[str, float]) -> None:
+    """On the axis of the bars."""
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0}
+    for name, value in limits.items():
+        if 1 <= value <= back.get_ylim()[1]:
+            back.axhline(value, color="#8a949e", linewidth=0.8, linestyle=(0, (2, 2)))
+            # Among the lines, so that they do not hide it.
+            where: dict[str, Any] = {"transform": back.get_yaxis_transform(), "ha": "right", "va": "center", "zorder": 5}
+            front.text(0.995, value, f"{name} {value}", fontsize=7.5, color="#59636e", bbox=box, **where)
+
+
+def _lines(axes: Axes, lines: pd.DataFrame) -> None:
+    for _, line in lines.groupby(["method", "classes", "lam"], dropna=False, sort=False):
+        row = records(line)[0]
+        look = LINES[row["method"]]
+        middle = (line["start"] + line["end"]) / 2
+        every = 1 + len(line) // 40  # so many markers still leave the lines to be seen
+        axes.plot(middle, line["error"], label=method_name(row), markevery=every, **{**look, "marker": look["marker"] or "s"})
+        spread = line["std"].fillna(0.0)
+        axes.fill_between(middle, line["error"] - spread, line["error"] + spread, color=look["color"], alpha=0.16, linewidth=0)
+    axes.set_ylim(bottom=0)

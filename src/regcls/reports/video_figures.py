@@ -1,0 +1,84 @@
+"""The figures on videos: progress curves of a few test videos, and how long the videos are. Same input, same bytes."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from regcls.params.video import Unit
+from regcls.reports.figures import LINES, grid_of_axes, style, to_svg
+from regcls.reports.video_collect import activity_of
+
+PANELS = (0.05, 0.2, 0.4, 0.6, 0.8, 0.95)  # quantiles of the length of the test videos that are drawn
+COLUMNS = 3
+POINTS = 300  # of a curve
+BINS = 40  # of the lengths of the videos
+GREY = "#bcc3ca"
+
+
+def drawn_videos(lengths: Mapping[str, int]) -> list[str]:
+    """Short, middle and long videos of those given, at PANELS: the same for the same videos, each of another activity where it can be."""
+    ranked = sorted(lengths, key=lambda video: (lengths[video], video))
+    chosen: list[str] = []
+    for quantile in PANELS[: len(ranked)]:
+        middle = quantile * (len(ranked) - 1)
+        nearest = sorted((name for name in ranked if name not in chosen), key=lambda name: abs(ranked.index(name) - middle))
+        used = {activity_of(name) for name in chosen}
+        chosen.append(next((name for name in nearest[: len(ranked) // 8] if activity_of(name) not in used), nearest[0]))
+    return sorted(chosen, key=ranked.index)
+
+
+def progress_figure(curves: pd.DataFrame, notes: Mapping[str, str], unit: Unit) -> str:
+    """A panel a video of `video_stats.progress_curves`; `notes` stand above them, by video."""
+    videos = list(dict.fromkeys(curves["video"]))
+    with style():
+        rows = -(-len(videos) // COLUMNS)
+        figure, axes = grid_of_axes(rows, COLUMNS, width=3.45, height=1.7, head=0.62)
+        for video, here in zip(videos, axes.flat, strict=False):
+            for method, line in curves[curves["video"] == video].groupby("method", sort=False):
+                look = {"color": "#1c2126", "linestyle": (0, (4, 2))} if method == "true" else {"color": LINES[str(method)]["color"]}
+                here.plot(line["frame"], line["progress"], label=method, linewidth=1.2 if method == "true" else 0.8, **look)
+            here.set_title(f"{activity_of(video)}, {video.partition('_')[0]}", loc="left")
+            here.set_title(notes[video], loc="right", color="#555555")
+            here.set_xlim(left=0)
+        for here in list(axes.flat)[len(videos) :]:
+            here.set_visible(False)
+        for row in axes:
+            row[0].set_ylabel("progress (%)" if unit == "percent" else "frame")
+        for here in axes[-1]:
+            here.set_xlabel("frame")
+        handles, labels = axes.flat[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="upper center", ncols=len(labels))
+        return to_svg(figure)
+
+
+def length_counts(lengths: Sequence[int]) -> pd.DataFrame:
+    """By BINS equal ranges of frames: frames_from, frames_to (not in it), videos of such a length, and frames with such a number.
+
+    The last column is what a network on frames is trained on: the longer the videos, the fewer of them reach a frame number.
+    """
+    longest = max(lengths)
+    edges = np.unique(np.linspace(0, longest + 1, min(BINS, longest + 1) + 1).round().astype(int))
+    low, high = edges[:-1], edges[1:]
+    sizes = np.asarray(lengths)
+    frames = (np.minimum(sizes[:, None], high) - low).clip(min=0).sum(axis=0)
+    return pd.DataFrame({"frames_from": low, "frames_to": high, "videos": np.histogram(sizes, edges)[0], "frames": frames})
+
+
+def lengths_figure(counts: pd.DataFrame) -> str:
+    """`length_counts` as two histograms."""
+    with style():
+        figure = Figure(figsize=(11.0, 2.6))
+        figure.subplots_adjust(0.06, 0.19, 0.985, 0.9, 0.2)
+        left, right = figure.subplots(1, 2)
+        width = counts["frames_to"] - counts["frames_from"]
+        for here, name, title in ((left, "videos", "videos by their length"), (right, "frames", "frames by their number in the video")):
+            here.bar(counts["frames_from"], counts[name], width=width, align="edge", color=GREY, edgecolor="white", linewidth=0.4)
+            here.set_title(title, loc="left")
+            here.set_ylabel(name)
+            here.set_xlabel("length (frames)" if name == "videos" else "frame")
+        right.set_yscale("log")
+        right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        return to_svg(figure)

@@ -1,0 +1,178 @@
+"""The runs on video progress: one network for each activity."""
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from regcls.errors import UserError
+from regcls.params.images import SEARCH
+from regcls.params.synthetic import Precision
+from regcls.params.types import VideoMethod
+from regcls.params.video import WITH_CLASSES, Unit, Video, VideoGrid, VideoOptions, VideoSplit
+from regcls.runs import RunSpec
+
+Activation = Literal["relu", "sigmoid"]
+Key = tuple[VideoMethod, int, Unit, VideoSplit]
+Found = Mapping[Key, float]  # (method, C, unit, split) -> λ with the lowest validation error
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoSpec(RunSpec):
+    """One tracked run: one network for each of the ten activities, on one split."""
+
+    unit: Unit  # of the target: percent (frame index / number of frames, within [0, 1]) or frames (frame index)
+    split: VideoSplit
+    held_out: bool  # a share of the training videos is validation data, for the search for λ; they are not trained on
+    hidden: tuple[int, ...]
+    activation: Activation
+    milestones: tuple[int, ...]  # epochs after which the learning rate is multiplied with `decay`
+    decay: float
+    precision: Precision
+
+    @property
+    def data_name(self) -> str:
+        """`breakfast/percent/s1`, and `… /held-out` where videos are held out."""
+        return "/".join([self.dataset, self.unit, self.split] + ["held-out"] * self.held_out)
+
+    def _data_words(self) -> list[str]:
+        """As in `percent s1 · reg+cls · 100 · λ 100 · seed 0`."""
+        return [f"{self.unit} {self.split}" + " held-out" * self.held_out]
+
+    def tags(self) -> dict[str, str]:
+        """With unit, split and whether videos are held out."""
+        return super().tags() | {"unit": self.unit, "split": self.split, "held_out": str(self.held_out).lower()}
+
+
+def make_spec(
+    video: Video,
+    dataset: str,
+    *,
+    method: VideoMethod,
+    classes: int,
+    lam: float | None,
+    unit: Unit,
+    split: VideoSplit,
+    seed: int,
+    held_out: bool = False,
+) -> VideoSpec:
+    """A run with params.yaml's training values; `lam` None takes the unit's. What does not apply is blanked: equal runs are equal."""
+    training, trained, classified = video.training, method != "random", method in WITH_CLASSES
+    return VideoSpec(
+        dataset=dataset,
+        method=method,
+        classes=classes if classified else 0,
+        lam=float(training.lam[unit] if lam is None else lam) if classified else None,
+        seed=seed,
+        epochs=training.epochs if trained else 0,
+        batch_size=training.batch_size,
+        optimizer=training.optimizer,
+        learning_rate=training.learning_rate,
+        weight_decay=training.weight_decay,
+        unit=unit,
+        split=split,
+        held_out=held_out,
+        hidden=training.hidden,
+        activation="sigmoid" if method == "kukleva" else "relu",
+        milestones=training.milestones if trained else (),
+        decay=training.decay,
+        precision=training.precision,
+    )
+
+
+def expand(video: Video, dataset: str, name: str, found: Found) -> list[VideoSpec]:
+    """The runs of the grid `name` in a fixed order, those without classes once for each seed; in the search, videos are held out.
+
+    Where λ is to be searched and `found` does not have it yet, a run is left out.
+    """
+    grid = video.grids[name]
+    specs: dict[VideoSpec, None] = {}  # an ordered set
+    axes = itertools.product(video.training.seeds[: grid.seeds], grid.units, grid.splits, grid.methods, grid.classes)
+    for seed, unit, split, method, classes in axes:
+        for lam in _lambdas(video, grid, (method, classes, unit, split), found):
+            spec = make_spec(
+                video, dataset, method=method, classes=classes, lam=lam, unit=unit, split=split, seed=seed, held_out=name == SEARCH
+            )
+            specs[spec] = None
+    return list(specs)
+
+
+def _lambdas(video: Video, grid: VideoGrid, key: Key, found: Found) -> tuple[float | None, ...]:
+    if key[0] not in WITH_CLASSES or grid.lambdas == "default":
+        return (None,)
+    if grid.lambdas == "searched":
+        lam = searched_lambda(video, found, key)
+        return () if lam is None else (lam,)
+    return grid.lambdas
+
+
+def searched_lambda(video: Video, found: Found, key: Key) -> float | None:
+    """λ of the search, None as long as it is not known. reg+cls-bal takes that of reg+cls where it is not searched for itself.
+
+    So does a split take that of the first split searched, where it is not searched for itself.
+    """
+    method, classes, unit, split = key
+    search = video.grids[SEARCH]
+    return found.get(
+        (method if method in search.methods else "reg+cls", classes, unit, split if split in search.splits else search.splits[0])
+    )
+
+
+def all_specs(video: Video, dataset: str, found: Found) -> list[VideoSpec]:
+    """The runs of all grids, each once; those of the search for λ first."""
+    names = sorted(video.grids, key=lambda name: name != SEARCH)
+    return list(dict.fromkeys(spec for name in names for spec in expand(video, dataset, name, found)))
+
+
+def needs_search(video: Video) -> bool:
+    """Whether some grid takes its λ from the search."""
+    return any(grid.lambdas == "searched" and grid.seeds for grid in video.grids.values())
+
+
+def search_specs(video: Video, dataset: str) -> list[VideoSpec]:
+    """The runs of the search for λ."""
+    return expand(video, dataset, SEARCH, {}) if SEARCH in video.grids else []
+
+
+def chosen_lambdas(errors: Mapping[VideoSpec, float]) -> Found:
+    """The λ with the lowest validation error, the mean over its seeds, of each (method, C, unit, split): `errors` by run.
+
+    Of equal ones the smallest λ is taken; one whose error is not finite, never.
+    """
+    values: dict[Key, dict[float, list[float]]] = {}
+    for spec, error in errors.items():
+        if spec.lam is not None:
+            values.setdefault((spec.method, spec.classes, spec.unit, spec.split), {}).setdefault(spec.lam, []).append(error)
+    means = {key: {lam: sum(found) / len(found) for lam, found in sorted(by_lam.items())} for key, by_lam in values.items()}
+    usable = {key: {lam: mean for lam, mean in by_lam.items() if math.isfinite(mean)} for key, by_lam in means.items()}
+    return {key: min(by_lam, key=by_lam.__getitem__) for key, by_lam in usable.items() if by_lam}
+
+
+def single_spec(video: Video, dataset: str, options: VideoOptions) -> VideoSpec:
+    """The run that params.yaml's `run:` describes, with `options` over it.
+
+    Raises:
+        UserError: an option that would be ignored, or a split that there is not.
+    """
+    default = video.run
+    method, split = options.method or default.method, options.split or default.split
+    if method not in WITH_CLASSES and (options.classes or options.lam):
+        raise UserError(f"method {method} has no classes and no λ: leave out --classes and --lambda, or choose --method reg+cls")
+    trains = ("epochs", "learning_rate", "weight_decay", "optimizer")
+    if method == "random" and (given := [name for name in trains if getattr(options, name) is not None]):
+        raise UserError(f"method random is not trained: leave out --{given[0].replace('_', '-')}")
+    if split not in video.data.test_persons:
+        raise UserError(f"--split = {split}: there are {', '.join(video.data.test_persons)} ({dataset}.data.test_persons in params.yaml)")
+    spec = make_spec(
+        video,
+        dataset,
+        method=method,
+        classes=options.classes or default.classes,
+        lam=options.lam,
+        unit=options.unit or default.unit,
+        split=split,
+        seed=video.training.seeds[0] if options.seed is None else options.seed,
+    )
+    plain = ("hidden", "epochs", "batch_size", "optimizer", "learning_rate", "weight_decay", "precision")
+    return replace(spec, **{name: value for name in plain if (value := getattr(options, name)) is not None})

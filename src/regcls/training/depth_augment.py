@@ -1,0 +1,94 @@
+"""Augmentation of an image and its depth map together: flip, rotation, centre crop, and the image's colours (section 3.2).
+
+Legend: H, W of the crop, in pixels.
+"""
+
+import math
+from typing import Any
+
+import albumentations  # type: ignore[import-untyped]
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from regcls.training.augment import Augmentation  # keeps albumentations quiet
+
+# Of the colours of ImageNet's pixels in [0, 1], as in AlexNet (Krizhevsky et al., 2012, section 4.1); eigenvectors are columns.
+EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
+EIGENVECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+GREY = np.array([0.299, 0.587, 0.114])  # of red, green and blue
+
+
+class RotatedCrop(albumentations.DualTransform):  # type: ignore[misc]
+    """Rotation about the centre by up to `rotate` degrees to either side, then the centre crop, in one resampling.
+
+    The image is resampled bilinearly, the depth map by its nearest pixel and at half the size, so that no depth is invented. Outside the
+    image it is black, and its depth 0: not measured. Two steps with albumentations' own Affine and CenterCrop resample all of it.
+    """
+
+    def __init__(self, crop: tuple[int, int], rotate: float) -> None:
+        """`crop`: H, W."""
+        super().__init__(p=1.0)
+        self.crop, self.rotate = crop, rotate
+
+    def get_params(self) -> dict[str, Any]:
+        """Degrees, counter-clockwise."""
+        return {"angle": self.py_random.uniform(-self.rotate, self.rotate)}
+
+    def apply(self, img: NDArray[np.uint8], angle: float, **params: Any) -> NDArray[np.uint8]:
+        """The crop (H, W, 3)."""
+        height, width = self.crop
+        back = self._back(img.shape[0], img.shape[1], angle)
+        return np.asarray(cv2.warpAffine(img, back, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP))
+
+    def apply_to_mask(self, mask: NDArray[np.uint8], angle: float, **params: Any) -> NDArray[np.uint8]:
+        """The crop's pixels (1, 1), (1, 3), … (3, 1), …: (H / 2, W / 2), those that Pillow's nearest resize takes."""
+        height, width = self.crop
+        back = self._back(mask.shape[0], mask.shape[1], angle) @ np.array([[2.0, 0.0, 1.0], [0.0, 2.0, 1.0], [0.0, 0.0, 1.0]])
+        return np.asarray(cv2.warpAffine(mask, back, (width // 2, height // 2), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP))
+
+    def _back(self, height: int, width: int, angle: float) -> NDArray[np.float64]:
+        """From a pixel (x, y) of the crop to that of the whole: (2, 3)."""
+        middle = np.array([(width - 1) / 2, (height - 1) / 2])
+        first = np.array([(width - self.crop[1]) // 2, (height - self.crop[0]) // 2])  # of the crop, as at validation and test
+        cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+        turn = np.array([[cos, -sin], [sin, cos]])
+        return np.column_stack([turn, middle + turn @ (first - middle)])
+
+
+class Colours(albumentations.ImageOnlyTransform):  # type: ignore[misc]
+    """PCA lighting, then brightness, contrast and saturation in random order, each blended by up to ±`jitter`; depth stays as it is.
+
+    All of them are affine in a pixel's colour, so they make one matrix. Values are cut to 0 … 255 at the end, not between the steps.
+    """
+
+    def __init__(self, lighting: float, jitter: float) -> None:
+        """`lighting`: standard deviation of the shift along each eigenvector, in eigenvalues; `jitter`: in [0, 1)."""
+        super().__init__(p=1.0)
+        self.lighting, self.jitter = lighting, jitter
+
+    def get_params(self) -> dict[str, Any]:
+        """The shift along each eigenvector, and the steps in their order with the share of what is blended in."""
+        shift = np.array([self.py_random.gauss(0.0, self.lighting) for _ in EIGENVALUES])
+        steps = [(name, self.py_random.uniform(-self.jitter, self.jitter)) for name in ("brightness", "contrast", "saturation")]
+        self.py_random.shuffle(steps)
+        return {"shift": shift, "steps": steps}
+
+    def apply(self, img: NDArray[np.uint8], shift: NDArray[np.float64], steps: list[tuple[str, float]], **params: Any) -> NDArray[np.uint8]:
+        """The image in other colours, same shape."""
+        mean = np.array(cv2.mean(img)[:3])
+        matrix, offset = np.eye(3), 255.0 * EIGENVECTORS @ (EIGENVALUES * shift)
+        for name, share in steps:
+            blended = {  # with black, with the mean grey of the image as it is by now, with each pixel's own grey
+                "brightness": (0.0, 0.0),
+                "contrast": (0.0, GREY @ (matrix @ mean + offset)),
+                "saturation": (GREY @ matrix, GREY @ offset),
+            }[name]
+            matrix, offset = ((1 - share) * own + share * other for own, other in zip((matrix, offset), blended, strict=True))
+        return np.asarray(cv2.transform(img, np.column_stack([matrix, offset])))
+
+
+def for_depth(*, crop: tuple[int, int], flip: float, rotate: float, lighting: float, jitter: float, seed: int) -> Augmentation:
+    """Of `image` (h, w, 3) and `mask` (h, w), its depth in levels: the image (H, W, 3) and the depth (H / 2, W / 2)."""
+    transforms = [albumentations.HorizontalFlip(p=flip), RotatedCrop(crop, rotate), Colours(lighting, jitter)]
+    return Augmentation(transforms, seed=seed)

@@ -1,0 +1,87 @@
+"""A few test images with their depth, true and predicted: as arrays, and as a sheet to look at.
+
+Legend: E examples, H × W pixels.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from numpy.typing import NDArray
+
+from regcls.files import write_atomically
+
+MOST = 6
+DEPTHS, ERRORS = "cividis", "Greys"  # both grow steadily darker or lighter, in print too
+NOT_MEASURED = "#f3d9d9"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Examples:
+    """Of the test set."""
+
+    rows: NDArray[np.int64]  # (E,)
+    images: NDArray[np.uint8]  # (E, H, W, 3)
+    truth: NDArray[np.uint16]  # (E, H, W), millimetres; 0: not measured
+    prediction: NDArray[np.uint16]  # (E, H, W), millimetres
+
+
+def example_rows(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """At most six of a test set's rows, evenly spaced: the same for every run."""
+    return rows[np.linspace(0, len(rows) - 1, min(MOST, len(rows))).round().astype(np.int64)]
+
+
+def write_examples(examples: Examples, folder: Path) -> dict[str, Path]:
+    """Write examples.npz and examples.png into `folder`: name -> file.
+
+    Raises:
+        UserError: the disk is full or the folder is not writable.
+    """
+    arrays, sheet = folder / "examples.npz", folder / "examples.png"
+
+    def save(aside: Path) -> None:
+        with aside.open("wb") as handle:
+            np.savez_compressed(handle, **vars(examples))
+
+    write_atomically(arrays, save)
+    figure = _sheet(examples)
+    write_atomically(sheet, lambda aside: figure.savefig(aside, format="png", dpi=110, metadata={"Software": None}))
+    return {file.name: file for file in (arrays, sheet)}
+
+
+def _sheet(examples: Examples) -> Figure:
+    count, (height, width) = len(examples.rows), examples.truth.shape[1:]
+    metres = [part.astype(np.float32) / 1000 for part in (examples.truth, examples.prediction)]
+    measured = examples.truth > 0
+    truth, error = (np.where(measured, part, np.nan) for part in (metres[0], np.abs(metres[1] - metres[0])))
+    deepest, worst = float(np.nanmax(truth)), float(np.nanpercentile(error, 99))
+    figure = Figure(figsize=(9.6, 0.8 + count * 2.25 * height / width))
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(count, 4, squeeze=False, gridspec_kw={"wspace": 0.03, "hspace": 0.05})
+    figure.subplots_adjust(0.005, 0.62 / figure.get_figheight(), 0.995, 1 - 0.24 / figure.get_figheight())
+    for place, (image, depth, predicted, off) in enumerate(axes):
+        image.imshow(examples.images[place])
+        drawn = depth.imshow(truth[place], cmap=DEPTHS, vmin=0, vmax=deepest)
+        predicted.imshow(metres[1][place], cmap=DEPTHS, vmin=0, vmax=deepest)
+        wrong = off.imshow(error[place], cmap=ERRORS, vmin=0, vmax=worst)
+        for one in (image, depth, predicted, off):
+            one.set(xticks=[], yticks=[], facecolor=NOT_MEASURED)
+    for one, title in zip(axes[0], ("image", "truth", "prediction", "absolute error"), strict=True):
+        one.set_title(title, fontsize=9)
+    _bar(figure, drawn, list(axes[-1][1:3]), "depth (m)")
+    _bar(figure, wrong, [axes[-1][3]], "error (m)")
+    return figure
+
+
+def _bar(figure: Figure, drawn: AxesImage, over: list[Axes], label: str) -> None:
+    """A colour bar below the columns of `over`."""
+    boxes = [one.get_position() for one in over]
+    inch = 1 / figure.get_figheight()
+    place = figure.add_axes((boxes[0].x0, 0.42 * inch, boxes[-1].x1 - boxes[0].x0, 0.1 * inch))
+    bar = figure.colorbar(drawn, cax=place, orientation="horizontal", extend="neither")
+    bar.ax.tick_params(labelsize=8)
+    bar.set_label(f"{label}; pink: not measured" if label.startswith("error") else label, fontsize=8, labelpad=1)

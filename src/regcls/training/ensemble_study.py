@@ -1,0 +1,245 @@
+"""The train stage of runs of many small networks: which runs are wanted, which are there already, and making the rest."""
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from regcls.errors import UserError
+from regcls.params import Compute
+from regcls.processes import uninterrupted, worker_pool
+from regcls.progress import progress, say
+from regcls.runs import RunResult, fingerprint
+from regcls.training import ensemble_worker as worker
+from regcls.training.device import Device, device_for
+from regcls.training.ensemble import Recipe, Trained
+from regcls.training.ensemble_kinds import Kind, Member, Spec
+from regcls.training.outcome import Outcome, index_of, repeating, why_stopped
+
+if TYPE_CHECKING:
+    from regcls.tracking.tracker import Tracker
+
+Chunk = list[Member[Spec]]
+OnEnd = Callable[[str, RunResult | None], None]  # fingerprint, and the result of a run, None if it has diverged
+
+CACHE_BYTES = {"cpu": 2**21, "cuda": 2**31}  # of a chunk's logits or parameters: what stays in a core's cache; what keeps a GPU busy
+MOST_TOGETHER = {"cpu": 50, "cuda": 4000}  # networks
+WAVE_CHUNKS = 12  # whose runs are in the making at once: an interruption loses no more
+WAVE_STEPS = {"cpu": 2**24, "cuda": 2**28}  # nor more than the runs with so many steps, of all their networks; minutes
+
+
+def fingerprints(kind: Kind[Spec], specs: Sequence[Spec]) -> dict[Spec, str]:
+    """The fingerprint of every run, from its spec, the data that it sees and the code as it stands."""
+    return {spec: fingerprint(spec, data_digest=kind.digest(spec), code_digest=kind.result_code()) for spec in specs}
+
+
+def train_runs(
+    kind: Kind[Spec],
+    wanted: Mapping[Spec, str],
+    tracker: "Tracker",
+    compute: Compute,
+    tags: Mapping[str, str],
+    *,
+    lineage: Mapping[str, Any] | None = None,
+    adopt: bool = False,
+    repeats: str | None = None,
+    on_end: OnEnd = lambda key, result: None,
+) -> Outcome:
+    """Train and track every run of `wanted` (spec -> fingerprint) that the store does not hold as FINISHED.
+
+    `tags` and `lineage`: what they come from, see Tracker.start. `adopt` logs into the run that `mlflow run` has opened, and trains even
+    if an equal one exists: it must not stay empty. `repeats`: the id of a run that is to be made once more, whatever the store holds.
+    `on_end` is told of every run that was made.
+
+    Raises:
+        UserError: no GPU where one is asked for, or a training process was ended from outside.
+        KeyboardInterrupt: open runs are marked KILLED, finished ones are kept.
+    """
+    device = device_for(compute.device)
+    finished = {} if repeats or (adopt and tracker.adopted_run) else tracker.finished(kind.dataset)
+    missing = {spec: key for spec, key in wanted.items() if key not in finished}
+    ledger = _Ledger(kind, missing, tracker, {**tags, **repeating(repeats)}, lineage, adopt, on_end)
+    if missing:
+        plan = list(plan_chunks(kind, list(missing), device))
+        for remark in kind.remarks():
+            say(remark)
+        processes = min(compute.process_count, len(plan))
+        with progress(sum(_cost(chunk, kind) for chunk in plan), "training") as advance:
+            run_chunks = _one_process if device == "cuda" or processes == 1 else _many_processes
+            try:
+                with closing(run_chunks(plan, kind, device, processes, ledger.begin)) as done:
+                    for chunk, results in done:
+                        ledger.receive(chunk, results)
+                        there = len(wanted) - len(missing) + len(ledger.ended)
+                        advance(_cost(chunk, kind), f"{there} of {len(wanted)} runs")
+            except BaseException as error:
+                ledger.abandon(error)
+                raise
+    tracker.deliver()
+    ended = {key: (tracker.run_id(run), status) for key, (run, status) in ledger.ended.items()}
+    index = index_of(wanted, finished, ended)
+    return Outcome(trained=len(ended) - len(ledger.failed), kept=len(wanted) - len(missing), failed=ledger.failed, index=index)
+
+
+@dataclass
+class _Open:
+    """A run in the making."""
+
+    run: str  # as the tracker names it
+    started: float
+    trained: dict[str, Trained] = field(default_factory=dict)  # by part
+
+
+class _Ledger:
+    """Runs from their first network's start to their last one's end."""
+
+    def __init__(
+        self,
+        kind: Kind[Any],
+        missing: Mapping[Any, str],
+        tracker: "Tracker",
+        tags: Mapping[str, str],
+        lineage: Mapping[str, Any] | None,
+        adopt: bool,
+        on_end: OnEnd,
+    ) -> None:
+        self.kind, self.missing, self.tracker, self.tags, self.lineage, self.adopt = kind, missing, tracker, tags, lineage, adopt
+        self.on_end = on_end
+        self.open: dict[Any, _Open] = {}  # by spec
+        self.ended: dict[str, tuple[str, str]] = {}  # fingerprint -> run, status
+        self.failed: dict[str, str] = {}
+
+    def begin(self, chunk: Chunk[Any]) -> None:
+        """Note that the networks of a chunk start now."""
+        for spec in dict.fromkeys(member.spec for member in chunk):
+            if spec not in self.open:
+                with uninterrupted():
+                    run = self.tracker.start(
+                        spec,
+                        fingerprint=self.missing[spec],
+                        tags={**self.tags, "data_digest": self.kind.digest(spec)[:32]},
+                        adopt=self.adopt,
+                        lineage=self.lineage,
+                    )
+                    self.open[spec] = _Open(run, time.time())
+
+    def receive(self, chunk: Chunk[Any], results: Sequence[Trained]) -> None:
+        """Take the trained networks of a chunk; runs that are complete with them are logged and closed."""
+        for member, trained in zip(chunk, results, strict=True):
+            run = self.open[member.spec]
+            run.trained[member.part] = trained
+            if len(run.trained) == len(self.kind.parts):
+                with uninterrupted():
+                    self._end(member.spec, run)
+                    del self.open[member.spec]
+
+    def _end(self, spec: Any, run: _Open) -> None:
+        key, result = self.missing[spec], None
+        if diverged := [part for part in self.kind.parts if not run.trained[part].finite]:
+            where = f"{self.kind.part_name} {', '.join(diverged)}"
+            reason = f"diverged on {where}: weights are no longer finite (learning rate {spec.learning_rate:g})"
+            self.tracker.log_metrics(run.run, [("diverged", 1.0, spec.epochs, time.time())])
+            self.tracker.stop(run.run, status="FAILED", reason=reason)
+            self.failed[spec.name] = reason
+        else:
+            result = self.kind.result(spec, run.trained, started=run.started, ended=time.time())
+            self.tracker.finish(run.run, result)
+        self.ended[key] = (run.run, "FAILED" if diverged else "FINISHED")
+        self.on_end(key, result)
+
+    def abandon(self, error: BaseException) -> None:
+        """Mark the runs in the making KILLED."""
+        with uninterrupted():
+            for run in self.open.values():
+                with suppress(UserError):  # a full disk, perhaps the reason of all this: the next start finds them RUNNING
+                    self.tracker.stop(run.run, status="KILLED", reason=why_stopped(error))
+            self.tracker.deliver_shortly()
+
+
+def plan_chunks(kind: Kind[Spec], specs: Sequence[Spec], device: Device) -> Iterator[Chunk[Spec]]:
+    """Cut the networks of all runs into chunks that train side by side: equal in recipe and in K.
+
+    Costly ones come first, so that all processes end together, and a wave of a few runs after another, so that runs end early.
+
+    Raises:
+        UserError: a training set that does not fill one batch.
+    """
+    by_size: dict[int, list[Spec]] = defaultdict(list)
+    for spec in specs:
+        by_size[spec.classes].append(spec)
+    for classes, alike in sorted(by_size.items(), reverse=True):
+        alike.sort(key=kind.order)
+        most = most_together(classes, kind.recipe(alike[0]), device, inputs=kind.inputs)
+        start = steps = 0
+        for end, spec in enumerate(alike):
+            added = sum(_batches(kind, Member(spec=spec, part=part)) for part in kind.parts) * spec.epochs
+            if end > start and (steps + added > WAVE_STEPS[device] or (end - start + 1) * len(kind.parts) > WAVE_CHUNKS * most):
+                yield from _wave_chunks(kind, alike[start:end], device)
+                start, steps = end, 0
+            steps += added
+        yield from _wave_chunks(kind, alike[start:], device)
+
+
+def _wave_chunks(kind: Kind[Spec], specs: Sequence[Spec], device: Device) -> Iterator[Chunk[Spec]]:
+    groups: dict[tuple[Recipe, int], Chunk[Spec]] = defaultdict(list)
+    for spec in specs:
+        for part in kind.parts:
+            member = Member(spec=spec, part=part)
+            groups[kind.recipe(spec), kind.head_classes(member)].append(member)
+    for (recipe, classes), members in groups.items():
+        most = most_together(classes, recipe, device, inputs=kind.inputs)
+        # Equally many steps an epoch, best on the same samples: they go through an epoch together, and share it.
+        members.sort(key=lambda member: (-_batches(kind, member), kind.samples(member), member.spec.seed))
+        count = math.ceil(len(members) / most)
+        yield from (members[index * len(members) // count : (index + 1) * len(members) // count] for index in range(count))
+
+
+def _batches(kind: Kind[Spec], member: Member[Spec]) -> int:
+    """Steps an epoch."""
+    spec, samples = member.spec, kind.samples(member)
+    if samples < spec.batch_size and spec.epochs:
+        raise UserError(f"batch_size = {spec.batch_size}: {spec.name} has only {samples} training samples. Choose a smaller one.")
+    return samples // spec.batch_size
+
+
+def most_together(classes: int, recipe: Recipe, device: Device, *, inputs: int) -> int:
+    """How many networks with K classes train side by side: by a batch's logits, or by the parameters with what the optimiser keeps."""
+    number = 8 if recipe.precision == "float64" else 4
+    h1, h2 = recipe.hidden
+    params = h1 * (inputs + 1) + h2 * (h1 + 1) + (1 + classes) * (h2 + 1)
+    bytes_each = number * max(max(1, classes) * recipe.batch_size, 5 * params)
+    return max(1, min(MOST_TOGETHER[device], CACHE_BYTES[device] // bytes_each))
+
+
+def _cost(chunk: Chunk[Spec], kind: Kind[Spec]) -> float:
+    """About steps of a network without classes, for the progress bar."""
+    return sum((1 + member.spec.epochs * _batches(kind, member)) * (1 + kind.head_classes(member) / 40) for member in chunk)
+
+
+Begin = Callable[[Chunk[Any]], None]
+Done = Generator[tuple[Chunk[Any], list[Trained]]]
+
+
+def _one_process(plan: Sequence[Chunk[Any]], kind: Kind[Any], device: Device, processes: int, begin: Begin) -> Done:
+    worker.set_up(kind.reopened(), threads=1 if device == "cpu" else None)
+    for chunk in plan:
+        begin(chunk)
+        yield chunk, worker.train_chunk(chunk, device)
+
+
+def _many_processes(plan: Sequence[Chunk[Any]], kind: Kind[Any], device: Device, processes: int, begin: Begin) -> Done:
+    """One process a core, with one thread each: small matrices gain nothing from more. A chunk begins when a process is nearly free."""
+    waiting, running = iter(plan), dict[Future[list[Trained]], Chunk[Any]]()
+    with worker_pool(processes, worker.set_up, kind.reopened(), 1) as pool:
+        while True:
+            while len(running) <= processes and (chunk := next(waiting, None)) is not None:
+                begin(chunk)
+                running[pool.submit(worker.train_chunk, chunk, device)] = chunk
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()

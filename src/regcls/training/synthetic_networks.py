@@ -1,0 +1,136 @@
+"""The 1D study: a run -> its networks, and trained networks -> the run's result. With the engine, the code that decides every number."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regcls.classes import class_ranges
+from regcls.datasets.synthetic import Split, SyntheticSets
+from regcls.params.synthetic import Sampling
+from regcls.provenance import code_digest
+from regcls.runs import RunResult
+from regcls.runs.synthetic import SyntheticSpec
+from regcls.training.ensemble import Recipe, Trained
+from regcls.training.ensemble_data import Network
+from regcls.training.ensemble_kinds import ClassCounter, Member, quietly
+
+SyntheticMember = Member[SyntheticSpec]
+
+
+class SyntheticNetworks:
+    """One network for each function."""
+
+    dataset, part_name, inputs = "synthetic", "function", 1
+    every_epoch: Sequence[str] = ("val",)
+    predict: Sequence[str] = ()
+
+    def __init__(self, sets: SyntheticSets) -> None:
+        self.sets = sets
+        self.parts = [str(function) for function in range(sets.functions)]
+        self._balanced = ClassCounter()
+        self.remarks = self._balanced.remarks
+
+    def reopened(self) -> Callable[[], "SyntheticNetworks"]:
+        """How another process opens the same data."""
+        return partial(_open, self.sets.prepared.folder)
+
+    def result_code(self) -> str:
+        """Digest of the code that decides a result, next to the spec and the data."""
+        return result_code()
+
+    def digest(self, spec: SyntheticSpec) -> str:
+        """SHA-256 over the data that a run sees."""
+        return self.sets.digest(spec)
+
+    def recipe(self, spec: SyntheticSpec) -> Recipe:
+        """See `recipe`."""
+        return recipe(spec)
+
+    def samples(self, member: SyntheticMember) -> int:
+        """N, in training."""
+        spec = member.spec
+        return self.sets.size(spec.data_key, spec.sampling, int(member.part), spec.repetition, "train")
+
+    def order(self, spec: SyntheticSpec) -> tuple[object, ...]:
+        """As in the grids."""
+        return ()
+
+    def head_classes(self, member: SyntheticMember) -> int:
+        """K: 0 for reg, C for uniform ranges, fewer for equalised ones."""
+        spec = member.spec
+        if not spec.balanced:
+            return spec.classes
+        key = (spec.data_key, spec.sampling, int(member.part), spec.repetition)
+        make = partial(class_ranges, spec.classes, self.sets.get(*key, "train")[1], balanced=True)
+        return self._balanced((*key, spec.classes), make)
+
+    def networks(self, members: Sequence[SyntheticMember]) -> list[Network]:
+        """Their own sampling in training; the uniform sets of their setting in validation and test."""
+        return [self._network(member) for member in members]
+
+    def _network(self, member: SyntheticMember) -> Network:
+        spec = member.spec
+
+        def load(sampling: Sampling, split: Split) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+            x, y = self.sets.get(spec.data_key, sampling, int(member.part), spec.repetition, split)
+            return x[None], y
+
+        x, y = load(spec.sampling, "train")
+        classes = None if spec.method == "reg" else quietly(partial(class_ranges, spec.classes, y, balanced=spec.balanced))
+        return Network(
+            x=x,
+            y=y,
+            classes=classes,
+            lam=1.0 if spec.lam is None else spec.lam,
+            seed=spec.seed,
+            evaluate={"val": load("uniform", "val"), "test": load("uniform", "test")},
+        )
+
+    def result(self, spec: SyntheticSpec, trained: Mapping[str, Trained], *, started: float, ended: float) -> RunResult:
+        """Errors by function and their means over the functions; weights by function."""
+        functions = sorted(trained, key=int)
+        by_epoch = {"train_mse": [trained[f].train_mse for f in functions]}
+        by_epoch |= {f"{name}_mse": [trained[f].evaluated[name] for f in functions] for name in ("val", "test")}
+        means = {name: np.mean(values, axis=0) for name, values in by_epoch.items()}
+        metrics = {name: float(values[-1]) for name, values in means.items()}
+        if heads := [len(trained[f].weights["classifier.bias"]) for f in functions if "classifier.bias" in trained[f].weights]:
+            metrics["head_classes"] = float(np.mean(heads))  # fewer than C where equalising has merged some
+        metrics |= {f"functions/{name}_{f}": float(values[i][-1]) for name, values in by_epoch.items() for i, f in enumerate(functions)}
+        return RunResult(
+            metrics=metrics,
+            history={name: values.tolist() for name, values in means.items() if len(values) > 1},
+            weights={f"{f}/{name}": value for f in functions for name, value in trained[f].weights.items()},
+            started=started,
+            ended=ended,
+        )
+
+
+def recipe(spec: SyntheticSpec) -> Recipe:
+    """The part of a spec that networks trained together must share."""
+    h1, h2 = spec.hidden
+    return Recipe(
+        hidden=(h1, h2),
+        activation="relu",
+        loss_over_batch="mean",
+        epochs=spec.epochs,
+        batch_size=spec.batch_size,
+        optimizer=spec.optimizer,
+        learning_rate=spec.learning_rate,
+        milestones=(),
+        decay=1.0,
+        weight_decay=spec.weight_decay,
+        precision=spec.precision,
+    )
+
+
+def _open(prepared: Path) -> SyntheticNetworks:
+    return SyntheticNetworks(SyntheticSets(prepared))
+
+
+@cache
+def result_code() -> str:
+    """Digest of the code that decides a result, next to the spec and the data."""
+    return code_digest("regcls.training.ensemble", alone=[__name__])

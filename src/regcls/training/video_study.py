@@ -1,0 +1,86 @@
+"""The train stage of video progress: the search for λ, where a grid asks for it, and then the runs that need its answer."""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from regcls.params import Compute
+from regcls.params.video import Video
+from regcls.progress import say
+from regcls.runs import RunResult
+from regcls.runs.video import Found, Key, VideoSpec, all_specs, chosen_lambdas, needs_search, search_specs
+from regcls.training.ensemble_study import fingerprints, train_runs
+from regcls.training.outcome import Outcome
+from regcls.training.video_networks import VideoNetworks
+
+if TYPE_CHECKING:
+    from regcls.tracking.tracker import Tracker
+
+SCORE = "val_rmse"  # decides λ
+
+
+def found_lambdas(video: Video, kind: VideoNetworks, runs: pd.DataFrame, made: Mapping[str, float] | None = None) -> Found:
+    """λ of the search, as far as its runs are finished.
+
+    `runs`: the table of the data set's runs (Tracker.collect). `made`: fingerprint -> validation RMSE of runs that may not be in it yet.
+    """
+    if not needs_search(video):
+        return {}
+    wanted = fingerprints(kind, search_specs(video, kind.dataset))
+    known: dict[str, float] = {}
+    if "diverged" in runs.columns:  # a λ that diverged is never the best; what failed for another reason says nothing of its λ
+        known |= dict.fromkeys(runs.loc[runs["diverged"] == 1, "fingerprint"].tolist(), math.inf)
+    if SCORE in runs.columns:
+        finished = runs[runs["status"] == "FINISHED"].drop_duplicates("fingerprint")
+        known |= dict(zip(finished["fingerprint"].tolist(), finished[SCORE].tolist(), strict=True))
+    known |= made or {}
+    errors = {spec: known[key] for spec, key in wanted.items() if key in known}
+    # Half a search would choose another λ than the whole one, and other runs would be made with it.
+    half = {_key(spec) for spec in wanted if spec not in errors}
+    return {key: lam for key, lam in chosen_lambdas(errors).items() if key not in half}
+
+
+def _key(spec: VideoSpec) -> Key:
+    return spec.method, spec.classes, spec.unit, spec.split
+
+
+def train_grids(
+    video: Video,
+    kind: VideoNetworks,
+    tracker: "Tracker",
+    compute: Compute,
+    tags: Mapping[str, str],
+    *,
+    lineage: Mapping[str, Any] | None = None,
+) -> Outcome:
+    """Make every run of the grids that is not FINISHED, those of the search for λ first. Raises as `ensemble_study.train_runs` does."""
+    made: dict[str, float] = {}
+
+    def note(key: str, result: RunResult | None) -> None:
+        made[key] = math.inf if result is None else result.metrics.get(SCORE, math.nan)
+
+    def train(specs: list[VideoSpec]) -> Outcome:
+        return train_runs(kind, fingerprints(kind, specs), tracker, compute, tags, lineage=lineage, on_end=note)
+
+    searched = needs_search(video)
+    runs = tracker.collect(kind.dataset, VideoSpec) if searched else pd.DataFrame()
+    first = all_specs(video, kind.dataset, found_lambdas(video, kind, runs))
+    outcome = train(first)
+    found = found_lambdas(video, kind, runs, made)
+    new = [spec for spec in all_specs(video, kind.dataset, found) if spec not in set(first)]
+    if not new:
+        return outcome
+    for (method, classes, unit, split), lam in found.items():
+        say(f"λ found: {lam:g} for {method} with {classes} classes on {unit} {split}")
+    return _both(outcome, train(new))
+
+
+def _both(one: Outcome, other: Outcome) -> Outcome:
+    return Outcome(
+        trained=one.trained + other.trained,
+        kept=one.kept + other.kept,
+        failed={**one.failed, **other.failed},
+        index=[*one.index, *other.index],
+    )

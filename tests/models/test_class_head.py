@@ -1,0 +1,119 @@
+"""The class loss in pieces against PyTorch's cross-entropy of all logits at once."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from regcls.models.class_head import ClassHead, dense_class_loss
+
+CLASSES = 5
+
+
+def made_up(dtype=torch.float64, batch=3, height=4, width=5):
+    """A head, features and labels, of which a fifth are not measured."""
+    torch.manual_seed(0)
+    head = ClassHead(6, 16, CLASSES).to(dtype)
+    features = torch.randn(batch, 6, height, width, dtype=dtype, requires_grad=True)
+    labels = torch.randint(0, CLASSES, (batch, 2 * height, 2 * width))
+    return head, features, labels.masked_fill(torch.rand(labels.shape) < 0.2, -1)
+
+
+def plain(head, features, labels, keep=None):
+    """By definition: the mean of −log softmax over the kept pixels that have a label."""
+    chosen = (labels >= 0) & (torch.ones_like(labels, dtype=torch.bool) if keep is None else keep)
+    return F.cross_entropy(head(features).permute(0, 2, 3, 1)[chosen], labels[chosen])
+
+
+def gradients(loss, head, features):
+    return torch.autograd.grad(loss, [features, *head.parameters()])
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 60, 1000])
+@pytest.mark.parametrize("drawn", [False, True])
+def test_loss_and_all_gradients_are_those_of_all_logits_at_once(chunk, drawn):
+    head, features, labels = made_up()
+    keep = torch.rand(labels.shape) < 0.3 if drawn else None
+    ours, expected = dense_class_loss(head, features, labels, keep, chunk=chunk), plain(head, features, labels, keep)
+    torch.testing.assert_close(ours, expected)
+    torch.testing.assert_close(gradients(3 * ours, head, features), gradients(3 * expected, head, features))
+
+
+def test_the_memory_format_changes_nothing():
+    head, features, labels = made_up()
+    expected = gradients(plain(head, features, labels), head, features)
+    moved = features.detach().to(memory_format=torch.channels_last).requires_grad_()
+    found = gradients(dense_class_loss(head.to(memory_format=torch.channels_last), moved, labels, chunk=7), head, moved)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("without", ["label", "keep"])
+def test_a_batch_that_keeps_nothing_has_no_class_loss_and_no_gradient(without):
+    head, features, labels = made_up()
+    keep = None if without == "label" else torch.zeros_like(labels, dtype=torch.bool)
+    loss = dense_class_loss(head, features, torch.full_like(labels, -1) if without == "label" else labels, keep)
+    assert loss.item() == 0
+    assert not any(gradient.any() for gradient in gradients(loss, head, features))
+
+
+def test_the_mean_is_over_the_pixels_of_the_batch_not_of_each_image():
+    head, features, labels = made_up()
+    labels[0] = -1
+    labels[0, 0, 0] = 2
+    torch.testing.assert_close(dense_class_loss(head, features, labels, chunk=3), plain(head, features, labels))
+
+
+def test_gradients_add_up_over_batches_and_with_another_loss_on_the_features():
+    head, features, labels = made_up()
+    for loss in (plain, dense_class_loss):
+        features.grad = None
+        head.zero_grad()
+        for _ in range(2):
+            (loss(head, features, labels) / 2 + features.square().sum()).backward()
+        found = [features.grad, *(p.grad for p in head.parameters())]
+        expected = found if loss is plain else expected
+    torch.testing.assert_close(found, expected)
+
+
+def test_under_autocast_products_are_in_bfloat16_and_loss_and_gradients_of_weights_in_float32():
+    head, features, labels = made_up(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = dense_class_loss(head, features, labels, chunk=7)
+        assert torch.is_autocast_enabled("cpu")
+    found = gradients(loss, head, features)
+    assert {value.dtype for value in (loss, *found)} == {torch.float32}
+    expected = plain(head, features, labels)
+    assert loss.item() != expected.item()
+    torch.testing.assert_close(loss, expected, rtol=0.01, atol=0)
+    for ours, reference in zip(found, gradients(expected, head, features), strict=True):
+        assert (ours - reference).norm() < 0.02 * reference.norm()
+
+
+def test_features_in_bfloat16_take_gradients_in_bfloat16():
+    head, features, labels = made_up(torch.float32)
+    half = features.detach().bfloat16().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = gradients(dense_class_loss(head, half, labels), head, half)
+    assert [gradient.dtype for gradient in found] == [torch.bfloat16] + [torch.float32] * 4
+
+
+def test_without_gradients_the_loss_is_the_same():
+    head, features, labels = made_up()
+    with torch.no_grad():
+        torch.testing.assert_close(dense_class_loss(head, features, labels), plain(head, features, labels))
+
+
+@torch.no_grad()
+def test_a_position_gives_two_by_two_pixels_that_no_other_touches():
+    head, features, _ = made_up()
+    before = head(features)
+    assert before.shape == (3, CLASSES, 8, 10)
+    features[1, :, 2, 3] += 1
+    changed = (head(features) != before).any(1).nonzero().tolist()
+    assert changed == [[1, row, column] for row in (4, 5) for column in (6, 7)]
+
+
+def test_a_label_that_is_no_class_is_refused():
+    head, features, labels = made_up()
+    labels[0, 0, 0] = CLASSES
+    with pytest.raises(IndexError, match="out of bounds"):
+        dense_class_loss(head, features, labels)

@@ -1,0 +1,129 @@
+"""A plausible store of runs on depth maps, made up from a seed: what `Tracker.collect` and the artifacts of its runs would give."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from regcls.depth_metrics import BUCKETS, COLUMNS
+from regcls.errors import MissingError
+from regcls.params import Params
+from regcls.params.images import ImageGrid
+from regcls.reports import depth as depth_reports
+from regcls.reports.depth_collect import shot_of_buckets
+from regcls.reports.report import Report
+from regcls.runs.depth import DepthSpec, make_spec
+from regcls.runs.images import Found, all_specs
+from reports.made_up import run_url, runs_url
+
+FIRST = 7  # bucket: nearer than 0.7 m there is nothing
+
+
+def with_depth(params: Params, **changed: Any) -> Params:
+    return replace(params, nyud2=replace(params.nyud2, **changed))
+
+
+def with_grids(params: Params, **grids: ImageGrid) -> Params:
+    return with_depth(params, grids=grids)
+
+
+def levels() -> np.ndarray:
+    """Training pixels by 8-bit level: most at 2 to 4 m, a tail, and many not measured."""
+    metres = np.arange(256) / 25.5
+    counts = np.round(4e6 * np.exp(-(((metres - 2.7) / 1.9) ** 2)) + 3e4 * np.exp(-metres / 3)).astype(np.int64)
+    return np.where(metres < 0.7, 0, counts) + (np.arange(256) == 0) * 5_000_000
+
+
+class Store:
+    """Runs on `images` made-up test images; without `few` no test pixel is rare."""
+
+    def __init__(self, params: Params, *, found: Found | None = None, few: bool = True, images: int = 12) -> None:
+        self.params, self.found = params, found or {}
+        rng = np.random.default_rng(7)
+        self.shots = np.array(shot_of_buckets(params.nyud2.shots))
+        pixels = rng.poisson(30.0, (images, BUCKETS)).astype(float)
+        pixels[:, :FIRST] = 0  # and no image has all depths
+        pixels[np.arange(BUCKETS) // 10 % 5 == np.arange(images)[:, None] % 5] = 0
+        if not few:
+            pixels[:, self.shots == "few"] = 0
+        self.pixels, self.noise = pixels, np.exp(rng.normal(0, 0.3, (images, BUCKETS)))
+        self.fingerprints = prints(params, self.found)
+        self.tables = {f"{place:032x}": self._summed(spec) for place, spec in enumerate(self.fingerprints)}
+        self.runs = pd.DataFrame([self._row(place, *item) for place, item in enumerate(self.fingerprints.items())])
+
+    def _summed(self, spec: DepthSpec) -> pd.DataFrame:
+        """A class loss takes error away from rare depths; `lam` 10 is worse."""
+        hard = {"many": 0.55, "medium": 0.95, "few": 2.2}
+        gain = {"many": 1.02, "medium": 0.99, "few": 0.9} if spec.lam is not None else dict.fromkeys(hard, 1.0)
+        level = np.array([hard[shot] * gain[shot] * (1.1 if spec.lam == 10 else 1.0) for shot in self.shots])
+        depth = (np.arange(BUCKETS) + 0.5) / 10
+        parts = []
+        for selection, factor in (("val", 1.0), ("test", 0.95)):
+            own = np.random.default_rng([spec.seed, spec.classes, len(spec.method), spec.balanced_data, len(selection)])
+            rmse = level * factor * self.noise * np.exp(own.normal(0, 0.05, self.noise.shape) + own.normal(0, 0.03))
+            relative = rmse / depth
+            shares = [np.exp(-relative / limit) for limit in (0.25, 0.56, 0.95)]
+            each = [np.ones_like(rmse), rmse**2, 0.8 * rmse, 0.8 * relative, 0.3 * relative, *shares]
+            image, bucket = np.nonzero(self.pixels)
+            sums = {name: (self.pixels * value)[image, bucket] for name, value in zip(COLUMNS, each, strict=True)}
+            parts.append(pd.DataFrame({"selection": selection, "image": image + 3, "bucket": bucket} | sums))
+        return pd.concat(parts, ignore_index=True).astype({"selection": "category"})
+
+    def _row(self, place: int, spec: DepthSpec, fingerprint: str) -> dict[str, Any]:
+        table = self.tables[f"{place:032x}"]
+        rmse = float(np.sqrt(table["squared"].sum() / table["n"].sum()))
+        return (
+            {"run_id": f"{place:032x}", "run_name": spec.name, "status": "FINISHED", "fingerprint": fingerprint, "started": 1e9 + place}
+            | asdict(spec)
+            | {"lam": np.nan if spec.lam is None else spec.lam, "best_epoch": 3.0, "best_epoch_on_test": 2.0, "cpus": "2", "gpu": "none"}
+            | {"val_rmse_all": 0.97 * rmse, "val_mae_all": 0.7 * rmse, "test_rmse_all": 99.0}
+        )
+
+    def sums(self, run_id: str) -> pd.DataFrame:
+        if run_id not in self.tables:
+            raise MissingError(f"run {run_id} has no file sums.parquet")
+        return self.tables[run_id]
+
+    def examples(self, run_id: str, size: tuple[int, int] = (56, 76), count: int = 2) -> dict[str, np.ndarray]:
+        """Walls that recede, with a box before them."""
+        down, right = np.mgrid[0 : 1 : size[0] * 1j, 0 : 1 : size[1] * 1j]
+        truth = np.stack([1000 + 5500 * (1 - down) * (0.4 + right * 0.2 * place) for place in range(count)])
+        truth[:, size[0] // 2 : size[0] // 2 + 12, 10:30] = 1400
+        noise = np.random.default_rng(int(run_id, 16)).normal(1, 0.12, truth.shape)
+        shade = 255 * np.exp(-truth / 6000)[..., None] * np.array([1.0, 0.9, 0.75])
+        measured = truth.copy()
+        measured[:, :3] = 0
+        return {
+            "rows": np.array([3, 5, 6, 9, 11])[:count],
+            "images": shade.astype(np.uint8),
+            "truth": measured.astype(np.uint16),
+            "prediction": (truth * noise).astype(np.uint16),
+        }
+
+    def report(self, **changed: Any) -> Report:
+        usual: dict[str, Any] = {
+            "params": self.params,
+            "dataset": "nyud2",
+            "runs": self.runs,
+            "fingerprints": self.fingerprints,
+            "found": self.found,
+            "sums": self.sums,
+            "examples": self.examples,
+            "training_levels": levels(),
+            "run_url": run_url,
+            "runs_url": runs_url,
+            "provenance": {"git commit": "abc<1>"},
+        }
+        return depth_reports.report(**(usual | changed))
+
+    def id_of(self, **where: Any) -> str:
+        """The id of the only run with these values."""
+        found = self.runs[np.logical_and.reduce([self.runs[key] == value for key, value in where.items()])]
+        assert len(found) == 1
+        return str(found["run_id"].iloc[0])
+
+
+def prints(params: Params, found: Found) -> Mapping[DepthSpec, str]:
+    return {spec: spec.digest()[:32] for spec in all_specs(make_spec, params.nyud2, "nyud2", found)}

@@ -1,0 +1,113 @@
+"""A plausible store of runs on videos, made up from a seed: what `Tracker.collect` and the artifacts of its runs would give."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from regcls.errors import MissingError
+from regcls.params import Params
+from regcls.params.video import Video, VideoGrid
+from regcls.reports import video as video_reports
+from regcls.reports.report import Report
+from regcls.runs.video import Found, VideoSpec, all_specs
+from reports.made_up import run_url, runs_url
+
+ACTIVITIES = ("cereals", "coffee", "friedegg", "juice", "milk", "pancake", "salat", "sandwich", "scrambledegg", "tea")
+LEVEL = {"random": 0.58, "kukleva": 0.31, "reg": 0.33, "reg+cls": 0.285, "reg+cls-bal": 0.287}  # of RMSE in percent
+SPAN = {"percent": 1.0, "frames": 2500.0}
+
+
+def with_grids(params: Params, **grids: VideoGrid) -> Params:
+    return replace(params, breakfast=replace(params.breakfast, grids=grids))
+
+
+def with_training(params: Params, **values: Any) -> Params:
+    return replace(params, breakfast=replace(params.breakfast, training=replace(params.breakfast.training, **values)))
+
+
+def made_up_lengths(activities: tuple[str, ...] = ACTIVITIES) -> dict[str, int]:
+    """Of videos of eight persons; those of later activities are longer."""
+    rng = np.random.default_rng(5)
+    return {
+        f"P{person:02d}_cam01_P{person:02d}_{activity}": int(200 * (1 + place) * rng.lognormal(0, 0.4))
+        for place, activity in enumerate(activities)
+        for person in (3, 9, 16, 22, 29, 35, 42, 50)
+    }
+
+
+class Store:
+    """Runs that differ by activity, split and seed; a class loss helps, and λ of 1 is worse."""
+
+    def __init__(self, params: Params, *, found: Found | None = None, activities: tuple[str, ...] = ACTIVITIES) -> None:
+        self.params, self.found, self.activities = params, found or {}, activities
+        self.lengths = made_up_lengths(activities)
+        self.fingerprints = prints(params.breakfast, self.found)
+        self.specs = {f"{place:032x}": spec for place, spec in enumerate(self.fingerprints)}
+        self.runs = pd.DataFrame([self._row(run_id, spec) for run_id, spec in self.specs.items()])
+
+    def _row(self, run_id: str, spec: VideoSpec) -> dict[str, Any]:
+        own = np.random.default_rng([spec.seed, int(spec.split[1]), len(spec.method), spec.unit == "frames"])
+        errors = (
+            LEVEL[spec.method] * SPAN[spec.unit] * (1 + 0.05 * np.arange(len(self.activities)) + own.normal(0, 0.02, len(self.activities)))
+        )
+        errors *= 1.1 if spec.lam == 1 else 1.0
+        metrics = {"test_rmse": errors, "test_rmse_batch40": 0.9 * errors, "train_mse": errors**2}
+        metrics |= {"val_rmse": 1.02 * errors} if spec.held_out else {}
+        place = int(run_id, 16)
+        row = {
+            "run_id": run_id,
+            "run_name": spec.name,
+            "status": "FINISHED",
+            "fingerprint": self.fingerprints[spec],
+            "started": 1e9 + place,
+        }
+        row |= asdict(spec) | {"lam": np.nan if spec.lam is None else spec.lam, "cpus": "2", "gpu": "none"}
+        for name, values in metrics.items():
+            row |= {name: values.mean()} | {f"activities/{name}_{a}": value for a, value in zip(self.activities, values, strict=True)}
+        return row
+
+    def predictions(self, run_id: str) -> pd.DataFrame:
+        """Of the test videos of the run's split: drawn to the middle, and noisy."""
+        if run_id not in self.specs:
+            raise MissingError(f"run {run_id} has no file predictions.parquet")
+        spec = self.specs[run_id]
+        first, last = self.params.breakfast.data.test_persons[spec.split]
+        parts = []
+        for video, frames in self.lengths.items():
+            if first <= int(video[1:3]) <= last:
+                true = np.arange(frames) / (frames if spec.unit == "percent" else 1)
+                noise = np.random.default_rng(frames).normal(0, 0.3 * true.max(), frames)
+                near = 0.3 if spec.method == "reg" else 0.5
+                prediction = true.mean() + near * (true - true.mean()) + (1 - near) * noise
+                parts.append(
+                    pd.DataFrame({"video": video, "frame": np.arange(frames, dtype=np.int32), "prediction": np.float32(prediction)})
+                )
+        table = pd.concat(parts, ignore_index=True)
+        return table.assign(activity=table["video"].str.rsplit("_").str[-1].astype("category"), video=table["video"].astype("category"))
+
+    def report(self, **changed: Any) -> Report:
+        usual: dict[str, Any] = {
+            "params": self.params,
+            "dataset": "breakfast",
+            "runs": self.runs,
+            "fingerprints": self.fingerprints,
+            "found": self.found,
+            "predictions": self.predictions,
+            "lengths": self.lengths,
+            "activities": self.activities,
+            "run_url": run_url,
+            "runs_url": runs_url,
+            "provenance": {"git commit": "abc<1>"},
+        }
+        return video_reports.report(**(usual | changed))
+
+    def where(self, **values: Any) -> pd.Series:
+        """Which runs have these values."""
+        return pd.Series(np.logical_and.reduce([self.runs[key] == value for key, value in values.items()]), index=self.runs.index)
+
+
+def prints(video: Video, found: Found) -> Mapping[VideoSpec, str]:
+    return {spec: spec.digest()[:32] for spec in all_specs(video, "breakfast", found)}

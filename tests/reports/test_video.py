@@ -1,0 +1,254 @@
+import re
+from dataclasses import replace
+from io import StringIO
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from regcls.errors import UserError
+from regcls.params import Params, load_params
+from regcls.params.video import VideoGrid
+from regcls.reports.report import Report
+from reports.conftest import PARAMS
+from reports.made_up_video import Store, with_grids, with_training
+
+TABLE5 = VideoGrid(
+    methods=("random", "kukleva", "reg", "reg+cls", "reg+cls-bal"),
+    classes=(100,),
+    units=("percent", "frames"),
+    splits=("s1", "s2"),
+    lambdas="default",
+    seeds=2,
+)
+SEARCH = VideoGrid(methods=("reg+cls",), classes=(100,), units=("percent", "frames"), splits=("s1",), lambdas=(1.0, 10.0, 100.0), seeds=1)
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    return with_grids(load_params(PARAMS, scale="demo"), table5=TABLE5, lambda_search=SEARCH)
+
+
+@pytest.fixture(scope="module")
+def store(params: Params) -> Store:
+    return Store(params)
+
+
+@pytest.fixture(scope="module")
+def report(store: Store) -> Report:
+    return store.report()
+
+
+def csv(report: Report, name: str) -> pd.DataFrame:
+    return pd.read_csv(StringIO(report.files[f"{name}.csv"]))
+
+
+def changed(params: Params, **values: Any) -> Report:
+    return Store(with_grids(params, table5=replace(TABLE5, **values))).report()
+
+
+def test_the_same_runs_give_the_same_bytes_in_any_order(store: Store, report: Report) -> None:
+    again = store.report(runs=store.runs.sample(frac=1, random_state=1))
+    assert (again.files, again.answers, again.warnings, again.line) == (report.files, report.answers, report.warnings, report.line)
+    tables = {"table5a.csv", "table5b.tex", "table5a_activities.md", "table5b_differences.csv", "lambda_search.csv"}
+    assert tables | {"progress.svg", "progress.csv", "lengths.svg", "index.html"} <= set(report.files)
+
+
+def test_every_run_is_linked_and_every_file_that_the_page_links_to_is_there(store: Store, report: Report) -> None:
+    html = report.files["index.html"]
+    assert set(re.findall(r"/runs/(\w+)", html)) == set(store.runs["run_id"])
+    links = set(re.findall(r'href="([^"#:]+)"', html)) - {"../index.html"}
+    assert links and links <= set(report.files)
+
+
+def test_the_page_asks_nothing_of_the_network(report: Report) -> None:
+    html = report.files["index.html"]
+    assert "<script" not in html and not re.search(r"""(src|@import|url\()\s*=?\s*["']?(https?:)?//""", html)
+    assert "abc&lt;1&gt;" in html
+
+
+def test_stand_ins_are_said_to_be_no_videos_before_any_number(report: Report) -> None:
+    html, said = report.files["index.html"], "Generated walks, not videos: no number here says anything about Breakfast."
+    assert html.index(said) < html.index('class="answer"') and report.caution == said
+    assert all(said in text for name, text in report.files.items() if name.endswith((".md", ".tex")))
+    assert "Published, not comparable with ours" in report.files["table5a.md"]
+    assert "The published values are not comparable with ours: generated stand-in videos." in report.files["table5b.md"]
+
+
+def test_the_archive_at_the_published_protocol_is_compared_without_reservation() -> None:
+    paper = load_params(PARAMS, scale="paper")
+    report = Store(with_grids(paper, table5=paper.breakfast.grids["table5"])).report()
+    html = report.files["index.html"]
+    assert report.caution == "" and "Stand-in data" not in html and "not comparable" not in html
+    assert "The paper&#39;s table in full" in html or "The paper's table in full" in html
+
+
+def test_fewer_activities_than_the_papers_are_not_comparable(params: Params) -> None:
+    report = Store(params, activities=("coffee", "tea")).report()
+    assert "2 instead of 10 activities" in report.files["table5a.md"]
+
+
+def test_a_cell_is_the_mean_over_activities_in_percent_and_the_published_ones_stand_beside(store: Store, report: Report) -> None:
+    table = csv(report, "table5a").query("method == 'reg' and split == 's1'")
+    runs = store.runs[store.where(method="reg", split="s1", unit="percent")]
+    by_activity = 100 * runs[[f"activities/test_rmse_{a}" for a in store.activities]].mean()
+    ours = table.query("source == 'ours'").iloc[0]
+    assert (ours["rmse"], ours["rmse_std"]) == pytest.approx((by_activity.mean(), by_activity.std()), rel=1e-6)
+    assert table.query("source == 'published'")["rmse_batch40"].tolist() == [32.57]
+    assert table.query("source == 're-run'")["rmse_batch40"].tolist() == [pytest.approx(28.1)]
+    assert table.query("source != 'ours'")["rmse"].isna().all()
+
+
+def test_frames_stay_frames(store: Store, report: Report) -> None:
+    ours = csv(report, "table5b").query("source == 'ours' and method == 'reg' and split == 's2'").iloc[0]
+    runs = store.runs[store.where(method="reg", split="s2", unit="frames")]
+    assert ours["rmse"] == pytest.approx(runs["test_rmse"].mean(), rel=1e-6)
+    assert "re-run" not in set(csv(report, "table5b")["source"])
+
+
+def test_the_answer_has_a_line_a_method_on_both_units(report: Report) -> None:
+    first, second, caution = report.answers
+    assert re.match(r"reg\+cls with 100 classes has the lower test RMSE on progress in percent: [\d.]+ % against [\d.]+ % of reg", first)
+    assert "clear), mean over 10 activities × 2 splits × 2 seeds. In frames:" in first and second.startswith("reg+cls-bal")
+    assert "10 tests" not in caution and "6 tests (percent) and 6 tests (frames)" in caution
+
+
+def test_the_line_of_the_first_screen_is_that_on_percent_over_all_splits(report: Report) -> None:
+    assert report.line is not None
+    row = csv(report, "table5a_differences").query("method == 'reg+cls' and split == 'all'").iloc[0]
+    assert (report.line.overall.gap, report.line.overall.low) == pytest.approx((row["gap"], row["low"]))
+    assert (report.line.measured, report.line.method, report.line.few) == ("RMSE (%)", "reg+cls · 100", None)
+    assert report.line.n.startswith("10 activities × 2 splits × 2 seeds")
+
+
+def test_holes_are_named_and_leave_n(store: Store) -> None:
+    gone = store.where(method="reg", split="s1", unit="percent", seed=1)
+    report = store.report(runs=store.runs[~gone])
+    assert report.warnings == ["table5: 1 of 40 runs are holes (1 missing); see the report"]
+    assert "percent s1 · reg: 1 of 2 seeds (missing: seed 1)" in report.files["index.html"]
+    assert csv(report, "holes")[["unit", "split", "method", "seed"]].to_numpy().tolist() == [["percent", "s1", "reg", 1]]
+    assert "(n = 1 of 2)" in report.files["table5a.md"] and "| 3 of 4 |" in report.files["table5a_activities.md"]
+    row = csv(report, "table5a_differences").query("method == 'reg+cls' and split == 's1'").iloc[0]
+    assert row["seeds"] == 1
+
+
+def test_a_split_without_reg_is_left_out_of_the_mean_and_not_counted(store: Store) -> None:
+    report = store.report(runs=store.runs[~store.where(method="reg", split="s1")])
+    table = csv(report, "table5a_differences").query("method == 'reg+cls'").set_index("split")
+    assert table.loc["s1", "answer"] == "no runs" and np.isnan(table.loc["s1", "gap"])
+    assert table.loc["all", "splits"] == 1 and table.loc["all", "gap"] == pytest.approx(table.loc["s2", "gap"])
+    assert "× 1 split ×" in report.answers[0]
+
+
+@pytest.mark.parametrize("column", ["activities/test_rmse_tea", "activities/test_rmse_batch40_coffee"])
+def test_a_run_counts_only_with_a_finite_error_on_every_activity(column: str, store: Store) -> None:
+    broken = store.runs.copy()
+    broken.loc[store.where(method="reg", split="s1", unit="frames", seed=0), column] = np.nan
+    assert "without a finite error" in store.report(runs=broken).warnings[0]
+
+
+def test_a_run_of_the_search_needs_validation_errors(store: Store) -> None:
+    broken = store.runs.copy()
+    broken.loc[store.where(held_out=True, lam=10.0), "activities/val_rmse_tea"] = np.inf
+    assert store.report(runs=broken).warnings[0].startswith("lambda_search: 2 of 6 runs are holes")
+
+
+def test_duplicates_and_stale_runs_are_warned_of(store: Store) -> None:
+    again = store.runs.iloc[:2].assign(run_id=["later-1", "later-2"], started=2e9, fingerprint=[store.runs["fingerprint"][0], "another"])
+    warnings = store.report(runs=pd.concat([store.runs, again])).warnings
+    assert warnings[0].startswith("duplicates: 1 finished runs") and "later-1" in warnings[0]
+    assert warnings[1].startswith("stale: 1 finished runs")
+
+
+def test_no_run_that_counts_is_an_error_that_says_what_to_do(store: Store) -> None:
+    for runs in (store.runs.iloc[:0], store.runs.assign(status="FAILED"), store.runs.drop(columns="activities/test_rmse_tea")):
+        with pytest.raises(UserError, match=r"regcls train breakfast \(or: dvc repro -f train@breakfast\)"):
+            store.report(runs=runs)
+
+
+def test_without_predictions_only_the_curves_are_left_out(store: Store) -> None:
+    def gone(run_id: str) -> pd.DataFrame:
+        return store.predictions("another")
+
+    report = store.report(predictions=gone)
+    assert report.warnings == ["progress: the curves are left out, because run another has no file predictions.parquet"]
+    assert "progress.svg" not in report.files and report.line is not None
+
+
+def test_the_curves_are_of_test_videos_of_one_split_and_thinned(store: Store, report: Report) -> None:
+    curves = csv(report, "progress")
+    assert set(curves["method"]) == {"true", "reg", "reg+cls"} and curves["video"].str[:3].isin(["P03", "P09"]).all()
+    assert curves.groupby(["video", "method"]).size().max() <= 300 and curves["video"].nunique() == 6
+    run_id = store.runs[store.where(method="reg", split="s1", unit="percent", seed=0)]["run_id"].iloc[0]
+    drawn = curves[curves["method"] == "reg"].iloc[100]
+    predicted = store.predictions(run_id).set_index(["video", "frame"])["prediction"]
+    assert drawn["progress"] == pytest.approx(100 * predicted[drawn["video"], drawn["frame"]], rel=1e-5)
+
+
+def test_metrics_are_few_and_a_hole_is_none(store: Store, report: Report) -> None:
+    assert set(report.metrics) == {"rmse", "gap", "runs"} and set(report.metrics["rmse"]) == {"percent", "frames"}
+    assert set(report.metrics["rmse"]["percent"]) == {"random", "kukleva", "reg", "reg+cls-100-100", "reg+cls-bal-100-100"}
+    without = store.report(runs=store.runs[store.runs["method"] != "reg+cls-bal"])
+    assert without.metrics["rmse"]["frames"]["reg+cls-bal-100-10"] is None is without.metrics["gap"]["frames"]["reg+cls-bal-100-10"]
+    assert without.answers[1] == "reg+cls-bal: no run that reg could be compared with."
+
+
+@pytest.mark.parametrize(
+    ("methods", "said"),
+    [
+        (("random", "reg"), "No class loss is trained"),
+        (("reg+cls",), "No run of reg is finished"),
+        (("reg", "reg+cls-bal"), "reg+cls-bal with 100 classes has the lower"),
+    ],
+)
+def test_a_grid_may_lack_methods(methods: Any, said: str, params: Params) -> None:
+    report = changed(params, methods=methods, seeds=1)
+    assert report.answers[0].startswith(said)
+    assert (report.line is not None) == (methods == ("reg", "reg+cls-bal")) == ("progress.svg" in report.files)
+
+
+@pytest.mark.parametrize("values", [{"units": ("frames",)}, {"splits": ("s2",)}, {"seeds": 1}])
+def test_a_grid_may_lack_units_splits_and_seeds(values: dict[str, Any], params: Params) -> None:
+    report = changed(params, **values)
+    assert report.line is not None and report.line.overall.answer == "helps" and report.warnings == []
+    assert ("table5a.csv" in report.files) == ("units" not in values)
+
+
+def test_one_activity_has_differences_and_no_test(params: Params) -> None:
+    report = Store(params, activities=("tea",)).report()
+    assert report.line is not None and report.line.overall.answer == "not tested" and np.isnan(report.line.overall.low)
+    assert "(not tested), mean over 1 activity" in report.answers[0] and "n = 1" in report.files["table5a_differences.md"]
+
+
+def test_grids_may_be_left_out_or_have_other_names(params: Params) -> None:
+    report = Store(with_grids(params, mine=replace(TABLE5, seeds=1), lambda_search=replace(SEARCH, seeds=0))).report()
+    assert "Trained, but not shown here: the grid mine." in report.files["index.html"]
+    assert report.line is None and report.answers == [] and not any(name.startswith("table") for name in report.files)
+
+
+def test_several_lambdas_and_class_counts_have_a_row_each_and_params_yaml_says_which_stands_for_all(params: Params) -> None:
+    report = changed(params, methods=("reg", "reg+cls"), classes=(10, 100), lambdas=(1.0, 10.0), seeds=1)
+    table = csv(report, "table5b").query("source == 'ours' and method == 'reg+cls' and split == 's1'")
+    assert table[["classes", "lambda"]].to_numpy().tolist() == [[10, 1], [10, 10], [100, 1], [100, 10]]
+    assert report.line is not None and report.line.method == "reg+cls · 100"
+    assert "the one that params.yaml names" in report.answers[-1]
+
+
+def test_lambdas_searched_by_split_stand_in_one_row(params: Params) -> None:
+    searched = replace(TABLE5, methods=("reg", "reg+cls", "reg+cls-bal"), units=("percent",), lambdas="searched")
+    both = with_grids(params, table5=searched, lambda_search=replace(SEARCH, units=("percent",), splits=("s1", "s2")))
+    found = {("reg+cls", 100, "percent", "s1"): 10.0, ("reg+cls", 100, "percent", "s2"): 100.0}
+    report = Store(both, found=found).report()  # type: ignore[arg-type]
+    assert "| reg+cls | 100 | 10/100 |" in report.files["table5a.md"] and "that of each in turn" in report.files["table5a.md"]
+    assert csv(report, "table5a_differences").query("split == 'all'")["splits"].tolist() == [2, 2]
+    del found["reg+cls", 100, "percent", "s2"]
+    waiting = Store(both, found=found).report()  # type: ignore[arg-type]
+    assert waiting.warnings == [
+        "table5: no λ is found yet for percent reg+cls · 100, percent reg+cls-bal · 100; these runs are neither made nor counted"
+    ]
+
+
+def test_other_training_values_are_said(params: Params) -> None:
+    report = Store(with_training(params, epochs=3)).report()
+    assert "generated stand-in videos, epochs 3 instead of 40" in report.files["table5a.md"]

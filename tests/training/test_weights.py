@@ -1,0 +1,100 @@
+"""Weights are fetched once and checked each time; without them one is told what to do."""
+
+import hashlib
+import json
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from regcls.datasets import download
+from regcls.errors import UserError
+from regcls.training.weights import sha256, weights_file
+
+CONTENT = b"weights of a network" * 1000
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch):
+    monkeypatch.setattr(download, "PAUSES", ())
+    monkeypatch.setenv("NO_PROXY", "*")
+
+
+class Handler(SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def address(tmp_path):
+    """Of a server, with the files in its folder `served`."""
+    (tmp_path / "served").mkdir()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=tmp_path / "served")) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def serve(tmp_path, name, content=CONTENT):
+    (tmp_path / "served" / name).write_bytes(content)
+    return name
+
+
+def test_a_path_is_taken_as_it_is(tmp_path):
+    (tmp_path / "mine.pth").write_bytes(CONTENT)
+    assert weights_file(str(tmp_path / "mine.pth"), tmp_path / "weights") == tmp_path / "mine.pth"
+    assert not (tmp_path / "weights").exists()
+
+
+def test_a_path_without_a_file_is_a_clear_error(tmp_path):
+    with pytest.raises(UserError, match=r"weights = .*none\.pth: there is no such file\. .*random, only if you mean"):
+        weights_file(str(tmp_path / "none.pth"), tmp_path / "weights")
+
+
+def test_an_address_is_fetched_once_and_recorded(tmp_path, address, capsys):
+    name = serve(tmp_path, f"resnet-{SHA256[:8]}.pth")
+    file = weights_file(f"{address}/{name}", tmp_path / "weights")
+    assert file == tmp_path / "weights" / name and file.read_bytes() == CONTENT and sha256(file) == SHA256
+    assert json.loads((tmp_path / "weights" / "checksums.json").read_text())[name]["sha256"] == SHA256
+    (tmp_path / "served" / name).unlink()
+    capsys.readouterr()
+    assert weights_file(f"{address}/{name}", tmp_path / "weights") == file  # from the folder, and without a word
+    assert capsys.readouterr().err == ""
+
+
+def test_a_file_that_is_not_what_its_name_promises_is_refused_and_not_kept(tmp_path, address):
+    name = serve(tmp_path, "resnet-0123abcd.pth")
+    for _ in range(2):
+        with pytest.raises(UserError, match=f"is not the file that its name promises: its SHA-256 begins with {SHA256[:8]}"):
+            weights_file(f"{address}/{name}", tmp_path / "weights")
+    assert not (tmp_path / "weights" / name).exists()
+    assert json.loads((tmp_path / "weights" / "checksums.json").read_text()) == {}
+
+
+def test_a_fetched_file_that_was_damaged_is_a_clear_error(tmp_path, address):
+    name = serve(tmp_path, "mine.pth")
+    file = weights_file(f"{address}/{name}", tmp_path / "weights")
+    file.write_bytes(CONTENT[:-1] + b"?")
+    with pytest.raises(UserError, match=r"mine\.pth is not what was fetched from .*Remove it and start again"):
+        weights_file(f"{address}/{name}", tmp_path / "weights")
+    file.unlink()
+    assert weights_file(f"{address}/{name}", tmp_path / "weights").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("source", ["http://127.0.0.1:9/resnet.pth", "/none.pth"])
+def test_where_they_cannot_be_fetched_one_is_told_what_to_do(tmp_path, address, source):
+    whole = source if source.startswith("http") else address + source
+    with pytest.raises(UserError, match=r"cannot be had: .* give its path as `weights`, or give weights: random, only if you mean"):
+        weights_file(whole, tmp_path / "weights")
+
+
+def test_a_damaged_record_is_a_clear_error(tmp_path, address):
+    name = serve(tmp_path, "mine.pth")
+    weights_file(f"{address}/{name}", tmp_path / "weights")
+    (tmp_path / "weights" / "checksums.json").write_text("{")
+    with pytest.raises(UserError, match=r"checksums\.json is damaged: it is not JSON"):
+        weights_file(f"{address}/{name}", tmp_path / "weights")
