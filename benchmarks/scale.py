@@ -31,7 +31,7 @@ from regcls.datasets.store import prepared_folder
 from regcls.params import load_params
 from regcls.provenance import git_tags, machine_tags
 from regcls.runs.synthetic import SyntheticSpec, all_specs
-from regcls.stages.data_sets import open_data
+from regcls.stages.kinds.registry import open_data
 from regcls.tracking.tracker import Tracker
 from regcls.training import ensemble_study
 from regcls.training.synthetic_networks import SyntheticNetworks

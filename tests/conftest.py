@@ -18,9 +18,10 @@ for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "
 
 from jaxtyping import install_import_hook
 
+MODELS = ("class_head", "depth", "heads", "mlp", "predictor", "resnet")
 # Shapes written in annotations are checked under pytest only. Before regcls is imported.
 install_import_hook(
-    [f"regcls.{name}" for name in ("losses", "models.mlp", "models.resnet", "models.heads", "models.predictor")], "beartype.beartype"
+    [f"regcls.{name}" for name in ("depth_metrics", "losses", *(f"models.{module}" for module in MODELS))], "beartype.beartype"
 )
 
 from collections.abc import Callable, Iterator

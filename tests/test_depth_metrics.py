@@ -139,6 +139,13 @@ def test_a_table_of_sums_leads_back_to_them():
     assert not sums_of(table[:0]).any()
 
 
+def test_an_error_that_is_no_number_is_not_passed_over():
+    table = table_of(bucket_sums(*made_up()))
+    table.loc[0, "squared"] = np.nan
+    assert np.isnan(sums_of(table)[table["bucket"][0], COLUMNS.index("squared")])
+    assert np.isnan(sums_of(table)).sum() == 1
+
+
 def test_other_shot_limits_follow_from_the_same_sums():
     sums = bucket_sums(*made_up())
     found = dict(errors_of(sums, {"many": frozenset(range(100)), "medium": frozenset()}))

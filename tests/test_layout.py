@@ -11,7 +11,7 @@ from regcls.provenance import import_closure
 SOURCE = ROOT / "src" / "regcls"
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 CORE = ["regcls.classes", "regcls.losses", "regcls.metrics", "regcls.models.mlp", "regcls.models.predictor", "regcls.training.ensemble"]
-CORE += ["regcls.training.loop"]
+CORE += ["regcls.depth_metrics", "regcls.models.depth", "regcls.models.pretrained", "regcls.training.loop"]
 
 
 def imported(file):

@@ -22,11 +22,11 @@ from regcls.runs import images as image_runs
 from regcls.runs import synthetic as synthetic_runs
 from regcls.runs.faces import FaceSpec
 from regcls.runs.synthetic import SyntheticSpec
+from regcls.stages.kinds.synthetic import SyntheticKind
 from regcls.stages.train import train
 from regcls.tracking.files import RunFiles
 from regcls.tracking.run_table import typed
 from regcls.tracking.tracker import Tracker
-from regcls.stages.kinds.synthetic import SyntheticKind
 from regcls.training.synthetic_networks import SyntheticNetworks
 from tracked import SPEC
 

@@ -67,6 +67,11 @@ class DepthSet:
         return self.prepared.arrays["test_mask"]
 
     @property
+    def has_drawn_mask(self) -> bool:
+        """Whether the test pixels were drawn here, not given by the benchmark's own file."""
+        return bool(self.prepared.meta["notes"]["mask"] == "drawn")
+
+    @property
     def crop(self) -> tuple[int, int]:
         """H and W."""
         return cast(tuple[int, int], self.test_images.shape[1:3])

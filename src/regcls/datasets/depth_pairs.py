@@ -1,25 +1,22 @@
 """Pairs of an image and its depth map: decoded, checked and scaled once, into memory-mapped arrays."""
 
-import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from regcls.datasets.archives import Place
-from regcls.datasets.images import FORMATS
+from regcls.datasets.images import as_rgb, opened
 from regcls.datasets.store import Writer
 from regcls.progress import progress
 
 LEVELS = 256  # of training depth
-COLOUR = ("RGB", "RGBA", "L", "P", "CMYK")  # kinds of image that become RGB without loss of range
 GREY = {"train": ("8-bit", "L"), "test": ("16-bit", "I;16")}  # depth, and what Pillow calls it
 CHUNK = 32  # pairs that a process takes at a time
 
@@ -136,9 +133,7 @@ def read_pair(pair: Pair, shape: Shape) -> tuple[NDArray[np.uint8], NDArray[np.u
     bits, mode = GREY[shape.split]
     if depth.mode != mode:
         raise ValueError(f"depth is not {bits} grey: {depth.mode}")
-    if image.mode not in COLOUR:
-        raise ValueError(f"image is not of 8-bit colours: {image.mode}")
-    pixels = np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR))
+    pixels = np.asarray(as_rgb(image).resize((width, height), Image.Resampling.BILINEAR))
     nearest = np.asarray(depth.resize((width, height), Image.Resampling.NEAREST))
     if not nearest[shape.centre].any():
         raise ValueError("all-zero depth")
@@ -154,21 +149,9 @@ def _opened(what: str, place: Place | None) -> Image.Image:
     if place is None or not Path(place.file).exists():
         raise ValueError(f"{what} missing")
     try:
-        content = place.read()
-        if not content:
-            raise ValueError("empty file")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(BytesIO(content), formats=FORMATS)
-            image.load()
-            return image
-    except MemoryError:  # the machine's fault, not the file's
-        raise
-    except UnidentifiedImageError:
-        raise ValueError(f"{what} unreadable: not of a known format") from None
-    except Exception as error:  # damaged files make Pillow fail in every way there is
-        raise ValueError(f"{what} unreadable: {error or type(error).__name__}") from None
+        return opened(place.read())
+    except ValueError as error:
+        raise ValueError(f"{what} unreadable: {error}") from None
 
 
 def _size(image: Image.Image) -> str:

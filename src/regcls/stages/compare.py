@@ -131,6 +131,7 @@ def _depth(sources: Sources) -> Report:
         sums=lambda run_id: sources.tracker.files.table(run_id, depth_kind.SUMS),
         examples=lambda run_id: _arrays(sources.tracker, run_id, depth_kind.EXAMPLES),
         training_levels=sources.data.levels("train"),
+        drawn_mask=sources.data.has_drawn_mask,
     )
 
 

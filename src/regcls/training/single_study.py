@@ -34,7 +34,7 @@ from regcls.runs.images import (
 from regcls.training.checkpoint import Checkpoints
 from regcls.training.device import Device, device_for
 from regcls.training.loop import DivergedError, Epoch, StoppedError
-from regcls.training.outcome import Outcome, index_of, repeating, why_stopped
+from regcls.training.outcome import Outcome, index_of, known_scores, repeating, why_stopped
 from regcls.training.single import Data, Job, Making, Result
 from regcls.training.single_worker import make
 
@@ -55,14 +55,8 @@ def found_lambdas(search: Mapping[SpecT, str], score: str, runs: pd.DataFrame, m
     `search`: the runs of the search with their fingerprints; `score`: the metric that decides. `runs`: the table of the data set's runs
     (Tracker.collect). `made`: fingerprint -> score of runs that may not be in it yet.
     """
-    known: dict[str, float] = {}
-    if "diverged" in runs.columns:  # a λ that diverged is never the best; what failed for another reason says nothing of its λ
-        known |= dict.fromkeys(runs.loc[runs["diverged"] == 1, "fingerprint"].tolist(), math.inf)
-    if score in runs.columns:
-        finished = runs[runs["status"] == "FINISHED"].drop_duplicates("fingerprint")
-        known |= dict(zip(finished["fingerprint"].tolist(), finished[score].tolist(), strict=True))
-    known |= made or {}
-    errors = {spec: float(known[key]) for spec, key in search.items() if key in known}
+    known = known_scores(runs, score) | dict(made or {})
+    errors = {spec: known[key] for spec, key in search.items() if key in known}
     whole = {(spec.method, spec.classes) for spec in search} - {(spec.method, spec.classes) for spec in search.keys() - errors.keys()}
     # Half a search would choose another λ than the whole one, and other runs would be made with it.
     return {key: lam for key, lam in chosen_lambdas(errors).items() if key in whole}

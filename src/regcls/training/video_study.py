@@ -12,7 +12,7 @@ from regcls.progress import say
 from regcls.runs import RunResult
 from regcls.runs.video import Found, Key, VideoSpec, all_specs, chosen_lambdas, needs_search, search_specs
 from regcls.training.ensemble_study import fingerprints, train_runs
-from regcls.training.outcome import Outcome
+from regcls.training.outcome import Outcome, known_scores
 from regcls.training.video_networks import VideoNetworks
 
 if TYPE_CHECKING:
@@ -29,13 +29,7 @@ def found_lambdas(video: Video, kind: VideoNetworks, runs: pd.DataFrame, made: M
     if not needs_search(video):
         return {}
     wanted = fingerprints(kind, search_specs(video, kind.dataset))
-    known: dict[str, float] = {}
-    if "diverged" in runs.columns:  # a λ that diverged is never the best; what failed for another reason says nothing of its λ
-        known |= dict.fromkeys(runs.loc[runs["diverged"] == 1, "fingerprint"].tolist(), math.inf)
-    if SCORE in runs.columns:
-        finished = runs[runs["status"] == "FINISHED"].drop_duplicates("fingerprint")
-        known |= dict(zip(finished["fingerprint"].tolist(), finished[SCORE].tolist(), strict=True))
-    known |= made or {}
+    known = known_scores(runs, SCORE) | dict(made or {})
     errors = {spec: known[key] for spec, key in wanted.items() if key in known}
     # Half a search would choose another λ than the whole one, and other runs would be made with it.
     half = {_key(spec) for spec in wanted if spec not in errors}
