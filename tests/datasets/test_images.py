@@ -142,7 +142,7 @@ def test_want_of_memory_is_not_the_files_fault(monkeypatch):
     def full(image):
         raise MemoryError
 
-    monkeypatch.setattr(images_module, "_as_rgb", full)
+    monkeypatch.setattr(images_module, "as_rgb", full)
     with pytest.raises(MemoryError):
         decode(jpeg(), 16)
 

@@ -75,7 +75,9 @@ def as_rgb(image: Image.Image) -> Image.Image:
     elif image.mode in ("I", "F"):
         raise UnknownRangeError(f"pixels of kind {image.mode} have no known range")
     try:
-        return image if image.mode == "RGB" else image.convert("RGB")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of transparency that is dropped
+            return image if image.mode == "RGB" else image.convert("RGB")
     except MemoryError:
         raise
     except Exception as error:

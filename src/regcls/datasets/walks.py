@@ -30,6 +30,7 @@ EMPTY = 4  # frames at the start without features, zeros: the original's traject
 CAMERAS = ("cam02", "stereo01", "webcam01")  # next to cam01, one of them in each kitchen
 SECOND_SHARE = 0.5  # of what cam01 has seen, that the second camera has seen as well
 TURNS = (1.0, 1.7)  # of the curve in a video: neither tells the progress alone, and no line does
+SCALE = 0.2  # of the features: a network as it is initialised is then off by about as much as on the original's
 WARP = 0.4  # how unevenly a person progresses: the speed goes from 1 - WARP to 1 + WARP times its mean
 
 
@@ -95,7 +96,7 @@ def features(walk: Walk, *, seed: int, index: int) -> NDArray[np.float64]:
     found = 2 * place @ curve + of_person.normal(0, 0.5, FEATURES) + rng.normal(0, 0.5, FEATURES)
     found += _wandering(rng, found.shape, spread=1.0) + rng.normal(0, 0.5, found.shape)
     found[:EMPTY] = 0
-    return np.asarray(np.round(found, 6))
+    return np.asarray(np.round(SCALE * found, 6))
 
 
 def _wandering(rng: Generator, shape: tuple[int, ...], *, spread: float, memory: float = 0.95) -> NDArray[np.float64]:
