@@ -20,7 +20,7 @@ from rich.progress import track
 from rich.table import Table
 from torch.nn import functional as F
 
-from regcls.models.class_head import CHUNK, ClassHead, dense_class_loss
+from regcls.models.class_head import ClassHead, dense_class_loss
 
 
 def measure(options: argparse.Namespace, classes: int, chunk: int) -> tuple[int, list[float]]:
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--features", type=int, default=128)
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--classes", type=int, nargs="+", default=[10, 100])
-    parser.add_argument("--chunks", type=int, nargs="+", default=[CHUNK // 8, CHUNK, CHUNK * 4], help="positions at once")
+    parser.add_argument("--chunks", type=int, nargs="+", default=[512, 2048, 8192, 32768], help="positions at once")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     lines = [(0, 0)] + [(classes, chunk) for classes in options.classes for chunk in (0, *options.chunks)]

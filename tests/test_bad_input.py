@@ -98,7 +98,11 @@ def refused(root):
         ("synthetic", None, "synthetic = null: Input should be an object"),
         ("scale", "big", "scale = 'big': write demo or paper"),
         ("datasets", [], "datasets = []: Tuple should have at least 1 item"),
-        ("datasets", ["sinthetic"], "datasets.0 = \"sinthetic\": Input should be 'synthetic', 'imdb_wiki', 'agedb', 'nyud2' or 'breakfast'"),
+        (
+            "datasets",
+            ["sinthetic"],
+            "datasets.0 = \"sinthetic\": Input should be 'synthetic', 'imdb_wiki', 'agedb', 'nyud2' or 'breakfast'",
+        ),
         (
             "compute.processes",
             0,

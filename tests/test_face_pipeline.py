@@ -18,8 +18,8 @@ from regcls.datasets.images import ImageSet
 from regcls.params import load_params
 from regcls.runs.faces import make_spec
 from regcls.runs.images import all_specs
-from regcls.tracking.tracker import Tracker
 from regcls.stages.kinds.faces import result_code
+from regcls.tracking.tracker import Tracker
 from regcls.training.single_study import fingerprints
 
 pytestmark = pytest.mark.usefixtures("signals")

@@ -67,7 +67,11 @@ GRID = ImageGrid(methods=("reg", "reg+cls", "reg+cls-bal"), classes=(10, 100), b
 
 
 def face_spec(params, **given):
-    return images.single_spec(faces.make_spec, params.imdb_wiki, NAME, parse_options(NAME, {key.replace("lam", "lambda"): str(value) for key, value in given.items()})
+    return images.single_spec(
+        faces.make_spec,
+        params.imdb_wiki,
+        NAME,
+        parse_options(NAME, {key.replace("lam", "lambda"): str(value) for key, value in given.items()}),
     )
 
 
@@ -87,7 +91,11 @@ def test_a_grid_of_faces_holds_every_combination_once_and_reg_once_a_seed(params
 
 def test_listed_lambdas_are_each_tried(params):
     grid = replace(GRID, methods=("reg", "reg+cls"), classes=(10,), lambdas=(0.5, 2.0), seeds=1)
-    assert told(images.expand(faces.make_spec, params.imdb_wiki, NAME, grid, {})) == [("reg", 0, None, 0), ("reg+cls", 10, 0.5, 0), ("reg+cls", 10, 2.0, 0)]
+    assert told(images.expand(faces.make_spec, params.imdb_wiki, NAME, grid, {})) == [
+        ("reg", 0, None, 0),
+        ("reg+cls", 10, 0.5, 0),
+        ("reg+cls", 10, 2.0, 0),
+    ]
 
 
 @pytest.mark.parametrize("classes, lam", [(2, 1.0), (10, 1.0), (100, 0.1), (3, 1.0), (31, 1.0), (32, 0.1), (5000, 0.1)])
@@ -114,7 +122,10 @@ def test_a_run_whose_lambda_is_not_found_yet_is_left_out(params):
     assert images.needs_search(section)
     assert told(images.expand(faces.make_spec, section, NAME, section.grids["table3"], {})) == [("reg", 0, None, 0)]
     found = {("reg+cls", 10): 3.0}
-    assert told(images.expand(faces.make_spec, section, NAME, section.grids["table3"], found)) == [("reg", 0, None, 0), ("reg+cls", 10, 3.0, 0)]
+    assert told(images.expand(faces.make_spec, section, NAME, section.grids["table3"], found)) == [
+        ("reg", 0, None, 0),
+        ("reg+cls", 10, 3.0, 0),
+    ]
 
 
 def test_balanced_classes_that_are_not_searched_take_the_lambda_of_reg_cls(params):

@@ -111,7 +111,9 @@ def test_the_search_comes_first_and_holds_videos_out():
 
 def test_the_lambda_with_the_lowest_mean_validation_error_is_taken_for_all_splits_and_for_balanced_classes():
     section = searching()
-    errors = {spec: (spec.lam if spec.unit == "percent" else -spec.lam) + 0.1 * spec.seed for spec in video.search_specs(section, "breakfast")}
+    errors = {
+        spec: (spec.lam if spec.unit == "percent" else -spec.lam) + 0.1 * spec.seed for spec in video.search_specs(section, "breakfast")
+    }
     found = video.chosen_lambdas(errors)
     assert found == {("reg+cls", 100, "percent", "s1"): 1.0, ("reg+cls", 100, "frames", "s1"): 10.0}
     chosen = {(s.unit, s.lam) for s in video.expand(section, "breakfast", "table5", found) if s.classes}

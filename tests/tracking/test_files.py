@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,7 +17,10 @@ from regcls.errors import UserError
 from regcls.models.predictor import Predictor, build
 from regcls.params import load_params
 from regcls.params.faces import FaceOptions
-from regcls.runs.faces import single_spec
+from regcls.runs.faces import make_spec
+from regcls.runs.images import single_spec
+from regcls.tracking import files as files_module
+from regcls.tracking.files import save_model
 from regcls.tracking.tracker import Tracker
 
 
@@ -27,7 +31,7 @@ def tracker(make_faces):
 
 @pytest.fixture
 def run_id(tracker):
-    spec = single_spec(load_params(tracker.root / "params.yaml").imdb_wiki, "imdb_wiki", FaceOptions())
+    spec = single_spec(make_spec, load_params(tracker.root / "params.yaml").imdb_wiki, "imdb_wiki", FaceOptions())
     return tracker.start(spec, fingerprint="f", tags={})
 
 
@@ -120,6 +124,24 @@ def test_the_model_of_a_run_predicts_without_this_project(tracker, run_id, tmp_p
     with torch.inference_mode():
         expected = predictor(torch.from_numpy(IMAGES)).numpy()
     np.testing.assert_allclose(np.load(here / "predicted.npy"), [*expected, expected[0]], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_models_of_one_architecture_are_traced_once_and_keep_their_own_weights(tmp_path, monkeypatch):
+    traced, export = [], torch.export.export
+    monkeypatch.setattr(files_module, "_programs", {})
+    monkeypatch.setattr(torch.export, "export", lambda *args, **kwargs: (traced.append(args), export(*args, **kwargs))[1])
+    expected = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        predictor = Predictor(build("resnet18", width=2, classes=0))
+        save_model(predictor, tmp_path / str(seed), example=IMAGES[:2])
+        expected.append(predictor(torch.from_numpy(IMAGES)).detach().numpy())
+    assert len(traced) == 1 and not np.allclose(*expected)
+    for seed in (0, 1):
+        np.testing.assert_allclose(
+            mlflow.pyfunc.load_model(str(tmp_path / str(seed))).predict(IMAGES), expected[seed], rtol=1e-4, atol=1e-4
+        )
 
 
 @pytest.mark.slow

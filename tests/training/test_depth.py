@@ -17,7 +17,9 @@ from regcls.depth_metrics import errors_of, sums_of
 from regcls.errors import UserError
 from regcls.params import load_params
 from regcls.params.depth import DepthOptions
+from regcls.provenance import SOURCE, import_closure
 from regcls.runs.depth import single_depth_spec
+from regcls.stages.kinds import depth as kind
 from regcls.training.checkpoint import Checkpoints
 from regcls.training.depth import Batch, DepthJob, DepthTask, load_predictor, model_of, train_run
 
@@ -415,3 +417,18 @@ def test_a_run_on_a_gpu_agrees_with_one_on_the_cpu(job):
     gpu = make(replace(job(folder="gpu", loaders=2, **changes), device="cuda"))
     assert gpu.history[0].metrics["train_loss"] == pytest.approx(cpu.history[0].metrics["train_loss"], rel=0.02)
     assert gpu.metrics["peak_memory_gb"] > 0
+
+
+# What training.depth imports and what decides no number: see test_faces.py. `metrics` gives the names of the groups alone.
+DECIDES_NOTHING = {
+    "datasets.download", "datasets.sources", "datasets.store", "errors", "files", "metrics", "object_store", "params", "params.depth",
+    "params.faces", "params.images", "params.synthetic", "params.types", "params.video", "progress", "runs", "runs.depth", "runs.images",
+    "training.checkpoint", "training.depth_examples", "training.device", "training.single", "training.weights",
+}  # fmt: skip
+
+
+def test_the_code_of_a_result_is_all_that_training_imports_but_what_decides_no_number():
+    digested = {*import_closure("regcls.models.depth"), *(SOURCE / f"{name.replace('.', '/')}.py" for name in kind.MODULES)}
+    imported = {file for file in import_closure("regcls.training.depth") if len(file.read_text().splitlines()) > 1}
+    names = {".".join(file.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__") for file in imported - digested}
+    assert names == DECIDES_NOTHING

@@ -17,8 +17,8 @@ from regcls.params.faces import FaceOptions
 from regcls.runs import images as image_runs
 from regcls.runs.faces import FaceSpec, make_spec
 from regcls.runs.images import all_specs, single_spec
-from regcls.tracking.tracker import Tracker
 from regcls.stages.kinds import faces as face_kind
+from regcls.tracking.tracker import Tracker
 from regcls.training import single_study
 from regcls.training.single_study import Study, train_grids, train_runs
 

@@ -10,7 +10,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-CHUNK = 8192  # positions at once: about 130 MB with 256 hidden channels and 100 classes (benchmarks/depth_head.py)
+# Positions at once. On the CPU what stays in its cache: about 20 MB with 256 hidden channels and 100 classes (benchmarks/depth_head.py); on
+# a GPU, where each piece costs launches, more.
+CHUNK = {"cpu": 2048, "cuda": 32768}
 IGNORED = -100  # the label that F.cross_entropy leaves out
 
 
@@ -35,13 +37,13 @@ def dense_class_loss(
     labels: Int[Tensor, "B 2*h 2*w"],
     keep: Bool[Tensor, "B 2*h 2*w"] | None = None,
     *,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
 ) -> Float[Tensor, ""]:
     """Cross-entropy in nats of `head` on `features`, averaged over the kept pixels of the batch (Eq. 13); 0 if none is kept.
 
     Pixels with a label below 0 (no measurement) are left out, and so are those that `keep` leaves out. Equal to F.cross_entropy of
-    head(features), but computed for `chunk` positions at a time, forwards and backwards: nothing is kept but the gradients. Under autocast
-    the products are in its type, cross-entropy and the sums are in float32. Second derivatives are not there.
+    head(features), but computed for `chunk` positions at a time (by default CHUNK), forwards and backwards: nothing is kept but the
+    gradients. Under autocast the products are in its type, cross-entropy and the sums are in float32. Second derivatives are not there.
     """
     left_out = labels < 0 if keep is None else (labels < 0) | ~keep
     targets = labels.masked_fill(left_out, IGNORED).unflatten(1, (-1, 2)).unflatten(3, (-1, 2))  # (B, h, 2, w, 2)
@@ -52,7 +54,7 @@ def dense_class_loss(
         head.classify.weight.flatten(1).t(),
         head.classify.bias,
         targets.transpose(2, 3).reshape(-1, 4).long(),
-        chunk,
+        chunk or CHUNK[features.device.type],
     )
     return loss
 

@@ -1,5 +1,6 @@
 """The files of a run in MLflow: checkpoints, predictions, and the model that others can open."""
 
+import copy
 import os
 import re
 import shutil
@@ -186,7 +187,7 @@ def save_model(module: Any, folder: Path, *, example: NDArray[np.uint8]) -> None
 
     with torch.inference_mode():
         shape = module(torch.from_numpy(example)).shape
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _traced_once(f"{module} {example.shape}"):
         warnings.simplefilter("ignore")  # of PyTorch's export, about itself
         mlflow.pytorch.save_model(
             module,
@@ -201,6 +202,33 @@ def save_model(module: Any, folder: Path, *, example: NDArray[np.uint8]) -> None
         )
     for cache in folder.rglob("__pycache__"):
         shutil.rmtree(cache, ignore_errors=True)
+
+
+_programs: dict[str, Any] = {}  # the last architecture that was traced -> its exported program
+
+
+@contextmanager
+def _traced_once(architecture: str) -> Iterator[None]:
+    """Have PyTorch trace an architecture once: that takes seconds, and gives the same for all weights."""
+    import torch
+
+    export = torch.export.export
+
+    def export_once(module: Any, *arguments: Any, **options: Any) -> Any:
+        if architecture not in _programs:
+            _programs.clear()
+            _programs[architecture] = export(copy.deepcopy(module), *arguments, **options)
+        program, weights = _programs[architecture], module.state_dict()
+        with torch.no_grad():
+            for name, value in program.state_dict.items():
+                value.copy_(weights[name])
+        return program
+
+    torch.export.export = export_once  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.export.export = export
 
 
 @contextmanager

@@ -23,9 +23,12 @@ SCORE = "val_rmse_all"
 MODULES = (
     "classes",
     "datasets.depth",
+    "depth_metrics",
     "losses",
-    "metrics",
+    "models.pretrained",
+    "training.augment",
     "training.depth",
+    "training.depth_augment",
     "training.feed",
     "training.loop",
 )
