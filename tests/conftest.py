@@ -85,6 +85,41 @@ SHRUNK: dict[str, Any] = {
             "lambda_search": {"classes": [10], "lambdas": [0.1, 10.0], "seeds": 0},
         },
     },
+    "nyud2": {
+        "data": {
+            "source": "stand-in",
+            "short_side": 36,
+            "crop": [32, 44],
+            "expected_train": None,
+            "expected_test": None,
+            "stand_in": {"scenes": 5, "images": 60, "test_images": 8, "seed": 0},
+        },
+        "training": {
+            "model": "resnet18",
+            "width": 2,
+            "weights": "random",
+            "epochs": 2,
+            "learning_rate": 0.002,
+            "batch_size": 8,
+            "accumulate": 1,
+            "balanced_batch_size": 8,
+            "balanced_accumulate": 1,
+            "precision": "float32",
+        },
+        "grids": {
+            "table2": {"methods": ["reg", "reg+cls"], "classes": [10], "seeds": 1},
+            "table4": {"classes": [10], "seeds": 0},
+            "lambda_search": {"classes": [10], "lambdas": [0.1, 10.0], "seeds": 0},
+        },
+    },
+    "breakfast": {
+        "data": {"source": "stand-in", "expected_videos": None, "stand_in": {"persons": 4, "frames": 60, "seed": 0}},
+        "training": {"epochs": 2, "milestones": [1]},
+        "grids": {
+            "table5": {"splits": ["s1"], "seeds": 1},
+            "lambda_search": {"lambdas": [1.0, 100.0], "seeds": 0},
+        },
+    },
 }
 
 

@@ -159,7 +159,7 @@ def origins(runs: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
     """
     if set(ORIGIN) - set(runs.columns):
         return {"data": [], "code": []}
-    known = runs.assign(is_md5=runs["data_md5"].fillna("unknown") != "unknown")
+    known = runs[list(ORIGIN)].assign(is_md5=runs["data_md5"].fillna("unknown") != "unknown")
     known["tag"] = np.where(known["is_md5"], "data_md5", "data_digest")
     known["value"] = known["data_md5"].where(known["is_md5"], known["data_digest"])
     data = known.groupby(["tag", "value"], sort=True).size().reset_index(name="runs")
