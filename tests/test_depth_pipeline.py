@@ -154,3 +154,33 @@ def test_after_kill_9_a_run_goes_on_and_both_selections_are_those_of_an_undistur
     assert metrics[0] == metrics[1]
     assert any(name.startswith("selected_on_test/") for name in metrics[0])
     pd.testing.assert_frame_equal(here.files.table(run_id, "sums.parquet"), there.files.table(other, "sums.parquet"))
+
+
+def test_weights_that_are_not_there_or_of_another_network_leave_no_run_and_other_content_is_another_run(make_project, regcls, tmp_path):
+    root = make_project(laid_over(DEPTH, {"nyud2": {"training": {"epochs": 1}}}))
+    assert regcls(root, "prepare", "nyud2")[0] == 0
+    file = tmp_path / "encoder.pth"
+    code, _, said = regcls(root, "run", "nyud2", "--method", "reg", "--weights", str(file))
+    assert code == 2 and "there is no such file" in said
+    torch.save(ResNet(18, width=4).state_dict(), file)
+    code, _, said = regcls(root, "run", "nyud2", "--method", "reg", "--weights", str(file))
+    assert code == 2 and "not a checkpoint of ResNet-18 with width 2" in said
+    assert runs(root) == []
+
+    for seed, expected in ((0, "trained"), (0, "was there already"), (1, "trained")):
+        torch.manual_seed(seed)
+        torch.save(ResNet(18, width=2).state_dict(), file)
+        code, _, said = regcls(root, "run", "nyud2", "--method", "reg", "--weights", str(file))
+        assert code == 0 and f"{expected}, test RMSE" in said
+    tags = [row.tags["weights_sha256"] for row in Tracker(root, experiment="regcls").tagged("dataset", "nyud2")]
+    assert len(tags) == len(set(tags)) == 2
+
+
+def test_a_repetition_with_other_shot_limits_says_so_and_compares_the_rest(make_project, regcls):
+    root = make_project(laid_over(DEPTH, {"nyud2": {"training": {"epochs": 1}}}))
+    assert regcls(root, "run", "nyud2", "--method", "reg")[0] == 0
+    ((run_id, _, _),) = runs(root)
+    change(root, {"nyud2": {"shots": {"many": [[0, 20]], "medium": [[21, 99]]}}})
+    code, out, said = regcls(root, "rerun", run_id[:8])
+    assert code == 0 and "groups of pixels: then many 9-45" in said and "now many 0-20; medium 21-99" in said
+    assert "final metrics are equal" in out

@@ -11,6 +11,7 @@ from regcls.params.faces import FaceOptions
 from regcls.params.images import ImageGrid
 from regcls.params.synthetic import SyntheticOptions
 from regcls.runs import faces, fingerprint, images
+from regcls.runs.search import lowest_lambdas
 from regcls.runs.synthetic import SyntheticSpec, all_specs, expand, single_spec
 from regcls.tracking.run_table import Row, run_table
 
@@ -139,12 +140,13 @@ def test_the_lambda_with_the_lowest_mean_validation_error_is_chosen(params):
         values = [(lam, seed, error) for lam, found in by_lam.items() for seed, error in enumerate(found)]
         return {face_spec(params, method=method, classes=classes, lam=lam, seed=seed): error for lam, seed, error in values}
 
-    found = images.chosen_lambdas(
+    found = lowest_lambdas(
         {face_spec(params, method="reg"): 0.0}
         | errors("reg+cls", 10, {0.1: [1.0, 9.0], 1.0: [4.0, 4.0], 10.0: [5.0, 5.0]})
         | errors("reg+cls", 100, {1.0: [2.0], 0.1: [2.0]})  # equal: the smaller
         | errors("reg+cls-bal", 10, {0.1: [float("nan"), 1.0], 1.0: [float("inf")], 10.0: [50.0]})
-        | errors("reg+cls-bal", 100, {0.1: [float("inf")]})
+        | errors("reg+cls-bal", 100, {0.1: [float("inf")]}),
+        images.searched_for,
     )
     assert found == {("reg+cls", 10): 1.0, ("reg+cls", 100): 0.1, ("reg+cls-bal", 10): 10.0}
 

@@ -10,6 +10,7 @@ from regcls.params import load_params, parse_options
 from regcls.params.depth import DepthOptions
 from regcls.params.video import VideoOptions
 from regcls.runs import depth, video
+from regcls.runs.search import lowest_lambdas, whole_search
 from regcls.tracking.run_table import Row, run_table, typed
 
 PAPER = load_params(ROOT / "params.yaml", scale="paper")
@@ -93,9 +94,9 @@ def test_an_option_that_would_be_ignored_is_an_error(given, said):
 
 
 def searching(**changes):
-    """The section with λ searched in one split, table5 over two."""
+    """The section with λ searched in two splits, and table5 over them."""
     grids = PAPER.breakfast.grids
-    search = replace(grids["lambda_search"], seeds=2, lambdas=(1.0, 10.0), **changes)
+    search = replace(grids["lambda_search"], seeds=2, splits=("s1", "s2"), lambdas=(1.0, 10.0), **changes)
     table = replace(grids["table5"], lambdas="searched", splits=("s1", "s2"), units=("percent", "frames"), seeds=1)
     return replace(PAPER.breakfast, grids={"table5": table, "lambda_search": search})
 
@@ -104,18 +105,18 @@ def test_the_search_comes_first_and_holds_videos_out():
     section = searching()
     first = video.all_specs(section, "breakfast", {})
     search = [spec for spec in first if spec.held_out]
-    assert search == first[:8] == video.search_specs(section, "breakfast")
-    assert {spec.method for spec in first[8:]} == {"random", "kukleva", "reg"} and video.needs_search(section)
+    assert search == first[:16] == video.search_specs(section, "breakfast")
+    assert {spec.method for spec in first[16:]} == {"random", "kukleva", "reg"} and video.needs_search(section)
     assert search[0].data_name == "breakfast/percent/s1/held-out" and search[0].tags()["held_out"] == "true"
 
 
-def test_the_lambda_with_the_lowest_mean_validation_error_is_taken_for_all_splits_and_for_balanced_classes():
+def test_the_lambda_with_the_lowest_mean_validation_error_of_a_split_is_taken_for_balanced_classes_too():
     section = searching()
     errors = {
         spec: (spec.lam if spec.unit == "percent" else -spec.lam) + 0.1 * spec.seed for spec in video.search_specs(section, "breakfast")
     }
-    found = video.chosen_lambdas(errors)
-    assert found == {("reg+cls", 100, "percent", "s1"): 1.0, ("reg+cls", 100, "frames", "s1"): 10.0}
+    found = lowest_lambdas(errors, video.searched_for)
+    assert found == {("reg+cls", 100, unit, split): lam for unit, lam in (("percent", 1.0), ("frames", 10.0)) for split in ("s1", "s2")}
     chosen = {(s.unit, s.lam) for s in video.expand(section, "breakfast", "table5", found) if s.classes}
     assert chosen == {("percent", 1.0), ("frames", 10.0)}
     assert len(video.expand(section, "breakfast", "table5", found)) == 2 * 2 * 5
@@ -123,4 +124,20 @@ def test_the_lambda_with_the_lowest_mean_validation_error_is_taken_for_all_split
 
 def test_a_lambda_that_diverged_is_not_taken():
     errors = {spec: float("nan") if spec.lam == 1.0 else 5.0 for spec in video.search_specs(searching(), "breakfast")}
-    assert set(video.chosen_lambdas(errors).values()) == {10.0}
+    assert set(lowest_lambdas(errors, video.searched_for).values()) == {10.0}
+
+
+def test_half_a_search_chooses_nothing():
+    wanted = dict.fromkeys(video.search_specs(searching(), "breakfast"))
+    errors = dict.fromkeys(list(wanted)[1:], 1.0)
+    assert set(whole_search(errors, wanted, video.searched_for)) == {video.searched_for(spec) for spec in wanted} - {
+        video.searched_for(next(iter(wanted)))
+    }
+
+
+def test_what_is_not_trained_stays_the_same_whatever_the_training_is():
+    other = replace(
+        PAPER.breakfast, training=replace(PAPER.breakfast.training, optimizer="sgd", learning_rate=0.5, weight_decay=0.0, epochs=3)
+    )
+    random = [video.single_spec(section, "breakfast", VideoOptions(method="random")) for section in (PAPER.breakfast, other)]
+    assert random[0] == random[1]

@@ -14,9 +14,9 @@ from PIL import Image
 
 from regcls.datasets import depth_prepare
 from regcls.datasets.archives import Place
-from regcls.datasets.depth import LEVELS_PER_METRE, DepthSet
+from regcls.datasets.depth import LEVELS_PER_METRE, DepthSet, level_buckets
 from regcls.datasets.depth_pairs import Pair, Shape, read_pair
-from regcls.datasets.depth_prepare import counts, draw_mask, level_buckets, prepare, validation_scenes
+from regcls.datasets.depth_prepare import counts, draw_mask, prepare, validation_scenes
 from regcls.datasets.rooms import write_archive
 from regcls.errors import UserError
 from regcls.params import load_params
@@ -321,7 +321,7 @@ def test_far_from_the_expected_number_is_refused_before_any_pair_is_decoded(raw,
 
 
 def test_too_many_rejected_is_refused_with_the_reasons(raw):
-    with pytest.raises(UserError, match=r"57 train pairs found, 60 expected \(within 1%\); rejected: .*1 depth missing"):
+    with pytest.raises(UserError, match=r"57 train pairs found, 60 expected \(within 1%\); left out: .*1 depth missing"):
         run(raw, replace(DATA, expected_train=60))
     assert not (raw.parent / "prepared").exists()
 

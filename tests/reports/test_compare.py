@@ -58,7 +58,7 @@ def project(make_project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) 
     params = load_params(root / "params.yaml")
     store = Store(params)
 
-    def fingerprints(specs: Any, images: Any, code: str) -> dict[Any, str]:
+    def fingerprints(specs: Any, images: Any, code: str, origin: Any) -> dict[Any, str]:
         return {spec: store.fingerprints[spec] for spec in specs}
 
     monkeypatch.setattr(stage, "Tracker", lambda root, experiment: FakeTracker(store))

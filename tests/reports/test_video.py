@@ -1,3 +1,4 @@
+import math
 import re
 from dataclasses import replace
 from io import StringIO
@@ -208,10 +209,16 @@ def test_a_grid_may_lack_methods(methods: Any, said: str, params: Params) -> Non
     assert (report.line is not None) == (methods == ("reg", "reg+cls-bal")) == ("progress.svg" in report.files)
 
 
+def test_where_only_frames_are_trained_the_first_screen_gives_the_relative_difference_that_was_judged(params: Params) -> None:
+    overall = changed(params, units=("frames",)).line.overall
+    assert re.fullmatch(r"helps \(relative to reg's error: \+\d+\.\d %\)", overall.answer)
+    assert math.isnan(overall.low) and math.isnan(overall.high)  # of the absolute difference, which was not
+
+
 @pytest.mark.parametrize("values", [{"units": ("frames",)}, {"splits": ("s2",)}, {"seeds": 1}])
 def test_a_grid_may_lack_units_splits_and_seeds(values: dict[str, Any], params: Params) -> None:
     report = changed(params, **values)
-    assert report.line is not None and report.line.overall.answer == "helps" and report.warnings == []
+    assert report.line is not None and report.line.overall.answer.startswith("helps") and report.warnings == []
     assert ("table5a.csv" in report.files) == ("units" not in values)
 
 

@@ -286,6 +286,20 @@ def test_a_state_kept_elsewhere_comes_back_with_the_best_weights_of_every_select
 
 def test_a_state_kept_elsewhere_without_one_selections_weights_is_not_taken(two_selections, tmp_path):
     slot = kept_elsewhere(two_selections, tmp_path / "slot")
-    (slot / "best-00001-0000000.pt").unlink()
+    (slot / "best-0.pt").unlink()
     other = Checkpoints(tmp_path / "other machine", fingerprint="f")
     assert other.restore([slot]) is None and other.load(device="cpu") is None
+
+
+def test_a_state_kept_elsewhere_takes_the_place_of_the_earlier_one(two_selections, tmp_path):
+    before = set(two_selections.newest())
+    two_selections.save_best({"w": torch.full((3,), 3.0)}, epoch=3)
+    two_selections.save(state(3) | {"best": {"val": {"epoch": 3, "score": 0.5}, "test": {"epoch": 1, "score": 1.0}}}, epoch=3, batch=0)
+    assert (
+        set(two_selections.newest())
+        == before
+        == {f"{name}{suffix}" for name in ("state", "best-0", "best-1") for suffix in (".pt", ".json")}
+    )
+    other = Checkpoints(tmp_path / "other machine", fingerprint="f")
+    other.restore([kept_elsewhere(two_selections, tmp_path / "slot")])
+    assert [other.load_best(epoch, device="cpu")["w"][0].item() for epoch in (1, 3)] == [1.0, 3.0]

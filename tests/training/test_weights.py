@@ -10,7 +10,7 @@ import pytest
 
 from regcls.datasets import download
 from regcls.errors import UserError
-from regcls.training.weights import sha256, weights_file
+from regcls.training.weights import sha256, weights_digest, weights_file
 
 CONTENT = b"weights of a network" * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -58,8 +58,8 @@ def test_a_path_without_a_file_is_a_clear_error(tmp_path):
 def test_an_address_is_fetched_once_and_recorded(tmp_path, address, capsys):
     name = serve(tmp_path, f"resnet-{SHA256[:8]}.pth")
     file = weights_file(f"{address}/{name}", tmp_path / "weights")
-    assert file == tmp_path / "weights" / name and file.read_bytes() == CONTENT and sha256(file) == SHA256
-    assert json.loads((tmp_path / "weights" / "checksums.json").read_text())[name]["sha256"] == SHA256
+    assert file.name == name and tmp_path / "weights" in file.parents and file.read_bytes() == CONTENT and sha256(file) == SHA256
+    assert json.loads((file.parent / "checksums.json").read_text())[name]["sha256"] == SHA256
     (tmp_path / "served" / name).unlink()
     capsys.readouterr()
     assert weights_file(f"{address}/{name}", tmp_path / "weights") == file  # from the folder, and without a word
@@ -71,8 +71,8 @@ def test_a_file_that_is_not_what_its_name_promises_is_refused_and_not_kept(tmp_p
     for _ in range(2):
         with pytest.raises(UserError, match=f"is not the file that its name promises: its SHA-256 begins with {SHA256[:8]}"):
             weights_file(f"{address}/{name}", tmp_path / "weights")
-    assert not (tmp_path / "weights" / name).exists()
-    assert json.loads((tmp_path / "weights" / "checksums.json").read_text()) == {}
+    (records,) = (tmp_path / "weights").rglob("checksums.json")
+    assert not (records.parent / name).exists() and json.loads(records.read_text()) == {}
 
 
 def test_a_fetched_file_that_was_damaged_is_a_clear_error(tmp_path, address):
@@ -94,7 +94,21 @@ def test_where_they_cannot_be_fetched_one_is_told_what_to_do(tmp_path, address, 
 
 def test_a_damaged_record_is_a_clear_error(tmp_path, address):
     name = serve(tmp_path, "mine.pth")
-    weights_file(f"{address}/{name}", tmp_path / "weights")
-    (tmp_path / "weights" / "checksums.json").write_text("{")
+    file = weights_file(f"{address}/{name}", tmp_path / "weights")
+    (file.parent / "checksums.json").write_text("{")
     with pytest.raises(UserError, match=r"checksums\.json is damaged: it is not JSON"):
         weights_file(f"{address}/{name}", tmp_path / "weights")
+
+
+def test_files_of_one_name_from_two_addresses_are_kept_apart(tmp_path, address):
+    for folder, content in (("imagenet", b"one"), ("places", b"other")):
+        (tmp_path / "served" / folder).mkdir()
+        (tmp_path / "served" / folder / "model.bin").write_bytes(content)
+    files = [weights_file(f"{address}/{folder}/model.bin", tmp_path / "weights") for folder in ("imagenet", "places", "imagenet")]
+    assert [file.read_bytes() for file in files] == [b"one", b"other", b"one"]
+
+
+def test_a_local_file_is_told_by_its_content_and_an_address_by_itself(tmp_path):
+    (tmp_path / "mine.pth").write_bytes(CONTENT)
+    assert weights_digest(str(tmp_path / "mine.pth")) == SHA256
+    assert {weights_digest(source) for source in ("random", "https://example.com/mine.pth", str(tmp_path / "none.pth"))} == {""}

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regcls.datasets.store import Prepared, open_prepared
-from regcls.params.depth import DepthData
+from regcls.params.depth import BUCKETS, DepthData
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -106,3 +106,9 @@ class DepthSet:
     def _of(self, split: Split, column: str) -> NDArray[Any]:
         table = self.prepared.table
         return table.loc[table["split"] == split, column].to_numpy()
+
+
+def level_buckets(levels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Pixels by level of training depth (256,) -> measured pixels by bucket of 0.1 m (100,)."""
+    buckets = np.minimum(np.arange(len(levels)) * 10 // LEVELS_PER_METRE, BUCKETS - 1).astype(np.int64)
+    return np.bincount(buckets[1:], levels[1:], minlength=BUCKETS).astype(np.int64)

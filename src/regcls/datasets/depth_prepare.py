@@ -18,7 +18,8 @@ from numpy.random import RandomState, default_rng
 from numpy.typing import NDArray
 
 from regcls.datasets.archives import Holder, Place
-from regcls.datasets.depth import LEVELS_PER_METRE, SPLITS, DepthSet, deciding_parameters
+from regcls.datasets.counts import check_count
+from regcls.datasets.depth import SPLITS, DepthSet, deciding_parameters, level_buckets
 from regcls.datasets.depth_pairs import Pair, Shape, write_pairs
 from regcls.datasets.rooms import write_archive
 from regcls.datasets.store import Writer, prepared_writer
@@ -31,7 +32,6 @@ from regcls.progress import tracked
 TOP = "data"  # folder that all paths begin with
 MASK = "test_balanced_mask.npy"
 FIRST_BUCKET = 7  # the nearest that is tested on: 0.7 m
-TOLERANCE = 0.01  # share by which the number of pairs may differ from the expected one
 
 
 def prepare(data: DepthData, folder: Path, *, raw: Path, dataset: str, processes: int) -> None:
@@ -200,12 +200,6 @@ def _histogram(buckets: NDArray[np.uint8]) -> list[int]:
     return counted
 
 
-def level_buckets(levels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Pixels by level of training depth (256,) -> measured pixels by bucket of 0.1 m (100,)."""
-    buckets = np.minimum(np.arange(len(levels)) * 10 // LEVELS_PER_METRE, BUCKETS - 1).astype(np.int64)
-    return np.bincount(buckets[1:], levels[1:], minlength=BUCKETS).astype(np.int64)
-
-
 def _note_counts(writer: Writer, table: pd.DataFrame, left_out: pd.DataFrame) -> None:
     levels = np.load(writer.folder / "train_levels.npy", mmap_mode="r")
     of_split = {split: table[table["split"] == split] for split in SPLITS}
@@ -246,12 +240,7 @@ def counts(folder: Path, shots: DepthShots) -> list[str]:
 
 def _check_count(data: DepthData, dataset: str, split: str, found: int, left_out: Mapping[str, int]) -> None:
     expected = (data.expected_train if split == "train" else data.expected_test) if data.source == "raw" else None
-    if expected is not None and abs(found - expected) > TOLERANCE * expected:
-        why = "; ".join(f"{number} {reason}" for reason, number in left_out.items())
-        raise UserError(
-            f"{dataset}: {found} {split} pairs found, {expected} expected (within {TOLERANCE:.0%}){f'; rejected: {why}' if why else ''}. "
-            f"Complete data/{dataset}/raw, or if your data are meant to differ set {dataset}.data.expected_{split} to null in params.yaml"
-        )
+    check_count(found, expected, what=f"{split} pairs", dataset=dataset, key=f"expected_{split}", left_out=left_out)
 
 
 def _check_splits(table: pd.DataFrame, left_out: pd.DataFrame) -> None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.io import loadmat
 
 from regcls.datasets.archives import Holder, Place
+from regcls.datasets.counts import check_count
 from regcls.datasets.images import SPLITS, ImageSet, deciding_parameters, write_images
 from regcls.datasets.portraits import FROM_MATLAB, write_archives
 from regcls.datasets.store import prepared_writer
@@ -32,7 +33,6 @@ FIELDS = ("dob", "photo_taken", "full_path", "face_score", "second_face_score")
 COLUMNS = ("age", "path", "split")
 OLDEST = 200  # years; above, a date is wrong
 SPLIT_AGES = range(121)  # older images are for training
-TOLERANCE = 0.01  # share by which the number of images may differ from the expected one
 EPOCH = 719163  # Python's ordinal of 1970-01-01
 
 
@@ -76,15 +76,16 @@ def _listing(data: FaceData, raw: Path, dataset: str) -> Listing:
 
 
 def _prepare(data: FaceData, folder: Path, listing: Listing, dataset: str, processes: int) -> pd.DataFrame:
+    named = {"what": "images", "dataset": dataset, "key": "expected_images"}
     table, expected = listing.table, data.expected_images if data.source == "raw" else None
-    _check_count(len(table), expected, dataset, listing.filtered)
+    check_count(len(table), expected, **named, left_out=listing.filtered)
     places = [listing.holders[_top(path)].place(path) for path in table["path"]]
     with prepared_writer(folder, made_from=deciding_parameters(data)) as writer:
         reasons = write_images(writer, places, size=data.size, processes=processes)
         rejected = pd.DataFrame({"path": table["path"].iloc[list(reasons)], "reason": list(reasons.values())})
         kept = table.assign(row=np.arange(len(table))).drop(index=list(reasons))
         by_reason = Counter(reason.partition(":")[0] for reason in reasons.values())
-        _check_count(len(kept), expected, dataset, by_reason)
+        check_count(len(kept), expected, **named, left_out=by_reason)
         _check_splits(kept, rejected, listing.holders)
         writer.save_table(kept)
         rejected.to_csv(writer.folder / "rejected.csv", index=False)
@@ -236,15 +237,6 @@ def balanced_split(paths: Sequence[str], ages: Sequence[int], *, seed: int, most
 def _top(path: str) -> str:
     """The first folder of a path; "" for a file without one."""
     return path.partition("/")[0] if "/" in path else ""
-
-
-def _check_count(found: int, expected: int | None, dataset: str, left_out: Mapping[str, int]) -> None:
-    if expected is not None and abs(found - expected) > TOLERANCE * expected:
-        why = "; ".join(f"{number} {reason}" for reason, number in left_out.items() if number)
-        raise UserError(
-            f"{dataset}: {found} images found, {expected} expected (within {TOLERANCE:.0%}){f'; left out: {why}' if why else ''}. "
-            f"Complete data/{dataset}/raw, or if your data are meant to differ set {dataset}.data.expected_images to null in params.yaml"
-        )
 
 
 def _check_splits(kept: pd.DataFrame, rejected: pd.DataFrame, holders: Mapping[str, Holder]) -> None:

@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.random import default_rng
 from numpy.typing import NDArray
 
+from regcls.datasets.counts import check_count
 from regcls.datasets.store import Prepared, open_prepared, prepared_writer
 from regcls.datasets.video_prepare import ACTIVITIES, find_videos, write_features
 from regcls.datasets.walks import write_archive
@@ -25,7 +26,6 @@ from regcls.files import explain_os_errors
 from regcls.params.video import VideoData, VideoSplit
 
 Part = Literal["train", "val", "test"]
-TOLERANCE = 0.01  # share by which the number of videos may differ from the expected one
 
 
 def prepare(data: VideoData, folder: Path, *, raw: Path, dataset: str, processes: int) -> None:
@@ -52,7 +52,8 @@ def prepare(data: VideoData, folder: Path, *, raw: Path, dataset: str, processes
 
 def _prepare(data: VideoData, folder: Path, raw: Path, dataset: str, processes: int, *, expected: int | None, remedy: str) -> None:
     videos, rejected = find_videos(raw, remedy=remedy)
-    _check_count(len(videos), expected, dataset, _by_reason(rejected))
+    named = {"what": "videos", "dataset": dataset, "key": "expected_videos"}
+    check_count(len(videos), expected, **named, left_out=_by_reason(rejected))
     with prepared_writer(folder, made_from=deciding_parameters(data)) as writer:
         frames, unreadable = write_features(writer, videos, processes=processes)
         rejected |= unreadable
@@ -60,7 +61,7 @@ def _prepare(data: VideoData, folder: Path, raw: Path, dataset: str, processes: 
         table = pd.DataFrame(rows, columns=["video", "person", "camera", "activity"])
         table = table.assign(start=np.cumsum([0, *frames[:-1]]), frames=frames)
         kept = table[table["frames"] > 0].reset_index(drop=True)
-        _check_count(len(kept), expected, dataset, _by_reason(rejected))
+        check_count(len(kept), expected, **named, left_out=_by_reason(rejected))
         _check_splits(kept, data.test_persons, dataset, rejected)
         writer.save_table(kept)
         listed = pd.DataFrame(sorted(rejected.items()), columns=["path", "reason"])
@@ -169,15 +170,6 @@ class VideoSet:
 
 def _by_reason(rejected: Mapping[str, str]) -> dict[str, int]:
     return dict(Counter(reason.partition(":")[0] for reason in rejected.values()))
-
-
-def _check_count(found: int, expected: int | None, dataset: str, left_out: Mapping[str, int]) -> None:
-    if expected is not None and abs(found - expected) > TOLERANCE * expected:
-        why = "; ".join(f"{number} {reason}" for reason, number in left_out.items())
-        raise UserError(
-            f"{dataset}: {found} videos found, {expected} expected (within {TOLERANCE:.0%}){f'; left out: {why}' if why else ''}. "
-            f"Complete data/{dataset}/raw, or if your data are meant to differ set {dataset}.data.expected_videos to null in params.yaml"
-        )
 
 
 def _check_splits(

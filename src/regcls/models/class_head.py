@@ -67,7 +67,7 @@ class _DenseClassLoss(torch.autograd.Function):
         *weights, labels, chunk = given
         device = features.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
-        share = 1 / (labels != IGNORED).sum().clamp(min=1)
+        share = 1 / (labels != IGNORED).sum().clamp(min=1).to(torch.promote_types(dtype, torch.float32))
         cast = [weight.detach().to(dtype).requires_grad_() for weight in weights]
         gradients = [torch.zeros_like(weight) for weight in weights]
         rows = torch.empty_like(features)

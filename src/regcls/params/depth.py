@@ -110,6 +110,12 @@ class DepthShots:
         return frozenset(bucket for first, last in ranges for bucket in range(first, last + 1))
 
 
+def shots_text(shots: DepthShots) -> str:
+    """For a tag: `many 9-45, 47-47; medium 7-8`."""
+    groups = {"many": shots.many, "medium": shots.medium}
+    return "; ".join(f"{name} {', '.join(f'{first}-{last}' for first, last in ranges)}" for name, ranges in groups.items())
+
+
 @dataclass(frozen=True, kw_only=True)
 class DepthRun:
     """The run that `regcls run nyud2` trains where no option says otherwise."""

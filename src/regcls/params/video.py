@@ -154,7 +154,8 @@ def _check_searched(where: str, name: str, grid: VideoGrid, search: VideoGrid | 
     # reg+cls-bal takes the λ of reg+cls where it is not searched for itself.
     methods = [method for method in grid.methods if method in WITH_CLASSES and not {method, "reg+cls"} & set(search.methods)]
     classes = [count for count in grid.classes if count not in search.classes]
-    units = [unit for unit in grid.units if unit not in search.units]
-    if methods or classes or units:
-        missing = ", ".join(map(str, [*methods, *(f"{count} classes" for count in classes), *units]))
+    # Each split for itself: the videos that one split searches on are test videos of the others.
+    others = [value for value in (*grid.units, *grid.splits) if value not in (*search.units, *search.splits)]
+    if methods or classes or others:
+        missing = ", ".join(map(str, [*methods, *(f"{count} classes" for count in classes), *others]))
         raise UserError(f"{where}.lambdas = 'searched', but {name}.grids.{SEARCH} does not search λ for {missing}")

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from regcls.datasets.depth import level_buckets
 from regcls.depth_metrics import BUCKETS
 from regcls.params.depth import DepthShots
 from regcls.reports.depth_collect import shot_of_buckets
@@ -32,8 +33,7 @@ def training_histogram(levels: NDArray[np.int64], shots: DepthShots) -> pd.DataF
 
     Level 255 is 10 m, level 0 not measured; a bucket holds two or three levels.
     """
-    buckets = np.minimum(np.arange(256) * BUCKETS // 255, BUCKETS - 1)
-    counts = np.bincount(buckets[1:], levels[1:], BUCKETS).astype(np.int64)
+    counts = level_buckets(levels)
     bucket = np.arange(BUCKETS)
     where = {"bucket": bucket, "depth_from": bucket / 10, "depth_to": (bucket + 1) / 10}
     return pd.DataFrame(where | {"training_pixels": counts, "shot": shot_of_buckets(shots)})

@@ -20,7 +20,7 @@ from regcls.reports.images_stats import INTERVALS, best_by, runs_by_seed, runs_o
 from regcls.reports.picking import records
 from regcls.reports.stats import paired
 
-RESAMPLES = 2000
+RESAMPLES, PER_TEST = 2000, 100
 JUDGED = "val_rmse_all"  # the validation error by which class counts and λ are chosen
 TESTED = "rmse_val"  # the test error that is compared: RMSE of the weights selected on validation
 
@@ -57,7 +57,8 @@ def differences(runs: DepthRuns) -> pd.DataFrame:
     takes the trained networks as given. Over seeds: paired t-test of the RMSE of each, which takes the test images as given.
     """
     images, sizes = len(runs.images), group_sizes(runs)
-    drawn = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), size=RESAMPLES) if images else np.empty((0, 0))
+    resamples = max(RESAMPLES, PER_TEST * len(SHOTS) * len(cells(runs)))  # so that the least p, times the tests, can be clear
+    drawn = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), size=resamples) if images else np.empty((0, 0))
     times = drawn.astype(np.float64)  # (R, T): how often each image is in each resample
 
     def compare(reg: Sequence[str], other: Sequence[str]) -> Iterator[dict[str, Any]]:

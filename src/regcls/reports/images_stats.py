@@ -10,7 +10,7 @@ import pandas as pd
 from regcls.reports.images_collect import CELL, cell_key, in_order
 from regcls.reports.picking import records
 from regcls.reports.report import rounded
-from regcls.reports.stats import holm
+from regcls.reports.stats import full, holm
 
 LEVEL = 0.05  # of Holm-adjusted p, below which a difference is called clear
 INTERVALS = ("low", "high", "p", "low_seeds", "high_seeds", "p_seeds")
@@ -36,12 +36,6 @@ def means(wanted: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
         rows.append(row)
     columns = [*CELL, "seeds", "seeds_wanted", *(each for name in values.columns for each in (name, f"{name}_std"))]
     return in_order(pd.DataFrame(rows, columns=columns))
-
-
-def full(table: pd.DataFrame) -> pd.DataFrame:
-    """The cells with as many seeds as the fullest one: a mean over fewer does not compete with theirs."""
-    fullest: pd.DataFrame = table[(table["seeds"] > 0) & (table["seeds"] == table["seeds"].max())]
-    return fullest
 
 
 def best_by(cells: pd.DataFrame, error: str) -> pd.DataFrame:

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from regcls.metrics import SHOTS, Shot
-from regcls.reports import images_stats
 from regcls.reports.images_collect import CELL
 from regcls.reports.images_stats import LEVEL, runs_of
 from regcls.reports.picking import records
 from regcls.reports.published import BASELINES
+from regcls.reports.stats import full
 from regcls.reports.tables import DASH, Cell, Part, RunGroup, Table, number, p_value, run_groups, signed, tested
 
 SHORT: dict[Shot, str] = {"all": "All", "many": "Many", "medium": "Med.", "few": "Few"}
@@ -89,7 +89,7 @@ def shots_table(
 
 def _best(ours: pd.DataFrame, column: str, digits: int, higher: bool) -> str:
     """The best mean of a column as it is printed; none unless more than one cell competes."""
-    means = images_stats.full(ours)[column].dropna()
+    means = full(ours)[column].dropna()
     return number(means.max() if higher else means.min(), digits) if len(means) > 1 else ""
 
 
@@ -239,7 +239,7 @@ def search_table(
         rows.append((Cell(text="reg", header=True), Cell(text="", header=True), *values))
     for _, line in others.groupby(["method", "classes"], sort=False):
         by_lambda = {row["lam"]: row for row in records(line)}
-        ranked = images_stats.full(line).sort_values(judged, kind="stable")["lam"].tolist()
+        ranked = full(line).sort_values(judged, kind="stable")["lam"].tolist()
         first = next(iter(by_lambda.values()))
         values = [_search_cell(by_lambda.get(lam), wanted, error, digits, strong=lam in ranked[:1]) for error in errors for lam in lambdas]
         rows.append((Cell(text=first["method"], header=True), Cell(text=str(first["classes"]), header=True), *values))

@@ -159,3 +159,9 @@ def win_shares(networks: pd.DataFrame, metric: Metric) -> pd.DataFrame:
         rows.append(dict(zip([*PANEL, "method"], key, strict=True)) | row | {"low": low, "high": high, "p": p})
     columns = [*PANEL, "method", "share", "std", "networks", "repetitions", "low", "high", "p"]
     return in_order(_adjusted(_table(rows, columns)))
+
+
+def full(table: pd.DataFrame) -> pd.DataFrame:
+    """The cells with as many seeds as the fullest one: a mean over fewer does not compete with theirs."""
+    fullest: pd.DataFrame = table[(table["seeds"] > 0) & (table["seeds"] == table["seeds"].max())]
+    return fullest

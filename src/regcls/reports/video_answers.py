@@ -36,11 +36,17 @@ def first_line(video: Video, differences: Differences) -> Line | None:
                 return Line(
                     measured=f"RMSE ({SIGN[unit]})",
                     method=f"{row['method']} · {row['classes']}",
-                    overall=Compared.of(row),
+                    overall=Compared.of(row if unit == "percent" else _relatively(row)),
                     n=f"{_extent(row)}; interval over activities",
                     digits=DIGITS[unit],
                 )
     return None
+
+
+def _relatively(row: Row) -> Row:
+    """What is judged in frames is the difference relative to reg's error, whose sign may be another than that of the mean difference."""
+    answer = f"{row['answer']} (relative to reg's error: {signed(row['relative'], 1)} %)"
+    return {**row, "low": math.nan, "high": math.nan, "answer": answer}
 
 
 def answers(video: Video, runs: VideoRuns, differences: Differences) -> list[str]:

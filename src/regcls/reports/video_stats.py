@@ -38,12 +38,6 @@ def cells(runs: VideoRuns, names: Sequence[str] = ERRORS) -> pd.DataFrame:
     return in_order(pd.DataFrame(rows, columns=columns))
 
 
-def full(table: pd.DataFrame) -> pd.DataFrame:
-    """The cells with as many seeds as the fullest one: a mean over fewer does not compete with theirs."""
-    fullest: pd.DataFrame = table[(table["seeds"] > 0) & (table["seeds"] == table["seeds"].max())]
-    return fullest
-
-
 def by_activity(runs: VideoRuns) -> pd.DataFrame:
     """Test RMSE of each activity, the mean over splits (each over its seeds first), a row a (ROW): ROW, runs, runs_wanted (counts), then a
     column an activity and `mean` over them.

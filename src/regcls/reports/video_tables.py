@@ -10,6 +10,7 @@ import pandas as pd
 from regcls.params.video import Unit
 from regcls.reports import published, video_stats
 from regcls.reports.picking import records
+from regcls.reports.stats import full
 from regcls.reports.tables import DASH, Cell, Part, RunGroup, Table, interval, number, p_value, signed, tested
 from regcls.reports.video_collect import ERRORS, ROW, SIGN, VideoRuns, activity_of, row_name
 from regcls.reports.video_stats import EVERY, LEVEL
@@ -68,7 +69,7 @@ def _our_rows(runs: VideoRuns, ours: pd.DataFrame, splits: Sequence[str]) -> lis
 
 def _best(cells: pd.DataFrame, error: str) -> float:
     """The lowest mean of a column; none unless more than one method competes."""
-    means = video_stats.full(cells)[error]
+    means = full(cells)[error]
     return float(means.min()) if len(means) > 1 else math.nan
 
 
@@ -227,7 +228,7 @@ def search_table(runs: VideoRuns, *, caption: str, warning: str = "") -> Table:
     rows = []
     for _, line in frame.groupby(["unit", "split", "method", "classes"], sort=False):
         by_weight = {row["weight"]: row for row in records(line)}
-        best = video_stats.full(line)["val_rmse"].min() if len(line) > 1 else math.nan
+        best = full(line)["val_rmse"].min() if len(line) > 1 else math.nan
         first = next(iter(by_weight.values()))
         heads = [Cell(text=str(first[name] or ""), header=True) for name in ("unit", "split", "method", "classes")]
         values = [_search_cell(runs, by_weight.get(weight, by_weight.get("")), best) for weight in weights]

@@ -1,7 +1,6 @@
 """The runs on images: one network each. What faces and depth share."""
 
 import itertools
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
@@ -100,26 +99,18 @@ def search_specs(make: MakeSpec[Section, Spec], section: Section, dataset: str) 
     return expand(make, section, dataset, section.grids[SEARCH], {}) if SEARCH in section.grids else []
 
 
-def chosen_lambdas(errors: Mapping[Spec, float]) -> Found:
-    """The λ with the lowest validation error, the mean over its seeds, of each (method, C): `errors` by run.
-
-    Of equal ones the smallest λ is taken; one whose error is not finite, never.
-    """
-    values: dict[tuple[Method, int], dict[float, list[float]]] = {}
-    for spec, error in errors.items():
-        if spec.lam is not None:
-            values.setdefault((spec.method, spec.classes), {}).setdefault(spec.lam, []).append(error)
-    means = {key: {lam: sum(found) / len(found) for lam, found in sorted(by_lam.items())} for key, by_lam in values.items()}
-    usable = {key: {lam: mean for lam, mean in by_lam.items() if math.isfinite(mean)} for key, by_lam in means.items()}
-    return {key: min(by_lam, key=by_lam.__getitem__) for key, by_lam in usable.items() if by_lam}
+def searched_for(spec: ImageSpec) -> tuple[Method, int]:
+    """What λ is searched for: the key of `Found`."""
+    return spec.method, spec.classes
 
 
 def shared_fields(
     training: FaceTraining | DepthTraining, *, method: Method, classes: int, lam: float, balanced_data: bool, seed: int
 ) -> dict[str, Any]:
     """The fields of an ImageSpec that params.yaml gives for faces and depth alike. What does not apply is blanked: equal runs are equal."""
-    alike = ("epochs", "optimizer", "weight_decay", "model", "width", "loss", "milestones", "decay", "precision", "flip")
+    alike = ("epochs", "optimizer", "weight_decay", "model", "width", "loss", "milestones", "precision", "flip")
     return {name: getattr(training, name) for name in alike} | {
+        "decay": training.decay if training.milestones else 1.0,
         "method": method,
         "classes": 0 if method == "reg" else classes,
         "lam": None if method == "reg" else float(lam),

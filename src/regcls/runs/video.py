@@ -1,7 +1,6 @@
 """The runs on video progress: one network for each activity."""
 
 import itertools
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -67,16 +66,16 @@ def make_spec(
         seed=seed,
         epochs=training.epochs if trained else 0,
         batch_size=training.batch_size,
-        optimizer=training.optimizer,
-        learning_rate=training.learning_rate,
-        weight_decay=training.weight_decay,
+        optimizer=training.optimizer if trained else "adam",
+        learning_rate=training.learning_rate if trained else 0.0,
+        weight_decay=training.weight_decay if trained else 0.0,
         unit=unit,
         split=split,
         held_out=held_out,
         hidden=training.hidden,
         activation="sigmoid" if method == "kukleva" else "relu",
         milestones=training.milestones if trained else (),
-        decay=training.decay,
+        decay=training.decay if trained and training.milestones else 1.0,
         precision=training.precision,
     )
 
@@ -108,15 +107,9 @@ def _lambdas(video: Video, grid: VideoGrid, key: Key, found: Found) -> tuple[flo
 
 
 def searched_lambda(video: Video, found: Found, key: Key) -> float | None:
-    """λ of the search, None as long as it is not known. reg+cls-bal takes that of reg+cls where it is not searched for itself.
-
-    So does a split take that of the first split searched, where it is not searched for itself.
-    """
+    """λ of the search, None as long as it is not known. reg+cls-bal takes that of reg+cls where it is not searched for itself."""
     method, classes, unit, split = key
-    search = video.grids[SEARCH]
-    return found.get(
-        (method if method in search.methods else "reg+cls", classes, unit, split if split in search.splits else search.splits[0])
-    )
+    return found.get((method if method in video.grids[SEARCH].methods else "reg+cls", classes, unit, split))
 
 
 def all_specs(video: Video, dataset: str, found: Found) -> list[VideoSpec]:
@@ -135,18 +128,9 @@ def search_specs(video: Video, dataset: str) -> list[VideoSpec]:
     return expand(video, dataset, SEARCH, {}) if SEARCH in video.grids else []
 
 
-def chosen_lambdas(errors: Mapping[VideoSpec, float]) -> Found:
-    """The λ with the lowest validation error, the mean over its seeds, of each (method, C, unit, split): `errors` by run.
-
-    Of equal ones the smallest λ is taken; one whose error is not finite, never.
-    """
-    values: dict[Key, dict[float, list[float]]] = {}
-    for spec, error in errors.items():
-        if spec.lam is not None:
-            values.setdefault((spec.method, spec.classes, spec.unit, spec.split), {}).setdefault(spec.lam, []).append(error)
-    means = {key: {lam: sum(found) / len(found) for lam, found in sorted(by_lam.items())} for key, by_lam in values.items()}
-    usable = {key: {lam: mean for lam, mean in by_lam.items() if math.isfinite(mean)} for key, by_lam in means.items()}
-    return {key: min(by_lam, key=by_lam.__getitem__) for key, by_lam in usable.items() if by_lam}
+def searched_for(spec: VideoSpec) -> Key:
+    """What λ is searched for: the key of `Found`."""
+    return spec.method, spec.classes, spec.unit, spec.split
 
 
 def single_spec(video: Video, dataset: str, options: VideoOptions) -> VideoSpec:

@@ -1,6 +1,6 @@
 """Tracked runs -> reports/: tables, figures and a page for each data set, and a page over them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,7 +28,7 @@ from regcls.tracking.journal import waiting
 from regcls.tracking.store import project_root
 from regcls.tracking.tracker import Tracker
 from regcls.training import ensemble_study, single_study, video_study
-from regcls.training.single import Data
+from regcls.training.single import Making
 from regcls.training.synthetic_networks import SyntheticNetworks
 from regcls.training.video_networks import PREDICTIONS, VideoNetworks
 
@@ -38,6 +38,7 @@ class Sources:
     """What the report on a data set is made from."""
 
     params: Params
+    root: Path
     dataset: str
     data: Any
     runs: pd.DataFrame
@@ -81,7 +82,7 @@ def compare(params: Params, root: Path) -> None:
     runs = {dataset: tracker.collect(dataset, kind_of(dataset).spec_type) for dataset in opened}
     reports: dict[str, Report] = {}
     for dataset, data in opened.items():
-        sources = Sources(params=params, dataset=dataset, data=data, runs=runs[dataset], tracker=tracker, provenance=provenance)
+        sources = Sources(params=params, root=root, dataset=dataset, data=data, runs=runs[dataset], tracker=tracker, provenance=provenance)
         try:
             reports[dataset] = REPORTS[KINDS[dataset]](sources)
         except UserError as error:
@@ -99,17 +100,18 @@ def _synthetic(sources: Sources) -> Report:
     return synthetic.report(**sources.common, fingerprints=fingerprints, sets=sources.data)
 
 
-def _wanted(make: MakeSpec[Section, Spec], section: Section, sources: Sources, code: str, score: str) -> tuple[Found, dict[Spec, str]]:
+def _wanted(make: MakeSpec[Section, Spec], section: Section, sources: Sources, how: Making) -> tuple[Found, dict[Spec, str]]:
     """λ of the search, and every wanted run with its fingerprint."""
-    data: Data = sources.data
-    search = single_study.fingerprints(search_specs(make, section, sources.dataset), data, code)
-    found = single_study.found_lambdas(search, score, sources.runs)
-    return found, single_study.fingerprints(all_specs(make, section, sources.dataset, found), data, code)
+
+    def fingerprints(specs: Sequence[Spec]) -> dict[Spec, str]:
+        return single_study.fingerprints(specs, sources.data, how.code, how.origin)
+
+    found = single_study.found_lambdas(fingerprints(search_specs(make, section, sources.dataset)), how.score, sources.runs)
+    return found, fingerprints(all_specs(make, section, sources.dataset, found))
 
 
 def _faces(sources: Sources) -> Report:
-    how = face_kind.making()
-    found, fingerprints = _wanted(face_runs.make_spec, sources.params.faces(sources.dataset), sources, how.code, how.score)
+    found, fingerprints = _wanted(face_runs.make_spec, sources.params.faces(sources.dataset), sources, face_kind.making())
     return faces.report(
         **sources.common,
         dataset=sources.dataset,
@@ -121,8 +123,8 @@ def _faces(sources: Sources) -> Report:
 
 
 def _depth(sources: Sources) -> Report:
-    code, section = depth_kind.result_code(), sources.params.nyud2
-    found, fingerprints = _wanted(depth_runs.make_spec, section, sources, code, depth_kind.SCORE)
+    how = depth_kind.making(sources.params.nyud2, sources.root)
+    found, fingerprints = _wanted(depth_runs.make_spec, sources.params.nyud2, sources, how)
     return depth.report(
         **sources.common,
         dataset=sources.dataset,

@@ -134,7 +134,7 @@ def remedy(row: Row) -> str:
 
 def results_of(row: Row) -> dict[str, float]:
     """The run's final metrics, without those of epochs and those of speed."""
-    speed = {"images_per_second", "waiting_share"}
+    speed = {"images_per_second", "waiting_share", "peak_memory_gb"}
     return {name: value for name, value in row.metrics.items() if not name.startswith(("epochs/", "system/")) and name not in speed}
 
 

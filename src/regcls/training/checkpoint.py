@@ -94,7 +94,8 @@ class Checkpoints:
         """The newest state and its best weights, to be kept elsewhere too: name there -> file. `restore` takes them back."""
         if not (states := self._names("state")):
             return {}
-        names = {"state": states[-1]} | {name: name for name in map(_best_name, self._about(states[-1]).get("best_epochs", []))}
+        best = map(_best_name, self._about(states[-1]).get("best_epochs", []))
+        names = {"state": states[-1]} | {f"best-{place}": name for place, name in enumerate(best)}
         return {f"{there}{suffix}": self.folder / f"{name}{suffix}" for there, name in names.items() for suffix in (".pt", ".json")}
 
     def restore(self, kept: Iterable[Path]) -> str | None:
@@ -103,22 +104,24 @@ class Checkpoints:
         Raises:
             UserError: the disk is full or the folder is not writable.
         """
-        found = list[tuple[str, list[str], Path]]()
+        found = list[tuple[str, dict[str, str], Path]]()
         for folder in kept:
             other = Checkpoints(folder, fingerprint=self.fingerprint)
             name = str(other._about("state").get("name"))
             try:
-                best = [_best_name(epoch) for epoch in _best_epochs(other._read("state", "cpu"))]
-                for own in best:
-                    other._check(own)
+                needed = [_best_name(epoch) for epoch in _best_epochs(other._read("state", "cpu"))]
+                there = {other._about(f"best-{place}").get("name"): f"best-{place}" for place in range(len(needed))}
+                best = {own: there[own] for own in needed}
+                for kept_as in best.values():
+                    other._check(kept_as)
                 if NAME.fullmatch(name):
                     found.append((name, best, folder))
             except (ValueError, KeyError, TypeError, AttributeError):  # half of an upload, or of another run
                 continue
         if not found:
             return None
-        newest, best, folder = max(found)
-        for source, name in [*((name, name) for name in best), ("state", newest)]:
+        newest, best, folder = max(found, key=lambda one: one[0])
+        for source, name in [*((kept_as, name) for name, kept_as in best.items()), ("state", newest)]:
             for suffix in (".pt", ".json"):  # in this order: without .json it is none
                 write_atomically(self.folder / f"{name}{suffix}", partial(shutil.copyfile, folder / f"{source}{suffix}"))
         return newest

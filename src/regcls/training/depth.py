@@ -26,7 +26,7 @@ from regcls.losses import regression_loss, weighted
 from regcls.models.class_head import ClassHead, dense_class_loss
 from regcls.models.depth import DepthPredictor, build_depth, normalised
 from regcls.models.pretrained import load_pretrained
-from regcls.params.depth import DepthShots
+from regcls.params.depth import DepthShots, shots_text
 from regcls.runs.depth import DepthSpec
 from regcls.training.checkpoint import Checkpoints, with_weights
 from regcls.training.depth_augment import for_depth
@@ -274,6 +274,7 @@ def train_run(job: DepthJob, hooks: Hooks, say: Callable[[str], None]) -> Result
     for note in task.notes:
         say(note)
     weights = None if job.spec.weights == "random" else weights_file(job.spec.weights, job.weights_folder)
+    tags = {"shots": shots_text(job.shots)} | ({"weights_sha256": sha256(weights)} if weights else {})
     network = task.network(weights)
     checkpoints = Checkpoints(job.checkpoints, fingerprint=job.fingerprint)
     if job.device == "cuda":
@@ -291,7 +292,7 @@ def train_run(job: DepthJob, hooks: Hooks, say: Callable[[str], None]) -> Result
     )
     peak = {"peak_memory_gb": torch.cuda.max_memory_allocated() / 1e9} if job.device == "cuda" else {}
     result = _outcome(task, network, checkpoints, trained)
-    return replace(result, metrics=result.metrics | peak, tags={"weights_sha256": sha256(weights)} if weights else {})
+    return replace(result, metrics=result.metrics | peak, tags=tags)
 
 
 def _outcome(task: DepthTask, network: nn.Module, checkpoints: Checkpoints, trained: Trained) -> Result:
@@ -301,9 +302,11 @@ def _outcome(task: DepthTask, network: nn.Module, checkpoints: Checkpoints, trai
     metrics["head_classes"] = float(0 if task.classes is None else len(task.classes))  # fewer than C where classes were merged
     metrics["best_epoch_on_test"] = float(best["test"])
     tables: list[pd.DataFrame] = []
+    loaded, sums = 0, np.empty(0)
     for selection, prefix in (("test", "selected_on_test/"), ("val", "")):  # the network ends with the weights of the latter
-        network.load_state_dict(checkpoints.load_best(best[selection], device=task.job.device))
-        sums = torch.cat(list(task.sums(network, "test"))).numpy()
+        if loaded != best[selection]:
+            network.load_state_dict(checkpoints.load_best(best[selection], device=task.job.device))
+            loaded, sums = best[selection], torch.cat(list(task.sums(network, "test"))).numpy()
         metrics |= {f"{prefix}test_{name}": value for name, value in errors_of(sums, task.shots)}
         table = table_of(sums).assign(image=lambda found: task.images.rows("test")[found["image"]])
         table.insert(0, "selection", selection)
@@ -333,4 +336,5 @@ def model_of(job: DepthJob, result: Result) -> Model:
     """
     images = open_depth(job)
     predictor = load_predictor(result.files[BEST], model=job.spec.model, width=job.spec.width)
-    return Model(network=predictor, example=images.test_images[images.rows("test")[:2]])
+    rows = np.resize(images.rows("test"), 2)  # of one image PyTorch would make a model for one image at a time
+    return Model(network=predictor, example=images.test_images[rows])

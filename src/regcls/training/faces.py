@@ -225,4 +225,4 @@ def model_of(job: FaceJob, result: Result) -> Model:
     """
     images = open_images(job)
     predictor = load_predictor(result.files[BEST], model=job.spec.model, width=job.spec.width)
-    return Model(network=predictor, example=images.images[images.rows("test")[:2]])
+    return Model(network=predictor, example=images.images[np.resize(images.rows("test"), 2)])

@@ -73,4 +73,6 @@ class Making:
     train: Callable[[Any, Hooks, Callable[[str], None]], Result]  # of a job
     model: Callable[[Any, Result], Model]
     score: str  # the metric of a tracked run that is Result.score
+    origin: Callable[[Any], str] = lambda spec: ""  # digest of what a run begins with, where its spec does not say all
+    ready: Callable[[Any], None] = lambda spec: None  # raises a UserError where a run could not begin, before any does
     unlogged: str = ""  # metrics of an epoch that begin so are the same in every one

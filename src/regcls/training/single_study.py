@@ -27,10 +27,11 @@ from regcls.runs.images import (
     Section,
     Spec,
     all_specs,
-    chosen_lambdas,
     needs_search,
     search_specs,
+    searched_for,
 )
+from regcls.runs.search import whole_search
 from regcls.training.checkpoint import Checkpoints
 from regcls.training.device import Device, device_for
 from regcls.training.loop import DivergedError, Epoch, StoppedError
@@ -44,9 +45,9 @@ if TYPE_CHECKING:
 SpecT = TypeVar("SpecT", bound=ImageSpec)
 
 
-def fingerprints(specs: Sequence[SpecT], data: Data, code: str) -> dict[SpecT, str]:
-    """The fingerprint of every run, from its spec, the data and the code (a digest)."""
-    return {spec: fingerprint(spec, data_digest=data.digest, code_digest=code) for spec in specs}
+def fingerprints(specs: Sequence[SpecT], data: Data, code: str, origin: Callable[[SpecT], str] = lambda spec: "") -> dict[SpecT, str]:
+    """The fingerprint of every run, from its spec, the data, the code (a digest), and what it begins with (see Making.origin)."""
+    return {spec: fingerprint(spec, data_digest=data.digest, code_digest=code + origin(spec)) for spec in specs}
 
 
 def found_lambdas(search: Mapping[SpecT, str], score: str, runs: pd.DataFrame, made: Mapping[str, float] | None = None) -> Found:
@@ -57,9 +58,7 @@ def found_lambdas(search: Mapping[SpecT, str], score: str, runs: pd.DataFrame, m
     """
     known = known_scores(runs, score) | dict(made or {})
     errors = {spec: known[key] for spec, key in search.items() if key in known}
-    whole = {(spec.method, spec.classes) for spec in search} - {(spec.method, spec.classes) for spec in search.keys() - errors.keys()}
-    # Half a search would choose another λ than the whole one, and other runs would be made with it.
-    return {key: lam for key, lam in chosen_lambdas(errors).items() if key in whole}
+    return whole_search(errors, search, searched_for)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +83,11 @@ def train_grids(make_spec: MakeSpec[Section, Spec], section: Section, study: Stu
     """Make every run of the grids that is not FINISHED, those of the search for λ first. Raises as `train_runs` does."""
     known = _look_up(study)
     searched = needs_search(section)
-    search = fingerprints(search_specs(make_spec, section, study.dataset), study.data, study.making.code) if searched else {}
+    search = (
+        fingerprints(search_specs(make_spec, section, study.dataset), study.data, study.making.code, study.making.origin)
+        if searched
+        else {}
+    )
 
     def collected() -> pd.DataFrame:
         return study.tracker.collect(study.dataset, study.making.spec) if searched else pd.DataFrame()
@@ -134,12 +137,14 @@ def _look_up(study: Study) -> _Known:
 
 
 def _make(specs: Sequence[ImageSpec], study: Study, known: _Known) -> "_Ledger":
-    tracker, wanted = study.tracker, fingerprints(specs, study.data, study.making.code)
+    tracker, wanted = study.tracker, fingerprints(specs, study.data, study.making.code, study.making.origin)
     device = device_for(study.compute.device)
     home = tracker.root / ".regcls" / "checkpoints" / study.dataset
     # A repetition never goes on from what another run has left, but it does from what an earlier attempt at itself has.
     own = f"-{study.repeats[:8]}" if study.repeats else ""
     jobs = [_job(spec, key, home / f"{key}{own}", study, device) for spec, key in wanted.items() if key not in known.finished]
+    for spec in dict.fromkeys(job.spec for job in jobs):
+        study.making.ready(spec)
     ledger = _Ledger(study, wanted, known)
     with progress(sum(map(ledger.work, jobs)) or 1, "training") as advance, termination_noted() as asked_to_stop:
         ledger.advance, ledger.total, ledger.asked_to_stop = advance, len(jobs), asked_to_stop

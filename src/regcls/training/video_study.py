@@ -10,7 +10,8 @@ from regcls.params import Compute
 from regcls.params.video import Video
 from regcls.progress import say
 from regcls.runs import RunResult
-from regcls.runs.video import Found, Key, VideoSpec, all_specs, chosen_lambdas, needs_search, search_specs
+from regcls.runs.search import whole_search
+from regcls.runs.video import Found, VideoSpec, all_specs, needs_search, search_specs, searched_for
 from regcls.training.ensemble_study import fingerprints, train_runs
 from regcls.training.outcome import Outcome, known_scores
 from regcls.training.video_networks import VideoNetworks
@@ -31,13 +32,7 @@ def found_lambdas(video: Video, kind: VideoNetworks, runs: pd.DataFrame, made: M
     wanted = fingerprints(kind, search_specs(video, kind.dataset))
     known = known_scores(runs, SCORE) | dict(made or {})
     errors = {spec: known[key] for spec, key in wanted.items() if key in known}
-    # Half a search would choose another λ than the whole one, and other runs would be made with it.
-    half = {_key(spec) for spec in wanted if spec not in errors}
-    return {key: lam for key, lam in chosen_lambdas(errors).items() if key not in half}
-
-
-def _key(spec: VideoSpec) -> Key:
-    return spec.method, spec.classes, spec.unit, spec.split
+    return whole_search(errors, wanted, searched_for)
 
 
 def train_grids(

@@ -25,15 +25,18 @@ def weights_file(source: str, folder: Path) -> Path:
         if not file.is_file():
             raise UserError(f"weights = {source}: there is no such file. {INSTEAD}")
         return file
-    archive, checksums = Archive(url=source), folder / "checksums.json"
-    file = folder / archive.name
+    archive = Archive(url=source)
+    folder /= hashlib.sha256(source.encode()).hexdigest()[:12]  # files of many addresses have one name
+    checksums = folder / "checksums.json"
     records = _records(checksums)
-    if file.name in records and file.is_file():  # for every run: not a word
+    there = next((folder / name for name in records if (folder / name).is_file()), None)
+    if there is not None:  # for every run: not a word
+        file = there
         if sha256(file) != records[file.name]["sha256"]:
             raise UserError(f"{file} is not what was fetched from {archive.shown}: it is damaged. Remove it and start again.")
     else:
         try:
-            fetch(source, folder, checksums=checksums)
+            file = fetch(source, folder, checksums=checksums)
         except UserError as error:
             raise UserError(f"the weights cannot be had: {error} {INSTEAD}") from error
     named, digest = NAMED_DIGEST.search(file.name), _records(checksums)[file.name]["sha256"]
@@ -42,6 +45,15 @@ def weights_file(source: str, folder: Path) -> Path:
         write_json(checksums, {name: entry for name, entry in _records(checksums).items() if name != file.name})
         raise UserError(f"{archive.shown} is not the file that its name promises: its SHA-256 begins with {digest[:8]}. {INSTEAD}")
     return file
+
+
+def weights_digest(source: str) -> str:
+    """What tells the weights from others that go by the same `source`: the SHA-256 of a local file; empty where `source` says it all.
+
+    An address is taken to give one file for ever; its checksum is recorded when it is fetched.
+    """
+    file = Path(source).expanduser()
+    return sha256(file) if source != "random" and "://" not in source and file.is_file() else ""
 
 
 def sha256(file: Path) -> str:

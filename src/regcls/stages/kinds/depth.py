@@ -4,6 +4,8 @@ from functools import cache, partial
 from pathlib import Path
 
 from regcls.datasets.depth import DepthSet
+from regcls.models.depth import build_depth
+from regcls.models.pretrained import load_pretrained
 from regcls.params import Params
 from regcls.params.depth import Depth, DepthOptions
 from regcls.provenance import code_digest
@@ -16,6 +18,7 @@ from regcls.training import single_study
 from regcls.training.depth import DepthJob, model_of, train_run
 from regcls.training.outcome import Outcome
 from regcls.training.single import Making
+from regcls.training.weights import weights_digest, weights_file
 
 SUMS, EXAMPLES = "sums.parquet", "examples.npz"  # files of every run
 SCORE = "val_rmse_all"
@@ -40,10 +43,31 @@ def result_code() -> str:
     return code_digest("regcls.models.depth", alone=[f"regcls.{name}" for name in MODULES])
 
 
+def origin(spec: DepthSpec) -> str:
+    """Digest of the weights that the encoder begins with, as far as the spec does not say it."""
+    return weights_digest(spec.weights)
+
+
 def making(depth: Depth, root: Path) -> Making:
     """How runs on depth are made; what they begin with is kept in the project's .regcls."""
-    job = partial(DepthJob, weights_folder=project_root(root) / ".regcls" / "weights", shots=depth.shots)
-    return Making(spec=DepthSpec, code=result_code(), job=job, train=train_run, model=model_of, score=SCORE, unlogged="val_n_")
+    folder = project_root(root) / ".regcls" / "weights"
+
+    def ready(spec: DepthSpec) -> None:
+        if spec.weights != "random":
+            load_pretrained(build_depth(spec.model, width=spec.width, classes=0).encoder, weights_file(spec.weights, folder))
+
+    job = partial(DepthJob, weights_folder=folder, shots=depth.shots)
+    return Making(
+        spec=DepthSpec,
+        code=result_code(),
+        job=job,
+        train=train_run,
+        model=model_of,
+        score=SCORE,
+        origin=origin,
+        ready=ready,
+        unlogged="val_n_",
+    )
 
 
 class DepthKind:
@@ -68,7 +92,7 @@ class DepthKind:
         return result_code()
 
     def fingerprint(self, spec: DepthSpec, data: DepthSet) -> str:
-        return single_study.fingerprints([spec], data, result_code())[spec]
+        return single_study.fingerprints([spec], data, result_code(), origin)[spec]
 
     def single_spec(self, params: Params, dataset: str, options: DepthOptions) -> DepthSpec:
         return single_depth_spec(params.nyud2, dataset, options)

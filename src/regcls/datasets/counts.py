@@ -1,0 +1,22 @@
+"""Whether about as many were found as there should be."""
+
+from collections.abc import Mapping
+
+from regcls.errors import UserError
+
+TOLERANCE = 0.01  # share by which the number may differ from the expected one
+
+
+def check_count(found: int, expected: int | None, *, what: str, dataset: str, key: str, left_out: Mapping[str, int]) -> None:
+    """Compare the number of `what` with the `expected` one of params.yaml's `<dataset>.data.<key>`; None: any will do.
+
+    Raises:
+        UserError: it differs by more than 1 %; with how many were left out, by reason.
+    """
+    if expected is None or abs(found - expected) <= TOLERANCE * expected:
+        return
+    why = "; ".join(f"{number} {reason}" for reason, number in left_out.items() if number)
+    raise UserError(
+        f"{dataset}: {found} {what} found, {expected} expected (within {TOLERANCE:.0%}){f'; left out: {why}' if why else ''}. "
+        f"Complete data/{dataset}/raw, or if your data are meant to differ set {dataset}.data.{key} to null in params.yaml"
+    )
