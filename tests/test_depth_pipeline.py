@@ -19,6 +19,7 @@ from processes import runs, until, with_status
 from regcls.cli import main
 from regcls.datasets.depth import DepthSet
 from regcls.depth_metrics import errors_of, sums_of
+from regcls.models.resnet import ResNet
 from regcls.params import Compute
 from regcls.runs.depth import DepthSpec
 from regcls.tracking.tracker import Tracker
@@ -172,7 +173,8 @@ def test_weights_that_are_not_there_or_of_another_network_leave_no_run_and_other
         torch.save(ResNet(18, width=2).state_dict(), file)
         code, _, said = regcls(root, "run", "nyud2", "--method", "reg", "--weights", str(file))
         assert code == 0 and f"{expected}, test RMSE" in said
-    tags = [row.tags["weights_sha256"] for row in Tracker(root, experiment="regcls").tagged("dataset", "nyud2")]
+    tracker = Tracker(root, experiment="regcls")
+    tags = [tracker.find(run_id).tags["weights_sha256"] for run_id, _, _ in runs(root)]
     assert len(tags) == len(set(tags)) == 2
 
 
