@@ -3,8 +3,8 @@
     python benchmarks/video.py [--frames 120000] [--rounds 3] [--device cpu]
 
 Made-up frames of 64 features in the published sizes: 64 → 40 → 20 → 1, batches of 40, Adam, `frames` of them in training for each of two
-activities. A row is one method. `engine`: microseconds a network and step, side by side with as many as the study puts together, seeds
-and units of one activity, in one process with one thread; the first epoch. `two processes`: the same in two at once. `plain`: one network
+activities. A row is one method. `engine`: microseconds a network and step, side by side with as many as the study puts together, in
+one process with one thread; the first epoch. `two processes`: the same in two at once. `plain`: one network
 with autograd and torch.optim, batches taken by index from the shuffled frames, on one thread. All are timed in turn, `rounds` times;
 medians, and least to most. The last lines project Table 5, and give the memory of a call.
 """
@@ -28,7 +28,7 @@ from regcls.params import load_params
 from regcls.progress import progress
 from regcls.runs.video import make_spec
 from regcls.training.ensemble import Recipe, train  # first: it sets MKL's mode before torch is loaded
-from regcls.training.ensemble_data import Network
+from regcls.training.ensemble_data import Network, padded_to
 from regcls.training.ensemble_study import most_together
 
 # isort: split
@@ -68,8 +68,9 @@ def networks(method: str, activities: Sequence[tuple[Frames, Frames]], count: in
     for index in range(count):
         (x, y), test = activities[index * len(activities) // count]
         ranges = uniform_ranges(100, 0, 1) if "cls" in method else None
+        rows = padded_to(len(ranges), VIDEO.training.batch_size) if ranges else 0
         ranges = equalised(ranges, y) if ranges and method == "reg+cls-bal" else ranges
-        nets.append(Network(x=x, y=y, classes=ranges, lam=100.0, seed=index // 2, evaluate={"test": test}))
+        nets.append(Network(x=x, y=y, classes=ranges, padded_to=rows, lam=100.0, seed=index // 2, evaluate={"test": test}))
     return nets
 
 
@@ -79,8 +80,7 @@ def engine(method: str, frames: int, device: str) -> tuple[float, int]:
     torch.set_flush_denormal(True)
     activities = [activity(seed, frames) for seed in (0, 1)]
     together = min(most_together(100 if "cls" in method else 0, recipe(method), device, inputs=INPUTS), 240)
-    # Equalised classes differ in number from activity to activity: seeds of one activity alone stand together.
-    nets = networks(method, activities[:1], 3) if method == "reg+cls-bal" else networks(method, activities, together)
+    nets = networks(method, activities, together)
     train([replace(n, x=n.x[:, :4000], y=n.y[:4000]) for n in nets], recipe(method), device=device)  # warm up
     started = time.perf_counter()
     train(nets, recipe(method), device=device, predict=("test",))

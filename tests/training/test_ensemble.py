@@ -9,7 +9,7 @@ import torch
 from regcls.classes import equalised, uniform_ranges
 from regcls.models.mlp import initial_weights
 from regcls.training import ensemble_data
-from regcls.training.ensemble import Recipe, train
+from regcls.training.ensemble import Recipe, _Ensemble, train
 from regcls.training.ensemble_data import Network, stream_seeds
 from training.reference import train_plainly
 
@@ -47,6 +47,7 @@ def network(classes: int = 0, *, balanced: bool = False, seed: int = 0, samples:
         x=x,
         y=y,
         classes=ranges,
+        padded_to=classes,
         lam=lam if classes else 1.0,
         seed=seed,
         evaluate={"val": (x[:, :100], y[:100]), "test": (x[:, :333], y[:333])},
@@ -64,19 +65,13 @@ def test_agrees_with_plain_pytorch(classes, balanced, optimizer, precision, tole
     # Plain gradient descent at λ = 10 needs a smaller step.
     recipe = replace(RECIPE, precision=precision, optimizer=optimizer, learning_rate=0.01 if optimizer == "adam" else 0.001)
     nets = [network(classes, balanced=balanced, seed=seed) for seed in (0, 421)]
-    for net, trained in zip(nets, train_each(nets, recipe), strict=True):
+    for net, trained in zip(nets, train(nets, recipe), strict=True):
         model, history = train_plainly(net, recipe)
         assert difference(trained, model) < tolerance
         assert trained.train_mse == pytest.approx(history, rel=tolerance * 10)
         with torch.no_grad():
             x, y = (torch.from_numpy(a).to(getattr(torch, precision)) for a in net.evaluate["test"])
             assert trained.evaluated["test"][-1] == pytest.approx(float(((model(x.T) - y) ** 2).mean()), rel=tolerance * 10)
-
-
-def train_each(nets, recipe, **options):
-    """Together where they may be: balanced classes can leave each network another number of classes."""
-    alike = len({n.outputs for n in nets}) == 1
-    return train(nets, recipe, **options) if alike else [train([n], recipe, **options)[0] for n in nets]
 
 
 def test_several_inputs_agree_with_plain_pytorch():
@@ -110,10 +105,63 @@ def test_video_networks_with_unequally_many_samples_agree_with_plain_pytorch(cla
         assert trained.evaluated["test"] == pytest.approx([np.mean((predictions - net.evaluate["test"][1]) ** 2)], rel=1e-9)
 
 
-def test_balanced_video_networks_agree_with_plain_pytorch():
-    net = network(100, balanced=True, samples=410, inputs=64)
-    assert net.classes.keep.min() < 1
-    assert difference(train([net], VIDEO)[0], train_plainly(net, VIDEO)[0]) < 1e-10
+def unequally_many_classes():
+    """Networks of one call, K from 2 to 100: some balanced, two of them on the same samples; some not."""
+    balanced = [network(100, balanced=True, seed=seed, samples=count, inputs=64, lam=100.0) for seed, count in enumerate((410, 165, 241))]
+    fewer = equalised(uniform_ranges(40, balanced[0].y.min(), balanced[0].y.max()), balanced[0].y)
+    two = replace(network(2, seed=3, samples=241, inputs=64), padded_to=100)
+    nets = [*balanced, replace(balanced[0], classes=fewer), two, network(100, seed=4, samples=165, inputs=64, lam=100.0)]
+    assert len({n.outputs for n in nets}) >= 5 and {n.head_rows for n in nets} == {100}
+    assert sum(n.classes.keep.min() < 1 for n in nets) == 4
+    return nets
+
+
+@pytest.mark.parametrize("stable", [False, True])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_networks_with_unequally_many_classes_agree_with_plain_pytorch(optimizer, stable):
+    recipe = replace(VIDEO, optimizer=optimizer, learning_rate={"adam": 0.001, "sgd": 1e-6}[optimizer])
+    nets = unequally_many_classes()
+    for net, trained in zip(nets, train(nets, recipe, stable=stable), strict=True):
+        model, history = train_plainly(net, recipe)
+        assert {name: value.shape for name, value in trained.weights.items()} == {n: tuple(v.shape) for n, v in model.state_dict().items()}
+        assert difference(trained, model) < 1e-10
+        assert trained.train_mse == pytest.approx(history, rel=1e-9)
+
+
+@pytest.mark.parametrize("stable", [False, True])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_company_with_other_numbers_of_classes_does_not_change_a_result(optimizer, stable):
+    rate = {"adam": 0.001, "sgd": 1e-6}[optimizer]
+    recipe = replace(VIDEO, precision="float32", optimizer=optimizer, learning_rate=rate)
+    nets = unequally_many_classes()
+    together = train(nets, recipe, predict=["test"], stable=stable)
+    for net, beside in zip(nets, together, strict=True):
+        assert_identical(beside, train([net], recipe, predict=["test"], stable=stable)[0])
+
+
+@pytest.mark.parametrize("stable", [False, True])
+def test_padding_stays_zero(stable):
+    ensemble = _Ensemble(sorted(unequally_many_classes(), key=lambda n: -n.y.size), VIDEO, torch.device("cpu"), stable)
+    for epoch in range(2):
+        ensemble.train_epoch(epoch)
+    for m, net in enumerate(ensemble.networks):
+        for numbers in (ensemble.params, *ensemble.moments):
+            assert not numbers.layers[2][m, 1 + net.outputs :].any()
+            assert numbers.layers[2][m, 1 : 1 + net.outputs].any()
+
+
+def test_overflowing_logits_beside_padding_are_trained_stably():
+    # Logits far beyond what exp2 can hold, beside those of padding, which are −∞.
+    recipe = replace(RECIPE, precision="float32", learning_rate=3.0, epochs=3)
+    nets = [replace(network(16, balanced=balanced, lam=1e-6), padded_to=64) for balanced in (False, True)]
+    for net, trained in zip(nets, train(nets, recipe), strict=True):
+        assert trained.finite
+        assert_identical(trained, train([net], recipe, stable=True)[0])
+
+
+def test_heads_are_padded_where_a_batch_has_few_logits():
+    assert [ensemble_data.padded_to(classes, 40) for classes in (0, 100, 204, 205)] == [0, 100, 204, 0]
+    assert [ensemble_data.padded_to(classes, 256) for classes in (16, 32, 64)] == [16, 32, 0]
 
 
 @pytest.mark.parametrize("classes, optimizer, activation", [(0, "adam", "sigmoid"), (100, "adam", "relu"), (100, "sgd", "relu")])
@@ -163,10 +211,7 @@ def test_without_epochs_the_networks_stay_as_they_were_drawn():
 @pytest.mark.parametrize("classes, balanced", [(0, False), (16, False), (64, True)])
 def test_company_does_not_change_a_result(classes, balanced):
     recipe = replace(RECIPE, precision="float32")
-    nets = [network(classes, seed=seed, lam=lam) for seed in (0, 1, 2) for lam in (1.0, 100.0)]
-    if balanced:
-        ranges = equalised(uniform_ranges(classes, nets[0].y.min(), nets[0].y.max()), nets[0].y)
-        nets = [replace(n, classes=ranges) for n in nets]
+    nets = [network(classes, balanced=balanced, seed=seed, lam=lam) for seed in (0, 1, 2) for lam in (1.0, 100.0)]
     together, alone = train(nets, recipe), [train([n], recipe)[0] for n in nets]
     for a, b in zip(together, alone, strict=True):
         assert_identical(a, b)
@@ -218,8 +263,8 @@ def test_too_few_samples_for_a_batch_are_refused():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("classes", [0, 16])
-def test_cuda_agrees_with_the_cpu(classes):
-    nets = [network(classes, seed=seed) for seed in (0, 1)]
+@pytest.mark.parametrize("classes, balanced", [(0, False), (16, False), (100, True)])
+def test_cuda_agrees_with_the_cpu(classes, balanced):
+    nets = [network(classes, balanced=balanced, seed=seed) for seed in (0, 1)]
     for a, b in zip(train(nets, RECIPE, device="cuda"), train(nets, RECIPE), strict=True):
         assert all(np.allclose(a.weights[name], b.weights[name], atol=1e-9) for name in a.weights)

@@ -85,7 +85,16 @@ def test_every_network_is_in_one_chunk_and_chunks_hold_equals(params, kind):
     chunks = list(study.plan_chunks(kind, specs, "cpu"))
     members = [member for chunk in chunks for member in chunk]
     assert len(members) == len(set(members)) == len(specs) * len(kind.parts)
-    assert all(len({(kind.recipe(member.spec), kind.head_classes(member)) for member in chunk}) == 1 for chunk in chunks)
+    rows = {member: network.head_rows for member, network in zip(members, kind.networks(members), strict=True)}
+    assert all(len({(kind.recipe(member.spec), member.spec.balanced, rows[member]) for member in chunk}) == 1 for chunk in chunks)
+
+
+@pytest.mark.parametrize("classes, together", [(16, True), (1024, False)])
+def test_balanced_networks_of_unequally_many_classes_share_a_chunk_where_that_pays(params, kind, classes, together):
+    balanced = [replace(spec, classes=classes) for spec in all_specs(params.synthetic) if spec.balanced]
+    sizes = [{kind.head_classes(member) for member in chunk} for chunk in study.plan_chunks(kind, balanced, "cpu")]
+    assert len(set.union(*sizes)) > 1
+    assert any(len(found) > 1 for found in sizes) == together
 
 
 def test_a_wave_holds_no_more_steps_than_an_interruption_may_lose(params, kind, monkeypatch):

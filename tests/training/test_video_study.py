@@ -74,17 +74,19 @@ def test_activities_of_unequal_sizes_and_runs_of_other_splits_train_together(kin
 def test_the_grid_takes_lambda_from_the_search(kind):
     tracker, outcome = make(kind, video("searched"))
     search = search_specs(video("searched"), "breakfast")
-    errors = {spec.lam: tracker.results[key].metrics["val_rmse"] for key, spec in tracker.specs.items() if spec in search}
-    best = min(errors, key=errors.get)
+    errors = {(spec.split, spec.lam): tracker.results[key].metrics["val_rmse"] for key, spec in tracker.specs.items() if spec in search}
+    splits = {split for split, _ in errors}
+    best = {split: min((lam for known, lam in errors if known == split), key=lambda lam: errors[split, lam]) for split in splits}
     made = [spec for spec in tracker.specs.values() if spec not in search]
-    assert len(errors) == 2 and {spec.lam for spec in made if spec.classes} == {best}
-    assert outcome.trained == len(tracker.results) == len(outcome.index) == 2 + 5 * 2 * 2
+    assert len(errors) == 2 * len(splits) == len(search)
+    assert {(spec.split, spec.lam) for spec in made if spec.classes} == {(split, best[split]) for split in ("s1", "s2")}
+    assert outcome.trained == len(tracker.results) == len(outcome.index) == len(search) + 5 * 2 * 2
 
 
 def test_a_lambda_that_diverged_is_never_the_best_and_half_a_search_finds_none(kind):
-    keys = ensemble_study.fingerprints(kind, search_specs(video("searched"), "breakfast"))
-    one, other = keys.values()
-    first, second = (spec.lam for spec in keys)
+    specs = [spec for spec in search_specs(video("searched"), "breakfast") if spec.split == "s1"]
+    one, other = ensemble_study.fingerprints(kind, specs).values()
+    first, second = (spec.lam for spec in specs)
     runs = pd.DataFrame([{"fingerprint": one, "status": "FAILED", "diverged": 1.0, "val_rmse": np.nan}])
     assert found_lambdas(video("searched"), kind, runs) == {}
     assert set(found_lambdas(video("searched"), kind, runs, {other: 0.3}).values()) == {second}

@@ -6,9 +6,10 @@ depend on which others it shares a call with: bit for bit in float32 on one thre
 for one network (tests/training).
 
 Networks may have unequally many samples: they stand from the most steps an epoch to the fewest, and those that are through with an epoch
-wait, at no cost, while the ones before them go on.
+wait, at no cost, while the ones before them go on. They may have unequally many classes: heads are padded to a common number of rows.
+Logits of padding are −∞, so its rows have no gradient and stay the zeros that they were made as.
 
-Legend: M networks, A of them still active in the epoch, B batch, D inputs, H1 and H2 hidden units, K classes.
+Legend: M networks, A of them still active in the epoch, B batch, D inputs, H1 and H2 hidden units, K classes, R >= K rows of a class head.
 """
 
 import math
@@ -76,7 +77,7 @@ def train(
 ) -> list[Trained]:
     """Train `networks` side by side and return them in order.
 
-    They must agree in D, in K and in the names of their evaluation sets. `every_epoch` names the ones to measure after each epoch; the
+    They must agree in D, in R and in the names of their evaluation sets. `every_epoch` names the ones to measure after each epoch; the
     others are measured at the end. `predict` names those whose predictions are wanted. `stable` shifts logits by their maximum, which
     costs a tenth more; networks whose logits overflow without are trained again with it, so nobody has to ask.
 
@@ -105,10 +106,10 @@ def train(
                 predictions[name] = [row[:size] for row, size in zip(output.cpu().numpy(), data.sizes, strict=True)]
     train_mse = torch.stack(errors, 1).double().cpu().numpy() if errors else np.zeros((len(networks), 0))
     evaluated = {name: torch.stack(values, 1).double().cpu().numpy() for name, values in measured.items()}
-    weights = {name: value.cpu().numpy() for name, value in ensemble.weights().items()}
+    weights = ensemble.weights()
     trained = {
         m: Trained(
-            weights={name: value[row].copy() for name, value in weights.items()},
+            weights=weights[row],
             train_mse=train_mse[row],
             evaluated={name: value[row] for name, value in evaluated.items()},
             predicted={name: rows[row].copy() for name, rows in predictions.items()},
@@ -117,7 +118,7 @@ def train(
         for row, m in enumerate(places)
     }
     broken = [m for m, result in trained.items() if not result.finite]
-    if broken and ensemble.k and not stable:
+    if broken and ensemble.rows and not stable:
         again = train([networks[m] for m in broken], recipe, device=device, every_epoch=every_epoch, predict=predict, stable=True)
         trained |= dict(zip(broken, again, strict=True))
     return [trained[m] for m in range(len(networks))]
@@ -133,8 +134,8 @@ def _check(networks: Sequence[Network], recipe: Recipe) -> None:
     for n in networks:
         if recipe.epochs and n.y.size < recipe.batch_size:
             raise ValueError(f"{n.y.size} training samples do not fill one batch of {recipe.batch_size}")
-        if (len(n.x), n.outputs, set(n.evaluate)) != (len(first.x), first.outputs, set(first.evaluate)):
-            raise ValueError("networks trained together must agree in inputs, classes and evaluation sets")
+        if (len(n.x), n.head_rows, set(n.evaluate)) != (len(first.x), first.head_rows, set(first.evaluate)):
+            raise ValueError("networks trained together must agree in inputs, rows of the class head and evaluation sets")
 
 
 class _Ensemble:
@@ -144,9 +145,10 @@ class _Ensemble:
         first = networks[0]
         self.networks, self.recipe, self.stable, self.batch = networks, recipe, stable, recipe.batch_size
         self.dtype, self.device = getattr(torch, recipe.precision), device
-        self.m, self.d, self.k, (self.h1, self.h2) = len(networks), len(first.x), first.outputs, recipe.hidden
+        self.m, self.d, self.rows, (self.h1, self.h2) = len(networks), len(first.x), first.head_rows, recipe.hidden
         self.finite = torch.ones(self.m, dtype=torch.bool)
         self._load_weights()
+        self.padding = self._padding()
         if recipe.epochs:
             self.batches = Batches(networks, self.batch, self.dtype, device)
         scale = 2 / self.batch if recipe.loss_over_batch == "mean" else 2.0
@@ -157,29 +159,38 @@ class _Ensemble:
 
     def _load_weights(self) -> None:
         """Row 0 of the last layer is the regression output; the rows below are the class head."""
-        shapes = [(self.h1, self.d + 1), (self.h2, self.h1 + 1), (1 + self.k, self.h2 + 1)]
+        shapes = [(self.h1, self.d + 1), (self.h2, self.h1 + 1), (1 + self.rows, self.h2 + 1)]
         self.params = Stacked(shapes, self.m, self.dtype, self.device)
         optimizers: dict[str, type[Adam] | type[GradientDescent]] = {"adam": Adam, "sgd": GradientDescent}
         self.optimizer = optimizers[self.recipe.optimizer]
         self.moments = [self.params.like(self.m) for _ in range(self.optimizer.moments)]
-        seeds = {n.seed for n in self.networks}
-        initial = {seed: initial_weights(self.d, self.recipe.hidden, self.k, seed) for seed in seeds}
+        kinds = {(n.outputs, n.seed) for n in self.networks}
+        initial = {kind: initial_weights(self.d, self.recipe.hidden, *kind) for kind in kinds}
         for m, network in enumerate(self.networks):
-            for name, value in initial[network.seed].items():
-                self._view(name)[m] = value
+            parts = self._parts(self.params.layers, m)
+            for name, value in initial[network.outputs, network.seed].items():
+                parts[name].copy_(value)
 
-    def _view(self, name: str) -> Tensor:
-        """Where the torch parameter `name` of all networks lies, with the model axis first."""
-        layer, kind = name.rsplit(".", 1)
-        first, second, last = self.params.layers
-        rows = {"layers.0": first, "layers.1": second, "regressor": last[:, :1], "classifier": last[:, 1:]}[layer]
-        part: Tensor = rows[..., -1] if kind == "bias" else rows[..., :-1]
-        return part
+    def _padding(self) -> Tensor | None:
+        """(M, 1 + R, H2 + 1): what makes logits of padding −∞, added to their bias; 0 elsewhere. None if no head is padded."""
+        if all(n.outputs == self.rows for n in self.networks):
+            return None
+        padding = torch.zeros_like(self.params.layers[2])
+        for m, network in enumerate(self.networks):
+            padding[m, 1 + network.outputs :, -1] = -math.inf
+        return padding
 
-    def weights(self) -> dict[str, Tensor]:
-        """Parameters by torch name, (M, ...) each."""
-        layers = ["layers.0", "layers.1", "regressor"] + (["classifier"] if self.k else [])
-        return {f"{layer}.{kind}": self._view(f"{layer}.{kind}") for layer in layers for kind in ("weight", "bias")}
+    def _parts(self, layers: Sequence[Tensor], m: int) -> dict[str, Tensor]:
+        """Where the parameters of the m-th network lie in `layers`, by torch name; padding is none of them."""
+        (first, second, last), k = (layer[m] for layer in layers), self.networks[m].outputs
+        rows = {"layers.0": first, "layers.1": second, "regressor": last[:1]} | ({"classifier": last[1 : 1 + k]} if k else {})
+        weights = {f"{layer}.weight": values[:, :-1] for layer, values in rows.items()}
+        return weights | {f"{layer}.bias": values[:, -1] for layer, values in rows.items()}
+
+    def weights(self) -> list[dict[str, NDArray[np.floating]]]:
+        """Parameters of each network, by torch name."""
+        layers = [layer.cpu() for layer in self.params.layers]
+        return [{name: part.numpy().copy() for name, part in self._parts(layers, m).items()} for m in range(self.m)]
 
     @torch.no_grad()
     def train_epoch(self, epoch: int) -> Tensor:
@@ -231,7 +242,7 @@ class _Active:
     """The first A networks of an ensemble, with room for one batch. All of them: the ensemble's own numbers; fewer: copies."""
 
     def __init__(self, ensemble: _Ensemble, count: int) -> None:
-        self.count, self.k, self.stable, self.activation = count, ensemble.k, ensemble.stable, ensemble.recipe.activation
+        self.count, self.rows, self.stable, self.activation = count, ensemble.rows, ensemble.stable, ensemble.recipe.activation
         whole = count == ensemble.m
         self.params, *moments = (s if whole else s.first(count) for s in (ensemble.params, *ensemble.moments))
         self.moments, self.gradient = moments, self.params.like(count)
@@ -243,11 +254,12 @@ class _Active:
             return torch.ones(*shape, dtype=ensemble.dtype, device=ensemble.device)
 
         self.a1, self.a2 = ones(count, h1 + 1, b), ones(count, h2 + 1, b)  # activations; the last row stays 1
-        self.out = ones(count, 1 + self.k, b)
+        self.out = ones(count, 1 + self.rows, b)
         self.d2, self.d1 = ones(count, h2, b), ones(count, h1, b)
         # Class rows of the head in units of log2, so that exp2, the cheapest exponential, gives e^logit.
-        self.head_units = ones(1, 1 + self.k, 1)
+        self.head_units = ones(1, 1 + self.rows, 1)
         self.head_units[:, 1:] = LOG2_E
+        self.padding = None if ensemble.padding is None else ensemble.padding[:count]
         self.head = torch.empty_like(self.params.layers[2])
 
     def hand_back(self, ensemble: _Ensemble) -> None:
@@ -276,13 +288,16 @@ class _Active:
         """Fill the gradient vector for one batch. x (A, D + 1, B); minus_y, labels and weight (A, 1, B)."""
         (_, w2, w3), (g1, g2, g3), out = self.params.layers, self.gradient.layers, self.out
         self.features(x)
-        torch.mul(w3, self.head_units, out=self.head)
+        if self.padding is None:
+            torch.mul(w3, self.head_units, out=self.head)
+        else:
+            torch.addcmul(self.padding, w3, self.head_units, out=self.head)
         torch.bmm(self.head, self.a2, out=out)
 
         error = out[:, :1].add_(minus_y)
         self.squares.addcmul_(error, error)
         error.mul_(self.regression_scale)
-        if self.k:
+        if self.rows:
             self._class_gradient(out[:, 1:], labels, weight)
 
         torch.bmm(out, self.a2.mT, out=g3)
@@ -294,7 +309,7 @@ class _Active:
         torch.bmm(self.d1, x.mT, out=g1)
 
     def _class_gradient(self, logits: Tensor, labels: Tensor, weight: Tensor) -> None:
-        """Logits in log2 units (A, K, B) -> gradient of the weighted cross-entropy, in place: weight · (softmax − one-hot)."""
+        """Logits in log2 units (A, R, B) -> gradient of the weighted cross-entropy, in place: weight · (softmax − one-hot)."""
         if self.stable:
             logits.sub_(logits.amax(1, keepdim=True))
         logits.exp2_()

@@ -1,7 +1,7 @@
 """What networks that train side by side see: batches in each one's own order, and evaluation sets. Frames that they share are held once.
 
-Legend: M networks, B batch, N samples, D inputs, K classes. Samples lie on the last axis; a row of ones below the features makes each
-bias a column of its weight matrix.
+Legend: M networks, B batch, N samples, D inputs, K classes, R >= K rows of the class head. Samples lie on the last axis; a row of ones
+below the features makes each bias a column of its weight matrix.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,6 +15,15 @@ from torch import Tensor
 from regcls.classes import ClassRanges
 
 BLOCK_BYTES = {"cpu": 2**25, "cuda": 2**31}  # of batches that are put in order at once
+PADDED_LOGITS = 2**13  # of a batch, at most, where heads are padded: of more, those that no class has cost more than company saves
+
+
+def padded_to(classes: int, batch_size: int) -> int:
+    """Rows that heads are padded to where merging leaves fewer than C `classes`, so that these networks train together; 0: not padded.
+
+    A matter of the run alone: no result may depend on a network's company.
+    """
+    return classes if classes * batch_size <= PADDED_LOGITS else 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,6 +33,7 @@ class Network:
     x: NDArray[np.floating]  # (D, N)
     y: NDArray[np.floating]  # (N,)
     classes: ClassRanges | None  # None: regression loss alone
+    padded_to: int = 0  # rows of the class head, where there are fewer classes
     lam: float  # λ of Eq. 4; 1 where there is no class loss
     seed: int  # of the initial weights and of the shuffling
     evaluate: Mapping[str, tuple[NDArray[np.floating], NDArray[np.floating]]]  # name -> x (D, n), y (n,)
@@ -32,6 +42,11 @@ class Network:
     def outputs(self) -> int:
         """K, 0 without a class head."""
         return 0 if self.classes is None else len(self.classes)
+
+    @property
+    def head_rows(self) -> int:
+        """R, 0 without a class head."""
+        return max(self.outputs, self.padded_to)
 
 
 def stream_seeds(seed: int) -> tuple[int, int]:
@@ -127,7 +142,7 @@ class _Group:
         labels = [r.labels(n.y).astype(np.int32) for r, n in zip(ranges, networks, strict=False)]
         self.labels = torch.from_numpy(np.stack(labels)).to(device) if labels else None
         balanced = any(r.keep.min() < 1 for r in ranges)
-        self.keep = torch.from_numpy(np.stack([r.keep for r in ranges])).to(device, torch.float32) if balanced else None
+        self.keep = torch.from_numpy(_in_rows([r.keep for r in ranges])).to(device, torch.float32) if balanced else None
 
     def shuffle(self, seen: int) -> None:
         self.order = torch.randperm(self.samples, generator=self._order)[:seen].to(self.device)
@@ -143,6 +158,14 @@ class _Group:
             taken = frames.index_select(0, order)
             for member in members:
                 out[member].T.copy_(taken)
+
+
+def _in_rows(keep: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """ρ of the classes of each network; ones, which no label reads, after those of a network with fewer."""
+    rows = np.ones((len(keep), max(len(values) for values in keep)))
+    for row, values in zip(rows, keep, strict=True):
+        row[: len(values)] = values
+    return rows
 
 
 def _tensor(array: NDArray[np.floating], dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -17,6 +17,7 @@ from regcls.runs import RunResult, fingerprint
 from regcls.training import ensemble_worker as worker
 from regcls.training.device import Device, device_for
 from regcls.training.ensemble import Recipe, Trained
+from regcls.training.ensemble_data import padded_to
 from regcls.training.ensemble_kinds import Kind, Member, Spec
 from regcls.training.outcome import Outcome, index_of, repeating, why_stopped
 
@@ -161,7 +162,7 @@ class _Ledger:
 
 
 def plan_chunks(kind: Kind[Spec], specs: Sequence[Spec], device: Device) -> Iterator[Chunk[Spec]]:
-    """Cut the networks of all runs into chunks that train side by side: equal in recipe and in K.
+    """Cut the networks of all runs into chunks that train side by side: equal in recipe and in R, the rows of the class head.
 
     Costly ones come first, so that all processes end together, and a wave of a few runs after another, so that runs end early.
 
@@ -185,13 +186,14 @@ def plan_chunks(kind: Kind[Spec], specs: Sequence[Spec], device: Device) -> Iter
 
 
 def _wave_chunks(kind: Kind[Spec], specs: Sequence[Spec], device: Device) -> Iterator[Chunk[Spec]]:
-    groups: dict[tuple[Recipe, int], Chunk[Spec]] = defaultdict(list)
+    groups: dict[tuple[Recipe, bool, int], Chunk[Spec]] = defaultdict(list)
     for spec in specs:
         for part in kind.parts:
             member = Member(spec=spec, part=part)
-            groups[kind.recipe(spec), kind.head_classes(member)].append(member)
-    for (recipe, classes), members in groups.items():
-        most = most_together(classes, recipe, device, inputs=kind.inputs)
+            # Uniform classes need neither padding nor draws, so they stand apart from balanced ones.
+            groups[kind.recipe(spec), spec.balanced, _head_rows(kind, member)].append(member)
+    for (recipe, _, rows), members in groups.items():
+        most = most_together(rows, recipe, device, inputs=kind.inputs)
         # Equally many steps an epoch, best on the same samples: they go through an epoch together, and share it.
         members.sort(key=lambda member: (-_batches(kind, member), kind.samples(member), member.spec.seed))
         count = math.ceil(len(members) / most)
@@ -206,18 +208,22 @@ def _batches(kind: Kind[Spec], member: Member[Spec]) -> int:
     return samples // spec.batch_size
 
 
-def most_together(classes: int, recipe: Recipe, device: Device, *, inputs: int) -> int:
-    """How many networks with K classes train side by side: by a batch's logits, or by the parameters with what the optimiser keeps."""
+def _head_rows(kind: Kind[Spec], member: Member[Spec]) -> int:
+    return max(kind.head_classes(member), padded_to(member.spec.classes, member.spec.batch_size))
+
+
+def most_together(rows: int, recipe: Recipe, device: Device, *, inputs: int) -> int:
+    """How many networks with R rows in the head train side by side: by a batch's logits, or by parameters with what the optimiser keeps."""
     number = 8 if recipe.precision == "float64" else 4
     h1, h2 = recipe.hidden
-    params = h1 * (inputs + 1) + h2 * (h1 + 1) + (1 + classes) * (h2 + 1)
-    bytes_each = number * max(max(1, classes) * recipe.batch_size, 5 * params)
+    params = h1 * (inputs + 1) + h2 * (h1 + 1) + (1 + rows) * (h2 + 1)
+    bytes_each = number * max(max(1, rows) * recipe.batch_size, 5 * params)
     return max(1, min(MOST_TOGETHER[device], CACHE_BYTES[device] // bytes_each))
 
 
 def _cost(chunk: Chunk[Spec], kind: Kind[Spec]) -> float:
     """About steps of a network without classes, for the progress bar."""
-    return sum((1 + member.spec.epochs * _batches(kind, member)) * (1 + kind.head_classes(member) / 40) for member in chunk)
+    return sum((1 + member.spec.epochs * _batches(kind, member)) * (1 + _head_rows(kind, member) / 40) for member in chunk)
 
 
 Begin = Callable[[Chunk[Any]], None]

@@ -14,7 +14,7 @@ from regcls.provenance import code_digest
 from regcls.runs import RunResult
 from regcls.runs.synthetic import SyntheticSpec
 from regcls.training.ensemble import Recipe, Trained
-from regcls.training.ensemble_data import Network
+from regcls.training.ensemble_data import Network, padded_to
 from regcls.training.ensemble_kinds import ClassCounter, Member, quietly
 
 SyntheticMember = Member[SyntheticSpec]
@@ -84,6 +84,7 @@ class SyntheticNetworks:
             x=x,
             y=y,
             classes=classes,
+            padded_to=padded_to(spec.classes, spec.batch_size),
             lam=1.0 if spec.lam is None else spec.lam,
             seed=spec.seed,
             evaluate={"val": load("uniform", "val"), "test": load("uniform", "test")},

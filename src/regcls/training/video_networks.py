@@ -14,7 +14,7 @@ from regcls.provenance import code_digest
 from regcls.runs import RunResult
 from regcls.runs.video import VideoSpec
 from regcls.training.ensemble import Recipe, Trained
-from regcls.training.ensemble_data import Network
+from regcls.training.ensemble_data import Network, padded_to
 from regcls.training.ensemble_kinds import ClassCounter, Member, quietly
 
 PREDICTIONS = "predictions.parquet"  # of a run
@@ -104,7 +104,15 @@ class VideoNetworks:
         classes = quietly(lambda: self._ranges(member, y)) if spec.classes else None
         evaluated: tuple[Part, ...] = ("val", "test") if spec.held_out else ("test",)
         lam = 1.0 if spec.lam is None else spec.lam
-        return Network(x=x, y=y, classes=classes, lam=lam, seed=spec.seed, evaluate={part: load(member, part) for part in evaluated})
+        return Network(
+            x=x,
+            y=y,
+            classes=classes,
+            padded_to=padded_to(spec.classes, spec.batch_size),
+            lam=lam,
+            seed=spec.seed,
+            evaluate={part: load(member, part) for part in evaluated},
+        )
 
     def _ranges(self, member: VideoMember, targets: NDArray[np.float64]) -> ClassRanges:
         """C ranges over [0, 1], or [0, the longest training video in frames]; equalised over the training targets."""
