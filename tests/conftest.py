@@ -117,7 +117,7 @@ SHRUNK: dict[str, Any] = {
         "training": {"epochs": 2, "milestones": [1]},
         "grids": {
             "table5": {"splits": ["s1"], "seeds": 1},
-            "lambda_search": {"lambdas": [1.0, 100.0], "seeds": 0},
+            "lambda_search": {"splits": ["s1"], "lambdas": [1.0, 100.0], "seeds": 0},
         },
     },
 }
