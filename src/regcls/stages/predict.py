@@ -136,7 +136,9 @@ def _names(images: Sequence[Path]) -> list[str]:
     names: dict[str, Path] = {}
     for image in images:
         if (other := names.setdefault(image.stem, image)) != image:
-            raise UserError(f"{other} and {image} have one name: their depth maps would be the same files. Predict them one after another.")
+            raise UserError(
+                f"{other} and {image} have one name: their depth maps would be the same files. Give each a --folder of its own."
+            )
     return [image.stem for image in images]
 
 
