@@ -394,6 +394,24 @@ def test_a_folder_that_cannot_be_written_leaves_the_old_file_whole(tmp_path, mon
     assert os.listdir(tmp_path) == ["summary.md"]
 
 
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("/proc/regcls", "cannot write /proc/regcls: No such file or directory. Choose another place."),
+        ("/dev/null/here", "cannot write /dev/null/here: /dev/null is a file, not a folder."),
+        ("x" * 300, f"cannot write {'x' * 300}: File name too long. Choose another place."),
+    ],
+)
+def test_a_place_that_takes_no_files_is_named(cli, place, said):
+    code, err = cli("data", "samples", "breakfast", place)
+    assert (code, said in err) == (2, True), err
+
+
+def test_a_file_below_proc_cannot_be_written():
+    with pytest.raises(UserError, match="cannot write /proc/runs.json: .*Choose another place"):
+        write_json(Path("/proc/runs.json"), {})
+
+
 @pytest.mark.parametrize("path", ["runs/synthetic.json", "runs/a/b/synthetic.json"])
 def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, path):
     (tmp_path / "runs").write_text("mine")

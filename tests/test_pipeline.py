@@ -32,6 +32,7 @@ FEW_RUNS = {
     }
 }
 LONG = {"synthetic": {"training": {"epochs": 30}}}  # seconds, so that there is a middle to be interrupted in
+LONGER = {"synthetic": {"training": {"epochs": 120}}}  # one wave of runs takes longer than it takes to notice that dvc is gone
 
 
 @pytest.fixture
@@ -257,7 +258,7 @@ def test_a_single_run_that_diverges_is_a_clear_error(make_prepared, monkeypatch,
 @pytest.fixture
 def dvc(make_prepared, start, tmp_path):
     """A DVC repository like this one, with shrunk parameters -> start `dvc repro` there."""
-    root = make_prepared(LONG)
+    root = make_prepared(LONGER)
     shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     shutil.copy(ROOT / "dvc.yaml", root)
     (root / "data/synthetic/raw").mkdir()

@@ -88,6 +88,12 @@ def test_a_run_that_is_not_there_or_not_the_only_one_is_a_clear_error(project, c
     assert (code, rows) == (2, []) and f"runs in sqlite:///{root}/mlflow.db with an id that begins with '{shared}'" in err
 
 
+def test_a_folder_is_refused_where_no_file_would_be_written(project, capsys):
+    _, _, run_id, files = project
+    code, rows, err = predict(capsys, run_id, files[0], "--folder", "maps")
+    assert (code, rows) == (2, []) and "its predictions are printed, no file is written. Leave out --folder maps" in err
+
+
 def test_a_run_of_the_1d_study_is_refused(project, capsys):
     _, tracker, _, files = project
     spec = SyntheticSpec(

@@ -77,7 +77,7 @@ def test_what_does_not_apply_to_a_method_is_blank():
     assert (random.classes, random.lam, random.epochs, random.milestones, random.activation) == (0, None, 0, (), "relu")
     assert (kukleva.classes, kukleva.lam, kukleva.epochs, kukleva.activation) == (0, None, 40, "sigmoid")
     assert (video_spec().lam, video_spec(unit="frames").lam) == (100.0, 10.0)
-    assert video_spec(unit="frames", split="s2").name == "frames s2 · reg+cls · 100 · λ 10 · seed 0"
+    assert video_spec(unit="frames", split="s2").name == "breakfast frames s2 · reg+cls · 100 · λ 10 · seed 0"
 
 
 @pytest.mark.parametrize(

@@ -171,9 +171,7 @@ def _parser(params: Params | None) -> argparse.ArgumentParser:
     predict.add_argument(
         "images", metavar="IMAGE", nargs="+", type=Path, help="image files, as the data set has them: a face, cropped; a room"
     )
-    predict.add_argument(
-        "--folder", type=Path, default=Path("predictions"), help="for the depth maps of a run on depth; default: predictions"
-    )
+    predict.add_argument("--folder", type=Path, help="for the depth maps of a run on depth; default: predictions")
     predict.add_argument(
         "--checkpoint", choices=["best", "last"], default="best", help="lowest validation error (default), or the last epoch"
     )

@@ -15,7 +15,7 @@ from regcls.errors import UserError
 
 @contextmanager
 def explain_os_errors(path: Path) -> Iterator[None]:
-    """Turn "disk full", "read-only", "permission denied" and "not a folder" while writing `path` into a UserError."""
+    """Turn "disk full", "read-only", "permission denied", "not a folder" and what else keeps `path` from being made into a UserError."""
     try:
         yield
     except OSError as error:
@@ -25,8 +25,11 @@ def explain_os_errors(path: Path) -> Iterator[None]:
             ) from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise UserError(f"cannot write {path}: {error.strerror}. Make the folder writable and start again.") from error
-        if blocker := next((folder for folder in path.parents if folder.is_file()), None):
-            raise UserError(f"cannot write {path}: {blocker} is a file, not a folder. Move it away and start again.") from error
+        if blocker := next((folder for folder in path.parents if folder.exists() and not folder.is_dir()), None):
+            raise UserError(f"cannot write {path}: {blocker} is a file, not a folder. Move it away, or choose another place.") from error
+        # Below /proc, or a name too long. What is written aside lies beside `path`.
+        if error.filename and (Path(error.filename) in (path, *path.parents) or Path(error.filename).parent == path.parent):
+            raise UserError(f"cannot write {path}: {error.strerror}. Choose another place.") from error
         raise
 
 

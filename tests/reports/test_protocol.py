@@ -8,6 +8,7 @@ from regcls.params.faces import Faces
 from regcls.params.video import Video
 from regcls.reports.protocol import (
     departures,
+    depth_not_comparable,
     face_departures,
     face_reductions,
     faces_not_comparable,
@@ -178,4 +179,17 @@ def test_values_on_videos_count_where_the_unit_and_the_splits_use_them(paper: Pa
     assert "λ 7 instead of 10 (frames)" in videos_not_comparable(other, "frames", activities=10)
     assert videos_not_comparable(with_video_grid(paper, lambdas="searched"), "frames", activities=10) == "λ from our own search"
     assert videos_not_comparable(paper.breakfast, "frames", activities=9) == "9 instead of 10 activities"
+
+
+def test_other_data_in_the_place_of_the_papers_are_not_comparable(paper: Params) -> None:
+    """Preparing takes another number only where params.yaml expects it."""
+    video = replace(paper.breakfast, data=replace(paper.breakfast.data, expected_videos=None))
+    assert videos_not_comparable(video, "percent", activities=10) == "other videos"
+    depth = replace(paper.nyud2, data=replace(paper.nyud2.data, expected_train=300, expected_test=20))
+    assert depth_not_comparable(depth, "table2", drawn_mask=False) == "other images"
+    faces = replace(paper.imdb_wiki, data=replace(paper.imdb_wiki.data, expected_images=None))
+    assert faces_not_comparable(faces, "table3") == "other images"
+
+
+def test_a_grid_on_videos_without_a_table_is_named(paper: Params) -> None:
     assert videos_unshown(with_video_grid(paper, "mine")) == ["mine"]

@@ -78,6 +78,11 @@ class Compute:
         """Processes on the CPU; auto is one a core."""
         return self.cores if self.processes == "auto" else self.processes
 
+    @property
+    def threads(self) -> int:
+        """Of a training on the CPU, however many there are: other numbers of threads round otherwise, which training amplifies."""
+        return max(1, self.cores // self.process_count)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Params:

@@ -7,18 +7,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from regcls.errors import UserError
-from regcls.params.images import (
-    Backbone,
-    Finite,
-    ImageGrid,
-    ImagePrecision,
-    RegressionLoss,
-    Scaling,
-    check_image_grids,
-    growing,
-    nearest_lambda,
-)
-from regcls.params.types import FROM_TEXT, STRICT, Classes, Count, Method, NotNegative, OneOrMore, Optimizer, Positive, Seed, Share
+from regcls.params.images import ImageGrid, ImageOptions, ImageRun, ImageTraining, check_image_grids
+from regcls.params.types import FROM_TEXT, STRICT, Count, NotNegative, Seed
 
 Selection = Literal["val", "test"]  # by which RMSE the weights to keep are chosen
 BUCKETS = 100  # of depth, 0.1 m each; deeper pixels belong to the last one
@@ -61,39 +51,16 @@ class DepthData:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DepthTraining:
+class DepthTraining(ImageTraining):
     """How each network is trained."""
 
-    model: Backbone
-    width: Count
     weights: Annotated[str, Field(min_length=1)]  # random, a path, or an address
-    class_range: Annotated[tuple[Finite, Finite], AfterValidator(growing)]
-    loss: RegressionLoss
-    huber_delta: Positive
-    loss_scaling: Scaling
-    lam: Annotated[dict[Classes, Positive], Field(alias="lambda", min_length=1)]
-    optimizer: Optimizer
-    learning_rate: Positive
-    weight_decay: NotNegative
-    epochs: Count
-    milestones: Annotated[tuple[Count, ...], AfterValidator(growing)]
-    decay: Annotated[float, Field(gt=0, le=1)]
-    batch_size: Annotated[int, Field(ge=2)]
-    accumulate: Count
     balanced_batch_size: Annotated[int, Field(ge=2)]
     balanced_accumulate: Count
-    precision: ImagePrecision
-    flip: Share
     rotate: Annotated[float, Field(ge=0, le=45)]
     lighting: NotNegative
     jitter: Annotated[float, Field(ge=0, lt=1)]
-    balanced_bins: Classes
-    seeds: OneOrMore[Seed]
     __pydantic_config__ = STRICT
-
-    def lam_for(self, classes: int) -> float:
-        """λ of C classes: the one listed, or that of the listed count nearest in ratio (the smaller of two as near)."""
-        return nearest_lambda(self.lam, classes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,49 +84,22 @@ def shots_text(shots: DepthShots) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DepthRun:
-    """The run that `regcls run nyud2` trains where no option says otherwise."""
-
-    method: Method
-    classes: Classes
-    balanced_data: bool
-    __pydantic_config__ = STRICT
-
-
-@dataclass(frozen=True, kw_only=True)
 class Depth:
     """A data set of images, each with a depth map."""
 
     data: DepthData
     training: DepthTraining
     shots: DepthShots
-    run: DepthRun
+    run: ImageRun
     grids: Annotated[dict[str, ImageGrid], Field(min_length=1)]
     __pydantic_config__ = STRICT
 
 
 @dataclass(frozen=True, kw_only=True)
-class DepthOptions:
-    """What may be said of a single run on the command line; None leaves it to params.yaml."""
+class DepthOptions(ImageOptions):
+    """What may be said of a single run on depth."""
 
-    method: Method | None = None
-    classes: Classes | None = None
-    lam: Annotated[Positive | None, Field(alias="lambda")] = None
-    balanced_data: bool | None = None
-    seed: Seed | None = None
-    model: Backbone | None = None
-    width: Count | None = None
     weights: Annotated[str | None, Field(min_length=1)] = None
-    loss: RegressionLoss | None = None
-    huber_delta: Positive | None = None
-    loss_scaling: Scaling | None = None
-    epochs: Count | None = None
-    batch_size: Annotated[int | None, Field(ge=2)] = None
-    accumulate: Count | None = None
-    optimizer: Optimizer | None = None
-    learning_rate: Positive | None = None
-    weight_decay: NotNegative | None = None
-    precision: ImagePrecision | None = None
     __pydantic_config__ = FROM_TEXT
 
 

@@ -4,21 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from regcls.errors import UserError
-from regcls.params.images import (
-    Backbone,
-    Finite,
-    ImageGrid,
-    ImagePrecision,
-    RegressionLoss,
-    Scaling,
-    check_image_grids,
-    growing,
-    nearest_lambda,
-)
-from regcls.params.types import FROM_TEXT, STRICT, Classes, Count, Method, NotNegative, OneOrMore, Optimizer, Positive, Seed, Share
+from regcls.params.images import Finite, ImageGrid, ImageOptions, ImageRun, ImageTraining, check_image_grids
+from regcls.params.types import FROM_TEXT, STRICT, Count, Positive, Seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,35 +36,12 @@ class FaceData:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FaceTraining:
+class FaceTraining(ImageTraining):
     """How each network is trained."""
 
-    model: Backbone
-    width: Count
-    class_range: Annotated[tuple[Finite, Finite], AfterValidator(growing)]
-    loss: RegressionLoss
-    huber_delta: Positive
-    loss_scaling: Scaling
-    lam: Annotated[dict[Classes, Positive], Field(alias="lambda", min_length=1)]
-    optimizer: Optimizer
-    learning_rate: Positive
     balanced_learning_rate: Positive
-    weight_decay: NotNegative
-    epochs: Count
-    milestones: Annotated[tuple[Count, ...], AfterValidator(growing)]
-    decay: Annotated[float, Field(gt=0, le=1)]
-    batch_size: Annotated[int, Field(ge=2)]  # batch norm cannot take a single image
-    accumulate: Count
-    precision: ImagePrecision
     pad: Annotated[int, Field(ge=0)]
-    flip: Share
-    balanced_bins: Classes
-    seeds: OneOrMore[Seed]
     __pydantic_config__ = STRICT
-
-    def lam_for(self, classes: int) -> float:
-        """λ of C classes: the one listed, or that of the listed count nearest in ratio (the smaller of two as near)."""
-        return nearest_lambda(self.lam, classes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,48 +54,21 @@ class ShotLimits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FaceRun:
-    """The run that `regcls run imdb_wiki` trains where no option says otherwise."""
-
-    method: Method
-    classes: Classes
-    balanced_data: bool
-    __pydantic_config__ = STRICT
-
-
-@dataclass(frozen=True, kw_only=True)
 class Faces:
     """A data set of images, each with one number to predict."""
 
     data: FaceData
     training: FaceTraining
     shots: ShotLimits
-    run: FaceRun
+    run: ImageRun
     grids: Annotated[dict[str, ImageGrid], Field(min_length=1)]
     __pydantic_config__ = STRICT
 
 
 @dataclass(frozen=True, kw_only=True)
-class FaceOptions:
-    """What may be said of a single run on the command line; None leaves it to params.yaml."""
+class FaceOptions(ImageOptions):
+    """What may be said of a single run on faces."""
 
-    method: Method | None = None
-    classes: Classes | None = None
-    lam: Annotated[Positive | None, Field(alias="lambda")] = None
-    balanced_data: bool | None = None
-    seed: Seed | None = None
-    model: Backbone | None = None
-    width: Count | None = None
-    loss: RegressionLoss | None = None
-    huber_delta: Positive | None = None
-    loss_scaling: Scaling | None = None
-    epochs: Count | None = None
-    batch_size: Annotated[int | None, Field(ge=2)] = None
-    accumulate: Count | None = None
-    optimizer: Optimizer | None = None
-    learning_rate: Positive | None = None
-    weight_decay: NotNegative | None = None
-    precision: ImagePrecision | None = None
     __pydantic_config__ = FROM_TEXT
 
 

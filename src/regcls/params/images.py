@@ -5,10 +5,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from regcls.errors import UserError
-from regcls.params.types import STRICT, Classes, Method, OneOrMore, Positive
+from regcls.params.types import (
+    FROM_TEXT,
+    STRICT,
+    Classes,
+    Count,
+    Method,
+    NotNegative,
+    OneOrMore,
+    Optimizer,
+    Positive,
+    Seed,
+    Share,
+)
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Backbone = Literal["resnet18", "resnet34", "resnet50"]
@@ -31,6 +43,70 @@ def growing(values: tuple[float, ...]) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImageTraining:
+    """How each network is trained, as far as faces and depth are alike."""
+
+    model: Backbone
+    width: Count
+    class_range: Annotated[tuple[Finite, Finite], AfterValidator(growing)]
+    loss: RegressionLoss
+    huber_delta: Positive
+    loss_scaling: Scaling
+    lam: Annotated[dict[Classes, Positive], Field(alias="lambda", min_length=1)]
+    optimizer: Optimizer
+    learning_rate: Positive
+    weight_decay: NotNegative
+    epochs: Count
+    milestones: Annotated[tuple[Count, ...], AfterValidator(growing)]
+    decay: Annotated[float, Field(gt=0, le=1)]
+    batch_size: Annotated[int, Field(ge=2)]  # batch norm cannot take a single image
+    accumulate: Count
+    precision: ImagePrecision
+    flip: Share
+    balanced_bins: Classes
+    seeds: OneOrMore[Seed]
+    __pydantic_config__ = STRICT
+
+    def lam_for(self, classes: int) -> float:
+        """λ of C classes: the one listed, or that of the listed count nearest in ratio (the smaller of two as near)."""
+        return self.lam[min(sorted(self.lam), key=lambda known: max(known, classes) / min(known, classes))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRun:
+    """The run that `regcls run <dataset>` trains where no option says otherwise."""
+
+    method: Method
+    classes: Classes
+    balanced_data: bool
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions:
+    """What may be said of a single run on the command line; None leaves it to params.yaml."""
+
+    method: Method | None = None
+    classes: Classes | None = None
+    lam: Annotated[Positive | None, Field(alias="lambda")] = None
+    balanced_data: bool | None = None
+    seed: Seed | None = None
+    model: Backbone | None = None
+    width: Count | None = None
+    loss: RegressionLoss | None = None
+    huber_delta: Positive | None = None
+    loss_scaling: Scaling | None = None
+    epochs: Count | None = None
+    batch_size: Annotated[int | None, Field(ge=2)] = None
+    accumulate: Count | None = None
+    optimizer: Optimizer | None = None
+    learning_rate: Positive | None = None
+    weight_decay: NotNegative | None = None
+    precision: ImagePrecision | None = None
+    __pydantic_config__ = FROM_TEXT
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageGrid:
     """Every combination is one run. `reg` has neither classes nor λ: once for each seed. Without seeds a grid is left out."""
 
@@ -40,11 +116,6 @@ class ImageGrid:
     lambdas: Literal["default", "searched"] | OneOrMore[Positive]
     seeds: Annotated[int, Field(ge=0)]
     __pydantic_config__ = STRICT
-
-
-def nearest_lambda(lam: Mapping[int, float], classes: int) -> float:
-    """λ of C classes: the one listed, or that of the listed count nearest in ratio (the smaller of two as near)."""
-    return lam[min(sorted(lam), key=lambda known: max(known, classes) / min(known, classes))]
 
 
 def check_image_grids(path: Path, name: str, grids: Mapping[str, ImageGrid], *, seeds: int) -> None:

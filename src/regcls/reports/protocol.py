@@ -29,7 +29,10 @@ AXES = {
     "units": "units", "splits": "splits",
 }  # fmt: skip
 # What another value is called where the values themselves would say less.
-IN_WORDS = {"source": "generated stand-in images", "many": "other shot groups", "medium": "other shot groups"}
+IN_WORDS = {
+    "source": "generated stand-in images", "many": "other shot groups", "medium": "other shot groups",
+    "expected_images": "other images", "expected_train": "other images", "expected_test": "other images",
+}  # fmt: skip
 
 
 def reductions(params: Params) -> list[str]:
@@ -94,7 +97,7 @@ def face_departures(faces: Faces, grid: ImageGrid) -> list[str]:
     """The data and training values of a grid on faces that are not the paper's: `epochs 10 instead of 90`."""
     unused = {"learning_rate"} if grid.balanced_data else {"balanced_learning_rate", "balanced_bins"}
     if faces.data.source == "stand-in":
-        unused |= {"min_face_score", "split_seed"}  # other images are split anyway
+        unused |= {"expected_images", "min_face_score", "split_seed"}  # other images are split anyway
     return _image_departures(faces, grid, PAPER_FACE_VALUES, unused)
 
 
@@ -123,7 +126,7 @@ def depth_departures(depth: Depth, grid: ImageGrid, *, drawn_mask: bool) -> list
     """
     unused = {"batch_size", "accumulate"} if grid.balanced_data else {"balanced_batch_size", "balanced_accumulate", "balanced_bins"}
     if depth.data.source == "stand-in":
-        unused |= {"split_seed"}  # other scenes are split anyway
+        unused |= {"expected_train", "expected_test", "split_seed"}  # other scenes are split anyway
     lines = _image_departures(depth, grid, PAPER_DEPTH_VALUES, unused)
     return lines + ["another draw of test pixels, without test_balanced_mask.npy"] * (drawn_mask and depth.data.source == "raw")
 
@@ -188,6 +191,8 @@ def video_departures(video: Video, grid: VideoGrid, *, activities: int) -> list[
         what, here = name.replace("_", " "), ours[name]
         if name == "source":
             lines += ["generated stand-in videos"] * (here != there)
+        elif name == "expected_videos":
+            lines += ["other videos"] * (here != there and video.data.source == "raw")
         elif name == "test_persons":
             lines += [f"other test persons ({split})" for split in grid.splits if here[split] != there[split]]
         elif name == "lam":

@@ -54,6 +54,7 @@ PAPER_FACE_GRIDS = {
 }
 PAPER_FACE_VALUES: dict[str, Any] = {
     "source": "raw",
+    "expected_images": 213553,
     "size": 224,
     "min_face_score": 1.0,
     "split_seed": 666,
@@ -86,6 +87,8 @@ PAPER_DEPTH_GRIDS = {
 }
 PAPER_DEPTH_VALUES: dict[str, Any] = {
     "source": "raw",
+    "expected_train": 50688,
+    "expected_test": 654,
     "short_side": 240,
     "crop": (228, 304),
     "validation_share": 0.2,
@@ -129,6 +132,7 @@ PAPER_VIDEO_GRIDS = {
 }
 PAPER_VIDEO_VALUES: dict[str, Any] = {
     "source": "raw",
+    "expected_videos": 1712,
     "test_persons": {"s1": (3, 15), "s2": (16, 28), "s3": (29, 41), "s4": (42, 54)},
     "hidden": (40, 20),
     "lam": {"percent": 100.0, "frames": 10.0},

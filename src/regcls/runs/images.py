@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from regcls.errors import UserError
-from regcls.params.depth import Depth, DepthOptions, DepthTraining
-from regcls.params.faces import FaceOptions, Faces, FaceTraining
-from regcls.params.images import SEARCH, Backbone, ImageGrid, ImagePrecision, RegressionLoss, Scaling
+from regcls.params.depth import Depth
+from regcls.params.faces import Faces
+from regcls.params.images import SEARCH, Backbone, ImageGrid, ImageOptions, ImagePrecision, ImageTraining, RegressionLoss, Scaling
 from regcls.params.types import Method
 from regcls.runs import RunSpec
 
@@ -104,9 +104,7 @@ def searched_for(spec: ImageSpec) -> tuple[Method, int]:
     return spec.method, spec.classes
 
 
-def shared_fields(
-    training: FaceTraining | DepthTraining, *, method: Method, classes: int, lam: float, balanced_data: bool, seed: int
-) -> dict[str, Any]:
+def shared_fields(training: ImageTraining, *, method: Method, classes: int, lam: float, balanced_data: bool, seed: int) -> dict[str, Any]:
     """The fields of an ImageSpec that params.yaml gives for faces and depth alike. What does not apply is blanked: equal runs are equal."""
     alike = ("epochs", "optimizer", "weight_decay", "model", "width", "loss", "milestones", "precision", "flip")
     return {name: getattr(training, name) for name in alike} | {
@@ -132,7 +130,7 @@ def _scaling(scaling: Scaling, method: Method, lam: float) -> Scaling:
 PLAIN = ("model", "width", "loss", "epochs", "batch_size", "accumulate", "optimizer", "learning_rate", "weight_decay", "precision")
 
 
-def single_spec(make: MakeSpec[Section, Spec], section: Section, dataset: str, options: FaceOptions | DepthOptions) -> Spec:
+def single_spec(make: MakeSpec[Section, Spec], section: Section, dataset: str, options: ImageOptions) -> Spec:
     """The run that params.yaml's `run:` describes, with `options` over it.
 
     Raises:

@@ -36,8 +36,8 @@ class VideoSpec(RunSpec):
         return "/".join([self.dataset, self.unit, self.split] + ["held-out"] * self.held_out)
 
     def _data_words(self) -> list[str]:
-        """As in `percent s1 · reg+cls · 100 · λ 100 · seed 0`."""
-        return [f"{self.unit} {self.split}" + " held-out" * self.held_out]
+        """As in `breakfast percent s1 · reg+cls · 100 · λ 100 · seed 0`."""
+        return [f"{self.dataset} {self.unit} {self.split}" + " held-out" * self.held_out]
 
     def tags(self) -> dict[str, str]:
         """With unit, split and whether videos are held out."""

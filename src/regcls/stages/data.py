@@ -38,9 +38,9 @@ def samples(params: Params, dataset: str, folder: Path) -> None:
     Raises:
         UserError: there are files of such names already, which might be real ones, or the folder cannot be written.
     """
-    if there := sorted(file for pattern in ("*.tar", "*.zip") for file in folder.glob(pattern)):
-        raise UserError(f"{there[0]} is there already. Choose another folder, or remove it.")
     with explain_os_errors(folder):
+        if there := sorted(file for pattern in ("*.tar", "*.zip") for file in folder.glob(pattern)):
+            raise UserError(f"{there[0]} is there already. Choose another folder, or remove it.")
         folder.mkdir(parents=True, exist_ok=True)
         what = SAMPLES[KINDS[dataset]](params, dataset, folder)
     say(f"stand-in archives of {what} in {folder}")

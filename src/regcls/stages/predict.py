@@ -44,10 +44,15 @@ class Asked:
     folder: Path
 
 
-def predict(params: Params, root: Path, run: str, images: Sequence[Path], *, checkpoint: Literal["best", "last"], folder: Path) -> None:
+FOLDER = Path("predictions")
+
+
+def predict(
+    params: Params, root: Path, run: str, images: Sequence[Path], *, checkpoint: Literal["best", "last"], folder: Path | None = None
+) -> None:
     """Print, as csv, the prediction of a run for each image; what cannot be read is named and left out.
 
-    A run on depth writes, for each image, two files into `folder`: <name>_depth.png (16-bit, millimetres) and
+    A run on depth writes, for each image, two files into `folder` (default: FOLDER): <name>_depth.png (16-bit, millimetres) and
     <name>_depth_colour.png.
 
     Raises:
@@ -60,10 +65,12 @@ def predict(params: Params, root: Path, run: str, images: Sequence[Path], *, che
     if kind is None or kind not in BY_KIND:
         known = " or ".join(name for name, its in KINDS.items() if its in BY_KIND)
         raise UserError(f"run {row.run_id} is on {dataset or 'no data set of ours'}: images can only be given to a run on {known}")
+    if folder is not None and kind != "depth":
+        raise UserError(f"run {row.run_id} is on {dataset}: its predictions are printed, no file is written. Leave out --folder {folder}.")
     with TemporaryDirectory() as aside:
         file = tracker.files.fetch(row.run_id, {"best": BEST, "last": LAST}[checkpoint], Path(aside))
         spec, device = typed(row.params, kind_of(dataset).spec_type), device_for(params.compute.device)
-        wrong = BY_KIND[kind](Asked(spec=spec, checkpoint=file, device=device, images=images, folder=folder))
+        wrong = BY_KIND[kind](Asked(spec=spec, checkpoint=file, device=device, images=images, folder=folder or FOLDER))
     for line in wrong:
         say(line)
     if wrong:

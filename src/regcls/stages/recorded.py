@@ -118,7 +118,7 @@ def _commit(tags: Mapping[str, Any], lineage: Mapping[str, Any]) -> str:
 
 def machine_facts(row: Row, here: Mapping[str, Any]) -> list[Fact]:
     """Of the machine and the versions that a result may depend on in its last digits."""
-    return [Fact(name=name, then=row.tags.get(name, UNKNOWN), now=str(here["machine"].get(name, UNKNOWN))) for name in MACHINE]
+    return [Fact(name=name, then=row.tags.get(name, UNKNOWN), now=str(now)) for name, now in here["machine"].items() if name in MACHINE]
 
 
 def remedy(row: Row) -> str:

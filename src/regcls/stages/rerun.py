@@ -113,5 +113,13 @@ def _compare_results(then: Row, now: Row, *, same: bool) -> None:
         return
     most = max(differing, key=lambda name: abs(after[name] - before[name]) / (abs(before[name]) or 1.0))
     print(f"{len(differing)} of {len(shared)} final metrics differ, most of all {most}: then {before[most]:.8g}, now {after[most]:.8g}")
-    if same:
-        print("code, data and kind of machine are the same: a run on a GPU or with other compute settings may differ in its last digits")
+    if (threads := then.tags.get("threads")) != now.tags.get("threads") and threads:
+        print(
+            f"trained with {threads} thread{'s' if threads != '1' else ''} then, {now.tags.get('threads')} now: sums round otherwise, and "
+            "training amplifies it. compute.processes in params.yaml sets them: cores / processes for each run"
+        )
+    elif same:
+        print(
+            "code, data and kind of machine are the same. On a GPU, or with other compute settings, sums are added in another order: "
+            "training amplifies the rounding"
+        )

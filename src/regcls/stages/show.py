@@ -17,7 +17,7 @@ from regcls.progress import say
 from regcls.provenance import UNKNOWN, dvc_md5, lineage
 from regcls.stages.kinds.registry import kind_of
 from regcls.stages.recorded import Fact, checkout, code_facts, data_fact, lineage_of, open_as_it_is, remedy, results_of, spec_of
-from regcls.tracking.run_table import RERUN_TAG, Row
+from regcls.tracking.run_table import MACHINE, RERUN_TAG, Row
 from regcls.tracking.store import without_password
 from regcls.tracking.tracker import Tracker
 
@@ -81,7 +81,7 @@ def _about(row: Row, tracker: Tracker) -> Iterator[tuple[str, str]]:
     yield "page", tracker.run_url(row.run_id)
     took = "" if row.ended is None else f", {(row.ended - row.started) / 1000:.1f} s"
     yield "started", f"{_time(row)}{took}, by {tags.get('mlflow.user', UNKNOWN)} with: {tags.get('mlflow.source.name', UNKNOWN)}"
-    machine = ", ".join(f"{name} {tags[name]}" for name in ("cpus", "gpu", "python", "torch", "numpy", "mlflow") if name in tags)
+    machine = ", ".join(f"{name} {tags[name]}" for name in (*MACHINE, "mlflow") if name in tags)
     yield "machine", f"{tags.get('host', UNKNOWN)} ({machine})"
     yield "fingerprint", tags.get("fingerprint", UNKNOWN)
     if RERUN_TAG in tags:

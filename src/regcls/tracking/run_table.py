@@ -13,7 +13,7 @@ from regcls.runs import RunSpec
 
 LARGEST = 1.7976931348623157e308  # what MLflow's SQL stores keep for infinity
 TEXTS = ["run_id", "run_name", "status", "fingerprint", "parent"]
-MACHINE = ("cpus", "gpu", "python", "torch", "numpy")  # tags: what a run was trained on and with
+MACHINE = ("cpus", "threads", "gpu", "python", "torch", "numpy")  # tags: what a run was trained on and with
 RERUN_TAG = "rerun_of"  # the id of the run that this one repeats
 ORIGIN = ("data_md5", "data_digest", "git_commit", "git_dirty", RERUN_TAG)  # tags: where a run comes from
 

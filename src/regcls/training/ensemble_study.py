@@ -63,7 +63,8 @@ def train_runs(
     device = device_for(compute.device)
     finished = {} if repeats or (adopt and tracker.adopted_run) else tracker.finished(kind.dataset)
     missing = {spec: key for spec, key in wanted.items() if key not in finished}
-    ledger = _Ledger(kind, missing, tracker, {**tags, **repeating(repeats)}, lineage, adopt, on_end)
+    threads = 1 if device == "cpu" else compute.cores  # small matrices gain nothing from more
+    ledger = _Ledger(kind, missing, tracker, {**tags, **repeating(repeats), "threads": str(threads)}, lineage, adopt, on_end)
     if missing:
         plan = list(plan_chunks(kind, list(missing), device))
         for remark in kind.remarks():
@@ -72,7 +73,7 @@ def train_runs(
         with progress(sum(_cost(chunk, kind) for chunk in plan), "training") as advance:
             run_chunks = _one_process if device == "cuda" or processes == 1 else _many_processes
             try:
-                with closing(run_chunks(plan, kind, device, processes, ledger.begin)) as done:
+                with closing(run_chunks(plan, kind, device, processes, threads, ledger.begin)) as done:
                     for chunk, results in done:
                         ledger.receive(chunk, results)
                         there = len(wanted) - len(missing) + len(ledger.ended)
@@ -230,22 +231,23 @@ Begin = Callable[[Chunk[Any]], None]
 Done = Generator[tuple[Chunk[Any], list[Trained]]]
 
 
-def _one_process(plan: Sequence[Chunk[Any]], kind: Kind[Any], device: Device, processes: int, begin: Begin) -> Done:
-    worker.set_up(kind.reopened(), threads=1 if device == "cpu" else None)
+def _one_process(plan: Sequence[Chunk[Any]], kind: Kind[Any], device: Device, processes: int, threads: int, begin: Begin) -> Done:
+    worker.set_up(kind.reopened(), threads)
     for chunk in plan:
         begin(chunk)
         yield chunk, worker.train_chunk(chunk, device)
 
 
-def _many_processes(plan: Sequence[Chunk[Any]], kind: Kind[Any], device: Device, processes: int, begin: Begin) -> Done:
-    """One process a core, with one thread each: small matrices gain nothing from more. A chunk begins when a process is nearly free."""
+def _many_processes(plan: Sequence[Chunk[Any]], kind: Kind[Any], device: Device, processes: int, threads: int, begin: Begin) -> Done:
+    """Processes beside each other. A chunk begins when one of them is nearly free."""
     waiting, running = iter(plan), dict[Future[list[Trained]], Chunk[Any]]()
-    with worker_pool(processes, worker.set_up, kind.reopened(), 1) as pool:
+    with worker_pool(processes, worker.set_up, kind.reopened(), threads) as pool:
         while True:
             while len(running) <= processes and (chunk := next(waiting, None)) is not None:
                 begin(chunk)
                 running[pool.submit(worker.train_chunk, chunk, device)] = chunk
             if not running:
                 return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), future.result()
+            # One at a time: its process gets the next chunk before another one's results are logged.
+            future = next(iter(wait(running, return_when=FIRST_COMPLETED).done))
+            yield running.pop(future), future.result()

@@ -11,11 +11,10 @@ from regcls.training.ensemble_kinds import Kind, Member
 _kind: Kind[Any]
 
 
-def set_up(reopened: Callable[[], Kind[Any]], threads: int | None) -> None:
-    """Prepare a process for training: one thread a core, and its own view of the data."""
+def set_up(reopened: Callable[[], Kind[Any]], threads: int) -> None:
+    """Prepare a process for training, with its own view of the data."""
     global _kind
-    if threads is not None:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads)
     torch.set_flush_denormal(True)  # the tails of a softmax are tiny, and denormal arithmetic is a hundred times slower
     _kind = reopened()
 

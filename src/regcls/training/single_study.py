@@ -145,13 +145,12 @@ def _make(specs: Sequence[ImageSpec], study: Study, known: _Known) -> "_Ledger":
     jobs = [_job(spec, key, home / f"{key}{own}", study, device) for spec, key in wanted.items() if key not in known.finished]
     for spec in dict.fromkeys(job.spec for job in jobs):
         study.making.ready(spec)
-    ledger = _Ledger(study, wanted, known)
+    ledger = _Ledger(study, wanted, known, study.compute.cores if device == "cuda" else study.compute.threads)
     with progress(sum(map(ledger.work, jobs)) or 1, "training") as advance, termination_noted() as asked_to_stop:
         ledger.advance, ledger.total, ledger.asked_to_stop = advance, len(jobs), asked_to_stop
         try:
             processes = 1 if device == "cuda" else max(1, min(study.compute.process_count, len(jobs)))
-            threads = max(1, study.compute.cores // processes)
-            make(jobs, study.making.train, ledger, processes=processes, threads=threads, asked_to_stop=asked_to_stop)
+            make(jobs, study.making.train, ledger, processes=processes, threads=ledger.threads, asked_to_stop=asked_to_stop)
             if asked_to_stop():  # while the last one was logged
                 raise StoppedError
         except StoppedError as error:
@@ -227,8 +226,8 @@ class _Open:
 class _Ledger:
     """Runs from their start to their end, in MLflow and on the progress bar."""
 
-    def __init__(self, study: Study, wanted: Mapping[ImageSpec, str], known: _Known) -> None:
-        self.study, self.tracker, self.wanted, self.known = study, study.tracker, wanted, known
+    def __init__(self, study: Study, wanted: Mapping[ImageSpec, str], known: _Known, threads: int) -> None:
+        self.study, self.tracker, self.wanted, self.known, self.threads = study, study.tracker, wanted, known, threads
         self.open: dict[str, _Open] = {}  # by fingerprint
         self.ended: dict[str, tuple[str, str]] = {}  # fingerprint -> run id, status
         self.failed: dict[str, str] = {}  # name -> reason
@@ -256,6 +255,7 @@ class _Ledger:
         earlier = None if adopts else _run_of(job.checkpoints) or self._from_elsewhere(job)
         with uninterrupted():
             tags = {**self.study.tags, **repeating(self.study.repeats), "data_digest": self.study.data.digest[:32]}
+            tags["threads"] = str(self.threads)
             adopt, lineage = self.study.adopt, self.study.lineage
             run = self.tracker.start(job.spec, fingerprint=key, tags=tags, adopt=adopt, continues=earlier, lineage=lineage)
             write_json(job.checkpoints / "run.json", {"run": run, "name": job.spec.name})
