@@ -23,9 +23,10 @@ from regcls.runs import synthetic as synthetic_runs
 from regcls.runs.faces import FaceSpec
 from regcls.runs.synthetic import SyntheticSpec
 from regcls.stages.kinds.synthetic import SyntheticKind
+from regcls.stages.rerun import _compare_results
 from regcls.stages.train import train
 from regcls.tracking.files import RunFiles
-from regcls.tracking.run_table import typed
+from regcls.tracking.run_table import Row, typed
 from regcls.tracking.tracker import Tracker
 from regcls.training.synthetic_networks import SyntheticNetworks
 from tracked import SPEC
@@ -272,6 +273,19 @@ def test_a_rerun_is_a_run_of_its_own_and_gives_the_same(project, capsys):
     assert code == 0 and "duplicates" not in err  # it was made on purpose
     page = (project / "reports/synthetic/index.html").read_text()
     assert row.run_id in page and again.run_id not in page
+
+
+@pytest.mark.parametrize(
+    "threads, said",
+    [("1", "code, data and kind of machine are the same. On a GPU"), ("2", "trained with 1 thread then, 2 now: sums round otherwise")],
+)
+def test_a_rerun_says_where_rounding_may_have_come_from(capsys, threads, said):
+    then = Row(
+        run_id="a" * 32, name="nyud2 · reg", status="FINISHED", started=0, ended=1, tags={"threads": "1"}, params={"dataset": "nyud2"},
+        metrics={"test_rmse_all": 3.493},
+    )  # fmt: skip
+    _compare_results(then, replace(then, tags={"threads": threads}, metrics={"test_rmse_all": 3.329}), same=True)
+    assert said in capsys.readouterr().out
 
 
 def test_a_rerun_with_other_code_says_so_and_goes_on(project, capsys, monkeypatch):

@@ -148,6 +148,24 @@ def test_the_number_of_processes_changes_no_result(open_project):
     pd.testing.assert_frame_equal(numbers(project.runs()), numbers(alone), check_exact=True)
 
 
+def test_a_run_has_as_many_threads_alone_as_beside_others(open_project, monkeypatch, capsys):
+    """Other numbers of threads round otherwise, and training amplifies it."""
+    monkeypatch.setattr(Compute, "cores", 4)
+    project, made, make = open_project({"compute": {"processes": 2}}), [], single_study.make
+
+    def note(jobs, *arguments, processes, threads, **others):
+        make(jobs, *arguments, processes=processes, threads=threads, **others)
+        made.append((processes, threads, torch.get_num_threads() if processes == 1 else None))
+
+    monkeypatch.setattr(single_study, "make", note)
+    project.train(project.spec(seed=0))
+    assert "on 2 of 4 cores, as beside others" in capsys.readouterr().err
+    project.train(project.spec(seed=1), project.spec(seed=2))
+    assert "as beside others" not in capsys.readouterr().err
+    assert made == [(1, 2, 2), (2, 2, None)]
+    assert project.runs()["threads"].tolist() == ["2"] * 3
+
+
 def interrupt(monkeypatch, at, error=KeyboardInterrupt):
     """Interrupt the training at its `at`-th step, once."""
     told, steps = single_study._Ledger.told, []

@@ -145,7 +145,10 @@ def _make(specs: Sequence[ImageSpec], study: Study, known: _Known) -> "_Ledger":
     jobs = [_job(spec, key, home / f"{key}{own}", study, device) for spec, key in wanted.items() if key not in known.finished]
     for spec in dict.fromkeys(job.spec for job in jobs):
         study.making.ready(spec)
-    ledger = _Ledger(study, wanted, known, study.compute.cores if device == "cuda" else study.compute.threads)
+    cores, threads = study.compute.cores, study.compute.cores if device == "cuda" else study.compute.threads
+    if len(jobs) == 1 and threads < cores:
+        say(f"on {threads} of {cores} cores, as beside others: so the numbers are the same. With compute.processes = 1 each run takes all")
+    ledger = _Ledger(study, wanted, known, threads)
     with progress(sum(map(ledger.work, jobs)) or 1, "training") as advance, termination_noted() as asked_to_stop:
         ledger.advance, ledger.total, ledger.asked_to_stop = advance, len(jobs), asked_to_stop
         try:
