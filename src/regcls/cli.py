@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from regcls.errors import UserError
-from regcls.options import EXAMPLES, PURPOSES, run_defaults
+from regcls.options import EXAMPLES, purpose_of, run_defaults
 from regcls.params import KINDS, Params, load_params, option_names, parse_options
 from regcls.processes import end_with_launcher
 
@@ -157,7 +157,7 @@ def _parser(params: Params | None) -> argparse.ArgumentParser:
         for option in option_names(name):
             # Both: `mlflow run -P batch_size=64` gives --batch_size.
             flags = dict.fromkeys([f"--{option.replace('_', '-')}", f"--{option}"])
-            text = f"{PURPOSES[option]}; default {defaults.get(option, 'in params.yaml')}"
+            text = f"{purpose_of(option, name)}; default {defaults.get(option, 'in params.yaml')}"
             kind.add_argument(*flags, dest=option, metavar=option.upper(), help=text.replace("%", "%%"))
     command("compare", "write reports/ (tables, figures, index.html) from the tracked runs", "regcls compare", dataset=False)
     command("setup", "let `mlflow run .` use this Python environment, and create the local store of runs", "regcls setup", dataset=False)

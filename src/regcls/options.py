@@ -1,6 +1,6 @@
 """What `regcls run <dataset> --help` says of each option, and its default."""
 
-from regcls.params import KINDS, Params
+from regcls.params import KINDS, Kind, Params
 from regcls.params.depth import Depth
 from regcls.params.faces import Faces
 from regcls.params.synthetic import Synthetic
@@ -33,6 +33,11 @@ PURPOSES = {
     "weight_decay": "as L2 in the gradient",
     "precision": "of the computation",
 }
+SMALL_NETWORKS = {"seed": "of initial weights and order"}
+PURPOSES_OF_KIND: dict[Kind, dict[str, str]] = {  # where a kind of data has other words
+    "synthetic": SMALL_NETWORKS,
+    "video": SMALL_NETWORKS | {"method": "random, kukleva (sigmoids), reg, reg+cls, or reg+cls-bal (balanced classes)"},
+}
 EXAMPLES = {
     "synthetic": "regcls run synthetic --setting noisy --sampling severe --method reg+cls --classes 100",
     "imdb_wiki": "regcls run imdb_wiki --method reg+cls --classes 100 --seed 0",
@@ -40,6 +45,11 @@ EXAMPLES = {
     "nyud2": "regcls run nyud2 --method reg+cls --classes 100 --seed 0",
     "breakfast": "regcls run breakfast --unit frames --split s2 --method reg+cls --classes 100",
 }
+
+
+def purpose_of(option: str, dataset: str) -> str:
+    """What an option of `regcls run <dataset>` is."""
+    return PURPOSES_OF_KIND.get(KINDS[dataset], {}).get(option, PURPOSES[option])
 
 
 def run_defaults(params: Params, dataset: str) -> dict[str, str]:
