@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -13,10 +14,11 @@ import yaml
 from conftest import ROOT
 from regcls.cli import find_root, main
 from regcls.errors import UserError
-from regcls.params import option_names
+from regcls.params import KINDS, option_names
+from regcls.params.types import Method, VideoMethod
 
 COMMANDS = ["prepare", "train", "run", "compare", "setup", "predict", "data", "doctor", "s3", "show", "rerun", "sync"]
-BELOW = [["run", "synthetic"], ["run", "imdb_wiki"], ["run", "agedb"], ["data", "fetch"], ["data", "samples"], ["s3", "check"]]
+BELOW = [*(["run", dataset] for dataset in KINDS), ["data", "fetch"], ["data", "samples"], ["s3", "check"]]
 
 # Unlike params.yaml's own, so that none of them can stand in the code.
 OTHER_DEFAULTS = {
@@ -124,6 +126,16 @@ def test_help_of_run_on_faces_names_every_option_with_the_default_of_params_yaml
         if name in option_names(dataset):
             shown = str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
             assert re.match(rf"{re.escape(shown)}\b|{re.escape(str(value))}", said[name.replace("_", "-")]), name
+
+
+@pytest.mark.parametrize(
+    "dataset, methods", [("breakfast", get_args(VideoMethod)), ("nyud2", get_args(Method)), ("synthetic", get_args(Method))]
+)
+def test_help_of_run_names_every_method_and_augmentation_only_where_there_is_one(help_of, dataset, methods):
+    lines = {line.split()[0]: line for line in "\n".join(help_of("run", dataset)).splitlines() if line.strip().startswith("--")}
+    known = lines["--method"].partition("; default")[0]
+    assert [method for method in get_args(VideoMethod) if re.search(rf"(?<![\w+-]){re.escape(method)}(?![\w+-])", known)] == list(methods)
+    assert ("augmentation" in lines["--seed"]) == (dataset == "nyud2")
 
 
 def test_help_does_not_wait_for_torch_or_mlflow(make_project):

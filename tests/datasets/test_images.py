@@ -12,8 +12,8 @@ from PIL import Image
 
 from regcls.datasets import images as images_module
 from regcls.datasets.archives import Place
-from regcls.datasets.images import ImageSet, deciding_parameters, decode, write_images
-from regcls.datasets.store import prepared_writer
+from regcls.datasets.images import ImageSet, decode, write_images
+from regcls.datasets.store import deciding_parameters, prepared_writer
 from regcls.errors import UserError
 from regcls.params.faces import FaceData, StandIn
 

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regcls.datasets import video as video_module
 from regcls.datasets import video_prepare
+from regcls.datasets.store import deciding_parameters
 from regcls.datasets.video import VideoSet, counts, prepare
 from regcls.datasets.video_prepare import ACTIVITIES, parse
 from regcls.datasets.walks import write_archive
@@ -413,4 +413,4 @@ def test_the_stand_in_of_params_yaml_has_test_and_training_videos_of_everything(
 def test_nothing_is_left_beside_the_prepared_files(few):
     run(few)
     assert sorted(written(few)) == ["features.npy", "meta.json", "rejected.csv", "table.parquet"]
-    assert video_module.deciding_parameters(DATA).keys() == {"source", "test_persons", "validation_share", "split_seed"}
+    assert deciding_parameters(DATA).keys() == {"source", "test_persons", "validation_share", "split_seed"}

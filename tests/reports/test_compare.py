@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regcls.datasets.images import deciding_parameters
-from regcls.datasets.store import prepared_folder, write_prepared
+from regcls.datasets.store import deciding_parameters, prepared_folder, write_prepared
 from regcls.errors import UserError
 from regcls.params import Params, load_params
 from regcls.stages import compare as stage

@@ -3,43 +3,20 @@
 N training images, T test images; H, W of the centre crop that the network sees.
 """
 
-import hashlib
-from dataclasses import asdict
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from regcls.datasets.store import Prepared, open_prepared
-from regcls.params.depth import BUCKETS, DepthData
+from regcls.datasets.splits import Split, SplitSet
+from regcls.params.depth import BUCKETS
 
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
 LEVELS_PER_METRE = 25.5  # of training depth: level 255 is 10 m, level 0 not measured
 
 
-def deciding_parameters(data: DepthData) -> dict[str, Any]:
-    """The parameters that decide what is prepared: not where it is fetched from, nor how it is checked."""
-    unused = {"archives", "expected_train", "expected_test"} | ({"stand_in"} if data.source == "raw" else set())
-    return {key: value for key, value in asdict(data).items() if key not in unused}
-
-
-class DepthSet:
-    """A prepared set. Rows of the arrays that no split names were rejected: black images, depth 0, no pixel in the mask."""
-
-    def __init__(self, folder: Path, *, verify: bool = False, made_from: DepthData | None = None) -> None:
-        """Open `folder`; with `verify`, after reading all of it and comparing checksums.
-
-        Raises:
-            UserError: absent, damaged, of another format version, or made from other parameters than `made_from`.
-        """
-        self.prepared: Prepared = open_prepared(folder)
-        if made_from is not None:
-            self.prepared.check_made_from(deciding_parameters(made_from))
-        if verify:
-            self.prepared.verify()
+class DepthSet(SplitSet):
+    """A prepared set of images with depth maps. Rejected are black images, depth 0, no pixel in the mask."""
 
     @property
     def train_images(self) -> NDArray[np.uint8]:
@@ -80,14 +57,6 @@ class DepthSet:
         """The array that `rows` of the split are of."""
         return self.test_images if split == "test" else self.train_images
 
-    def rows(self, split: Split) -> NDArray[np.int64]:
-        """Which rows of the arrays belong to a split (n,), in the order of the csv."""
-        return self._of(split, "row").astype(np.int64)
-
-    def paths(self, split: Split) -> list[str]:
-        """Paths of the images in the archive."""
-        return cast(list[str], self._of(split, "path").tolist())
-
     def scenes(self, split: Split) -> list[str]:
         """Their scenes; empty for the test images, of which the archive does not tell it."""
         return cast(list[str], self._of(split, "scene").tolist())
@@ -99,13 +68,7 @@ class DepthSet:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over all that a run sees: pixels, depth, mask and splits, by their recorded checksums."""
-        meta = self.prepared.meta
-        parts = [meta["table"]["sha256"], *(meta["arrays"][name]["sha256"] for name in sorted(meta["arrays"]))]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-    def _of(self, split: Split, column: str) -> NDArray[Any]:
-        table = self.prepared.table
-        return table.loc[table["split"] == split, column].to_numpy()
+        return self.prepared.digest()
 
 
 def level_buckets(levels: NDArray[np.int64]) -> NDArray[np.int64]:

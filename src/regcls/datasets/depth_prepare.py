@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from regcls.datasets.archives import Holder, Place
 from regcls.datasets.counts import check_count
-from regcls.datasets.depth import SPLITS, DepthSet, deciding_parameters, level_buckets
+from regcls.datasets.depth import DepthSet, level_buckets
 from regcls.datasets.depth_pairs import Pair, Shape, write_pairs
 from regcls.datasets.rooms import write_archive
-from regcls.datasets.store import Writer, prepared_writer
+from regcls.datasets.splits import SPLITS
+from regcls.datasets.store import Writer, deciding_parameters, prepared_writer
 from regcls.errors import UserError
 from regcls.files import explain_os_errors
 from regcls.params.depth import BUCKETS, DepthData, DepthShots

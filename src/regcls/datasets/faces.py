@@ -20,9 +20,10 @@ from scipy.io import loadmat
 
 from regcls.datasets.archives import Holder, Place
 from regcls.datasets.counts import check_count
-from regcls.datasets.images import SPLITS, ImageSet, deciding_parameters, write_images
+from regcls.datasets.images import ImageSet, write_images
 from regcls.datasets.portraits import FROM_MATLAB, write_archives
-from regcls.datasets.store import prepared_writer
+from regcls.datasets.splits import SPLITS
+from regcls.datasets.store import deciding_parameters, prepared_writer
 from regcls.errors import UserError
 from regcls.files import explain_os_errors
 from regcls.params.faces import FaceData

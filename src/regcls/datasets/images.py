@@ -3,28 +3,22 @@
 Kept as the benchmark sees them: torchvision's bilinear resize to S × S whatever the shape, no rotation by EXIF tags.
 """
 
-import hashlib
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
 from functools import cached_property, partial
 from io import BytesIO
-from pathlib import Path
-from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from regcls.datasets.archives import Place
-from regcls.datasets.store import Prepared, Writer, open_prepared
-from regcls.params.faces import FaceData
+from regcls.datasets.splits import Split, SplitSet
+from regcls.datasets.store import Writer
 from regcls.processes import worker_pool
 from regcls.progress import progress
 
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # a few more are known to Pillow, of which some start other programs
 CHUNK = 64  # images that a process takes at a time
 
@@ -120,26 +114,8 @@ def _write_chunk(file: str, offset: int, size: int, chunk: Sequence[tuple[int, P
     return rejected
 
 
-def deciding_parameters(data: FaceData) -> dict[str, Any]:
-    """The parameters that decide what is prepared: not where it is fetched from, nor how it is checked."""
-    unused = {"archives", "expected_images"} | ({"stand_in"} if data.source == "raw" else set())
-    return {key: value for key, value in asdict(data).items() if key not in unused}
-
-
-class ImageSet:
-    """A prepared set of images, memory-mapped: nothing is held in memory but the table."""
-
-    def __init__(self, folder: Path, *, verify: bool = False, made_from: FaceData | None = None) -> None:
-        """Open `folder`; with `verify`, after reading all of it and comparing checksums.
-
-        Raises:
-            UserError: absent, damaged, of another format version, or made from other parameters than `made_from`.
-        """
-        self.prepared: Prepared = open_prepared(folder)
-        if made_from is not None:
-            self.prepared.check_made_from(deciding_parameters(made_from))
-        if verify:
-            self.prepared.verify()
+class ImageSet(SplitSet):
+    """A prepared set of images, each with one number to predict."""
 
     @property
     def images(self) -> NDArray[np.uint8]:
@@ -151,17 +127,9 @@ class ImageSet:
         """Pixels of a side, S."""
         return int(self.images.shape[1])
 
-    def rows(self, split: Split) -> NDArray[np.int64]:
-        """Which rows of `images` belong to a split (n,), in the order of the source."""
-        return self._of(split, "row").astype(np.int64)
-
     def targets(self, split: Split) -> NDArray[np.float32]:
         """Their targets (n,), for faces in years."""
         return self._of(split, "target").astype(np.float32)
-
-    def paths(self, split: Split) -> list[str]:
-        """Their paths in the source."""
-        return cast(list[str], self._of(split, "path").tolist())
 
     def training_counts(self) -> dict[int, int]:
         """Number of training images by integer target (rounded down)."""
@@ -171,10 +139,4 @@ class ImageSet:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over all that a run sees: pixels, targets and splits, by their recorded checksums."""
-        meta = self.prepared.meta
-        parts = [meta["table"]["sha256"], *(meta["arrays"][name]["sha256"] for name in sorted(meta["arrays"]))]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-    def _of(self, split: Split, column: str) -> NDArray[Any]:
-        table = self.prepared.table
-        return table.loc[table["split"] == split, column].to_numpy()
+        return self.prepared.digest()

@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -58,6 +58,37 @@ class Prepared:
         for name, recorded in self.meta["arrays"].items():
             if _sha256(self.folder / f"{name}.npy") != recorded["sha256"]:
                 raise _damaged(self.folder / f"{name}.npy", "its content is not what prepare wrote")
+
+    def digest(self, *more: object) -> str:
+        """SHA-256 over the table, the arrays, by their recorded checksums, and what `more` decides a result."""
+        arrays = self.meta["arrays"]
+        parts = [self.meta["table"]["sha256"], *(arrays[name]["sha256"] for name in sorted(arrays)), *map(str, more)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+class PreparedSet:
+    """Prepared data of some kind, memory-mapped: nothing is held in memory but the table."""
+
+    def __init__(self, folder: Path, *, verify: bool = False, made_from: Any = None) -> None:
+        """Open `folder`; with `verify`, after reading all of it and comparing checksums.
+
+        Raises:
+            UserError: absent, damaged, of another format version, or made from other parameters than the dataclass `made_from`.
+        """
+        self.prepared = open_prepared(folder)
+        if made_from is not None:
+            self.prepared.check_made_from(deciding_parameters(made_from))
+        if verify:
+            self.prepared.verify()
+
+
+def deciding_parameters(data: Any) -> dict[str, Any]:
+    """Of a dataclass `data`, what decides the prepared data: not where they are fetched from, nor how many are expected."""
+    values = asdict(data)
+    unused = {"archives"} | {name for name in values if name.startswith("expected_")}
+    if values.get("source") == "raw":
+        unused.add("stand_in")
+    return {name: value for name, value in values.items() if name not in unused}
 
 
 def prepared_folder(root: Path, dataset: str) -> Path:

@@ -8,7 +8,7 @@ import hashlib
 import itertools
 from collections.abc import Hashable, Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -18,14 +18,13 @@ import pandas as pd
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
-from regcls.datasets.store import Prepared, open_prepared, write_prepared
+from regcls.datasets.splits import SPLITS, Split
+from regcls.datasets.store import PreparedSet, deciding_parameters, write_prepared
 from regcls.errors import UserError
 from regcls.params.synthetic import Sampling, Setting, SyntheticData
 from regcls.processes import worker_pool
 from regcls.runs.synthetic import SyntheticSpec, data_key
 
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
 OOD_ORDER: tuple[Split, ...] = ("train", "test", "val")  # in which the release draws some of them
 Array = NDArray[np.float64]
 Drawn = tuple[list[NDArray[np.float32]], list[dict[str, object]]]  # pieces (2, n) of an array, and their table rows
@@ -225,26 +224,17 @@ def prepare(data: SyntheticData, folder: Path, *, processes: int, progress: Prog
     table = pd.DataFrame(rows)
     table["stop"] = table.groupby("data", sort=False)["samples"].cumsum()
     table["start"] = table["stop"] - table["samples"]
-    write_prepared(
-        folder, arrays={key: np.concatenate(pieces, axis=1) for key, pieces in arrays.items()}, table=table, made_from=asdict(data)
-    )
+    joined = {key: np.concatenate(pieces, axis=1) for key, pieces in arrays.items()}
+    write_prepared(folder, arrays=joined, table=table, made_from=deciding_parameters(data))
     return table
 
 
-class SyntheticSets:
-    """The prepared 1D data, memory-mapped."""
+class SyntheticSets(PreparedSet):
+    """The prepared 1D data."""
 
     def __init__(self, folder: Path, *, verify: bool = False, made_from: SyntheticData | None = None) -> None:
-        """Open `folder`; with `verify`, after reading all of it and comparing checksums.
-
-        Raises:
-            UserError: absent, damaged, of another format version, or made from other parameters than `made_from`.
-        """
-        self.prepared: Prepared = open_prepared(folder)
-        if made_from is not None:
-            self.prepared.check_made_from(asdict(made_from))
-        if verify:
-            self.prepared.verify()
+        """Raises as `PreparedSet` does."""
+        super().__init__(folder, verify=verify, made_from=made_from)
         keys = ["data", "sampling", "function", "repetition", "split"]
         self._rows = {tuple(row[key] for key in keys): row for row in self.prepared.table.to_dict("records")}
 

@@ -3,14 +3,12 @@
 Protocol, section 5.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -18,7 +16,7 @@ from numpy.random import default_rng
 from numpy.typing import NDArray
 
 from regcls.datasets.counts import check_count
-from regcls.datasets.store import Prepared, open_prepared, prepared_writer
+from regcls.datasets.store import PreparedSet, deciding_parameters, prepared_writer
 from regcls.datasets.video_prepare import ACTIVITIES, find_videos, write_features
 from regcls.datasets.walks import write_archive
 from regcls.errors import UserError
@@ -87,26 +85,8 @@ def counts(folder: Path) -> list[str]:
     ]
 
 
-def deciding_parameters(data: VideoData) -> dict[str, Any]:
-    """The parameters that decide what is prepared: not where it is fetched from, nor how it is checked."""
-    unused = {"archives", "expected_videos"} | ({"stand_in"} if data.source == "raw" else set())
-    return {key: value for key, value in asdict(data).items() if key not in unused}
-
-
-class VideoSet:
-    """A prepared set of videos, memory-mapped: nothing is held in memory but the table."""
-
-    def __init__(self, folder: Path, *, verify: bool = False, made_from: VideoData | None = None) -> None:
-        """Open `folder`; with `verify`, after reading all of it and comparing checksums.
-
-        Raises:
-            UserError: absent, damaged, of another format version, or made from other parameters than `made_from`.
-        """
-        self.prepared: Prepared = open_prepared(folder)
-        if made_from is not None:
-            self.prepared.check_made_from(deciding_parameters(made_from))
-        if verify:
-            self.prepared.verify()
+class VideoSet(PreparedSet):
+    """A prepared set of videos."""
 
     @property
     def features(self) -> NDArray[np.float32]:
@@ -135,10 +115,8 @@ class VideoSet:
 
         Of arrays and table by their recorded checksums.
         """
-        meta = self.prepared.meta
-        held_out = (meta["made_from"][name] for name in ("test_persons", "validation_share", "split_seed"))
-        parts = [meta["table"]["sha256"], meta["arrays"]["features"]["sha256"], *map(str, held_out)]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        made_from = self.prepared.meta["made_from"]
+        return self.prepared.digest(*(made_from[name] for name in ("test_persons", "validation_share", "split_seed")))
 
     def is_tested(self, split: VideoSplit) -> pd.Series:
         """Which rows of the table are of the split's test persons."""

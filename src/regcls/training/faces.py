@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from regcls.classes import ClassRanges, equalised, uniform_ranges
-from regcls.datasets.images import ImageSet, Split
+from regcls.datasets.images import ImageSet
+from regcls.datasets.splits import Split
 from regcls.errors import UserError
 from regcls.losses import class_loss, regression_loss, weighted
 from regcls.metrics import evaluate, shot_of

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regcls.classes import class_ranges
-from regcls.datasets.synthetic import Split, SyntheticSets
+from regcls.datasets.splits import Split
+from regcls.datasets.synthetic import SyntheticSets
 from regcls.params.synthetic import Sampling
 from regcls.provenance import code_digest
 from regcls.runs import RunResult

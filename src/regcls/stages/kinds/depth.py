@@ -26,6 +26,7 @@ SCORE = "val_rmse_all"
 MODULES = (
     "classes",
     "datasets.depth",
+    "datasets.splits",
     "depth_metrics",
     "losses",
     "models.pretrained",

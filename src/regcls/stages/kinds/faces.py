@@ -22,6 +22,7 @@ PREDICTIONS = "predictions.parquet"  # a file of every run
 MODULES = (
     "classes",
     "datasets.images",
+    "datasets.splits",
     "losses",
     "metrics",
     "models.predictor",
