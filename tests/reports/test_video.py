@@ -82,7 +82,7 @@ def test_the_archive_at_the_published_protocol_is_compared_without_reservation()
     report = Store(with_grids(paper, table5=paper.breakfast.grids["table5"])).report()
     html = report.files["index.html"]
     assert report.caution == "" and "Stand-in data" not in html and "not comparable" not in html
-    assert "The paper&#39;s table in full" in html or "The paper's table in full" in html
+    assert "The paper&#39;s grids in full" in html or "The paper's grids in full" in html
 
 
 def test_fewer_activities_than_the_papers_are_not_comparable(params: Params) -> None:

@@ -3,7 +3,6 @@
 N training images, T test images; H, W of the centre crop that the network sees.
 """
 
-from functools import cached_property
 from typing import Literal, cast
 
 import numpy as np
@@ -64,11 +63,6 @@ class DepthSet(SplitSet):
     def levels(self, split: Literal["train", "val"]) -> NDArray[np.int64]:
         """How many pixels within the centre crop have each of the 256 levels of depth (256,)."""
         return np.asarray(self.prepared.arrays["train_levels"][self.rows(split)].sum(0, dtype=np.int64))
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 over all that a run sees: pixels, depth, mask and splits, by their recorded checksums."""
-        return self.prepared.digest()
 
 
 def level_buckets(levels: NDArray[np.int64]) -> NDArray[np.int64]:

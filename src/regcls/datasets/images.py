@@ -6,7 +6,7 @@ Kept as the benchmark sees them: torchvision's bilinear resize to S × S whateve
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from functools import cached_property, partial
+from functools import partial
 from io import BytesIO
 
 import numpy as np
@@ -135,8 +135,3 @@ class ImageSet(SplitSet):
         """Number of training images by integer target (rounded down)."""
         values, counts = np.unique(np.floor(self.targets("train")).astype(np.int64), return_counts=True)
         return dict(zip(values.tolist(), counts.tolist(), strict=True))
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 over all that a run sees: pixels, targets and splits, by their recorded checksums."""
-        return self.prepared.digest()

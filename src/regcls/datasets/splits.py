@@ -1,5 +1,6 @@
 """What prepared sets of images share: each row belongs to training, validation or test."""
 
+from functools import cached_property
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -21,6 +22,11 @@ class SplitSet(PreparedSet):
     def paths(self, split: Split) -> list[str]:
         """Paths of the images in the source."""
         return cast(list[str], self._of(split, "path").tolist())
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over all that a run sees: arrays, targets and splits, by their recorded checksums."""
+        return self.prepared.digest()
 
     def _of(self, split: Split, column: str) -> NDArray[Any]:
         table = self.prepared.table

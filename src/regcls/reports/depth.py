@@ -15,10 +15,11 @@ from regcls.reports.depth_collect import NO_SUMS, DepthRuns, Sums, collect
 from regcls.reports.images_collect import hole_lines, in_order, lost_lines, search_lines, short_name
 from regcls.reports.images_stats import few_metrics, runs_by_seed, runs_of
 from regcls.reports.images_tables import Published
-from regcls.reports.picking import Picked, machines, origins, records, warnings_of
-from regcls.reports.report import Report, Section, to_csv
+from regcls.reports.picking import Picked, records, warnings_of
+from regcls.reports.report import Report, Section
 from regcls.runs.depth import DepthSpec, make_spec
 from regcls.runs.images import Found, expand
+from regcls.words import counted
 
 # The grids that have a table, and what the paper prints there.
 TITLES = {
@@ -82,26 +83,23 @@ def report(
         made.line = depth_answers.line(grids[main], table)
         made.metrics |= few_metrics(depth_stats.cells(grids[main]), table, depth_stats.TESTED)
         break  # the first of the tables that is there
-    made.metrics["runs"] = made.run_counts()
-    holes = wanted[wanted["state"] != "finished"].drop(columns="run_id")
-    made.files["holes.csv"] = to_csv(in_order(holes).rename(columns={"lam": "lambda"}))
     used = [grid for name, grid in depth.grids.items() if name in grids and name != SEARCH]
-    made.files["index.html"] = page.render(
+    return page.complete(
+        made,
         "depth.html",
-        report=made,
+        wanted=in_order(wanted),
+        counting=picked.chosen,
         params=params,
         run_url=run_url,
         runs_url=runs_url,
         provenance=provenance,
         depth=depth,
+        in_paper=True,
         groups=depth_tables.groups_note(depth.shots),
         reduced=protocol.depth_reductions(depth),
         changed=list(dict.fromkeys(line for grid in used for line in protocol.depth_departures(depth, grid, drawn_mask=drawn_mask))),
         unshown=protocol.depth_unshown(depth),
-        machines=machines(picked.chosen),
-        origins=origins(picked.chosen),
     )
-    return made
 
 
 def _warnings(depth: Depth, grids: Mapping[str, DepthRuns], picked: Picked, found: Found) -> list[str]:
@@ -128,7 +126,7 @@ def _add_table(
         runs,
         differences,
         name=f"{name}_differences",
-        caption=f"Differences to reg, trained on {data}, over {len(runs.images):,} test images and {seeds} seed{'s' if seeds > 1 else ''}.",
+        caption=f"Differences to reg, trained on {data}, over {counted(len(runs.images), 'test image')} and {counted(seeds, 'seed')}.",
         warning=warning,
     )
     if changes.rows:

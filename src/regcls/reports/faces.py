@@ -12,11 +12,12 @@ from regcls.reports.faces_answers import answers, line
 from regcls.reports.faces_collect import NO_PREDICTIONS, FaceRuns, Predictions, collect
 from regcls.reports.images_collect import hole_lines, in_order, lost_lines, search_lines
 from regcls.reports.images_stats import few_metrics
-from regcls.reports.picking import Picked, machines, origins, warnings_of
+from regcls.reports.picking import Picked, warnings_of
 from regcls.reports.published import PAPER_FACES
-from regcls.reports.report import Report, Section, to_csv
+from regcls.reports.report import Report, Section
 from regcls.runs.faces import FaceSpec, make_spec
 from regcls.runs.images import Found, expand
+from regcls.words import counted
 
 # The grids that have a table, and what the paper prints there.
 TITLES = {
@@ -73,13 +74,12 @@ def report(
         made.answers += answers(main)
         made.line = line(main)
         made.metrics |= few_metrics(faces_stats.cells(main, "test"), faces_stats.differences(main), "mae")
-    made.metrics["runs"] = made.run_counts()
-    holes = wanted[wanted["state"] != "finished"].drop(columns="run_id")
-    made.files["holes.csv"] = to_csv(in_order(holes).rename(columns={"lam": "lambda"}))
     used = [grid for name, grid in faces.grids.items() if name in grids and name != SEARCH]
-    made.files["index.html"] = page.render(
+    return page.complete(
+        made,
         "faces.html",
-        report=made,
+        wanted=in_order(wanted),
+        counting=picked.chosen,
         params=params,
         run_url=run_url,
         runs_url=runs_url,
@@ -89,10 +89,7 @@ def report(
         reduced=protocol.face_reductions(faces),
         changed=list(dict.fromkeys(line for grid in used for line in protocol.face_departures(faces, grid))),
         unshown=protocol.faces_unshown(faces),
-        machines=machines(picked.chosen),
-        origins=origins(picked.chosen),
     )
-    return made
 
 
 def _warnings(faces: Faces, grids: Mapping[str, FaceRuns], picked: Picked, found: Found) -> list[str]:
@@ -102,7 +99,7 @@ def _warnings(faces: Faces, grids: Mapping[str, FaceRuns], picked: Picked, found
 
 def _extent(runs: FaceRuns) -> str:
     seeds = runs.wanted["seed"].nunique()
-    return f"{len(runs.images):,} test images and {seeds} seed{'s' if seeds > 1 else ''}"
+    return f"{counted(len(runs.images), 'test image')} and {counted(seeds, 'seed')}"
 
 
 def _add_table(made: Report, faces: Faces, name: str, runs: FaceRuns, warning: str) -> None:
@@ -148,7 +145,7 @@ def _add_by_age(made: Report, faces: Faces, runs: FaceRuns, training_counts: Map
     lines = faces_stats.error_by_age(runs, chosen, width)
     histogram = faces_figures.training_histogram(training_counts, faces.shots)
     caption = (
-        f"Test MAE by age, {width} year{'s' if width > 1 else ''} together; mean over seeds, shaded: ± standard deviation over seeds. Of "
+        f"Test MAE by age, {counted(width, 'year')} together; mean over seeds, shaded: ± standard deviation over seeds. Of "
         "each method, the number of classes with the lowest validation MSE. Grey, on the right axis (log): training images of each age; "
         "darker: many, lighter: few."
     )

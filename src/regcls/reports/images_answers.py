@@ -11,6 +11,7 @@ from regcls.reports.images_collect import CELL, method_name
 from regcls.reports.picking import records
 from regcls.reports.report import Compared, Line
 from regcls.reports.tables import number, signed
+from regcls.words import counted
 
 # What the tests of a difference say: `images_stats.answer`, without its direction.
 CLEAR = {
@@ -73,7 +74,7 @@ def line(best: pd.DataFrame, differences: pd.DataFrame, words: Words) -> Line | 
         method=f"reg+cls · {row['classes']}",
         overall=Compared.of(row),
         few=Compared.of(rows["few"]),
-        n=f"{row['seeds']} seed{'s' if row['seeds'] > 1 else ''}, over {row['images']:,} test images",
+        n=f"{counted(row['seeds'], 'seed')}, over {counted(row['images'], 'test image')}",
         digits=_digits(row, words),
     )
 
@@ -81,7 +82,7 @@ def line(best: pd.DataFrame, differences: pd.DataFrame, words: Words) -> Line | 
 def _headline(row: Row, words: Words) -> str:
     digits = _digits(row, words)
     word = "lower" if row["gap"] > 0 else "higher"
-    images, seeds = f"{row['images']:,} test images", f"{row['seeds']} seed{'s' if row['seeds'] > 1 else ''}"
+    images, seeds = counted(row["images"], "test image"), counted(row["seeds"], "seed")
     return (
         f"{method_name(row)} has the {word} test {words.error}: {number(row['other'], digits)} {words.unit} against "
         f"{number(row['reg'], digits)} of reg, {_gap(row, digits)}, over {images} and {seeds}."
@@ -113,5 +114,5 @@ def _caution(wanted: pd.DataFrame, tests: int, words: Words) -> str:
     several = f"Of several class counts, the one with the lowest {words.judged}. " if others["classes"].nunique() > 1 else ""
     return (
         f"Δ = {words.error}(reg) − {words.error}(method): above 0 the class loss helps. {several}{words.intervals} “Clear” is after "
-        f"correction for {tests} tests. Whether it holds for other seeds is tested in the table of differences."
+        f"correction for {counted(tests, 'test')}. Whether it holds for other seeds is tested in the table of differences."
     )

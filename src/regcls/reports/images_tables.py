@@ -15,6 +15,7 @@ from regcls.reports.picking import records
 from regcls.reports.published import BASELINES
 from regcls.reports.stats import full
 from regcls.reports.tables import DASH, Cell, Part, RunGroup, Table, number, p_value, run_groups, signed, tested
+from regcls.words import counted
 
 SHORT: dict[Shot, str] = {"all": "All", "many": "Many", "medium": "Med.", "few": "Few"}
 Row = Mapping[str, Any]
@@ -190,7 +191,8 @@ def differences_table(
             meaning,
             over_images,
             "Over seeds: paired t-test of the means by seed. It takes the test images as given; 2 or 3 seeds can show hardly anything.",
-            f"p (Holm) is adjusted for the {tests['p']} tests over images, and for the {tests['p_seeds']} over seeds, of this table. "
+            f"p (Holm) is adjusted for the {counted(tests['p'], 'test')} over images, and for the {tests['p_seeds']} over seeds, of this "
+            "table. "
             f"Clear: adjusted p < {LEVEL}. “Helps” or “hurts”: clear over both; “… as trained”: over images only, so other seeds may give "
             "another answer; “… on these images”: over seeds only.",
         ),

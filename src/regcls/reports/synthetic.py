@@ -10,11 +10,12 @@ from regcls.params.synthetic import Sampling
 from regcls.reports import figures, figures_data, page, protocol, published, shares, stats, study
 from regcls.reports.collect import CELL, PANEL, Collected, collect, hole_lines, in_order
 from regcls.reports.figures_data import SyntheticSets
-from regcls.reports.picking import machines, origins, records, warnings_of
+from regcls.reports.picking import records, warnings_of
 from regcls.reports.report import Compared, Line, Report, Section, rounded, to_csv
 from regcls.reports.shares import KINDS
 from regcls.reports.tables import Table, signed
 from regcls.runs.synthetic import SyntheticSpec, data_key, expand
+from regcls.words import counted
 
 # figure3_networks.csv: one row a network.
 NETWORK_COLUMNS = [
@@ -61,12 +62,12 @@ def report(
         _add_figure5(made, grids["figure5"])
     made.answers += answers(panels) if panels else []
     made.line = first_line(grids["figure3"].networks) if "figure3" in grids else None
-    made.metrics |= _metrics(made, panels, wins)
-    holes = wanted[wanted["state"] != "finished"].drop(columns="run_id")
-    made.files["holes.csv"] = to_csv(in_order(holes).rename(columns={"lam": "lambda"}))
-    made.files["index.html"] = page.render(
+    made.metrics |= _metrics(panels, wins)
+    return page.complete(
+        made,
         "synthetic.html",
-        report=made,
+        wanted=in_order(wanted),
+        counting=runs[runs["run_id"].isin(wanted["run_id"])],
         params=params,
         run_url=run_url,
         runs_url=runs_url,
@@ -76,10 +77,7 @@ def report(
         reduced=protocol.reductions(params),
         changed=list(dict.fromkeys(line for grid in params.synthetic.grids.values() for line in protocol.departures(params, grid))),
         unshown=protocol.unshown(params),
-        machines=machines(runs[runs["run_id"].isin(wanted["run_id"])]),
-        origins=origins(runs[runs["run_id"].isin(wanted["run_id"])]),
     )
-    return made
 
 
 def answers(panels: Table) -> list[str]:
@@ -134,7 +132,7 @@ def first_line(networks: pd.DataFrame) -> Line | None:
             measured="MSE",
             method=f"{method}, {counts} class counts" if counts > 1 else f"{method} · {networks['classes'].max()}",
             overall=Compared(reg=float(reg.mean()), other=float(other.mean()), gap=test.gap, low=test.low, high=test.high, answer=answer),
-            n=f"{test.n} repetition{'s' if test.n > 1 else ''}, over {len(panels)} {kind} panels; interval over repetitions",
+            n=f"{counted(test.n, 'repetition')}, over {len(panels)} {kind} panels; interval over repetitions",
             digits=3,
         )
     return None
@@ -180,7 +178,7 @@ def _add_data_figures(report: Report, params: Params, sets: SyntheticSets) -> No
 def _n_text(collected: Collected) -> str:
     wanted, functions = collected.wanted, collected.networks["function"].nunique()
     repetitions = wanted["repetition"].nunique()
-    return f"{functions} functions × {repetitions} repetition{'s' if repetitions > 1 else ''}"
+    return f"{counted(functions, 'function')} × {counted(repetitions, 'repetition')}"
 
 
 def _alt(what: str, *, row: str) -> str:
@@ -248,8 +246,8 @@ def _add_figure5(report: Report, collected: Collected) -> None:
     report.add(Section(name="figure5", title="Figure 5: noisy targets", svg=svg, alt=alt, caption=caption, table=table, holes=holes))
 
 
-def _metrics(made: Report, panels: Table | None, wins: Table | None) -> dict[str, Any]:
-    """Few, for the columns of `dvc exp show`: the gap MSE(reg) − MSE(reg+cls) of each panel, Table 1's averages, runs; a hole is null."""
+def _metrics(panels: Table | None, wins: Table | None) -> dict[str, Any]:
+    """Few, for the columns of `dvc exp show`: the gap MSE(reg) − MSE(reg+cls) of each panel, Table 1's averages; a hole is null."""
     tree: dict[str, Any] = {}
     if panels is not None:
         frame = panels.frame[panels.frame["method"] == "reg+cls"]
@@ -260,7 +258,7 @@ def _metrics(made: Report, panels: Table | None, wins: Table | None) -> dict[str
         for column in shares.columns(frame):
             key = _setting_key({"setting": column[1], "noise": column[2]}, frame)
             tree.setdefault("table1", {}).setdefault(shares.KINDS[column[0]], {})[key] = rounded(shares.averages(frame, column)[0])
-    return tree | {"runs": made.run_counts()}
+    return tree
 
 
 def _setting_key(row: Mapping[str, Any], frame: pd.DataFrame) -> str:

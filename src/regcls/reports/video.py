@@ -12,9 +12,9 @@ from regcls.params import Params
 from regcls.params.images import SEARCH
 from regcls.params.video import WITH_CLASSES, Unit, Video
 from regcls.reports import page, protocol, video_figures, video_stats, video_tables
-from regcls.reports.picking import Picked, machines, origins, records, warnings_of
+from regcls.reports.picking import Picked, records, warnings_of
 from regcls.reports.published import PAPER_VIDEOS
-from regcls.reports.report import Report, Section, rounded, to_csv
+from regcls.reports.report import Report, Section, rounded
 from regcls.reports.video_answers import Differences, answers, first_line
 from regcls.reports.video_collect import VideoRuns, collect, hole_lines, in_order
 from regcls.runs.video import Found, VideoSpec, expand, searched_lambda
@@ -82,12 +82,11 @@ def report(
     if SEARCH in grids:
         _add_search(made, grids[SEARCH], warning)
     _add_lengths(made, about)
-    made.metrics["runs"] = made.run_counts()
-    holes = wanted[wanted["state"] != "finished"].drop(columns=["run_id", "weight"])
-    made.files["holes.csv"] = to_csv(in_order(holes).rename(columns={"lam": "lambda"}))
-    made.files["index.html"] = page.render(
+    return page.complete(
+        made,
         "video.html",
-        report=made,
+        wanted=in_order(wanted),
+        counting=picked.chosen,
         params=params,
         run_url=run_url,
         runs_url=runs_url,
@@ -98,10 +97,7 @@ def report(
         reduced=protocol.video_reductions(video),
         changed=protocol.video_departures(video, video.grids["table5"], activities=len(activities)) if "table5" in grids else [],
         unshown=protocol.videos_unshown(video),
-        machines=machines(picked.chosen),
-        origins=origins(picked.chosen),
     )
-    return made
 
 
 def _grids(collected: VideoRuns, video: Video, dataset: str, found: Found, fingerprints: Mapping[VideoSpec, str]) -> dict[str, VideoRuns]:

@@ -13,6 +13,7 @@ from regcls.reports.report import Compared, Line
 from regcls.reports.tables import number, signed
 from regcls.reports.video_collect import ROW, SIGN, VideoRuns, method_name
 from regcls.reports.video_tables import DIGITS
+from regcls.words import counted
 
 Row = Mapping[str, Any]
 Differences = Mapping[Unit, pd.DataFrame]  # `video_stats.differences` of each unit trained
@@ -63,7 +64,7 @@ def answers(video: Video, runs: VideoRuns, differences: Differences) -> list[str
         there = [(row, unit) for unit, row in found.items() if row is not None and row["seeds"]]
         said = [_headline(*there[0]), *(_in_frames(row) for row, _ in there[1:])] if there else []
         lines.append(" ".join(said) or f"{method}: no run that reg could be compared with.")
-    tests = [f"{int(table['p'].notna().sum())} tests ({unit})" for unit, table in differences.items()]
+    tests = [f"{counted(int(table['p'].notna().sum()), 'test')} ({unit})" for unit, table in differences.items()]
     several = "Of several class counts or λ, the one that params.yaml names. " if _several(runs) else ""
     return [
         *lines,
@@ -104,6 +105,4 @@ def _tested(low: float, high: float, answer: str) -> str:
 
 
 def _extent(row: Row) -> str:
-    counts = {"split": row["splits"], "seed": row["seeds"]}
-    activities = f"{row['activities']} activit{'y' if row['activities'] == 1 else 'ies'}"
-    return " × ".join([activities, *(f"{count} {what}{'s' if count > 1 else ''}" for what, count in counts.items())])
+    return f"{counted(row['activities'], 'activity', 'activities')} × {counted(row['splits'], 'split')} × {counted(row['seeds'], 'seed')}"

@@ -14,6 +14,7 @@ from regcls.reports.stats import full
 from regcls.reports.tables import DASH, Cell, Part, RunGroup, Table, interval, number, p_value, signed, tested
 from regcls.reports.video_collect import ERRORS, ROW, SIGN, VideoRuns, activity_of, row_name
 from regcls.reports.video_stats import EVERY, LEVEL
+from regcls.words import counted
 
 Row = Mapping[str, Any]
 MEASURED: Mapping[Unit, str] = {"percent": "% of the video", "frames": "frames"}
@@ -197,7 +198,8 @@ def differences_table(runs: VideoRuns, frame: pd.DataFrame, *, name: str, captio
             "no further replications: they share the activity's videos, and the splits' training videos overlap.",
             "Relative: the mean over activities of 100 · Δ / RMSE(reg). Errors in frames grow with the length of the videos, so that the "
             f"longest activities carry Δ. Here {deciding} decides whether the class loss helps.",
-            f"p (Holm) is adjusted for the {tests} tests of this table in each of the two scales. “Helps”, “hurts”: adjusted p < {LEVEL}.",
+            f"p (Holm) is adjusted for the {counted(tests, 'test')} of this table in each of the two scales. “Helps”, “hurts”: adjusted "
+            f"p < {LEVEL}.",
         ),
         warning=warning,
         run_column=True,

@@ -17,6 +17,7 @@ from regcls.checks import Found, Place, State, bad, machine, note, project, stor
 from regcls.errors import UserError
 from regcls.params import Params
 from regcls.progress import Advance, progress
+from regcls.words import counted
 
 DEADLINE = 25.0  # seconds for all checks together, on a machine that does nothing else
 SIGNS: dict[State, tuple[str, str]] = {"good": ("ok", "green"), "note": ("note", "yellow"), "bad": ("FAIL", "bold red")}
@@ -69,7 +70,7 @@ def doctor(params: Params | UserError, root: Path) -> None:
     found = examine(GROUPS, place, deadline=DEADLINE * (1 + os.getloadavg()[0] / (os.cpu_count() or 1)))
     show(found, Console())
     if ill := [name for name, outcome in found.items() if outcome.state == "bad"]:
-        raise UserError(f"doctor found {len(ill)} problem{'s' if len(ill) > 1 else ''}: {', '.join(ill)}")
+        raise UserError(f"doctor found {counted(len(ill), 'problem')}: {', '.join(ill)}")
 
 
 def examine(groups: tuple[tuple[Step, ...], ...], place: Place, *, deadline: float) -> dict[str, Found]:

@@ -26,6 +26,7 @@ from regcls.stages.recorded import (
 )
 from regcls.tracking.run_table import Row
 from regcls.tracking.tracker import Tracker
+from regcls.words import counted
 
 GROUPS = ("_many", "_medium", "_few")  # ends of the names of errors by shot group
 
@@ -115,7 +116,7 @@ def _compare_results(then: Row, now: Row, *, same: bool) -> None:
     print(f"{len(differing)} of {len(shared)} final metrics differ, most of all {most}: then {before[most]:.8g}, now {after[most]:.8g}")
     if (threads := then.tags.get("threads")) != now.tags.get("threads") and threads:
         print(
-            f"trained with {threads} thread{'s' if threads != '1' else ''} then, {now.tags.get('threads')} now: sums round otherwise, and "
+            f"trained with {counted(int(threads), 'thread')} then, {now.tags.get('threads')} now: sums round otherwise, and "
             "training amplifies it. compute.processes in params.yaml sets them: cores / processes for each run"
         )
     elif same:

@@ -20,6 +20,7 @@ from regcls.stages.recorded import Fact, checkout, code_facts, data_fact, lineag
 from regcls.tracking.run_table import MACHINE, RERUN_TAG, Row
 from regcls.tracking.store import without_password
 from regcls.tracking.tracker import Tracker
+from regcls.words import counted
 
 Part = Literal["params.yaml", "dvc.lock", "diff"]
 
@@ -126,7 +127,7 @@ def _origin(row: Row, record: Mapping[str, Any], tracker: Tracker, root: Path) -
     digest = row.tags.get("data_digest", UNKNOWN)
     if digest != UNKNOWN:
         others = len(tracker.tagged("data_digest", digest)) - 1
-        yield f"  {others} other run{'s' if others != 1 else ''} on these data: regcls show --data {digest[:12]}"
+        yield f"  {counted(others, 'other run')} on these data: regcls show --data {digest[:12]}"
         yield f"  {tracker.runs_url('data_digest', digest)}"
     if record:
         yield "record"

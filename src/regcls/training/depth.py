@@ -21,7 +21,6 @@ from torch.nn import functional as F
 from regcls.classes import ClassRanges, equalised, uniform_ranges
 from regcls.datasets.depth import LEVELS_PER_METRE, DepthSet
 from regcls.depth_metrics import BUCKETS, bucket_sums, errors_of, table_of
-from regcls.errors import UserError
 from regcls.losses import regression_loss, weighted
 from regcls.models.class_head import ClassHead, dense_class_loss
 from regcls.models.depth import DepthPredictor, build_depth, normalised
@@ -33,7 +32,7 @@ from regcls.training.depth_augment import for_depth
 from regcls.training.depth_examples import Examples, example_rows, write_examples
 from regcls.training.feed import KEEP, AugmentedBatches, batches_of, epochs_of, moved, prefetched, stream, whole_of
 from regcls.training.loop import Hooks, Recipe, Trained, train
-from regcls.training.single import BEST, LAST, Job, Model, Result
+from regcls.training.single import BEST, LAST, Job, Model, Result, opened
 from regcls.training.weights import sha256, weights_file
 
 Split = Literal["val", "test"]  # that is evaluated on
@@ -247,18 +246,6 @@ def _doubled(pixels: Tensor) -> Tensor:
     return pixels.repeat_interleave(2, 1).repeat_interleave(2, 2)
 
 
-def open_depth(job: DepthJob) -> DepthSet:
-    """The prepared images of a run.
-
-    Raises:
-        UserError: they are gone or damaged, or have been prepared anew since its fingerprint was made.
-    """
-    images = DepthSet(job.prepared)
-    if images.digest != job.data_digest:
-        raise UserError(f"{job.prepared} was prepared anew while runs were made on it. Start again, for the runs on the new data.")
-    return images
-
-
 def train_run(job: DepthJob, hooks: Hooks, say: Callable[[str], None]) -> Result:
     """Make a run, from its newest checkpoint if there is one.
 
@@ -269,7 +256,7 @@ def train_run(job: DepthJob, hooks: Hooks, say: Callable[[str], None]) -> Result
         DivergedError: a loss is not finite.
         UserError: the prepared data or the weights to begin with are gone or damaged, no checkpoint is whole, or the disk is full.
     """
-    images = open_depth(job)
+    images = opened(DepthSet, job)
     task = DepthTask(job, images)
     for note in task.notes:
         say(note)
@@ -334,7 +321,7 @@ def model_of(job: DepthJob, result: Result) -> Model:
     Raises:
         UserError: the prepared data are gone or damaged.
     """
-    images = open_depth(job)
+    images = opened(DepthSet, job)
     predictor = load_predictor(result.files[BEST], model=job.spec.model, width=job.spec.width)
     rows = np.resize(images.rows("test"), 2)  # of one image PyTorch would make a model for one image at a time
     return Model(network=predictor, example=images.test_images[rows])

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from regcls.classes import ClassRanges, equalised, uniform_ranges
 from regcls.datasets.images import ImageSet
 from regcls.datasets.splits import Split
-from regcls.errors import UserError
 from regcls.losses import class_loss, regression_loss, weighted
 from regcls.metrics import evaluate, shot_of
 from regcls.models.predictor import build, scaled
@@ -28,7 +27,7 @@ from regcls.training.augment import for_faces
 from regcls.training.checkpoint import Checkpoints, load_predictor
 from regcls.training.feed import AugmentedBatches, batches_of, draws, epochs_of, moved, prefetched, stream, whole_of
 from regcls.training.loop import Hooks, Recipe, train
-from regcls.training.single import BEST, LAST, Job, Model, Result
+from regcls.training.single import BEST, LAST, Job, Model, Result, opened
 
 SCORE = "val_mse_all"  # by it the weights to keep are chosen (section 3.2)
 
@@ -160,18 +159,6 @@ def _balanced_data(spec: FaceSpec, targets: NDArray[np.float32]) -> NDArray[np.f
     return np.asarray(ranges.keep[ranges.labels(targets)])
 
 
-def open_images(job: FaceJob) -> ImageSet:
-    """The prepared images of a run.
-
-    Raises:
-        UserError: they are gone or damaged, or have been prepared anew since its fingerprint was made.
-    """
-    images = ImageSet(job.prepared)
-    if images.digest != job.data_digest:
-        raise UserError(f"{job.prepared} was prepared anew while runs were made on it. Start again, for the runs on the new data.")
-    return images
-
-
 def train_run(job: FaceJob, hooks: Hooks, say: Callable[[str], None]) -> Result:
     """Make a run, from its newest checkpoint if there is one.
 
@@ -182,7 +169,7 @@ def train_run(job: FaceJob, hooks: Hooks, say: Callable[[str], None]) -> Result:
         DivergedError: a loss is not finite.
         UserError: the prepared data are gone or damaged, no checkpoint is whole, or the disk is full.
     """
-    images = open_images(job)
+    images = opened(ImageSet, job)
     task = FaceTask(job, images)
     for note in task.notes:
         say(note)
@@ -224,6 +211,6 @@ def model_of(job: FaceJob, result: Result) -> Model:
     Raises:
         UserError: the prepared data are gone or damaged.
     """
-    images = open_images(job)
+    images = opened(ImageSet, job)
     predictor = load_predictor(result.files[BEST], model=job.spec.model, width=job.spec.width)
     return Model(network=predictor, example=images.images[np.resize(images.rows("test"), 2)])

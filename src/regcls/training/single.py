@@ -10,6 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import nn
 
+from regcls.datasets.splits import SplitSet
+from regcls.errors import UserError
 from regcls.runs.images import ImageSpec
 from regcls.training.device import Device
 from regcls.training.loop import Epoch, Hooks
@@ -54,6 +56,21 @@ class Model:
 
     network: nn.Module
     example: NDArray[np.uint8]  # input
+
+
+SetT = TypeVar("SetT", bound=SplitSet)
+
+
+def opened(kind: Callable[[Path], SetT], job: Job[Any]) -> SetT:
+    """The prepared images of a run.
+
+    Raises:
+        UserError: they are gone or damaged, or have been prepared anew since its fingerprint was made.
+    """
+    images = kind(job.prepared)
+    if images.digest != job.data_digest:
+        raise UserError(f"{job.prepared} was prepared anew while runs were made on it. Start again, for the runs on the new data.")
+    return images
 
 
 class Data(Protocol):

@@ -11,12 +11,10 @@ from regcls.params.depth import Depth, DepthOptions
 from regcls.provenance import code_digest
 from regcls.runs import RunSpec
 from regcls.runs.depth import DepthSpec, make_spec, single_depth_spec
-from regcls.stages.kinds.images import study_of
-from regcls.stages.kinds.kind import Session
+from regcls.runs.images import MakeSpec
+from regcls.stages.kinds.images import ImageKind
 from regcls.tracking.store import project_root
-from regcls.training import single_study
 from regcls.training.depth import DepthJob, model_of, train_run
-from regcls.training.outcome import Outcome
 from regcls.training.single import Making
 from regcls.training.weights import weights_digest, weights_file
 
@@ -53,9 +51,13 @@ def making(depth: Depth, root: Path) -> Making:
     """How runs on depth are made; what they begin with is kept in the project's .regcls."""
     folder = project_root(root) / ".regcls" / "weights"
 
+    @cache
+    def loads(weights: str, model: str, width: int) -> None:
+        load_pretrained(build_depth(model, width=width, classes=0).encoder, weights_file(weights, folder))
+
     def ready(spec: DepthSpec) -> None:
         if spec.weights != "random":
-            load_pretrained(build_depth(spec.model, width=spec.width, classes=0).encoder, weights_file(spec.weights, folder))
+            loads(spec.weights, spec.model, spec.width)
 
     job = partial(DepthJob, weights_folder=folder, shots=depth.shots)
     return Making(
@@ -71,20 +73,24 @@ def making(depth: Depth, root: Path) -> Making:
     )
 
 
-class DepthKind:
+class DepthKind(ImageKind):
     """See `kind.Kind`."""
 
     spec_type: type[RunSpec] = DepthSpec
     error = ("test RMSE", "test_rmse_all")
+    data_type = DepthSet
 
-    def open(self, params: Params, dataset: str, folder: Path, *, verify: bool) -> DepthSet:
-        return DepthSet(folder, verify=verify, made_from=params.nyud2.data)
+    def section(self, params: Params, dataset: str) -> Depth:
+        return params.nyud2
 
-    def open_as_it_is(self, folder: Path, *, verify: bool) -> DepthSet:
-        return DepthSet(folder, verify=verify)
+    def make_spec(self) -> MakeSpec[Depth, DepthSpec]:
+        return make_spec
 
-    def digest(self, spec: DepthSpec, data: DepthSet) -> str:
-        return data.digest
+    def making(self, params: Params, root: Path) -> Making:
+        return making(params.nyud2, root)
+
+    def origin(self, spec: DepthSpec) -> str:
+        return origin(spec)
 
     def misfit(self, spec: DepthSpec, data: DepthSet) -> str:
         return "" if tuple(data.crop) == spec.crop else f"are cut to {data.crop} pixels, the run's to {spec.crop}"
@@ -92,18 +98,5 @@ class DepthKind:
     def code(self) -> str:
         return result_code()
 
-    def fingerprint(self, spec: DepthSpec, data: DepthSet) -> str:
-        return single_study.fingerprints([spec], data, result_code(), origin)[spec]
-
     def single_spec(self, params: Params, dataset: str, options: DepthOptions) -> DepthSpec:
         return single_depth_spec(params.nyud2, dataset, options)
-
-    def train_grids(self, data: DepthSet, session: Session) -> Outcome:
-        return single_study.train_grids(make_spec, session.params.nyud2, self._study(data, session, adopt=False))
-
-    def train_one(self, spec: DepthSpec, data: DepthSet, session: Session) -> Outcome:
-        return single_study.train_runs([spec], self._study(data, session, adopt=True))
-
-    def _study(self, data: DepthSet, session: Session, *, adopt: bool) -> single_study.Study:
-        how = making(session.params.nyud2, session.root)
-        return study_of(how, data, data.prepared.folder, len(data.rows("train")), session, adopt=adopt)

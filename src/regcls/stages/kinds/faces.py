@@ -5,16 +5,13 @@ from pathlib import Path
 
 from regcls.datasets.images import ImageSet
 from regcls.params import Params
-from regcls.params.faces import FaceOptions
+from regcls.params.faces import FaceOptions, Faces
 from regcls.provenance import code_digest
 from regcls.runs import RunSpec
 from regcls.runs.faces import FaceSpec, make_spec
-from regcls.runs.images import single_spec
-from regcls.stages.kinds.images import study_of
-from regcls.stages.kinds.kind import Session
-from regcls.training import single_study
+from regcls.runs.images import MakeSpec, single_spec
+from regcls.stages.kinds.images import ImageKind
 from regcls.training.faces import FaceJob, model_of, train_run
-from regcls.training.outcome import Outcome
 from regcls.training.single import Making
 
 PREDICTIONS = "predictions.parquet"  # a file of every run
@@ -44,20 +41,21 @@ def making() -> Making:
     return Making(spec=FaceSpec, code=result_code(), job=FaceJob, train=train_run, model=model_of, score="val_mse_all", unlogged="val_n_")
 
 
-class FaceKind:
+class FaceKind(ImageKind):
     """See `kind.Kind`."""
 
     spec_type: type[RunSpec] = FaceSpec
     error = ("test MAE", "test_mae_all")
+    data_type = ImageSet
 
-    def open(self, params: Params, dataset: str, folder: Path, *, verify: bool) -> ImageSet:
-        return ImageSet(folder, verify=verify, made_from=params.faces(dataset).data)
+    def section(self, params: Params, dataset: str) -> Faces:
+        return params.faces(dataset)
 
-    def open_as_it_is(self, folder: Path, *, verify: bool) -> ImageSet:
-        return ImageSet(folder, verify=verify)
+    def make_spec(self) -> MakeSpec[Faces, FaceSpec]:
+        return make_spec
 
-    def digest(self, spec: FaceSpec, data: ImageSet) -> str:
-        return data.digest
+    def making(self, params: Params, root: Path) -> Making:
+        return making()
 
     def misfit(self, spec: FaceSpec, data: ImageSet) -> str:
         return "" if data.size == spec.size else f"are images of {data.size} pixels, the run's of {spec.size}"
@@ -65,18 +63,5 @@ class FaceKind:
     def code(self) -> str:
         return result_code()
 
-    def fingerprint(self, spec: FaceSpec, data: ImageSet) -> str:
-        return single_study.fingerprints([spec], data, result_code())[spec]
-
     def single_spec(self, params: Params, dataset: str, options: FaceOptions) -> FaceSpec:
         return single_spec(make_spec, params.faces(dataset), dataset, options)
-
-    def train_grids(self, data: ImageSet, session: Session) -> Outcome:
-        study = self._study(data, session, adopt=False)
-        return single_study.train_grids(make_spec, session.params.faces(session.dataset), study)
-
-    def train_one(self, spec: FaceSpec, data: ImageSet, session: Session) -> Outcome:
-        return single_study.train_runs([spec], self._study(data, session, adopt=True))
-
-    def _study(self, data: ImageSet, session: Session, *, adopt: bool) -> single_study.Study:
-        return study_of(making(), data, data.prepared.folder, len(data.rows("train")), session, adopt=adopt)

@@ -1,30 +1,29 @@
 """The 1D study."""
 
-from pathlib import Path
-
 from regcls.datasets.synthetic import SyntheticSets
 from regcls.params import Params
-from regcls.params.synthetic import SyntheticOptions
+from regcls.params.synthetic import Synthetic, SyntheticOptions
 from regcls.runs import RunSpec
 from regcls.runs.synthetic import SyntheticSpec, all_specs, single_spec
-from regcls.stages.kinds.ensembles import train_one
+from regcls.stages.kinds.ensembles import EnsembleKind
 from regcls.stages.kinds.kind import Session
 from regcls.training import ensemble_study
 from regcls.training.outcome import Outcome
 from regcls.training.synthetic_networks import SyntheticNetworks, result_code
 
 
-class SyntheticKind:
+class SyntheticKind(EnsembleKind):
     """See `kind.Kind`."""
 
     spec_type: type[RunSpec] = SyntheticSpec
     error = ("test MSE", "test_mse")
+    data_type = SyntheticSets
 
-    def open(self, params: Params, dataset: str, folder: Path, *, verify: bool) -> SyntheticSets:
-        return SyntheticSets(folder, verify=verify, made_from=params.synthetic.data)
+    def section(self, params: Params) -> Synthetic:
+        return params.synthetic
 
-    def open_as_it_is(self, folder: Path, *, verify: bool) -> SyntheticSets:
-        return SyntheticSets(folder, verify=verify)
+    def networks(self, data: SyntheticSets, dataset: str) -> SyntheticNetworks:
+        return SyntheticNetworks(data)
 
     def digest(self, spec: SyntheticSpec, data: SyntheticSets) -> str:
         return data.digest(spec)
@@ -36,9 +35,6 @@ class SyntheticKind:
     def code(self) -> str:
         return result_code()
 
-    def fingerprint(self, spec: SyntheticSpec, data: SyntheticSets) -> str:
-        return ensemble_study.fingerprints(SyntheticNetworks(data), [spec])[spec]
-
     def single_spec(self, params: Params, dataset: str, options: SyntheticOptions) -> SyntheticSpec:
         return single_spec(params.synthetic, options)
 
@@ -47,6 +43,3 @@ class SyntheticKind:
         wanted = ensemble_study.fingerprints(networks, all_specs(session.params.synthetic))
         compute, tags = session.params.compute, session.tags(self.code())
         return ensemble_study.train_runs(networks, wanted, session.tracker, compute, tags, lineage=session.origin)
-
-    def train_one(self, spec: SyntheticSpec, data: SyntheticSets, session: Session) -> Outcome:
-        return train_one(spec, SyntheticNetworks(data), session)
