@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 T = TypeVar("T")
 PLAIN_EVERY = 15.0  # seconds between plain lines
+FORETELLS = 0.02  # share of the work from which on the time left can be told: processes start, files are read for the first time
 
 
 class Advance(Protocol):
@@ -51,10 +52,9 @@ def _plain(total: float, label: str) -> Iterator[Advance]:
         done, last, now = done + amount, note, time.monotonic()
         if now - said >= PLAIN_EVERY:
             said = now
-            left = (now - started) / done * (total - done) if done else 0.0
-            print(
-                f"{label}: {100 * done / total:.0f} % {note} ({now - started:.0f} s, about {left:.0f} s left)", file=sys.stderr, flush=True
-            )
+            spent = now - started
+            left = f", about {spent / done * (total - done):.0f} s left" if done > FORETELLS * total else ""
+            print(f"{label}: {100 * done / total:.0f} % {note} ({spent:.0f} s{left})", file=sys.stderr, flush=True)
 
     yield advance
     print(f"{label}: {100 * done / total if total else 100:.0f} % {last} ({time.monotonic() - started:.0f} s)", file=sys.stderr, flush=True)

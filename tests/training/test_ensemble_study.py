@@ -1,5 +1,6 @@
 """Planning, and that neither processes nor chunks change a result."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -117,9 +118,33 @@ def test_chunk_sizes_do_not_change_results(params, kind, monkeypatch, most):
     assert_equal(usual, results(params, kind))
 
 
+@pytest.fixture
+def advances(monkeypatch):
+    """What the progress bar is told: first the total."""
+    told = []
+
+    @contextmanager
+    def progress(total, label):
+        told.append(total)
+        yield lambda amount, note="": told.append(amount)
+
+    monkeypatch.setattr(study, "progress", progress)
+    return told
+
+
 @pytest.mark.slow
-def test_the_number_of_processes_does_not_change_results(params, kind):
+def test_the_number_of_processes_does_not_change_results(params, kind, advances):
     assert_equal(results(params, kind), results(params, kind, replace(CPU, processes=2)))
+    assert sum(advances) == pytest.approx(4 * advances[0])  # twice the total, and as much done: of both
+
+
+def test_progress_goes_on_within_a_chunk(params, kind, advances, monkeypatch):
+    monkeypatch.setattr(study.worker, "TELL_EVERY", 0.0)
+    results(params, kind)
+    total, *steps = advances
+    chunks, epochs = len(list(study.plan_chunks(kind, all_specs(params.synthetic), "cpu"))), params.synthetic.training.epochs
+    assert len(steps) == chunks * (epochs + 1) and min(steps) >= 0
+    assert sum(steps) == pytest.approx(total)
 
 
 def test_metrics_are_by_function_and_their_mean(params, kind):

@@ -108,11 +108,11 @@ def test_an_interruption_keeps_finished_runs_and_marks_open_ones_killed(kind, mo
     monkeypatch.setitem(ensemble_study.MOST_TOGETHER, "cpu", 3)
     real, calls = ensemble_study.worker.train_chunk, []
 
-    def interrupted(chunk, device):
+    def interrupted(place, chunk, device):
         calls.append(chunk)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return real(chunk, device)
+        return real(place, chunk, device)
 
     monkeypatch.setattr(ensemble_study.worker, "train_chunk", interrupted)
     tracker = MemoryTracker()

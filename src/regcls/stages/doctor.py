@@ -19,7 +19,7 @@ from regcls.params import Params
 from regcls.progress import Advance, progress
 from regcls.words import counted
 
-DEADLINE = 25.0  # seconds for all checks together, on a machine that does nothing else
+DEADLINE = 30.0  # seconds for all checks together, on a machine that does nothing else
 SIGNS: dict[State, tuple[str, str]] = {"good": ("ok", "green"), "note": ("note", "yellow"), "bad": ("FAIL", "bold red")}
 # In the processes of the checks, before MLflow is imported: an answer or none, soon.
 PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "8", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}

@@ -7,12 +7,13 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 from regcls.errors import UserError
 from regcls.params import Compute
 from regcls.processes import uninterrupted, worker_pool
-from regcls.progress import progress, say
+from regcls.progress import Advance, progress, say
 from regcls.runs import RunResult, fingerprint
 from regcls.training import ensemble_worker as worker
 from regcls.training.device import Device, device_for
@@ -22,6 +23,8 @@ from regcls.training.ensemble_kinds import Kind, Member, Spec
 from regcls.training.outcome import Outcome, index_of, repeating, why_stopped
 
 if TYPE_CHECKING:
+    from multiprocessing.queues import SimpleQueue
+
     from regcls.tracking.tracker import Tracker
 
 Chunk = list[Member[Spec]]
@@ -30,6 +33,7 @@ OnEnd = Callable[[str, RunResult | None], None]  # fingerprint, and the result o
 CACHE_BYTES = {"cpu": 2**21, "cuda": 2**31}  # of a chunk's logits or parameters: what stays in a core's cache; what keeps a GPU busy
 MOST_TOGETHER = {"cpu": 50, "cuda": 4000}  # networks
 WAVE_CHUNKS = 12  # whose runs are in the making at once: an interruption loses no more
+LOOK_EVERY = 0.5  # seconds, for what the processes say of their epochs
 WAVE_STEPS = {"cpu": 2**24, "cuda": 2**28}  # nor more than the runs with so many steps, of all their networks; minutes
 
 
@@ -69,15 +73,17 @@ def train_runs(
         plan = list(plan_chunks(kind, list(missing), device))
         for remark in kind.remarks():
             say(remark)
-        processes = min(compute.process_count, len(plan))
-        with progress(sum(_cost(chunk, kind) for chunk in plan), "training") as advance:
-            run_chunks = _one_process if device == "cuda" or processes == 1 else _many_processes
+        processes = 1 if device == "cuda" else min(compute.process_count, len(plan))
+        costs = [_cost(chunk, kind) for chunk in plan]
+        with progress(sum(costs), "training") as advance:
+            bar = _Bar(advance, costs, [kind.recipe(chunk[0].spec).epochs for chunk in plan])
+            how = _How(kind=kind, device=device, processes=processes, threads=threads, begin=ledger.begin, heard=bar.heard)
             try:
-                with closing(run_chunks(plan, kind, device, processes, threads, ledger.begin)) as done:
-                    for chunk, results in done:
-                        ledger.receive(chunk, results)
+                with closing(_one_process(plan, how) if processes == 1 else _many_processes(plan, how)) as done:
+                    for place, results in done:
+                        ledger.receive(plan[place], results)
                         there = len(wanted) - len(missing) + len(ledger.ended)
-                        advance(_cost(chunk, kind), f"{there} of {len(wanted)} runs")
+                        bar.done(place, f"{there} of {len(wanted)} runs")
             except BaseException as error:
                 ledger.abandon(error)
                 raise
@@ -227,27 +233,64 @@ def _cost(chunk: Chunk[Spec], kind: Kind[Spec]) -> float:
     return sum((1 + member.spec.epochs * _batches(kind, member)) * (1 + _head_rows(kind, member) / 40) for member in chunk)
 
 
-Begin = Callable[[Chunk[Any]], None]
-Done = Generator[tuple[Chunk[Any], list[Trained]]]
+class _Bar:
+    """How far the chunks of a plan are, epoch by epoch: one may take many minutes."""
+
+    def __init__(self, advance: Advance, costs: Sequence[float], epochs: Sequence[int]) -> None:
+        self.advance, self.costs, self.epochs, self.left, self.note = advance, costs, epochs, list(costs), ""
+
+    def heard(self, place: int, epochs: int) -> None:
+        """The chunk at `place` of the plan has gone through some more epochs."""
+        self._move(place, self.costs[place] * epochs / self.epochs[place])
+
+    def done(self, place: int, note: str) -> None:
+        """It is through, and its runs as far as they are whole are logged."""
+        self.note = note
+        self._move(place, self.left[place])
+
+    def _move(self, place: int, amount: float) -> None:
+        amount = min(amount, self.left[place])
+        self.left[place] -= amount
+        self.advance(amount, self.note)
 
 
-def _one_process(plan: Sequence[Chunk[Any]], kind: Kind[Any], device: Device, processes: int, threads: int, begin: Begin) -> Done:
-    worker.set_up(kind.reopened(), threads)
-    for chunk in plan:
-        begin(chunk)
-        yield chunk, worker.train_chunk(chunk, device)
+@dataclass(frozen=True, kw_only=True)
+class _How:
+    """How the chunks of a plan are trained, and who is told: `begin` of a chunk, `heard` of its place and of epochs."""
+
+    kind: Kind[Any]
+    device: Device
+    processes: int
+    threads: int
+    begin: Callable[[Chunk[Any]], None]
+    heard: Callable[[int, int], None]
 
 
-def _many_processes(plan: Sequence[Chunk[Any]], kind: Kind[Any], device: Device, processes: int, threads: int, begin: Begin) -> Done:
+Plan = Sequence[Chunk[Any]]
+Done = Generator[tuple[int, list[Trained]]]  # places in the plan
+
+
+def _one_process(plan: Plan, how: _How) -> Done:
+    worker.set_up(how.kind.reopened(), how.threads, lambda event: how.heard(*event))
+    for place, chunk in enumerate(plan):
+        how.begin(chunk)
+        yield place, worker.train_chunk(place, chunk, how.device)
+
+
+def _many_processes(plan: Plan, how: _How) -> Done:
     """Processes beside each other. A chunk begins when one of them is nearly free."""
-    waiting, running = iter(plan), dict[Future[list[Trained]], Chunk[Any]]()
-    with worker_pool(processes, worker.set_up, kind.reopened(), threads) as pool:
+    waiting, running = iter(enumerate(plan)), dict[Future[list[Trained]], int]()
+    events: SimpleQueue[tuple[int, int]] = get_context("spawn").SimpleQueue()
+    with worker_pool(how.processes, worker.set_up, how.kind.reopened(), how.threads, events.put) as pool:
         while True:
-            while len(running) <= processes and (chunk := next(waiting, None)) is not None:
-                begin(chunk)
-                running[pool.submit(worker.train_chunk, chunk, device)] = chunk
+            while len(running) <= how.processes and (following := next(waiting, None)) is not None:
+                place, chunk = following
+                how.begin(chunk)
+                running[pool.submit(worker.train_chunk, place, chunk, how.device)] = place
             if not running:
                 return
-            # One at a time: its process gets the next chunk before another one's results are logged.
-            future = next(iter(wait(running, return_when=FIRST_COMPLETED).done))
-            yield running.pop(future), future.result()
+            done = wait(running, timeout=LOOK_EVERY, return_when=FIRST_COMPLETED).done
+            while not events.empty():
+                how.heard(*events.get())
+            for future in list(done)[:1]:  # one at a time: its process gets the next chunk before another one's results are logged
+                yield running.pop(future), future.result()
