@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
-from scipy.signal import lfilter
 
 from regcls.datasets.video_prepare import ACTIVITIES, FEATURES
 from regcls.errors import UserError
@@ -102,6 +101,8 @@ def features(walk: Walk, *, seed: int, index: int) -> NDArray[np.float64]:
 def _wandering(rng: Generator, shape: tuple[int, ...], *, spread: float, memory: float = 0.95) -> NDArray[np.float64]:
     """Random walks along the first axis that are drawn back to 0, of standard deviation `spread` in the long run."""
     steps = rng.normal(0, spread * np.sqrt(1 - memory**2), shape)
+    from scipy.signal import lfilter  # takes a second to import, and reading videos needs none
+
     return np.asarray(lfilter([1.0], [1.0, -memory], steps, axis=0))
 
 

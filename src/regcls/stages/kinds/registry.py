@@ -1,24 +1,40 @@
 """Data set -> its kind."""
 
-from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from regcls.datasets.store import prepared_folder
 from regcls.params import KINDS, Params
 from regcls.params import Kind as Name
-from regcls.stages.kinds.depth import DepthKind
-from regcls.stages.kinds.faces import FaceKind
 from regcls.stages.kinds.kind import Kind
-from regcls.stages.kinds.synthetic import SyntheticKind
-from regcls.stages.kinds.video import VideoKind
-
-BY_NAME: Mapping[Name, Kind] = {"synthetic": SyntheticKind(), "faces": FaceKind(), "depth": DepthKind(), "video": VideoKind()}
 
 
 def kind_of(dataset: str) -> Kind:
     """The kind of a data set that params.yaml knows."""
-    return BY_NAME[KINDS[dataset]]
+    return _kind(KINDS[dataset])
+
+
+@cache
+def _kind(name: Name) -> Kind:
+    # What a kind needs (albumentations, Matplotlib) is imported with it: seconds, which others do without.
+    match name:
+        case "synthetic":
+            from regcls.stages.kinds.synthetic import SyntheticKind
+
+            return SyntheticKind()
+        case "faces":
+            from regcls.stages.kinds.faces import FaceKind
+
+            return FaceKind()
+        case "depth":
+            from regcls.stages.kinds.depth import DepthKind
+
+            return DepthKind()
+        case "video":
+            from regcls.stages.kinds.video import VideoKind
+
+            return VideoKind()
 
 
 def open_data(params: Params, root: Path, dataset: str, *, verify: bool) -> Any:
