@@ -16,7 +16,7 @@ from conftest import ROOT, laid_over
 from regcls.cli import main
 from regcls.datasets.store import prepared_folder, write_prepared
 from regcls.errors import UserError
-from regcls.files import write_json, write_text
+from regcls.files import explain_os_errors, write_json, write_text
 from regcls.params import load_params
 
 pytestmark = pytest.mark.usefixtures("signals")
@@ -400,11 +400,19 @@ def test_a_folder_that_cannot_be_written_leaves_the_old_file_whole(tmp_path, mon
         ("/proc/regcls", "cannot write /proc/regcls: No such file or directory. Choose another place."),
         ("/dev/null/here", "cannot write /dev/null/here: /dev/null is a file, not a folder."),
         ("x" * 300, f"cannot write {'x' * 300}: File name too long. Choose another place."),
+        (f"{'x' * 300}/here", f"cannot write {'x' * 300}/here: File name too long. Choose another place."),
     ],
 )
 def test_a_place_that_takes_no_files_is_named(cli, place, said):
     code, err = cli("data", "samples", "breakfast", place)
     assert (code, said in err) == (2, True), err
+
+
+def test_what_is_read_beside_is_no_trouble_of_writing(tmp_path):
+    with pytest.raises(FileNotFoundError), explain_os_errors(tmp_path / "prepared"):
+        (tmp_path / "raw.tar").read_bytes()
+    with pytest.raises(OSError), explain_os_errors(tmp_path / "prepared"):
+        os.stat(9999)  # its error names a number
 
 
 def test_a_file_below_proc_cannot_be_written():

@@ -15,7 +15,7 @@ from played_checks import buggy, crashing, hanging, ill, mistaken, unimportable,
 from regcls.checks import Place, bad, good, note, project
 from regcls.mlproject import environment_link
 from regcls.params import load_params
-from regcls.stages.doctor import GROUPS, Step, examine, outcome_of, show
+from regcls.stages.doctor import DEADLINE, GROUPS, Step, examine, outcome_of, patience, show
 from servers import black_hole
 
 NAMES = [step.name for group in GROUPS for step in group]
@@ -176,3 +176,10 @@ def test_a_broken_params_yaml_and_a_server_that_never_answers_are_both_told_in_t
     assert "is not YAML" in said["params.yaml"] and f"no answer from the tracking server {uri}" in said["tracking"]
     assert said["data"] == "not checked: params.yaml comes first" and said["artifacts"] == "not checked: tracking comes first"
     assert list(said) == NAMES
+
+
+@pytest.mark.parametrize(
+    "load, cores, seconds", [(0.0, 2, DEADLINE), (2.0, 2, 2 * DEADLINE), (4.0, 16, 1.25 * DEADLINE), (500.0, 2, 3 * DEADLINE)]
+)
+def test_a_busy_machine_is_given_more_time_within_bounds(load, cores, seconds):
+    assert patience(load, cores) == seconds

@@ -134,7 +134,7 @@ def test_a_server_that_never_comes_back_keeps_no_run_from_its_end_and_sync_deliv
     assert "1 run(s) could not be delivered" in last and "regcls sync" in last and not states(root)
     assert regcls(root, "sync")[0] == 2
     server.start()
-    assert "1 runs that were made here are not at their tracking server yet" in regcls(root, "compare")[1]
+    assert "1 run of this machine not at the tracking server yet" in regcls(root, "compare")[1]
     code, said = regcls(root, "sync")
     assert code == 0 and "1 run(s) delivered to http" in said
     assert_equals_an_undisturbed_one(server, root, tmp_path)

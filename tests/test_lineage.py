@@ -276,16 +276,22 @@ def test_a_rerun_is_a_run_of_its_own_and_gives_the_same(project, capsys):
 
 
 @pytest.mark.parametrize(
-    "threads, said",
-    [("1", "code, data and kind of machine are the same. On a GPU"), ("2", "trained with 1 thread then, 2 now: sums round otherwise")],
+    "now, same, said",
+    [
+        ({"threads": "1", "gpu": "none"}, True, "code, data and kind of machine are the same. On a GPU"),
+        ({"threads": "2", "gpu": "none"}, True, "threads of a run: then 1, now 2. Sums round otherwise"),
+        ({"gpu": "none"}, True, "code, data and kind of machine are the same. On a GPU"),  # of a run that had no such tag
+        ({"threads": "16", "gpu": "H100"}, False, ""),
+    ],
 )
-def test_a_rerun_says_where_rounding_may_have_come_from(capsys, threads, said):
+def test_a_rerun_says_where_rounding_may_have_come_from(capsys, now, same, said):
     then = Row(
-        run_id="a" * 32, name="nyud2 · reg", status="FINISHED", started=0, ended=1, tags={"threads": "1"}, params={"dataset": "nyud2"},
-        metrics={"test_rmse_all": 3.493},
+        run_id="a" * 32, name="nyud2 · reg", status="FINISHED", started=0, ended=1, tags={"threads": "1", "gpu": "none"},
+        params={"dataset": "nyud2"}, metrics={"test_rmse_all": 3.493, "val_rmse_all": 3.2},
     )  # fmt: skip
-    _compare_results(then, replace(then, tags={"threads": threads}, metrics={"test_rmse_all": 3.329}), same=True)
-    assert said in capsys.readouterr().out
+    _compare_results(then, replace(then, tags=now, metrics={"test_rmse_all": 3.329, "val_rmse_all": 3.2}), same=same)
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last.startswith(said or "1 of 2 final metrics differ")
 
 
 def test_a_rerun_with_other_code_says_so_and_goes_on(project, capsys, monkeypatch):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from regcls.errors import UserError
-from regcls.options import EXAMPLES, purpose_of, run_defaults
+from regcls.options import EXAMPLES, PREDICTIONS, purpose_of, run_defaults
 from regcls.params import KINDS, Params, load_params, option_names, parse_options
 from regcls.processes import end_with_launcher
 
@@ -171,7 +171,7 @@ def _parser(params: Params | None) -> argparse.ArgumentParser:
     predict.add_argument(
         "images", metavar="IMAGE", nargs="+", type=Path, help="image files, as the data set has them: a face, cropped; a room"
     )
-    predict.add_argument("--folder", type=Path, help="for the depth maps of a run on depth; default: predictions")
+    predict.add_argument("--folder", type=Path, help=f"for the depth maps of a run on depth; default: {PREDICTIONS}")
     predict.add_argument(
         "--checkpoint", choices=["best", "last"], default="best", help="lowest validation error (default), or the last epoch"
     )

@@ -25,12 +25,17 @@ def explain_os_errors(path: Path) -> Iterator[None]:
             ) from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise UserError(f"cannot write {path}: {error.strerror}. Make the folder writable and start again.") from error
-        if blocker := next((folder for folder in path.parents if folder.exists() and not folder.is_dir()), None):
+        blocker = next((folder for folder in path.parents if os.path.exists(folder) and not os.path.isdir(folder)), None)
+        if blocker:
             raise UserError(f"cannot write {path}: {blocker} is a file, not a folder. Move it away, or choose another place.") from error
-        # Below /proc, or a name too long. What is written aside lies beside `path`.
-        if error.filename and (Path(error.filename) in (path, *path.parents) or Path(error.filename).parent == path.parent):
+        if isinstance(error.filename, str | Path) and _belongs_to(path, Path(error.filename)):  # below /proc, or a name too long
             raise UserError(f"cannot write {path}: {error.strerror}. Choose another place.") from error
         raise
+
+
+def _belongs_to(path: Path, file: Path) -> bool:
+    """Whether `file` is `path`, a folder above it, or what is written aside for it."""
+    return file in (path, *path.parents) or (file.parent == path.parent and file.name.startswith(f".{path.name}."))
 
 
 def _sync(path: Path) -> None:

@@ -33,6 +33,7 @@ PURPOSES = {
     "weight_decay": "as L2 in the gradient",
     "precision": "of the computation",
 }
+PREDICTIONS = "predictions"  # folder for the files of `regcls predict`
 SMALL_NETWORKS = {"seed": "of initial weights and order"}
 PURPOSES_OF_KIND: dict[Kind, dict[str, str]] = {  # where a kind of data has other words
     "synthetic": SMALL_NETWORKS,

@@ -13,6 +13,7 @@ from regcls.params import Params
 from regcls.params.images import ImageGrid
 from regcls.reports import depth as depth_reports
 from regcls.reports.depth_collect import shot_of_buckets
+from regcls.reports.published import PAPER_COUNTS
 from regcls.reports.report import Report
 from regcls.runs.depth import DepthSpec, make_spec
 from regcls.runs.images import Found, all_specs
@@ -112,6 +113,7 @@ class Store:
             "sums": self.sums,
             "examples": self.examples,
             "training_levels": levels(),
+            "counts": PAPER_COUNTS["nyud2"],
             "run_url": run_url,
             "runs_url": runs_url,
             "provenance": {"git commit": "abc<1>"},

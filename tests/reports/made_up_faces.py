@@ -13,6 +13,7 @@ from regcls.params import Params
 from regcls.params.faces import Faces
 from regcls.params.images import ImageGrid
 from regcls.reports import faces as face_reports
+from regcls.reports.published import PAPER_COUNTS
 from regcls.reports.report import Report
 from regcls.runs.faces import FaceSpec, make_spec
 from regcls.runs.images import Found, all_specs
@@ -89,6 +90,7 @@ class Store:
             "found": self.found,
             "predictions": self.predictions,
             "training_counts": self.training_counts,
+            "counts": PAPER_COUNTS["imdb_wiki"],
             "run_url": run_url,
             "runs_url": runs_url,
             "provenance": {"git commit": "abc<1>"},

@@ -14,6 +14,7 @@ from regcls.reports.protocol import (
     faces_not_comparable,
     faces_unshown,
     not_comparable,
+    other_data,
     reductions,
     unshown,
     video_reductions,
@@ -151,7 +152,7 @@ def with_video_grid(params: Params, name: str = "table5", **values: Any) -> Vide
 
 def test_videos_at_paper_scale_are_the_paper_in_full(paper: Params) -> None:
     assert video_reductions(paper.breakfast) == [] == videos_unshown(paper.breakfast)
-    assert [videos_not_comparable(paper.breakfast, unit, activities=10) for unit in ("percent", "frames")] == ["", ""]
+    assert [videos_not_comparable(paper.breakfast, unit) for unit in ("percent", "frames")] == ["", ""]
 
 
 @pytest.mark.parametrize(
@@ -175,20 +176,27 @@ def test_values_on_videos_count_where_the_unit_and_the_splits_use_them(paper: Pa
     other = replace(
         video, data=replace(video.data, test_persons=persons), training=replace(video.training, lam=lam, epochs=3, precision="float64")
     )
-    assert videos_not_comparable(other, "percent", activities=10) == "other test persons (s2), epochs 3 instead of 40"
-    assert "λ 7 instead of 10 (frames)" in videos_not_comparable(other, "frames", activities=10)
-    assert videos_not_comparable(with_video_grid(paper, lambdas="searched"), "frames", activities=10) == "λ from our own search"
-    assert videos_not_comparable(paper.breakfast, "frames", activities=9) == "9 instead of 10 activities"
+    assert videos_not_comparable(other, "percent") == "other test persons (s2), epochs 3 instead of 40"
+    assert "λ 7 instead of 10 (frames)" in videos_not_comparable(other, "frames")
+    assert videos_not_comparable(with_video_grid(paper, lambdas="searched"), "frames") == "λ from our own search"
 
 
 def test_other_data_in_the_place_of_the_papers_are_not_comparable(paper: Params) -> None:
-    """Preparing takes another number only where params.yaml expects it."""
-    video = replace(paper.breakfast, data=replace(paper.breakfast.data, expected_videos=None))
-    assert videos_not_comparable(video, "percent", activities=10) == "other videos"
-    depth = replace(paper.nyud2, data=replace(paper.nyud2.data, expected_train=300, expected_test=20))
-    assert depth_not_comparable(depth, "table2", drawn_mask=False) == "other images"
-    faces = replace(paper.imdb_wiki, data=replace(paper.imdb_wiki.data, expected_images=None))
-    assert faces_not_comparable(faces, "table3") == "other images"
+    data = other_data("breakfast", {"videos": 300, "activities": 9}, source="raw")
+    assert videos_not_comparable(paper.breakfast, "percent", data) == "300 instead of 1712 videos, 9 instead of 10 activities"
+    data = other_data("nyud2", {"training images": 50688, "test images": 20}, source="raw")
+    assert depth_not_comparable(paper.nyud2, "table2", data, drawn_mask=False) == "20 instead of 654 test images"
+    data = other_data("imdb_wiki", {"images": 1000}, source="raw")
+    assert faces_not_comparable(paper.imdb_wiki, "table3", data) == "1000 instead of 213553 images"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "videos", "source"), [("breakfast", 1700, "raw"), ("breakfast", 116, "stand-in"), ("agedb", 16488, "raw")]
+)
+def test_no_other_data_are_the_papers_as_far_as_preparing_takes_them_stand_ins_and_those_that_the_paper_has_not(
+    dataset: str, videos: int, source: str
+) -> None:
+    assert other_data(dataset, {"videos": videos, "activities": 10}, source=source) == []
 
 
 def test_a_grid_on_videos_without_a_table_is_named(paper: Params) -> None:

@@ -166,6 +166,17 @@ def test_a_run_has_as_many_threads_alone_as_beside_others(open_project, monkeypa
     assert project.runs()["threads"].tolist() == ["2"] * 3
 
 
+def test_a_run_that_goes_on_with_other_threads_says_so(open_project, monkeypatch):
+    project = open_project()
+    spec = project.spec(epochs=3)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt(patch, 8)
+        project.train(spec)
+    monkeypatch.setattr(Compute, "cores", 2)
+    project.train(spec)
+    assert project.runs()[["status", "threads"]].values.tolist() == [["FINISHED", "1, then 2"]]
+
+
 def interrupt(monkeypatch, at, error=KeyboardInterrupt):
     """Interrupt the training at its `at`-th step, once."""
     told, steps = single_study._Ledger.told, []

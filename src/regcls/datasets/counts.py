@@ -7,13 +7,18 @@ from regcls.errors import UserError
 TOLERANCE = 0.01  # share by which the number may differ from the expected one
 
 
+def about_equal(found: int, expected: int) -> bool:
+    """Within 1 %."""
+    return abs(found - expected) <= TOLERANCE * expected
+
+
 def check_count(found: int, expected: int | None, *, what: str, dataset: str, key: str, left_out: Mapping[str, int]) -> None:
     """Compare the number of `what` with the `expected` one of params.yaml's `<dataset>.data.<key>`; None: any will do.
 
     Raises:
         UserError: it differs by more than 1 %; with how many were left out, by reason.
     """
-    if expected is None or abs(found - expected) <= TOLERANCE * expected:
+    if expected is None or about_equal(found, expected):
         return
     why = "; ".join(f"{number} {reason}" for reason, number in left_out.items() if number)
     raise UserError(

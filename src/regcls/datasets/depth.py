@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regcls.datasets.splits import Split, SplitSet
-from regcls.params.depth import BUCKETS
+from regcls.params.depth import BUCKETS, DepthData
 
 LEVELS_PER_METRE = 25.5  # of training depth: level 255 is 10 m, level 0 not measured
 
 
-class DepthSet(SplitSet):
+class DepthSet(SplitSet[DepthData]):
     """A prepared set of images with depth maps. Rejected are black images, depth 0, no pixel in the mask."""
 
     @property

@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from regcls.datasets.archives import Place
 from regcls.datasets.splits import Split, SplitSet
 from regcls.datasets.store import Writer
+from regcls.params.faces import FaceData
 from regcls.processes import worker_pool
 from regcls.progress import progress
 
@@ -114,7 +115,7 @@ def _write_chunk(file: str, offset: int, size: int, chunk: Sequence[tuple[int, P
     return rejected
 
 
-class ImageSet(SplitSet):
+class ImageSet(SplitSet[FaceData]):
     """A prepared set of images, each with one number to predict."""
 
     @property

@@ -6,13 +6,13 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from regcls.datasets.store import PreparedSet
+from regcls.datasets.store import Data, PreparedSet
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
-class SplitSet(PreparedSet):
+class SplitSet(PreparedSet[Data]):
     """A prepared set whose table has path, split and row of the arrays. Rows that no split names were rejected."""
 
     def rows(self, split: Split) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Generic, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,7 @@ from regcls.files import folder_written_aside, write_json
 from regcls.progress import progress
 
 FORMAT = 1
+Data = TypeVar("Data")  # the dataclass of a data set's parameters
 READ_BYTES = 2**24  # at a time, for checksums
 LONG_BYTES = 2**30  # a file that takes seconds to read
 
@@ -66,10 +67,10 @@ class Prepared:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-class PreparedSet:
+class PreparedSet(Generic[Data]):
     """Prepared data of some kind, memory-mapped: nothing is held in memory but the table."""
 
-    def __init__(self, folder: Path, *, verify: bool = False, made_from: Any = None) -> None:
+    def __init__(self, folder: Path, *, verify: bool = False, made_from: Data | None = None) -> None:
         """Open `folder`; with `verify`, after reading all of it and comparing checksums.
 
         Raises:

@@ -229,7 +229,7 @@ def prepare(data: SyntheticData, folder: Path, *, processes: int, progress: Prog
     return table
 
 
-class SyntheticSets(PreparedSet):
+class SyntheticSets(PreparedSet[SyntheticData]):
     """The prepared 1D data."""
 
     def __init__(self, folder: Path, *, verify: bool = False, made_from: SyntheticData | None = None) -> None:

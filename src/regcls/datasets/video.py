@@ -85,7 +85,7 @@ def counts(folder: Path) -> list[str]:
     ]
 
 
-class VideoSet(PreparedSet):
+class VideoSet(PreparedSet[VideoData]):
     """A prepared set of videos."""
 
     @property

@@ -42,6 +42,7 @@ def report(
     sums: Sums,
     examples: Examples,
     training_levels: NDArray[np.int64],
+    counts: Mapping[str, int],
     run_url: Callable[[str], str],
     runs_url: Callable[[str, str], str],
     provenance: Mapping[str, str],
@@ -51,8 +52,9 @@ def report(
 
     `runs`: a row a tracked run; `fingerprints`: of every run that params.yaml asks for, with λ as `found` by the search; `sums`: run id ->
     its sums of errors on the test images, and `examples`: run id -> its examples, both a MissingError where they are gone;
-    `training_levels`: (256,) training pixels by 8-bit level; `run_url`: run id -> its page in MLflow; `runs_url`: tag and value -> the page
-    of the runs that have it; `provenance`: what made the report, as it is to be shown; `drawn_mask`: see `protocol.depth_departures`.
+    `training_levels`: (256,) training pixels by 8-bit level; `counts`: see `protocol.other_data`; `run_url`: run id -> its page in MLflow;
+    `runs_url`: tag and value -> the page of the runs that have it; `provenance`: what made the report, as it is to be shown; `drawn_mask`:
+    see `protocol.depth_departures`.
 
     Raises:
         UserError: no run counts.
@@ -68,10 +70,11 @@ def report(
     made = Report(dataset=dataset, wanted=len(wanted), finished=int((wanted["state"] == "finished").sum()), caution=warning)
     made.warnings += _warnings(depth, grids, picked, found)
 
+    data = protocol.other_data(dataset, counts, source=depth.data.source)
     differences = {name: depth_stats.differences(grids[name]) for name in PUBLISHED if name in grids}
     for name in PUBLISHED:
         if name in grids:
-            why = protocol.depth_not_comparable(depth, name, drawn_mask=drawn_mask)
+            why = protocol.depth_not_comparable(depth, name, data, drawn_mask=drawn_mask)
             _add_table(made, depth, name, grids[name], differences[name], not_comparable=why, warning=warning)
         if name == "table2" and name in grids:
             _add_by_depth(made, depth, grids[name], training_levels, warning)
@@ -84,6 +87,7 @@ def report(
         made.metrics |= few_metrics(depth_stats.cells(grids[main]), table, depth_stats.TESTED)
         break  # the first of the tables that is there
     used = [grid for name, grid in depth.grids.items() if name in grids and name != SEARCH]
+    changed = [*data, *(line for grid in used for line in protocol.depth_departures(depth, grid, drawn_mask=drawn_mask))]
     return page.complete(
         made,
         "depth.html",
@@ -97,7 +101,7 @@ def report(
         in_paper=True,
         groups=depth_tables.groups_note(depth.shots),
         reduced=protocol.depth_reductions(depth),
-        changed=list(dict.fromkeys(line for grid in used for line in protocol.depth_departures(depth, grid, drawn_mask=drawn_mask))),
+        changed=list(dict.fromkeys(changed)),
         unshown=protocol.depth_unshown(depth),
     )
 

@@ -1,6 +1,6 @@
 """The report on a data set of faces: Tables 3 and 4, what a class loss changes, the search for λ, and the error by age."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
@@ -37,6 +37,7 @@ def report(
     found: Found,
     predictions: Predictions,
     training_counts: Mapping[int, int],
+    counts: Mapping[str, int],
     run_url: Callable[[str], str],
     runs_url: Callable[[str, str], str],
     provenance: Mapping[str, str],
@@ -44,9 +45,9 @@ def report(
     """All that stands in reports/<dataset>; equal runs give equal bytes.
 
     `runs`: a row a tracked run; `fingerprints`: of every run that params.yaml asks for, with λ as `found` by the search; `predictions`:
-    run id -> those of the test set, a UserError where they are gone; `training_counts`: training images by integer age; `run_url`: run
-    id -> its page in MLflow; `runs_url`: tag and value -> the page of the runs that have it; `provenance`: what made the report, as it is
-    to be shown.
+    run id -> those of the test set, a UserError where they are gone; `training_counts`: training images by integer age; `counts`: see
+    `protocol.other_data`; `run_url`: run id -> its page in MLflow; `runs_url`: tag and value -> the page of the runs that have it;
+    `provenance`: what made the report, as it is to be shown.
 
     Raises:
         UserError: no run counts.
@@ -62,9 +63,10 @@ def report(
     made = Report(dataset=dataset, wanted=len(wanted), finished=int((wanted["state"] == "finished").sum()), caution=warning)
     made.warnings += _warnings(faces, grids, picked, found)
 
+    data = protocol.other_data(dataset, counts, source=faces.data.source)
     for name in ("table3", "table4"):
         if name in grids:
-            _add_table(made, faces, name, grids[name], warning)
+            _add_table(made, faces, name, grids[name], data, warning)
         if name == "table3" and name in grids:
             _add_by_age(made, faces, grids[name], training_counts, warning)
     if SEARCH in grids:
@@ -87,7 +89,7 @@ def report(
         faces=faces,
         in_paper=dataset == PAPER_FACES,
         reduced=protocol.face_reductions(faces),
-        changed=list(dict.fromkeys(line for grid in used for line in protocol.face_departures(faces, grid))),
+        changed=list(dict.fromkeys([*data, *(line for grid in used for line in protocol.face_departures(faces, grid))])),
         unshown=protocol.faces_unshown(faces),
     )
 
@@ -102,12 +104,12 @@ def _extent(runs: FaceRuns) -> str:
     return f"{counted(len(runs.images), 'test image')} and {counted(seeds, 'seed')}"
 
 
-def _add_table(made: Report, faces: Faces, name: str, runs: FaceRuns, warning: str) -> None:
+def _add_table(made: Report, faces: Faces, name: str, runs: FaceRuns, other_data: Sequence[str], warning: str) -> None:
     balanced = faces.grids[name].balanced_data
     data = "balanced data" if balanced else "all training images"
     theirs, why = None, ""
     if made.dataset == PAPER_FACES:
-        theirs, why = PUBLISHED[name](), protocol.faces_not_comparable(faces, name)
+        theirs, why = PUBLISHED[name](), protocol.faces_not_comparable(faces, name, other_data)
     table = faces_tables.shots_table(
         runs,
         name=name,

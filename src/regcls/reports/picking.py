@@ -10,6 +10,7 @@ import pandas as pd
 from regcls.errors import UserError
 from regcls.runs import RunSpec
 from regcls.tracking.run_table import MACHINE, ORIGIN, RERUN_TAG
+from regcls.words import counted
 
 # Why a wanted run is a hole, by the status of the newest attempt at it.
 REASONS = {"FAILED": "failed", "KILLED": "killed", "RUNNING": "not finished", "SCHEDULED": "not finished"}
@@ -149,7 +150,7 @@ def machines(runs: pd.DataFrame) -> list[str]:
     if not known:
         return []
     kinds = runs[known].fillna("unknown").astype(str).groupby(known, sort=True).size().reset_index(name="runs")
-    return [f"{kind['runs']} runs: {', '.join(f'{name} {kind[name]}' for name in known)}" for kind in records(kinds)]
+    return [f"{counted(kind['runs'], 'run')}: {', '.join(f'{name} {kind[name]}' for name in known)}" for kind in records(kinds)]
 
 
 def origins(runs: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:

@@ -1,9 +1,10 @@
 """What params.yaml asks for beside what the paper ran, in words: values are compared, not how many there are."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, replace
 from typing import Any
 
+from regcls.datasets.counts import about_equal
 from regcls.params import Params
 from regcls.params.depth import Depth
 from regcls.params.faces import Faces
@@ -11,7 +12,7 @@ from regcls.params.images import SEARCH, ImageGrid
 from regcls.params.synthetic import Grid
 from regcls.params.video import Unit, Video, VideoGrid
 from regcls.reports.published import (
-    PAPER_ACTIVITIES,
+    PAPER_COUNTS,
     PAPER_DEPTH_GRIDS,
     PAPER_DEPTH_VALUES,
     PAPER_FACE_GRIDS,
@@ -29,10 +30,7 @@ AXES = {
     "units": "units", "splits": "splits",
 }  # fmt: skip
 # What another value is called where the values themselves would say less.
-IN_WORDS = {
-    "source": "generated stand-in images", "many": "other shot groups", "medium": "other shot groups",
-    "expected_images": "other images", "expected_train": "other images", "expected_test": "other images",
-}  # fmt: skip
+IN_WORDS = {"source": "generated stand-in images", "many": "other shot groups", "medium": "other shot groups"}
 
 
 def reductions(params: Params) -> list[str]:
@@ -83,6 +81,12 @@ def not_comparable(params: Params, name: str) -> str:
     return f"Not comparable with the {'printed' if name == 'figure4' else 'released'} values: {', '.join(why)}." if why else ""
 
 
+def other_data(dataset: str, counts: Mapping[str, int], *, source: str) -> list[str]:
+    """Where other numbers were prepared than of the paper's data: `300 instead of 1712 videos`. Stand-ins are named as such anyway."""
+    paper = PAPER_COUNTS.get(dataset, {}) if source == "raw" else {}
+    return [f"{counts[what]} instead of {there} {what}" for what, there in paper.items() if not about_equal(counts[what], there)]
+
+
 def face_reductions(faces: Faces) -> list[str]:
     """Where the grids of a data set of faces are not the paper's: `Table 3: 2 of 3 class counts, 2 of 3 seeds`."""
     return _image_reductions(faces, PAPER_FACE_GRIDS)
@@ -97,16 +101,18 @@ def face_departures(faces: Faces, grid: ImageGrid) -> list[str]:
     """The data and training values of a grid on faces that are not the paper's: `epochs 10 instead of 90`."""
     unused = {"learning_rate"} if grid.balanced_data else {"balanced_learning_rate", "balanced_bins"}
     if faces.data.source == "stand-in":
-        unused |= {"expected_images", "min_face_score", "split_seed"}  # other images are split anyway
+        unused |= {"min_face_score", "split_seed"}  # other images are split anyway
     return _image_departures(faces, grid, PAPER_FACE_VALUES, unused)
 
 
-def faces_not_comparable(faces: Faces, name: str) -> str:
+def faces_not_comparable(faces: Faces, name: str, data: Sequence[str] = ()) -> str:
     """Why the published values of Table 3 or 4 are not of what was trained; empty if they are. They are of IMDB-WIKI.
 
+    `data`: see `other_data`.
     Fewer class counts, methods or seeds do no harm: a row of the table stands for itself.
     """
-    return ", ".join(face_departures(faces, faces.grids[name]) + _other_balance(faces.grids[name], PAPER_FACE_GRIDS[name]))
+    grid = faces.grids[name]
+    return ", ".join([*data, *face_departures(faces, grid), *_other_balance(grid, PAPER_FACE_GRIDS[name])])
 
 
 def depth_reductions(depth: Depth) -> list[str]:
@@ -126,14 +132,14 @@ def depth_departures(depth: Depth, grid: ImageGrid, *, drawn_mask: bool) -> list
     """
     unused = {"batch_size", "accumulate"} if grid.balanced_data else {"balanced_batch_size", "balanced_accumulate", "balanced_bins"}
     if depth.data.source == "stand-in":
-        unused |= {"expected_train", "expected_test", "split_seed"}  # other scenes are split anyway
+        unused |= {"split_seed"}  # other scenes are split anyway
     lines = _image_departures(depth, grid, PAPER_DEPTH_VALUES, unused)
     return lines + ["another draw of test pixels, without test_balanced_mask.npy"] * (drawn_mask and depth.data.source == "raw")
 
 
-def depth_not_comparable(depth: Depth, name: str, *, drawn_mask: bool) -> str:
+def depth_not_comparable(depth: Depth, name: str, data: Sequence[str] = (), *, drawn_mask: bool) -> str:
     """Why the published values of Table 2 or 4 are not of what was trained; empty if they are: see `faces_not_comparable`."""
-    why = depth_departures(depth, depth.grids[name], drawn_mask=drawn_mask)
+    why = [*data, *depth_departures(depth, depth.grids[name], drawn_mask=drawn_mask)]
     return ", ".join(why + _other_balance(depth.grids[name], PAPER_DEPTH_GRIDS[name]))
 
 
@@ -183,16 +189,14 @@ def videos_unshown(video: Video) -> list[str]:
     return [name for name, grid in video.grids.items() if grid.seeds and name not in (*PAPER_VIDEO_GRIDS, SEARCH)]
 
 
-def video_departures(video: Video, grid: VideoGrid, *, activities: int) -> list[str]:
+def video_departures(video: Video, grid: VideoGrid) -> list[str]:
     """The data and training values of a grid on videos that are not the paper's: `epochs 10 instead of 40`."""
     ours = asdict(video.data) | asdict(video.training)
-    lines = [f"{activities} instead of {PAPER_ACTIVITIES} activities"] * (activities != PAPER_ACTIVITIES)
+    lines: list[str] = []
     for name, there in PAPER_VIDEO_VALUES.items():
         what, here = name.replace("_", " "), ours[name]
         if name == "source":
             lines += ["generated stand-in videos"] * (here != there)
-        elif name == "expected_videos":
-            lines += ["other videos"] * (here != there and video.data.source == "raw")
         elif name == "test_persons":
             lines += [f"other test persons ({split})" for split in grid.splits if here[split] != there[split]]
         elif name == "lam":
@@ -203,9 +207,12 @@ def video_departures(video: Video, grid: VideoGrid, *, activities: int) -> list[
     return lines + _other_lambdas(grid)
 
 
-def videos_not_comparable(video: Video, unit: Unit, *, activities: int) -> str:
-    """Why the published values of Table 5 (a: percent, b: frames) are not of what was trained; empty if they are."""
-    return ", ".join(video_departures(video, replace(video.grids["table5"], units=(unit,)), activities=activities))
+def videos_not_comparable(video: Video, unit: Unit, data: Sequence[str] = ()) -> str:
+    """Why the published values of Table 5 (a: percent, b: frames) are not of what was trained; empty if they are.
+
+    `data`: see `other_data`.
+    """
+    return ", ".join([*data, *video_departures(video, replace(video.grids["table5"], units=(unit,)))])
 
 
 def _other_lambdas(grid: ImageGrid | VideoGrid) -> list[str]:

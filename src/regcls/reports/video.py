@@ -29,12 +29,13 @@ UNITS: Mapping[Unit, tuple[str, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What is reported on, as given to `report`. `warning` is to be read before any number."""
+    """What is reported on, as given to `report`; `other_data`: see `protocol.other_data`. `warning` is to be read before any number."""
 
     video: Video
     dataset: str
     activities: Sequence[str]
     lengths: Mapping[str, int]
+    other_data: Sequence[str]
     warning: str
 
 
@@ -67,7 +68,9 @@ def report(
     grids = _grids(collected, video, dataset, found, fingerprints)
     stand_in = f"Generated walks, not videos: no number here says anything about {page.TITLES[dataset].partition(': ')[2]}."
     warning = stand_in if video.data.source == "stand-in" else ""
-    about = Subject(video=video, dataset=dataset, activities=activities, lengths=lengths, warning=warning)
+    counts = {"videos": len(lengths), "activities": len(activities)}
+    data = protocol.other_data(dataset, counts, source=video.data.source)
+    about = Subject(video=video, dataset=dataset, activities=activities, lengths=lengths, other_data=data, warning=warning)
     wanted = collected.wanted
     made = Report(dataset=dataset, wanted=len(wanted), finished=int((wanted["state"] == "finished").sum()), caution=warning)
     made.warnings += _warnings(video, grids, picked, found)
@@ -95,7 +98,7 @@ def report(
         activities=activities,
         in_paper=dataset == PAPER_VIDEOS,
         reduced=protocol.video_reductions(video),
-        changed=protocol.video_departures(video, video.grids["table5"], activities=len(activities)) if "table5" in grids else [],
+        changed=[*about.other_data, *protocol.video_departures(video, video.grids["table5"])] if "table5" in grids else [],
         unshown=protocol.videos_unshown(video),
     )
 
@@ -141,7 +144,7 @@ def _add_table5(made: Report, about: Subject, runs: VideoRuns, unit: Unit) -> pd
         caption=f"Test RMSE ({measured}) by split; mean ± std over activities.",
         unit=unit,
         beside_published=in_paper,
-        not_comparable=protocol.videos_not_comparable(about.video, unit, activities=len(about.activities)) if in_paper else "",
+        not_comparable=protocol.videos_not_comparable(about.video, unit, about.other_data) if in_paper else "",
         warning=warning,
     )
     activities = video_tables.activities_table(

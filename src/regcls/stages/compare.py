@@ -31,6 +31,7 @@ from regcls.training import ensemble_study, single_study, video_study
 from regcls.training.single import Making
 from regcls.training.synthetic_networks import SyntheticNetworks
 from regcls.training.video_networks import PREDICTIONS, VideoNetworks
+from regcls.words import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,7 @@ def compare(params: Params, root: Path) -> None:
         raise overview.nothing_to_show(absent)
     tracker = Tracker(root, experiment=params.tracking.experiment)
     if undelivered := waiting(project_root(root)):
-        say(f"{undelivered} runs that were made here are not at their tracking server yet, and not in the report: regcls sync")
+        say(f"{counted(undelivered, 'run')} of this machine not at the tracking server yet, and not in the report: regcls sync")
     provenance = {**git_tags(root), **{name: value for name, value in machine_tags().items() if name != "host"}}
     # First of all data sets: a store that fails must not pass for a data set without runs.
     runs = {dataset: tracker.collect(dataset, kind_of(dataset).spec_type) for dataset in opened}
@@ -119,11 +120,12 @@ def _faces(sources: Sources) -> Report:
         found=found,
         predictions=lambda run_id: sources.tracker.files.table(run_id, face_kind.PREDICTIONS),
         training_counts=sources.data.training_counts(),
+        counts={"images": len(sources.data.prepared.table)},
     )
 
 
 def _depth(sources: Sources) -> Report:
-    how = depth_kind.making(sources.params.nyud2, sources.root)
+    how, data = depth_kind.making(sources.params.nyud2, sources.root), sources.data
     found, fingerprints = _wanted(depth_runs.make_spec, sources.params.nyud2, sources, how)
     return depth.report(
         **sources.common,
@@ -132,8 +134,9 @@ def _depth(sources: Sources) -> Report:
         found=found,
         sums=lambda run_id: sources.tracker.files.table(run_id, depth_kind.SUMS),
         examples=lambda run_id: _arrays(sources.tracker, run_id, depth_kind.EXAMPLES),
-        training_levels=sources.data.levels("train"),
-        drawn_mask=sources.data.has_drawn_mask,
+        training_levels=data.levels("train"),
+        counts={"training images": len(data.rows("train")) + len(data.rows("val")), "test images": len(data.rows("test"))},
+        drawn_mask=data.has_drawn_mask,
     )
 
 

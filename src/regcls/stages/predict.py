@@ -18,6 +18,7 @@ from PIL import Image
 from regcls.datasets.images import as_rgb, decode, opened
 from regcls.errors import UserError
 from regcls.files import explain_os_errors, write_atomically
+from regcls.options import PREDICTIONS
 from regcls.params import KINDS, Kind, Params
 from regcls.progress import Advance, progress, say
 from regcls.stages.kinds.registry import kind_of
@@ -44,15 +45,12 @@ class Asked:
     folder: Path
 
 
-FOLDER = Path("predictions")
-
-
 def predict(
     params: Params, root: Path, run: str, images: Sequence[Path], *, checkpoint: Literal["best", "last"], folder: Path | None = None
 ) -> None:
     """Print, as csv, the prediction of a run for each image; what cannot be read is named and left out.
 
-    A run on depth writes, for each image, two files into `folder` (default: FOLDER): <name>_depth.png (16-bit, millimetres) and
+    A run on depth writes, for each image, two files into `folder` (None: options.PREDICTIONS): <name>_depth.png (16-bit, millimetres) and
     <name>_depth_colour.png.
 
     Raises:
@@ -70,7 +68,7 @@ def predict(
     with TemporaryDirectory() as aside:
         file = tracker.files.fetch(row.run_id, {"best": BEST, "last": LAST}[checkpoint], Path(aside))
         spec, device = typed(row.params, kind_of(dataset).spec_type), device_for(params.compute.device)
-        wrong = BY_KIND[kind](Asked(spec=spec, checkpoint=file, device=device, images=images, folder=folder or FOLDER))
+        wrong = BY_KIND[kind](Asked(spec=spec, checkpoint=file, device=device, images=images, folder=folder or Path(PREDICTIONS)))
     for line in wrong:
         say(line)
     if wrong:

@@ -110,16 +110,20 @@ def _compare_results(then: Row, now: Row, *, same: bool) -> None:
     shared = sorted(before.keys() & after.keys())
     differing = [name for name in shared if not equal(before[name], after[name])]
     if not differing:
-        print(f"all {len(shared)} final metrics are equal")
+        print(f"all {len(shared)} final metrics are equal" if len(shared) > 1 else "the final metric is equal")
         return
     most = max(differing, key=lambda name: abs(after[name] - before[name]) / (abs(before[name]) or 1.0))
-    print(f"{len(differing)} of {len(shared)} final metrics differ, most of all {most}: then {before[most]:.8g}, now {after[most]:.8g}")
-    if (threads := then.tags.get("threads")) != now.tags.get("threads") and threads:
+    share = f"{len(differing)} of {counted(len(shared), 'final metric')}"
+    print(f"{share} differ, most of all {most}: then {before[most]:.8g}, now {after[most]:.8g}")
+    if not same:
+        return
+    threads = [row.tags.get("threads") for row in (then, now)]
+    if "none" == then.tags.get("gpu") == now.tags.get("gpu") and None not in threads and threads[0] != threads[1]:
         print(
-            f"trained with {counted(int(threads), 'thread')} then, {now.tags.get('threads')} now: sums round otherwise, and "
-            "training amplifies it. compute.processes in params.yaml sets them: cores / processes for each run"
+            f"threads of a run: then {threads[0]}, now {threads[1]}. Sums round otherwise, and training amplifies it. "
+            "With compute.processes in params.yaml each run has cores / processes"
         )
-    elif same:
+    else:
         print(
             "code, data and kind of machine are the same. On a GPU, or with other compute settings, sums are added in another order: "
             "training amplifies the rounding"

@@ -58,7 +58,7 @@ class Model:
     example: NDArray[np.uint8]  # input
 
 
-SetT = TypeVar("SetT", bound=SplitSet)
+SetT = TypeVar("SetT", bound=SplitSet[Any])
 
 
 def opened(kind: Callable[[Path], SetT], job: Job[Any]) -> SetT:

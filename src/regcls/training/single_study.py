@@ -190,12 +190,18 @@ def _lock_of(root: Path, fingerprint: str) -> Path:
     return root / ".regcls" / f"run-{fingerprint}.lock"
 
 
-def _run_of(checkpoints: Path) -> str | None:
-    """The run that checkpoints belong to, as the tracker names it."""
+def _run_of(checkpoints: Path, entry: str = "run") -> str | None:
+    """The run that checkpoints belong to, as the tracker names it; or another entry of what is noted of it."""
     try:
-        return str(json.loads((checkpoints / "run.json").read_text(encoding="utf-8"))["run"])
+        return str(json.loads((checkpoints / "run.json").read_text(encoding="utf-8"))[entry])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _threads(checkpoints: Path, now: int) -> str:
+    """Those that a run had so far, and those that it goes on with: `1`, or `1, then 2`."""
+    before = _run_of(checkpoints, "threads") or str(now)
+    return before if before.split(", then ")[-1] == str(now) else f"{before}, then {now}"
 
 
 def _job(spec: ImageSpec, key: str, checkpoints: Path, study: Study, device: Device) -> Job[Any]:
@@ -258,10 +264,12 @@ class _Ledger:
         earlier = None if adopts else _run_of(job.checkpoints) or self._from_elsewhere(job)
         with uninterrupted():
             tags = {**self.study.tags, **repeating(self.study.repeats), "data_digest": self.study.data.digest[:32]}
-            tags["threads"] = str(self.threads)
+            tags["threads"] = _threads(job.checkpoints, self.threads)
             adopt, lineage = self.study.adopt, self.study.lineage
             run = self.tracker.start(job.spec, fingerprint=key, tags=tags, adopt=adopt, continues=earlier, lineage=lineage)
-            write_json(job.checkpoints / "run.json", {"run": run, "name": job.spec.name})
+            if earlier:
+                self.tracker.log_tags(run, {"threads": tags["threads"]})
+            write_json(job.checkpoints / "run.json", {"run": run, "name": job.spec.name, "threads": tags["threads"]})
             self.open[key] = _Open(job, run, held)
         return True
 

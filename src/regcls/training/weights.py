@@ -53,7 +53,7 @@ def weights_digest(source: str) -> str:
 
     An address is taken to give one file for ever; its checksum is recorded when it is fetched.
     """
-    file = Path(source).expanduser()
+    file = Path(source).expanduser().resolve()
     if source == "random" or "://" in source or not file.is_file():
         return ""
     status = file.stat()

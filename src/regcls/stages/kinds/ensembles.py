@@ -8,18 +8,15 @@ from regcls.datasets.store import PreparedSet
 from regcls.files import lock
 from regcls.params import Params
 from regcls.progress import say
-from regcls.runs import RunSpec
-from regcls.stages.kinds.kind import Session
+from regcls.stages.kinds.kind import Kind, Session
 from regcls.training import ensemble_kinds, ensemble_study
 from regcls.training.outcome import Outcome
 
 
-class EnsembleKind(ABC):
-    """See `kind.Kind`."""
+class EnsembleKind(Kind, ABC):
+    """What such kinds have alike."""
 
-    spec_type: type[RunSpec]
-    error: tuple[str, str]
-    data_type: type[PreparedSet]
+    data_type: type[PreparedSet[Any]]
 
     @abstractmethod
     def section(self, params: Params) -> Any:
@@ -28,21 +25,6 @@ class EnsembleKind(ABC):
     @abstractmethod
     def networks(self, data: Any, dataset: str) -> ensemble_kinds.Kind[Any]:
         """What runs on the data train."""
-
-    @abstractmethod
-    def digest(self, spec: Any, data: Any) -> str: ...
-
-    @abstractmethod
-    def misfit(self, spec: Any, data: Any) -> str: ...
-
-    @abstractmethod
-    def code(self) -> str: ...
-
-    @abstractmethod
-    def single_spec(self, params: Params, dataset: str, options: Any) -> Any: ...
-
-    @abstractmethod
-    def train_grids(self, data: Any, session: Session) -> Outcome: ...
 
     def open(self, params: Params, dataset: str, folder: Path, *, verify: bool) -> Any:
         return self.data_type(folder, verify=verify, made_from=self.section(params).data)

@@ -6,20 +6,17 @@ from typing import Any
 
 from regcls.datasets.splits import SplitSet
 from regcls.params import Params
-from regcls.runs import RunSpec
 from regcls.runs.images import MakeSpec
-from regcls.stages.kinds.kind import Session
+from regcls.stages.kinds.kind import Kind, Session
 from regcls.training import single_study
 from regcls.training.outcome import Outcome
 from regcls.training.single import Making
 
 
-class ImageKind(ABC):
-    """See `kind.Kind`."""
+class ImageKind(Kind, ABC):
+    """What such kinds have alike."""
 
-    spec_type: type[RunSpec]
-    error: tuple[str, str]
-    data_type: type[SplitSet]
+    data_type: type[SplitSet[Any]]
 
     @abstractmethod
     def section(self, params: Params, dataset: str) -> Any:
@@ -33,15 +30,6 @@ class ImageKind(ABC):
     def making(self, params: Params, root: Path) -> Making:
         """How a run is made."""
 
-    @abstractmethod
-    def misfit(self, spec: Any, data: Any) -> str: ...
-
-    @abstractmethod
-    def code(self) -> str: ...
-
-    @abstractmethod
-    def single_spec(self, params: Params, dataset: str, options: Any) -> Any: ...
-
     def origin(self, spec: Any) -> str:
         """Digest of what a run begins with, where its spec does not say all."""
         return ""
@@ -52,20 +40,20 @@ class ImageKind(ABC):
     def open_as_it_is(self, folder: Path, *, verify: bool) -> Any:
         return self.data_type(folder, verify=verify)
 
-    def digest(self, spec: Any, data: SplitSet) -> str:
+    def digest(self, spec: Any, data: SplitSet[Any]) -> str:
         return data.digest
 
-    def fingerprint(self, spec: Any, data: SplitSet) -> str:
+    def fingerprint(self, spec: Any, data: SplitSet[Any]) -> str:
         return single_study.fingerprints([spec], data, self.code(), self.origin)[spec]
 
-    def train_grids(self, data: SplitSet, session: Session) -> Outcome:
+    def train_grids(self, data: SplitSet[Any], session: Session) -> Outcome:
         section = self.section(session.params, session.dataset)
         return single_study.train_grids(self.make_spec(), section, self._study(data, session, adopt=False))
 
-    def train_one(self, spec: Any, data: SplitSet, session: Session) -> Outcome:
+    def train_one(self, spec: Any, data: SplitSet[Any], session: Session) -> Outcome:
         return single_study.train_runs([spec], self._study(data, session, adopt=True))
 
-    def _study(self, data: SplitSet, session: Session, *, adopt: bool) -> single_study.Study:
+    def _study(self, data: SplitSet[Any], session: Session, *, adopt: bool) -> single_study.Study:
         params, making = session.params, self.making(session.params, session.root)
         return single_study.Study(
             making=making,
