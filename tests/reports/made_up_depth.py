@@ -9,7 +9,7 @@ import pandas as pd
 
 from regcls.depth_metrics import BUCKETS, COLUMNS
 from regcls.errors import MissingError
-from regcls.params import Params
+from regcls.params import Params, load_params
 from regcls.params.images import ImageGrid
 from regcls.reports import depth as depth_reports
 from regcls.reports.depth_collect import shot_of_buckets
@@ -17,6 +17,7 @@ from regcls.reports.published import PAPER_COUNTS
 from regcls.reports.report import Report
 from regcls.runs.depth import DepthSpec, make_spec
 from regcls.runs.images import Found, all_specs
+from reports.conftest import PARAMS
 from reports.made_up import run_url, runs_url
 
 FIRST = 7  # bucket: nearer than 0.7 m there is nothing
@@ -35,6 +36,16 @@ def levels() -> np.ndarray:
     metres = np.arange(256) / 25.5
     counts = np.round(4e6 * np.exp(-(((metres - 2.7) / 1.9) ** 2)) + 3e4 * np.exp(-metres / 3)).astype(np.int64)
     return np.where(metres < 0.7, 0, counts) + (np.arange(256) == 0) * 5_000_000
+
+
+TABLE2 = ImageGrid(methods=("reg", "reg+cls", "reg+cls-bal"), classes=(10, 100), balanced_data=False, lambdas="default", seeds=2)
+TABLE4 = ImageGrid(methods=("reg", "reg+cls"), classes=(100,), balanced_data=True, lambdas="default", seeds=2)
+SEARCH = ImageGrid(methods=("reg+cls",), classes=(10, 100), balanced_data=False, lambdas=(0.1, 1.0, 10.0), seeds=1)
+
+
+def demo() -> Params:
+    """The real parameters with these grids."""
+    return with_grids(load_params(PARAMS, scale="demo"), table2=TABLE2, table4=TABLE4, lambda_search=SEARCH)
 
 
 class Store:

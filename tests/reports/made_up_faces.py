@@ -9,7 +9,7 @@ import pandas as pd
 
 from regcls.errors import UserError
 from regcls.metrics import evaluate, shot_of
-from regcls.params import Params
+from regcls.params import Params, load_params
 from regcls.params.faces import Faces
 from regcls.params.images import ImageGrid
 from regcls.reports import faces as face_reports
@@ -17,6 +17,7 @@ from regcls.reports.published import PAPER_COUNTS
 from regcls.reports.report import Report
 from regcls.runs.faces import FaceSpec, make_spec
 from regcls.runs.images import Found, all_specs
+from reports.conftest import PARAMS
 from reports.made_up import run_url, runs_url
 
 LIMITS = {"many_above": 100, "few_below": 20}
@@ -29,6 +30,16 @@ def with_faces(params: Params, dataset: str, **changed: Any) -> Params:
 
 def with_grids(params: Params, dataset: str = "imdb_wiki", **grids: ImageGrid) -> Params:
     return with_faces(params, dataset, grids=grids)
+
+
+TABLE3 = ImageGrid(methods=("reg", "reg+cls", "reg+cls-bal"), classes=(10, 100), balanced_data=False, lambdas="default", seeds=2)
+TABLE4 = ImageGrid(methods=("reg", "reg+cls"), classes=(100,), balanced_data=True, lambdas="default", seeds=2)
+SEARCH = ImageGrid(methods=("reg+cls",), classes=(10, 100), balanced_data=False, lambdas=(0.1, 1.0, 10.0), seeds=1)
+
+
+def demo() -> Params:
+    """The real parameters with these grids."""
+    return with_grids(load_params(PARAMS, scale="demo"), table3=TABLE3, table4=TABLE4, lambda_search=SEARCH)
 
 
 class Store:

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 
 from regcls.errors import MissingError
-from regcls.params import Params
+from regcls.params import Params, load_params
 from regcls.params.video import Video, VideoGrid
 from regcls.reports import video as video_reports
 from regcls.reports.report import Report
 from regcls.runs.video import Found, VideoSpec, all_specs
+from reports.conftest import PARAMS
 from reports.made_up import run_url, runs_url
 
 ACTIVITIES = ("cereals", "coffee", "friedegg", "juice", "milk", "pancake", "salat", "sandwich", "scrambledegg", "tea")
@@ -36,6 +37,22 @@ def made_up_lengths(activities: tuple[str, ...] = ACTIVITIES) -> dict[str, int]:
         for place, activity in enumerate(activities)
         for person in (3, 9, 16, 22, 29, 35, 42, 50)
     }
+
+
+TABLE5 = VideoGrid(
+    methods=("random", "kukleva", "reg", "reg+cls", "reg+cls-bal"),
+    classes=(100,),
+    units=("percent", "frames"),
+    splits=("s1", "s2"),
+    lambdas="default",
+    seeds=2,
+)
+SEARCH = VideoGrid(methods=("reg+cls",), classes=(100,), units=("percent", "frames"), splits=("s1",), lambdas=(1.0, 10.0, 100.0), seeds=1)
+
+
+def demo() -> Params:
+    """The real parameters with these grids."""
+    return with_grids(load_params(PARAMS, scale="demo"), table5=TABLE5, lambda_search=SEARCH)
 
 
 class Store:

@@ -2,26 +2,21 @@ import re
 from dataclasses import replace
 from io import StringIO
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from regcls.errors import MissingError, UserError
+from regcls.errors import MissingError
 from regcls.params import Params, load_params
 from regcls.params.images import ImageGrid
 from regcls.params.types import Method
 from regcls.reports.report import Report
 from reports.conftest import PARAMS
-from reports.made_up_faces import Store, with_faces, with_grids
-
-TABLE3 = ImageGrid(methods=("reg", "reg+cls", "reg+cls-bal"), classes=(10, 100), balanced_data=False, lambdas="default", seeds=2)
-TABLE4 = ImageGrid(methods=("reg", "reg+cls"), classes=(100,), balanced_data=True, lambdas="default", seeds=2)
-SEARCH = ImageGrid(methods=("reg+cls",), classes=(10, 100), balanced_data=False, lambdas=(0.1, 1.0, 10.0), seeds=1)
+from reports.made_up_faces import SEARCH, TABLE3, TABLE4, Store, demo, with_faces, with_grids
 
 
 @pytest.fixture(scope="module")
 def params() -> Params:
-    return with_grids(load_params(PARAMS, scale="demo"), table3=TABLE3, table4=TABLE4, lambda_search=SEARCH)
+    return demo()
 
 
 @pytest.fixture(scope="module")
@@ -40,37 +35,6 @@ def csv(report: Report, name: str) -> pd.DataFrame:
 
 def changed(params: Params, **grids: ImageGrid) -> Report:
     return Store(with_grids(params, **grids)).report()
-
-
-def test_the_same_runs_give_the_same_bytes_in_any_order(store: Store, report: Report) -> None:
-    again = store.report(runs=store.runs.sample(frac=1, random_state=1))
-    assert (again.files, again.answers, again.warnings) == (report.files, report.answers, report.warnings)
-    assert {"table3.csv", "table3.md", "table3.tex", "table4.tex", "error_by_age.svg", "lambda_search.csv", "index.html"} <= set(
-        report.files
-    )
-
-
-def test_every_run_is_linked_and_every_file_that_the_page_links_to_is_there(store: Store, report: Report) -> None:
-    html = report.files["index.html"]
-    assert set(re.findall(r"/runs/(\w+)", html)) == set(store.runs["run_id"])
-    links = set(re.findall(r'href="([^"#:]+)"', html)) - {"../index.html"}
-    assert links and links <= set(report.files)
-
-
-def test_the_page_asks_nothing_of_the_network(report: Report) -> None:
-    html = report.files["index.html"]
-    assert "<script" not in html and not re.search(r"""(src|@import|url\()\s*=?\s*["']?(https?:)?//""", html)
-    assert "abc&lt;1&gt;" in html
-
-
-def test_stand_ins_are_said_to_be_no_faces_before_any_number(report: Report) -> None:
-    html = report.files["index.html"]
-    said = "Generated portraits, not faces: no number here says anything about IMDB-WIKI-DIR."
-    assert html.index(said) < html.index('class="answer"') and "Stand-in data</h2>" in html
-    assert report.caution == said
-    assert all(said in text for name, text in report.files.items() if name.endswith((".md", ".tex")))
-    assert "Published, not comparable with ours" in report.files["table3.md"]
-    assert "not comparable with ours: generated stand-in images, size 64 instead of 224" in report.files["table3.md"]
 
 
 def test_the_archives_at_the_published_protocol_are_compared_without_reservation() -> None:
@@ -104,19 +68,6 @@ def test_a_run_without_predictions_is_a_hole_with_a_remedy(store: Store) -> None
     report = store.report(predictions=predictions)
     assert "1 without predictions" in report.warnings[0] and "Delete these runs in MLflow" in report.warnings[1]
     assert "reg+cls · 10 · λ 1: 1 of 2 seeds (without predictions: seed 1)" in report.files["index.html"]
-
-
-def test_duplicates_and_stale_runs_are_warned_of(store: Store) -> None:
-    again = store.runs.iloc[:2].assign(run_id=["later-1", "later-2"], started=2e9, fingerprint=[store.runs["fingerprint"][0], "another"])
-    warnings = store.report(runs=pd.concat([store.runs, again])).warnings
-    assert warnings[0].startswith("duplicates: 1 finished runs") and "later-1" in warnings[0]
-    assert warnings[1].startswith("stale: 1 finished runs")
-
-
-def test_no_run_that_counts_is_an_error_that_says_what_to_do(store: Store) -> None:
-    for runs in (store.runs.iloc[:0], store.runs.assign(status="FAILED"), store.runs.assign(test_mae_all=np.nan)):
-        with pytest.raises(UserError, match=r"regcls train imdb_wiki \(or: dvc repro -f train@imdb_wiki\)"):
-            store.report(runs=runs)
 
 
 def test_metrics_are_few_and_a_hole_is_none(store: Store, report: Report) -> None:

@@ -8,27 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regcls.errors import UserError
 from regcls.params import Params, load_params
-from regcls.params.video import VideoGrid
 from regcls.reports.report import Report
 from reports.conftest import PARAMS
-from reports.made_up_video import Store, with_grids, with_training
-
-TABLE5 = VideoGrid(
-    methods=("random", "kukleva", "reg", "reg+cls", "reg+cls-bal"),
-    classes=(100,),
-    units=("percent", "frames"),
-    splits=("s1", "s2"),
-    lambdas="default",
-    seeds=2,
-)
-SEARCH = VideoGrid(methods=("reg+cls",), classes=(100,), units=("percent", "frames"), splits=("s1",), lambdas=(1.0, 10.0, 100.0), seeds=1)
+from reports.made_up_video import SEARCH, TABLE5, Store, demo, with_grids, with_training
 
 
 @pytest.fixture(scope="module")
 def params() -> Params:
-    return with_grids(load_params(PARAMS, scale="demo"), table5=TABLE5, lambda_search=SEARCH)
+    return demo()
 
 
 @pytest.fixture(scope="module")
@@ -47,34 +35,6 @@ def csv(report: Report, name: str) -> pd.DataFrame:
 
 def changed(params: Params, **values: Any) -> Report:
     return Store(with_grids(params, table5=replace(TABLE5, **values))).report()
-
-
-def test_the_same_runs_give_the_same_bytes_in_any_order(store: Store, report: Report) -> None:
-    again = store.report(runs=store.runs.sample(frac=1, random_state=1))
-    assert (again.files, again.answers, again.warnings, again.line) == (report.files, report.answers, report.warnings, report.line)
-    tables = {"table5a.csv", "table5b.tex", "table5a_activities.md", "table5b_differences.csv", "lambda_search.csv"}
-    assert tables | {"progress.svg", "progress.csv", "lengths.svg", "index.html"} <= set(report.files)
-
-
-def test_every_run_is_linked_and_every_file_that_the_page_links_to_is_there(store: Store, report: Report) -> None:
-    html = report.files["index.html"]
-    assert set(re.findall(r"/runs/(\w+)", html)) == set(store.runs["run_id"])
-    links = set(re.findall(r'href="([^"#:]+)"', html)) - {"../index.html"}
-    assert links and links <= set(report.files)
-
-
-def test_the_page_asks_nothing_of_the_network(report: Report) -> None:
-    html = report.files["index.html"]
-    assert "<script" not in html and not re.search(r"""(src|@import|url\()\s*=?\s*["']?(https?:)?//""", html)
-    assert "abc&lt;1&gt;" in html
-
-
-def test_stand_ins_are_said_to_be_no_videos_before_any_number(report: Report) -> None:
-    html, said = report.files["index.html"], "Generated walks, not videos: no number here says anything about Breakfast."
-    assert html.index(said) < html.index('class="answer"') and report.caution == said
-    assert all(said in text for name, text in report.files.items() if name.endswith((".md", ".tex")))
-    assert "Published, not comparable with ours" in report.files["table5a.md"]
-    assert "The published values are not comparable with ours: generated stand-in videos." in report.files["table5b.md"]
 
 
 def test_the_archive_at_the_published_protocol_is_compared_without_reservation() -> None:
@@ -157,19 +117,6 @@ def test_a_run_of_the_search_needs_validation_errors(store: Store) -> None:
     broken = store.runs.copy()
     broken.loc[store.where(held_out=True, lam=10.0), "activities/val_rmse_tea"] = np.inf
     assert store.report(runs=broken).warnings[0].startswith("lambda_search: 2 of 6 runs are holes")
-
-
-def test_duplicates_and_stale_runs_are_warned_of(store: Store) -> None:
-    again = store.runs.iloc[:2].assign(run_id=["later-1", "later-2"], started=2e9, fingerprint=[store.runs["fingerprint"][0], "another"])
-    warnings = store.report(runs=pd.concat([store.runs, again])).warnings
-    assert warnings[0].startswith("duplicates: 1 finished runs") and "later-1" in warnings[0]
-    assert warnings[1].startswith("stale: 1 finished runs")
-
-
-def test_no_run_that_counts_is_an_error_that_says_what_to_do(store: Store) -> None:
-    for runs in (store.runs.iloc[:0], store.runs.assign(status="FAILED"), store.runs.drop(columns="activities/test_rmse_tea")):
-        with pytest.raises(UserError, match=r"regcls train breakfast \(or: dvc repro -f train@breakfast\)"):
-            store.report(runs=runs)
 
 
 def test_without_predictions_only_the_curves_are_left_out(store: Store) -> None:
