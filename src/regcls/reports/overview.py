@@ -22,8 +22,8 @@ NUMBERS = ("reg", "other", "gap", "low", "high", "answer")
 FRAME = ["dataset", "stand_in", "measured", "method", *NUMBERS, *(f"few_{name}" for name in NUMBERS), "n"]
 NOTES = (
     "Δ = error(reg) − error(reg+cls): above 0 the class loss helps. “Helps” and “hurts” only where a test says so, as each report "
-    "explains; what stands behind it, as in “helps as trained”, limits the answer. An interval is that of one difference; the word is after "
-    "correction for all tests of the report's table, so it may be “not clear” beside an interval without 0.",
+    "explains; what stands behind it, as in “helps as trained”, limits the answer. An interval is that of one difference; the word is "
+    "after correction for all tests of the report's table, so it may be “not clear” beside an interval without 0.",
     "The class count is never chosen on test data: by validation error, or beforehand where there is none (1D functions: the mean over all "
     "class counts). Few: test samples whose targets are rare in training, where a data set has such groups.",
 )
