@@ -8,6 +8,7 @@ import pytest
 from regcls.cli import main
 from regcls.datasets.portraits import write_archives
 from regcls.params.faces import StandIn
+from regcls.stages.prepare import _raw
 
 pytestmark = pytest.mark.usefixtures("signals")
 
@@ -75,3 +76,22 @@ def test_stand_ins_never_replace_an_archive(project, archives, tmp_path, capsys)
     assert main(["data", "samples", "imdb_wiki", str(tmp_path)]) == 2
     assert "is there already" in capsys.readouterr().err
     assert (tmp_path / "imdb_crop.tar").read_bytes() == b"real"
+
+
+def test_files_in_raw_that_stand_ins_leave_unread_are_told(project, capsys):
+    _raw(project, "imdb_wiki", "stand-in")
+    (project / "data/imdb_wiki/raw").mkdir(parents=True, exist_ok=True)
+    (project / "data/imdb_wiki/raw/.gitkeep").touch()
+    _raw(project, "imdb_wiki", "stand-in")
+    (project / "data/imdb_wiki/raw/mine.csv").touch()
+    _raw(project, "imdb_wiki", "raw")
+    assert capsys.readouterr().err == ""
+    _raw(project, "imdb_wiki", "stand-in")
+    assert "data/imdb_wiki/raw is not read: imdb_wiki.data.source is stand-in" in capsys.readouterr().err
+
+
+def test_stand_ins_need_a_folder_with_a_name(project, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["data", "samples", "nyud2", ""])
+    assert end.value.code == 2 and "the folder's name is empty" in capsys.readouterr().err
+    assert not list(project.glob("*.zip"))

@@ -58,6 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _folder(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("the folder's name is empty")
+    return Path(text)
+
+
 def find_root(start: Path) -> Path:
     """The project's root: the nearest folder upwards with a params.yaml.
 
@@ -201,7 +207,7 @@ def _parser(params: Params | None) -> argparse.ArgumentParser:
         "samples", help=purpose, description=purpose, epilog="Example: regcls data samples imdb_wiki /tmp/portraits"
     )
     samples.add_argument("dataset", choices=["imdb_wiki", "nyud2", "breakfast"])
-    samples.add_argument("folder", type=Path)
+    samples.add_argument("folder", type=_folder)
     command("sync", "deliver to the tracking server what it could not be told of", "regcls sync", dataset=False)
     command("doctor", "check machine, project, tracking store and DVC remote, and say what to do", "regcls doctor", dataset=False)
     s3 = command("s3", "see whether an S3 bucket can be used for data and artifacts", "regcls s3 check s3://bucket/prefix", dataset=False)

@@ -12,7 +12,7 @@ from regcls.params.depth import DepthShots
 from regcls.reports import depth_stats
 from regcls.reports.depth_collect import DepthRuns, _by_image, error_columns
 
-IMAGES = 9
+IMAGES = 14
 LIMITS = DepthShots(many=((10, 29),), medium=((30, 49),))
 BY_SHOT = {"all": range(BUCKETS), "many": range(10, 30), "medium": range(30, 50), "few": [*range(10), *range(50, BUCKETS)]}
 CELLS = [("reg", 0, np.nan), ("reg+cls", 10, 0.1), ("reg+cls", 100, 1.0)]
@@ -146,14 +146,16 @@ def test_a_resample_without_such_pixels_is_left_out() -> None:
     assert (low, high) == pytest.approx(tuple(np.quantile(gaps, [0.025, 0.975])))
 
 
-def test_a_group_that_one_image_has_is_not_tested_over_images() -> None:
+@pytest.mark.parametrize("images, tested", [(1, False), (9, False), (10, True)])
+def test_a_group_that_few_images_have_is_not_tested_over_images(images: int, tested: bool) -> None:
     runs = made_up()
     for sums in runs.by_image.values():
-        sums[1:, 3] = 0
+        sums[:, 3] = sums[:, 2]
+        sums[images:, 3] = 0
         sums[:, 1] = 0
     table = depth_stats.differences(runs)
     few, many = (row_of(table, classes=10, shot=shot) for shot in ("few", "many"))
-    assert math.isnan(few["p"]) and few["images"] == 1 and not math.isnan(few["p_seeds"])
+    assert math.isnan(few["p"]) != tested and few["images"] == images and not math.isnan(few["p_seeds"])
     assert (many["images"], many["answer"]) == (0, "no images") and math.isnan(many["gap"])
 
 

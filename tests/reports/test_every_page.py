@@ -79,8 +79,8 @@ def test_stand_ins_are_said_to_be_none_of_the_real_data_before_any_number(datase
 def test_duplicates_and_stale_runs_are_warned_of(store: Any) -> None:
     again = store.runs.iloc[:2].assign(run_id=["later-1", "later-2"], started=2e9, fingerprint=[store.runs["fingerprint"][0], "another"])
     warnings = store.report(runs=pd.concat([store.runs, again])).warnings
-    assert warnings[0].startswith("duplicates: 1 finished runs") and "later-1" in warnings[0]
-    assert warnings[1].startswith("stale: 1 finished runs")
+    assert warnings[0].startswith("duplicates: 1 finished run ") and "later-1" in warnings[0]
+    assert warnings[1].startswith("stale: 1 finished run ")
 
 
 def test_no_run_that_counts_is_an_error_that_says_what_to_do(dataset: str, store: Any) -> None:

@@ -54,4 +54,4 @@ def test_a_run_made_to_repeat_another_is_no_duplicate(demo: Params, runs: pd.Dat
     again = runs.iloc[[0]].assign(run_id="f" * 32, started=2e9)
     for repeats, warned in ((None, True), (runs["run_id"][0], False)):
         both = pd.concat([with_origin(runs), with_origin(again, rerun_of=repeats)], ignore_index=True)
-        assert ("repeat an earlier one" in page(demo, both, fingerprints)) == warned
+        assert ("of what was there already" in page(demo, both, fingerprints)) == warned

@@ -128,7 +128,15 @@ def test_the_first_screen_stands_before_the_answers_and_leads_to_the_reports(dem
     assert "† Generated stand-in data: these lines show that everything runs" in html
 
 
+def test_other_data_than_the_papers_are_marked(demo: Params, tmp_path: Path) -> None:
+    other = made("nyud2", line=line(), other_data=["8 instead of 50688 training images"])
+    write(tmp_path / "reports", demo, {"nyud2": other}, {})
+    text, html = (tmp_path / "reports/summary.md").read_text(), (tmp_path / "reports/index.html").read_text()
+    assert "| Depth from an image: NYUD2-DIR‡ |" in text and "‡ Other data than the paper's" in text and "†" not in text
+    assert "Not the paper&#39;s data: 8 instead of 50688 training images." in html or "Not the paper's data: 8 instead of" in html
+
+
 def test_real_data_are_not_marked_and_a_report_without_a_comparison_says_so(demo: Params, tmp_path: Path) -> None:
     write(tmp_path / "reports", demo, {"imdb_wiki": made("imdb_wiki", line=line()), "agedb": made("agedb")}, {})
     text = (tmp_path / "reports/summary.md").read_text()
-    assert "†" not in text and "stand-in" not in text and "| Age from faces: AgeDB-DIR | nothing to compare |" in text
+    assert not {"†", "‡"} & set(text) and "stand-in" not in text and "| Age from faces: AgeDB-DIR | nothing to compare |" in text

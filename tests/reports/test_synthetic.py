@@ -133,8 +133,8 @@ def test_an_empty_panel_is_shown_empty(make: Make, runs: pd.DataFrame, tmp_path:
 def test_duplicates_and_stale_runs_are_warned_of(make: Make, runs: pd.DataFrame) -> None:
     again = runs.iloc[:2].assign(run_id=["later-1", "later-2"], started=2e9, fingerprint=[runs["fingerprint"][0], "another"])
     warnings = make(runs=pd.concat([runs, again]))
-    assert warnings[0].startswith("duplicates: 1 finished runs") and "later-1" in warnings[0]
-    assert warnings[1].startswith("stale: 1 finished runs")
+    assert warnings[0].startswith("duplicates: 1 finished run ") and "later-1" in warnings[0]
+    assert warnings[1].startswith("stale: 1 finished run ")
 
 
 def test_one_run_is_enough_for_a_report(make: Make, runs: pd.DataFrame, tmp_path: Path) -> None:

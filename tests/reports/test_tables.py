@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from regcls.reports.tables import Cell, Part, RunGroup, Table, latex, markdown, mean_std, number, p_value, run_groups, signed
+from regcls.reports.tables import Cell, Part, RunGroup, Table, beside, latex, markdown, mean_std, number, p_value, run_groups, signed
 
 TABLE = Table(
     name="t",
@@ -77,3 +77,7 @@ def test_spans_and_parts_stand_where_they_belong() -> None:
 
 def test_what_rounds_to_zero_has_no_minus_sign() -> None:
     assert (number(-0.001, 2), signed(-0.001, 2)) == ("0.00", "+0.00")
+
+
+def test_a_difference_that_does_not_show_is_called_none() -> None:
+    assert [beside(value, 9.5, 2) for value in (9.4, 9.6, 9.5002)] == ["the lower", "the higher", "the same"]

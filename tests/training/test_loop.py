@@ -272,7 +272,7 @@ def final_state(tmp_path, name):
         (8, 10.0, "epoch 2, batch 1"),
         (-1, 10.0, "epoch 2, batch 1"),
         (-2, 1e-9, "epoch 3, batch 1"),
-        (-3, 10.0, "epoch 4, batch 1"),
+        (-3, 10.0, "all epochs are through"),
     ],
     ids=["first batch", "first batch, saving each", "middle, saving each", "middle", "after epoch 1", "after epoch 2", "after the last"],
 )

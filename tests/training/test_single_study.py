@@ -159,9 +159,9 @@ def test_a_run_has_as_many_threads_alone_as_beside_others(open_project, monkeypa
 
     monkeypatch.setattr(single_study, "make", note)
     project.train(project.spec(seed=0))
-    assert "on 2 of 4 cores, as beside others" in capsys.readouterr().err
+    assert "on 2 of 4 cores, as in a grid" in capsys.readouterr().err
     project.train(project.spec(seed=1), project.spec(seed=2))
-    assert "as beside others" not in capsys.readouterr().err
+    assert "as in a grid" not in capsys.readouterr().err
     assert made == [(1, 2, 2), (2, 2, None)]
     assert project.runs()["threads"].tolist() == ["2"] * 3
 

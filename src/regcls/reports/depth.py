@@ -67,10 +67,11 @@ def report(
     grids = {name: collected.of(wanted_here, place) for name, wanted_here in specs.items() if wanted_here}
     stand_in = f"Generated rooms, not photographs: no number here says anything about {page.TITLES[dataset].partition(': ')[2]}."
     warning = stand_in if depth.data.source == "stand-in" else ""
+    data = protocol.other_data(dataset, counts, source=depth.data.source)
     made = Report(dataset=dataset, wanted=len(wanted), finished=int((wanted["state"] == "finished").sum()), caution=warning)
+    made.other_data = data
     made.warnings += _warnings(depth, grids, picked, found)
 
-    data = protocol.other_data(dataset, counts, source=depth.data.source)
     differences = {name: depth_stats.differences(grids[name]) for name in PUBLISHED if name in grids}
     for name in PUBLISHED:
         if name in grids:

@@ -15,7 +15,8 @@ WORDS = images_answers.Words(
     few="images have such pixels",
     digits=3,
     small_digits=3,
-    intervals="Weights are selected on validation. Intervals are over test images, whole ones, which takes the trained networks as given.",
+    intervals="Weights are selected on validation. Intervals are over test images (none of fewer than "
+    f"{depth_stats.FEWEST}), whole ones, which takes the trained networks as given.",
 )
 
 

@@ -21,6 +21,7 @@ from regcls.reports.picking import records
 from regcls.reports.stats import paired
 
 RESAMPLES, PER_TEST = 2000, 100
+FEWEST = 10  # test images: intervals of a bootstrap over fewer are far too narrow
 JUDGED = "val_rmse_all"  # the validation error by which class counts and λ are chosen
 TESTED = "rmse_val"  # the test error that is compared: RMSE of the weights selected on validation
 
@@ -79,7 +80,7 @@ def _difference(reg: NDArray[np.float64], other: NDArray[np.float64], times: NDA
     everything = np.ones((1, len(reg)))
     by_seed = [_rmse(side, everything)[0].tolist() for side in (reg, other)]
     over_seeds = asdict(paired(*by_seed))
-    low, high, p = bootstrap(reg, other, times) if images > 1 else (math.nan, math.nan, math.nan)
+    low, high, p = bootstrap(reg, other, times) if images >= FEWEST else (math.nan, math.nan, math.nan)
     return {
         "reg": float(np.mean(by_seed[0])),
         "other": float(np.mean(by_seed[1])),

@@ -60,10 +60,11 @@ def report(
     grids = {name: collected.of(wanted_here, place) for name, wanted_here in specs.items() if wanted_here}
     stand_in = f"Generated portraits, not faces: no number here says anything about {page.TITLES[dataset].partition(': ')[2]}."
     warning = stand_in if faces.data.source == "stand-in" else ""
+    data = protocol.other_data(dataset, counts, source=faces.data.source)
     made = Report(dataset=dataset, wanted=len(wanted), finished=int((wanted["state"] == "finished").sum()), caution=warning)
+    made.other_data = data
     made.warnings += _warnings(faces, grids, picked, found)
 
-    data = protocol.other_data(dataset, counts, source=faces.data.source)
     for name in ("table3", "table4"):
         if name in grids:
             _add_table(made, faces, name, grids[name], data, warning)

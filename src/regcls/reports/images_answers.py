@@ -10,7 +10,7 @@ import pandas as pd
 from regcls.reports.images_collect import CELL, method_name
 from regcls.reports.picking import records
 from regcls.reports.report import Compared, Line
-from regcls.reports.tables import number, signed
+from regcls.reports.tables import beside, number, signed
 from regcls.words import counted
 
 # What the tests of a difference say: `images_stats.answer`, without its direction.
@@ -81,10 +81,10 @@ def line(best: pd.DataFrame, differences: pd.DataFrame, words: Words) -> Line | 
 
 def _headline(row: Row, words: Words) -> str:
     digits = _digits(row, words)
-    word = "lower" if row["gap"] > 0 else "higher"
+    word = beside(row["other"], row["reg"], digits)
     images, seeds = counted(row["images"], "test image"), counted(row["seeds"], "seed")
     return (
-        f"{method_name(row)} has the {word} test {words.error}: {number(row['other'], digits)} {words.unit} against "
+        f"{method_name(row)} has {word} test {words.error}: {number(row['other'], digits)} {words.unit} against "
         f"{number(row['reg'], digits)} of reg, {_gap(row, digits)}, over {images} and {seeds}."
     )
 

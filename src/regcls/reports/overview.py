@@ -29,6 +29,10 @@ NOTES = (
 )
 
 
+STAND_IN = "† Generated stand-in data: these lines show that everything runs, and nothing about the real data."
+OTHER_DATA = "‡ Other data than the paper's: its values are no measure of these."
+
+
 def nothing_to_show(absent: Mapping[str, str]) -> UserError:
     """Why there is no report on any data set: see `write`."""
     return UserError("\n".join(absent.values() if len(absent) == 1 else (f"{name}: {why}" for name, why in absent.items())))
@@ -65,11 +69,11 @@ def write(
 
 def first_screen(params: Params, reports: Mapping[str, Report]) -> Table:
     """A row a data set of params.yaml: reg against the best reg+cls, over all test samples and in Few, and what the tests say."""
-    rows, frame, generated = [], [], False
+    rows, frame, marks = [], [], set[str]()
     for dataset in params.datasets:
         report = reports.get(dataset)
-        mark = "†" if report and report.caution else ""
-        generated |= bool(mark)
+        mark = "" if report is None else "†" if report.caution else "‡" if report.other_data else ""
+        marks.add(mark)
         name = Cell(text=page.TITLES[dataset] + mark, header=True, href=f"{dataset}/index.html" if report else "")
         if report is None or report.line is None:
             why = "no report" if report is None else "nothing to compare"
@@ -77,16 +81,16 @@ def first_screen(params: Params, reports: Mapping[str, Report]) -> Table:
             frame.append({"dataset": dataset, "measured": why})
             continue
         rows.append((name, *_cells(report.line)))
-        frame.append({"dataset": dataset, "stand_in": bool(mark)} | _numbers(report.line))
+        frame.append({"dataset": dataset, "stand_in": mark == "†"} | _numbers(report.line))
     return Table(
         name="summary",
-        caption="Test error of reg against reg+cls at its best class count, one line a data set.",
+        caption="Test error of reg against reg+cls, at the class count with the lowest validation error; one line a data set.",
         columns=("data set", "error", "with", *GROUP, *GROUP, "n"),
         spans=(("", 3), ("all test samples", 4), ("Few: rare targets", 4), ("", 1)),
         rows=tuple(rows),
         frame=pd.DataFrame(frame, columns=FRAME),
-        notes=NOTES,
-        warning="† Generated stand-in data: these lines show that everything runs, and nothing about the real data." if generated else "",
+        notes=NOTES + (OTHER_DATA,) * ("‡" in marks),
+        warning=STAND_IN if "†" in marks else "",
     )
 
 

@@ -138,9 +138,11 @@ def warnings_of(grids: Mapping[str, pd.DataFrame], *, duplicates: Sequence[str],
             lines.append(f"{name}: {int(holes.sum())} of {len(wanted)} runs are holes ({why}); see the report")
     if duplicates:
         shown = ", ".join(duplicates[:3]) + (" …" if len(duplicates) > 3 else "")
-        lines.append(f"duplicates: {len(duplicates)} finished runs repeat an earlier one; the earliest counts, not used: {shown}")
+        lines.append(
+            f"duplicates: {counted(len(duplicates), 'finished run')} of what was there already; the earliest counts, not used: {shown}"
+        )
     if stale:
-        lines.append(f"stale: {len(stale)} finished runs were made with other code or data; they are not used")
+        lines.append(f"stale: {counted(len(stale), 'finished run')} made with other code or data, not used")
     return lines
 
 

@@ -147,6 +147,13 @@ def signed(value: float, digits: int = 4) -> str:
     return DASH if math.isnan(value) else f"{value:+z.{digits}f}".replace("-", "−")
 
 
+def beside(value: float, other: float, digits: int) -> str:
+    """How a value is called beside another, as they are shown: `the lower`, `the higher`, `the same`."""
+    if number(value, digits) == number(other, digits):
+        return "the same"
+    return "the lower" if value < other else "the higher"
+
+
 def interval(low: float, high: float, digits: int = 4) -> str:
     """`+0.12 to +0.34`, a dash where there is none."""
     return DASH if math.isnan(low) else f"{signed(low, digits)} to {signed(high, digits)}"

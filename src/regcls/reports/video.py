@@ -73,6 +73,7 @@ def report(
     about = Subject(video=video, dataset=dataset, activities=activities, lengths=lengths, other_data=data, warning=warning)
     wanted = collected.wanted
     made = Report(dataset=dataset, wanted=len(wanted), finished=int((wanted["state"] == "finished").sum()), caution=warning)
+    made.other_data = data
     made.warnings += _warnings(video, grids, picked, found)
 
     if "table5" in grids:

@@ -10,7 +10,7 @@ from regcls.params.video import WITH_CLASSES, Unit, Video
 from regcls.reports import video_stats
 from regcls.reports.picking import records
 from regcls.reports.report import Compared, Line
-from regcls.reports.tables import number, signed
+from regcls.reports.tables import beside, number, signed
 from regcls.reports.video_collect import ROW, SIGN, VideoRuns, method_name
 from regcls.reports.video_tables import DIGITS
 from regcls.words import counted
@@ -79,11 +79,12 @@ def _several(runs: VideoRuns) -> bool:
 
 
 def _headline(row: Row, unit: Unit) -> str:
-    word, sign = "lower" if row["gap"] > 0 else "higher", " %" if unit == "percent" else ""
+    sign = " %" if unit == "percent" else ""
     over = "progress in percent" if unit == "percent" else "progress in frames"
     digits = DIGITS[unit]
+    word = beside(row["other"], row["reg"], digits)
     sides = f"{number(row['other'], digits)}{sign} against {number(row['reg'], digits)}{sign} of reg"
-    return f"{method_name(row)} has the {word} test RMSE on {over}: {sides}, {_gap(row, unit)}, mean over {_extent(row)}."
+    return f"{method_name(row)} has {word} test RMSE on {over}: {sides}, {_gap(row, unit)}, mean over {_extent(row)}."
 
 
 def _in_frames(row: Row) -> str:

@@ -35,25 +35,34 @@ def _synthetic(params: Params, root: Path, dataset: str) -> list[str]:
 
 def _faces(params: Params, root: Path, dataset: str) -> list[str]:
     section, folder = params.faces(dataset), prepared_folder(root, dataset)
-    faces.prepare(section.data, folder, raw=_raw(root, dataset), dataset=dataset, processes=params.compute.process_count)
+    faces.prepare(
+        section.data, folder, raw=_raw(root, dataset, section.data.source), dataset=dataset, processes=params.compute.process_count
+    )
     return faces.counts(folder, many_above=section.shots.many_above, few_below=section.shots.few_below)
 
 
 def _depth(params: Params, root: Path, dataset: str) -> list[str]:
     section, folder = params.nyud2, prepared_folder(root, dataset)
-    depth_prepare.prepare(section.data, folder, raw=_raw(root, dataset), dataset=dataset, processes=params.compute.process_count)
+    depth_prepare.prepare(
+        section.data, folder, raw=_raw(root, dataset, section.data.source), dataset=dataset, processes=params.compute.process_count
+    )
     return depth_prepare.counts(folder, section.shots)
 
 
 def _video(params: Params, root: Path, dataset: str) -> list[str]:
     section, folder = params.breakfast, prepared_folder(root, dataset)
-    video.prepare(section.data, folder, raw=_raw(root, dataset), dataset=dataset, processes=params.compute.process_count)
+    video.prepare(
+        section.data, folder, raw=_raw(root, dataset, section.data.source), dataset=dataset, processes=params.compute.process_count
+    )
     return video.counts(folder)
 
 
-def _raw(root: Path, dataset: str) -> Path:
+def _raw(root: Path, dataset: str, source: str) -> Path:
     """An experiment in a temporary workspace has no copy of it."""
-    return project_root(root) / "data" / dataset / "raw"
+    raw = project_root(root) / "data" / dataset / "raw"
+    if source == "stand-in" and raw.is_dir() and any(not file.name.startswith(".") for file in raw.iterdir()):
+        say(f"{raw} is not read: {dataset}.data.source is stand-in (at scale demo by {dataset}.demo.data.source in params.yaml)")
+    return raw
 
 
 BY_KIND: Mapping[Kind, Callable[[Params, Path, str], list[str]]] = {

@@ -225,7 +225,8 @@ def train(
         for damaged in loaded.damaged:
             say(f"checkpoint {damaged}; the one before it is used")
         position, history = _restore(loaded, network, optimizer)
-        say(f"goes on from {loaded.file.name}: epoch {position.epoch + 1}, batch {position.batch + 1}")
+        where = "all epochs are through" if position.epoch == recipe.epochs else f"epoch {position.epoch + 1}, batch {position.batch + 1}"
+        say(f"goes on from {loaded.file.name}: {where}")
     forward: nn.Module = torch.compile(network) if compiled else network  # type: ignore[assignment]
     watch = _Watch(task)
     started = saved = time.monotonic()

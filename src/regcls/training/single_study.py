@@ -147,7 +147,7 @@ def _make(specs: Sequence[ImageSpec], study: Study, known: _Known) -> "_Ledger":
         study.making.ready(spec)
     cores, threads = study.compute.cores, study.compute.cores if device == "cuda" else study.compute.threads
     if len(jobs) == 1 and threads < cores:
-        say(f"on {threads} of {cores} cores, as beside others: so the numbers are the same. With compute.processes = 1 each run takes all")
+        say(f"on {threads} of {cores} cores, as in a grid, so that the numbers are a grid's. With compute.processes = 1 each run takes all")
     ledger = _Ledger(study, wanted, known, threads)
     with progress(sum(map(ledger.work, jobs)) or 1, "training") as advance, termination_noted() as asked_to_stop:
         ledger.advance, ledger.total, ledger.asked_to_stop = advance, len(jobs), asked_to_stop
