@@ -277,6 +277,7 @@ def dvc(make_prepared, start, tmp_path):
     }
     for command in (["git", "init", "--quiet"], [sys.executable, "-m", "dvc", "init", "--quiet"]):
         subprocess.run(command, cwd=root, env=os.environ | environment, check=True)
+    shutil.copy(ROOT / ".dvcignore", root)  # bytecode that a later stage leaves beside the source is no change of it
     return root, lambda: start(root, sys.executable, "-m", "dvc", "repro", environment=environment)
 
 
