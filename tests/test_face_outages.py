@@ -89,7 +89,9 @@ def test_over_an_outage_and_sigterm_another_machine_goes_on_where_the_first_stop
     process.send_signal(signal.SIGTERM)
     assert process.wait(DEADLINE) == 143
     said = (root / "output.txt").read_text()
-    assert "no answer from the tracking server" in said
+    # By what it was telling the server of when that was killed: numbers, or the files of a state.
+    assert "no answer from the tracking server" in said or f"{server.uri} cannot store files at the moment" in said
+    assert f"{server.uri} takes what it is told again" in said
     assert said.splitlines()[-1] == "regcls: told to end. Finished runs are kept; the same command goes on from here."
     client = MlflowClient(server.uri)
     (run,) = client.search_runs([client.get_experiment_by_name("regcls").experiment_id])
