@@ -68,8 +68,8 @@ def report(
     stand_in = f"Generated rooms, not photographs: no number here says anything about {page.TITLES[dataset].partition(': ')[2]}."
     warning = stand_in if depth.data.source == "stand-in" else ""
     data = protocol.other_data(dataset, counts, source=depth.data.source)
-    made = Report(dataset=dataset, wanted=len(wanted), finished=int((wanted["state"] == "finished").sum()), caution=warning)
-    made.other_data = data
+    finished = int((wanted["state"] == "finished").sum())
+    made = Report(dataset=dataset, wanted=len(wanted), finished=finished, caution=warning, other_data=data)
     made.warnings += _warnings(depth, grids, picked, found)
 
     differences = {name: depth_stats.differences(grids[name]) for name in PUBLISHED if name in grids}

@@ -1,6 +1,6 @@
 """The report on a data set of faces: Tables 3 and 4, what a class loss changes, the search for λ, and the error by age."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import pandas as pd
 
@@ -61,13 +61,13 @@ def report(
     stand_in = f"Generated portraits, not faces: no number here says anything about {page.TITLES[dataset].partition(': ')[2]}."
     warning = stand_in if faces.data.source == "stand-in" else ""
     data = protocol.other_data(dataset, counts, source=faces.data.source)
-    made = Report(dataset=dataset, wanted=len(wanted), finished=int((wanted["state"] == "finished").sum()), caution=warning)
-    made.other_data = data
+    finished = int((wanted["state"] == "finished").sum())
+    made = Report(dataset=dataset, wanted=len(wanted), finished=finished, caution=warning, other_data=data)
     made.warnings += _warnings(faces, grids, picked, found)
 
     for name in ("table3", "table4"):
         if name in grids:
-            _add_table(made, faces, name, grids[name], data, warning)
+            _add_table(made, faces, name, grids[name], warning)
         if name == "table3" and name in grids:
             _add_by_age(made, faces, grids[name], training_counts, warning)
     if SEARCH in grids:
@@ -105,12 +105,12 @@ def _extent(runs: FaceRuns) -> str:
     return f"{counted(len(runs.images), 'test image')} and {counted(seeds, 'seed')}"
 
 
-def _add_table(made: Report, faces: Faces, name: str, runs: FaceRuns, other_data: Sequence[str], warning: str) -> None:
+def _add_table(made: Report, faces: Faces, name: str, runs: FaceRuns, warning: str) -> None:
     balanced = faces.grids[name].balanced_data
     data = "balanced data" if balanced else "all training images"
     theirs, why = None, ""
     if made.dataset == PAPER_FACES:
-        theirs, why = PUBLISHED[name](), protocol.faces_not_comparable(faces, name, other_data)
+        theirs, why = PUBLISHED[name](), protocol.faces_not_comparable(faces, name, made.other_data)
     table = faces_tables.shots_table(
         runs,
         name=name,

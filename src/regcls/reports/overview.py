@@ -27,8 +27,6 @@ NOTES = (
     "The class count is never chosen on test data: by validation error, or beforehand where there is none (1D functions: the mean over all "
     "class counts). Few: test samples whose targets are rare in training, where a data set has such groups.",
 )
-
-
 STAND_IN = "† Generated stand-in data: these lines show that everything runs, and nothing about the real data."
 OTHER_DATA = "‡ Other data than the paper's: its values are no measure of these."
 

@@ -29,13 +29,12 @@ UNITS: Mapping[Unit, tuple[str, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What is reported on, as given to `report`; `other_data`: see `protocol.other_data`. `warning` is to be read before any number."""
+    """What is reported on, as given to `report`. `warning` is to be read before any number."""
 
     video: Video
     dataset: str
     activities: Sequence[str]
     lengths: Mapping[str, int]
-    other_data: Sequence[str]
     warning: str
 
 
@@ -70,10 +69,10 @@ def report(
     warning = stand_in if video.data.source == "stand-in" else ""
     counts = {"videos": len(lengths), "activities": len(activities)}
     data = protocol.other_data(dataset, counts, source=video.data.source)
-    about = Subject(video=video, dataset=dataset, activities=activities, lengths=lengths, other_data=data, warning=warning)
+    about = Subject(video=video, dataset=dataset, activities=activities, lengths=lengths, warning=warning)
     wanted = collected.wanted
-    made = Report(dataset=dataset, wanted=len(wanted), finished=int((wanted["state"] == "finished").sum()), caution=warning)
-    made.other_data = data
+    finished = int((wanted["state"] == "finished").sum())
+    made = Report(dataset=dataset, wanted=len(wanted), finished=finished, caution=warning, other_data=data)
     made.warnings += _warnings(video, grids, picked, found)
 
     if "table5" in grids:
@@ -99,7 +98,7 @@ def report(
         activities=activities,
         in_paper=dataset == PAPER_VIDEOS,
         reduced=protocol.video_reductions(video),
-        changed=[*about.other_data, *protocol.video_departures(video, video.grids["table5"])] if "table5" in grids else [],
+        changed=[*made.other_data, *protocol.video_departures(video, video.grids["table5"])] if "table5" in grids else [],
         unshown=protocol.videos_unshown(video),
     )
 
@@ -145,7 +144,7 @@ def _add_table5(made: Report, about: Subject, runs: VideoRuns, unit: Unit) -> pd
         caption=f"Test RMSE ({measured}) by split; mean ± std over activities.",
         unit=unit,
         beside_published=in_paper,
-        not_comparable=protocol.videos_not_comparable(about.video, unit, about.other_data) if in_paper else "",
+        not_comparable=protocol.videos_not_comparable(about.video, unit, made.other_data) if in_paper else "",
         warning=warning,
     )
     activities = video_tables.activities_table(

@@ -190,8 +190,8 @@ def _lock_of(root: Path, fingerprint: str) -> Path:
     return root / ".regcls" / f"run-{fingerprint}.lock"
 
 
-def _run_of(checkpoints: Path, entry: str = "run") -> str | None:
-    """The run that checkpoints belong to, as the tracker names it; or another entry of what is noted of it."""
+def _noted(checkpoints: Path, entry: str) -> str | None:
+    """What is noted beside checkpoints: `run` that they belong to, as the tracker names it; `threads` that it had."""
     try:
         return str(json.loads((checkpoints / "run.json").read_text(encoding="utf-8"))[entry])
     except (OSError, ValueError, KeyError, TypeError):
@@ -200,7 +200,7 @@ def _run_of(checkpoints: Path, entry: str = "run") -> str | None:
 
 def _threads(checkpoints: Path, now: int) -> str:
     """Those that a run had so far, and those that it goes on with: `1`, or `1, then 2`."""
-    before = _run_of(checkpoints, "threads") or str(now)
+    before = _noted(checkpoints, "threads") or str(now)
     return before if before.split(", then ")[-1] == str(now) else f"{before}, then {now}"
 
 
@@ -261,7 +261,7 @@ class _Ledger:
             held.close()
             self.advance(self.work(job))
             return False
-        earlier = None if adopts else _run_of(job.checkpoints) or self._from_elsewhere(job)
+        earlier = None if adopts else _noted(job.checkpoints, "run") or self._from_elsewhere(job)
         with uninterrupted():
             tags = {**self.study.tags, **repeating(self.study.repeats), "data_digest": self.study.data.digest[:32]}
             tags["threads"] = _threads(job.checkpoints, self.threads)
