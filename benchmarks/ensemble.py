@@ -48,9 +48,9 @@ PROBLEMS = 600  # data sets of Figure 3: 12 panels × 10 functions × 5 repetiti
 
 @cache
 def sets(sampling: Sampling, function: int, repetition: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    sample = draw(
-        SYNTHETIC.data, "clean", 0.0, sampling, SineSum(*SYNTHETIC.data.functions[function]), SYNTHETIC.data.data_seeds[repetition]
-    )
+    data = SYNTHETIC.data
+    f, seed = SineSum(*data.functions[function]), data.data_seeds[repetition]
+    sample = draw(replace(data, samplings=(sampling,)), "clean", 0.0, f, seed)[sampling]
     return {split: (sample.x[split][None].astype(np.float32), sample.y[split].astype(np.float32)) for split in sample.x}
 
 

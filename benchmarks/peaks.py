@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from regcls.classes import class_ranges
+from regcls.datasets.splits import Split
 from regcls.datasets.synthetic import SineSum, draw
 from regcls.params import load_params, parse_options
 from regcls.params.synthetic import Sampling, Synthetic, SyntheticOptions
@@ -34,10 +35,11 @@ TOGETHER = 50  # networks
 def network(synthetic: Synthetic, options: SyntheticOptions, seed: int, function: int, classes: int) -> Network:
     """reg (C = 0) or reg+cls on data and initial weights from `seed`, tested on its uniform set."""
     spec, f = single_spec(synthetic, options), SineSum(*synthetic.data.functions[function])
+    drawn = draw(synthetic.data, spec.setting, spec.noise, f, seed)
 
-    def sample(sampling: Sampling, split: str) -> tuple[np.ndarray, np.ndarray]:
-        drawn = draw(synthetic.data, spec.setting, spec.noise, sampling, f, seed)
-        return drawn.x[split][None].astype(np.float32), drawn.y[split].astype(np.float32)
+    def sample(sampling: Sampling, split: Split) -> tuple[np.ndarray, np.ndarray]:
+        x, y = drawn[sampling].x[split], drawn[sampling].y[split]
+        return x[None].astype(np.float32), y.astype(np.float32)
 
     x, y = sample(spec.sampling, "train")
     ranges = class_ranges(classes, y, balanced=False) if classes else None

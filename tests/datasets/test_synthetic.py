@@ -1,15 +1,28 @@
 """The 1D data against a plain rewriting of the draws, and against the counts of the protocol."""
 
+import hashlib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-from scipy.optimize import minimize_scalar
 
-from regcls.datasets.synthetic import BINS, CANDIDATES, Peak, SineSum, SyntheticSets, draw, ood_regions, prepare
+from regcls.datasets.synthetic import BINS, CANDIDATES, Peak, SineSum, SyntheticSets, data_sets, draw, ood_regions, prepare
 from regcls.errors import UserError
 
 F = SineSum(0.5046868558173903, 18)
+
+
+def extremes_of(f):
+    """Least and greatest value on [−1, 1]."""
+    y = f(np.linspace(-1, 1, 1_000_001))
+    return y.min(), y.max()
+
+
+def one(data, setting, noise, sampling, f, seed):
+    """One of the data sets of a function."""
+    return draw(replace(data, samplings=(sampling,)), setting, noise, f, seed)[sampling]
 
 
 def in_turn(items, total, label):
@@ -85,41 +98,6 @@ def ood_uniform_in_loops(f, seed, samples=60000):
     return x_of
 
 
-def ood_peak_in_loops(random, f, intervals):
-    """Peaks until one lies in the y-range of all three splits -> it, how many intervals of each hold it, and how many were tried."""
-    tried = 0
-    while True:
-        peak, tried = random.uniform(*f.extremes), tried + 1
-        holding = {"train": 0, "val": 0, "test": 0}
-        for turn in range(3):
-            for split in ("train", "test", "val"):
-                y = f(random.uniform(*intervals[split][turn], 100_000))
-                if y.min() <= peak <= y.max():
-                    holding[split] += 1
-        if min(holding.values()) > 0:
-            return peak, holding, tried
-
-
-def ood_imbalanced_in_loops(f, seed, width, samples=60000):
-    intervals, random = ood_intervals_in_loops(seed), np.random.RandomState(seed)
-    peak, holding, tried = ood_peak_in_loops(random, f, intervals)
-    x_of = {"train": [], "val": [], "test": []}
-    for turn in range(3):
-        for split in ("train", "val", "test"):
-            x = random.uniform(*intervals[split][turn], 100_000)
-            y = f(x)
-            pieces = []
-            if y.min() < peak < y.max():
-                n, half = samples // (3 * holding[split]), width * (y.max() - y.min())
-                frequent = pick_in_loops(random, x, y, np.linspace(peak - half, peak + half, 1025), (n - 1024) // 1024 * 2)
-                order = np.arange(len(frequent))
-                random.shuffle(order)
-                pieces.append(frequent[order[: n - 1024 - 1]])
-            pieces.append(pick_in_loops(random, x, y, np.linspace(y.min(), y.max(), 1025), 2))
-            x_of[split].append(np.concatenate(pieces))
-    return x_of, peak, holding, tried
-
-
 def assert_drawn(found, expected):
     """The same samples in the same order; borders of the intervals may differ in the last digit."""
     for split, pieces in expected.items():
@@ -130,76 +108,71 @@ def assert_drawn(found, expected):
 @pytest.mark.parametrize("sampling, width", [("mild", 0.3), ("severe", 0.03)])
 def test_imbalanced_draws_agree_with_loops(data, sampling, width):
     pool, peak = imbalanced_in_loops(9845, width)
-    sample = draw(data, "clean", 0.0, sampling, F, 9845)
+    sample = one(data, "clean", 0.0, sampling, F, 9845)
     assert sample.peak == peak
     assert np.array_equal(np.concatenate([sample.x[split] for split in ("train", "val", "test")]), pool)
 
 
 @pytest.mark.parametrize("sigma", [0.05, 0.5])
 def test_noisy_uniform_draws_agree_with_loops(data, sigma):
-    sample = draw(data, "noisy", sigma, "uniform", F, 4859)
+    sample = one(data, "noisy", sigma, "uniform", F, 4859)
     for split, (x, y) in noisy_uniform_in_loops(4859, sigma).items():
         assert np.array_equal(sample.x[split], x)
         assert np.array_equal(sample.y[split], y)
 
 
 def test_ood_uniform_draws_agree_with_loops(data):
-    sample = draw(data, "ood", 0.0, "uniform", F, 9225)
+    sample = one(data, "ood", 0.0, "uniform", F, 9225)
     assert_drawn(sample.x, ood_uniform_in_loops(F, 9225))
     for split, x in sample.x.items():
         assert np.array_equal(sample.y[split], F(x)), "no noise"
 
 
-@pytest.mark.parametrize(
-    "a, c, seed, sampling, width",
-    [(0.04048437818077755, 25, 9225, "severe", 0.03), (0.5833820394550312, 15, 9845, "mild", 0.3)],
-    ids=["the third peak is taken", "few intervals hold the peak"],
-)
-def test_ood_imbalanced_draws_agree_with_loops(data, a, c, seed, sampling, width):
-    x_of, peak, holding, tried = ood_imbalanced_in_loops(SineSum(a, c), seed, width)
-    assert (tried, holding) == {25: (3, {"train": 3, "val": 2, "test": 1}), 15: (1, {"train": 1, "val": 1, "test": 2})}[c]
-    sample = draw(data, "ood", 0.0, sampling, SineSum(a, c), seed)
-    assert sample.peak == pytest.approx(peak, rel=0, abs=1e-14)
-    assert_drawn(sample.x, x_of)
-    for split, x in sample.x.items():
-        assert np.array_equal(sample.y[split], SineSum(a, c)(x)), "no noise"
+def released():
+    """Data sets of the authors' generator: data, sampling, function, repetition, split, samples, sha256_16 (of the float32 array of x and y)."""
+    table = pd.read_csv(Path(__file__).with_name("released_data.csv"))
+    return [pytest.param(*key, rows, id="-".join(map(str, key))) for key, rows in table.groupby(["data", "function", "repetition"])]
+
+
+@pytest.mark.parametrize("name, function, repetition, rows", released())
+def test_all_samples_are_those_of_the_release(data, name, function, repetition, rows):
+    setting, noise = data_sets(data)[name]
+    drawn = draw(data, setting, noise, SineSum(*data.functions[function]), data.data_seeds[repetition])
+    assert set(rows["sampling"]) == set(drawn)
+    for row in rows.itertuples():
+        sample = np.stack([drawn[row.sampling].x[row.split], drawn[row.sampling].y[row.split]]).astype(np.float32)
+        assert sample.shape == (2, row.samples)
+        assert hashlib.sha256(sample.tobytes()).hexdigest().startswith(row.sha256_16), (row.sampling, row.split)
+
+
+def test_ood_sets_are_the_same_whichever_samplings_are_prepared(data):
+    alone, beside = one(data, "ood", 0.0, "moderate", F, 2732), draw(data, "ood", 0.0, F, 2732)["moderate"]
+    assert alone.peak == beside.peak and all(np.array_equal(alone.x[split], beside.x[split]) for split in alone.x)
 
 
 def test_the_peak_of_an_ood_set_lies_within_the_y_range_of_all_three_splits(data):
     for a, c in data.functions[:4]:
         f = SineSum(a, c)
-        sample = draw(data, "ood", 0.0, "moderate", f, 2732)
+        sample = one(data, "ood", 0.0, "moderate", f, 2732)
         for intervals in ood_intervals_in_loops(2732).values():
             ranges = [(y.min(), y.max()) for low, high in intervals for y in [f(np.linspace(low, high, 10_001))]]
             assert any(least <= sample.peak <= most for least, most in ranges)
 
 
-def least_value(f):
-    """On [-1, 1], by Brent's method next to the least of 2001 points; the ends of an interval are not among its steps."""
-    around = np.linspace(-1, 1, 2001)[np.argmin(f(np.linspace(-1, 1, 2001)))] + np.array([-1e-3, 1e-3])
-    bounds = np.clip(around, -1, 1)
-    return min(minimize_scalar(f, bounds=bounds, method="bounded").fun, *f(bounds))
-
-
-def test_the_extremes_of_a_function_are_those_that_an_optimiser_finds(data):
-    for f in (SineSum(a, c) for a, c in data.functions):
-        assert f.extremes == pytest.approx((least_value(f), -least_value(lambda x, f=f: -f(x))), abs=1e-8)
-
-
 def test_uniform_targets_are_uniform_over_y(data):
-    y = np.concatenate(list(draw(data, "clean", 0.0, "uniform", F, 2732).y.values()))
-    counts, _ = np.histogram(y, bins=64, range=F.extremes)
+    y = np.concatenate(list(one(data, "clean", 0.0, "uniform", F, 2732).y.values()))
+    counts, _ = np.histogram(y, bins=64, range=extremes_of(F))
     assert counts == pytest.approx(len(y) / 64, rel=0.02)
 
 
 @pytest.mark.parametrize("sampling, train", [("uniform", 20138), ("mild", 21705), ("moderate", 21705), ("severe", 21705)])
 def test_sizes_are_those_of_the_release(data, sampling, train):
-    assert draw(data, "clean", 0.0, sampling, F, 2732).x["train"].size == train
+    assert one(data, "clean", 0.0, sampling, F, 2732).x["train"].size == train
 
 
 def test_the_peak_holds_most_samples_and_everything_else_a_few(data):
-    sample = draw(data, "clean", 0.0, "severe", F, 4859)
-    y, (low, high) = sample.y["train"], F.extremes
+    sample = one(data, "clean", 0.0, "severe", F, 4859)
+    y, (low, high) = sample.y["train"], extremes_of(F)
     near = np.abs(y - sample.peak) <= 0.03 * (high - low)
     assert near.mean() == pytest.approx(0.91, abs=0.02)
     assert np.histogram(y, bins=20, range=(low, high))[0].min() > 50
@@ -209,19 +182,19 @@ def test_the_peak_holds_most_samples_and_everything_else_a_few(data):
 def test_the_share_of_the_peak_can_be_chosen(data, share):
     plan = Peak.plan(60000, share, floor=5)
     assert plan.kept / (plan.kept + plan.floor * BINS) == pytest.approx(share, abs=0.01)
-    sample = draw(replace(data, peak_share=share), "clean", 0.0, "moderate", F, 2732)
+    sample = one(replace(data, peak_share=share), "clean", 0.0, "moderate", F, 2732)
     assert sum(x.size for x in sample.x.values()) == pytest.approx(60000, rel=0.01)
 
 
 def test_noise_is_gaussian_with_the_sigma_asked_for(data):
-    sample = draw(data, "noisy", 0.5, "severe", F, 2732)
+    sample = one(data, "noisy", 0.5, "severe", F, 2732)
     for split in ("train", "val", "test"):
         assert np.std(sample.y[split] - F(sample.x[split])) == pytest.approx(0.5, rel=0.03)
 
 
 @pytest.mark.parametrize("sampling", ["uniform", "severe"])
 def test_ood_splits_see_their_own_regions_only(data, sampling):
-    sample, regions = draw(data, "ood", 0.0, sampling, F, 3264), ood_regions(3264)
+    sample, regions = one(data, "ood", 0.0, sampling, F, 3264), ood_regions(3264)
     for split, x in sample.x.items():
         assert all(any(low <= value <= high for low, high in regions[split]) for value in x[::97])
     assert np.array_equal(np.isnan(sample.peak), sampling == "uniform")
@@ -236,7 +209,7 @@ def test_ood_regions_overlap_their_right_neighbours_and_end_at_one():
 
 
 def test_a_seed_gives_the_same_data_and_another_seed_other_data(data):
-    first, again, other = (draw(data, "noisy", 0.1, "mild", F, seed).y["train"] for seed in (2732, 2732, 9845))
+    first, again, other = (one(data, "noisy", 0.1, "mild", F, seed).y["train"] for seed in (2732, 2732, 9845))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
@@ -246,7 +219,7 @@ def test_prepared_sets_are_what_was_drawn(params, tmp_path):
     prepare(data, tmp_path / "prepared", processes=1, progress=in_turn)
     sets = SyntheticSets(tmp_path / "prepared", verify=True)
     for repetition, function in ((0, 0), (1, 1)):
-        sample = draw(data, "noisy", 0.1, "severe", SineSum(*data.functions[function]), data.data_seeds[repetition])
+        sample = one(data, "noisy", 0.1, "severe", SineSum(*data.functions[function]), data.data_seeds[repetition])
         x, y = sets.get("noisy-0.1", "severe", function, repetition, "val")
         assert np.array_equal(x, sample.x["val"].astype(np.float32))
         assert np.array_equal(y, sample.y["val"].astype(np.float32))
@@ -274,4 +247,4 @@ def test_data_that_was_not_prepared_is_a_clear_error(params, tmp_path):
 
 def test_a_function_without_a_value_in_all_regions_is_a_clear_error(data):
     with pytest.raises(UserError, match="takes no value in the training, validation and test regions alike"):
-        draw(data, "ood", 0.0, "severe", SineSum(0.5, 1), 2732)
+        one(data, "ood", 0.0, "severe", SineSum(0.5, 1), 2732)

@@ -1,17 +1,17 @@
 """The controlled 1D data of section 2.1: ten sums of two sines, three settings, four samplings, five repetitions.
 
-The random draws follow the order of the authors' released generator, with the same seeds and NumPy's legacy generator,
-so that peaks and samples are theirs: a number made here can be compared with published/released_1d.csv panel by panel.
+The random draws follow the order of the authors' released generator, with the same seeds and NumPy's legacy generator, so that all
+samples are theirs, bit for bit: a number made here can be compared with published/released_1d.csv panel by panel.
 """
 
 import hashlib
 import itertools
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 import pandas as pd
@@ -45,12 +45,6 @@ class SineSum:
     def __call__(self, x: Array) -> Array:
         """f at x, any shape."""
         return self.a * np.sin(self.c * x) + (1.5 - self.a) * np.sin(self.c // 3 * x)
-
-    @cached_property
-    def extremes(self) -> tuple[float, float]:
-        """Least and greatest value on [−1, 1]."""
-        y = self(np.linspace(LOW, HIGH, 1_000_001))
-        return float(y.min()), float(y.max())
 
 
 class Peak(NamedTuple):
@@ -121,11 +115,18 @@ class Sample(NamedTuple):
     peak: float
 
 
-def draw(data: SyntheticData, setting: Setting, noise: float, sampling: Sampling, f: SineSum, seed: int) -> Sample:
-    """Draw one data set as the release does, from a generator seeded anew."""
+def draw(data: SyntheticData, setting: Setting, noise: float, f: SineSum, seed: int) -> dict[Sampling, Sample]:
+    """Draw the data sets of a function as the release does, one for each of `data.samplings`, each from a generator seeded anew.
+
+    Raises:
+        UserError: in the ood setting, a function that has no value in common between the regions of the three splits.
+    """
     if setting == "ood":
-        x, peak = _draw_ood(data, sampling, f, seed)
-        return Sample(x, {split: f(values) for split, values in x.items()}, peak)
+        return {sampling: sample for sampling, sample in _draw_ood(data, f, seed) if sampling in data.samplings}
+    return {sampling: _draw(data, noise, sampling, f, seed) for sampling in data.samplings}
+
+
+def _draw(data: SyntheticData, noise: float, sampling: Sampling, f: SineSum, seed: int) -> Sample:
     draws, peak = RandomState(seed), float("nan")
     if sampling == "uniform":
         pool = _uniform(draws, f, data.samples, noise=noise)
@@ -138,18 +139,39 @@ def draw(data: SyntheticData, setting: Setting, noise: float, sampling: Sampling
     return Sample(x, {split: f(values) + (draws.normal(0.0, noise, len(values)) if noise else 0.0) for split, values in x.items()}, peak)
 
 
-def _draw_ood(data: SyntheticData, sampling: Sampling, f: SineSum, seed: int) -> tuple[dict[Split, Array], float]:
-    """x of the three splits, each from three of the nine regions. The regions depend on the seed alone."""
-    regions = ood_regions(seed)
+def _draw_ood(data: SyntheticData, f: SineSum, seed: int) -> Iterator[tuple[Sampling, Sample]]:
+    """All samplings up to the last one wanted, each split of each from three of the nine regions, which depend on the seed alone.
+
+    The release looks for the peak of an imbalanced set between the extremes of draws that it makes before it seeds the generator, and so
+    from the state that the data set before has left behind.
+    """
+    regions, draws = ood_regions(seed), RandomState(seed)
+    for sampling in get_args(Sampling)[: 1 + max(map(get_args(Sampling).index, data.samplings))]:
+        y = f(draws.uniform(LOW, HIGH, data.samples))
+        draws.seed(seed)
+        x, peak = _ood_x(data, sampling, f, regions, draws, extremes=(float(y.min()), float(y.max())))
+        yield sampling, Sample(x, {split: f(values) for split, values in x.items()}, peak)
+
+
+def _ood_x(
+    data: SyntheticData,
+    sampling: Sampling,
+    f: SineSum,
+    regions: Mapping[Split, list[tuple[float, float]]],
+    draws: RandomState,
+    *,
+    extremes: tuple[float, float],
+) -> tuple[dict[Split, Array], float]:
+    """x of the three splits, and the peak, which lies between `extremes`."""
     rounds = range(REGIONS // len(SPLITS))
     parts: dict[Split, list[Array]] = {split: [] for split in SPLITS}
-    draws, peak = RandomState(seed), float("nan")
+    peak = float("nan")
     if sampling == "uniform":
         for index, split in itertools.product(rounds, OOD_ORDER):
             low, high = regions[split][index]
             parts[split].append(_uniform(draws, f, data.samples // REGIONS, low=low, high=high))
     else:
-        peak, holding = _shared_peak(draws, f, regions)
+        peak, holding = _shared_peak(draws, f, regions, extremes)
         for index, split in itertools.product(rounds, SPLITS):
             low, high = regions[split][index]
             plan = Peak.plan(data.samples // (len(SPLITS) * holding[split]), data.peak_share, floor=1)
@@ -166,10 +188,12 @@ def ood_regions(seed: int) -> dict[Split, list[tuple[float, float]]]:
     return {split: pairs[index :: len(SPLITS)] for index, split in enumerate(SPLITS)}
 
 
-def _shared_peak(draws: RandomState, f: SineSum, regions: Mapping[Split, list[tuple[float, float]]]) -> tuple[float, dict[Split, int]]:
-    """A y that f takes in all three splits, and in how many regions of each."""
+def _shared_peak(
+    draws: RandomState, f: SineSum, regions: Mapping[Split, list[tuple[float, float]]], extremes: tuple[float, float]
+) -> tuple[float, dict[Split, int]]:
+    """A y between `extremes` that f takes in all three splits, and in how many regions of each."""
     for _ in range(100):  # the paper's functions need a few
-        peak = draws.uniform(*f.extremes)
+        peak = draws.uniform(*extremes)
         holding: dict[Split, int] = dict.fromkeys(SPLITS, 0)
         for index, split in itertools.product(range(REGIONS // len(SPLITS)), OOD_ORDER):
             y = f(draws.uniform(*regions[split][index], CANDIDATES))
@@ -190,14 +214,14 @@ def _draw_repetition(data: SyntheticData, work: tuple[str, int]) -> Drawn:
     """All samplings and functions of one file's repetition."""
     key, repetition = work
     setting, noise = data_sets(data)[key]
+    drawn = [draw(data, setting, noise, SineSum(a, c), data.data_seeds[repetition]) for a, c in data.functions]
     pieces, rows = [], []
-    for sampling, (function, (a, c)) in itertools.product(data.samplings, enumerate(data.functions)):
-        sample = draw(data, setting, noise, sampling, SineSum(a, c), data.data_seeds[repetition])
-        for split in SPLITS:
-            pieces.append(np.stack([sample.x[split], sample.y[split]]).astype(np.float32))
-            digest = hashlib.sha256(pieces[-1].tobytes()).hexdigest()
-            rows.append({"data": key, "sampling": sampling, "function": function, "repetition": repetition, "split": split,
-                         "peak": sample.peak, "samples": pieces[-1].shape[1], "sha256": digest})  # fmt: skip
+    for sampling, (function, samples), split in itertools.product(data.samplings, enumerate(drawn), SPLITS):
+        sample = samples[sampling]
+        pieces.append(np.stack([sample.x[split], sample.y[split]]).astype(np.float32))
+        digest = hashlib.sha256(pieces[-1].tobytes()).hexdigest()
+        rows.append({"data": key, "sampling": sampling, "function": function, "repetition": repetition, "split": split,
+                     "peak": sample.peak, "samples": pieces[-1].shape[1], "sha256": digest})  # fmt: skip
     return pieces, rows
 
 
