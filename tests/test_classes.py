@@ -1,6 +1,7 @@
 """Class making against loops and hand-made cases."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -49,27 +50,32 @@ def test_more_classes_than_distinct_targets_leave_as_many_as_there_are():
     assert merged.labels([0.0, 1.0, 2.0]).tolist() == [0, 1, 2]
 
 
-def equalised_by_loop(counts: list[int]) -> list[list[int]]:
-    """Eq. 12 in words: class k goes to bin ceil(C/N · cumulative) − 1; classes of one bin are merged, empty ones in front too."""
+UP = {"ceil": math.ceil, "floor": math.floor, "round": round}
+
+
+def equalised_by_loop(counts: list[int], rounding: str) -> list[list[int]]:
+    """Eq. 12 in words: of the classes from the first occupied one on, class k goes to bin rounded(C/N · cumulative) − 1, at least 0; classes
+    of one bin are merged, those in front join the first."""
+    empty = next(k for k, count in enumerate(counts) if count)
     seen, bins = 0, []
-    for count in counts:
+    for count in counts[empty:]:
         seen += count
-        bins.append(math.ceil(len(counts) * seen / sum(counts) - 1e-12) - 1)
-    first = next(b for b in bins if b >= 0)
-    bins = [max(b, first) for b in bins]
-    return [[k for k, b in enumerate(bins) if b == wanted] for wanted in sorted(set(bins))]
+        bins.append(max(UP[rounding](Fraction((len(counts) - empty) * seen, sum(counts))) - 1, 0))
+    groups = [[k + empty for k, b in enumerate(bins) if b == wanted] for wanted in sorted(set(bins))]
+    groups[0] = [*range(empty), *groups[0]]
+    return groups
 
 
-@pytest.mark.parametrize("seed", range(50))
-def test_equalisation_agrees_with_a_loop(seed):
+@pytest.mark.parametrize("rounding", list(UP))
+@pytest.mark.parametrize("empty", [0, 3])
+@pytest.mark.parametrize("seed", range(20))
+def test_equalisation_agrees_with_a_loop(seed, empty, rounding):
     random = np.random.default_rng(seed)
-    counts = (random.exponential(size=random.integers(2, 40)) ** 3 * 20).astype(int).tolist()
-    counts[0] += 1
-    counts[-1] += 1
-    groups = equalised_by_loop(counts)
-    if len(groups) < 2:
-        pytest.skip("nothing left to balance")
-    merged = equalised(*ranges_of(counts))
+    counts = [0] * empty + (random.exponential(size=random.integers(4, 40)) ** 3 * 20).astype(int).tolist()
+    counts[empty] += 1
+    counts[-1] += sum(counts) // 2 + 1  # at least two classes remain
+    groups = equalised_by_loop(counts, rounding)
+    merged = equalised(*ranges_of(counts), rounding=rounding)
     totals = np.array([sum(counts[k] for k in group) for group in groups])
     assert merged.edges.tolist() == [group[0] for group in groups] + [len(counts)]
     assert merged.keep == pytest.approx(totals.min() / totals)
@@ -95,19 +101,32 @@ def test_the_rarest_class_is_always_kept():
     assert equalised(*ranges_of([100, 1, 30, 2, 50])).keep.max() == 1
 
 
-def test_uniform_ranges_are_kept_with_a_warning_where_one_class_would_remain():
-    ranges, targets = ranges_of([97, 1, 1, 1])
-    with pytest.warns(UserWarning, match="leaves 1: .*the uniform ranges are kept"):
-        assert equalised(ranges, targets) is ranges
+def test_empty_classes_in_front_do_not_count_as_classes():
+    # The three others reach 0.9, 2.1 and 3 of 3 bins; of 4 bins it would be 1.2, 2.8 and 4, and none were merged.
+    assert equalised(*ranges_of([0, 3, 4, 3])).edges.tolist() == [0, 2, 4]
+
+
+@pytest.mark.parametrize("counts", [[97, 1, 1, 1], [3, 2], [500, 1]])
+def test_uniform_ranges_stay_balanced_by_their_own_counts_where_one_class_would_remain(counts):
+    ranges, targets = ranges_of(counts)
+    with pytest.warns(UserWarning, match="leaves one: .*the uniform ranges are kept, balanced"):
+        kept = equalised(ranges, targets)
+    assert kept.edges.tolist() == ranges.edges.tolist()
+    assert kept.keep.tolist() == [min(counts) / count for count in counts]
+
+
+def test_a_class_without_targets_leaves_the_others_in_the_class_loss():
+    with pytest.warns(UserWarning, match="leaves one"):
+        assert equalised(*ranges_of([9, 0])).keep.tolist() == [1, 1]
 
 
 def test_rounding_down_as_printed_leaves_the_first_bin_wider():
     counts = [10, 10, 10, 10]
     assert equalised(*ranges_of(counts), rounding="floor").edges.tolist() == [0, 1, 2, 3, 4]
-    uneven = [5, 10, 10, 15]  # cumulative 0.5, 1.5, 2.5, 4 bins: down 0 1 2 4, up 1 2 3 4, to nearest 1 2 3 4
+    uneven = [5, 10, 10, 15]  # cumulative 0.5, 1.5, 2.5, 4 bins: down 0 1 2 4, up 1 2 3 4, to the nearest and, halfway, even one 0 2 2 4
     assert len(equalised(*ranges_of(uneven), rounding="floor")) == 3
     assert len(equalised(*ranges_of(uneven), rounding="ceil")) == 4
-    assert len(equalised(*ranges_of(uneven), rounding="round")) == 4
+    assert equalised(*ranges_of(uneven), rounding="round").edges.tolist() == [0, 1, 3, 4]
 
 
 def test_equalising_nothing_is_refused():

@@ -1,8 +1,8 @@
 """Grids, specs and fingerprints."""
 
-import math
 from dataclasses import fields, replace
 
+import pandas as pd
 import pytest
 
 from regcls.errors import UserError
@@ -199,7 +199,7 @@ def test_a_spec_comes_back_from_the_params_that_its_run_was_logged_with(params, 
     row = Row(run_id="r", name=spec.name, status="FINISHED", started=0, ended=1, tags={}, params=spec.params(), metrics={})
     (found,) = run_table([row], faces.FaceSpec).to_dict("records")
     again = {field.name: found[field.name] for field in fields(faces.FaceSpec)}
-    again["lam"] = None if math.isnan(again["lam"]) else again["lam"]
+    again |= {name: None for name in ("lam", "rounding") if pd.isna(again[name])}
     assert faces.FaceSpec(**again) == spec
     assert faces.FaceSpec(**again).digest() == spec.digest()
 

@@ -57,39 +57,42 @@ def equalised(
     `counts` (N,) says how many each target stands for: the 256 levels of 8-bit depth, with their pixels, for all pixels.
 
     Class k maps to the bin that its cumulative share falls in, C/N · Σ_{j<=k} H(j), rounded; classes of one bin are
-    merged. Equation 12 rounds down; `ceil` (the default: ceil(·) − 1) is the release's and the only one that neither
-    leaves the last bin empty nor maps below 0. Empty classes in front join the first occupied one.
+    merged. Equation 12 rounds down. The release rounds up (`ceil`) in the 1D study and to the nearest number, of two as near
+    to the even one, (`round`) for images and video, then counts from 0; it clips below 0 for images, as is done here always.
+    Empty classes in front are joined to the first occupied one before C is counted, as in the release.
 
     Raises:
         ValueError: no targets, or counts that are no whole numbers from 0, one a target.
 
     Warns:
-        UserWarning: fewer than two classes would remain; then `ranges` come back as they are.
+        UserWarning: fewer than two classes would remain. Then the edges of `ranges` stay, with ρ over its own classes.
     """
-    classes = len(ranges)
-    histogram = _histogram(ranges.labels(targets).ravel(), counts, classes)
-    total = int(histogram.sum())
-    if total == 0:
+    histogram = _histogram(ranges.labels(targets).ravel(), counts, len(ranges))
+    if not histogram.any():
         raise ValueError("equalising classes needs at least one target")
-    bins = _bins(np.cumsum(histogram), classes, total, rounding)
-    bins[: np.flatnonzero(histogram)[0]] = bins[np.flatnonzero(histogram)[0]]  # empty classes in front
-    starts = np.flatnonzero(np.diff(bins, prepend=-1))  # first class of every merged one
+    empty = int(np.flatnonzero(histogram)[0])  # classes in front
+    bins = _bins(histogram[empty:], rounding)
+    starts = np.flatnonzero(np.diff(bins, prepend=-1)) + empty  # first class of every merged one
     if len(starts) < 2:
         warnings.warn(
-            f"equalising {classes} classes leaves {len(starts)}: nearly all targets share one range; the uniform ranges are kept",
+            f"equalising {len(ranges)} classes leaves one: nearly all targets share one range; the uniform ranges are kept, balanced by ρ",
             stacklevel=2,
         )
-        return ranges
-    merged = np.add.reduceat(histogram, starts)
-    # Occupied by construction: a bin begins where the cumulative count moves on.
-    return ClassRanges(edges=np.append(ranges.edges[starts], ranges.edges[-1]), keep=merged.min() / merged)
+        return ClassRanges(edges=ranges.edges, keep=_keep(histogram))
+    edges = np.concatenate([ranges.edges[:1], ranges.edges[starts[1:]], ranges.edges[-1:]])
+    return ClassRanges(edges=edges, keep=_keep(np.add.reduceat(histogram, starts)))
 
 
-def class_ranges(classes: int, targets: ArrayLike, *, balanced: bool) -> ClassRanges:
+def class_ranges(classes: int, targets: ArrayLike, *, balanced: bool, rounding: Rounding = "ceil") -> ClassRanges:
     """The classes of a training set: C uniform ranges from its least to its greatest target, equalised if `balanced`."""
     values = np.asarray(targets, dtype=np.float64)
     ranges = uniform_ranges(classes, float(values.min()), float(values.max()))
-    return equalised(ranges, values) if balanced else ranges
+    return equalised(ranges, values, rounding=rounding) if balanced else ranges
+
+
+def _keep(histogram: NDArray[np.int64]) -> NDArray[np.float64]:
+    """ρ (Eq. 13): the smallest count of an occupied class over that of each; 1 for an empty one, which no target asks for."""
+    return np.where(histogram > 0, histogram[histogram > 0].min() / np.maximum(histogram, 1), 1.0)
 
 
 def _histogram(labels: NDArray[np.int64], counts: NDArray[np.integer] | None, classes: int) -> NDArray[np.int64]:
@@ -103,14 +106,15 @@ def _histogram(labels: NDArray[np.int64], counts: NDArray[np.integer] | None, cl
     return histogram
 
 
-def _bins(cumulative: NDArray[np.int64], classes: int, total: int, rounding: Rounding) -> NDArray[np.int64]:
+def _bins(histogram: NDArray[np.int64], rounding: Rounding) -> NDArray[np.int64]:
     """Zero-based bin of every class. In integers: a float product can land on the wrong side of a whole number."""
-    scaled = classes * cumulative
+    scaled, total = len(histogram) * np.cumsum(histogram), histogram.sum()
+    down, rest = np.divmod(scaled, total)
     match rounding:
         case "ceil":
-            up = -(-scaled // total)
+            up = down + (rest > 0)
         case "floor":
-            up = scaled // total
+            up = down
         case "round":
-            up = (2 * scaled + total) // (2 * total)
-    return np.asarray(np.clip(up - 1, 0, classes - 1))
+            up = down + ((2 * rest > total) | ((2 * rest == total) & (down % 2 == 1)))
+    return np.asarray(np.clip(up - 1, 0, len(histogram) - 1))

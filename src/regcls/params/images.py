@@ -18,6 +18,7 @@ from regcls.params.types import (
     OneOrMore,
     Optimizer,
     Positive,
+    Rounding,
     Seed,
     Share,
 )
@@ -52,6 +53,7 @@ class ImageTraining:
     loss: RegressionLoss
     huber_delta: Positive
     loss_scaling: Scaling
+    rounding: Rounding
     lam: Annotated[dict[Classes, Positive], Field(alias="lambda", min_length=1)]
     optimizer: Optimizer
     learning_rate: Positive

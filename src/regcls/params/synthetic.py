@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from regcls.errors import UserError
-from regcls.params.types import FROM_TEXT, STRICT, Classes, Count, Method, NotNegative, OneOrMore, Optimizer, Positive, Seed
+from regcls.params.types import FROM_TEXT, STRICT, Classes, Count, Method, NotNegative, OneOrMore, Optimizer, Positive, Rounding, Seed
 
 Setting = Literal["clean", "noisy", "ood"]
 Sampling = Literal["uniform", "mild", "moderate", "severe"]
@@ -74,6 +74,7 @@ class SyntheticTraining:
     weight_decay: NotNegative
     learning_rate: BySetting
     lam: Annotated[BySetting, Field(alias="lambda")]
+    rounding: Rounding
     precision: Precision
     seeds: OneOrMore[Seed]
     __pydantic_config__ = STRICT

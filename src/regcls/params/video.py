@@ -9,11 +9,12 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from regcls.errors import UserError
 from regcls.params.images import SEARCH, growing
 from regcls.params.synthetic import Precision, layer_widths
-from regcls.params.types import FROM_TEXT, STRICT, Classes, Count, NotNegative, OneOrMore, Optimizer, Positive, Seed, VideoMethod
+from regcls.params.types import FROM_TEXT, STRICT, Classes, Count, NotNegative, OneOrMore, Optimizer, Positive, Rounding, Seed, VideoMethod
 
 WITH_CLASSES = ("reg+cls", "reg+cls-bal")
 Unit = Literal["percent", "frames"]
 VideoSplit = Literal["s1", "s2", "s3", "s4"]
+Activation = Literal["relu", "sigmoid"]
 Person = Annotated[int, Field(ge=0)]
 
 
@@ -58,7 +59,9 @@ class VideoTraining:
     """How each network is trained."""
 
     hidden: Annotated[tuple[Count, ...], Field(min_length=2, max_length=2)]
+    activation: Activation
     lam: Annotated[ByUnit, Field(alias="lambda")]
+    rounding: Rounding
     optimizer: Optimizer
     learning_rate: Positive
     weight_decay: NotNegative

@@ -115,13 +115,15 @@ def _warnings(depth: Depth, grids: Mapping[str, DepthRuns], picked: Picked, foun
 def _add_table(
     made: Report, depth: Depth, name: str, runs: DepthRuns, differences: pd.DataFrame, *, not_comparable: str, warning: str
 ) -> None:
-    data = "balanced data" if depth.grids[name].balanced_data else "all training pixels"
+    balanced = depth.grids[name].balanced_data
+    data = "balanced data" if balanced else "all training pixels"
+    digits = depth_tables.DIGITS
     table = depth_tables.rmse_table(
         runs,
         name=name,
         caption=f"Test RMSE (m) by shot group, trained on {data}; mean ± std over seeds.",
         shots=depth.shots,
-        published=Published(values=PUBLISHED[name](), where="NYUD2-DIR", why=not_comparable, digits=depth_tables.DIGITS),
+        published=Published(values=PUBLISHED[name](), where="NYUD2-DIR", why=not_comparable, digits=digits, balanced_data=balanced),
         warning=warning,
     )
     more = depth_tables.other_tables(runs, name=name, shots=depth.shots, warning=warning)

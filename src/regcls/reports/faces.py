@@ -119,6 +119,7 @@ def _add_table(made: Report, faces: Faces, name: str, runs: FaceRuns, warning: s
         limits=faces.shots,
         published=theirs,
         not_comparable=why,
+        balanced_data=balanced,
         warning=warning,
     )
     more = faces_tables.shots_table(

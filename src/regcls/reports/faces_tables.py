@@ -23,6 +23,7 @@ def shots_table(
     limits: ShotLimits,
     published: pd.DataFrame | None = None,
     not_comparable: str = "",
+    balanced_data: bool = False,
     warning: str = "",
 ) -> Table:
     """Table 3 and Table 4: see `images_tables.shots_table`.
@@ -37,7 +38,9 @@ def shots_table(
         f"Many: ages with more than {limits.many_above} training images; Few: fewer than {limits.few_below}; Med.: between. "
         f"Test images (ages among them): {', '.join(listed)}."
     )
-    theirs = None if published is None else Published(values=published, where="IMDB-WIKI-DIR", why=not_comparable, digits=2)
+    theirs = None
+    if published is not None:
+        theirs = Published(values=published, where="IMDB-WIKI-DIR", why=not_comparable, digits=2, balanced_data=balanced_data)
     return images_tables.shots_table(
         ours,
         runs.wanted,

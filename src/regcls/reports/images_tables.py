@@ -42,6 +42,7 @@ class Published:
     where: str  # what they are of, for a note
     why: str
     digits: int
+    balanced_data: bool  # Table 4
 
 
 def shots_table(
@@ -149,6 +150,7 @@ def _published_notes(published: Published | None) -> list[str]:
     quoted = ", ".join(name for name in BASELINES if name in set(published.values["method"]))
     baselines = f" {quoted}: baselines, as the paper quotes them." if quoted else ""
     notes = [f"Published: the paper's own values on {published.where}, ± over its 3 seeds." + baselines]
+    notes += ["The paper's reg+cls on balanced data has equalised classes, and so is reg+cls-bal here."] * published.balanced_data
     notes += [f"The published values are not comparable with ours: {published.why}."] * bool(published.why)
     if published.values["uncertain"].any():
         notes.append("† Which row or column of the printed table the value belongs to is uncertain.")

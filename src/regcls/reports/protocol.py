@@ -29,6 +29,7 @@ AXES = {
     "lambdas": "values of λ", "repetitions": "repetitions", "balanced_data": "balanced data", "seeds": "seeds",
     "units": "units", "splits": "splits",
 }  # fmt: skip
+BALANCED = "reg+cls-bal"  # the method with equalised classes
 # What another value is called where the values themselves would say less.
 IN_WORDS = {"source": "generated stand-in images", "many": "other shot groups", "medium": "other shot groups"}
 
@@ -54,7 +55,8 @@ def unshown(params: Params) -> list[str]:
 def departures(params: Params, grid: Grid) -> list[str]:
     """The data and training values of a grid that are not the paper's: `epochs 2 instead of 80`."""
     ours = asdict(params.synthetic.data) | asdict(params.synthetic.training)
-    values = {name: value for name, value in PAPER_VALUES.items() if name != "lam" or grid.lambdas == "default"}
+    unused = {name for name, used in (("lam", grid.lambdas == "default"), ("rounding", BALANCED in grid.methods)) if not used}
+    values = {name: value for name, value in PAPER_VALUES.items() if name not in unused}
     lines = []
     for name, there in values.items():
         what, here = {"lam": "λ"}.get(name, name.replace("_", " ")), ours[name]
@@ -159,6 +161,7 @@ def _images_unshown(section: Faces | Depth, papers: Mapping[str, ImageGrid]) -> 
 
 def _image_departures(section: Faces | Depth, grid: ImageGrid, paper: Mapping[str, Any], unused: Set[str]) -> list[str]:
     ours = asdict(section.data) | asdict(section.training) | asdict(section.shots)
+    unused = unused | (set() if grid.balanced_data or BALANCED in grid.methods else {"rounding"})
     lines = []
     for name, there in paper.items():
         here = ours[name]
@@ -195,6 +198,8 @@ def video_departures(video: Video, grid: VideoGrid) -> list[str]:
     lines: list[str] = []
     for name, there in PAPER_VIDEO_VALUES.items():
         what, here = name.replace("_", " "), ours[name]
+        if name == "rounding" and BALANCED not in grid.methods:
+            continue
         if name == "source":
             lines += ["generated stand-in videos"] * (here != there)
         elif name == "test_persons":

@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 
-from regcls.params.types import Optimizer, VideoMethod
+from regcls.classes import ClassRanges, equalised
+from regcls.params.types import Optimizer, Rounding, VideoMethod
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +21,7 @@ class RunSpec:
     method: VideoMethod
     classes: int  # C, before classes are merged; 0 without a class loss
     lam: float | None  # λ of Eq. 4; None without a class loss
+    rounding: Rounding | None  # of Eq. 12; None where nothing is equalised
     seed: int
     epochs: int
     batch_size: int
@@ -30,6 +33,11 @@ class RunSpec:
     def balanced(self) -> bool:
         """Whether the classes are equalised (Eq. 12) and kept with ρ (Eq. 13)."""
         return self.method == "reg+cls-bal"
+
+    def equalised(self, ranges: ClassRanges, targets: ArrayLike, *, counts: NDArray[np.integer] | None = None) -> ClassRanges:
+        """`classes.equalised` with the run's rounding. Only of runs that equalise something."""
+        assert self.rounding is not None
+        return equalised(ranges, targets, counts=counts, rounding=self.rounding)
 
     @property
     def name(self) -> str:

@@ -112,6 +112,7 @@ def shared_fields(training: ImageTraining, *, method: Method, classes: int, lam:
         "method": method,
         "classes": 0 if method == "reg" else classes,
         "lam": None if method == "reg" else float(lam),
+        "rounding": training.rounding if method == "reg+cls-bal" or balanced_data else None,
         "seed": seed,
         "balanced_data": balanced_data,
         "balanced_bins": training.balanced_bins if balanced_data else 0,

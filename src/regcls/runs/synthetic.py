@@ -94,6 +94,7 @@ def make_spec(
         method=method,
         classes=0 if method == "reg" else classes,
         lam=None if method == "reg" else float(training.lam[setting] if lam is None else lam),
+        rounding=training.rounding if method == "reg+cls-bal" else None,
         repetition=repetition,
         data_seed=synthetic.data.data_seeds[repetition],
         seed=training.seeds[repetition],

@@ -3,16 +3,14 @@
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from regcls.errors import UserError
 from regcls.params.images import SEARCH
 from regcls.params.synthetic import Precision
 from regcls.params.types import VideoMethod
-from regcls.params.video import WITH_CLASSES, Unit, Video, VideoGrid, VideoOptions, VideoSplit
+from regcls.params.video import WITH_CLASSES, Activation, Unit, Video, VideoGrid, VideoOptions, VideoSplit
 from regcls.runs import RunSpec
 
-Activation = Literal["relu", "sigmoid"]
 Key = tuple[VideoMethod, int, Unit, VideoSplit]
 Found = Mapping[Key, float]  # (method, C, unit, split) -> λ with the lowest validation error
 
@@ -63,6 +61,7 @@ def make_spec(
         method=method,
         classes=classes if classified else 0,
         lam=float(training.lam[unit] if lam is None else lam) if classified else None,
+        rounding=training.rounding if method == "reg+cls-bal" else None,
         seed=seed,
         epochs=training.epochs if trained else 0,
         batch_size=training.batch_size,
@@ -73,7 +72,7 @@ def make_spec(
         split=split,
         held_out=held_out,
         hidden=training.hidden,
-        activation="sigmoid" if method == "kukleva" else "relu",
+        activation="sigmoid" if method in ("random", "kukleva") else training.activation,
         milestones=training.milestones if trained else (),
         decay=training.decay if trained and training.milestones else 1.0,
         precision=training.precision,

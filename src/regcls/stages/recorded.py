@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from regcls.datasets.store import prepared_folder
 from regcls.errors import MissingError, UserError
@@ -46,9 +46,12 @@ def spec_of(row: Row) -> RunSpec:
         raise UserError(f"run {row.run_id} is on {dataset or 'no data set of ours'}: it was not made by regcls run or regcls train")
     kind = kind_of(dataset).spec_type
     values = typed(row.params, kind)
-    without = row.params.get("classes") == "0"  # a class loss, and so a λ
-    optional = {name for name, known in get_type_hints(kind).items() if type(None) in get_args(known) and without}
-    if missing := [name for name, value in values.items() if value is None and name not in optional]:
+    needless = set[str]()
+    if row.params.get("classes") == "0":
+        needless.add("lam")
+    if row.params.get("method") != "reg+cls-bal" and row.params.get("balanced_data") != "true":
+        needless.add("rounding")
+    if missing := [name for name, value in values.items() if value is None and name not in needless]:
         raise UserError(
             f"run {row.run_id} has no usable value of {', '.join(missing)}: it was made by a version of regcls with other parameters. "
             f"Take the code of that run: {checkout(row)}"
