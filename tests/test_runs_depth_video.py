@@ -74,7 +74,7 @@ def test_a_spec_is_rebuilt_from_its_tracked_parameters(spec):
 
 def test_what_does_not_apply_to_a_method_is_blank():
     random, kukleva = video_spec(method="random"), video_spec(method="kukleva")
-    assert (random.classes, random.lam, random.epochs, random.milestones, random.activation) == (0, None, 0, (), "relu")
+    assert (random.classes, random.lam, random.epochs, random.milestones, random.activation) == (0, None, 0, (), "sigmoid")
     assert (kukleva.classes, kukleva.lam, kukleva.epochs, kukleva.activation) == (0, None, 40, "sigmoid")
     assert (video_spec().lam, video_spec(unit="frames").lam) == (100.0, 10.0)
     assert video_spec(unit="frames", split="s2").name == "breakfast frames s2 · reg+cls · 100 · λ 10 · seed 0"

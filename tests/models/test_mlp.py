@@ -1,12 +1,13 @@
 """The perceptron and its initial weights."""
 
+import pytest
 import torch
 
 from regcls.models.mlp import MLP, initial_weights
 
 
 def test_weights_are_xavier_uniform_and_biases_zero():
-    weights = initial_weights(1, (6, 15), 64, seed=0)
+    weights = initial_weights(1, (6, 15), 64, 0, "xavier")
     bound = (6 / (15 + 64)) ** 0.5
     assert weights["classifier.weight"].abs().max() <= bound
     assert weights["classifier.weight"].std() > 0.9 * bound / 3**0.5
@@ -14,7 +15,7 @@ def test_weights_are_xavier_uniform_and_biases_zero():
 
 
 def test_the_trunk_of_reg_cls_is_the_same_for_every_number_of_classes_and_not_that_of_reg():
-    reg, few, many = (initial_weights(1, (6, 15), classes, seed=421) for classes in (0, 4, 1024))
+    reg, few, many = (initial_weights(1, (6, 15), classes, 421, "xavier") for classes in (0, 4, 1024))
     assert torch.equal(few["layers.1.weight"], many["layers.1.weight"])
     assert not torch.equal(reg["layers.1.weight"], few["layers.1.weight"])
 
@@ -23,13 +24,43 @@ def test_reg_draws_first_with_pytorchs_own_initialisation_before_xaviers():
     torch.manual_seed(7)
     layer = torch.nn.Linear(1, 6)
     torch.nn.init.xavier_uniform_(layer.weight)
-    assert torch.equal(initial_weights(1, (6, 15), 0, seed=7)["layers.0.weight"], layer.weight)
+    assert torch.equal(initial_weights(1, (6, 15), 0, 7, "xavier")["layers.0.weight"], layer.weight)
+
+
+def drawn_by_hand(seed, classes=0):
+    """Linear layers of PyTorch's own initialisation, one after the other."""
+    torch.manual_seed(seed)
+    pairs = {"layers.0": (64, 40), "layers.1": (40, 20), "regressor": (20, 1)} | ({"classifier": (20, classes)} if classes else {})
+    layers = {name: torch.nn.Linear(*pair) for name, pair in pairs.items()}
+    return layers, {f"{name}.{key}": value for name, layer in layers.items() for key, value in layer.named_parameters()}
+
+
+def same(weights, expected):
+    return weights.keys() == expected.keys() and all(torch.equal(weights[name], value) for name, value in expected.items())
+
+
+@pytest.mark.parametrize("classes", [0, 100])
+def test_networks_with_relu_may_keep_pytorchs_initialisation(classes):
+    assert same(initial_weights(64, (40, 20), classes, 5, "pytorch"), drawn_by_hand(5, classes)[1])
+
+
+def test_normal_weights_of_standard_deviation_0_01_are_drawn_after_pytorchs_own():
+    layers, expected = drawn_by_hand(5, 100)
+    for layer in layers.values():
+        torch.nn.init.normal_(layer.weight, 0, 0.01)
+        torch.nn.init.zeros_(layer.bias)
+    assert same(initial_weights(64, (40, 20), 100, 5, "normal"), expected)
+
+
+def test_with_pytorchs_initialisation_reg_and_reg_cls_begin_with_one_trunk_and_regression_output():
+    reg, both = (initial_weights(64, (40, 20), classes, 3, "pytorch") for classes in (0, 100))
+    assert all(torch.equal(reg[name], both[name]) for name in reg)
 
 
 def test_drawing_weights_leaves_the_global_generator_alone():
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    initial_weights(1, (6, 15), 4, seed=0)
+    initial_weights(1, (6, 15), 4, 0, "xavier")
     assert torch.equal(torch.get_rng_state(), before)
 
 

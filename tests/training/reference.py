@@ -9,36 +9,38 @@ from regcls.training.ensemble import Recipe
 from regcls.training.ensemble_data import Network, stream_seeds
 
 
-def train_plainly(network: Network, recipe: Recipe) -> tuple[MLP, list[float]]:
-    """Same initial weights, batches and draws as the engine; returns the network and its training error by epoch."""
+def train_plainly(network: Network, recipe: Recipe) -> tuple[MLP, list[float], float]:
+    """Same initial weights, batches and draws as the engine; the network, its training error by epoch and its accuracy in the last one."""
     dtype = getattr(torch, recipe.precision)
     x, y = torch.from_numpy(network.x.T).to(dtype), torch.from_numpy(network.y).to(dtype)
     model = MLP(x.shape[1], recipe.hidden, network.outputs, activation=recipe.activation)
-    model.load_state_dict(initial_weights(x.shape[1], recipe.hidden, network.outputs, network.seed))
+    model.load_state_dict(initial_weights(x.shape[1], recipe.hidden, network.outputs, network.seed, recipe.initialisation))
     model.to(dtype)
     make = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[recipe.optimizer]
     optimizer = make(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, recipe.milestones, recipe.decay)
     order_of, draws_of = (torch.Generator().manual_seed(seed) for seed in stream_seeds(network.seed))
     labels = torch.from_numpy(network.classes.labels(network.y)) if network.classes else None
-    seen = len(y) // recipe.batch_size * recipe.batch_size
-    history = []
+    seen = len(y) // recipe.batch_size * recipe.batch_size if recipe.drop_last else len(y)
+    history, hits = [], 0
     for _ in range(recipe.epochs):
         order = torch.randperm(len(y), generator=order_of)[:seen]
         draws = torch.rand(seen, generator=draws_of) if network.classes and network.classes.keep.min() < 1 else None
-        errors = []
+        errors, hits = 0.0, 0
         for start in range(0, seen, recipe.batch_size):
             batch = order[start : start + recipe.batch_size]
             predictions = model(x[batch])
-            errors.append(F.mse_loss(predictions, y[batch]).item())
+            errors += F.mse_loss(predictions, y[batch], reduction="sum").item()
             loss = network.lam * F.mse_loss(predictions, y[batch], reduction=recipe.loss_over_batch)
             if network.classes:
                 keep = torch.from_numpy(network.classes.keep).float()[labels[batch]]
                 kept = None if draws is None else draws[start : start + recipe.batch_size] < keep
-                loss = loss + class_loss(model.classifier(model.features(x[batch])), labels[batch], kept)
+                logits = model.classifier(model.features(x[batch]))
+                loss = loss + class_loss(logits, labels[batch], kept)
+                hits += int((logits.argmax(1) == labels[batch]).sum())
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         scheduler.step()
-        history.append(sum(errors) / len(errors))
-    return model, history
+        history.append(errors / seen)
+    return model, history, hits / seen

@@ -16,7 +16,9 @@ from training.reference import train_plainly
 RECIPE = Recipe(
     hidden=(6, 15),
     activation="relu",
+    initialisation="xavier",
     loss_over_batch="mean",
+    drop_last=True,
     epochs=2,
     batch_size=64,
     optimizer="adam",
@@ -66,7 +68,7 @@ def test_agrees_with_plain_pytorch(classes, balanced, optimizer, precision, tole
     recipe = replace(RECIPE, precision=precision, optimizer=optimizer, learning_rate=0.01 if optimizer == "adam" else 0.001)
     nets = [network(classes, balanced=balanced, seed=seed) for seed in (0, 421)]
     for net, trained in zip(nets, train(nets, recipe), strict=True):
-        model, history = train_plainly(net, recipe)
+        model, history, _ = train_plainly(net, recipe)
         assert difference(trained, model) < tolerance
         assert trained.train_mse == pytest.approx(history, rel=tolerance * 10)
         with torch.no_grad():
@@ -79,8 +81,44 @@ def test_several_inputs_agree_with_plain_pytorch():
     assert difference(train([net], RECIPE)[0], train_plainly(net, RECIPE)[0]) < 1e-10
 
 
-# The published networks of video progress, on a few samples: 64 inputs, squared errors summed over a batch, a rate that falls.
-VIDEO = replace(RECIPE, hidden=(40, 20), batch_size=40, epochs=4, milestones=(1, 3), learning_rate=0.001, loss_over_batch="sum")
+# The published networks of video progress, on a few samples: 64 inputs, squared errors summed over a batch, also over the last, incomplete one,
+# a rate that falls.
+VIDEO = replace(
+    RECIPE,
+    hidden=(40, 20),
+    initialisation="pytorch",
+    batch_size=40,
+    epochs=4,
+    milestones=(1, 3),
+    learning_rate=0.001,
+    loss_over_batch="sum",
+    drop_last=False,
+)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("loss_over_batch", ["mean", "sum"])
+def test_the_last_batch_and_the_accuracy_of_the_class_head_agree_with_plain_pytorch(loss_over_batch, drop_last, balanced):
+    recipe = replace(VIDEO, loss_over_batch=loss_over_batch, drop_last=drop_last)
+    nets = [network(8, balanced=balanced, seed=seed, samples=samples, inputs=64, lam=0.1) for seed, samples in enumerate((410, 241, 80))]
+    for net, trained in zip(nets, train(nets, recipe, every_epoch=["val"]), strict=True):
+        model, history, accuracy = train_plainly(net, recipe)
+        assert difference(trained, model) < 1e-10
+        assert trained.train_mse == pytest.approx(history, rel=1e-9)
+        assert trained.accuracy.pop("train") == pytest.approx(accuracy) and 0 < accuracy < 1
+        for name, found in trained.accuracy.items():
+            x, y = net.evaluate[name]
+            classes = model.classifier(model.features(torch.from_numpy(x.T))).argmax(1).numpy()
+            assert found == pytest.approx((classes == net.classes.labels(y)).mean())
+        assert set(trained.accuracy) == {"val", "test"}
+
+
+def test_fewer_samples_than_a_batch_are_one_batch_where_the_last_is_kept():
+    net = network(16, samples=13, inputs=64)
+    model, history, _ = train_plainly(net, VIDEO)
+    trained = train([net, network(16, samples=410, inputs=64)], VIDEO)[0]
+    assert difference(trained, model) < 1e-10 and trained.train_mse == pytest.approx(history, rel=1e-9)
 
 
 def unequal(classes, *, samples=(410, 165, 90, 410, 241)):
@@ -97,7 +135,7 @@ def test_video_networks_with_unequally_many_samples_agree_with_plain_pytorch(cla
     recipe = replace(VIDEO, activation=activation, optimizer=optimizer, learning_rate=rate)
     nets = unequal(classes)
     for net, trained in zip(nets, train(nets, recipe, predict=["test"]), strict=True):
-        model, history = train_plainly(net, recipe)
+        model, history, _ = train_plainly(net, recipe)
         assert difference(trained, model) < 1e-10
         assert trained.train_mse == pytest.approx(history, rel=1e-9)
         predictions = model(torch.from_numpy(net.evaluate["test"][0].T)).detach().numpy()
@@ -122,7 +160,7 @@ def test_networks_with_unequally_many_classes_agree_with_plain_pytorch(optimizer
     recipe = replace(VIDEO, optimizer=optimizer, learning_rate={"adam": 0.001, "sgd": 1e-6}[optimizer])
     nets = unequally_many_classes()
     for net, trained in zip(nets, train(nets, recipe, stable=stable), strict=True):
-        model, history = train_plainly(net, recipe)
+        model, history, _ = train_plainly(net, recipe)
         assert {name: value.shape for name, value in trained.weights.items()} == {n: tuple(v.shape) for n, v in model.state_dict().items()}
         assert difference(trained, model) < 1e-10
         assert trained.train_mse == pytest.approx(history, rel=1e-9)
@@ -189,11 +227,12 @@ def assert_identical(a, b):
     assert np.array_equal(a.train_mse, b.train_mse)
     assert all(np.array_equal(a.evaluated[name], b.evaluated[name]) for name in a.evaluated)
     assert all(np.array_equal(a.predicted[name], b.predicted[name]) for name in a.predicted)
+    assert a.accuracy == b.accuracy
 
 
 def test_frames_that_networks_share_are_held_once():
     nets = unequal(0)
-    batches = ensemble_data.Batches(sorted(nets, key=lambda n: -n.y.size), 40, torch.float64, torch.device("cpu"))
+    batches = ensemble_data.Batches(sorted(nets, key=lambda n: -n.y.size), 40, torch.float64, torch.device("cpu"), drop_last=False)
     held = {source.data_ptr() for group in batches.groups for source, _ in group.sources}
     assert len(nets) == 9 and len(held) == 5
 
@@ -201,9 +240,9 @@ def test_frames_that_networks_share_are_held_once():
 def test_without_epochs_the_networks_stay_as_they_were_drawn():
     net = network(0, samples=10, inputs=64)  # less than a batch, which nobody needs
     trained = train([net], replace(VIDEO, epochs=0), predict=["val"], every_epoch=["test"])[0]
-    weights = initial_weights(64, VIDEO.hidden, 0, net.seed)
+    weights = initial_weights(64, VIDEO.hidden, 0, net.seed, VIDEO.initialisation)
     assert all(np.array_equal(trained.weights[name], value.double().numpy()) for name, value in weights.items())
-    assert trained.train_mse.shape == (0,) and trained.finite
+    assert trained.train_mse.shape == (0,) and trained.finite and trained.accuracy == {}
     assert trained.evaluated["val"].shape == trained.evaluated["test"].shape == (1,)
     assert trained.evaluated["val"][0] == pytest.approx(np.mean((trained.predicted["val"] - net.evaluate["val"][1]) ** 2))
 

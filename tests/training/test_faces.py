@@ -12,12 +12,13 @@ from regcls.classes import equalised, uniform_ranges
 from regcls.datasets.images import ImageSet
 from regcls.errors import UserError
 from regcls.metrics import evaluate
+from regcls.models.predictor import build, scaled
 from regcls.params.faces import FaceOptions
 from regcls.provenance import SOURCE, import_closure
 from regcls.runs.faces import make_spec
 from regcls.runs.images import single_spec
 from regcls.stages.kinds import faces as kind
-from regcls.training.checkpoint import Checkpoints, load_predictor
+from regcls.training.checkpoint import Checkpoints, load_predictor, read_weights
 from regcls.training.faces import Batch, FaceJob, FaceTask, model_of, train_run
 from regcls.training.feed import draws
 from regcls.training.loop import Recipe
@@ -42,7 +43,7 @@ def job(params, images, tmp_path):
     """A run of reg+cls with 10 classes, with `changes` to its spec."""
 
     def job(*, folder="run", checkpoint_minutes=10.0, **changes):
-        spec = replace(single_spec(make_spec, params.imdb_wiki, "imdb_wiki", FaceOptions(classes=10)), **changes)
+        spec = replace(single_spec(make_spec, params.imdb_wiki, "imdb_wiki", FaceOptions(classes=10)), **{"rounding": "round"} | changes)
         if spec.method == "reg":
             spec = replace(spec, classes=0, lam=None)
         return FaceJob(
@@ -143,12 +144,13 @@ def test_reg_cls_adds_the_class_loss_weighed_with_lambda(job, images, lam, scali
     assert found["regression_loss"] == pytest.approx(F.l1_loss(predictions, targets).item())
     assert found["class_loss"] == pytest.approx(F.cross_entropy(logits, labels_by_hand(targets, 10)).item())
     assert found["loss"] == pytest.approx(total(found["regression_loss"], found["class_loss"]), rel=1e-5)
+    assert found["accuracy"] == pytest.approx((logits.argmax(1) == labels_by_hand(targets, 10)).float().mean().item())
 
 
 def test_balanced_classes_keep_each_class_with_its_probability(job, images):
     task = FaceTask(job(method="reg+cls-bal"), images)
     targets = images.targets("train")
-    ranges = equalised(uniform_ranges(10, 0.0, 100.0), targets)
+    ranges = equalised(uniform_ranges(10, 0.0, 100.0), targets, rounding="round")
     assert 1 < len(ranges) < 10
     keep = ranges.keep[ranges.labels(targets)]
     assert keep.min() < 0.9
@@ -173,7 +175,7 @@ def test_balanced_classes_are_kept_as_often_as_their_probability_says(job, image
 def test_balanced_data_mask_both_losses_with_the_same_draw(job, images, method):
     task = FaceTask(job(method=method, classes=100, **BALANCED_DATA), images)
     batch, targets = batch_of(task, epoch=1), images.targets("train")
-    ranges = equalised(uniform_ranges(10, 0.0, 100.0), targets)
+    ranges = equalised(uniform_ranges(10, 0.0, 100.0), targets, rounding="round")
     draw = draws(len(targets), seed=0, epoch=1)
     kept = (draw < ranges.keep[ranges.labels(targets)])[:40]
     assert 0 < kept.sum() < 40
@@ -184,7 +186,7 @@ def test_balanced_data_mask_both_losses_with_the_same_draw(job, images, method):
         labels = labels_by_hand(targets_of(task, batch), 100)
         assert found["class_loss"] == pytest.approx(F.cross_entropy(logits[kept], labels[kept]).item())
     if method == "reg+cls-bal":  # classes have a ρ of their own
-        classes = equalised(uniform_ranges(100, 0.0, 100.0), targets)
+        classes = equalised(uniform_ranges(100, 0.0, 100.0), targets, rounding="round")
         labels = classes.labels(targets)
         kept = (draw < classes.keep[labels])[:40]
         assert found["class_loss"] == pytest.approx(F.cross_entropy(logits[kept], torch.from_numpy(labels[:40])[kept]).item())
@@ -220,7 +222,7 @@ def test_predictions_are_of_all_images_whatever_the_batches(job, images, monkeyp
     network = task.network()
     with torch.no_grad():
         expected = network.eval()(task._on_device(torch.from_numpy(images.images[images.rows("test")])))[0].numpy()
-    found = FaceTask(job(batch_size=batch_size), images).predict(network.train(), "test")
+    found = FaceTask(job(batch_size=batch_size), images).predict(network.train(), "test")[0]
     assert len(found) == len(images.rows("test"))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
@@ -238,6 +240,27 @@ def test_the_metrics_are_those_of_the_saved_best_weights(job, images, changes):
     scores = [epoch.metrics["val_mse_all"] for epoch in made.history]
     assert made.best_epoch == 1 + int(np.argmin(scores)) and made.metrics["val_mse_all"] == min(scores)
     assert 0 < made.metrics["waiting_share"] < 1 and made.metrics["images_per_second"] > 0
+
+
+def test_the_accuracy_of_the_class_head_is_measured_wherever_errors_are(job, images):
+    made = make(job(epochs=2, classes=4, learning_rate=0.01))
+    network = build("resnet18", width=2, classes=4)
+    network.load_state_dict(read_weights(made.files[BEST], device="cpu"))
+    for split in ("val", "test"):
+        with torch.inference_mode():
+            logits = network.eval()(scaled(torch.from_numpy(images.images[images.rows(split)])))[1]
+        labels = labels_by_hand(torch.from_numpy(images.targets(split)), 4)
+        assert made.metrics[f"{split}_accuracy"] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
+    assert all(0 < epoch.metrics["train_accuracy"] < 1 for epoch in made.history)
+    reg = make(job(folder="reg", epochs=1, method="reg"))
+    assert not any("accuracy" in name for name in {**reg.metrics, **reg.history[0].metrics})
+
+
+def test_rare_classes_may_be_balanced_with_another_rounding(job, images):
+    targets = images.targets("train")
+    for rounding in ("ceil", "round", "floor"):
+        found = FaceTask(job(method="reg+cls-bal", rounding=rounding), images).classes
+        assert found.edges.tolist() == equalised(uniform_ranges(10, 0.0, 100.0), targets, rounding=rounding).edges.tolist()
 
 
 def test_the_table_of_predictions_gives_the_reported_errors(job, images):
@@ -344,6 +367,6 @@ def test_classes_that_cannot_be_balanced_are_said_and_counted(job, images):
     said = []
     everyone_in_one = {"method": "reg+cls-bal", "classes": 2, "class_range": (-1000.0, 100.0), "epochs": 1}
     result = train_run(job(**everyone_in_one), Hooks(), said.append)
-    assert "nearly all targets share one range; the uniform ranges are kept" in said[0]
+    assert "nearly all targets share one range; the uniform ranges are kept, balanced by ρ" in said[0]
     assert result.metrics["head_classes"] == 2
     assert train_run(job(folder="other", method="reg", epochs=1), Hooks(), said.append).metrics["head_classes"] == 0

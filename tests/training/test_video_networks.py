@@ -84,9 +84,10 @@ def test_networks_on_the_same_frames_share_them(kind):
 def test_a_network_agrees_with_plain_pytorch(kind, method):
     with_precision = spec(method, precision="float64")
     net, recipe = network(kind, with_precision), kind.recipe(with_precision)
-    ours, (plain, _) = train([net], recipe)[0], train_plainly(net, recipe)
+    ours, (plain, *_) = train([net], recipe)[0], train_plainly(net, recipe)
     assert all(np.allclose(ours.weights[name], value.detach().numpy(), atol=1e-10) for name, value in plain.state_dict().items())
-    assert recipe.activation == ("sigmoid" if method == "kukleva" else "relu")
+    assert (recipe.activation, recipe.initialisation) == (("sigmoid", "normal") if method == "kukleva" else ("relu", "pytorch"))
+    assert recipe.loss_over_batch == "sum" and not recipe.drop_last
 
 
 def test_a_result_tells_of_every_activity_their_mean_and_deviation(kind):
@@ -102,7 +103,13 @@ def test_a_result_tells_of_every_activity_their_mean_and_deviation(kind):
         assert metrics[f"{name}_std"] == pytest.approx(np.std(values, ddof=1))
     assert metrics["train_mse"] == pytest.approx(np.mean([metrics[f"activities/train_mse_{part}"] for part in kind.parts]))
     assert metrics["head_classes"] == 10
-    assert "val_rmse" not in metrics
+    for name in ("train", "test"):
+        assert metrics[f"{name}_accuracy"] == pytest.approx(np.mean([networks[part].accuracy[name] for part in kind.parts]))
+    assert not {"val_rmse", "val_accuracy"} & set(metrics)
+
+
+def test_without_a_class_head_there_is_no_accuracy(kind):
+    assert not any("accuracy" in name for name in kind.result(spec("reg"), trained(kind, spec("reg")), started=1.0, ended=2.0).metrics)
 
 
 def test_the_published_rmse_is_a_mean_over_blocks_of_forty_frames():
@@ -131,13 +138,13 @@ def test_predictions_name_activity_video_and_frame(kind):
     assert weights == set(kind.parts)
 
 
-def test_the_random_baseline_is_the_untrained_network(kind):
+def test_the_random_baseline_is_the_untrained_network_with_sigmoids(kind):
     random = spec("random", "frames")
     networks = trained(kind, random)
     result = kind.result(random, networks, started=1.0, ended=2.0)
     with torch.no_grad():
-        model = MLP(64, random.hidden)
-        model.load_state_dict(initial_weights(64, random.hidden, 0, random.seed))
+        model = MLP(64, random.hidden, activation="sigmoid")
+        model.load_state_dict(initial_weights(64, random.hidden, 0, random.seed, "normal"))
         x, y = network(kind, random, "tea").evaluate["test"]
         error = float(((model(torch.tensor(x.T)) - torch.tensor(y)) ** 2).mean().sqrt())
     assert result.metrics["activities/test_rmse_tea"] == pytest.approx(error, rel=1e-5)

@@ -24,7 +24,7 @@ class RegressionNetwork(nn.Module):
         self.classifier = nn.Linear(backbone.features, classes) if classes else None
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, " B"], Float[Tensor, "B C"] | None]:
-        """Predictions, always the regression output, and the classes' logits: None without a class head and in eval mode.
+        """Predictions, always the regression output, and the classes' logits: None without a class head.
 
         Both have the type of the weights (float32), also under autocast: the steps of bfloat16 are 0.25 near an age of 40.
         """
@@ -32,5 +32,5 @@ class RegressionNetwork(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             features = features.to(self.regressor.weight.dtype)
             predictions = self.regressor(features).squeeze(-1)
-            logits = self.classifier(features) if self.classifier is not None and self.training else None
+            logits = None if self.classifier is None else self.classifier(features)
         return predictions, logits

@@ -8,27 +8,44 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 Activation = Literal["relu", "sigmoid"]
-
-
-def _linear(inputs: int, outputs: int) -> nn.Linear:
-    """Xavier-uniform weights, zero biases. PyTorch's own initialisation is drawn first, as in the release."""
-    layer = nn.Linear(inputs, outputs)
-    nn.init.xavier_uniform_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
+# Of the weights: PyTorch's own, Xavier uniform with zero biases, or N(0, 0.01²) with zero biases.
+Initialisation = Literal["pytorch", "xavier", "normal"]
+NORMAL_STD = 0.01
 
 
 class MLP(nn.Module):
     """A regression output and, if `classes` > 0, a class head on the last hidden features (section 2.1; sigmoid: Kukleva et al.)."""
 
-    def __init__(self, inputs: int, hidden: Sequence[int], classes: int = 0, *, activation: Activation = "relu") -> None:
-        """Weights are drawn from torch's global generator, layer by layer in the order of the forward pass."""
+    def __init__(
+        self,
+        inputs: int,
+        hidden: Sequence[int],
+        classes: int = 0,
+        *,
+        activation: Activation = "relu",
+        initialisation: Initialisation = "xavier",
+    ) -> None:
+        """Weights are drawn from torch's global generator in the order of the forward pass, the class head's last.
+
+        As in the release, PyTorch's own are drawn before the others: of each layer in turn for Xavier's, of all layers for normal ones.
+        """
         super().__init__()
         widths = [inputs, *hidden]
         self.activation = {"relu": torch.relu, "sigmoid": torch.sigmoid}[activation]
-        self.layers = nn.ModuleList(_linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
-        self.regressor = _linear(widths[-1], 1)
-        self.classifier = _linear(widths[-1], classes) if classes else None
+
+        def linear(a: int, b: int) -> nn.Linear:
+            layer = nn.Linear(a, b)
+            if initialisation == "xavier":
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
+            return layer
+
+        self.layers = nn.ModuleList(linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.regressor = linear(widths[-1], 1)
+        self.classifier = linear(widths[-1], classes) if classes else None
+        if initialisation == "normal":
+            for name, values in self.named_parameters():
+                nn.init.zeros_(values) if name.endswith("bias") else nn.init.normal_(values, 0.0, NORMAL_STD)
 
     def features(self, x: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch hidden"]:
         """Last hidden features."""
@@ -42,14 +59,15 @@ class MLP(nn.Module):
         return prediction.squeeze(-1)
 
 
-def initial_weights(inputs: int, hidden: Sequence[int], classes: int, seed: int) -> dict[str, Tensor]:
-    """Float32 weights of the release's networks: within a seed `reg` is drawn first and `reg+cls` after it.
+def initial_weights(inputs: int, hidden: Sequence[int], classes: int, seed: int, initialisation: Initialisation) -> dict[str, Tensor]:
+    """Float32 weights of the release's networks, whose activation does not matter.
 
-    So every `reg+cls` of a seed starts from one trunk, whatever its number of classes, and that is not reg's.
+    With PyTorch's own weights, `reg` and every `reg+cls` of a seed start from one trunk. With Xavier's (the 1D study) every `reg+cls` does,
+    but not reg: the release draws `reg` first and `reg+cls` after it.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = MLP(inputs, hidden)
-        if classes:
-            network = MLP(inputs, hidden, classes)
+        if classes and initialisation == "xavier":
+            MLP(inputs, hidden)
+        network = MLP(inputs, hidden, classes, initialisation=initialisation)
     return {name: value.detach() for name, value in network.state_dict().items()}

@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from regcls.models.mlp import Activation, initial_weights
+from regcls.models.mlp import Activation, Initialisation, initial_weights
 from regcls.training.ensemble_data import Batches, EvaluationSet, Network
 from regcls.training.optimizers import Adam, GradientDescent, Stacked
 
@@ -39,7 +39,9 @@ class Recipe:
 
     hidden: tuple[int, int]
     activation: Activation
+    initialisation: Initialisation
     loss_over_batch: str  # of the squared errors: mean | sum. The class loss is a mean always
+    drop_last: bool  # leave out the last batch of an epoch where it is incomplete
     epochs: int  # 0: the networks stay as they were drawn
     batch_size: int
     optimizer: str  # adam | sgd
@@ -53,6 +55,10 @@ class Recipe:
         """The learning rate in an epoch, from 0."""
         return self.learning_rate * self.decay ** sum(epoch >= milestone for milestone in self.milestones)
 
+    def steps(self, samples: int) -> int:
+        """Batches an epoch."""
+        return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trained:
@@ -62,6 +68,8 @@ class Trained:
     train_mse: NDArray[np.float64]  # (epochs,), mean over the epoch's batches
     evaluated: dict[str, NDArray[np.float64]]  # name -> (epochs,) for `every_epoch`, else (1,), after the last epoch
     predicted: dict[str, NDArray[np.floating]]  # name -> (n,) regression output after the last epoch, for `predict`
+    # Name -> share of samples whose most probable class is theirs, after the last epoch; `train`: while it went on. Empty without classes.
+    accuracy: dict[str, float]
     finite: bool  # False: the network diverged, and its numbers mean nothing
 
 
@@ -104,6 +112,9 @@ def train(
             values[:] = values or [error]
             if name in predict:
                 predictions[name] = [row[:size] for row, size in zip(output.cpu().numpy(), data.sizes, strict=True)]
+    accuracy = {name: ensemble.accuracy(ensemble.evaluation_set(name)) for name in measured if first.head_rows}
+    if first.head_rows and recipe.epochs:
+        accuracy["train"] = ensemble.training_accuracy()
     train_mse = torch.stack(errors, 1).double().cpu().numpy() if errors else np.zeros((len(networks), 0))
     evaluated = {name: torch.stack(values, 1).double().cpu().numpy() for name, values in measured.items()}
     weights = ensemble.weights()
@@ -113,6 +124,7 @@ def train(
             train_mse=train_mse[row],
             evaluated={name: value[row] for name, value in evaluated.items()},
             predicted={name: rows[row].copy() for name, rows in predictions.items()},
+            accuracy={name: float(shares[row]) for name, shares in accuracy.items()},
             finite=bool(ensemble.finite[row]),
         )
         for row, m in enumerate(places)
@@ -126,13 +138,13 @@ def train(
 
 def _place_of(network: Network, recipe: Recipe) -> tuple[int, int, int]:
     """Most steps first; networks that share an order of samples stand together."""
-    return -(network.y.size // recipe.batch_size), network.y.size, network.seed
+    return -recipe.steps(network.y.size), network.y.size, network.seed
 
 
 def _check(networks: Sequence[Network], recipe: Recipe) -> None:
     first = networks[0]
     for n in networks:
-        if recipe.epochs and n.y.size < recipe.batch_size:
+        if recipe.epochs and not recipe.steps(n.y.size):
             raise ValueError(f"{n.y.size} training samples do not fill one batch of {recipe.batch_size}")
         if (len(n.x), n.head_rows, set(n.evaluate)) != (len(first.x), first.head_rows, set(first.evaluate)):
             raise ValueError("networks trained together must agree in inputs, rows of the class head and evaluation sets")
@@ -150,11 +162,13 @@ class _Ensemble:
         self._load_weights()
         self.padding = self._padding()
         if recipe.epochs:
-            self.batches = Batches(networks, self.batch, self.dtype, device)
+            self.batches = Batches(networks, self.batch, self.dtype, device, drop_last=recipe.drop_last)
         scale = 2 / self.batch if recipe.loss_over_batch == "mean" else 2.0
         lam = torch.tensor([n.lam for n in networks], dtype=self.dtype, device=device)
-        self.regression_scale = (scale * lam).view(self.m, 1, 1)  # gradient of λ · squared error
+        self.regression_scale = (scale * lam).view(self.m, 1, 1)  # gradient of λ · squared error, in a batch of B
+        self.endings = None if recipe.drop_last else self._endings()
         self.squares = torch.zeros(self.m, 1, self.batch, dtype=self.dtype, device=device)
+        self.hits = torch.zeros_like(self.squares)  # of the class head
         self.active = _Active(self, self.m)
 
     def _load_weights(self) -> None:
@@ -165,7 +179,7 @@ class _Ensemble:
         self.optimizer = optimizers[self.recipe.optimizer]
         self.moments = [self.params.like(self.m) for _ in range(self.optimizer.moments)]
         kinds = {(n.outputs, n.seed) for n in self.networks}
-        initial = {kind: initial_weights(self.d, self.recipe.hidden, *kind) for kind in kinds}
+        initial = {kind: initial_weights(self.d, self.recipe.hidden, *kind, self.recipe.initialisation) for kind in kinds}
         for m, network in enumerate(self.networks):
             parts = self._parts(self.params.layers, m)
             for name, value in initial[network.outputs, network.seed].items():
@@ -179,6 +193,12 @@ class _Ensemble:
         for m, network in enumerate(self.networks):
             padding[m, 1 + network.outputs :, -1] = -math.inf
         return padding
+
+    def _endings(self) -> Tensor:
+        """(M, 1, B): factors of the errors in each network's last, incomplete batch; 0 for what fills it up."""
+        sizes = torch.tensor([n.y.size % self.batch or self.batch for n in self.networks]).view(-1, 1, 1)
+        factors = (torch.arange(self.batch) < sizes).to(self.dtype)
+        return (factors * self.batch / sizes if self.recipe.loss_over_batch == "mean" else factors).to(self.device)
 
     def _parts(self, layers: Sequence[Tensor], m: int) -> dict[str, Tensor]:
         """Where the parameters of the m-th network lie in `layers`, by torch name; padding is none of them."""
@@ -197,27 +217,32 @@ class _Ensemble:
         """One pass over the shuffled data; (M,) mean squared training error over the epoch's batches."""
         self.batches.shuffle()
         self.squares.zero_()
+        counts_hits = self.rows > 0 and epoch == self.recipe.epochs - 1  # in the others they would cost a tenth more
         steps = np.array(self.batches.steps)
         done = 0
         for last in sorted(set(self.batches.steps)):
             active = self.active if (count := int((steps >= last).sum())) == self.m else _Active(self, count)
             active.optimizer.begin(epoch * steps[:count] + done, last - done, self.recipe.rate(epoch))
-            self._train_steps(active, done, last)
+            self._train_steps(active, done, last, counts_hits=counts_hits)
             active.hand_back(self)
             done = last
         self.finite &= torch.stack([p.isfinite().all(2).all(1) for p in self.params.layers]).all(0).cpu()
-        seen: Tensor = torch.from_numpy(steps * self.batch).to(self.squares)
+        seen: Tensor = torch.tensor(self.batches.seen).to(self.squares)
         return self.squares.sum((1, 2)) / seen
 
-    def _train_steps(self, active: "_Active", first: int, last: int) -> None:
-        batches = self.batches
+    def _train_steps(self, active: "_Active", first: int, last: int, *, counts_hits: bool) -> None:
+        batches, ending = self.batches, None
+        if self.endings is not None:  # in the last of these steps, for networks that have no more
+            more = torch.tensor([steps > last for steps in batches.steps[: active.count]], device=self.device).view(-1, 1, 1)
+            ending = torch.where(more, 1.0, self.endings[: active.count])
         for start in range(first, last, batches.longest):
             length = min(batches.longest, last - start)
             batches.fill(start, length, active.count)
             x, minus_y, labels, weight = (t[: active.count] for t in (batches.x, batches.minus_y, batches.labels, batches.weight))
             for step in range(length):
                 batch = slice(step * self.batch, (step + 1) * self.batch)
-                active.gradients(x[..., batch], minus_y[..., batch], labels[..., batch], weight[..., batch])
+                at_end = ending if start + step == last - 1 else None
+                active.gradients(x[..., batch], minus_y[..., batch], labels[..., batch], weight[..., batch], at_end, counts_hits)
                 active.optimizer.step(start - first + step)
 
     def evaluation_set(self, name: str) -> EvaluationSet:
@@ -237,6 +262,27 @@ class _Ensemble:
             total += output.sub_(data.y[..., block]).square_().mul_(data.share[..., block]).sum((1, 2))
         return total, outputs
 
+    @torch.no_grad()
+    def accuracy(self, data: EvaluationSet) -> Tensor:
+        """(M,) share of samples whose most probable class is theirs."""
+        head = self.params.layers[2][:, 1:] if self.padding is None else (self.params.layers[2] + self.padding)[:, 1:]
+        labels = data.labels(self.networks)
+        total = torch.zeros(self.m, dtype=torch.float64, device=self.device)
+        for start in range(0, data.longest, self.batch):
+            block = slice(start, start + self.batch)
+            self.active.features(data.inputs(block))
+            total += _hits(torch.bmm(head, self.active.a2), labels[..., block].long()).mul(data.share[..., block]).sum((1, 2))
+        return total
+
+    def training_accuracy(self) -> Tensor:
+        """The same of the batches of the last epoch, each just before its step."""
+        return self.hits.sum((1, 2)).double() / torch.tensor(self.batches.seen, device=self.device)
+
+
+def _hits(logits: Tensor, labels: Tensor) -> Tensor:
+    """Logits (M, R, B), labels (M, 1, B) -> whether the most probable class is the label's (M, 1, B)."""
+    return logits.gather(1, labels) == logits.amax(1, keepdim=True)
+
 
 class _Active:
     """The first A networks of an ensemble, with room for one batch. All of them: the ensemble's own numbers; fewer: copies."""
@@ -247,7 +293,9 @@ class _Active:
         self.params, *moments = (s if whole else s.first(count) for s in (ensemble.params, *ensemble.moments))
         self.moments, self.gradient = moments, self.params.like(count)
         self.optimizer = ensemble.optimizer(self.params, self.gradient, moments, ensemble.recipe.weight_decay)
-        self.regression_scale, self.squares = ensemble.regression_scale[:count], ensemble.squares[:count]
+        self.regression_scale, self.squares, self.hits = (
+            each[:count] for each in (ensemble.regression_scale, ensemble.squares, ensemble.hits)
+        )
         h1, h2, b = ensemble.h1, ensemble.h2, ensemble.batch
 
         def ones(*shape: int) -> Tensor:
@@ -284,8 +332,11 @@ class _Active:
         else:
             torch.ops.aten.sigmoid_backward(gradient, activations, grad_input=gradient)
 
-    def gradients(self, x: Tensor, minus_y: Tensor, labels: Tensor, weight: Tensor) -> None:
-        """Fill the gradient vector for one batch. x (A, D + 1, B); minus_y, labels and weight (A, 1, B)."""
+    def gradients(self, x: Tensor, minus_y: Tensor, labels: Tensor, weight: Tensor, ending: Tensor | None, counts_hits: bool) -> None:
+        """Fill the gradient vector for one batch.
+
+        x (A, D + 1, B); minus_y, labels and weight (A, 1, B), and so is `ending` where some networks' batch is their last, incomplete one.
+        """
         (_, w2, w3), (g1, g2, g3), out = self.params.layers, self.gradient.layers, self.out
         self.features(x)
         if self.padding is None:
@@ -295,8 +346,15 @@ class _Active:
         torch.bmm(self.head, self.a2, out=out)
 
         error = out[:, :1].add_(minus_y)
+        if ending is not None:
+            error.mul_(ending.sign())
         self.squares.addcmul_(error, error)
         error.mul_(self.regression_scale)
+        if ending is not None:
+            error.mul_(ending)
+        if counts_hits:
+            hits = _hits(out[:, 1:], labels)
+            self.hits += hits if ending is None else hits & (ending > 0)
         if self.rows:
             self._class_gradient(out[:, 1:], labels, weight)
 

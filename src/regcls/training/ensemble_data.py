@@ -61,9 +61,10 @@ class Batches:
     in its batch's class loss.
     """
 
-    def __init__(self, networks: Sequence[Network], batch: int, dtype: torch.dtype, device: torch.device) -> None:
-        m, d, self.batch = len(networks), len(networks[0].x), batch
-        self.steps = [n.y.size // batch for n in networks]
+    def __init__(self, networks: Sequence[Network], batch: int, dtype: torch.dtype, device: torch.device, *, drop_last: bool) -> None:
+        m, d, self.batch, self.drop_last = len(networks), len(networks[0].x), batch, drop_last
+        self.steps = [n.y.size // batch if drop_last else -(-n.y.size // batch) for n in networks]
+        self.seen = [steps * batch if drop_last else n.y.size for steps, n in zip(self.steps, networks, strict=True)]  # samples an epoch
         size = torch.finfo(dtype).bits // 8
         bytes_a_step = m * batch * ((d + 3) * size + 8)
         self.longest = max(1, min(self.steps[0], BLOCK_BYTES[device.type] // bytes_a_step))  # steps of a block
@@ -83,7 +84,7 @@ class Batches:
     def shuffle(self) -> None:
         """Begin an epoch."""
         for group in self.groups:
-            group.shuffle(group.samples // self.batch * self.batch)  # the last, incomplete batch is dropped
+            group.shuffle(self.steps[group.rows.start] * self.batch)
 
     def fill(self, first: int, steps: int, networks: int) -> None:
         """Put batches `first` to `first` + `steps` of the first `networks` networks in order."""
@@ -96,10 +97,14 @@ class Batches:
             self.minus_y[group.rows, 0, :length] = _gathered(group.minus_y, order)
             if group.labels is not None:
                 labels = self.labels[group.rows, 0, :length] = _gathered(group.labels, order).long()
-                if group.keep is not None:
-                    kept = (group.draws[part] < group.keep.gather(1, labels)).to(self.weight.dtype).view(-1, steps, self.batch)
+                kept = None if group.keep is None else group.draws[part] < group.keep.gather(1, labels)
+                if not self.drop_last:
+                    inside = (torch.arange(first * self.batch, first * self.batch + length, device=labels.device) < group.samples)[None]
+                    kept = inside if kept is None else kept & inside
+                if kept is not None:
+                    counted = kept.to(self.weight.dtype).view(-1, steps, self.batch)
                     # Mean over the kept samples of each batch; none kept: all weights 0 (Eq. 13).
-                    self.weight[group.rows, 0, :length] = (kept / kept.sum(2, keepdim=True).clamp_(min=1)).flatten(1)
+                    self.weight[group.rows, 0, :length] = (counted / counted.sum(2, keepdim=True).clamp_(min=1)).flatten(1)
 
 
 def _gathered(values: Tensor, order: Tensor) -> Tensor:
@@ -145,9 +150,11 @@ class _Group:
         self.keep = torch.from_numpy(_in_rows([r.keep for r in ranges])).to(device, torch.float32) if balanced else None
 
     def shuffle(self, seen: int) -> None:
-        self.order = torch.randperm(self.samples, generator=self._order)[:seen].to(self.device)
+        """Order `seen` samples. More than there are: the first ones fill up the last batch, where they do not count."""
+        places = torch.arange(seen) % self.samples
+        self.order = torch.randperm(self.samples, generator=self._order)[places].to(self.device)
         if self.keep is not None:
-            self.draws = torch.rand(seen, generator=self._draws).to(self.device)
+            self.draws = torch.rand(min(seen, self.samples), generator=self._draws)[places].to(self.device)
 
     def take_inputs(self, order: Tensor, out: Tensor) -> None:
         """out (networks, D, n)."""
@@ -179,7 +186,8 @@ class EvaluationSet:
 
     def __init__(self, networks: Sequence[Network], name: str, batch: int, dtype: torch.dtype, device: torch.device) -> None:
         pairs = [n.evaluate[name] for n in networks]
-        self.sizes, self.batch, d = [y.size for _, y in pairs], batch, len(networks[0].x)
+        self.targets = [y for _, y in pairs]
+        self.sizes, self.batch, d = [y.size for y in self.targets], batch, len(networks[0].x)
         self.longest = -(-max(self.sizes) // batch) * batch
         places = [place(x) for x, _ in pairs]
         distinct = {key: index for index, key in enumerate(dict.fromkeys(places))}
@@ -195,6 +203,14 @@ class EvaluationSet:
         for m, (_, values) in enumerate(pairs):
             y[m, 0, : values.size], share[m, 0, : values.size] = _tensor(values, dtype, torch.device("cpu")), 1 / values.size
         self.y, self.share = y.to(device), share.to(device)
+
+    def labels(self, networks: Sequence[Network]) -> Tensor:
+        """(M, 1, n) classes of the targets, by the ranges of each network's training set; 0 for padding. int32, for they are many."""
+        labels = torch.zeros(self.y.shape, dtype=torch.int32)
+        for m, (n, values) in enumerate(zip(networks, self.targets, strict=True)):
+            assert n.classes is not None
+            labels[m, 0, : values.size] = torch.from_numpy(n.classes.labels(values))
+        return labels.to(self.y.device)
 
     def inputs(self, block: slice) -> Tensor:
         """(M, D + 1, B)."""

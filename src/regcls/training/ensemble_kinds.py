@@ -1,9 +1,11 @@
 """What the study of many small networks must know of a kind of data: see synthetic_networks and video_networks."""
 
 import warnings
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
 
 from regcls.classes import ClassRanges
 from regcls.runs import RunResult, RunSpec
@@ -103,6 +105,12 @@ class ClassCounter:
             f"{self._unbalanced} of {len(self._known)} training sets keep uniform classes where balanced ones are asked for: "
             "equalising would leave a single class"
         ]
+
+
+def mean_accuracy(trained: Iterable[Trained]) -> dict[str, float]:
+    """train_accuracy, test_accuracy and so on: top-1 of the class head, the mean over a run's networks; nothing without a head."""
+    shares = [each.accuracy for each in trained]
+    return {f"{name}_accuracy": float(np.mean([each[name] for each in shares])) for name in shares[0]}
 
 
 def quietly(make: Callable[[], ClassRanges]) -> ClassRanges:

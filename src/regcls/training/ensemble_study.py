@@ -210,9 +210,10 @@ def _wave_chunks(kind: Kind[Spec], specs: Sequence[Spec], device: Device) -> Ite
 def _batches(kind: Kind[Spec], member: Member[Spec]) -> int:
     """Steps an epoch."""
     spec, samples = member.spec, kind.samples(member)
-    if samples < spec.batch_size and spec.epochs:
+    steps = kind.recipe(spec).steps(samples)
+    if not steps and spec.epochs:
         raise UserError(f"batch_size = {spec.batch_size}: {spec.name} has only {samples} training samples. Choose a smaller one.")
-    return samples // spec.batch_size
+    return steps
 
 
 def _head_rows(kind: Kind[Spec], member: Member[Spec]) -> int:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from regcls.classes import ClassRanges, equalised, uniform_ranges
+from regcls.classes import ClassRanges, uniform_ranges
 from regcls.datasets.images import ImageSet
 from regcls.datasets.splits import Split
 from regcls.losses import class_loss, regression_loss, weighted
@@ -85,7 +85,7 @@ class FaceTask:
             yield Batch(epoch=at, samples=samples, images=arrays["image"])
 
     def losses(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        """`loss` and, with classes, its two parts before they are weighted."""
+        """`loss` and, with classes, its two parts before they are weighted, and the accuracy over all samples of the batch."""
         predictions, logits = network(self._on_device(batch.images))
         places = moved(batch.samples, self.job.device)
         spec, kept = self.spec, self._kept(batch, self.keep)
@@ -94,9 +94,11 @@ class FaceTask:
             return {"loss": regression}
         assert spec.lam is not None
         kept_class = kept if self.keep_class is None else self._kept(batch, self.keep_class)
-        classification = class_loss(logits, self.labels[places], kept_class)
+        labels = self.labels[places]
+        classification = class_loss(logits, labels, kept_class)
         total = weighted(regression, classification, lam=spec.lam, scaling=spec.loss_scaling)
-        return {"loss": total, "regression_loss": regression, "class_loss": classification}
+        accuracy = (logits.argmax(1) == labels).float().mean()
+        return {"loss": total, "regression_loss": regression, "class_loss": classification, "accuracy": accuracy}
 
     def _on_device(self, images: Tensor) -> Tensor:
         pixels = scaled(images.to(self.job.device, non_blocking=True))
@@ -121,26 +123,33 @@ class FaceTask:
 
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Errors on the validation set."""
-        return self.errors(self.predict(network, "val"), "val")
+        return self.errors(*self.predict(network, "val"), "val")
 
-    def predict(self, network: nn.Module, split: Split) -> NDArray[np.float32]:
-        """Predictions for all images of a split (n,), in float32 whatever the training ran in."""
+    def predict(self, network: nn.Module, split: Split) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
+        """Predictions for all images of a split (n,), in float32 whatever the training ran in, and their most probable classes (n,)."""
         rows, cuts = self.images.rows(split), whole_of(len(self.images.rows(split)), 2 * self.spec.batch_size)
         network.eval()
-        found = []
+        found, classes = [], []
         with torch.inference_mode():
             for pixels in prefetched(lambda cut: torch.from_numpy(self.images.images[rows[cut]]), cuts):
-                found.append(network(self._on_device(pixels))[0].float().cpu().numpy())
-        return np.concatenate(found)
+                predictions, logits = network(self._on_device(pixels))
+                found.append(predictions.float().cpu().numpy())
+                if logits is not None:
+                    classes.append(logits.argmax(1).cpu().numpy())
+        return np.concatenate(found), np.concatenate(classes) if classes else None
 
     def shots(self, split: Split) -> NDArray[np.str_]:
         """Many, medium or few, of each image of a split."""
         limits = {"many_above": self.spec.many_above, "few_below": self.spec.few_below}
         return shot_of(self.images.targets(split), self.counts, **limits)
 
-    def errors(self, predictions: NDArray[np.float32], split: Split) -> dict[str, float]:
-        """As metrics.evaluate names them, after val_ or test_."""
-        return {f"{split}_{name}": value for name, value in evaluate(predictions, self.images.targets(split), self.shots(split))}
+    def errors(self, predictions: NDArray[np.float32], classes: NDArray[np.int64] | None, split: Split) -> dict[str, float]:
+        """As metrics.evaluate names them, after val_ or test_, and the accuracy of the class head."""
+        targets = self.images.targets(split)
+        found = {f"{split}_{name}": value for name, value in evaluate(predictions, targets, self.shots(split))}
+        if self.classes is not None and classes is not None:
+            found[f"{split}_accuracy"] = float(np.mean(classes == self.classes.labels(targets)))
+        return found
 
 
 def class_ranges_of(spec: FaceSpec, targets: NDArray[np.float32]) -> ClassRanges | None:
@@ -148,14 +157,14 @@ def class_ranges_of(spec: FaceSpec, targets: NDArray[np.float32]) -> ClassRanges
     if spec.method == "reg":
         return None
     ranges = uniform_ranges(spec.classes, *spec.class_range)
-    return equalised(ranges, targets) if spec.balanced else ranges
+    return spec.equalised(ranges, targets) if spec.balanced else ranges
 
 
 def _balanced_data(spec: FaceSpec, targets: NDArray[np.float32]) -> NDArray[np.float64] | None:
     """Balanced data (Table 4): the probability with which each training sample enters the losses; None where they are not balanced."""
     if not spec.balanced_data:
         return None
-    ranges = equalised(uniform_ranges(spec.balanced_bins, *spec.class_range), targets)
+    ranges = spec.equalised(uniform_ranges(spec.balanced_bins, *spec.class_range), targets)
     return np.asarray(ranges.keep[ranges.labels(targets)])
 
 
@@ -188,11 +197,11 @@ def train_run(job: FaceJob, hooks: Hooks, say: Callable[[str], None]) -> Result:
     )
     best = trained.best_epochs["val"]
     network.load_state_dict(checkpoints.load_best(best, device=job.device))
-    predictions = task.predict(network, "test")
+    predictions, classes = task.predict(network, "test")
     kept = trained.history[best - 1].metrics
     metrics = {name: value for name, value in kept.items() if name.startswith("val_")}
     metrics["head_classes"] = float(0 if task.classes is None else len(task.classes))  # fewer than C where classes were merged
-    metrics |= task.errors(predictions, "test") | trained.speed()
+    metrics |= task.errors(predictions, classes, "test") | trained.speed()
     table = {"row": images.rows("test"), "path": images.paths("test"), "target": images.targets("test")}
     return Result(
         history=trained.history,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from regcls.classes import class_ranges
+from regcls.classes import ClassRanges, class_ranges
 from regcls.datasets.splits import Split
 from regcls.datasets.synthetic import SyntheticSets
 from regcls.params.synthetic import Sampling
@@ -16,7 +16,7 @@ from regcls.runs import RunResult
 from regcls.runs.synthetic import SyntheticSpec
 from regcls.training.ensemble import Recipe, Trained
 from regcls.training.ensemble_data import Network, padded_to
-from regcls.training.ensemble_kinds import ClassCounter, Member, quietly
+from regcls.training.ensemble_kinds import ClassCounter, Member, mean_accuracy, quietly
 
 SyntheticMember = Member[SyntheticSpec]
 
@@ -65,8 +65,8 @@ class SyntheticNetworks:
         if not spec.balanced:
             return spec.classes
         key = (spec.data_key, spec.sampling, int(member.part), spec.repetition)
-        make = partial(class_ranges, spec.classes, self.sets.get(*key, "train")[1], balanced=True)
-        return self._balanced((*key, spec.classes), make)
+        make = partial(class_ranges_of, spec, self.sets.get(*key, "train")[1])
+        return self._balanced((*key, spec.classes, spec.rounding), make)
 
     def networks(self, members: Sequence[SyntheticMember]) -> list[Network]:
         """Their own sampling in training; the uniform sets of their setting in validation and test."""
@@ -80,7 +80,7 @@ class SyntheticNetworks:
             return x[None], y
 
         x, y = load(spec.sampling, "train")
-        classes = None if spec.method == "reg" else quietly(partial(class_ranges, spec.classes, y, balanced=spec.balanced))
+        classes = quietly(partial(class_ranges_of, spec, y)) if spec.classes else None
         return Network(
             x=x,
             y=y,
@@ -100,6 +100,7 @@ class SyntheticNetworks:
         metrics = {name: float(values[-1]) for name, values in means.items()}
         if heads := [len(trained[f].weights["classifier.bias"]) for f in functions if "classifier.bias" in trained[f].weights]:
             metrics["head_classes"] = float(np.mean(heads))  # fewer than C where equalising has merged some
+        metrics |= mean_accuracy(trained.values())
         metrics |= {f"functions/{name}_{f}": float(values[i][-1]) for name, values in by_epoch.items() for i, f in enumerate(functions)}
         return RunResult(
             metrics=metrics,
@@ -110,13 +111,21 @@ class SyntheticNetworks:
         )
 
 
+def class_ranges_of(spec: SyntheticSpec, targets: NDArray[np.floating]) -> ClassRanges:
+    """The classes of a run with a class loss: C ranges over the training targets (N,), equalised for reg+cls-bal."""
+    ranges = class_ranges(spec.classes, targets, balanced=False)
+    return spec.equalised(ranges, targets) if spec.balanced else ranges
+
+
 def recipe(spec: SyntheticSpec) -> Recipe:
     """The part of a spec that networks trained together must share."""
     h1, h2 = spec.hidden
     return Recipe(
         hidden=(h1, h2),
         activation="relu",
+        initialisation="xavier",
         loss_over_batch="mean",
+        drop_last=True,
         epochs=spec.epochs,
         batch_size=spec.batch_size,
         optimizer=spec.optimizer,

@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from regcls.classes import ClassRanges, equalised, uniform_ranges
+from regcls.classes import ClassRanges, uniform_ranges
 from regcls.datasets.video import Part, VideoSet
 from regcls.provenance import code_digest
 from regcls.runs import RunResult
 from regcls.runs.video import VideoSpec
 from regcls.training.ensemble import Recipe, Trained
 from regcls.training.ensemble_data import Network, padded_to
-from regcls.training.ensemble_kinds import ClassCounter, Member, quietly
+from regcls.training.ensemble_kinds import ClassCounter, Member, mean_accuracy, quietly
 
 PREDICTIONS = "predictions.parquet"  # of a run
 TEST_BLOCK = 40  # consecutive frames whose RMSE is averaged for Table 5
@@ -56,7 +56,9 @@ class VideoNetworks:
         return Recipe(
             hidden=(h1, h2),
             activation=spec.activation,
+            initialisation="normal" if spec.activation == "sigmoid" else "pytorch",
             loss_over_batch="sum",
+            drop_last=False,
             epochs=spec.epochs,
             batch_size=spec.batch_size,
             optimizer=spec.optimizer,
@@ -80,7 +82,7 @@ class VideoNetworks:
         spec = member.spec
         if not spec.balanced:
             return spec.classes
-        key = (*_key(member, "train"), spec.unit, spec.classes)
+        key = (*_key(member, "train"), spec.unit, spec.classes, spec.rounding)
         return self._balanced(key, lambda: self._ranges(member, self._targets(member, "train")))
 
     def networks(self, members: Sequence[VideoMember]) -> list[Network]:
@@ -119,7 +121,7 @@ class VideoNetworks:
         spec = member.spec
         highest = 1.0 if spec.unit == "percent" else float(self._videos(member, "train")["frames"].max())
         ranges = uniform_ranges(spec.classes, 0.0, highest)
-        return equalised(ranges, targets) if spec.balanced else ranges
+        return spec.equalised(ranges, targets) if spec.balanced else ranges
 
     def _videos(self, member: VideoMember, part: Part) -> pd.DataFrame:
         key = _key(member, part)
@@ -147,6 +149,7 @@ class VideoNetworks:
             metrics |= {f"{name}_std": float(values.std(ddof=1)) for name, values in errors.items() if name.startswith("test")}
         if heads := [len(trained[a].weights["classifier.bias"]) for a in activities if "classifier.bias" in trained[a].weights]:
             metrics["head_classes"] = float(np.mean(heads))  # fewer than C where equalising has merged some
+        metrics |= mean_accuracy(trained[a] for a in activities)
         metrics |= {
             f"activities/{name}_{a}": float(value) for name, values in errors.items() for a, value in zip(activities, values, strict=True)
         }
