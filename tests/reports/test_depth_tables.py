@@ -11,7 +11,7 @@ def table2(values: dict[str, list[float]] | None = None, *, theirs: bool = False
     runs = made_up(1)
     for name, found in (values or {}).items():
         runs.errors[name] = found
-    given = Published(values=published.table2(), where="NYUD2-DIR", why=why, digits=3) if theirs else None
+    given = Published(values=published.table2(), where="NYUD2-DIR", why=why, digits=3, balanced_data=False) if theirs else None
     return depth_tables.rmse_table(runs, name="table2", caption="c", shots=LIMITS, published=given, warning="")
 
 
@@ -44,7 +44,7 @@ def test_published_rows_stand_below_ours_with_baselines_and_three_digits() -> No
 
 
 def test_table_4_marks_published_values_as_uncertain() -> None:
-    given = Published(values=published.table4_depth(), where="NYUD2-DIR", why="", digits=3)
+    given = Published(values=published.table4_depth(), where="NYUD2-DIR", why="", digits=3, balanced_data=True)
     table = depth_tables.rmse_table(made_up(1), name="table4", caption="c", shots=LIMITS, published=given, warning="")
     reg = next(row for row in table.rows[3:] if row[0].text == "reg†")
     assert [cell.text for cell in reg[3:11]] == ["1.492 ± 0.042", "–", "–", "–", "1.442 ± 0.077", "–", "–", "–"]

@@ -76,6 +76,15 @@ def test_the_gap_is_the_mean_difference_over_classes_functions_and_repetitions(c
     assert gap["reg"] - gap["other"] == pytest.approx(gap["gap"])
 
 
+def test_the_printed_gap_is_the_mean_over_class_counts_of_the_absolute_difference() -> None:
+    # Means over repetitions: reg 0.5, with 4 classes 0.2 better, with 16 classes 0.1 worse.
+    rows = [("reg", 0, np.nan, 0, 0.4), ("reg", 0, np.nan, 1, 0.6), ("reg+cls", 4, 1.0, 0, 0.1), ("reg+cls", 4, 1.0, 1, 0.5)]
+    rows += [("reg+cls", 16, 1.0, 0, 0.7), ("reg+cls", 16, 1.0, 1, 0.5)]
+    networks = pd.DataFrame(rows, columns=["method", "classes", "lam", "repetition", "test_mse"])
+    gap = stats.gaps(networks.assign(setting="clean", noise=0.0, sampling="uniform", function=0), "test_mse").iloc[0]
+    assert (gap["gap"], gap["absolute_gap"]) == pytest.approx((0.05, 0.15))
+
+
 def test_a_share_counts_the_networks_below_reg_of_the_same_function_and_repetition() -> None:
     rows = [("reg", 0, np.nan, 0, f, 0.5) for f in range(4)] + [
         ("reg+cls", 4, 1.0, 0, f, mse) for f, mse in enumerate([0.4, 0.5, 0.6, 0.1])

@@ -52,6 +52,8 @@ def test_a_cell_is_the_mean_over_activities_each_averaged_over_seeds_first() -> 
     cell = row_of(video_stats.cells(runs), method="reg", split="s2")
     by_activity = [np.mean([runs.errors["rmse"].loc[f"1-s2-{seed}", activity] for seed in (0, 1)]) for activity in ACTIVITIES]
     assert (cell["rmse"], cell["rmse_std"]) == pytest.approx((np.mean(by_activity), np.std(by_activity, ddof=1)))
+    as_released = row_of(video_stats.cells(runs, ddof=0), method="reg", split="s2")
+    assert as_released["rmse_std"] == pytest.approx(np.std(by_activity))
     assert cell["rmse_batch40"] == pytest.approx(0.9 * cell["rmse"]) and (cell["seeds"], cell["seeds_wanted"]) == (2, 2)
 
 

@@ -105,6 +105,7 @@ class Video:
     data: VideoData
     training: VideoTraining
     run: VideoRun
+    deviation: Literal["n - 1", "n"]  # what is below in standard deviations over activities
     grids: Annotated[dict[str, VideoGrid], Field(min_length=1)]
     __pydantic_config__ = STRICT
 

@@ -98,20 +98,23 @@ def against_reg(networks: pd.DataFrame, metric: Metric) -> pd.DataFrame:
 
 
 def gaps(networks: pd.DataFrame, metric: Metric, *, by_lambda: bool = False) -> pd.DataFrame:
-    """The printed gap of Figure 3: the mean over class counts, functions and repetitions of MSE(reg) − MSE(method).
+    """The gap of Figure 3: the mean over class counts, functions and repetitions of MSE(reg) − MSE(method).
 
     A row a (panel, method), or with `by_lambda` a (panel, method, λ): PANEL, method, lam; reg and other (the two means that the gap is the
     difference of) with their standard errors over repetitions, reg_se and other_se; runs (of the method); the fields of `Paired`, whose
-    test is over repetitions, each the mean over its class counts; p_holm adjusted over the panels of the method, or with `by_lambda` over
-    all rows.
+    test is over repetitions, each the mean over its class counts; absolute_gap, which the paper prints: the mean over class counts of
+    |MSE(reg) − MSE(method)|, each of them the mean over functions and repetitions; p_holm adjusted over the panels of the method, or with
+    `by_lambda` over all rows.
     """
     keys, rows = [*PANEL, "method", *(["lam"] if by_lambda else [])], []
     for key, group in _beside_reg(networks, metric).groupby(keys, sort=False):
         means = group.groupby("repetition", sort=True)[["reg", metric]].mean()
         test = paired(means["reg"].tolist(), means[metric].tolist())
+        by_classes = group.groupby("classes")[["reg", metric]].mean()
+        absolute = float((by_classes["reg"] - by_classes[metric]).abs().mean())
         sides = {"reg": means["reg"].mean(), "reg_se": means["reg"].sem(), "other": means[metric].mean(), "other_se": means[metric].sem()}
-        rows.append(dict(zip(keys, key, strict=True)) | sides | {"runs": len(group)} | asdict(test))
-    sides_named = ["reg", "reg_se", "other", "other_se", "runs"]
+        rows.append(dict(zip(keys, key, strict=True)) | sides | {"runs": len(group), "absolute_gap": absolute} | asdict(test))
+    sides_named = ["reg", "reg_se", "other", "other_se", "runs", "absolute_gap"]
     table = _table(rows, [*keys, *sides_named, "n", "gap", "low", "high", "p"])
     if by_lambda:
         return in_order(_adjusted(table))

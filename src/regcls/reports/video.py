@@ -143,6 +143,7 @@ def _add_table5(made: Report, about: Subject, runs: VideoRuns, unit: Unit) -> pd
         name=name,
         caption=f"Test RMSE ({measured}) by split; mean ± std over activities.",
         unit=unit,
+        deviation=about.video.deviation,
         beside_published=in_paper,
         not_comparable=protocol.videos_not_comparable(about.video, unit, made.other_data) if in_paper else "",
         warning=warning,

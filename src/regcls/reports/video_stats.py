@@ -19,11 +19,11 @@ LEVEL = 0.05  # of Holm-adjusted p, below which a difference is called clear
 EVERY = "all"  # in place of a split: the mean over splits
 
 
-def cells(runs: VideoRuns, names: Sequence[str] = ERRORS) -> pd.DataFrame:
+def cells(runs: VideoRuns, names: Sequence[str] = ERRORS, *, ddof: int = 1) -> pd.DataFrame:
     """A row a cell that was asked for, empty ones included.
 
     CELL; seeds and seeds_wanted (counts); for each error its mean over activities, as `rmse`, and `rmse_std`, the standard deviation over
-    activities (n − 1 below; NaN where there is one), each activity averaged over seeds first. NaN without seeds.
+    activities (n − `ddof` below; NaN where that is 0), each activity averaged over seeds first. NaN without seeds.
     """
     rows = []
     key: Any  # pandas-stubs know it as a tuple of Hashable
@@ -32,7 +32,7 @@ def cells(runs: VideoRuns, names: Sequence[str] = ERRORS) -> pd.DataFrame:
         row = dict(zip(CELL, key, strict=True)) | {"seeds": len(found), "seeds_wanted": len(cell)}
         for name in names:
             by_activity = runs.errors[name].loc[found].mean()
-            row |= {name: by_activity.mean(), f"{name}_std": by_activity.std()}
+            row |= {name: by_activity.mean(), f"{name}_std": by_activity.std(ddof=ddof)}
         rows.append(row)
     columns = [*CELL, "seeds", "seeds_wanted", *(each for name in names for each in (name, f"{name}_std"))]
     return in_order(pd.DataFrame(rows, columns=columns))

@@ -18,7 +18,7 @@ from regcls.training.ensemble_data import Network, padded_to
 from regcls.training.ensemble_kinds import ClassCounter, Member, mean_accuracy, quietly
 
 PREDICTIONS = "predictions.parquet"  # of a run
-TEST_BLOCK = 40  # consecutive frames whose RMSE is averaged for Table 5
+TEST_BLOCK = 40  # consecutive frames whose RMSE the released test code averages
 
 VideoMember = Member[VideoSpec]
 Samples = tuple[NDArray[np.float32], NDArray[np.float64]]
@@ -193,7 +193,7 @@ def rmse(errors: NDArray[np.float64]) -> float:
 
 
 def mean_rmse_of_blocks(errors: NDArray[np.float64], size: int = TEST_BLOCK) -> float:
-    """The published RMSE: the mean of the RMSE of each `size` consecutive frames, of the last, shorter block too (protocol, section 5)."""
+    """The RMSE of the released test code: the mean of the RMSE of each `size` consecutive frames, of the last, shorter block too."""
     return float(np.mean([rmse(errors[start : start + size]) for start in range(0, len(errors), size)]))
 
 
