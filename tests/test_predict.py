@@ -97,7 +97,7 @@ def test_a_folder_is_refused_where_no_file_would_be_written(project, capsys):
 def test_a_run_of_the_1d_study_is_refused(project, capsys):
     _, tracker, _, files = project
     spec = SyntheticSpec(
-        dataset="synthetic", setting="noisy", sampling="severe", noise=0.1, method="reg", classes=0, lam=None, repetition=0, data_seed=1, seed=0,
+        dataset="synthetic", setting="noisy", sampling="severe", noise=0.1, method="reg", classes=0, lam=None, rounding=None, repetition=0, data_seed=1, seed=0,
         hidden=(6, 15), epochs=1, batch_size=256, optimizer="adam", learning_rate=0.1, weight_decay=0.0, precision="float32",
     )  # fmt: skip
     run_id = tracker.start(spec, fingerprint="g", tags={})

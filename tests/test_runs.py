@@ -43,7 +43,7 @@ def test_a_name_tells_data_method_classes_lambda_and_seed(params):
 def test_every_option_reaches_the_spec(params):
     given = dict(
         setting="noisy", sampling="uniform", noise="0.1", method="reg+cls-bal", classes="7", repetition="1", seed="9", hidden="5x9", epochs="3",
-        batch_size="32", optimizer="sgd", learning_rate="0.5", weight_decay="0", precision="float64", **{"lambda": "3"},
+        batch_size="32", optimizer="sgd", learning_rate="0.5", weight_decay="0", precision="float64", rounding="floor", **{"lambda": "3"},
     )  # fmt: skip
     spec = single_spec(params.synthetic, parse_options("synthetic", given))
     assert set(given) == {"lambda" if f.name == "lam" else f.name for f in fields(SyntheticOptions)}
@@ -155,7 +155,7 @@ def test_every_option_of_a_run_on_faces_reaches_its_spec(params):
     given = dict(
         method="reg+cls-bal", classes="7", balanced_data="true", seed="9", model="resnet34", width="3", loss="huber", huber_delta="2.5",
         loss_scaling="eq4", epochs="3", batch_size="32", accumulate="4", optimizer="sgd", learning_rate="0.5", weight_decay="0.25",
-        precision="bf16", **{"lambda": "3.0"},
+        precision="bf16", rounding="floor", **{"lambda": "3.0"},
     )  # fmt: skip
     spec = images.single_spec(faces.make_spec, params.imdb_wiki, NAME, parse_options(NAME, given))
     assert set(given) == {"lambda" if f.name == "lam" else f.name for f in fields(FaceOptions)}
@@ -169,6 +169,7 @@ def test_every_option_of_a_run_on_faces_reaches_its_spec(params):
         ({"method": "reg", "classes": 10}, "method reg has no classes and no λ: leave out --classes and --lambda"),
         ({"method": "reg", "lam": 1.0}, "method reg has no classes and no λ"),
         ({"method": "reg", "loss_scaling": "eq4"}, "method reg has one loss, nothing to scale: leave out --loss-scaling"),
+        ({"method": "reg+cls", "rounding": "floor"}, "method reg+cls has no balanced classes: leave out --rounding"),
         ({"huber_delta": 2}, "loss mae has no δ: leave out --huber-delta, or choose --loss huber"),
         ({"classes": 1}, "--classes = "),
         ({"width": 0}, "--width = "),

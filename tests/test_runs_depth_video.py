@@ -45,7 +45,7 @@ def test_every_option_reaches_the_spec_of_depth():
     given = dict(
         method="reg+cls-bal", classes="7", balanced_data="true", seed="9", model="resnet18", width="8", weights="random", loss="huber",
         huber_delta="0.5", loss_scaling="eq4", epochs="2", batch_size="4", accumulate="3", optimizer="sgd", learning_rate="0.5",
-        weight_decay="0.0", precision="float32", **{"lambda": "0.25"},
+        weight_decay="0.0", precision="float32", rounding="floor", **{"lambda": "0.25"},
     )  # fmt: skip
     assert set(given) == {"lambda" if f.name == "lam" else f.name for f in fields(DepthOptions)}
     recorded = depth_spec(**given).params()
@@ -60,7 +60,7 @@ def test_the_weights_that_an_encoder_begins_with_stand_in_its_tags():
 def test_every_option_reaches_the_spec_of_video():
     given = dict(
         method="reg+cls-bal", classes="7", unit="frames", split="s3", seed="9", hidden="5x9", epochs="3", batch_size="32", optimizer="sgd",
-        learning_rate="0.5", weight_decay="0.0", precision="float64", **{"lambda": "3.0"},
+        learning_rate="0.5", weight_decay="0.0", precision="float64", rounding="floor", activation="sigmoid", **{"lambda": "3.0"},
     )  # fmt: skip
     assert set(given) == {"lambda" if f.name == "lam" else f.name for f in fields(VideoOptions)}
     recorded = video_spec(**given).params()
@@ -77,6 +77,8 @@ def test_what_does_not_apply_to_a_method_is_blank():
     assert (random.classes, random.lam, random.epochs, random.milestones, random.activation) == (0, None, 0, (), "sigmoid")
     assert (kukleva.classes, kukleva.lam, kukleva.epochs, kukleva.activation) == (0, None, 40, "sigmoid")
     assert (video_spec().lam, video_spec(unit="frames").lam) == (100.0, 10.0)
+    assert [video_spec(method=m).rounding for m in ("reg", "reg+cls", "reg+cls-bal")] == [None, None, "round"]
+    assert video_spec(method="reg+cls-bal", rounding="ceil", activation="sigmoid").rounding == "ceil"
     assert video_spec(unit="frames", split="s2").name == "breakfast frames s2 · reg+cls · 100 · λ 10 · seed 0"
 
 
@@ -86,6 +88,8 @@ def test_what_does_not_apply_to_a_method_is_blank():
         ({"method": "random", "epochs": "3"}, "method random is not trained: leave out --epochs"),
         ({"method": "kukleva", "classes": "10"}, "method kukleva has no classes and no λ"),
         ({"method": "reg", "lambda": "10"}, "method reg has no classes and no λ"),
+        ({"method": "reg+cls", "rounding": "floor"}, r"method reg\+cls has no balanced classes: leave out --rounding"),
+        ({"method": "random", "activation": "relu"}, "method random has sigmoids always: leave out --activation"),
     ],
 )
 def test_an_option_that_would_be_ignored_is_an_error(given, said):

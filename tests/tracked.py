@@ -16,6 +16,7 @@ SPEC = SyntheticSpec(
     method="reg+cls",
     classes=64,
     lam=1000.0,
+    rounding=None,
     repetition=1,
     data_seed=9845,
     seed=421,

@@ -16,6 +16,8 @@ PURPOSES = {
     "weights": "that the encoder begins with: random, or the path or address of ImageNet's",
     "classes": "number of classes C",
     "lambda": "weight λ of the regression loss (Eq. 4)",
+    "rounding": "of Eq. 12, which balances classes: ceil, round or floor",
+    "activation": "relu or sigmoid",
     "balanced_data": "true: rare targets enter both losses more often (Table 4)",
     "repetition": "which draw of the data, with its seeds",
     "seed": "of initial weights, order and augmentation",

@@ -91,6 +91,7 @@ class ImageOptions:
     method: Method | None = None
     classes: Classes | None = None
     lam: Annotated[Positive | None, Field(alias="lambda")] = None
+    rounding: Rounding | None = None
     balanced_data: bool | None = None
     seed: Seed | None = None
     model: Backbone | None = None

@@ -103,6 +103,7 @@ class SyntheticOptions:
     method: Method | None = None
     classes: Classes | None = None
     lam: Annotated[Positive | None, Field(alias="lambda")] = None
+    rounding: Rounding | None = None
     repetition: Annotated[int, Field(ge=0)] | None = None
     seed: Seed | None = None
     hidden: Annotated[tuple[Count, Count] | None, BeforeValidator(layer_widths)] = None

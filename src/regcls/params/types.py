@@ -4,12 +4,11 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from regcls.classes import Rounding as Rounding  # of Eq. 12
-
 Scale = Literal["demo", "paper"]
 Method = Literal["reg", "reg+cls", "reg+cls-bal"]
 VideoMethod = Literal["random", "kukleva", "reg", "reg+cls", "reg+cls-bal"]  # the first is not trained, the second has sigmoids
 Optimizer = Literal["adam", "sgd"]
+Rounding = Literal["ceil", "floor", "round"]  # as in classes.py
 
 T = TypeVar("T")
 

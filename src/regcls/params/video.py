@@ -117,6 +117,8 @@ class VideoOptions:
     method: VideoMethod | None = None
     classes: Classes | None = None
     lam: Annotated[Positive | None, Field(alias="lambda")] = None
+    activation: Activation | None = None
+    rounding: Rounding | None = None
     unit: Unit | None = None
     split: VideoSplit | None = None
     seed: Seed | None = None

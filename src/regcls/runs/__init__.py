@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
 
-from regcls.classes import ClassRanges, equalised
 from regcls.params.types import Optimizer, Rounding, VideoMethod
+
+NOTHING_TO_ROUND = "method {method} has no balanced classes: leave out --rounding, or choose --method reg+cls-bal"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +33,6 @@ class RunSpec:
     def balanced(self) -> bool:
         """Whether the classes are equalised (Eq. 12) and kept with ρ (Eq. 13)."""
         return self.method == "reg+cls-bal"
-
-    def equalised(self, ranges: ClassRanges, targets: ArrayLike, *, counts: NDArray[np.integer] | None = None) -> ClassRanges:
-        """`classes.equalised` with the run's rounding. Only of runs that equalise something."""
-        assert self.rounding is not None
-        return equalised(ranges, targets, counts=counts, rounding=self.rounding)
 
     @property
     def name(self) -> str:

@@ -10,7 +10,7 @@ from regcls.params.depth import Depth
 from regcls.params.faces import Faces
 from regcls.params.images import SEARCH, Backbone, ImageGrid, ImageOptions, ImagePrecision, ImageTraining, RegressionLoss, Scaling
 from regcls.params.types import Method
-from regcls.runs import RunSpec
+from regcls.runs import NOTHING_TO_ROUND, RunSpec
 
 Found = Mapping[tuple[Method, int], float]  # (method, C) -> λ with the lowest validation error
 
@@ -128,7 +128,19 @@ def _scaling(scaling: Scaling, method: Method, lam: float) -> Scaling:
 
 
 # Options that are put into a spec as they are.
-PLAIN = ("model", "width", "loss", "epochs", "batch_size", "accumulate", "optimizer", "learning_rate", "weight_decay", "precision")
+PLAIN = (
+    "rounding",
+    "model",
+    "width",
+    "loss",
+    "epochs",
+    "batch_size",
+    "accumulate",
+    "optimizer",
+    "learning_rate",
+    "weight_decay",
+    "precision",
+)
 
 
 def single_spec(make: MakeSpec[Section, Spec], section: Section, dataset: str, options: ImageOptions) -> Spec:
@@ -146,6 +158,9 @@ def single_spec(make: MakeSpec[Section, Spec], section: Section, dataset: str, o
         raise UserError(f"loss {loss} has no δ: leave out --huber-delta, or choose --loss huber")
     if method == "reg" and options.loss_scaling:
         raise UserError("method reg has one loss, nothing to scale: leave out --loss-scaling, or choose --method reg+cls")
+    balanced_data = default.balanced_data if options.balanced_data is None else options.balanced_data
+    if method != "reg+cls-bal" and not balanced_data and options.rounding:
+        raise UserError(NOTHING_TO_ROUND.format(method=method))
     classes = options.classes or default.classes
     spec = make(
         section,
@@ -153,7 +168,7 @@ def single_spec(make: MakeSpec[Section, Spec], section: Section, dataset: str, o
         method=method,
         classes=classes,
         lam=options.lam or training.lam_for(classes),
-        balanced_data=default.balanced_data if options.balanced_data is None else options.balanced_data,
+        balanced_data=balanced_data,
         seed=training.seeds[0] if options.seed is None else options.seed,
     )
     changed: dict[str, Any] = {name: value for name in PLAIN if (value := getattr(options, name)) is not None}

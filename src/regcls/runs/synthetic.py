@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from regcls.errors import UserError
 from regcls.params.synthetic import Grid, Precision, Sampling, Setting, Synthetic, SyntheticOptions
 from regcls.params.types import Method
-from regcls.runs import RunSpec
+from regcls.runs import NOTHING_TO_ROUND, RunSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +121,8 @@ def single_spec(synthetic: Synthetic, options: SyntheticOptions) -> SyntheticSpe
     noise = options.noise or default.noise
     if method == "reg" and (options.classes or options.lam):
         raise UserError("method reg has no classes and no λ: leave out --classes and --lambda, or choose --method reg+cls")
+    if method != "reg+cls-bal" and options.rounding:
+        raise UserError(NOTHING_TO_ROUND.format(method=method))
     if setting != "noisy" and options.noise:
         raise UserError(f"setting {setting} has no noise: leave out --noise, or choose --setting noisy")
     if repetition >= data.repetitions:
@@ -139,5 +141,5 @@ def single_spec(synthetic: Synthetic, options: SyntheticOptions) -> SyntheticSpe
         lam=options.lam,
         repetition=repetition,
     )
-    training = ("seed", "hidden", "epochs", "batch_size", "optimizer", "learning_rate", "weight_decay", "precision")
+    training = ("rounding", "seed", "hidden", "epochs", "batch_size", "optimizer", "learning_rate", "weight_decay", "precision")
     return replace(spec, **{name: value for name in training if (value := getattr(options, name)) is not None})

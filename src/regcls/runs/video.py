@@ -9,8 +9,9 @@ from regcls.params.images import SEARCH
 from regcls.params.synthetic import Precision
 from regcls.params.types import VideoMethod
 from regcls.params.video import WITH_CLASSES, Activation, Unit, Video, VideoGrid, VideoOptions, VideoSplit
-from regcls.runs import RunSpec
+from regcls.runs import NOTHING_TO_ROUND, RunSpec
 
+WITH_SIGMOIDS = ("random", "kukleva")  # whatever params.yaml says of the others
 Key = tuple[VideoMethod, int, Unit, VideoSplit]
 Found = Mapping[Key, float]  # (method, C, unit, split) -> λ with the lowest validation error
 
@@ -72,7 +73,7 @@ def make_spec(
         split=split,
         held_out=held_out,
         hidden=training.hidden,
-        activation="sigmoid" if method in ("random", "kukleva") else training.activation,
+        activation="sigmoid" if method in WITH_SIGMOIDS else training.activation,
         milestones=training.milestones if trained else (),
         decay=training.decay if trained and training.milestones else 1.0,
         precision=training.precision,
@@ -142,6 +143,10 @@ def single_spec(video: Video, dataset: str, options: VideoOptions) -> VideoSpec:
     method, split = options.method or default.method, options.split or default.split
     if method not in WITH_CLASSES and (options.classes or options.lam):
         raise UserError(f"method {method} has no classes and no λ: leave out --classes and --lambda, or choose --method reg+cls")
+    if method != "reg+cls-bal" and options.rounding:
+        raise UserError(NOTHING_TO_ROUND.format(method=method))
+    if method in WITH_SIGMOIDS and options.activation:
+        raise UserError(f"method {method} has sigmoids always: leave out --activation, or choose --method reg")
     trains = ("epochs", "learning_rate", "weight_decay", "optimizer")
     if method == "random" and (given := [name for name in trains if getattr(options, name) is not None]):
         raise UserError(f"method random is not trained: leave out --{given[0].replace('_', '-')}")
@@ -157,5 +162,5 @@ def single_spec(video: Video, dataset: str, options: VideoOptions) -> VideoSpec:
         split=split,
         seed=video.training.seeds[0] if options.seed is None else options.seed,
     )
-    plain = ("hidden", "epochs", "batch_size", "optimizer", "learning_rate", "weight_decay", "precision")
+    plain = ("activation", "rounding", "hidden", "epochs", "batch_size", "optimizer", "learning_rate", "weight_decay", "precision")
     return replace(spec, **{name: value for name in plain if (value := getattr(options, name)) is not None})

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from regcls.classes import ClassRanges, uniform_ranges
+from regcls.classes import ClassRanges, equalised, uniform_ranges
 from regcls.datasets.images import ImageSet
 from regcls.datasets.splits import Split
 from regcls.losses import class_loss, regression_loss, weighted
@@ -157,14 +157,18 @@ def class_ranges_of(spec: FaceSpec, targets: NDArray[np.float32]) -> ClassRanges
     if spec.method == "reg":
         return None
     ranges = uniform_ranges(spec.classes, *spec.class_range)
-    return spec.equalised(ranges, targets) if spec.balanced else ranges
+    if not spec.balanced:
+        return ranges
+    assert spec.rounding
+    return equalised(ranges, targets, rounding=spec.rounding)
 
 
 def _balanced_data(spec: FaceSpec, targets: NDArray[np.float32]) -> NDArray[np.float64] | None:
     """Balanced data (Table 4): the probability with which each training sample enters the losses; None where they are not balanced."""
     if not spec.balanced_data:
         return None
-    ranges = spec.equalised(uniform_ranges(spec.balanced_bins, *spec.class_range), targets)
+    assert spec.rounding
+    ranges = equalised(uniform_ranges(spec.balanced_bins, *spec.class_range), targets, rounding=spec.rounding)
     return np.asarray(ranges.keep[ranges.labels(targets)])
 
 

@@ -113,8 +113,10 @@ class SyntheticNetworks:
 
 def class_ranges_of(spec: SyntheticSpec, targets: NDArray[np.floating]) -> ClassRanges:
     """The classes of a run with a class loss: C ranges over the training targets (N,), equalised for reg+cls-bal."""
-    ranges = class_ranges(spec.classes, targets, balanced=False)
-    return spec.equalised(ranges, targets) if spec.balanced else ranges
+    if not spec.balanced:
+        return class_ranges(spec.classes, targets, balanced=False)
+    assert spec.rounding
+    return class_ranges(spec.classes, targets, balanced=True, rounding=spec.rounding)
 
 
 def recipe(spec: SyntheticSpec) -> Recipe:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from regcls.classes import ClassRanges, uniform_ranges
+from regcls.classes import ClassRanges, equalised, uniform_ranges
 from regcls.datasets.video import Part, VideoSet
 from regcls.provenance import code_digest
 from regcls.runs import RunResult
@@ -121,7 +121,10 @@ class VideoNetworks:
         spec = member.spec
         highest = 1.0 if spec.unit == "percent" else float(self._videos(member, "train")["frames"].max())
         ranges = uniform_ranges(spec.classes, 0.0, highest)
-        return spec.equalised(ranges, targets) if spec.balanced else ranges
+        if not spec.balanced:
+            return ranges
+        assert spec.rounding
+        return equalised(ranges, targets, rounding=spec.rounding)
 
     def _videos(self, member: VideoMember, part: Part) -> pd.DataFrame:
         key = _key(member, part)
