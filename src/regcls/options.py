@@ -13,6 +13,7 @@ PURPOSES = {
     "method": "reg, reg+cls, or reg+cls-bal (balanced classes)",
     "unit": "of the target: percent of the video, or frames",
     "split": "whose persons test: s1, s2, s3 or s4",
+    "align_corners": "false: up-projections as in the benchmark's code, not the authors'",
     "weights": "that the encoder begins with: random, or the path or address of ImageNet's",
     "classes": "number of classes C",
     "lambda": "weight λ of the regression loss (Eq. 4)",

@@ -292,11 +292,11 @@ def test_the_metrics_are_those_of_the_saved_weights_of_each_selection(finished, 
     task = DepthTask(own, images)
     metres = images.test_depth / 1000
     for file, prefix in (("checkpoints/best.pt", ""), ("checkpoints/best_on_test.pt", "selected_on_test/")):
-        predictor = load_predictor(made.files[file], model="resnet18", width=2)
+        predictor = load_predictor(made.files[file], model="resnet18", width=2, align_corners=True)
         rmse, mae = by_hand(predictor, images.test_images.copy(), metres, images.test_mask)
         assert made.metrics[f"{prefix}test_rmse_all"] == pytest.approx(rmse, rel=1e-4)
         assert made.metrics[f"{prefix}test_mae_all"] == pytest.approx(mae, rel=1e-4)
-    predictor = load_predictor(made.files["checkpoints/best.pt"], model="resnet18", width=2)
+    predictor = load_predictor(made.files["checkpoints/best.pt"], model="resnet18", width=2, align_corners=True)
     balanced = task._validated(slice(0, 6))
     rmse, _ = by_hand(predictor, balanced.images.numpy(), balanced.targets.numpy(), balanced.mask.numpy())
     assert made.metrics["val_rmse_all"] == made.score == pytest.approx(rmse, rel=1e-4)

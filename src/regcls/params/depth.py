@@ -55,6 +55,7 @@ class DepthTraining(ImageTraining):
     """How each network is trained."""
 
     weights: Annotated[str, Field(min_length=1)]  # random, a path, or an address
+    align_corners: bool
     balanced_batch_size: Annotated[int, Field(ge=2)]
     balanced_accumulate: Count
     rotate: Annotated[float, Field(ge=0, le=45)]
@@ -100,6 +101,7 @@ class DepthOptions(ImageOptions):
     """What may be said of a single run on depth."""
 
     weights: Annotated[str | None, Field(min_length=1)] = None
+    align_corners: bool | None = None
     __pydantic_config__ = FROM_TEXT
 
 

@@ -93,6 +93,7 @@ PAPER_DEPTH_VALUES: dict[str, Any] = {
     "model": "resnet50",
     "width": 64,
     "weights": "ImageNet",
+    "align_corners": True,
     "class_range": (0.0, 10.0),
     "loss": "mse",
     "loss_scaling": "released",

@@ -103,7 +103,8 @@ class DepthTask:
     def network(self, weights: Path | None) -> nn.Module:
         """The untrained network, its encoder with `weights`. From one seed, reg and reg+cls begin with the same but the class head."""
         torch.manual_seed(self.spec.seed)
-        network = build_depth(self.spec.model, width=self.spec.width, classes=0 if self.classes is None else len(self.classes))
+        spec, classes = self.spec, 0 if self.classes is None else len(self.classes)
+        network = build_depth(spec.model, width=spec.width, classes=classes, align_corners=spec.align_corners)
         if weights:
             load_pretrained(network.encoder, weights)
         network.to(self.job.device)
@@ -310,9 +311,9 @@ def _outcome(task: DepthTask, network: nn.Module, checkpoints: Checkpoints, trai
     )
 
 
-def load_predictor(file: Path, *, model: str, width: int) -> DepthPredictor:
+def load_predictor(file: Path, *, model: str, width: int, align_corners: bool) -> DepthPredictor:
     """The network of a checkpoint file, for new images, on the CPU. Raises as `checkpoint.load_predictor` does."""
-    return DepthPredictor(with_weights(build_depth(model, width=width, classes=0), file))
+    return DepthPredictor(with_weights(build_depth(model, width=width, classes=0, align_corners=align_corners), file))
 
 
 def model_of(job: DepthJob, result: Result) -> Model:
@@ -322,6 +323,7 @@ def model_of(job: DepthJob, result: Result) -> Model:
         UserError: the prepared data are gone or damaged.
     """
     images = opened(DepthSet, job)
-    predictor = load_predictor(result.files[BEST], model=job.spec.model, width=job.spec.width)
+    spec = job.spec
+    predictor = load_predictor(result.files[BEST], model=spec.model, width=spec.width, align_corners=spec.align_corners)
     rows = np.resize(images.rows("test"), 2)  # of one image PyTorch would make a model for one image at a time
     return Model(network=predictor, example=images.test_images[rows])
