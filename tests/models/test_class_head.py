@@ -1,5 +1,6 @@
 """The class loss in pieces against PyTorch's cross-entropy of all logits at once."""
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -26,6 +27,33 @@ def plain(head, features, labels, keep=None):
 
 def gradients(loss, head, features):
     return torch.autograd.grad(loss, [features, *head.parameters()])
+
+
+@pytest.mark.parametrize("classes", [2, 10, 100])
+def test_weights_are_he_normal_by_fan_out_and_biases_as_pytorch_draws_them(classes):
+    torch.manual_seed(0)
+    heads = [ClassHead(128, 256, classes) for _ in range(20)]
+    for name, inputs, outputs, pixels in (("upsample", 128, 256, 4), ("classify", 256, classes, 1)):
+        layers = [getattr(head, name) for head in heads]
+        weights, biases = (torch.stack([getattr(layer, which).detach() for layer in layers]) for which in ("weight", "bias"))
+        # What torch.nn.init takes for fan-out is the first axis: the inputs of a transposed convolution, the outputs of a plain one.
+        expected = (2 / (pixels * (inputs if name == "upsample" else outputs))) ** 0.5
+        assert weights.std().item() == pytest.approx(expected, rel=0.02) and abs(weights.mean().item()) < 0.02 * expected
+        assert (weights / expected).pow(4).mean().item() == pytest.approx(3, rel=0.1)  # normal, not uniform (1.8)
+        bound = (pixels * (outputs if name == "upsample" else inputs)) ** -0.5
+        assert 0.9 * bound < biases.abs().max().item() <= bound
+
+
+@pytest.mark.parametrize(("classes", "expected", "off"), [(2, 3.3, 0.4), (10, 4.4, 0.2), (100, 4.92, 0.04)])
+def test_a_new_heads_class_loss_on_refined_features_is_above_that_of_a_guess(classes, expected, off):
+    """Features as batch norm and ReLU leave them; a guess among C classes has log C: 0.69, 2.30 and 4.61."""
+    torch.manual_seed(0)
+    losses = []
+    for _ in range(200):
+        head, features = ClassHead(128, 256, classes), torch.randn(1, 128, 2, 2).relu()
+        with torch.no_grad():
+            losses.append(dense_class_loss(head, features, torch.randint(0, classes, (1, 4, 4))).item())
+    assert np.mean(losses) == pytest.approx(expected, abs=off)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 60, 1000])

@@ -20,10 +20,15 @@ class ClassHead(nn.Module):
     """The mask head of Mask R-CNN (He et al., ICCV 2017; section 3.2): transposed 2×2 convolution with stride 2, ReLU, 1×1 convolution."""
 
     def __init__(self, features: int, hidden: int, classes: int) -> None:
-        """Layers as PyTorch initialises them, from its global generator."""
+        """Weights He normal by fan-out, as in the release: √(2 / 4F) and √(2 / C) are their deviations; biases as PyTorch draws them.
+
+        All are drawn from torch's global generator.
+        """
         super().__init__()
         self.upsample = nn.ConvTranspose2d(features, hidden, 2, stride=2)
         self.classify = nn.Conv2d(hidden, classes, 1)
+        for layer in (self.upsample, self.classify):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, features: Float[Tensor, "B F h w"]) -> Float[Tensor, "B C 2*h 2*w"]:
         """All logits at once. Training takes `dense_class_loss`, which never holds them together."""
