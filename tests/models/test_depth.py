@@ -96,7 +96,7 @@ def test_the_convolution_of_an_upsampled_map_is_that_of_the_upsampled_map(old, n
 def all_gradients(net, images):
     depth, features = net(images)
     labels = (torch.arange(depth.numel() * 4) % 7).view(-1, *images.shape[2:])
-    (depth.square().mean() + dense_class_loss(net.classifier, features, labels)).backward()
+    (depth.square().mean() + dense_class_loss(net.classifier, features, labels)[0]).backward()
     return [depth, *(p.grad for p in net.parameters())]
 
 
@@ -138,12 +138,12 @@ def test_reg_and_reg_cls_of_one_seed_start_from_the_same_weights(classes):
     assert not torch.equal(reg["regressor.weight"], network(seed=1).state_dict()["regressor.weight"])
 
 
-def test_features_are_for_the_class_head_in_training_only():
+def test_features_are_for_the_class_head():
     images = normalised(PIXELS)
     net = network(7)
     depth, features = net(images)
     assert net.classifier(features).shape == (2, 7, 2 * depth.shape[1], 2 * depth.shape[2]) == (2, 7, 56, 76)
-    assert net.eval()(images)[1] is None
+    assert net.classifier(net.eval()(images)[1]).shape == (2, 7, 56, 76)
     assert network()(images)[1] is None
     assert network().classifier is None
 

@@ -128,7 +128,7 @@ class DepthNetwork(nn.Module):
     def forward(
         self, images: Float[Tensor, "B 3 H W"]
     ) -> tuple[Float[Tensor, "B (H+1)//2 (W+1)//2"], Float[Tensor, "B F (H+1)//2 (W+1)//2"] | None]:
-        """Depth, always the regression output, and what `classifier` takes (see `dense_class_loss`): None without it and in eval mode.
+        """Depth, always the regression output, and what `classifier` takes (see `dense_class_loss`): None without it.
 
         Depth has the type of the weights (float32), also under autocast: the steps of bfloat16 are 3 cm near 5 m.
         """
@@ -137,7 +137,7 @@ class DepthNetwork(nn.Module):
         features = self.refinement(torch.cat([self.decoder(stages, size), self.fusion(stages, size)], dim=1))
         with torch.autocast(features.device.type, enabled=False):
             depth = self.regressor(features.to(self.regressor.weight.dtype)).squeeze(1)
-        return depth, features if self.classifier is not None and self.training else None
+        return depth, None if self.classifier is None else features
 
 
 def _refined(channels: int) -> tuple[nn.Module, ...]:
@@ -149,8 +149,8 @@ def build_depth(model: str, *, width: int, classes: int, align_corners: bool) ->
     return DepthNetwork(ResNet(DEPTHS[model], width=width), classes, align_corners=align_corners)
 
 
-def normalised(images: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B 3 H W"]:
-    """Pixels by ImageNet's mean and standard deviation (section 3.2). The result lies in memory as the pixels did: channels last."""
+def normalised(images: UInt8[Tensor, "B H W 3"] | Float[Tensor, "B H W 3"]) -> Float[Tensor, "B 3 H W"]:
+    """Pixels, to 255, by ImageNet's mean and standard deviation (section 3.2). The result lies in memory as they did: channels last."""
     mean, std = (images.new_tensor([255 * value for value in values], dtype=torch.float32).view(3, 1, 1) for values in (MEAN, STD))
     return images.permute(0, 3, 1, 2).float().sub(mean).div(std)
 

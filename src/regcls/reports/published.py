@@ -80,6 +80,7 @@ PAPER_FACE_VALUES: dict[str, Any] = {
     "few_below": 20,
 }
 # The same for depth (section 3.2). The weights are of ImageNet; which of them is left open. Without milestones there is no decay.
+# Left out are values of which ours differs from the release on purpose: depth_resampling, clip_colours and validation.
 PAPER_DEPTH_GRIDS = {
     "table2": ImageGrid(methods=("reg", "reg+cls", "reg+cls-bal"), classes=(2, 10, 100), balanced_data=False, lambdas="default", seeds=3),
     "table4": ImageGrid(methods=("reg", "reg+cls"), classes=(100,), balanced_data=True, lambdas="default", seeds=3),

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from regcls.params.depth import Depth, DepthOptions
+from regcls.params.depth import Depth, DepthOptions, Resampling, Validation
 from regcls.params.types import Method
 from regcls.runs.images import ImageSpec, shared_fields, single_spec
 
-OWN = ("weights", "align_corners")  # options that faces do not have
+OWN = ("weights", "align_corners", "depth_resampling", "clip_colours", "validation")  # options that faces do not have
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +21,9 @@ class DepthSpec(ImageSpec):
     rotate: float  # degrees, to either side
     lighting: float  # standard deviation of the PCA lighting
     jitter: float  # brightness, contrast and saturation, up to this share
+    depth_resampling: Resampling  # of depth maps in training
+    clip_colours: bool  # to 0 … 255 after the change of colours
+    validation: Validation  # which pixels are validated on, and what is averaged over them
 
     def tags(self) -> dict[str, str]:
         """With what the encoder begins with."""
@@ -43,6 +46,9 @@ def make_spec(depth: Depth, dataset: str, *, method: Method, classes: int, lam: 
         rotate=training.rotate,
         lighting=training.lighting,
         jitter=training.jitter,
+        depth_resampling=training.depth_resampling,
+        clip_colours=training.clip_colours or not (training.lighting or training.jitter),
+        validation=training.validation,
     )
 
 

@@ -31,6 +31,8 @@ MODULES = (
     "training.augment",
     "training.depth",
     "training.depth_augment",
+    "training.depth_evaluation",
+    "training.depth_pixels",
     "training.feed",
     "training.loop",
 )
