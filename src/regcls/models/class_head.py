@@ -138,6 +138,10 @@ def _logits(features: Tensor, first: Tensor, first_bias: Tensor, last: Tensor, l
 
 
 def _hits(logits: Tensor, labels: Tensor) -> Tensor:
-    """How many have their label as the most probable class; labels below 0 are no class."""
-    hits: Tensor = (logits.argmax(1) == labels).sum()
+    """How many have their label, if it is not below 0, as the most probable class, be it one of several.
+
+    Not by argmax, which takes as long on the CPU as a tenth of the loss.
+    """
+    own = logits.gather(1, labels.clamp(min=0)[:, None]).squeeze(1)
+    hits: Tensor = ((own == logits.amax(1)) & (labels >= 0)).sum()
     return hits
