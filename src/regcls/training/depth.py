@@ -128,17 +128,15 @@ class DepthTask:
         metres, measured = self.metres[levels], levels > 0
         seen, known = (doubled_bilinearly(metres), doubled(measured)) if self.released else (metres, measured)
         draws = self._draws(batch, seen)
-        kept = known if self.balanced is None or draws is None else known & self.balanced.kept(seen, draws)
-        if self.released and self.balanced:
-            predictions, metres, measured = doubled_bilinearly(predictions), seen, kept
-        elif self.balanced:
-            measured = kept
+        if self.balanced is not None:
+            measured = _kept(known, self.balanced, seen, draws)
+            if self.released:
+                predictions, metres = doubled_bilinearly(predictions), seen
         regression = regression_loss(predictions, metres.float(), measured, kind=spec.loss, huber_delta=spec.huber_delta)
         if self.ranges is None:
             return {"loss": regression}
         assert spec.lam is not None
-        if spec.balanced and draws is not None:
-            kept = known & self.ranges.kept(seen, draws)
+        kept = _kept(known, self.ranges if spec.balanced else self.balanced, seen, draws)
         labels = self.ranges.labels(seen).masked_fill(~known, -1)
         full = (labels, kept) if self.released else (doubled(labels), doubled(kept))
         classification, accuracy = dense_class_loss(cast(ClassHead, network.classifier), features, *full)
@@ -165,6 +163,11 @@ class DepthTask:
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Errors on the validation pixels and on those of the test set."""
         return self.evaluation.errors(network)
+
+
+def _kept(known: Tensor, ranges: DeviceRanges | None, metres: Tensor, draws: Tensor | None) -> Tensor:
+    """Which pixels enter a loss: those that are measured and, with the probabilities of `ranges`, drawn."""
+    return known if ranges is None or draws is None else known & ranges.kept(metres, draws)
 
 
 def class_ranges_of(spec: DepthSpec, counts: NDArray[np.int64]) -> ClassRanges | None:
