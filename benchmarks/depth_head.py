@@ -40,7 +40,7 @@ def measure(options: argparse.Namespace, classes: int, chunk: int) -> tuple[int,
             if not classes:
                 loss = features.float().mean()
             elif chunk:
-                loss = dense_class_loss(head, features, labels, chunk=chunk)
+                loss, _ = dense_class_loss(head, features, labels, chunk=chunk)
             else:
                 loss = F.cross_entropy(head(features), labels)
         loss.backward()

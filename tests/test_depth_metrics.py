@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from regcls.depth_metrics import COLUMNS, bucket_sums, errors_of, sums_of, table_of
+from regcls.depth_metrics import COLUMNS, bucket_sums, errors_of, rmse_by_image, sums_of, table_of
 
 SHOTS = {"many": frozenset(range(9, 46)), "medium": frozenset({7, 8, 46})}
 METRICS = ("rmse", "mae", "abs_rel", "log10", "delta1", "delta2", "delta3")
@@ -161,3 +161,12 @@ def test_on_a_gpu_sums_are_the_same_each_time_and_those_of_the_cpu():
     found = [bucket_sums(*(tensor.cuda() for tensor in maps)) for _ in range(5)]
     assert all(torch.equal(found[0], other) for other in found[1:])
     torch.testing.assert_close(found[0].cpu(), bucket_sums(*maps))
+
+
+def test_rmse_by_image_is_the_root_of_the_mean_over_images_with_pixels_of_their_mean_squared_error():
+    predictions, targets, mask = made_up()
+    mask[0, 3:], mask[1] = False, False
+    by_image = [[(p - t) ** 2 for image, _, p, t in pixels(predictions, targets, mask) if image == n] for n in (0, 2)]
+    found = rmse_by_image(bucket_sums(predictions, targets, mask))
+    assert found == pytest.approx(math.sqrt(statistics.fmean(map(statistics.fmean, by_image))))
+    assert found != pytest.approx(math.sqrt(statistics.fmean([*by_image[0], *by_image[1]])), rel=1e-3)

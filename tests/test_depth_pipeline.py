@@ -103,7 +103,7 @@ def test_a_depth_map_of_a_new_image_is_that_of_the_run(make_project, regcls, tmp
         found.max(), abs=2e-3
     )
 
-    predictor = load_predictor(tracker.files.fetch(run_id, "checkpoints/best.pt", tmp_path), model="resnet18", width=2)
+    predictor = load_predictor(tracker.files.fetch(run_id, "checkpoints/best.pt", tmp_path), model="resnet18", width=2, align_corners=True)
     with Image.open(root / "room.png") as room:
         seen = np.asarray(room.resize((48, 36), Image.Resampling.BILINEAR))
     with torch.inference_mode():

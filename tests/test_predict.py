@@ -11,9 +11,14 @@ from PIL import Image
 
 from regcls.cli import main
 from regcls.datasets.images import ImageSet
+from regcls.models.depth import DepthPredictor, build_depth
 from regcls.params import Compute
+from regcls.runs.depth import DepthSpec
 from regcls.runs.synthetic import SyntheticSpec
+from regcls.stages.predict import BY_KIND, Asked
+from regcls.tracking.run_table import typed
 from regcls.tracking.tracker import Tracker
+from regcls.training.checkpoint import Checkpoints
 
 FEW = {"compute": {"processes": 1}, "imdb_wiki": {"training": {"epochs": 1, "milestones": []}}}
 
@@ -114,3 +119,20 @@ def test_a_checkpoint_that_is_gone_or_damaged_is_a_clear_error(project, capsys):
     shutil.rmtree(file.parent)
     code, rows, err = predict(capsys, run_id, files[0])
     assert (code, rows) == (2, []) and f"run {run_id} has no file checkpoints/best.pt" in err
+
+
+@pytest.mark.parametrize(("recorded", "used"), [("True", True), ("False", False), (None, False)])
+def test_a_stored_runs_predictor_has_its_own_align_corners_and_none_where_it_is_older_than_that(recorded, used, tmp_path):
+    torch.manual_seed(0)
+    network = build_depth("resnet18", width=2, classes=0, align_corners=used)
+    checkpoints = Checkpoints(tmp_path / "run", fingerprint="f")
+    checkpoints.save_best(network.state_dict(), epoch=1)
+    pixels = np.random.default_rng(0).integers(0, 256, (36, 48, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "room.png")
+    params = {"model": "resnet18", "width": "2", "short_side": "36"} | ({"align_corners": recorded} if recorded else {})
+    spec, file = typed(params, DepthSpec), checkpoints.best_file(1)
+    asked = Asked(spec=spec, checkpoint=file, device="cpu", images=[tmp_path / "room.png"], folder=tmp_path / "maps")
+    assert BY_KIND["depth"](asked) == []
+    with Image.open(tmp_path / "maps" / "room_depth.png") as depth, torch.inference_mode():
+        expected = DepthPredictor(network)(torch.from_numpy(pixels[None]))[0].clamp(min=0)
+        np.testing.assert_allclose(np.asarray(depth) / 1000, expected, atol=1e-3)

@@ -43,7 +43,8 @@ def test_balanced_data_have_a_batch_size_of_their_own():
 
 def test_every_option_reaches_the_spec_of_depth():
     given = dict(
-        method="reg+cls-bal", classes="7", balanced_data="true", seed="9", model="resnet18", width="8", weights="random", loss="huber",
+        method="reg+cls-bal", classes="7", balanced_data="true", seed="9", model="resnet18", width="8", weights="random", loss="huber", align_corners="false",
+        depth_resampling="released", clip_colours="false", validation="released",
         huber_delta="0.5", loss_scaling="eq4", epochs="2", batch_size="4", accumulate="3", optimizer="sgd", learning_rate="0.5",
         weight_decay="0.0", precision="float32", rounding="floor", **{"lambda": "0.25"},
     )  # fmt: skip

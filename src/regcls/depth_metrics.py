@@ -57,6 +57,12 @@ def sums_of(table: pd.DataFrame) -> NDArray[np.float64]:
     return sums
 
 
+def rmse_by_image(sums: ArrayLike) -> float:
+    """Metres: the root of the mean, over the images that have pixels, of their mean squared error. From sums (B, 100, 8)."""
+    n, squared = np.asarray(sums, dtype=np.float64)[..., :2].sum(1).T
+    return float(np.sqrt(np.mean(squared[n > 0] / n[n > 0])))
+
+
 def errors_of(sums: ArrayLike, shots: Mapping[Literal["many", "medium"], Set[int]]) -> Iterator[tuple[str, float]]:
     """Yield (name, value) from sums (…, 100, 8) as bucket_sums gives them, for all pixels and by shot group.
 

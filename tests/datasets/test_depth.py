@@ -164,14 +164,18 @@ def test_stand_in_data_are_what_their_archive_gives_and_leave_nothing_behind(raw
 # Splits
 
 
-@pytest.mark.parametrize(("scenes", "share"), [(10, 0.2), (9, 0.2), (4, 0.2), (283, 0.2), (10, 0.55)])
-def test_validation_scenes_are_the_first_of_numpys_shuffle_of_their_sorted_names(scenes, share):
+@pytest.mark.parametrize(("scenes", "share", "training"), [(n, 0.2, 4 * n // 5) for n in (2, 4, 5, 9, 10, 283, 464)] + [(10, 0.55, 4), (2, 0.9, 1), (10, 0.1, 9)])  # fmt: skip
+def test_the_first_scenes_of_numpys_shuffle_of_their_sorted_names_train_and_the_rest_validate(scenes, share, training):
     names = [f"scene_{k}" for k in range(scenes)]
     shuffled = np.array(sorted(names))
     np.random.seed(3)
     np.random.shuffle(shuffled)
-    expected = set(shuffled[: max(1, int(share * scenes))])
-    assert validation_scenes([*reversed(names), *names], share=share, seed=3) == expected
+    assert validation_scenes([*reversed(names), *names], share=share, seed=3) == set(shuffled[training:])
+
+
+def test_four_fifths_train_of_any_number_of_scenes():
+    for n in range(2, 700):
+        assert len(validation_scenes([str(k) for k in range(n)], share=0.2, seed=0)) == n - 4 * n // 5
 
 
 def test_validation_and_training_share_no_scene(raw):

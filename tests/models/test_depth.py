@@ -10,9 +10,9 @@ from regcls.models.depth import DepthPredictor, build_depth, normalised, upsampl
 PIXELS = torch.randint(0, 256, (2, 56, 76, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def network(classes=0, model="resnet18", width=4, seed=0):
+def network(classes=0, model="resnet18", width=4, seed=0, align_corners=True):
     torch.manual_seed(seed)
-    return build_depth(model, width=width, classes=classes)
+    return build_depth(model, width=width, classes=classes, align_corners=align_corners)
 
 
 def up_projection(inputs, outputs):
@@ -22,7 +22,7 @@ def up_projection(inputs, outputs):
 
 def test_the_papers_network_has_the_parameters_of_hu_et_al():
     with torch.device("meta"):
-        reg, reg_cls = (build_depth("resnet50", width=64, classes=classes) for classes in (0, 100))
+        reg, reg_cls = (network(classes, "resnet50", 64) for classes in (0, 100))
     encoder = 25_557_032 - 2048 * 1000 - 1000  # torchvision's ResNet-50 without its last layer
     decoder = 2048 * 1024 + 2 * 1024 + sum(up_projection(n, n // 2) for n in (1024, 512, 256, 128))
     fusion = sum(up_projection(n, 16) for n in (256, 512, 1024, 2048)) + 25 * 64 * 64 + 2 * 64
@@ -32,7 +32,7 @@ def test_the_papers_network_has_the_parameters_of_hu_et_al():
     assert sum(p.numel() for p in reg_cls.parameters()) == 67_569_473 + head
 
 
-def plain_depth(state, stages, size):
+def plain_depth(state, stages, size, align_corners):
     """Decoder, fusion and refinement in eval mode, from a state dict and the encoder's maps."""
 
     def norm(name, x):
@@ -44,7 +44,7 @@ def plain_depth(state, stages, size):
         return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
 
     def up(name, x, to):
-        x = F.interpolate(x, size=to, mode="bilinear", align_corners=False)
+        x = F.interpolate(x, size=to, mode="bilinear", align_corners=align_corners)
         first = norm(f"{name}.bn1", conv(f"{name}.conv1", x)).clamp(min=0)
         return (norm(f"{name}.bn2", conv(f"{name}.conv2", first)) + norm(f"{name}.shortcut_bn", conv(f"{name}.shortcut", x))).clamp(min=0)
 
@@ -59,13 +59,14 @@ def plain_depth(state, stages, size):
 
 
 @pytest.mark.parametrize(("model", "size"), [("resnet18", (56, 76)), ("resnet50", (57, 35)), ("resnet34", (64, 64))])
+@pytest.mark.parametrize("align_corners", [True, False])
 @torch.no_grad()
-def test_it_computes_what_a_plain_forward_pass_does(model, size):
-    net = network(model=model).double()
+def test_it_computes_what_a_plain_forward_pass_does(model, size, align_corners):
+    net = network(model=model, align_corners=align_corners).double()
     images = torch.rand(2, 3, *size, dtype=torch.float64)
     net(images)  # moves the running statistics away from 0 and 1
     net.eval()
-    expected = plain_depth(net.state_dict(), net.encoder.stages(images), (-(-size[0] // 2), -(-size[1] // 2)))
+    expected = plain_depth(net.state_dict(), net.encoder.stages(images), (-(-size[0] // 2), -(-size[1] // 2)), align_corners)
     torch.testing.assert_close(net(images)[0], expected)
 
 
@@ -80,12 +81,13 @@ def test_depth_has_half_of_the_inputs_size(size, width):
     "old, new", [((2, 3), (28, 38)), ((4, 5), (28, 38)), ((7, 10), (28, 38)), ((7, 10), (14, 19)), ((1, 1), (9, 4)), ((5, 9), (20, 30))]
 )
 @pytest.mark.parametrize("kernel", [3, 5])
-def test_the_convolution_of_an_upsampled_map_is_that_of_the_upsampled_map(old, new, kernel):
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_the_convolution_of_an_upsampled_map_is_that_of_the_upsampled_map(old, new, kernel, align_corners):
     torch.manual_seed(0)
     x = torch.randn(2, 6, *old, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(3, 6, kernel, kernel, dtype=torch.float64, requires_grad=True)
-    ours = upsampled_conv(x, weight, new)
-    expected = F.conv2d(F.interpolate(x, size=new, mode="bilinear"), weight, padding=kernel // 2)
+    ours = upsampled_conv(x, weight, new, align_corners=align_corners)
+    expected = F.conv2d(F.interpolate(x, size=new, mode="bilinear", align_corners=align_corners), weight, padding=kernel // 2)
     torch.testing.assert_close(ours, expected)
     pull = torch.randn_like(expected)
     torch.testing.assert_close(torch.autograd.grad(ours, (x, weight), pull), torch.autograd.grad(expected, (x, weight), pull))
@@ -94,7 +96,7 @@ def test_the_convolution_of_an_upsampled_map_is_that_of_the_upsampled_map(old, n
 def all_gradients(net, images):
     depth, features = net(images)
     labels = (torch.arange(depth.numel() * 4) % 7).view(-1, *images.shape[2:])
-    (depth.square().mean() + dense_class_loss(net.classifier, features, labels)).backward()
+    (depth.square().mean() + dense_class_loss(net.classifier, features, labels)[0]).backward()
     return [depth, *(p.grad for p in net.parameters())]
 
 
@@ -136,12 +138,12 @@ def test_reg_and_reg_cls_of_one_seed_start_from_the_same_weights(classes):
     assert not torch.equal(reg["regressor.weight"], network(seed=1).state_dict()["regressor.weight"])
 
 
-def test_features_are_for_the_class_head_in_training_only():
+def test_features_are_for_the_class_head():
     images = normalised(PIXELS)
     net = network(7)
     depth, features = net(images)
     assert net.classifier(features).shape == (2, 7, 2 * depth.shape[1], 2 * depth.shape[2]) == (2, 7, 56, 76)
-    assert net.eval()(images)[1] is None
+    assert net.classifier(net.eval()(images)[1]).shape == (2, 7, 56, 76)
     assert network()(images)[1] is None
     assert network().classifier is None
 

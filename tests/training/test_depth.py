@@ -15,6 +15,7 @@ from regcls.datasets.depth import DepthSet
 from regcls.datasets.store import write_prepared
 from regcls.depth_metrics import errors_of, sums_of
 from regcls.errors import UserError
+from regcls.models.depth import DepthPredictor
 from regcls.params import load_params
 from regcls.params.depth import DepthOptions
 from regcls.provenance import SOURCE, import_closure
@@ -138,7 +139,7 @@ def parts(task, batch):
     found = {name: value.item() for name, value in task.losses(task.network(None).train(), batch).items()}
     network = task.network(None).train()
     with torch.no_grad():
-        predictions, features = network(task._on_device(batch.images))
+        predictions, features = network(task.evaluation.on_device(batch.images))
         logits = None if features is None else network.classifier(features)
     return found, predictions, logits
 
@@ -183,6 +184,60 @@ def test_reg_cls_adds_the_class_loss_of_every_measured_pixel_weighed_with_lambda
     assert found["loss"] == pytest.approx(total(found["regression_loss"], found["class_loss"]), rel=1e-5)
 
 
+def twice(maps):
+    """(B, h, w) -> (B, H, W), bilinearly with corners aligned: line by line, by numpy."""
+    for axis in (1, 2):
+        size = maps.shape[axis]
+        maps = np.apply_along_axis(lambda line, n=size: np.interp(np.linspace(0, n - 1, 2 * n), np.arange(n), line), axis, maps)
+    return maps
+
+
+def four_times(mask):
+    return F.interpolate(mask[:, None].float(), scale_factor=2)[:, 0] > 0
+
+
+def accuracy_by_hand(logits, labels, measured):
+    return (logits.argmax(1) == torch.from_numpy(labels))[measured].double().mean().item()
+
+
+@pytest.mark.parametrize("method", ["reg+cls", "reg+cls-bal"])
+def test_accuracy_is_over_all_measured_pixels_of_a_batch(job, images, method):
+    task, batch = DepthTask(job(method=method), images), batch_of(images)
+    found, _, logits = parts(task, batch)
+    labels = task.classes.labels(metres_of(batch).numpy()).repeat(2, 1).repeat(2, 2)
+    assert 0 < found["accuracy"] == pytest.approx(accuracy_by_hand(logits, labels, four_times(batch.levels > 0)), rel=1e-5)
+
+
+@pytest.mark.parametrize("method", ["reg+cls", "reg+cls-bal"])
+def test_as_released_classes_are_those_of_the_doubled_map(job, images, method):
+    task, batch = DepthTask(job(method=method, depth_resampling="released"), images), batch_of(images, epoch=1)
+    metres, measured, known = twice(metres_of(batch).numpy()), batch.levels > 0, four_times(batch.levels > 0)
+    ranges = uniform_ranges(10, 0.0, 10.0)
+    kept = known
+    if method == "reg+cls-bal":
+        ranges = equalised(ranges, all_training_depths(images))
+        kept = known & (drawn_at(batch, metres.shape[1:]) < torch.from_numpy(ranges.keep[ranges.labels(metres)]))
+    found, predictions, logits = parts(task, batch)
+    labels = torch.from_numpy(ranges.labels(metres))
+    assert found["class_loss"] == pytest.approx(F.cross_entropy(logits, labels, reduction="none")[kept].mean().item(), rel=1e-5)
+    assert found["accuracy"] == pytest.approx(accuracy_by_hand(logits, labels.numpy(), known), rel=1e-5)
+    assert found["regression_loss"] == pytest.approx(F.mse_loss(predictions.double()[measured], metres_of(batch)[measured]).item())
+
+
+@pytest.mark.parametrize("method", ["reg", "reg+cls"])
+def test_as_released_balanced_data_have_the_regression_loss_on_the_doubled_map_too(job, images, method):
+    task, batch = DepthTask(job(method=method, depth_resampling="released", **BALANCED_DATA), images), batch_of(images, epoch=1)
+    metres, ranges = twice(metres_of(batch).numpy()), equalised(uniform_ranges(10, 0.0, 10.0), all_training_depths(images))
+    kept = drawn_at(batch, metres.shape[1:]) < torch.from_numpy(ranges.keep[ranges.labels(metres)])
+    kept &= four_times(batch.levels > 0)
+    found, predictions, logits = parts(task, batch)
+    expected = np.mean((twice(predictions.double().numpy()) - metres)[kept.numpy()] ** 2)
+    assert found.get("regression_loss", found["loss"]) == pytest.approx(expected, rel=1e-5)
+    if logits is not None:
+        labels = torch.from_numpy(uniform_ranges(10, 0.0, 10.0).labels(metres))
+        assert found["class_loss"] == pytest.approx(F.cross_entropy(logits, labels, reduction="none")[kept].mean().item(), rel=1e-5)
+
+
 def all_training_depths(images):
     """Of every measured pixel in the centre crop of the training images, in metres."""
     levels = images.train_depth[images.rows("train")][:, *EDGE]
@@ -191,9 +246,14 @@ def all_training_depths(images):
 
 def drawn(batch, probability):
     """Which pixels are kept, by the draws of their samples."""
-    size = batch.levels.shape[1:]
-    uniform = np.stack([np.random.default_rng([1, 0, batch.epoch, n]).random(size, dtype=np.float32) for n in batch.samples.tolist()])
-    return torch.from_numpy(uniform < probability) & (batch.levels > 0)
+    return (drawn_at(batch, batch.levels.shape[1:]) < torch.from_numpy(probability)) & (batch.levels > 0)
+
+
+def drawn_at(batch, size):
+    """The uniform numbers of the pixels of each sample."""
+    return torch.from_numpy(
+        np.stack([np.random.default_rng([1, 0, batch.epoch, n]).random(size, dtype=np.float32) for n in batch.samples.tolist()])
+    )
 
 
 def test_balanced_classes_keep_each_pixel_with_the_probability_of_its_class(job, images):
@@ -226,10 +286,9 @@ def test_balanced_data_mask_both_losses_with_the_same_draw(job, images, method):
 
 def test_pixels_are_kept_as_often_as_their_probability_says(job, images):
     task, batch = DepthTask(job(method="reg+cls-bal"), images), batch_of(images, count=1)
-    keep = task.keep_class[batch.levels.int()]
-    kept = np.mean([(task._draws(replace(batch, epoch=epoch)) < keep).numpy() for epoch in range(600)], axis=0)
+    keep, metres = torch.from_numpy(task.classes.keep)[task.ranges.labels(metres_of(batch))], metres_of(batch)
+    kept = np.mean([task.ranges.kept(metres, task._draws(replace(batch, epoch=epoch), metres)).numpy() for epoch in range(600)], axis=0)
     np.testing.assert_allclose(kept, keep.numpy(), atol=0.1)  # 600 draws: five standard deviations
-    assert (kept[batch.levels.numpy() == 0] == 0).all()
 
 
 def test_a_batch_without_a_measured_pixel_has_no_loss_and_no_gradient_that_is_not_a_number(job, images):
@@ -265,9 +324,9 @@ def test_batches_are_the_same_from_any_place_and_from_any_number_of_processes(jo
 
 def test_validation_pixels_are_balanced_and_the_same_for_every_run_and_batch_size(job, images):
     one, other = DepthTask(job(), images), DepthTask(job(seed=5, method="reg"), images)
-    whole = one._validated(slice(0, 6))
+    whole = one.evaluation.validated(slice(0, 6))
     for cut in (slice(0, 2), slice(2, 6)):
-        assert torch.equal(other._validated(cut).mask, whole.mask[cut])
+        assert torch.equal(other.evaluation.validated(cut).mask, whole.mask[cut])
     levels = images.train_depth[VALIDATION][:, *EDGE]
     assert torch.equal(whole.images, torch.from_numpy(images.train_images[VALIDATION][:, *EDGE].copy()))
     np.testing.assert_allclose(whole.targets.numpy(), levels / 25.5, rtol=1e-6)
@@ -277,6 +336,47 @@ def test_validation_pixels_are_balanced_and_the_same_for_every_run_and_batch_siz
     rarest = np.bincount(ranges.labels(measured)).min()
     assert kept.std() < 0.5 * rarest and kept.mean() == pytest.approx(rarest, rel=0.25)
     assert not whole.mask[torch.from_numpy(levels == 0)].any()
+
+
+@pytest.mark.parametrize(("method", "classes"), [("reg", 100), ("reg+cls", 10), ("reg+cls-bal", 10)])
+def test_as_released_validation_pixels_are_balanced_over_the_runs_own_classes_and_averaged_by_image(job, images, method, classes):
+    task = DepthTask(job(method=method, validation="released"), images)
+    whole, levels = task.evaluation.validated(slice(0, 6)), images.train_depth[VALIDATION][:, *EDGE]
+    ranges = equalised(uniform_ranges(classes, 0.0, 10.0), levels[levels > 0] / 25.5)
+    draws = np.stack([np.random.default_rng([3, row]).random(CROP, dtype=np.float32) for row in range(24, 30)])
+    keep = ranges.keep[ranges.labels(levels / 25.5)].astype(np.float32)
+    assert np.array_equal(whole.mask.numpy(), (draws < keep) & (levels > 0))
+    network = task.network(None).eval()
+    metrics = task.validate(network)
+    with torch.inference_mode():
+        errors = (DepthPredictor(network)(whole.images) - whole.targets).double().square()
+    by_image = [errors[n][whole.mask[n]].mean().item() for n in range(6)]
+    assert metrics["val_rmse_all"] == pytest.approx(np.sqrt(np.mean(by_image)), rel=1e-5)
+    pooled = DepthTask(job(method=method), images).validate(network)
+    assert pooled["val_rmse_all"] != pytest.approx(metrics["val_rmse_all"], rel=1e-4)
+    tested = {name for name in pooled if name.startswith("test_")}
+    assert tested and {name: metrics[name] for name in tested} == {name: pooled[name] for name in tested}
+
+
+@pytest.mark.parametrize("name", VARIED)
+def test_accuracy_of_the_kept_weights_is_over_the_pixels_of_the_errors_and_reg_has_none(finished, images, name):
+    own, made = finished(name)
+    task, named = DepthTask(own, images), {"train_accuracy", "val_accuracy", "test_accuracy"}
+    if name == "reg":
+        assert not [key for key in {**made.metrics, **made.history[0].metrics} if "accuracy" in key]
+        return
+    assert all(named <= epoch.metrics.keys() and 0 <= epoch.metrics["train_accuracy"] <= 1 for epoch in made.history)
+    network, checkpoints = task.network(None), Checkpoints(made.files["examples.npz"].parent, fingerprint="f")
+    for epoch, prefix in ((made.best_epoch, ""), (int(made.metrics["best_epoch_on_test"]), "selected_on_test/")):
+        network.load_state_dict(checkpoints.load_best(epoch, device="cpu"))
+        for split, part in (("val", task.evaluation.validated(slice(0, 6))), ("test", task.evaluation.tested(slice(0, TEST)))):
+            if prefix and split == "val":
+                continue
+            with torch.inference_mode():
+                logits = network.classifier(network.eval()(task.evaluation.on_device(part.images))[1])
+            expected = accuracy_by_hand(logits, task.classes.labels(part.targets.numpy()), part.mask)
+            assert made.metrics[f"{prefix}{split}_accuracy"] == pytest.approx(expected)
+            assert made.history[epoch - 1].metrics[f"{split}_accuracy"] == pytest.approx(expected)
 
 
 def by_hand(predictor, pixels, metres, mask):
@@ -292,12 +392,12 @@ def test_the_metrics_are_those_of_the_saved_weights_of_each_selection(finished, 
     task = DepthTask(own, images)
     metres = images.test_depth / 1000
     for file, prefix in (("checkpoints/best.pt", ""), ("checkpoints/best_on_test.pt", "selected_on_test/")):
-        predictor = load_predictor(made.files[file], model="resnet18", width=2)
+        predictor = load_predictor(made.files[file], model="resnet18", width=2, align_corners=True)
         rmse, mae = by_hand(predictor, images.test_images.copy(), metres, images.test_mask)
         assert made.metrics[f"{prefix}test_rmse_all"] == pytest.approx(rmse, rel=1e-4)
         assert made.metrics[f"{prefix}test_mae_all"] == pytest.approx(mae, rel=1e-4)
-    predictor = load_predictor(made.files["checkpoints/best.pt"], model="resnet18", width=2)
-    balanced = task._validated(slice(0, 6))
+    predictor = load_predictor(made.files["checkpoints/best.pt"], model="resnet18", width=2, align_corners=True)
+    balanced = task.evaluation.validated(slice(0, 6))
     rmse, _ = by_hand(predictor, balanced.images.numpy(), balanced.targets.numpy(), balanced.mask.numpy())
     assert made.metrics["val_rmse_all"] == made.score == pytest.approx(rmse, rel=1e-4)
     for metric, best in (("val_rmse_all", made.best_epoch), ("test_rmse_all", made.metrics["best_epoch_on_test"])):

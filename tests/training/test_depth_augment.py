@@ -5,6 +5,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from regcls.training.depth_augment import Colours, RotatedCrop, for_depth
 
@@ -12,12 +13,13 @@ HEIGHT, WIDTH, CROP = 36, 48, (28, 40)
 GENERATOR = np.random.default_rng(3)
 IMAGE = GENERATOR.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 DEPTH = GENERATOR.integers(1, 256, (HEIGHT, WIDTH), dtype=np.uint8)
+AS_IT_IS = {"depth_resampling": "nearest", "clip_colours": True}
 STILL = {"flip": 0.0, "rotate": 0.0, "lighting": 0.0, "jitter": 0.0}
 TOP, LEFT = 4, 4  # of the centre crop
 
 
 def augment(image=IMAGE, depth=DEPTH, *, epoch=0, sample=0, **changes):
-    made = for_depth(**({"crop": CROP, "flip": 0.5, "rotate": 5.0, "lighting": 0.1, "jitter": 0.4, "seed": 7} | changes))
+    made = for_depth(**({"crop": CROP, "flip": 0.5, "rotate": 5.0, "lighting": 0.1, "jitter": 0.4, "seed": 7} | AS_IT_IS | changes))
     arrays = made(image=image, mask=depth, epoch=epoch, sample=sample)
     return arrays["image"], arrays["mask"]
 
@@ -119,12 +121,51 @@ def test_colours_are_those_of_one_step_after_the_other(sample):
         expected[..., channel] += sum(vectors[channel, k] * shift[k] * (0.2175, 0.0188, 0.0045)[k] for k in range(3))
     for name, share in steps:
         expected = blended(expected, name, share)
-    found = Colours(0.1, 0.4).apply(IMAGE, shift=shift, steps=steps)
+    found = Colours(0.1, 0.4, clip=True).apply(IMAGE, shift=shift, steps=steps)
     np.testing.assert_allclose(found, np.clip(255 * expected, 0, 255), atol=0.75)  # OpenCV rounds the matrix too
+    free = Colours(0.1, 0.4, clip=False).apply(IMAGE, shift=shift, steps=steps)
+    assert free.dtype == np.float32
+    np.testing.assert_allclose(free, 255 * expected, atol=1e-3)
+
+
+def test_colours_that_are_not_cut_reach_the_batch_as_they_are():
+    found = [augment(sample=n, clip_colours=False)[0] for n in range(20)]
+    assert min(image.min() for image in found) < -1 and max(image.max() for image in found) > 256
+    for n, image in enumerate(found):
+        np.testing.assert_allclose(augment(sample=n)[0], np.clip(image, 0, 255), atol=1)
+
+
+def spline_by_scipy(array, angle):
+    """The release's order: turned as a whole by a spline of order 2, then cut, each in 8 bits."""
+    return cropped(ndimage.rotate(array, angle, reshape=False, order=2, mode="constant", cval=0))
+
+
+@pytest.mark.parametrize("angle", [0.0, 4.0, -3.3])
+def test_as_released_image_and_depth_are_turned_by_splines_and_depth_is_halved_bicubically(monkeypatch, angle):
+    monkeypatch.setattr(RotatedCrop, "get_params", lambda self: {"angle": angle})
+    image, depth = augment(**STILL, depth_resampling="released")
+    assert np.array_equal(image, spline_by_scipy(IMAGE, angle))
+    assert depth.dtype == np.uint8 and depth.shape == (CROP[0] // 2, CROP[1] // 2)
+    # Bicubic over twice the pixels, a = −0.5, as Pillow's: columns, then rows, rounded to 8 bits after each.
+    weights = np.array([[-3, -9, 29, 111, 111, 29, -9, -3]]) / 256
+    found = spline_by_scipy(DEPTH, angle).astype(float)
+    for _ in range(2):
+        columns = [found[:, 2 * n - 3 : 2 * n + 5] @ weights[0] for n in range(2, found.shape[1] // 2 - 2)]
+        found = np.clip(np.rint(np.stack(columns, 1)), 0, 255).T
+    np.testing.assert_allclose(depth[2:-2, 2:-2], found, atol=1)
+
+
+def test_both_ways_turn_to_the_same_side_and_agree_on_a_slope():
+    slope = np.broadcast_to(np.linspace(20, 220, WIDTH).astype(np.uint8), (HEIGHT, WIDTH))
+    slope = np.ascontiguousarray(np.where(np.arange(HEIGHT)[:, None] > 20, slope, slope // 2))
+    for sample in range(5):
+        nearest = augment(depth=slope, sample=sample, rotate=20.0)[1].astype(float)
+        released = augment(depth=slope, sample=sample, rotate=20.0, depth_resampling="released")[1].astype(float)
+        assert np.median(np.abs(nearest - released)[4:-4, 4:-4]) < 3
 
 
 def test_the_steps_come_in_every_order_and_to_either_side():
-    colours = Colours(0.1, 0.4)
+    colours = Colours(0.1, 0.4, clip=True)
     colours.set_random_seed(0)
     drawn = [colours.get_params() for _ in range(200)]
     assert len({tuple(name for name, _ in one["steps"]) for one in drawn}) == 6
@@ -136,7 +177,7 @@ def test_the_steps_come_in_every_order_and_to_either_side():
 
 def test_a_sample_depends_on_seed_epoch_and_sample_whatever_was_augmented_before():
     alone = {(epoch, sample): augment(epoch=epoch, sample=sample) for epoch in (0, 1) for sample in (3, 4)}
-    made = for_depth(crop=CROP, flip=0.5, rotate=5.0, lighting=0.1, jitter=0.4, seed=7)
+    made = for_depth(crop=CROP, flip=0.5, rotate=5.0, lighting=0.1, jitter=0.4, seed=7, **AS_IT_IS)
     made(image=IMAGE, mask=DEPTH, epoch=9, sample=0)
     for (epoch, sample), (image, depth) in reversed(alone.items()):
         arrays = made(image=IMAGE, mask=DEPTH, epoch=epoch, sample=sample)

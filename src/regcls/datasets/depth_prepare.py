@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from fractions import Fraction
 from io import BytesIO, StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -122,10 +123,11 @@ def _find(holder: Holder, raw: Path, name: str) -> Place | None:
 
 
 def validation_scenes(scenes: Sequence[str], *, share: float, seed: int) -> frozenset[str]:
-    """The scenes to hold out: the first `share` of their sorted names as numpy shuffles them, at least one."""
+    """The scenes to hold out of n: of their sorted names as numpy shuffles them the first ⌊(1 − share) · n⌋, at least one, train."""
     names = sorted(set(scenes))
     RandomState(seed).shuffle(names)
-    return frozenset(names[: max(1, math.floor(share * len(names)))])
+    training = math.floor((1 - Fraction(str(share))) * len(names))  # 0.8 · n in floating point may lie below a whole number
+    return frozenset(names[max(1, training) :])
 
 
 def _split(data: DepthData, dataset: str, split: str, listing: pd.DataFrame) -> pd.DataFrame:

@@ -11,6 +11,8 @@ from regcls.params.images import ImageGrid, ImageOptions, ImageRun, ImageTrainin
 from regcls.params.types import FROM_TEXT, STRICT, Count, NotNegative, Seed
 
 Selection = Literal["val", "test"]  # by which RMSE the weights to keep are chosen
+Resampling = Literal["nearest", "released"]
+Validation = Literal["pooled", "released"]
 BUCKETS = 100  # of depth, 0.1 m each; deeper pixels belong to the last one
 Pixels = Annotated[int, Field(ge=32)]
 Bucket = Annotated[int, Field(ge=0, lt=BUCKETS)]
@@ -55,11 +57,15 @@ class DepthTraining(ImageTraining):
     """How each network is trained."""
 
     weights: Annotated[str, Field(min_length=1)]  # random, a path, or an address
+    align_corners: bool
     balanced_batch_size: Annotated[int, Field(ge=2)]
     balanced_accumulate: Count
     rotate: Annotated[float, Field(ge=0, le=45)]
     lighting: NotNegative
     jitter: Annotated[float, Field(ge=0, lt=1)]
+    depth_resampling: Resampling
+    clip_colours: bool
+    validation: Validation
     __pydantic_config__ = STRICT
 
 
@@ -100,6 +106,10 @@ class DepthOptions(ImageOptions):
     """What may be said of a single run on depth."""
 
     weights: Annotated[str | None, Field(min_length=1)] = None
+    align_corners: bool | None = None
+    depth_resampling: Resampling | None = None
+    clip_colours: bool | None = None
+    validation: Validation | None = None
     __pydantic_config__ = FROM_TEXT
 
 

@@ -83,6 +83,7 @@ PAPER_FACE_VALUES: dict[str, Any] = {
     "few_below": 20,
 }
 # The same for depth (section 3.2). The weights are of ImageNet; which of them is left open. Without milestones there is no decay.
+# Left out are values of which ours differs from the release on purpose: depth_resampling, clip_colours and validation.
 PAPER_DEPTH_GRIDS = {
     "table2": ImageGrid(methods=("reg", "reg+cls", "reg+cls-bal"), classes=(2, 10, 100), balanced_data=False, lambdas="default", seeds=3),
     "table4": ImageGrid(methods=("reg", "reg+cls-bal"), classes=(100,), balanced_data=True, lambdas="default", seeds=3),
@@ -96,6 +97,7 @@ PAPER_DEPTH_VALUES: dict[str, Any] = {
     "model": "resnet50",
     "width": 64,
     "weights": "ImageNet",
+    "align_corners": True,
     "class_range": (0.0, 10.0),
     "loss": "mse",
     "loss_scaling": "released",

@@ -1,10 +1,13 @@
 """The runs on depth maps: one network each."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
-from regcls.params.depth import Depth, DepthOptions
+from regcls.params.depth import Depth, DepthOptions, Resampling, Validation
 from regcls.params.types import Method
 from regcls.runs.images import ImageSpec, shared_fields, single_spec
+
+OWN = ("weights", "align_corners", "depth_resampling", "clip_colours", "validation")  # options that faces do not have
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,9 +17,13 @@ class DepthSpec(ImageSpec):
     short_side: int  # pixels of the images before they are cut
     crop: tuple[int, int]  # height and width of what the network sees, in pixels; depth is learned at half of that
     weights: str  # that the encoder begins with: random, or where those of ImageNet are from
+    align_corners: bool  # in the network's up-projections
     rotate: float  # degrees, to either side
     lighting: float  # standard deviation of the PCA lighting
     jitter: float  # brightness, contrast and saturation, up to this share
+    depth_resampling: Resampling  # of depth maps in training
+    clip_colours: bool  # to 0 … 255 after the change of colours
+    validation: Validation  # which pixels are validated on, and what is averaged over them
 
     def tags(self) -> dict[str, str]:
         """With what the encoder begins with."""
@@ -35,13 +42,17 @@ def make_spec(depth: Depth, dataset: str, *, method: Method, classes: int, lam: 
         short_side=depth.data.short_side,
         crop=depth.data.crop,
         weights=training.weights,
+        align_corners=training.align_corners,
         rotate=training.rotate,
         lighting=training.lighting,
         jitter=training.jitter,
+        depth_resampling=training.depth_resampling,
+        clip_colours=training.clip_colours or not (training.lighting or training.jitter),
+        validation=training.validation,
     )
 
 
 def single_depth_spec(depth: Depth, dataset: str, options: DepthOptions) -> DepthSpec:
     """See `images.single_spec`."""
-    spec = single_spec(make_spec, depth, dataset, options)
-    return replace(spec, weights=options.weights) if options.weights else spec
+    own: dict[str, Any] = {name: value for name in OWN if (value := getattr(options, name)) is not None}
+    return single_spec(make_spec, replace(depth, training=replace(depth.training, **own)), dataset, options)

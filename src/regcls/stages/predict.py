@@ -110,7 +110,10 @@ def _why(file: Path, error: OSError | ValueError) -> str:
 
 def _depth_maps(asked: Asked) -> list[str]:
     """A depth map for each image, at its size; returns which could not be read, and why."""
-    predictor = load_depth_predictor(asked.checkpoint, model=asked.spec["model"], width=asked.spec["width"]).to(asked.device)
+    corners = bool(asked.spec["align_corners"])  # None in runs from before it was a parameter: off then
+    predictor = load_depth_predictor(asked.checkpoint, model=asked.spec["model"], width=asked.spec["width"], align_corners=corners).to(
+        asked.device
+    )
     names = _names(asked.images)
     with explain_os_errors(asked.folder):
         asked.folder.mkdir(parents=True, exist_ok=True)

@@ -30,12 +30,12 @@ class Augmentation:
         self._transform.set_random_state(self._numpy, self._python)
         self._state = self._numpy.bit_generator.state
 
-    def __call__(self, *, epoch: int, sample: int, **arrays: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
+    def __call__(self, *, epoch: int, sample: int, **arrays: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """The sample as it is seen this epoch: its arrays by the names that albumentations knows, as `image` and `mask`."""
         self._python.seed((STREAM << 96) | (self.seed << 64) | (epoch << 40) | sample)
         # For transforms that draw with NumPy: none of today's does.
         self._numpy.bit_generator.state = {**self._state, "state": {**self._state["state"], "state": self._python.getrandbits(128)}}
-        made: dict[str, NDArray[np.uint8]] = self._transform(**arrays)
+        made: dict[str, NDArray[Any]] = self._transform(**arrays)
         return made
 
 

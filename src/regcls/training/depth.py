@@ -5,41 +5,38 @@ Legend: B batch, H × W pixels of the crop, h × w of its depth map, half of the
 
 import itertools
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from regcls.classes import ClassRanges, equalised, uniform_ranges
-from regcls.datasets.depth import LEVELS_PER_METRE, DepthSet
-from regcls.depth_metrics import BUCKETS, bucket_sums, errors_of, table_of
+from regcls.datasets.depth import DepthSet
+from regcls.depth_metrics import BUCKETS, errors_of, table_of
 from regcls.losses import regression_loss, weighted
 from regcls.models.class_head import ClassHead, dense_class_loss
-from regcls.models.depth import DepthPredictor, build_depth, normalised
+from regcls.models.depth import DepthPredictor, build_depth
 from regcls.models.pretrained import load_pretrained
 from regcls.params.depth import DepthShots, shots_text
 from regcls.runs.depth import DepthSpec
 from regcls.training.checkpoint import Checkpoints, with_weights
 from regcls.training.depth_augment import for_depth
-from regcls.training.depth_examples import Examples, example_rows, write_examples
-from regcls.training.feed import KEEP, AugmentedBatches, batches_of, epochs_of, moved, prefetched, stream, whole_of
+from regcls.training.depth_evaluation import Evaluation
+from regcls.training.depth_examples import write_examples
+from regcls.training.depth_pixels import DEPTHS, DeviceRanges, doubled, doubled_bilinearly, keep_by_level
+from regcls.training.feed import KEEP, AugmentedBatches, batches_of, epochs_of, moved, stream
 from regcls.training.loop import Hooks, Recipe, Trained, train
 from regcls.training.single import BEST, LAST, Job, Model, Result, opened
 from regcls.training.weights import sha256, weights_file
 
-Split = Literal["val", "test"]  # that is evaluated on
-SPLITS: tuple[Split, ...] = get_args(Split)
 BEST_ON_TEST = "checkpoints/best_on_test.pt"
-DEPTHS = np.arange(256) / LEVELS_PER_METRE  # (L,) metres
-PIXELS = 3  # a stream of random numbers: which pixels are validated on; others are in feed.py and augment.py
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,17 +53,8 @@ class Batch:
 
     epoch: int
     samples: NDArray[np.int64]  # (B,), places in the training set
-    images: Tensor  # (B, H, W, 3), uint8
+    images: Tensor  # (B, H, W, 3), uint8; float32 where colours are not cut
     levels: Tensor  # (B, h, w), uint8; 0: not measured
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluated:
-    """Images with the pixels that an evaluation looks at."""
-
-    images: Tensor  # (B, H, W, 3), uint8
-    targets: Tensor  # (B, H, W), metres
-    mask: Tensor  # (B, H, W)
 
 
 class DepthTask:
@@ -87,23 +75,31 @@ class DepthTask:
             warnings.simplefilter("always")
             self.classes = class_ranges_of(spec, counts)
             balanced = _equalised(uniform_ranges(spec.balanced_bins, *spec.class_range), counts) if spec.balanced_data else None
-            validated = _equalised(uniform_ranges(BUCKETS, 0.0, DEPTHS[-1]), images.levels("val"))
+            validated = _equalised(_validated_ranges(spec), images.levels("val"))
         self.notes += [str(warning.message) for warning in caught]
-        self.metres = torch.from_numpy(DEPTHS.astype(np.float32)).to(job.device)
-        self.labels = None if self.classes is None else torch.from_numpy(_labels(self.classes)).to(job.device)
-        # Probability with which a pixel enters each loss, by level; None: always, where it is measured.
-        self.keep = None if balanced is None else torch.from_numpy(_keep(balanced)).to(job.device)
-        self.keep_class = torch.from_numpy(_keep(self.classes)).to(job.device) if self.classes and spec.balanced else None
-        self.keep_validated = _keep(validated)
+        self.metres = torch.from_numpy(DEPTHS).to(job.device)
+        self.ranges, self.balanced = (None if given is None else DeviceRanges(given, job.device) for given in (self.classes, balanced))
+        self.released = spec.depth_resampling == "released"
         self.shots: dict[Literal["many", "medium"], frozenset[int]] = {
             "many": job.shots.buckets("many"),
             "medium": job.shots.buckets("medium"),
         }
+        self.evaluation = Evaluation(
+            images=images,
+            device=job.device,
+            channels_last=job.channels_last,
+            together=2 * spec.batch_size,
+            keep_validated=keep_by_level(validated),
+            by_image=spec.validation == "released",
+            classes=self.ranges,
+            shots=self.shots,
+        )
 
     def network(self, weights: Path | None) -> nn.Module:
         """The untrained network, its encoder with `weights`. From one seed, reg and reg+cls begin with the same but the class head."""
         torch.manual_seed(self.spec.seed)
-        network = build_depth(self.spec.model, width=self.spec.width, classes=0 if self.classes is None else len(self.classes))
+        spec, classes = self.spec, 0 if self.classes is None else len(self.classes)
+        network = build_depth(spec.model, width=spec.width, classes=classes, align_corners=spec.align_corners)
         if weights:
             load_pretrained(network.encoder, weights)
         network.to(self.job.device)
@@ -112,7 +108,7 @@ class DepthTask:
     def feed(self, epoch: int, batch: int) -> Generator[Batch]:
         """Augmented batches from there to the end of the last epoch."""
         spec, folder = self.spec, self.images.prepared.folder
-        names = ("crop", "flip", "rotate", "lighting", "jitter", "seed")
+        names = ("crop", "flip", "rotate", "lighting", "jitter", "seed", "depth_resampling", "clip_colours")
         augmentation = partial(for_depth, **{name: getattr(spec, name) for name in names})
         files = {"image": folder / "train_images.npy", "mask": folder / "train_depth.npy"}
         made = AugmentedBatches(files, self.rows, augmentation)
@@ -121,33 +117,38 @@ class DepthTask:
             yield Batch(epoch=at, samples=samples, images=arrays["image"], levels=arrays["mask"])
 
     def losses(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        """`loss` and, with classes, its two parts before they are weighted."""
+        """`loss` and, with classes, its two parts before they are weighted, and the share of measured pixels that get their class.
+
+        Classes are taken, and pixels drawn, from the depth map as it is, each of its pixels for four of the class head; as released, from
+        the doubled map, and on balanced data the regression loss is on that map too.
+        """
         spec = self.spec
-        predictions, features = network(self._on_device(batch.images))
+        predictions, features = network(self.evaluation.on_device(batch.images))
         levels = batch.levels.to(self.job.device, non_blocking=True).int()
-        draws = self._draws(batch)
-        kept = _kept(levels, self.keep, draws)
-        regression = regression_loss(predictions, self.metres[levels], kept, kind=spec.loss, huber_delta=spec.huber_delta)
-        if self.labels is None:
+        metres, measured = self.metres[levels], levels > 0
+        seen, known = (doubled_bilinearly(metres), doubled(measured)) if self.released else (metres, measured)
+        draws = self._draws(batch, seen)
+        if self.balanced is not None:
+            measured = _kept(known, self.balanced, seen, draws)
+            if self.released:
+                predictions, metres = doubled_bilinearly(predictions), seen
+        regression = regression_loss(predictions, metres.float(), measured, kind=spec.loss, huber_delta=spec.huber_delta)
+        if self.ranges is None:
             return {"loss": regression}
         assert spec.lam is not None
-        kept_class = kept if self.keep_class is None else _kept(levels, self.keep_class, draws)
-        head = cast(ClassHead, network.classifier)
-        classification = dense_class_loss(head, features, _doubled(self.labels[levels]), _doubled(kept_class))
+        kept = _kept(known, self.ranges if spec.balanced else self.balanced, seen, draws)
+        labels = self.ranges.labels(seen).masked_fill(~known, -1)
+        full = (labels, kept) if self.released else (doubled(labels), doubled(kept))
+        classification, accuracy = dense_class_loss(cast(ClassHead, network.classifier), features, *full)
         total = weighted(regression, classification, lam=spec.lam, scaling=spec.loss_scaling)
-        return {"loss": total, "regression_loss": regression, "class_loss": classification}
+        return {"loss": total, "regression_loss": regression, "class_loss": classification, "accuracy": accuracy}
 
-    def _on_device(self, images: Tensor) -> Tensor:
-        pixels = normalised(images.to(self.job.device, non_blocking=True))
-        return pixels if self.job.channels_last else pixels.contiguous()
-
-    def _draws(self, batch: Batch) -> Tensor | None:
-        """A uniform number for each pixel (B, h, w), anew each epoch (Eq. 13), for both losses, alike on every device; None: not needed."""
-        if self.keep is None and self.keep_class is None:
+    def _draws(self, batch: Batch, like: Tensor) -> Tensor | None:
+        """A uniform number for each pixel of `like`, anew each epoch (Eq. 13), for both losses, alike on every device; None: not needed."""
+        if self.balanced is None and not self.spec.balanced:
             return None
-        shape = batch.levels.shape[1:]
         generators = (np.random.default_rng([KEEP, self.spec.seed, batch.epoch, sample]) for sample in batch.samples.tolist())
-        return moved(np.stack([generator.random(shape, dtype=np.float32) for generator in generators]), self.job.device)
+        return moved(np.stack([generator.random(like.shape[1:], dtype=np.float32) for generator in generators]), self.job.device)
 
     def describe(self, batch: Batch) -> dict[str, Any]:
         """Rows of the prepared images, and the range of their measured depths in metres."""
@@ -160,57 +161,13 @@ class DepthTask:
         return len(batch.samples)
 
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """Errors on the balanced validation pixels and on those of the test set."""
-        found: dict[str, float] = {}
-        for split in SPLITS:
-            sums = np.sum([part.sum(0).numpy() for part in self.sums(network, split)], axis=0)
-            found |= {f"{split}_{name}": value for name, value in errors_of(sums, self.shots)}
-        return {name: value for name, value in found.items() if not name.startswith("test_n_")}  # known from the table of sums
+        """Errors on the validation pixels and on those of the test set."""
+        return self.evaluation.errors(network)
 
-    def sums(self, network: nn.Module, split: Split) -> Iterator[Tensor]:
-        """Sums of errors of some images after others, as `bucket_sums` gives them (b, 100, 8), on the CPU."""
-        cuts = whole_of(len(self.images.rows(split)), 2 * self.spec.batch_size)
-        network.eval()
-        with torch.inference_mode():
-            for part in prefetched(self._validated if split == "val" else self._tested, cuts):
-                predictions = self._predicted(network, part.images)
-                yield bucket_sums(predictions, part.targets.to(self.job.device), part.mask.to(self.job.device)).cpu()
 
-    def _predicted(self, network: nn.Module, images: Tensor) -> Tensor:
-        """Metres, at the size of the images (B, H, W), in float32 whatever the training ran in."""
-        depth = network(self._on_device(images))[0]
-        return F.interpolate(depth[:, None].float(), size=images.shape[1:3], mode="bilinear", align_corners=True).squeeze(1)
-
-    def _validated(self, cut: slice) -> Evaluated:
-        """Some validation images, with the same balanced pixels in every epoch and run."""
-        rows, (height, width) = self.images.rows("val")[cut], self.images.crop
-        top, left = ((have - want) // 2 for have, want in zip(self.images.train_depth.shape[1:], (height, width), strict=True))
-        crop = (slice(top, top + height), slice(left, left + width))
-        levels = np.stack([self.images.train_depth[row][crop] for row in rows])
-        draws = np.stack([np.random.default_rng([PIXELS, row]).random((height, width), dtype=np.float32) for row in rows.tolist()])
-        return Evaluated(
-            images=torch.from_numpy(np.stack([self.images.train_images[row][crop] for row in rows])),
-            targets=torch.from_numpy(DEPTHS.astype(np.float32)[levels]),
-            mask=torch.from_numpy(draws < self.keep_validated[levels]),
-        )
-
-    def _tested(self, cut: slice) -> Evaluated:
-        rows = self.images.rows("test")[cut]
-        depth = self.images.test_depth[rows]
-        return Evaluated(
-            images=torch.from_numpy(self.images.test_images[rows]),
-            targets=torch.from_numpy(depth.astype(np.float32) / 1000),
-            mask=torch.from_numpy(self.images.test_mask[rows] & (depth > 0)),
-        )
-
-    def examples(self, network: nn.Module) -> Examples:
-        """A few test images."""
-        rows = example_rows(self.images.rows("test"))
-        network.eval()
-        with torch.inference_mode():
-            metres = self._predicted(network, torch.from_numpy(self.images.test_images[rows])).cpu().numpy()
-        prediction = np.clip(np.rint(1000 * metres), 0, 65535).astype(np.uint16)
-        return Examples(rows=rows, images=self.images.test_images[rows], truth=self.images.test_depth[rows], prediction=prediction)
+def _kept(known: Tensor, ranges: DeviceRanges | None, metres: Tensor, draws: Tensor | None) -> Tensor:
+    """Which pixels enter a loss: those that are measured and, with the probabilities of `ranges`, drawn."""
+    return known if ranges is None or draws is None else known & ranges.kept(metres, draws)
 
 
 def class_ranges_of(spec: DepthSpec, counts: NDArray[np.int64]) -> ClassRanges | None:
@@ -221,29 +178,15 @@ def class_ranges_of(spec: DepthSpec, counts: NDArray[np.int64]) -> ClassRanges |
     return _equalised(ranges, counts) if spec.balanced else ranges
 
 
+def _validated_ranges(spec: DepthSpec) -> ClassRanges:
+    """By which validation pixels are balanced: buckets, the same for every run; as released the run's own classes, buckets for reg."""
+    own = spec.validation == "released" and spec.method != "reg"
+    return uniform_ranges(spec.classes, *spec.class_range) if own else uniform_ranges(BUCKETS, 0.0, DEPTHS[-1])
+
+
 def _equalised(ranges: ClassRanges, counts: NDArray[np.int64]) -> ClassRanges:
     """Over all measured pixels: level 0 is none."""
     return equalised(ranges, DEPTHS[1:], counts=counts[1:])
-
-
-def _labels(ranges: ClassRanges) -> NDArray[np.int64]:
-    """Class of each level (L,); −1 where it is not measured."""
-    return np.where(np.arange(256) > 0, ranges.labels(DEPTHS), -1)
-
-
-def _keep(ranges: ClassRanges) -> NDArray[np.float32]:
-    """ρ (Eq. 13) of each level (L,); 0 where it is not measured."""
-    return np.where(np.arange(256) > 0, ranges.keep[ranges.labels(DEPTHS)], 0.0).astype(np.float32)
-
-
-def _kept(levels: Tensor, keep: Tensor | None, draws: Tensor | None) -> Tensor:
-    """Which pixels enter a loss (B, h, w): those that are measured and, with the probabilities `keep` of their levels, drawn."""
-    return levels > 0 if keep is None or draws is None else draws < keep[levels]
-
-
-def _doubled(pixels: Tensor) -> Tensor:
-    """(B, h, w) -> (B, H, W): each pixel four times, as the nearest one."""
-    return pixels.repeat_interleave(2, 1).repeat_interleave(2, 2)
 
 
 def train_run(job: DepthJob, hooks: Hooks, say: Callable[[str], None]) -> Result:
@@ -289,13 +232,14 @@ def _outcome(task: DepthTask, network: nn.Module, checkpoints: Checkpoints, trai
     metrics["head_classes"] = float(0 if task.classes is None else len(task.classes))  # fewer than C where classes were merged
     metrics["best_epoch_on_test"] = float(best["test"])
     tables: list[pd.DataFrame] = []
-    loaded, sums = 0, np.empty(0)
+    loaded, found = 0, None
     for selection, prefix in (("test", "selected_on_test/"), ("val", "")):  # the network ends with the weights of the latter
         if loaded != best[selection]:
             network.load_state_dict(checkpoints.load_best(best[selection], device=task.job.device))
-            loaded, sums = best[selection], torch.cat(list(task.sums(network, "test"))).numpy()
-        metrics |= {f"{prefix}test_{name}": value for name, value in errors_of(sums, task.shots)}
-        table = table_of(sums).assign(image=lambda found: task.images.rows("test")[found["image"]])
+            loaded, found = best[selection], task.evaluation.of(network, "test")
+        assert found is not None
+        metrics |= {f"{prefix}test_{name}": value for name, value in (*errors_of(found.sums, task.shots), *found.accuracy.items())}
+        table = table_of(found.sums).assign(image=lambda table: task.images.rows("test")[table["image"]])
         table.insert(0, "selection", selection)
         tables.insert(0, table)
     files = {BEST: checkpoints.best_file(best["val"]), BEST_ON_TEST: checkpoints.best_file(best["test"]), LAST: checkpoints.last_file()}
@@ -304,15 +248,15 @@ def _outcome(task: DepthTask, network: nn.Module, checkpoints: Checkpoints, trai
         best_epoch=best["val"],
         score=kept[task.selections["val"]],
         metrics=metrics,
-        files={**files, **write_examples(task.examples(network), task.job.checkpoints)},
+        files={**files, **write_examples(task.evaluation.examples(network), task.job.checkpoints)},
         tables={"sums.parquet": pd.concat(tables, ignore_index=True)},
         tags={},
     )
 
 
-def load_predictor(file: Path, *, model: str, width: int) -> DepthPredictor:
+def load_predictor(file: Path, *, model: str, width: int, align_corners: bool) -> DepthPredictor:
     """The network of a checkpoint file, for new images, on the CPU. Raises as `checkpoint.load_predictor` does."""
-    return DepthPredictor(with_weights(build_depth(model, width=width, classes=0), file))
+    return DepthPredictor(with_weights(build_depth(model, width=width, classes=0, align_corners=align_corners), file))
 
 
 def model_of(job: DepthJob, result: Result) -> Model:
@@ -322,6 +266,7 @@ def model_of(job: DepthJob, result: Result) -> Model:
         UserError: the prepared data are gone or damaged.
     """
     images = opened(DepthSet, job)
-    predictor = load_predictor(result.files[BEST], model=job.spec.model, width=job.spec.width)
+    spec = job.spec
+    predictor = load_predictor(result.files[BEST], model=spec.model, width=spec.width, align_corners=spec.align_corners)
     rows = np.resize(images.rows("test"), 2)  # of one image PyTorch would make a model for one image at a time
     return Model(network=predictor, example=images.test_images[rows])

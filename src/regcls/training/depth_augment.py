@@ -4,12 +4,14 @@ Legend: H, W of the crop, in pixels.
 """
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import albumentations  # type: ignore[import-untyped]
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
 
 from regcls.training.augment import Augmentation  # keeps albumentations quiet
 
@@ -56,16 +58,40 @@ class RotatedCrop(albumentations.DualTransform):  # type: ignore[misc]
         return np.column_stack([turn, middle + turn @ (first - middle)])
 
 
+class SplineCrop(RotatedCrop):
+    """The same in the steps of the release: both turned by splines of order 2, the depth map's crop then halved bicubically, all in 8 bits.
+
+    Depths between near and far pixels are invented. Outside the image both are 0.
+    """
+
+    def apply(self, img: NDArray[np.uint8], angle: float, **params: Any) -> NDArray[np.uint8]:
+        """The crop (H, W, 3)."""
+        return self._turned(img, angle)
+
+    def apply_to_mask(self, mask: NDArray[np.uint8], angle: float, **params: Any) -> NDArray[np.uint8]:
+        """(H / 2, W / 2)."""
+        height, width = self.crop
+        half = Image.fromarray(self._turned(mask, angle)).resize((width // 2, height // 2), Image.Resampling.BICUBIC)
+        return np.asarray(half)
+
+    def _turned(self, array: NDArray[np.uint8], angle: float) -> NDArray[np.uint8]:
+        """The crop of it."""
+        top, left = ((whole - part) // 2 for whole, part in zip(array.shape, self.crop, strict=False))
+        turned = ndimage.rotate(array, angle, reshape=False, order=2)
+        return np.ascontiguousarray(turned[top : top + self.crop[0], left : left + self.crop[1]])
+
+
 class Colours(albumentations.ImageOnlyTransform):  # type: ignore[misc]
     """PCA lighting, then brightness, contrast and saturation in random order, each blended by up to ±`jitter`; depth stays as it is.
 
-    All of them are affine in a pixel's colour, so they make one matrix. Values are cut to 0 … 255 at the end, not between the steps.
+    All of them are affine in a pixel's colour, so they make one matrix. Values are cut to 0 … 255 at the end, not between the steps;
+    without `clip` they are neither cut nor rounded: float32, as in the release.
     """
 
-    def __init__(self, lighting: float, jitter: float) -> None:
+    def __init__(self, lighting: float, jitter: float, *, clip: bool) -> None:
         """`lighting`: standard deviation of the shift along each eigenvector, in eigenvalues; `jitter`: in [0, 1)."""
         super().__init__(p=1.0)
-        self.lighting, self.jitter = lighting, jitter
+        self.lighting, self.jitter, self.clip = lighting, jitter, clip
 
     def get_params(self) -> dict[str, Any]:
         """The shift along each eigenvector, and the steps in their order with the share of what is blended in."""
@@ -74,7 +100,7 @@ class Colours(albumentations.ImageOnlyTransform):  # type: ignore[misc]
         self.py_random.shuffle(steps)
         return {"shift": shift, "steps": steps}
 
-    def apply(self, img: NDArray[np.uint8], shift: NDArray[np.float64], steps: list[tuple[str, float]], **params: Any) -> NDArray[np.uint8]:
+    def apply(self, img: NDArray[np.uint8], shift: NDArray[np.float64], steps: list[tuple[str, float]], **params: Any) -> NDArray[Any]:
         """The image in other colours, same shape."""
         mean = np.array(cv2.mean(img)[:3])
         matrix, offset = np.eye(3), 255.0 * EIGENVECTORS @ (EIGENVALUES * shift)
@@ -85,10 +111,20 @@ class Colours(albumentations.ImageOnlyTransform):  # type: ignore[misc]
                 "saturation": (GREY @ matrix, GREY @ offset),
             }[name]
             matrix, offset = ((1 - share) * own + share * other for own, other in zip((matrix, offset), blended, strict=True))
-        return np.asarray(cv2.transform(img, np.column_stack([matrix, offset])))
+        return np.asarray(cv2.transform(img if self.clip else img.astype(np.float32), np.column_stack([matrix, offset])))
 
 
-def for_depth(*, crop: tuple[int, int], flip: float, rotate: float, lighting: float, jitter: float, seed: int) -> Augmentation:
+def for_depth(
+    *,
+    crop: tuple[int, int],
+    flip: float,
+    rotate: float,
+    lighting: float,
+    jitter: float,
+    depth_resampling: Literal["nearest", "released"],
+    clip_colours: bool,
+    seed: int,
+) -> Augmentation:
     """Of `image` (h, w, 3) and `mask` (h, w), its depth in levels: the image (H, W, 3) and the depth (H / 2, W / 2)."""
-    transforms = [albumentations.HorizontalFlip(p=flip), RotatedCrop(crop, rotate), Colours(lighting, jitter)]
-    return Augmentation(transforms, seed=seed)
+    cut = SplineCrop(crop, rotate) if depth_resampling == "released" else RotatedCrop(crop, rotate)
+    return Augmentation([albumentations.HorizontalFlip(p=flip), cut, Colours(lighting, jitter, clip=clip_colours)], seed=seed)

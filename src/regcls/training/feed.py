@@ -62,7 +62,7 @@ def epochs_of(samples: int, cuts: Sequence[slice], *, seed: int, first: int, las
         yield from ((epoch, shuffled[cut]) for cut in cuts)
 
 
-Made = tuple[Key, dict[str, Tensor]]  # the key, and the arrays of its batch (B, …), uint8
+Made = tuple[Key, dict[str, Tensor]]  # the key, and the arrays of its batch (B, …), uint8 but for colours that are not cut
 
 
 class AugmentedBatches(Dataset[Made]):
@@ -83,12 +83,12 @@ class AugmentedBatches(Dataset[Made]):
             self._arrays = {name: np.asarray(np.load(file, mmap_mode="r")) for name, file in self.files.items()}
             self._augment = self.augmentation()
         epoch, samples = key
-        batch: dict[str, NDArray[np.uint8]] = {}
+        batch: dict[str, NDArray[Any]] = {}
         for place, sample in enumerate(samples.tolist()):
             row = self.rows[sample]
             made = self._augment(epoch=epoch, sample=sample, **{name: array[row] for name, array in self._arrays.items()})
             if not batch:
-                batch = {name: np.empty((len(samples), *array.shape), dtype=np.uint8) for name, array in made.items()}
+                batch = {name: np.empty((len(samples), *array.shape), dtype=array.dtype) for name, array in made.items()}
             for name, array in made.items():
                 batch[name][place] = array
         return key, {name: torch.from_numpy(array) for name, array in batch.items()}

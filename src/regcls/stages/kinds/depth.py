@@ -31,6 +31,8 @@ MODULES = (
     "training.augment",
     "training.depth",
     "training.depth_augment",
+    "training.depth_evaluation",
+    "training.depth_pixels",
     "training.feed",
     "training.loop",
 )
@@ -53,7 +55,7 @@ def making(depth: Depth, root: Path) -> Making:
 
     @cache
     def loads(weights: str, model: str, width: int) -> None:
-        load_pretrained(build_depth(model, width=width, classes=0).encoder, weights_file(weights, folder))
+        load_pretrained(build_depth(model, width=width, classes=0, align_corners=True).encoder, weights_file(weights, folder))
 
     def ready(spec: DepthSpec) -> None:
         if spec.weights != "random":
