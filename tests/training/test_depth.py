@@ -70,7 +70,7 @@ def images(tmp_path_factory):
 def job_on(images, home, *, folder="run", checkpoint_minutes=10.0, loaders=0, method="reg+cls", **changes):
     """A run of reg+cls with 10 classes, with `changes` to its spec."""
     options = DepthOptions(method=method, epochs=3, width=2, batch_size=6, classes=None if method == "reg" else 10)
-    spec = replace(single_depth_spec(SECTION, "nyud2", options), **({"crop": CROP, "milestones": (2,)} | changes))
+    spec = replace(single_depth_spec(SECTION, "nyud2", options), **({"crop": CROP, "milestones": (2,), "rounding": "round"} | changes))
     return DepthJob(
         spec=spec,
         prepared=images.prepared.folder,
@@ -215,7 +215,7 @@ def test_as_released_classes_are_those_of_the_doubled_map(job, images, method):
     ranges = uniform_ranges(10, 0.0, 10.0)
     kept = known
     if method == "reg+cls-bal":
-        ranges = equalised(ranges, all_training_depths(images))
+        ranges = equalised(ranges, all_training_depths(images), rounding="round")
         kept = known & (drawn_at(batch, metres.shape[1:]) < torch.from_numpy(ranges.keep[ranges.labels(metres)]))
     found, predictions, logits = parts(task, batch)
     labels = torch.from_numpy(ranges.labels(metres))
@@ -227,7 +227,10 @@ def test_as_released_classes_are_those_of_the_doubled_map(job, images, method):
 @pytest.mark.parametrize("method", ["reg", "reg+cls"])
 def test_as_released_balanced_data_have_the_regression_loss_on_the_doubled_map_too(job, images, method):
     task, batch = DepthTask(job(method=method, depth_resampling="released", **BALANCED_DATA), images), batch_of(images, epoch=1)
-    metres, ranges = twice(metres_of(batch).numpy()), equalised(uniform_ranges(10, 0.0, 10.0), all_training_depths(images))
+    metres, ranges = (
+        twice(metres_of(batch).numpy()),
+        equalised(uniform_ranges(10, 0.0, 10.0), all_training_depths(images), rounding="round"),
+    )
     kept = drawn_at(batch, metres.shape[1:]) < torch.from_numpy(ranges.keep[ranges.labels(metres)])
     kept &= four_times(batch.levels > 0)
     found, predictions, logits = parts(task, batch)
@@ -258,7 +261,7 @@ def drawn_at(batch, size):
 
 def test_balanced_classes_keep_each_pixel_with_the_probability_of_its_class(job, images):
     task = DepthTask(job(method="reg+cls-bal"), images)
-    ranges = equalised(uniform_ranges(10, 0.0, 10.0), all_training_depths(images))
+    ranges = equalised(uniform_ranges(10, 0.0, 10.0), all_training_depths(images), rounding="round")
     assert 1 < len(ranges) < 10 and ranges.keep.min() < 0.9
     for epoch in (0, 1):
         batch = batch_of(images, epoch)
@@ -274,7 +277,7 @@ def test_balanced_classes_keep_each_pixel_with_the_probability_of_its_class(job,
 @pytest.mark.parametrize("method", ["reg", "reg+cls", "reg+cls-bal"])
 def test_balanced_data_mask_both_losses_with_the_same_draw(job, images, method):
     task, batch = DepthTask(job(method=method, **BALANCED_DATA), images), batch_of(images, epoch=1)
-    ranges = equalised(uniform_ranges(10, 0.0, 10.0), all_training_depths(images))
+    ranges = equalised(uniform_ranges(10, 0.0, 10.0), all_training_depths(images), rounding="round")
     kept = drawn(batch, ranges.keep[ranges.labels(metres_of(batch).numpy())])
     found, predictions, logits = parts(task, batch)
     regression = F.mse_loss(predictions.double()[kept], metres_of(batch)[kept]).item()
@@ -331,7 +334,7 @@ def test_validation_pixels_are_balanced_and_the_same_for_every_run_and_batch_siz
     assert torch.equal(whole.images, torch.from_numpy(images.train_images[VALIDATION][:, *EDGE].copy()))
     np.testing.assert_allclose(whole.targets.numpy(), levels / 25.5, rtol=1e-6)
     measured = levels[levels > 0] / 25.5
-    ranges = equalised(uniform_ranges(100, 0.0, 10.0), measured)
+    ranges = equalised(uniform_ranges(100, 0.0, 10.0), measured, rounding="round")
     kept = np.bincount(ranges.labels(whole.targets[whole.mask].numpy()), minlength=len(ranges))
     rarest = np.bincount(ranges.labels(measured)).min()
     assert kept.std() < 0.5 * rarest and kept.mean() == pytest.approx(rarest, rel=0.25)
@@ -342,7 +345,7 @@ def test_validation_pixels_are_balanced_and_the_same_for_every_run_and_batch_siz
 def test_as_released_validation_pixels_are_balanced_over_the_runs_own_classes_and_averaged_by_image(job, images, method, classes):
     task = DepthTask(job(method=method, validation="released"), images)
     whole, levels = task.evaluation.validated(slice(0, 6)), images.train_depth[VALIDATION][:, *EDGE]
-    ranges = equalised(uniform_ranges(classes, 0.0, 10.0), levels[levels > 0] / 25.5)
+    ranges = equalised(uniform_ranges(classes, 0.0, 10.0), levels[levels > 0] / 25.5, rounding="round")
     draws = np.stack([np.random.default_rng([3, row]).random(CROP, dtype=np.float32) for row in range(24, 30)])
     keep = ranges.keep[ranges.labels(levels / 25.5)].astype(np.float32)
     assert np.array_equal(whole.mask.numpy(), (draws < keep) & (levels > 0))

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from regcls.classes import ClassRanges, equalised, uniform_ranges
+from regcls.classes import ClassRanges, Rounding, equalised, uniform_ranges
 from regcls.datasets.depth import DepthSet
 from regcls.depth_metrics import BUCKETS, errors_of, table_of
 from regcls.losses import regression_loss, weighted
@@ -36,6 +36,7 @@ from regcls.training.loop import Hooks, Recipe, Trained, train
 from regcls.training.single import BEST, LAST, Job, Model, Result, opened
 from regcls.training.weights import sha256, weights_file
 
+VALIDATED_ROUNDING: Rounding = "round"  # of Eq. 12, by which validation pixels are balanced: the same for every run
 BEST_ON_TEST = "checkpoints/best_on_test.pt"
 
 
@@ -74,8 +75,8 @@ class DepthTask:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             self.classes = class_ranges_of(spec, counts)
-            balanced = _equalised(uniform_ranges(spec.balanced_bins, *spec.class_range), counts) if spec.balanced_data else None
-            validated = _equalised(_validated_ranges(spec), images.levels("val"))
+            balanced = _balanced_data(spec, counts)
+            validated = _equalised(_validated_ranges(spec), images.levels("val"), VALIDATED_ROUNDING)
         self.notes += [str(warning.message) for warning in caught]
         self.metres = torch.from_numpy(DEPTHS).to(job.device)
         self.ranges, self.balanced = (None if given is None else DeviceRanges(given, job.device) for given in (self.classes, balanced))
@@ -175,7 +176,12 @@ def class_ranges_of(spec: DepthSpec, counts: NDArray[np.int64]) -> ClassRanges |
     if spec.method == "reg":
         return None
     ranges = uniform_ranges(spec.classes, *spec.class_range)
-    return _equalised(ranges, counts) if spec.balanced else ranges
+    return _equalised(ranges, counts, spec.rounding) if spec.balanced else ranges
+
+
+def _balanced_data(spec: DepthSpec, counts: NDArray[np.int64]) -> ClassRanges | None:
+    """Balanced data (Table 4): ranges whose ρ says how often a training pixel enters the losses; None where they are not balanced."""
+    return _equalised(uniform_ranges(spec.balanced_bins, *spec.class_range), counts, spec.rounding) if spec.balanced_data else None
 
 
 def _validated_ranges(spec: DepthSpec) -> ClassRanges:
@@ -184,9 +190,10 @@ def _validated_ranges(spec: DepthSpec) -> ClassRanges:
     return uniform_ranges(spec.classes, *spec.class_range) if own else uniform_ranges(BUCKETS, 0.0, DEPTHS[-1])
 
 
-def _equalised(ranges: ClassRanges, counts: NDArray[np.int64]) -> ClassRanges:
+def _equalised(ranges: ClassRanges, counts: NDArray[np.int64], rounding: Rounding | None) -> ClassRanges:
     """Over all measured pixels: level 0 is none."""
-    return equalised(ranges, DEPTHS[1:], counts=counts[1:])
+    assert rounding
+    return equalised(ranges, DEPTHS[1:], counts=counts[1:], rounding=rounding)
 
 
 def train_run(job: DepthJob, hooks: Hooks, say: Callable[[str], None]) -> Result:
