@@ -57,6 +57,16 @@ def without_password(uri: str) -> str:
     return re.sub(r"//[^/@]*@", "//", uri)
 
 
+def address_of(folder: Path) -> str:
+    """As MLflow keeps where artifacts are: it reads a path as it reads a URI, in which %20 is a blank and ? ends it."""
+    return re.sub("[%?#]", lambda found: quote(found[0]), str(folder))
+
+
+def folder_of(address: str) -> Path:
+    """The folder that MLflow means by a path or a file: URI."""
+    return Path(unquote(re.sub("^file:(//[^/]*)?", "", address)))
+
+
 def lock_path(database: Path) -> Path:
     """Held while the store is set up."""
     return database.with_name(f"{database.name}.lock")

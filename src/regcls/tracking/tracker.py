@@ -32,6 +32,7 @@ from regcls.runs import RunResult, RunSpec
 from regcls.tracking.journal import Journal
 from regcls.tracking.run_table import RERUN_TAG, Row, run_table
 from regcls.tracking.store import (
+    address_of,
     database_of,
     lock_path,
     open_database,
@@ -124,7 +125,7 @@ class Tracker:
         with files.lock(lock_path(database), waiting=say_waiting):
             if found := self._by_name(name):
                 return found
-            return self._create_experiment(name, str(database.parent / "mlartifacts" / re.sub(r"[^\w.-]", "_", name)))
+            return self._create_experiment(name, address_of(database.parent / "mlartifacts" / re.sub(r"[^\w.-]", "_", name)))
 
     def _name_default(self, experiment: str) -> None:
         """Where a plain mlflow command has made our store: what it logs goes to experiment 0, and ours must stand beside it."""
@@ -478,11 +479,13 @@ def _in_milliseconds(points: Sequence[TimedPoint]) -> list[Point]:
 
 
 def _create_database(path: Path, artifacts: Path, experiment: str) -> None:
-    store = SqlAlchemyStore(sqlite_uri(path), str(artifacts))
+    store = SqlAlchemyStore(sqlite_uri(path), "mlartifacts")
     store.rename_experiment("0", experiment)  # what plain mlflow commands log into
     store.set_experiment_tag("0", ExperimentTag(*EXPERIMENT_KIND))
     store._dispose_engine()
     with closing(sqlite3.connect(path)) as connection:
+        with connection:  # MLflow itself writes it into an SQL statement, in which an apostrophe ends it
+            connection.execute("UPDATE experiments SET artifact_location = ?", [address_of(artifacts / "0")])
         # Kept in the file, also for plain mlflow commands: with a write-ahead log the grid and `mlflow ui` do not wait for each other, and
         # a commit writes one piece of disk, not pages here and there. Where the disk cannot do it, SQLite leaves the mode as it is.
         connection.execute("PRAGMA journal_mode = WAL")
