@@ -27,7 +27,7 @@ def tracking(place: Place) -> Found:
     if database := database_of(uri):
         if not database.exists():
             return note(f"{database} is not there yet: the first run makes it", "regcls setup makes it now")
-        check_database(database)
+        check_database(database, is_own=database == home / "mlflow.db")
         return good(f"{database}, {database.stat().st_size / 1e6:.1f} MB, of MLflow {OURS}")
     if not uri.startswith(("http:", "https:")):
         return note(f"{shown}, reached without a server: not checked further", "for a team, put mlflow server before it")

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, urlsplit
@@ -99,7 +100,8 @@ class Tracker:
         with said_plainly(self.uri):
             if database := database_of(self.uri):
                 artifacts, schema = database.parent / "mlartifacts", _get_latest_schema_revision()
-                open_database(database, schema=schema, create=lambda aside: _create_database(aside, artifacts, experiment))
+                create = partial(_create_database, artifacts=artifacts, experiment=experiment)
+                open_database(database, schema=schema, create=create, is_own=self._is_own)
             else:
                 _probe(self.uri)
             self._client = MlflowClient(self.uri)
