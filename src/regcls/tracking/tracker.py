@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from regcls import files
 from regcls.errors import UserError
-from regcls.processes import process_identity
+from regcls.processes import is_living, process_identity
 from regcls.progress import say
 from regcls.runs import RunResult, RunSpec
 from regcls.tracking.journal import Journal
@@ -388,8 +388,7 @@ class Tracker:
         here = host == socket.gethostname()
         # In the project's own store every run is this folder's, even if a container with another host name made it.
         if self._is_own or (here and tags.get("regcls.root") == str(self.root)):
-            pid = int(process.partition("-")[0] or 0)
-            return not here or pid == os.getpid() or process_identity(pid) != process
+            return not here or process.partition("-")[0] == str(os.getpid()) or not is_living(process)
         alive = tags.get(ALIVE_TAG, "")
         return alive.isdecimal() and time.time() - int(alive) > SILENCE
 
