@@ -16,6 +16,8 @@ from regcls.cli import find_root, main
 from regcls.errors import UserError
 from regcls.params import KINDS, option_names
 from regcls.params.types import Method, VideoMethod
+from regcls.tracking.tracker import Tracker
+from tracked import RESULT, SPEC, TAGS
 
 COMMANDS = ["prepare", "train", "run", "compare", "setup", "predict", "data", "doctor", "s3", "show", "rerun", "sync"]
 BELOW = [*(["run", dataset] for dataset in KINDS), ["data", "fetch"], ["data", "samples"], ["s3", "check"]]
@@ -48,9 +50,9 @@ NOISY_ALONE = {
 pytestmark = pytest.mark.usefixtures("signals")
 
 
-def regcls(folder, *arguments):
+def regcls(folder, *arguments, **environment):
     """A process of its own, as a user starts it."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), **environment}
     return subprocess.run(
         [sys.executable, "-m", "regcls", *arguments], cwd=folder, env=environment, text=True, capture_output=True, timeout=120
     )
@@ -169,6 +171,61 @@ def test_a_command_in_a_subfolder_works_for_the_whole_project(make_project):
     assert re.search(r"^noisy-0.1 +train .* sets of \d+ to \d+ samples$", done.stdout, flags=re.MULTILINE)
     assert (root / "data" / "synthetic" / "prepared").is_dir()
     assert (os.listdir(root / "notes"), os.listdir(root / "notes" / "deep")) == (["deep"], [])
+
+
+C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+@pytest.fixture
+def recorded(make_project):
+    """A project with a finished run whose record is not all ASCII: its root and the run's id."""
+    root = make_project()
+    tracker = Tracker(root, experiment="regcls")
+    run = tracker.start(SPEC, fingerprint="f", tags=TAGS, lineage={"params.yaml": "# λ é\n"})
+    tracker.finish(run, RESULT)
+    return root, run
+
+
+@pytest.mark.slow
+def test_where_only_ascii_can_be_written_every_command_says_what_it_has_to(recorded):
+    root, run = recorded
+    for command, code, said in (
+        (["show", run], 0, r"\u03bb 1000"),
+        (["show", "--data", "synthetic"], 0, r"\u03bb 1000"),
+        (["show", "nö"], 2, "regcls: error: no run in"),
+        (["run", "synthetic", "--classes", "4"], 0, r"\u03bb 1000"),
+        (["compare"], 0, "reports/index.html"),
+        (["doctor"], 2, "doctor found"),
+        (["--help"], 0, "usage: regcls"),
+        (["run", "synthetic", "--help"], 0, "usage: regcls run synthetic"),
+        (["nö"], 2, "invalid choice"),
+    ):
+        done = regcls(root, *command, PYTHONIOENCODING="ascii")
+        assert done.returncode == code and "Traceback" not in done.stderr, (command, done.stderr)
+        assert said in done.stdout + done.stderr and (done.stdout + done.stderr).isascii(), command
+
+
+@pytest.mark.slow
+def test_the_c_locale_is_no_obstacle(recorded):
+    root, run = recorded
+    for command in (["show", run], ["run", "synthetic", "--classes", "4"]):
+        done = regcls(root, *command, **C_LOCALE)
+        assert done.returncode == 0 and r"\u03bb 1000" in done.stdout + done.stderr, done.stderr
+
+
+@pytest.mark.slow
+def test_a_part_of_a_record_is_printed_as_it_was_whatever_the_terminal_can_show(recorded):
+    root, run = recorded
+    assert regcls(root, "show", "--print", "params.yaml", run, PYTHONIOENCODING="ascii").stdout == "# λ é\n"
+
+
+@pytest.mark.parametrize("name, environment", [(b"\xff", {}), ("é".encode(), C_LOCALE)], ids=["no UTF-8", "C locale"])
+def test_a_folder_whose_name_cannot_be_read_is_an_error_that_names_it(tmp_path, name, environment):
+    folder = os.path.join(os.fsencode(tmp_path), name)
+    os.mkdir(folder)
+    done = regcls(folder, "show", "abc", **environment)
+    assert done.returncode == 2
+    assert re.fullmatch(r"regcls: error: the name of /\S+ cannot be read\. .*LC_ALL=C\.UTF-8 .* rename the folder\.\n", done.stderr)
 
 
 def test_the_installed_command_is_the_one_of_the_module():

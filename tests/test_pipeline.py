@@ -113,6 +113,25 @@ def test_prepare_and_train_make_every_run_once_and_again_nothing(make_prepared, 
 
 
 @pytest.mark.slow
+def test_training_in_a_copy_neither_ends_nor_doubles_what_the_original_makes(make_prepared, start, tmp_path):
+    root, copy = make_prepared(LONG), tmp_path / "copy"
+    process = start(root)
+    wait_for_the_middle(root, process)
+    process.send_signal(signal.SIGSTOP)  # alive, and a copy of its database is whole
+    shutil.copytree(root, copy)
+    before, begun = runs(root), with_status(copy, "RUNNING")  # in the copy one may be begun that is about to be in the original
+    assert train(copy) == 0
+    assert runs(root) == before
+    assert with_status(copy, "RUNNING") == begun != set()  # as long as its process lives
+    process.send_signal(signal.SIGCONT)
+    assert process.wait(DEADLINE) == 0
+    assert train(copy) == 0
+    for folder in (root, copy):
+        assert_each_run_done_once(folder)
+        assert {path.name for path in (folder / "mlartifacts" / "0").iterdir()} <= {run_id for run_id, _, _ in runs(folder)}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("whole_group, processes", [(True, 1), (False, 2)], ids=["whole group", "parent alone"])
 def test_after_kill_9_training_goes_on_and_repeats_no_finished_run(make_prepared, start, whole_group, processes):
     root = make_prepared({**LONG, "compute": {"processes": processes}})

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,6 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 done, 2 a user's mistake, 130 Ctrl-C, 143 SIGTERM."""
     signal.signal(signal.SIGTERM, _terminated)
     end_with_launcher()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # where λ cannot be written (cron, LANG=C), \u03bb is better than a traceback
+            stream.reconfigure(errors="backslashreplace")
     argv = sys.argv[1:] if argv is None else argv
     try:
         root, params = Path.cwd(), None
@@ -68,8 +72,13 @@ def find_root(start: Path) -> Path:
     """The project's root: the nearest folder upwards with a params.yaml.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or its name is no text: MLflow and SQLite cannot open files in it.
     """
+    try:
+        str(start).encode()
+    except UnicodeEncodeError:
+        name = os.fsencode(start).decode(errors="replace")
+        raise UserError(f"the name of {name} cannot be read. Set LC_ALL=C.UTF-8 if it is UTF-8; otherwise rename the folder.") from None
     for folder in (start, *start.parents):
         if (folder / "params.yaml").exists():
             return folder

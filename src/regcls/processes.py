@@ -109,6 +109,11 @@ def process_identity(pid: int) -> str | None:
     return str(pid)
 
 
+def is_living(identity: str) -> bool:
+    """Whether the process of that `process_identity` lives."""
+    return process_identity(int(identity.partition("-")[0] or 0)) == identity
+
+
 def end_with_launcher() -> None:
     """Have SIGTERM sent to this process when the `dvc` or `mlflow run` that has started it dies: its successor would start another one.
 

@@ -1,5 +1,7 @@
 """A tracking server that goes away, and comes back or not: training never ends for it, and nothing is lost. Real servers, killed."""
 
+import shutil
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -12,6 +14,8 @@ import requests
 
 from processes import until
 from regcls.errors import UserError
+from regcls.processes import process_identity
+from regcls.runs.synthetic import SyntheticSpec
 from regcls.tracking import courier, journal
 from regcls.tracking.tracker import Tracker
 from s3_server import S3Server
@@ -115,6 +119,43 @@ def left(tracker: Tracker) -> None:
     """As if the process had ended: its journal is nobody's."""
     tracker._sender._journal._held.close()
     tracker._sender._round = lambda runs: None
+
+
+def test_a_copy_of_a_project_leaves_undelivered_runs_to_the_original_and_makes_none_twice(
+    tracker: Tracker, server: TrackingServer, tmp_path: Path
+) -> None:
+    server.kill()
+    tracker.finish(tracker.start(SPEC, fingerprint="f", tags=TAGS), RESULT)
+    with pytest.raises(UserError, match="could not be delivered"):
+        tracker.deliver()
+    left(tracker)
+    shutil.copytree(tracker.root, tmp_path / "copy")
+    server.start()
+    copy = Tracker(tmp_path / "copy", experiment="regcls")
+    assert copy.inherit() == 0 and journal.waiting(copy.root) == 0
+    assert Tracker(tracker.root, experiment="regcls").inherit() == 1
+    (run_id,) = copy.finished("synthetic").values()
+    assert copy.inherit() == 1  # the original has none left: as if the project had been moved
+    assert journal.waiting(copy.root) == 0
+    assert list(copy.collect("synthetic", SyntheticSpec)["run_id"]) == [run_id]
+
+
+def test_a_copy_of_a_project_leaves_the_runs_that_the_original_makes_alone(tracker: Tracker, tmp_path: Path) -> None:
+    run = tracker.start(SPEC, fingerprint="f", tags=TAGS)
+    tracker.deliver()
+    run_id = tracker.run_id(run)
+    shutil.copytree(tracker.root, tmp_path / "copy")
+    with subprocess.Popen(["sleep", "60"]) as maker:
+        tracker._client.set_tag(run_id, "regcls.process", str(process_identity(maker.pid)))
+        tags = tracker._client.get_run(run_id).data.tags
+        copy = Tracker(tmp_path / "copy", experiment="regcls")
+        assert copy.inherit() == 0 and copy.reconcile("synthetic") == []
+        theirs = copy.start(SPEC, fingerprint="f", tags=TAGS, continues=run)  # as is noted beside its checkpoints
+        copy.deliver()
+        assert copy.run_id(theirs) != run_id
+        original = tracker._client.get_run(run_id)
+        assert (original.info.status, original.data.tags) == ("RUNNING", tags)
+        maker.kill()
 
 
 def test_a_lost_answer_makes_no_second_run(tracker: Tracker, server: TrackingServer, monkeypatch: pytest.MonkeyPatch) -> None:

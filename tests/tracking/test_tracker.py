@@ -373,6 +373,19 @@ def test_an_odd_folder_name_leads_to_the_file_that_mlflow_uses(root: Path, tmp_p
     assert execute(odd, "SELECT count(*) FROM runs") == [(1,)]
 
 
+@pytest.mark.parametrize("name", ["my é project", "50%20 of #1? +'\"&\\日"])
+def test_a_store_in_a_folder_of_any_name_is_made_in_that_folder_and_nowhere_else(tmp_path: Path, name: str) -> None:
+    root = tmp_path / name / name
+    root.mkdir(parents=True)
+    tracker, other = Tracker(root, experiment="regcls"), Tracker(root, experiment="an é")
+    for one in (tracker, other):
+        run_id = finished_run(one)
+        one.log_json(run_id, "more/values.json", {})
+        assert list(one.files.sizes(run_id)) == ["more/values.json", "weights.safetensors"]
+    assert [os.listdir(tmp_path), os.listdir(tmp_path / name)] == [[name], [name]]
+    assert {folder.name for folder in (root / "mlartifacts").iterdir()} == {"0", "an_é"}
+
+
 def test_in_a_temporary_dvc_workspace_the_repositorys_store_is_used(tmp_path: Path) -> None:
     workspace = tmp_path / ".dvc/tmp/exps/tmpabc123"
     workspace.mkdir(parents=True)

@@ -12,7 +12,7 @@ from regcls.errors import MissingError
 from regcls.files import explain_os_errors
 from regcls.object_store import TIMEOUTS, Bucket, bucket_of, s3_client
 from regcls.params import OPTIONS
-from regcls.tracking.store import database_of, project_root, store_uri, without_password
+from regcls.tracking.store import address_of, database_of, folder_of, project_root, store_uri, without_password
 
 FAST_MS = 200.0  # milliseconds an answer, above which a run's many requests are felt
 
@@ -27,7 +27,7 @@ def tracking(place: Place) -> Found:
     if database := database_of(uri):
         if not database.exists():
             return note(f"{database} is not there yet: the first run makes it", "regcls setup makes it now")
-        check_database(database)
+        check_database(database, is_own=database == home / "mlflow.db")
         return good(f"{database}, {database.stat().st_size / 1e6:.1f} MB, of MLflow {OURS}")
     if not uri.startswith(("http:", "https:")):
         return note(f"{shown}, reached without a server: not checked further", "for a team, put mlflow server before it")
@@ -53,15 +53,14 @@ def artifacts(place: Place) -> Found:
 
     uri, experiment = store_uri(project_root(place.root)), _experiment(place)
     database = database_of(uri)
-    found = artifact_location(uri, experiment) if not database or database.exists() else None
-    if found is None and database is None:
-        found = "mlflow-artifacts:/"  # where a server puts them that is not told otherwise
-    location = found or str(database and database.parent / "mlartifacts")
+    location = artifact_location(uri, experiment) if not database or database.exists() else None
+    if location is None:  # a server puts them there that is not told otherwise
+        location = address_of(database.parent / "mlartifacts") if database else "mlflow-artifacts:/"
     if location.startswith("s3://"):
         endpoint = {"endpoint_url": url} if (url := os.environ.get("MLFLOW_S3_ENDPOINT_URL")) else {}
         return good(f"{location}: {_try_s3(location, endpoint)}")
     if location.startswith(("/", "file:")):
-        folder = Path(location.removeprefix("file://"))
+        folder = folder_of(location)
         if database is None and not folder.exists():
             return bad(
                 f"the server lets its clients write artifacts of experiment {experiment} to {folder}, which this machine does not have",

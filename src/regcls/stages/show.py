@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -39,7 +40,7 @@ def show(params: Params, root: Path, run: str, *, part: Part | None = None) -> N
     if part is None:
         print("\n".join(_lines(row, record, tracker, root)))
     else:
-        print(_part(row, record, part), end="")
+        sys.stdout.buffer.write(_part(row, record, part).encode())  # as it was, whatever the terminal can show: for `git apply`
 
 
 def _part(row: Row, record: Mapping[str, Any], part: Part) -> str:

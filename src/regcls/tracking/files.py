@@ -31,12 +31,16 @@ from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, M
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.models.model import MLMODEL_FILE_NAME
+from mlflow.store.db import utils as database_utils
 from mlflow.tracking import MlflowClient
 from mlflow.types import Schema, TensorSpec
 
 MODEL = "model"  # name of the logged model
 SLOWEST = 1_000_000  # bytes a second that an upload may take
 STATE = "resume"  # folder of a run: what it goes on from on another machine
+
+# Before it opens an SQLite file MLflow makes the folder in its URI, as it is written there: `my%20project` beside `my project`.
+database_utils._make_parent_dirs_if_sqlite = lambda db_uri: None
 
 
 class RunFiles:

@@ -1,7 +1,7 @@
 """What a tracking server has not been told yet, on disk. Knows nothing of MLflow.
 
 .regcls/journal/<process>/           a folder for each process that tracks
-    about.json                       which server and which experiment
+    about.json                       which server and which experiment, and this folder: in a copy of the project it is another
     lock                             held while the process lives
     <run>/start.json                 a folder for each run that the server has not been told all of
     <run>/run_id                     written once the run is there
@@ -11,6 +11,7 @@
 """
 
 import json
+import os
 import re
 import secrets
 import shutil
@@ -158,7 +159,7 @@ class Journal:
         """
         self.home = root / ".regcls" / "journal"
         self.folder = self.home / secrets.token_hex(8)
-        self._about = {"uri": uri, "experiment": experiment, "name": name}
+        self._about = {"uri": uri, "experiment": experiment, "name": name, "folder": str(self.folder)}
         held = try_lock(self.folder / "lock")
         assert held is not None
         self._held: IO[str] = held
@@ -179,6 +180,8 @@ class Journal:
                 for run in _runs(folder):
                     if refused or run.refused is None:
                         run.forgive()
+                        if about.get("folder") != str(folder):  # moved, or a copy of what was delivered since
+                            run.trying()
                         moved = self.folder / run.name
                         run.folder.rename(moved)
                         inherited.append(JournaledRun(moved))
@@ -221,8 +224,14 @@ def waiting(root: Path) -> int:
 def _ended(home: Path) -> Iterator[tuple[Path, IO[str]]]:
     """The folders of processes that have ended, locked."""
     for folder in sorted(home.iterdir()) if home.is_dir() else ():
-        if (folder / "about.json").exists() and (held := try_lock(folder / "lock")):
+        if (folder / "about.json").exists() and not _is_copy(folder) and (held := try_lock(folder / "lock")):
             yield folder, held
+
+
+def _is_copy(folder: Path) -> bool:
+    """Whether the original still has it to deliver, in the project that this one is a copy of; its process may live."""
+    original = _about(folder).get("folder", folder)
+    return os.path.exists(original) and not os.path.samefile(original, folder)
 
 
 def _about(folder: Path) -> dict[str, str]:

@@ -82,15 +82,15 @@ def _check(uri: str, answer: requests.Response) -> None:
         raise UserError(f"{shown} answers, but is no MLflow server: it sends a web page. Check MLFLOW_TRACKING_URI, {ELSEWHERE}.")
 
 
-def check_database(database: Path) -> None:
-    """See that an SQLite store that is there can be used.
+def check_database(database: Path, *, is_own: bool) -> None:
+    """See that an SQLite store that is there can be used; see open_database.
 
     Raises:
         UserError: locked, damaged, not writable, or of another version of MLflow.
     """
     uri = f"sqlite:///{database}"
     with said_plainly(uri):
-        open_database(database, schema=_get_latest_schema_revision(), create=_never)
+        open_database(database, schema=_get_latest_schema_revision(), create=_never, is_own=is_own)
 
 
 def _never(path: Path) -> None:

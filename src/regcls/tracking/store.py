@@ -16,6 +16,16 @@ from regcls.errors import UserError
 LOCK_WAIT = 20.0  # seconds until a locked SQLite file counts as stuck; MLflow's own patience
 SETTLE_WAIT = 2.0  # seconds without a change until a store of another schema counts as finished, not as one being made
 ELSEWHERE = "or name another store in MLFLOW_TRACKING_URI"
+# Where MLflow's schema keeps addresses of files; the root of our own, and of a store that a plain mlflow command has made.
+ADDRESSES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+    ("trace_tags", "value"),
+)
+OWN_ADDRESS = re.compile(r"((?:file:(?://[^/]*)?)?/.*)(/(?:mlartifacts|mlruns)/[^/]+)", re.DOTALL)
 
 
 def project_root(root: Path) -> Path:
@@ -57,6 +67,16 @@ def without_password(uri: str) -> str:
     return re.sub(r"//[^/@]*@", "//", uri)
 
 
+def address_of(folder: Path) -> str:
+    """As MLflow keeps where artifacts are: it reads a path as it reads a URI, in which %20 is a blank and ? ends it."""
+    return re.sub("[%?#]", lambda found: quote(found[0]), str(folder))
+
+
+def folder_of(address: str) -> Path:
+    """The folder that MLflow means by a path or a file: URI."""
+    return Path(unquote(re.sub("^file:(//[^/]*)?", "", address)))
+
+
 def lock_path(database: Path) -> Path:
     """Held while the store is set up."""
     return database.with_name(f"{database.name}.lock")
@@ -67,10 +87,10 @@ def say_waiting(holder: str) -> None:
     print(f"waiting for {holder}, which is setting up the tracking store", file=sys.stderr)
 
 
-def open_database(database: Path, *, schema: str, create: Callable[[Path], None]) -> None:
+def open_database(database: Path, *, schema: str, create: Callable[[Path], None], is_own: bool) -> None:
     """Let `create` make the SQLite file where there is none, and see that it can be used: MLflow's own errors take a minute or are none.
 
-    `schema`: the revision that this version of MLflow works with.
+    `schema`: the revision that this version of MLflow works with. `is_own`: the project's own file, which moves with the project.
 
     Raises:
         UserError: not writable, or from another version of MLflow.
@@ -91,17 +111,66 @@ def open_database(database: Path, *, schema: str, create: Callable[[Path], None]
         before, found = found, _schema(database)
         if found == before != schema:
             raise UserError(_another_schema(database, found, schema))
+    if is_own:
+        _follow_move(database)
+
+
+def _connect(database: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{quote(str(database))}?mode=rw", uri=True, timeout=LOCK_WAIT, isolation_level=None)
 
 
 def _schema(database: Path) -> str | None:
     """The store's revision; None in an SQLite file that is no MLflow store."""
-    uri = f"file:{quote(str(database))}?mode=rw"
-    with closing(sqlite3.connect(uri, uri=True, timeout=LOCK_WAIT, isolation_level=None)) as connection:
+    with closing(_connect(database)) as connection:
         connection.execute("BEGIN IMMEDIATE")  # needs what a writer needs
         if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone():
             return None
         row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
         return str(row[0]) if row else None
+
+
+def _follow_move(database: Path) -> None:
+    """Where the project was moved or copied to another folder: have its addresses, which are absolute, lead to its files again."""
+    with closing(_connect(database)) as connection:
+        if not _old_addresses(connection, database):
+            return
+        with files.lock(lock_path(database), waiting=say_waiting):
+            if holder := _trainer(database.parent):
+                print(f"{database} has addresses of files in another folder; they are put right once {holder} has ended", file=sys.stderr)
+                return
+            connection.execute("BEGIN IMMEDIATE")
+            addresses = _old_addresses(connection, database)  # perhaps put right by now
+            for old, new in addresses.items():
+                for table, column in ADDRESSES:
+                    query = f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR substr({column}, 1, ?) = ?"
+                    connection.execute(query, [new, len(old) + 1, old, len(old) + 1, f"{old}/"])
+            connection.execute("COMMIT")
+        for home in sorted({folder_of(old).parents[1] for old in addresses}):
+            print(f"this project was in {home}: its runs' files are now looked for in {database.parent}", file=sys.stderr)
+
+
+def _trainer(root: Path) -> str | None:
+    """Who trains in this very folder at this moment: a container, perhaps, that knows it by another name. In a copy no lock is held."""
+    for path in (root / ".regcls").glob("*.lock"):
+        if (held := files.try_lock(path)) is None:
+            return files.lock_holder(path)
+        held.close()
+    return None
+
+
+def _old_addresses(connection: sqlite3.Connection, database: Path) -> dict[str, str]:
+    """Where experiments had their files when the project was in another folder -> where these are now."""
+    found = dict[str, str]()
+    for (address,) in connection.execute("SELECT artifact_location FROM experiments"):
+        if not (own := OWN_ADDRESS.fullmatch(address or "")) or (home := folder_of(own[1])) == database.parent:
+            continue
+        here, store = address_of(database.parent) + own[2], home / database.name
+        # A store there is the one that ours is a copy of, or ours itself, in a folder with two names. Only files: the user's choice.
+        there, moved = os.path.exists(folder_of(address)), os.path.exists(folder_of(here))
+        stays = os.path.samefile(store, database) if os.path.exists(store) else there and not moved
+        if not stays:
+            found[address] = here
+    return found
 
 
 def _another_schema(database: Path, found: str | None, schema: str) -> str:

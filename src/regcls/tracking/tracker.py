@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, urlsplit
@@ -26,12 +27,13 @@ from numpy.typing import NDArray
 
 from regcls import files
 from regcls.errors import UserError
-from regcls.processes import process_identity
+from regcls.processes import is_living, process_identity
 from regcls.progress import say
 from regcls.runs import RunResult, RunSpec
 from regcls.tracking.journal import Journal
 from regcls.tracking.run_table import RERUN_TAG, Row, run_table
 from regcls.tracking.store import (
+    address_of,
     database_of,
     lock_path,
     open_database,
@@ -98,7 +100,8 @@ class Tracker:
         with said_plainly(self.uri):
             if database := database_of(self.uri):
                 artifacts, schema = database.parent / "mlartifacts", _get_latest_schema_revision()
-                open_database(database, schema=schema, create=lambda aside: _create_database(aside, artifacts, experiment))
+                create = partial(_create_database, artifacts=artifacts, experiment=experiment)
+                open_database(database, schema=schema, create=create, is_own=self._is_own)
             else:
                 _probe(self.uri)
             self._client = MlflowClient(self.uri)
@@ -124,7 +127,7 @@ class Tracker:
         with files.lock(lock_path(database), waiting=say_waiting):
             if found := self._by_name(name):
                 return found
-            return self._create_experiment(name, str(database.parent / "mlartifacts" / re.sub(r"[^\w.-]", "_", name)))
+            return self._create_experiment(name, address_of(database.parent / "mlartifacts" / re.sub(r"[^\w.-]", "_", name)))
 
     def _name_default(self, experiment: str) -> None:
         """Where a plain mlflow command has made our store: what it logs goes to experiment 0, and ours must stand beside it."""
@@ -385,8 +388,7 @@ class Tracker:
         here = host == socket.gethostname()
         # In the project's own store every run is this folder's, even if a container with another host name made it.
         if self._is_own or (here and tags.get("regcls.root") == str(self.root)):
-            pid = int(process.partition("-")[0] or 0)
-            return not here or pid == os.getpid() or process_identity(pid) != process
+            return not here or process.partition("-")[0] == str(os.getpid()) or not is_living(process)
         alive = tags.get(ALIVE_TAG, "")
         return alive.isdecimal() and time.time() - int(alive) > SILENCE
 
@@ -478,11 +480,13 @@ def _in_milliseconds(points: Sequence[TimedPoint]) -> list[Point]:
 
 
 def _create_database(path: Path, artifacts: Path, experiment: str) -> None:
-    store = SqlAlchemyStore(sqlite_uri(path), str(artifacts))
+    store = SqlAlchemyStore(sqlite_uri(path), "mlartifacts")
     store.rename_experiment("0", experiment)  # what plain mlflow commands log into
     store.set_experiment_tag("0", ExperimentTag(*EXPERIMENT_KIND))
     store._dispose_engine()
     with closing(sqlite3.connect(path)) as connection:
+        with connection:  # MLflow itself writes it into an SQL statement, in which an apostrophe ends it
+            connection.execute("UPDATE experiments SET artifact_location = ?", [address_of(artifacts / "0")])
         # Kept in the file, also for plain mlflow commands: with a write-ahead log the grid and `mlflow ui` do not wait for each other, and
         # a commit writes one piece of disk, not pages here and there. Where the disk cannot do it, SQLite leaves the mode as it is.
         connection.execute("PRAGMA journal_mode = WAL")

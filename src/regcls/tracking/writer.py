@@ -24,6 +24,7 @@ from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from regcls import files
+from regcls.processes import is_living
 from regcls.runs import RunResult
 from regcls.tracking.files import STATE, RunFiles
 
@@ -125,6 +126,8 @@ class Writer:
             return None
         if run.info.status == "RUNNING" and tags.get(JOURNAL_TAG) not in (None, earlier, content["tags"].get(JOURNAL_TAG)):
             return None  # another process was quicker to go on with it
+        if run.info.status == "RUNNING" and _is_made_elsewhere(tags, content["tags"]):
+            return None
         process = {key: value for key, value in content["tags"].items() if key.startswith("regcls.")}
         self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in process.items()])
         self._reopen(run)
@@ -275,6 +278,12 @@ class Writer:
                 yield session
         finally:
             self._store.ManagedSessionMaker = session_maker
+
+
+def _is_made_elsewhere(tags: Mapping[str, str], own: Mapping[str, str]) -> bool:
+    """Whether a living process makes the run in another folder of this machine, of which the project is a copy."""
+    same_host, same_root = (tags.get(name) == own.get(name) for name in ("regcls.host", "regcls.root"))
+    return same_host and not same_root and is_living(tags.get("regcls.process", ""))
 
 
 def _params(content: Mapping[str, Any]) -> list[Param]:

@@ -1,0 +1,192 @@
+"""A project's folder is moved or copied: the runs made before keep their files, new ones have theirs here, and the old place is left alone."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+
+import pytest
+from mlflow.entities import TraceInfo, TraceLocation, TraceState
+from mlflow.tracking import MlflowClient
+
+from conftest import ROOT
+from regcls.files import try_lock
+from regcls.tracking.store import address_of, sqlite_uri
+from regcls.tracking.tracker import Tracker
+from tracked import REG, RESULT, SPEC, TAGS
+
+NAMES = ["moved", "é moved 50%20 of #1? +'"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A project with a finished run in each of two experiments, to be copied by `project`."""
+    root = tmp_path_factory.mktemp("made") / "project"
+    root.mkdir()
+    for experiment in ("regcls", "other"):
+        finished_run(Tracker(root, experiment=experiment))
+    return root
+
+
+@pytest.fixture
+def project(made, tmp_path, capsys):
+    """A project of its own, as it is in the folder where it was made."""
+    root = tmp_path / "project"
+    shutil.copytree(made, root)
+    Tracker(root, experiment="regcls")
+    capsys.readouterr()
+    return root
+
+
+def finished_run(tracker, spec=SPEC, fingerprint="f"):
+    run = tracker.start(spec, fingerprint=fingerprint, tags=TAGS)
+    tracker.log_json(run, "more/values.json", {})
+    tracker.finish(run, RESULT)
+    return run
+
+
+def locations(root):
+    """Every address of a file that the store has."""
+    query = (
+        "SELECT artifact_location FROM experiments UNION SELECT artifact_uri FROM runs UNION SELECT artifact_location FROM logged_models "
+        "UNION SELECT source FROM model_versions UNION SELECT storage_location FROM model_versions UNION SELECT value FROM trace_tags"
+    )
+    with closing(sqlite3.connect(root / "mlflow.db")) as connection:
+        return {address for (address,) in connection.execute(query)}
+
+
+def execute(root, statement, *values):
+    with closing(sqlite3.connect(root / "mlflow.db")) as connection, connection:
+        connection.execute(statement, values)
+
+
+def content(root):
+    """Path -> bytes of all files, but for what SQLite and locks leave behind."""
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file() and not path.name.endswith(("-wal", "-shm", ".lock"))
+    }
+
+
+def assert_files_found(tracker, *runs):
+    for run in runs:
+        assert list(tracker.files.sizes(run)) == ["more/values.json", "weights.safetensors"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("how", [shutil.move, shutil.copytree])
+def test_old_runs_have_their_files_and_new_ones_put_theirs_where_the_project_is_now(project, tmp_path, capsys, how, name):
+    before, here = content(project), tmp_path / name
+    how(project, here)
+    tracker = Tracker(here, experiment="regcls")
+    assert capsys.readouterr().err == f"this project was in {project}: its runs' files are now looked for in {here}\n"
+    (old,) = tracker.finished("synthetic").values()
+    assert_files_found(tracker, old, finished_run(tracker, REG, "new"))
+    other = Tracker(here, experiment="other")
+    assert_files_found(other, *other.finished("synthetic").values(), finished_run(other, REG, "new"))
+    assert locations(here) and all(address.startswith(f"{address_of(here)}/mlartifacts/") for address in locations(here))
+    assert capsys.readouterr().err == ""
+    assert content(project) == (before if how is shutil.copytree else {}) and project.exists() == (how is shutil.copytree)
+    assert sorted(os.listdir(tmp_path)) == sorted({here.name} | ({"project"} if how is shutil.copytree else set()))
+
+
+def test_a_project_that_is_moved_on_and_back_is_as_it_was(project, tmp_path):
+    before = locations(project)
+    for home, here in ((project, tmp_path / NAMES[1]), (tmp_path / NAMES[1], tmp_path / "third"), (tmp_path / "third", project)):
+        home.rename(here)
+        Tracker(here, experiment="regcls")
+    assert locations(project) == before
+
+
+def test_registered_models_logged_models_and_traces_move_as_well(project, tmp_path):
+    tracker = Tracker(project, experiment="regcls")
+    (run,) = tracker.finished("synthetic").values()
+    client = MlflowClient(sqlite_uri(project / "mlflow.db"))
+    source = f"{client.get_run(run).info.artifact_uri}/weights.safetensors"
+    client.create_registered_model("mine")
+    client.create_model_version("mine", source, run)
+    client.create_logged_model("0", name="model", source_run_id=run)
+    client._tracking_client.store.start_trace(
+        TraceInfo(trace_id="tr-1", trace_location=TraceLocation.from_experiment_id("0"), request_time=0, state=TraceState.OK)
+    )
+    addresses = {address for address in locations(project) if str(project) in address}
+    assert len(addresses) == 7
+    project.rename(tmp_path / "moved")
+    Tracker(tmp_path / "moved", experiment="regcls")
+    assert {address.replace(str(project), str(tmp_path / "moved")) for address in addresses} <= locations(tmp_path / "moved")
+    assert not any(str(project) in address for address in locations(tmp_path / "moved"))
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["s3://bucket/mlartifacts/0", "mlflow-artifacts:/0", "{elsewhere}/files/0", "{elsewhere}/mlartifacts/0", "file://{elsewhere}/x"],
+)
+def test_files_that_the_user_keeps_elsewhere_stay_there(project, tmp_path, address):
+    address = address.format(elsewhere=tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "mlartifacts" / "0").mkdir(parents=True)
+    execute(project, "UPDATE experiments SET artifact_location = ? WHERE name = 'other'", address)
+    execute(project, "DELETE FROM runs WHERE experiment_id = 1")
+    shutil.rmtree(project / "mlartifacts")
+    project.rename(tmp_path / "moved")
+    Tracker(tmp_path / "moved", experiment="regcls")
+    assert address in locations(tmp_path / "moved")
+
+
+def test_addresses_as_a_plain_mlflow_command_writes_them_move_as_well(project, tmp_path):
+    (project / "mlartifacts").rename(project / "mlruns")
+    old = (project / "mlruns").as_uri()
+    for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+        execute(project, f"UPDATE {table} SET {column} = replace({column}, ?, ?)", f"{project}/mlartifacts", old)
+    here = tmp_path / NAMES[1]
+    project.rename(here)
+    tracker = Tracker(here, experiment="regcls")
+    assert_files_found(tracker, *tracker.finished("synthetic").values())
+
+
+def test_a_store_that_the_user_has_named_is_never_rewritten(project, tmp_path, monkeypatch):
+    shared = tmp_path / "shared"
+    project.rename(shared)
+    before = locations(shared)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{shared}/mlflow.db")
+    (tmp_path / "another").mkdir()
+    Tracker(tmp_path / "another", experiment="regcls")
+    assert locations(shared) == before
+
+
+def test_a_folder_that_has_two_names_is_no_copy(project, tmp_path):
+    before = locations(project)
+    (tmp_path / "again").mkdir()
+    os.link(project / "mlflow.db", tmp_path / "again" / "mlflow.db")  # as good as a bind mount, for a test without root
+    Tracker(tmp_path / "again", experiment="regcls")
+    assert locations(project) == before
+
+
+def test_while_somebody_trains_in_the_folder_no_address_changes(project, tmp_path, capsys):
+    here = tmp_path / "moved"
+    project.rename(here)
+    before = locations(here)
+    held = try_lock(here / ".regcls" / "train-synthetic.lock")
+    Tracker(here, experiment="regcls")
+    assert f"are put right once process {os.getpid()}" in capsys.readouterr().err
+    assert locations(here) == before
+    held.close()
+    Tracker(here, experiment="regcls")
+    assert not locations(here) & before
+
+
+@pytest.mark.slow
+def test_processes_that_open_a_moved_project_together_all_find_the_files(project, tmp_path):
+    here = tmp_path / "moved"
+    project.rename(here)
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom regcls.tracking.tracker import Tracker\n"
+        "tracker = Tracker(Path.cwd(), experiment='regcls')\n(run,) = tracker.finished('synthetic').values()\nassert tracker.files.sizes(run)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    processes = [subprocess.Popen([sys.executable, "-c", code], cwd=here, env=environment, stderr=subprocess.PIPE) for _ in range(3)]
+    said = [process.communicate()[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], said
+    assert sum("this project was in" in text for text in said) == 1
