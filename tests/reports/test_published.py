@@ -105,5 +105,6 @@ def test_the_depth_of_params_yaml_at_paper_scale_is_what_the_paper_ran() -> None
     ours = asdict(depth.data) | asdict(depth.training) | asdict(depth.shots)
     theirs = {name: value for name, value in published.PAPER_DEPTH_VALUES.items() if name != "weights"}
     assert {name: ours[name] for name in theirs} == theirs and "resnet50" in depth.training.weights
-    assert {field.name for field in fields(DepthTraining)} - set(theirs) == {"precision", "seeds", "huber_delta", "weights", "decay"}
+    on_purpose = {"depth_resampling", "clip_colours", "validation"}  # otherwise than released: docs/fidelity.md
+    assert {field.name for field in fields(DepthTraining)} - set(theirs) == {"seeds", "huber_delta", "weights", "decay"} | on_purpose
     assert {name: depth.grids[name] for name in published.PAPER_DEPTH_GRIDS} == published.PAPER_DEPTH_GRIDS

@@ -112,6 +112,7 @@ PAPER_DEPTH_VALUES: dict[str, Any] = {
     "accumulate": 2,
     "balanced_batch_size": 8,
     "balanced_accumulate": 4,
+    "precision": "float32",
     "flip": 0.5,
     "rotate": 5.0,
     "lighting": 0.1,
