@@ -252,6 +252,7 @@ def test_the_accuracy_of_the_class_head_is_measured_wherever_errors_are(job, ima
         labels = labels_by_hand(torch.from_numpy(images.targets(split)), 4)
         assert made.metrics[f"{split}_accuracy"] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
     assert all(0 < epoch.metrics["train_accuracy"] < 1 for epoch in made.history)
+    assert made.metrics["train_accuracy"] == made.history[made.best_epoch - 1].metrics["train_accuracy"]
     reg = make(job(folder="reg", epochs=1, method="reg"))
     assert not any("accuracy" in name for name in {**reg.metrics, **reg.history[0].metrics})
 

@@ -235,7 +235,7 @@ def train_run(job: DepthJob, hooks: Hooks, say: Callable[[str], None]) -> Result
 def _outcome(task: DepthTask, network: nn.Module, checkpoints: Checkpoints, trained: Trained) -> Result:
     """Of both selections."""
     kept, best = trained.history[trained.best_epochs["val"] - 1].metrics, trained.best_epochs
-    metrics = {name: value for name, value in kept.items() if name.startswith("val_")} | trained.speed()
+    metrics = {name: value for name, value in kept.items() if name.startswith("val_") or name == "train_accuracy"} | trained.speed()
     metrics["head_classes"] = float(0 if task.classes is None else len(task.classes))  # fewer than C where classes were merged
     metrics["best_epoch_on_test"] = float(best["test"])
     tables: list[pd.DataFrame] = []

@@ -203,7 +203,7 @@ def train_run(job: FaceJob, hooks: Hooks, say: Callable[[str], None]) -> Result:
     network.load_state_dict(checkpoints.load_best(best, device=job.device))
     predictions, classes = task.predict(network, "test")
     kept = trained.history[best - 1].metrics
-    metrics = {name: value for name, value in kept.items() if name.startswith("val_")}
+    metrics = {name: value for name, value in kept.items() if name.startswith("val_") or name == "train_accuracy"}
     metrics["head_classes"] = float(0 if task.classes is None else len(task.classes))  # fewer than C where classes were merged
     metrics |= task.errors(predictions, classes, "test") | trained.speed()
     table = {"row": images.rows("test"), "path": images.paths("test"), "target": images.targets("test")}
