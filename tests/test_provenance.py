@@ -135,6 +135,8 @@ def test_the_closure_of_a_real_module_holds_what_python_imports_for_it() -> None
         ('    """Twice."""\n', "", True),
         ("2 * x", "(2*x)", True),
         ("2 * x", "3 * x", False),
+        ("import os", "import sys", True),
+        ("import os", "import sys as os", False),
         ("double", "twice", False),
     ],
 )
@@ -143,6 +145,18 @@ def test_the_digest_sees_code_and_nothing_else(package: Path, old: str, new: str
     text = (package / "a.py").read_text()
     (package / "a.py").write_text(text.replace(old, new))
     assert (code_digest("regcls.part.c") == before) is same
+
+
+def test_code_that_moves_to_another_file_keeps_its_digest(package: Path) -> None:
+    before = code_digest("regcls.part.c")
+    (package / "moved").mkdir()
+    (package / "moved" / "__init__.py").write_text("")
+    (package / "a.py").rename(package / "moved" / "first.py")
+    (package / "part" / "c.py").write_text("from regcls.moved.first import double\n")
+    assert "moved/first.py" in names(import_closure("regcls.part.c"), package)
+    assert code_digest("regcls.part.c") == before
+    (package / "moved" / "first.py").write_text("from regcls import b\n")
+    assert code_digest("regcls.part.c") != before
 
 
 def test_modules_alone_count_without_what_they_import(package: Path) -> None:
