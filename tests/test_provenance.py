@@ -39,7 +39,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "b.py": "def late():\n    import regcls.part.c\n",
         "alone.py": "import numpy\n",
         "part/__init__.py": "",
-        "part/c.py": "from regcls.a import double\n",
+        "part/c.py": "from regcls.a import double\n\nfour = double(2)\n",
     }.items():
         (root / name).write_text(text)
     monkeypatch.setattr(provenance, "SOURCE", root)
@@ -152,7 +152,7 @@ def test_code_that_moves_to_another_file_keeps_its_digest(package: Path) -> None
     (package / "moved").mkdir()
     (package / "moved" / "__init__.py").write_text("")
     (package / "a.py").rename(package / "moved" / "first.py")
-    (package / "part" / "c.py").write_text("from regcls.moved.first import double\n")
+    (package / "part" / "c.py").write_text("from regcls.moved.first import double\n\nfour = double(2)\n")
     assert "moved/first.py" in names(import_closure("regcls.part.c"), package)
     assert code_digest("regcls.part.c") == before
     (package / "moved" / "first.py").write_text("from regcls import b\n")
