@@ -92,7 +92,7 @@ def test_mlflow_run_trains_one_tracked_run_and_a_misspelt_parameter_none(real_pr
     done = mlflow_run(real_project, "-P", "classes=100", "-P", "epochs=1")
     assert done.returncode == 0, done.stderr
     query = "SELECT experiments.name, status, runs.name FROM runs JOIN experiments USING (experiment_id)"
-    assert select(real_project, query) == [("regcls", "FINISHED", "imdb_wiki · reg+cls · 100 · λ 0.1 · seed 0")]
+    assert select(real_project, query) == [("regcls", "FINISHED", "reg+cls 100 λ0.1 s0 · imdb_wiki")]
     logged = dict(select(real_project, "SELECT key, value FROM params"))
     assert (logged["classes"], logged["epochs"], logged["method"]) == ("100", "1", "reg+cls")
     assert dict(select(real_project, "SELECT key, value FROM latest_metrics"))["test_mae_all"] > 0
@@ -108,7 +108,7 @@ def test_mlflow_run_as_typed_leaves_one_finished_run_with_what_was_given(project
     register_environment(project, VENV)
     done = mlflow_run(project, "-P", "classes=100", "-P", "lambda=1e3")
     assert done.returncode == 0, done.stderr
-    assert runs(project) == [("FINISHED", "100", "noisy-0.1-severe · reg+cls · 100 · λ 1000 · seed 421")]
+    assert runs(project) == [("FINISHED", "100", "reg+cls 100 λ1000 s421 · noisy-0.1-severe")]
     *given, package = (project / "argv.txt").read_text().splitlines()
     assert given == ["run", "imdb_wiki", "--classes", "100", "--lambda", "1e3"]
     assert Path(package) == project / "src/regcls/__init__.py", "a clone must run its own code, whichever clone registered the environment"

@@ -200,7 +200,7 @@ def test_a_run_that_diverges_stops_no_other_and_alone_is_tried_again(make_prepar
     assert train(root) == 0
     said = capsys.readouterr().err
     assert "12 runs trained, 0 were there already, 1 failed" in said
-    assert "FAILED noisy-0.1-severe · reg · seed 0: diverged on function 0, 1: weights are no longer finite (learning rate 1e+06)" in said
+    assert "FAILED reg s0 · noisy-0.1-severe: diverged on function 0, 1: weights are no longer finite (learning rate 1e+06)" in said
     finished, (failed,) = with_status(root, "FINISHED"), with_status(root, "FAILED")
     index = json.loads((root / "runs" / "synthetic.json").read_text())
     assert [entry["run_id"] for entry in index if entry["status"] == "FAILED"] == [failed]
@@ -260,9 +260,9 @@ def test_an_equal_single_run_is_kept(make_prepared, monkeypatch, capsys):
     root = make_prepared()
     monkeypatch.chdir(root)
     assert main(["run", "synthetic", "--classes", "5", "--seed", "3"]) == 0
-    assert "noisy-0.1-severe · reg+cls · 5 · λ 1000 · seed 3: trained, test MSE" in capsys.readouterr().err
+    assert "reg+cls 5 λ1000 s3 · noisy-0.1-severe: trained, test MSE" in capsys.readouterr().err
     assert main(["run", "synthetic", "--classes", "5", "--seed", "3"]) == 0
-    assert "noisy-0.1-severe · reg+cls · 5 · λ 1000 · seed 3: was there already, test MSE" in capsys.readouterr().err
+    assert "reg+cls 5 λ1000 s3 · noisy-0.1-severe: was there already, test MSE" in capsys.readouterr().err
     assert [status for _, status, _ in runs(root)] == ["FINISHED"]
 
 

@@ -36,8 +36,8 @@ def test_a_repetition_brings_its_own_seeds(params):
 
 def test_a_name_tells_data_method_classes_lambda_and_seed(params):
     spec = single_spec(params.synthetic, parse_options("synthetic", {"repetition": "1"}))
-    assert spec.name == "noisy-0.1-severe · reg+cls · 64 · λ 1000 · seed 421"
-    assert single_spec(params.synthetic, SyntheticOptions(setting="clean", method="reg")).name == "clean-severe · reg · seed 0"
+    assert spec.name == "reg+cls 64 λ1000 s421 · noisy-0.1-severe"
+    assert single_spec(params.synthetic, SyntheticOptions(setting="clean", method="reg")).name == "reg s0 · clean-severe"
 
 
 def test_every_option_reaches_the_spec(params):
@@ -108,7 +108,7 @@ def test_balanced_data_have_their_own_learning_rate_and_bins(params):
     plain, balanced = (face_spec(params, balanced_data=value) for value in ("false", "true"))
     assert (plain.learning_rate, plain.balanced_bins) == (0.001, 0)
     assert (balanced.learning_rate, balanced.balanced_bins) == (0.0001, 10)
-    assert balanced.name == "imdb_wiki balanced · reg+cls · 100 · λ 0.1 · seed 0"
+    assert balanced.name == "reg+cls 100 λ0.1 s0 · imdb_wiki balanced"
 
 
 def test_the_runs_of_the_search_come_first_and_shared_ones_once(params):

@@ -38,7 +38,7 @@ def test_balanced_data_have_a_batch_size_of_their_own():
     plain, balanced = depth_spec(), depth_spec(balanced_data="true")
     assert (plain.batch_size, plain.accumulate, plain.balanced_bins) == (16, 2, 0)
     assert (balanced.batch_size, balanced.accumulate, balanced.balanced_bins) == (8, 4, 100)
-    assert balanced.name == "nyud2 balanced · reg+cls · 100 · λ 1 · seed 0"
+    assert balanced.name == "reg+cls 100 λ1 s0 · nyud2 balanced"
 
 
 def test_every_option_reaches_the_spec_of_depth():
@@ -80,7 +80,7 @@ def test_what_does_not_apply_to_a_method_is_blank():
     assert (video_spec().lam, video_spec(unit="frames").lam) == (100.0, 10.0)
     assert [video_spec(method=m).rounding for m in ("reg", "reg+cls", "reg+cls-bal")] == [None, None, "round"]
     assert video_spec(method="reg+cls-bal", rounding="ceil", activation="sigmoid").rounding == "ceil"
-    assert video_spec(unit="frames", split="s2").name == "breakfast frames s2 · reg+cls · 100 · λ 10 · seed 0"
+    assert video_spec(unit="frames", split="s2").name == "reg+cls 100 λ10 s0 · breakfast frames s2"
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_the_search_for_lambda_comes_first_and_the_grid_takes_what_it_finds(make
 def test_a_single_run_and_its_repetition_give_the_same(make_project, regcls):
     root = make_project(VIDEO)
     code, _, said = regcls(root, "run", "breakfast", "--unit", "frames", "--method", "kukleva")
-    assert code == 0 and "breakfast frames s1 · kukleva · seed 0: trained, test RMSE" in said
+    assert code == 0 and "kukleva s0 · breakfast frames s1: trained, test RMSE" in said
     (run_id,) = Tracker(root, experiment="regcls").finished("breakfast").values()
     code, out, _ = regcls(root, "rerun", run_id[:8])
     assert code == 0 and "final metrics are equal" in out

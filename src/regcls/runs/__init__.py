@@ -36,19 +36,17 @@ class RunSpec:
 
     @property
     def name(self) -> str:
-        """For a list of runs."""
-        return " · ".join([*self._data_words(), *self._method_words(), f"seed {self.seed}"])
+        """For a list of runs. Lists cut long names, so what differs comes first: `reg+cls 100 λ0.1 s0 · imdb_wiki`."""
+        classes = [str(self.classes), f"λ{self.lam:g}"] if self.classes else []
+        return f"{' '.join([self.method, *classes, f's{self.seed}'])} · {self._data_words()}"
 
     @property
     def data_name(self) -> str:
         """The training data, for MLflow's list of data sets."""
         return self.dataset
 
-    def _data_words(self) -> list[str]:
-        return [self.dataset]
-
-    def _method_words(self) -> list[str]:
-        return [self.method, str(self.classes), f"λ {self.lam:g}"] if self.classes else [self.method]
+    def _data_words(self) -> str:
+        return self.dataset
 
     def params(self) -> dict[str, str]:
         """Every field as MLflow keeps it; `lam` goes by its name, lambda. A field that does not apply is left out."""

@@ -34,9 +34,9 @@ class ImageSpec(RunSpec):
     precision: ImagePrecision
     flip: float  # probability
 
-    def _data_words(self) -> list[str]:
-        """As in `imdb_wiki balanced · reg+cls · 100 · λ 0.1 · seed 0`."""
-        return [f"{self.dataset} balanced" if self.balanced_data else self.dataset]
+    def _data_words(self) -> str:
+        """As in `reg+cls-bal 100 λ0.1 s0 · imdb_wiki balanced`."""
+        return f"{self.dataset} balanced" if self.balanced_data else self.dataset
 
     def tags(self) -> dict[str, str]:
         """With whether the data are balanced."""

@@ -32,9 +32,9 @@ class SyntheticSpec(RunSpec):
         """`synthetic/noisy-0.1-severe/0`."""
         return f"{self.dataset}/{self.data_key}-{self.sampling}/{self.repetition}"
 
-    def _data_words(self) -> list[str]:
-        """As in `noisy-0.1-severe · reg+cls · 64 · λ 1000 · seed 421`."""
-        return [f"{self.data_key}-{self.sampling}"]
+    def _data_words(self) -> str:
+        """As in `reg+cls 64 λ1000 s421 · noisy-0.1-severe`."""
+        return f"{self.data_key}-{self.sampling}"
 
     def tags(self) -> dict[str, str]:
         """With the repetition."""

@@ -34,9 +34,9 @@ class VideoSpec(RunSpec):
         """`breakfast/percent/s1`, and `… /held-out` where videos are held out."""
         return "/".join([self.dataset, self.unit, self.split] + ["held-out"] * self.held_out)
 
-    def _data_words(self) -> list[str]:
-        """As in `breakfast percent s1 · reg+cls · 100 · λ 100 · seed 0`."""
-        return [f"{self.dataset} {self.unit} {self.split}" + " held-out" * self.held_out]
+    def _data_words(self) -> str:
+        """As in `reg+cls 100 λ100 s0 · breakfast percent s1`: s0 is the seed, s1 the split."""
+        return f"{self.dataset} {self.unit} {self.split}" + " held-out" * self.held_out
 
     def tags(self) -> dict[str, str]:
         """With unit, split and whether videos are held out."""
