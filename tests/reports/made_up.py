@@ -1,6 +1,6 @@
 """A plausible tracking store: what `Tracker.collect` would give, made up from a seed, at the scale asked for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -42,12 +42,17 @@ def tracked(fingerprints: Mapping[SyntheticSpec, str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def run_url(run_id: str) -> str:
-    return f"http://127.0.0.1:5000/#/experiments/1/runs/{run_id}"
+class MadeUpLinks:
+    """Those of `mlflow ui`, in short."""
 
+    def run_url(self, run_id: str) -> str:
+        return f"http://127.0.0.1:5000/#/experiments/1/runs/{run_id}"
 
-def runs_url(tag: str, value: str) -> str:
-    return f"http://127.0.0.1:5000/#/experiments/1/runs?searchFilter={tag}%20%3D%20{value}"
+    def runs_url(self, tag: str, value: str) -> str:
+        return f"http://127.0.0.1:5000/#/experiments/1/runs?searchFilter={tag}%20%3D%20{value}"
+
+    def compare_url(self, run_ids: Sequence[str]) -> str:
+        return f"http://127.0.0.1:5000/#/compare-runs?runs={','.join(run_ids)}"
 
 
 class MadeUpSets:

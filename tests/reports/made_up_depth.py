@@ -18,7 +18,7 @@ from regcls.reports.report import Report
 from regcls.runs.depth import DepthSpec, make_spec
 from regcls.runs.images import Found, all_specs
 from reports.conftest import PARAMS
-from reports.made_up import run_url, runs_url
+from reports.made_up import MadeUpLinks
 
 FIRST = 7  # bucket: nearer than 0.7 m there is nothing
 
@@ -125,8 +125,7 @@ class Store:
             "examples": self.examples,
             "training_levels": levels(),
             "counts": PAPER_COUNTS["nyud2"],
-            "run_url": run_url,
-            "runs_url": runs_url,
+            "links": MadeUpLinks(),
             "provenance": {"git commit": "abc<1>"},
         }
         return depth_reports.report(**(usual | changed))

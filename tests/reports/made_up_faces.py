@@ -18,7 +18,7 @@ from regcls.reports.report import Report
 from regcls.runs.faces import FaceSpec, make_spec
 from regcls.runs.images import Found, all_specs
 from reports.conftest import PARAMS
-from reports.made_up import run_url, runs_url
+from reports.made_up import MadeUpLinks
 
 LIMITS = {"many_above": 100, "few_below": 20}
 AGES = np.arange(0, 101)
@@ -102,8 +102,7 @@ class Store:
             "predictions": self.predictions,
             "training_counts": self.training_counts,
             "counts": PAPER_COUNTS["imdb_wiki"],
-            "run_url": run_url,
-            "runs_url": runs_url,
+            "links": MadeUpLinks(),
             "provenance": {"git commit": "abc<1>"},
         }
         return face_reports.report(**(usual | changed))

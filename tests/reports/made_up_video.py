@@ -14,7 +14,7 @@ from regcls.reports import video as video_reports
 from regcls.reports.report import Report
 from regcls.runs.video import Found, VideoSpec, all_specs
 from reports.conftest import PARAMS
-from reports.made_up import run_url, runs_url
+from reports.made_up import MadeUpLinks
 
 ACTIVITIES = ("cereals", "coffee", "friedegg", "juice", "milk", "pancake", "salat", "sandwich", "scrambledegg", "tea")
 LEVEL = {"random": 0.58, "kukleva": 0.31, "reg": 0.33, "reg+cls": 0.285, "reg+cls-bal": 0.287}  # of RMSE in percent
@@ -115,8 +115,7 @@ class Store:
             "predictions": self.predictions,
             "lengths": self.lengths,
             "activities": self.activities,
-            "run_url": run_url,
-            "runs_url": runs_url,
+            "links": MadeUpLinks(),
             "provenance": {"git commit": "abc<1>"},
         }
         return video_reports.report(**(usual | changed))

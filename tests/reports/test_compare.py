@@ -1,7 +1,7 @@
 """The stage: what is prepared and tracked -> reports/, whatever one data set lacks."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,9 @@ class FakeTracker:
 
     def runs_url(self, tag: str, value: str) -> str:
         return f"http://127.0.0.1:5000/#/runs?{tag}={value}"
+
+    def compare_url(self, run_ids: Sequence[str]) -> str:
+        return f"http://127.0.0.1:5000/#/compare-runs?runs={','.join(run_ids)}"
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from regcls.params import Params
 from regcls.reports import synthetic
 from regcls.reports.picking import origins
 from regcls.runs.synthetic import SyntheticSpec
-from reports.made_up import runs_url
+from reports.made_up import MadeUpLinks
 
 MD5 = "0123456789abcdef0123456789abcdef.dir"
 
@@ -20,7 +20,7 @@ def with_origin(runs: pd.DataFrame, **tags: object) -> pd.DataFrame:
 
 def page(params: Params, runs: pd.DataFrame, fingerprints: dict[SyntheticSpec, str]) -> str:
     given = {"runs": runs, "fingerprints": fingerprints, "sets": None, "provenance": {}}
-    return synthetic.report(params=params, run_url=lambda run_id: f"run/{run_id}", runs_url=runs_url, **given).files["index.html"]
+    return synthetic.report(params=params, links=MadeUpLinks(), **given).files["index.html"]
 
 
 def test_versions_of_data_and_commits_are_counted_the_most_used_first() -> None:
@@ -39,7 +39,7 @@ def test_a_page_names_the_commit_and_links_the_version_of_the_data(
 ) -> None:
     html = page(demo, with_origin(runs), fingerprints)
     assert f"Code – {len(runs)} runs: commit <code>{'c' * 12}</code>." in re.sub(r"\s+", " ", html)
-    assert f'<a href="{runs_url("data_md5", MD5)}" title="regcls show --data 0123456789ab">' in html
+    assert f'<a href="{MadeUpLinks().runs_url("data_md5", MD5)}" title="regcls show --data 0123456789ab">' in html
     assert f'title="regcls show {runs["run_id"][0][:12]}"' in html
 
 

@@ -15,7 +15,7 @@ from regcls.reports import figures_data, overview, stats, synthetic
 from regcls.reports.collect import collect
 from regcls.reports.synthetic import first_line
 from regcls.runs.synthetic import SyntheticSpec, expand
-from reports.made_up import MadeUpSets, prints, run_url, runs_url, tracked
+from reports.made_up import MadeUpLinks, MadeUpSets, prints, tracked
 
 PROVENANCE = {"git commit": "abc<1>"}
 Make = Callable[..., list[str]]
@@ -24,7 +24,7 @@ Make = Callable[..., list[str]]
 def compare(out: Path, *, params: Params, **given: Any) -> list[str]:
     """Write the report on the 1D study into `out`/synthetic, and return what to warn of."""
     alone = replace(params, datasets=("synthetic",))
-    made = synthetic.report(params=alone, run_url=run_url, runs_url=runs_url, provenance=PROVENANCE, **given)
+    made = synthetic.report(params=alone, links=MadeUpLinks(), provenance=PROVENANCE, **given)
     return overview.write(out, params=alone, reports={"synthetic": made}, absent={}, provenance=PROVENANCE)
 
 
@@ -78,7 +78,17 @@ def test_every_row_with_numbers_leads_to_its_runs_and_every_run_is_linked(report
     unlinked = [text for text, links in rows if re.search(r"\d", text) and not links]
     assert len(unlinked) == 4 and all("†" in text for text in unlinked)  # the averages of Table 1, of the rows above them
     linked = {link for _, links in rows for link in links}
-    assert linked == {run_url(run_id) for run_id in runs["run_id"]}
+    assert {link for link in linked if "compare" not in link} == {MadeUpLinks().run_url(run_id) for run_id in runs["run_id"]}
+
+
+def test_the_runs_of_a_number_can_be_compared_side_by_side(report: Path) -> None:
+    html = (report / "index.html").read_text()
+    groups = re.findall(r'<div class="groups">.*?</div>', html, flags=re.DOTALL)
+    for group in groups:
+        ids = re.findall(r'/runs/(\w+)"', group)
+        compared = re.findall(r'compare-runs\?runs=([\w,]+)"', group)
+        assert compared == ([",".join(ids)] if len(ids) > 1 else [])
+    assert len(groups) > 10 and "compare-runs" in html
 
 
 def test_the_same_runs_give_the_same_bytes_in_any_order(report: Path, make: Make, runs: pd.DataFrame, tmp_path: Path) -> None:

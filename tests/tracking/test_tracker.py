@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from safetensors.numpy import load_file
@@ -397,6 +398,9 @@ def test_a_runs_page_is_on_the_server_or_where_mlflow_ui_serves_it_and_shows_no_
     assert tracker.run_url("abc") == "http://127.0.0.1:5000/#/experiments/0/runs/abc"
     tracker.uri = "https://me:secret@example.org/mlflow/"
     assert tracker.run_url("abc") == "https://example.org/mlflow/#/experiments/0/runs/abc"
+    compared = tracker.compare_url(["abc", "def"])
+    assert compared.startswith("https://example.org/mlflow/#/compare-runs?")
+    assert unquote(compared.partition("?")[2]) == 'runs=["abc","def"]&experiments=["0"]'
 
 
 def test_a_file_that_is_no_database_is_a_clear_error(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from regcls.reports.images_collect import hole_lines, in_order, lost_lines, sear
 from regcls.reports.images_stats import few_metrics, runs_by_seed, runs_of
 from regcls.reports.images_tables import Published
 from regcls.reports.picking import Picked, records, warnings_of
-from regcls.reports.report import Report, Section
+from regcls.reports.report import Links, Report, Section
 from regcls.runs.depth import DepthSpec, make_spec
 from regcls.runs.images import Found, expand
 from regcls.words import counted
@@ -43,8 +43,7 @@ def report(
     examples: Examples,
     training_levels: NDArray[np.int64],
     counts: Mapping[str, int],
-    run_url: Callable[[str], str],
-    runs_url: Callable[[str, str], str],
+    links: Links,
     provenance: Mapping[str, str],
     drawn_mask: bool = False,
 ) -> Report:
@@ -52,9 +51,8 @@ def report(
 
     `runs`: a row a tracked run; `fingerprints`: of every run that params.yaml asks for, with λ as `found` by the search; `sums`: run id ->
     its sums of errors on the test images, and `examples`: run id -> its examples, both a MissingError where they are gone;
-    `training_levels`: (256,) training pixels by 8-bit level; `counts`: see `protocol.other_data`; `run_url`: run id -> its page in MLflow;
-    `runs_url`: tag and value -> the page of the runs that have it; `provenance`: what made the report, as it is to be shown; `drawn_mask`:
-    see `protocol.depth_departures`.
+    `training_levels`: (256,) training pixels by 8-bit level; `counts`: see `protocol.other_data`; `links`: to MLflow; `provenance`: what
+    made the report, as it is to be shown; `drawn_mask`: see `protocol.depth_departures`.
 
     Raises:
         UserError: no run counts.
@@ -95,8 +93,7 @@ def report(
         wanted=in_order(wanted),
         counting=picked.chosen,
         params=params,
-        run_url=run_url,
-        runs_url=runs_url,
+        links=links,
         provenance=provenance,
         depth=depth,
         in_paper=True,

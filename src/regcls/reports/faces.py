@@ -1,6 +1,6 @@
 """The report on a data set of faces: Tables 3 and 4, what a class loss changes, the search for λ, and the error by age."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -14,7 +14,7 @@ from regcls.reports.images_collect import hole_lines, in_order, lost_lines, sear
 from regcls.reports.images_stats import few_metrics
 from regcls.reports.picking import Picked, warnings_of
 from regcls.reports.published import PAPER_FACES
-from regcls.reports.report import Report, Section
+from regcls.reports.report import Links, Report, Section
 from regcls.runs.faces import FaceSpec, make_spec
 from regcls.runs.images import Found, expand
 from regcls.words import counted
@@ -38,16 +38,14 @@ def report(
     predictions: Predictions,
     training_counts: Mapping[int, int],
     counts: Mapping[str, int],
-    run_url: Callable[[str], str],
-    runs_url: Callable[[str, str], str],
+    links: Links,
     provenance: Mapping[str, str],
 ) -> Report:
     """All that stands in reports/<dataset>; equal runs give equal bytes.
 
     `runs`: a row a tracked run; `fingerprints`: of every run that params.yaml asks for, with λ as `found` by the search; `predictions`:
     run id -> those of the test set, a UserError where they are gone; `training_counts`: training images by integer age; `counts`: see
-    `protocol.other_data`; `run_url`: run id -> its page in MLflow; `runs_url`: tag and value -> the page of the runs that have it;
-    `provenance`: what made the report, as it is to be shown.
+    `protocol.other_data`; `links`: to MLflow; `provenance`: what made the report, as it is to be shown.
 
     Raises:
         UserError: no run counts.
@@ -84,8 +82,7 @@ def report(
         wanted=in_order(wanted),
         counting=picked.chosen,
         params=params,
-        run_url=run_url,
-        runs_url=runs_url,
+        links=links,
         provenance=provenance,
         faces=faces,
         in_paper=dataset == PAPER_FACES,

@@ -31,8 +31,7 @@ TITLES = {
 def render(template: str, *, params: Params, provenance: Mapping[str, str], **values: Any) -> str:
     """A page as HTML, from a template beside this file; `provenance` is of the page.
 
-    A template for a data set is given `report` (see `report.Report`) and `run_url` (run id -> its page in MLflow) and
-    `runs_url` (tag, value -> that of the runs that have it) among its `values`.
+    A template for a data set is given `report` (see `report.Report`) and `links` (see `report.Links`) among its `values`.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("regcls.reports", "."),

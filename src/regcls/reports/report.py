@@ -3,11 +3,24 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import pandas as pd
 
 from regcls.reports.tables import Table, latex, markdown
+
+
+class Links(Protocol):
+    """Where MLflow shows runs."""
+
+    def run_url(self, run_id: str) -> str:
+        """A run's own page."""
+
+    def runs_url(self, tag: str, value: str) -> str:
+        """The list of the runs whose `tag` is `value`."""
+
+    def compare_url(self, run_ids: Sequence[str]) -> str:
+        """Runs side by side."""
 
 
 @dataclass(frozen=True, kw_only=True)

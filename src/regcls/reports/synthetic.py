@@ -1,6 +1,6 @@
 """The report on the 1D study: Figures 1 to 5 and Table 1, and whether a class loss helps, by panel."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -11,7 +11,7 @@ from regcls.reports import figures, figures_data, page, protocol, published, sha
 from regcls.reports.collect import CELL, PANEL, Collected, collect, hole_lines, in_order
 from regcls.reports.figures_data import SyntheticSets
 from regcls.reports.picking import records, warnings_of
-from regcls.reports.report import Compared, Line, Report, Section, rounded, to_csv
+from regcls.reports.report import Compared, Line, Links, Report, Section, rounded, to_csv
 from regcls.reports.shares import KINDS
 from regcls.reports.tables import Table, signed
 from regcls.runs.synthetic import SyntheticSpec, data_key, expand
@@ -29,16 +29,14 @@ def report(
     params: Params,
     runs: pd.DataFrame,
     fingerprints: Mapping[SyntheticSpec, str],
-    run_url: Callable[[str], str],
-    runs_url: Callable[[str, str], str],
+    links: Links,
     sets: SyntheticSets | None,
     provenance: Mapping[str, str],
 ) -> Report:
     """All that stands in reports/synthetic; equal runs give equal bytes.
 
-    `runs`: a row a tracked run; `fingerprints`: of every run that params.yaml asks for; `run_url`: run id -> its page in MLflow;
-    `runs_url`: tag and value -> the page of the runs that have it; `sets`: the prepared data, or None; `provenance`: what made the report,
-    as it is to be shown.
+    `runs`: a row a tracked run; `fingerprints`: of every run that params.yaml asks for; `links`: to MLflow; `sets`: the prepared data, or
+    None; `provenance`: what made the report, as it is to be shown.
 
     Raises:
         UserError: no run counts.
@@ -69,8 +67,7 @@ def report(
         wanted=in_order(wanted),
         counting=runs[runs["run_id"].isin(wanted["run_id"])],
         params=params,
-        run_url=run_url,
-        runs_url=runs_url,
+        links=links,
         provenance=provenance,
         training=params.synthetic.training,
         panels=panels,

@@ -28,6 +28,10 @@ class RunGroup:
     def count(self) -> int:
         return len(self.runs)
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(run_id for _, run_id in self.runs)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:

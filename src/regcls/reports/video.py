@@ -14,7 +14,7 @@ from regcls.params.video import WITH_CLASSES, Unit, Video
 from regcls.reports import page, protocol, video_figures, video_stats, video_tables
 from regcls.reports.picking import Picked, records, warnings_of
 from regcls.reports.published import PAPER_VIDEOS
-from regcls.reports.report import Report, Section, rounded
+from regcls.reports.report import Links, Report, Section, rounded
 from regcls.reports.video_answers import Differences, answers, first_line
 from regcls.reports.video_collect import VideoRuns, collect, hole_lines, in_order
 from regcls.runs.video import Found, VideoSpec, expand, searched_lambda
@@ -48,16 +48,14 @@ def report(
     predictions: Predictions,
     lengths: Mapping[str, int],
     activities: Sequence[str],
-    run_url: Callable[[str], str],
-    runs_url: Callable[[str, str], str],
+    links: Links,
     provenance: Mapping[str, str],
 ) -> Report:
     """All that stands in reports/<dataset>; equal runs give equal bytes.
 
     `runs`: a row a tracked run; `fingerprints`: of every run that params.yaml asks for, with λ as `found` by the search; `predictions`:
     run id -> those of its test frames, as trained, a MissingError where they are gone; `lengths`: frames of every video; `activities`:
-    those that have networks; `run_url`: run id -> its page in MLflow; `runs_url`: tag and value -> the page of the runs that have it;
-    `provenance`: what made the report, as it is to be shown.
+    those that have networks; `links`: to MLflow; `provenance`: what made the report, as it is to be shown.
 
     Raises:
         UserError: no run counts.
@@ -91,8 +89,7 @@ def report(
         wanted=in_order(wanted),
         counting=picked.chosen,
         params=params,
-        run_url=run_url,
-        runs_url=runs_url,
+        links=links,
         provenance=provenance,
         video=video,
         activities=activities,

@@ -52,8 +52,7 @@ class Sources:
         return {
             "params": self.params,
             "runs": self.runs,
-            "run_url": self.tracker.run_url,
-            "runs_url": self.tracker.runs_url,
+            "links": self.tracker,
             "provenance": self.provenance,
         }
 

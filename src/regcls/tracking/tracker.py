@@ -469,10 +469,18 @@ class Tracker:
         asked = quote(f'tags.{tag} = "{value}"', safe="")
         return f"{self._page}?searchFilter={asked}"
 
+    def compare_url(self, run_ids: Sequence[str]) -> str:
+        """The page that compares runs side by side."""
+        runs, experiments = (quote(json.dumps(list(ids), separators=(",", ":"))) for ids in (run_ids, [self.experiment_id]))
+        return f"{self._host}/#/compare-runs?runs={runs}&experiments={experiments}"
+
+    @property
+    def _host(self) -> str:
+        return without_password(self.uri).rstrip("/") if self.uri.startswith(("http:", "https:")) else "http://127.0.0.1:5000"
+
     @property
     def _page(self) -> str:
-        host = without_password(self.uri).rstrip("/") if self.uri.startswith(("http:", "https:")) else "http://127.0.0.1:5000"
-        return f"{host}/#/experiments/{self.experiment_id}/runs"
+        return f"{self._host}/#/experiments/{self.experiment_id}/runs"
 
 
 def _in_milliseconds(points: Sequence[TimedPoint]) -> list[Point]:
