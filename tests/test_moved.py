@@ -135,6 +135,19 @@ def test_files_that_the_user_keeps_elsewhere_stay_there(project, tmp_path, addre
     assert address in locations(tmp_path / "moved")
 
 
+@pytest.mark.parametrize("moves", [False, True])
+@pytest.mark.parametrize("there", ["nothing", "another store"])
+def test_an_address_of_our_form_outside_the_project_is_the_users_choice(project, tmp_path, there, moves):
+    address = str(tmp_path / "disk" / "mlruns" / "mine")
+    if there == "another store":
+        (tmp_path / "disk" / "mlruns" / "mine").mkdir(parents=True)
+        (tmp_path / "disk" / "mlflow.db").touch()
+    execute(project, "UPDATE experiments SET artifact_location = ? WHERE name = 'other'", address)
+    here = project.rename(tmp_path / "moved") if moves else project
+    Tracker(here, experiment="regcls")
+    assert address in locations(here)
+
+
 def test_addresses_as_a_plain_mlflow_command_writes_them_move_as_well(project, tmp_path):
     (project / "mlartifacts").rename(project / "mlruns")
     old = (project / "mlruns").as_uri()

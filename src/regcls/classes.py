@@ -57,8 +57,8 @@ def equalised(
     `counts` (N,) says how many each target stands for: the 256 levels of 8-bit depth, with their pixels, for all pixels.
 
     Class k maps to the bin that its cumulative share falls in, C/N · Σ_{j<=k} H(j), rounded; classes of one bin are
-    merged. Equation 12 rounds down. The release rounds up (`ceil`) in the 1D study and to the nearest number, of two as near
-    to the even one, (`round`) for images and video, then counts from 0; it clips below 0 for images, as is done here always.
+    merged. Equation 12 rounds down. The release rounds up (`ceil`) in the 1D study and to the nearest integer, halves to
+    even, (`round`) for images and video, then counts from 0; it clips below 0 for images, as is done here always.
     Empty classes in front are joined to the first occupied one before C is counted, as in the release.
 
     Raises:

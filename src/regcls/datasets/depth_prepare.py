@@ -123,7 +123,7 @@ def _find(holder: Holder, raw: Path, name: str) -> Place | None:
 
 
 def validation_scenes(scenes: Sequence[str], *, share: float, seed: int) -> frozenset[str]:
-    """The scenes to hold out of n: of their sorted names as numpy shuffles them the first ⌊(1 − share) · n⌋, at least one, train."""
+    """The scenes to hold out. Their n sorted names are shuffled by numpy; the first ⌊(1 − share) · n⌋, at least one, train."""
     names = sorted(set(scenes))
     RandomState(seed).shuffle(names)
     training = math.floor((1 - Fraction(str(share))) * len(names))  # 0.8 · n in floating point may lie below a whole number

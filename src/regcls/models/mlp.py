@@ -60,7 +60,7 @@ class MLP(nn.Module):
 
 
 def initial_weights(inputs: int, hidden: Sequence[int], classes: int, seed: int, initialisation: Initialisation) -> dict[str, Tensor]:
-    """Float32 weights of the release's networks, whose activation does not matter.
+    """Float32 weights of the release's networks; the activation makes no difference here.
 
     With PyTorch's own weights, `reg` and every `reg+cls` of a seed start from one trunk. With Xavier's (the 1D study) every `reg+cls` does,
     but not reg: the release draws `reg` first and `reg+cls` after it.

@@ -159,18 +159,25 @@ def _trainer(root: Path) -> str | None:
 
 
 def _old_addresses(connection: sqlite3.Connection, database: Path) -> dict[str, str]:
-    """Where experiments had their files when the project was in another folder -> where these are now."""
-    found = dict[str, str]()
-    for (address,) in connection.execute("SELECT artifact_location FROM experiments"):
-        if not (own := OWN_ADDRESS.fullmatch(address or "")) or (home := folder_of(own[1])) == database.parent:
-            continue
-        here, store = address_of(database.parent) + own[2], home / database.name
-        # A store there is the one that ours is a copy of, or ours itself, in a folder with two names. Only files: the user's choice.
-        there, moved = os.path.exists(folder_of(address)), os.path.exists(folder_of(here))
-        stays = os.path.samefile(store, database) if os.path.exists(store) else there and not moved
-        if not stays:
-            found[address] = here
-    return found
+    """Where experiments had their files when the project was in another folder -> where these are now.
+
+    Experiment 0, which comes with the store, tells the old folder. What lies outside it is the user's choice, whether it is there or not.
+    """
+    addresses = [address or "" for (address,) in connection.execute("SELECT artifact_location FROM experiments ORDER BY experiment_id")]
+    home = _home_of(addresses[0]) if addresses else None
+    if home is None or home == database.parent:
+        return {}
+    store = home / database.name
+    if os.path.exists(store) and os.path.samefile(store, database):  # a folder with two names
+        return {}
+    here = address_of(database.parent)
+    return {address: here + own[2] for address in addresses if (own := OWN_ADDRESS.fullmatch(address)) and folder_of(own[1]) == home}
+
+
+def _home_of(address: str) -> Path | None:
+    """The project's folder, of an address of our own form."""
+    own = OWN_ADDRESS.fullmatch(address)
+    return folder_of(own[1]) if own else None
 
 
 def _another_schema(database: Path, found: str | None, schema: str) -> str:
