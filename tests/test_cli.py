@@ -190,10 +190,10 @@ def recorded(make_project):
 def test_where_only_ascii_can_be_written_every_command_says_what_it_has_to(recorded):
     root, run = recorded
     for command, code, said in (
-        (["show", run], 0, r"\u03bb 1000"),
-        (["show", "--data", "synthetic"], 0, r"\u03bb 1000"),
+        (["show", run], 0, r"\u03bb1000"),
+        (["show", "--data", "synthetic"], 0, r"\u03bb1000"),
         (["show", "nö"], 2, "regcls: error: no run in"),
-        (["run", "synthetic", "--classes", "4"], 0, r"\u03bb 1000"),
+        (["run", "synthetic", "--classes", "4"], 0, r"\u03bb1000"),
         (["compare"], 0, "reports/index.html"),
         (["doctor"], 2, "doctor found"),
         (["--help"], 0, "usage: regcls"),
@@ -210,7 +210,7 @@ def test_the_c_locale_is_no_obstacle(recorded):
     root, run = recorded
     for command in (["show", run], ["run", "synthetic", "--classes", "4"]):
         done = regcls(root, *command, **C_LOCALE)
-        assert done.returncode == 0 and r"\u03bb 1000" in done.stdout + done.stderr, done.stderr
+        assert done.returncode == 0 and r"\u03bb1000" in done.stdout + done.stderr, done.stderr
 
 
 @pytest.mark.slow
