@@ -148,6 +148,21 @@ def test_an_address_of_our_form_outside_the_project_is_the_users_choice(project,
     assert address in locations(here)
 
 
+def test_an_artifact_root_that_the_user_has_chosen_for_the_whole_store_stays(project, tmp_path):
+    root = shutil.move(project / "mlartifacts", tmp_path / "big" / "mlartifacts")
+    for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+        execute(project, f"UPDATE {table} SET {column} = replace({column}, ?, ?)", f"{project}/mlartifacts", str(root))
+    before = locations(project)
+    Tracker(project, experiment="regcls")
+    assert locations(project) == before
+
+
+def test_any_folder_within_the_project_moves_with_it(project, tmp_path):
+    execute(project, "UPDATE experiments SET artifact_location = ? WHERE name = 'other'", str(project / "myart" / "deep"))
+    Tracker(project.rename(tmp_path / "moved"), experiment="regcls")
+    assert str(tmp_path / "moved" / "myart" / "deep") in locations(tmp_path / "moved")
+
+
 def test_addresses_as_a_plain_mlflow_command_writes_them_move_as_well(project, tmp_path):
     (project / "mlartifacts").rename(project / "mlruns")
     old = (project / "mlruns").as_uri()

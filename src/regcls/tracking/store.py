@@ -167,11 +167,16 @@ def _old_addresses(connection: sqlite3.Connection, database: Path) -> dict[str, 
     home = _home_of(addresses[0]) if addresses else None
     if home is None or home == database.parent:
         return {}
-    store = home / database.name
-    if os.path.exists(store) and os.path.samefile(store, database):  # a folder with two names
+    here, store = database.parent, home / database.name
+    folders = {address: folder_of(address) for address in addresses}
+    if os.path.exists(store):
+        if os.path.samefile(store, database):  # a folder with two names
+            return {}
+    elif (
+        folders[addresses[0]].exists() and not (here / folders[addresses[0]].relative_to(home)).exists()
+    ):  # a root that the user has chosen
         return {}
-    here = address_of(database.parent)
-    return {address: here + own[2] for address in addresses if (own := OWN_ADDRESS.fullmatch(address)) and folder_of(own[1]) == home}
+    return {address: address_of(here / folder.relative_to(home)) for address, folder in folders.items() if folder.is_relative_to(home)}
 
 
 def _home_of(address: str) -> Path | None:
