@@ -168,8 +168,9 @@ def _imports(module: str) -> list[str]:
 def code_digest(module: str, *, alone: Sequence[str] = ()) -> str:
     """SHA-256 of the code of `module` with all it imports of regcls, and of the modules `alone` without what they import.
 
-    Comments, docstrings and formatting do not count, nor do names and folders of files, and which of them a name is imported from: code
-    that is moved makes no tracked run stale. The name under which something is imported counts where it is another one.
+    Comments, docstrings and formatting do not count, nor do names and folders of files, and which module of regcls a name is imported
+    from: code that is moved makes no tracked run stale. So two functions of regcls with one name are taken for one another; `other as name`
+    counts, and so do imports of other libraries.
     """
     files = {*import_closure(module), *(file for name in alone if (file := _file(name)))}
     code = sorted(filter(None, (ast.unparse(_Code().visit(ast.parse(file.read_bytes()))) for file in files)))
@@ -177,7 +178,7 @@ def code_digest(module: str, *, alone: Sequence[str] = ()) -> str:
 
 
 class _Code(ast.NodeTransformer):
-    """Takes docstrings and imports out."""
+    """Takes docstrings out, and imports of regcls."""
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
         """Leave no body empty."""
@@ -191,7 +192,10 @@ class _Code(ast.NodeTransformer):
         return None if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str) else node
 
     def visit_Import(self, node: ast.Import | ast.ImportFrom) -> ast.stmt | None:
-        """Only `other as name` is left."""
+        """Of those of regcls only `other as name` is left."""
+        module = node.names[0].name if isinstance(node, ast.Import) else node.module
+        if (module or "").partition(".")[0] != SOURCE.name:
+            return node
         node.names = [alias for alias in node.names if alias.asname not in (None, alias.name)]
         return ast.Import(names=node.names) if node.names else None
 
