@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from conftest import ROOT
+from regcls.classes import equalised, uniform_ranges
 from regcls.models.mlp import MLP, initial_weights
 from regcls.params import load_params
 from regcls.runs.video import make_spec
@@ -65,6 +66,15 @@ def test_balanced_classes_are_equalised_over_the_training_targets(kind):
     assert net.classes.keep.min() < 1
     assert kind.head_classes(member) == len(net.classes) < net.head_rows == 10
     assert kind.head_classes(Member(spec=spec("reg"), part="coffee")) == 0
+
+
+def test_the_rounding_of_a_run_decides_its_balanced_classes(kind):
+    nets = {r: network(kind, spec("reg+cls-bal", "frames", rounding=r)) for r in ("ceil", "round", "floor")}
+    edges = {r: net.classes.edges.tolist() for r, net in nets.items()}
+    for rounding, net in nets.items():
+        uniform = uniform_ranges(10, 0.0, 55 + 7 * 7)
+        assert edges[rounding] == equalised(uniform, net.y, rounding=rounding).edges.tolist()
+    assert len({tuple(found) for found in edges.values()}) > 1 and edges["ceil"] != edges["round"]
 
 
 def test_held_out_videos_are_not_trained_on(kind):
