@@ -1,7 +1,7 @@
 """The stage: what is prepared and tracked -> reports/, whatever one data set lacks."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from regcls.errors import UserError
 from regcls.params import Params, load_params
 from regcls.stages import compare as stage
 from regcls.training import single_study
+from reports.made_up import MadeUpLinks
 from reports.made_up_faces import Store
 
 SMALL = {
@@ -31,7 +32,7 @@ SMALL = {
 }
 
 
-class FakeTracker:
+class FakeTracker(MadeUpLinks):
     """The made-up store in place of MLflow: of faces alone."""
 
     def __init__(self, store: Store) -> None:
@@ -43,15 +44,6 @@ class FakeTracker:
     def table(self, run_id: str, path: str) -> pd.DataFrame:
         assert path == "predictions.parquet"
         return self.store.predictions(run_id)
-
-    def run_url(self, run_id: str) -> str:
-        return f"http://127.0.0.1:5000/#/runs/{run_id}"
-
-    def runs_url(self, tag: str, value: str) -> str:
-        return f"http://127.0.0.1:5000/#/runs?{tag}={value}"
-
-    def compare_url(self, run_ids: Sequence[str]) -> str:
-        return f"http://127.0.0.1:5000/#/compare-runs?runs={','.join(run_ids)}"
 
 
 @pytest.fixture

@@ -232,7 +232,8 @@ def assert_identical(a, b):
 
 def test_frames_that_networks_share_are_held_once():
     nets = unequal(0)
-    batches = ensemble_data.Batches(sorted(nets, key=lambda n: -n.y.size), 40, torch.float64, torch.device("cpu"), drop_last=False)
+    nets.sort(key=lambda n: -n.y.size)
+    batches = ensemble_data.Batches(nets, [VIDEO.steps(n.y.size) for n in nets], 40, torch.float64, torch.device("cpu"))
     held = {source.data_ptr() for group in batches.groups for source, _ in group.sources}
     assert len(nets) == 9 and len(held) == 5
 

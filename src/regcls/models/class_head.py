@@ -66,11 +66,12 @@ def dense_hits(
     head: ClassHead, features: Float[Tensor, "B F h w"], labels: Int[Tensor, "B 2*h 2*w"], *, chunk: int | None = None
 ) -> Float[Tensor, ""]:
     """How many pixels have their label as the most probable class, those below 0 left out; in pieces too, without gradients."""
-    size, matrices = chunk or CHUNK[features.device.type], _matrices(head)
+    size, matrices, targets = chunk or CHUNK[features.device.type], _matrices(head), _by_position(labels)
+    some = (targets >= 0).any(1)  # few positions have a label in an evaluation
     hits = torch.zeros((), device=features.device)
     with torch.no_grad():
-        for rows, targets in zip(_rows(features).split(size), _by_position(labels).split(size), strict=True):
-            hits += _hits(_logits(rows, *matrices), targets.flatten())
+        for rows, own in zip(_rows(features)[some].split(size), targets[some].split(size), strict=True):
+            hits += _hits(_logits(rows, *matrices), own.flatten())
     return hits
 
 

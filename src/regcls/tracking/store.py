@@ -164,25 +164,18 @@ def _old_addresses(connection: sqlite3.Connection, database: Path) -> dict[str, 
     Experiment 0, which comes with the store, tells the old folder. What lies outside it is the user's choice, whether it is there or not.
     """
     addresses = [address or "" for (address,) in connection.execute("SELECT artifact_location FROM experiments ORDER BY experiment_id")]
-    home = _home_of(addresses[0]) if addresses else None
-    if home is None or home == database.parent:
+    first = OWN_ADDRESS.fullmatch(addresses[0]) if addresses else None
+    if first is None or (home := folder_of(first[1])) == database.parent:
         return {}
-    here, store = database.parent, home / database.name
-    folders = {address: folder_of(address) for address in addresses}
-    if os.path.exists(store):
-        if os.path.samefile(store, database):  # a folder with two names
-            return {}
-    elif (
-        folders[addresses[0]].exists() and not (here / folders[addresses[0]].relative_to(home)).exists()
-    ):  # a root that the user has chosen
+    here, folders = database.parent, {address: folder_of(address) for address in addresses}
+    if os.path.exists(store := home / database.name):
+        stays = os.path.samefile(store, database)  # a folder with two names; another file there is what ours is a copy of
+    else:
+        root = folders[addresses[0]]
+        stays = root.exists() and not (here / root.relative_to(home)).exists()  # files alone there: the user has chosen the place
+    if stays:
         return {}
     return {address: address_of(here / folder.relative_to(home)) for address, folder in folders.items() if folder.is_relative_to(home)}
-
-
-def _home_of(address: str) -> Path | None:
-    """The project's folder, of an address of our own form."""
-    own = OWN_ADDRESS.fullmatch(address)
-    return folder_of(own[1]) if own else None
 
 
 def _another_schema(database: Path, found: str | None, schema: str) -> str:

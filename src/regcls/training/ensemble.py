@@ -105,14 +105,16 @@ def train(
             measured[name].append(ensemble.evaluate(data)[0])
         on_epoch()
     predictions: dict[str, list[NDArray[np.floating]]] = {}
+    accuracy: dict[str, Tensor] = {}
     for name, values in measured.items():
+        data = each_time.get(name) or ensemble.evaluation_set(name)
         if name in predict or not values:
-            data = each_time.get(name) or ensemble.evaluation_set(name)
             error, output = ensemble.evaluate(data)
             values[:] = values or [error]
             if name in predict:
                 predictions[name] = [row[:size] for row, size in zip(output.cpu().numpy(), data.sizes, strict=True)]
-    accuracy = {name: ensemble.accuracy(ensemble.evaluation_set(name)) for name in measured if first.head_rows}
+        if first.head_rows:
+            accuracy[name] = ensemble.accuracy(data)
     if first.head_rows and recipe.epochs:
         accuracy["train"] = ensemble.training_accuracy()
     train_mse = torch.stack(errors, 1).double().cpu().numpy() if errors else np.zeros((len(networks), 0))
@@ -162,7 +164,7 @@ class _Ensemble:
         self._load_weights()
         self.padding = self._padding()
         if recipe.epochs:
-            self.batches = Batches(networks, self.batch, self.dtype, device, drop_last=recipe.drop_last)
+            self.batches = Batches(networks, [recipe.steps(n.y.size) for n in networks], self.batch, self.dtype, device)
         scale = 2 / self.batch if recipe.loss_over_batch == "mean" else 2.0
         lam = torch.tensor([n.lam for n in networks], dtype=self.dtype, device=device)
         self.regression_scale = (scale * lam).view(self.m, 1, 1)  # gradient of λ · squared error, in a batch of B

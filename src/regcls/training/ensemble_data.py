@@ -61,10 +61,10 @@ class Batches:
     in its batch's class loss.
     """
 
-    def __init__(self, networks: Sequence[Network], batch: int, dtype: torch.dtype, device: torch.device, *, drop_last: bool) -> None:
-        m, d, self.batch, self.drop_last = len(networks), len(networks[0].x), batch, drop_last
-        self.steps = [n.y.size // batch if drop_last else -(-n.y.size // batch) for n in networks]
-        self.seen = [steps * batch if drop_last else n.y.size for steps, n in zip(self.steps, networks, strict=True)]  # samples an epoch
+    def __init__(self, networks: Sequence[Network], steps: Sequence[int], batch: int, dtype: torch.dtype, device: torch.device) -> None:
+        """`steps`: batches an epoch of each network; one more than its samples fill: the last batch is incomplete."""
+        m, d, self.batch, self.steps = len(networks), len(networks[0].x), batch, steps
+        self.seen = [min(own * batch, n.y.size) for own, n in zip(steps, networks, strict=True)]  # samples an epoch
         size = torch.finfo(dtype).bits // 8
         bytes_a_step = m * batch * ((d + 3) * size + 8)
         self.longest = max(1, min(self.steps[0], BLOCK_BYTES[device.type] // bytes_a_step))  # steps of a block
@@ -98,7 +98,7 @@ class Batches:
             if group.labels is not None:
                 labels = self.labels[group.rows, 0, :length] = _gathered(group.labels, order).long()
                 kept = None if group.keep is None else group.draws[part] < group.keep.gather(1, labels)
-                if not self.drop_last:
+                if self.steps[group.rows.start] * self.batch > group.samples:
                     inside = (torch.arange(first * self.batch, first * self.batch + length, device=labels.device) < group.samples)[None]
                     kept = inside if kept is None else kept & inside
                 if kept is not None:
