@@ -20,7 +20,7 @@ from rich.progress import track
 from rich.table import Table
 from torch.nn import functional as F
 
-from regcls.models.class_head import ClassHead, dense_class_loss
+from regcls.tasks.depth.class_head import ClassHead, dense_class_loss
 
 
 def measure(options: argparse.Namespace, classes: int, chunk: int) -> tuple[int, list[float]]:

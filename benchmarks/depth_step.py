@@ -27,13 +27,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from regcls.datasets.depth import DepthSet
-from regcls.datasets.store import write_prepared
+from regcls.tasks.depth.data import DepthSet
+from regcls.data.store import write_prepared
 from regcls.params import load_params
-from regcls.params.depth import Depth
-from regcls.runs.depth import make_spec
+from regcls.tasks.depth.params import Depth
+from regcls.tasks.depth.runs import make_spec
 from regcls.training.checkpoint import Checkpoints
-from regcls.training.depth import DepthJob, DepthTask
+from regcls.tasks.depth.train import DepthJob, DepthObjective
 from regcls.training.loop import Epoch, Recipe, train
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
@@ -77,7 +77,7 @@ class Clock:
         """Not needed."""
 
 
-class Steps(DepthTask):
+class Steps(DepthObjective):
     """So many batches, and no validation: the clock stops there, where all losses have been read."""
 
     def validate(self, network: torch.nn.Module) -> dict[str, float]:

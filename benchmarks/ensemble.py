@@ -21,16 +21,16 @@ from rich.console import Console
 from rich.table import Table
 
 from regcls.classes import ClassRanges, class_ranges
-from regcls.datasets.synthetic import SineSum, draw
+from regcls.tasks.functions.data import SineSum, draw
 from regcls.losses import reg_cls
 from regcls.params import load_params
-from regcls.params.synthetic import Sampling, SyntheticOptions
+from regcls.tasks.functions.params import Sampling, FunctionOptions
 from regcls.progress import progress
-from regcls.runs.synthetic import SyntheticSpec, single_spec
+from regcls.tasks.functions.runs import FunctionSpec, single_spec
 from regcls.training.ensemble import train  # first: it sets MKL's mode before torch is loaded
 from regcls.training.ensemble_data import Network
 from regcls.training.ensemble_study import most_together
-from regcls.training.synthetic_networks import recipe
+from regcls.tasks.functions.networks import recipe
 
 # isort: split
 import torch
@@ -41,7 +41,7 @@ from regcls.models.mlp import MLP
 
 PARAMS = load_params(Path(__file__).parent.parent / "params.yaml", scale="paper")
 SYNTHETIC = PARAMS.synthetic
-SPEC = single_spec(SYNTHETIC, SyntheticOptions(setting="clean", sampling="severe", method="reg+cls"))
+SPEC = single_spec(SYNTHETIC, FunctionOptions(setting="clean", sampling="severe", method="reg+cls"))
 CLASSES = (0, 4, 16, 64, 256, 1024)
 PROBLEMS = 600  # data sets of Figure 3: 12 panels × 10 functions × 5 repetitions
 
@@ -63,7 +63,7 @@ def network(index: int, classes: int) -> Network:
     return Network(x=x, y=y, classes=ranges, lam=100.0 if classes else 1.0, seed=SYNTHETIC.training.seeds[repetition], evaluate=evaluate)
 
 
-def engine(nets: Sequence[Network], spec: SyntheticSpec, epochs: int, device: str) -> float:
+def engine(nets: Sequence[Network], spec: FunctionSpec, epochs: int, device: str) -> float:
     """Seconds a network: one epoch with set-up and test, and the other 79 at the pace of `epochs` more."""
     seconds = []
     for count in (1, 1 + epochs):
@@ -73,7 +73,7 @@ def engine(nets: Sequence[Network], spec: SyntheticSpec, epochs: int, device: st
     return (seconds[0] + (spec.epochs - 1) * (seconds[1] - seconds[0]) / epochs) / len(nets)
 
 
-def limit(together: int, classes: int, spec: SyntheticSpec, steps: int, device: str) -> float:
+def limit(together: int, classes: int, spec: FunctionSpec, steps: int, device: str) -> float:
     """Seconds a network for the three products of each layer and the exponential of the logits, and nothing else."""
     h1, h2 = spec.hidden
     shapes = [(h1, 2), (h2, h1 + 1), (1 + classes, h2 + 1)]
@@ -112,7 +112,7 @@ class Samples(Dataset[tuple[torch.Tensor, ...]]):
         return torch.from_numpy(self.x[index]), torch.tensor(self.y[index]), torch.tensor(self.labels[index])
 
 
-def one_by_one(classes: int, spec: SyntheticSpec, batches: int) -> float:
+def one_by_one(classes: int, spec: FunctionSpec, batches: int) -> float:
     """Seconds for reg and reg+cls as usually written (C = 0: reg alone), validated each epoch, at the pace of `batches` batches."""
     net = network(0, max(classes, 1))
     data = Samples(net.x, net.y, net.classes)
@@ -141,7 +141,7 @@ def one_by_one(classes: int, spec: SyntheticSpec, batches: int) -> float:
     return (training + (time.perf_counter() - started) / done * (y.size / spec.batch_size)) * spec.epochs
 
 
-def _batches(spec: SyntheticSpec) -> int:
+def _batches(spec: FunctionSpec) -> int:
     return sets("severe", 0, 0)["train"][1].size // spec.batch_size
 
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from regcls.datasets.video import VideoSet, prepare
-from regcls.datasets.video_prepare import ACTIVITIES
-from regcls.datasets.walks import Walk, features, text
-from regcls.params.video import VideoData, VideoStandIn
+from regcls.tasks.sequences.data import SequenceSet, prepare
+from regcls.tasks.sequences.prepare import ACTIVITIES
+from regcls.tasks.sequences.stand_in import Walk, features, text
+from regcls.tasks.sequences.params import SequenceData, SequenceStandIn
 from regcls.progress import tracked
 
 LINES = 20000  # different ones
@@ -63,14 +63,14 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="worker processes (one a core)")
     parser.add_argument("--folder", type=Path, help="where the files are made, and removed again (the system's for temporary files)")
     options = parser.parse_args()
-    data = VideoData(
+    data = SequenceData(
         source="raw",
         archives=(),
         test_persons={"s1": (3, 15), "s2": (16, 28), "s3": (29, 41), "s4": (42, 54)},
         validation_share=1 / 3,
         split_seed=0,
         expected_videos=options.videos,
-        stand_in=VideoStandIn(persons=4, frames=40, seed=0),
+        stand_in=SequenceStandIn(persons=4, frames=40, seed=0),
     )
     with tempfile.TemporaryDirectory(dir=options.folder) as made:
         raw, prepared = Path(made) / "raw", Path(made) / "prepared"
@@ -81,7 +81,7 @@ def main() -> None:
         prepare(data, prepared, raw=raw, dataset="breakfast", processes=options.processes)
         seconds = time.perf_counter() - clock
         after = plain(files[::-1])
-        found = len(VideoSet(prepared).features)
+        found = len(SequenceSet(prepared).features)
     rates = [frames / took for frames, took in (before, after)]
     rate = found / seconds
     here, worker = (resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

@@ -24,7 +24,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from regcls.datasets.drawing import draw_portrait
+from regcls.tasks.images.drawing import draw_portrait
 from regcls.training.augment import for_faces  # first: it keeps albumentations quiet
 from regcls.training.feed import AugmentedBatches
 

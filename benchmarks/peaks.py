@@ -15,16 +15,16 @@ from pathlib import Path
 import numpy as np
 
 from regcls.classes import class_ranges
-from regcls.datasets.splits import Split
-from regcls.datasets.synthetic import SineSum, draw
+from regcls.data.splits import Split
+from regcls.tasks.functions.data import SineSum, draw
 from regcls.params import load_params, parse_options
-from regcls.params.synthetic import Sampling, Synthetic, SyntheticOptions
+from regcls.tasks.functions.params import Sampling, Functions, FunctionOptions
 from regcls.progress import progress
 from regcls.reports import published
-from regcls.runs.synthetic import single_spec
+from regcls.tasks.functions.runs import single_spec
 from regcls.training.ensemble import train
 from regcls.training.ensemble_data import Network
-from regcls.training.synthetic_networks import recipe
+from regcls.tasks.functions.networks import recipe
 
 # isort: split
 import torch
@@ -32,7 +32,7 @@ import torch
 TOGETHER = 50  # networks
 
 
-def network(synthetic: Synthetic, options: SyntheticOptions, seed: int, function: int, classes: int) -> Network:
+def network(synthetic: Functions, options: FunctionOptions, seed: int, function: int, classes: int) -> Network:
     """reg (C = 0) or reg+cls on data and initial weights from `seed`, tested on its uniform set."""
     spec, f = single_spec(synthetic, options), SineSum(*synthetic.data.functions[function])
     drawn = draw(synthetic.data, spec.setting, spec.noise, f, seed)
@@ -47,7 +47,7 @@ def network(synthetic: Synthetic, options: SyntheticOptions, seed: int, function
     return Network(x=x, y=y, classes=ranges, lam=lam, seed=seed, evaluate={"test": sample("uniform", "test")})
 
 
-def errors_by_seed(synthetic: Synthetic, options: SyntheticOptions, seeds: Sequence[int], classes: int) -> np.ndarray:
+def errors_by_seed(synthetic: Functions, options: FunctionOptions, seeds: Sequence[int], classes: int) -> np.ndarray:
     """(seeds, functions) test MSE."""
     functions = range(len(synthetic.data.functions))
     groups = defaultdict(list)  # networks with equally many batches train side by side

@@ -19,11 +19,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from regcls.datasets.archives import Holder, Place
-from regcls.datasets.images import decode, write_images
-from regcls.datasets.portraits import write_archives
-from regcls.datasets.store import prepared_writer
-from regcls.params.faces import StandIn
+from regcls.data.archives import Holder, Place
+from regcls.data.images import decode, write_images
+from regcls.tasks.images.stand_in import write_archives
+from regcls.data.store import prepared_writer
+from regcls.tasks.images.params import StandIn
 
 PORTRAITS = 500
 END = b"\xff\xd9"  # of a whole JPEG

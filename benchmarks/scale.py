@@ -27,14 +27,14 @@ import sqlalchemy
 import yaml
 from rich.console import Console
 
-from regcls.datasets.store import prepared_folder
+from regcls.data.store import prepared_folder
 from regcls.params import load_params
 from regcls.provenance import git_tags, machine_tags
-from regcls.runs.synthetic import SyntheticSpec, all_specs
-from regcls.stages.kinds.registry import open_data
+from regcls.tasks.functions.runs import FunctionSpec, all_specs
+from regcls.tasks.registry import open_data
 from regcls.tracking.tracker import Tracker
 from regcls.training import ensemble_study
-from regcls.training.synthetic_networks import SyntheticNetworks
+from regcls.tasks.functions.networks import FunctionNetworks
 from tracking import example_result
 
 ROOT = Path(__file__).parents[1]
@@ -82,7 +82,7 @@ def running(kind: str, folder: Path) -> Iterator[tuple[str, str]]:
             nursery.close()
 
 
-def fill(database: str, template: str, wanted: dict[SyntheticSpec, str], count: int) -> None:
+def fill(database: str, template: str, wanted: dict[FunctionSpec, str], count: int) -> None:
     """Copy the rows of the run `template` for each spec, and for as many others that there are `count` in all."""
     specs = list(wanted)
     others = [replace(specs[k % len(specs)], seed=1_000_000 + k) for k in range(max(count - len(specs), 0))]
@@ -217,7 +217,7 @@ def measure(kind: str, folder: Path, count: int, repeats: int, look: float) -> N
     with say_and_time("preparing the data"):
         make_project(folder)
     params = load_params(folder / "params.yaml")
-    networks = SyntheticNetworks(open_data(params, folder, "synthetic", verify=False))
+    networks = FunctionNetworks(open_data(params, folder, "synthetic", verify=False))
     wanted = ensemble_study.fingerprints(networks, all_specs(params.synthetic))
     with running(kind, folder) as (uri, database):
         os.environ["MLFLOW_TRACKING_URI"] = uri
@@ -230,7 +230,7 @@ def measure(kind: str, folder: Path, count: int, repeats: int, look: float) -> N
             fill(database, template, wanted, count)
         print(f"{kind}: {len(tracker.finished('synthetic'))} finished runs; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
         print("regcls compare       ", timed(lambda: compare(folder, uri), repeats))
-        print("  fetching the runs  ", timed(lambda: tracker.collect("synthetic", SyntheticSpec), repeats))
+        print("  fetching the runs  ", timed(lambda: tracker.collect("synthetic", FunctionSpec), repeats))
         print("  finished(), in train", timed(lambda: tracker.finished("synthetic"), repeats))
         with page(uri, folder) as served:
             print("mlflow ui, first page", timed(lambda: first_page(served, tracker.experiment_id), 5))

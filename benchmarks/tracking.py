@@ -23,13 +23,13 @@ from rich.progress import track
 from regcls.params import load_params
 from regcls.provenance import lineage
 from regcls.runs import RunResult
-from regcls.runs.synthetic import SyntheticSpec, all_specs
+from regcls.tasks.functions.runs import FunctionSpec, all_specs
 from regcls.tracking.tracker import Tracker
 
 ROOT = Path(__file__).parents[1]
 
 
-def example_result(rng: np.random.Generator, spec: SyntheticSpec) -> RunResult:
+def example_result(rng: np.random.Generator, spec: FunctionSpec) -> RunResult:
     """Random numbers in the shape of a real result."""
     history = {key: list(rng.random(spec.epochs)) for key in ("train_mse", "val_mse")}
     metrics = {key: values[-1] for key, values in history.items()} | {"test_mse": rng.random()}
@@ -39,7 +39,7 @@ def example_result(rng: np.random.Generator, spec: SyntheticSpec) -> RunResult:
     return RunResult(metrics=metrics, history=history, weights=weights, started=time.time() - 1, ended=time.time())
 
 
-def log_runs(tracker: Tracker, specs: Sequence[SyntheticSpec], count: int) -> np.ndarray:
+def log_runs(tracker: Tracker, specs: Sequence[FunctionSpec], count: int) -> np.ndarray:
     """Track `count` runs, and return the milliseconds of each: wall clock and processor, (2, count)."""
     origin = lineage(ROOT, "synthetic")
     tags = {**origin["git"], **origin["machine"], "data_md5": "0123456789abcdef"}
@@ -65,7 +65,7 @@ def main() -> None:
         tracker = Tracker(Path(folder), experiment="benchmark")
         wall, processor = log_runs(tracker, specs, count)
         seconds = {}
-        readers = {"finished()": partial(tracker.finished, "synthetic"), "collect()": partial(tracker.collect, "synthetic", SyntheticSpec)}
+        readers = {"finished()": partial(tracker.finished, "synthetic"), "collect()": partial(tracker.collect, "synthetic", FunctionSpec)}
         for name, read in readers.items():
             start = time.perf_counter()
             rows = len(read())

@@ -29,7 +29,7 @@ from rich.progress import track
 from regcls.losses import regression_loss
 from regcls.models.predictor import build, scaled
 from regcls.params import load_params
-from regcls.runs.synthetic import all_specs
+from regcls.tasks.functions.runs import all_specs
 from regcls.tracking import courier
 from regcls.tracking.tracker import Tracker
 from tracking import example_result

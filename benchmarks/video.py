@@ -26,7 +26,7 @@ from rich.table import Table
 from regcls.classes import equalised, uniform_ranges
 from regcls.params import load_params
 from regcls.progress import progress
-from regcls.runs.video import make_spec
+from regcls.tasks.sequences.runs import make_spec
 from regcls.training.ensemble import Recipe, train  # first: it sets MKL's mode before torch is loaded
 from regcls.training.ensemble_data import Network, padded_to
 from regcls.training.ensemble_study import most_together

@@ -34,7 +34,7 @@ import yaml
 
 from processes import session
 from regcls.params import Params, load_params
-from regcls.stages.prepare import prepare
+from regcls.pipeline.prepare import prepare
 from regcls.tracking.tracker import Tracker
 from s3_server import s3, s3_server  # noqa: F401  # fixtures
 from servers import make_server, nursery, postgres, tracking_server  # noqa: F401  # fixtures

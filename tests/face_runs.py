@@ -5,11 +5,11 @@ import sys
 import torch
 
 from processes import until
-from regcls.datasets.images import ImageSet
+from regcls.data.images import ImageSet
 from regcls.params import load_params
-from regcls.runs.faces import make_spec
-from regcls.runs.images import all_specs
-from regcls.training.faces import FaceJob, train_run
+from regcls.tasks.images.runs import make_spec
+from regcls.runs.grids import all_specs
+from regcls.tasks.images.train import ImageJob, train_run
 from regcls.training.single import LAST
 
 EPOCHS = 16
@@ -57,7 +57,7 @@ def undisturbed_run(root, folder):
         params = load_params(root / "params.yaml")
         (spec,) = all_specs(make_spec, params.imdb_wiki, "imdb_wiki", {})
         prepared = root / "data" / "imdb_wiki" / "prepared"
-        job = FaceJob(
+        job = ImageJob(
             spec=spec, prepared=prepared, data_digest=ImageSet(prepared).digest, checkpoints=folder / "undisturbed", fingerprint="f",
             device="cpu", loaders=0, channels_last=True, compiled=False, checkpoint_minutes=10.0,
         )  # fmt: skip

@@ -14,7 +14,7 @@ import yaml
 
 from conftest import ROOT, laid_over
 from regcls.cli import main
-from regcls.datasets.store import prepared_folder, write_prepared
+from regcls.data.store import prepared_folder, write_prepared
 from regcls.errors import UserError
 from regcls.files import explain_os_errors, write_json, write_text
 from regcls.params import load_params

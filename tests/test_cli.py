@@ -15,7 +15,7 @@ from conftest import ROOT
 from regcls.cli import find_root, main
 from regcls.errors import UserError
 from regcls.params import KINDS, option_names
-from regcls.params.types import Method, VideoMethod
+from regcls.params.types import Method, SequenceMethod
 from regcls.tracking.tracker import Tracker
 from tracked import RESULT, SPEC, TAGS
 
@@ -131,12 +131,12 @@ def test_help_of_run_on_faces_names_every_option_with_the_default_of_params_yaml
 
 
 @pytest.mark.parametrize(
-    "dataset, methods", [("breakfast", get_args(VideoMethod)), ("nyud2", get_args(Method)), ("synthetic", get_args(Method))]
+    "dataset, methods", [("breakfast", get_args(SequenceMethod)), ("nyud2", get_args(Method)), ("synthetic", get_args(Method))]
 )
 def test_help_of_run_names_every_method_and_augmentation_only_where_there_is_one(help_of, dataset, methods):
     lines = {line.split()[0]: line for line in "\n".join(help_of("run", dataset)).splitlines() if line.strip().startswith("--")}
     known = lines["--method"].partition("; default")[0]
-    assert [method for method in get_args(VideoMethod) if re.search(rf"(?<![\w+-]){re.escape(method)}(?![\w+-])", known)] == list(methods)
+    assert [method for method in get_args(SequenceMethod) if re.search(rf"(?<![\w+-]){re.escape(method)}(?![\w+-])", known)] == list(methods)
     assert ("augmentation" in lines["--seed"]) == (dataset == "nyud2")
 
 

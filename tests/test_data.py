@@ -6,9 +6,9 @@ import tarfile
 import pytest
 
 from regcls.cli import main
-from regcls.datasets.portraits import write_archives
-from regcls.params.faces import StandIn
-from regcls.stages.prepare import _raw
+from regcls.tasks.images.stand_in import write_archives
+from regcls.tasks.images.params import StandIn
+from regcls.pipeline.prepare import _raw
 
 pytestmark = pytest.mark.usefixtures("signals")
 

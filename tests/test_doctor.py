@@ -15,7 +15,7 @@ from played_checks import buggy, crashing, hanging, ill, mistaken, unimportable,
 from regcls.checks import Place, bad, good, note, project
 from regcls.mlproject import environment_link
 from regcls.params import load_params
-from regcls.stages.doctor import DEADLINE, GROUPS, Step, examine, outcome_of, patience, show
+from regcls.pipeline.doctor import DEADLINE, GROUPS, Step, examine, outcome_of, patience, show
 from servers import black_hole
 
 NAMES = [step.name for group in GROUPS for step in group]

@@ -11,7 +11,7 @@ from regcls.provenance import import_closure
 SOURCE = ROOT / "src" / "regcls"
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 CORE = ["regcls.classes", "regcls.losses", "regcls.metrics", "regcls.models.mlp", "regcls.models.predictor", "regcls.training.ensemble"]
-CORE += ["regcls.depth_metrics", "regcls.models.depth", "regcls.models.pretrained", "regcls.training.loop"]
+CORE += ["regcls.tasks.depth.metrics", "regcls.tasks.depth.model", "regcls.models.pretrained", "regcls.training.loop"]
 
 
 def imported(file):
@@ -33,7 +33,7 @@ def test_a_stage_depends_on_every_source_file_that_it_imports(stage):
     listed = [ROOT / dep for dep in STAGES[stage]["deps"] if "$" not in dep]
     missing = [
         f
-        for f in import_closure(f"regcls.stages.{stage}")
+        for f in import_closure(f"regcls.pipeline.{stage}")
         if not says_nothing(f) and not any(f == dep or dep in f.parents for dep in listed)
     ]
     assert not missing

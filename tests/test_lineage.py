@@ -17,18 +17,18 @@ from regcls.cli import main
 from regcls.params import Compute, load_params
 from regcls.processes import process_identity
 from regcls.provenance import lineage
-from regcls.runs import faces as face_runs
-from regcls.runs import images as image_runs
-from regcls.runs import synthetic as synthetic_runs
-from regcls.runs.faces import FaceSpec
-from regcls.runs.synthetic import SyntheticSpec
-from regcls.stages.kinds.synthetic import SyntheticKind
-from regcls.stages.rerun import _compare_results
-from regcls.stages.train import train
+from regcls.tasks.images import runs as face_runs
+from regcls.runs import grids as image_runs
+from regcls.tasks.functions import runs as synthetic_runs
+from regcls.tasks.images.runs import ImageSpec
+from regcls.tasks.functions.runs import FunctionSpec
+from regcls.tasks.functions.task import FunctionsTask
+from regcls.pipeline.rerun import _compare_results
+from regcls.pipeline.train import train
 from regcls.tracking.files import RunFiles
 from regcls.tracking.run_table import Row, typed
 from regcls.tracking.tracker import Tracker
-from regcls.training.synthetic_networks import SyntheticNetworks
+from regcls.tasks.functions.networks import FunctionNetworks
 from tracked import SPEC
 
 # Four runs of one network each, two on each of two training sets.
@@ -172,7 +172,7 @@ def test_parts_of_the_record_are_printed_as_they_were(project, capsys):
 def test_show_names_what_is_other_here_and_how_to_bring_it(project, capsys, monkeypatch):
     row = rows(project)[0]
     git(project, "commit", "--all", "-m", "second")
-    for owner, name in ((SyntheticKind, "code"), (SyntheticNetworks, "result_code")):
+    for owner, name in ((FunctionsTask, "code"), (FunctionNetworks, "result_code")):
         monkeypatch.setattr(owner, name, lambda self: "f" * 64)
     shutil.rmtree(project / "data")
     (project / "dvc.lock").unlink()
@@ -249,10 +249,10 @@ def test_the_spec_of_every_run_is_rebuilt_from_its_recorded_parameters(scale):
     params = load_params(ROOT / "params.yaml", scale=scale)
     found = {("reg+cls", classes): 0.1 for classes in (2, 10, 100)}
     specs = [*synthetic_runs.all_specs(params.synthetic), *image_runs.all_specs(face_runs.make_spec, params.imdb_wiki, "imdb_wiki", found)]
-    specs += [replace(spec, milestones=(), loss_scaling="eq4", huber_delta=1e-7) for spec in specs if isinstance(spec, FaceSpec)]
+    specs += [replace(spec, milestones=(), loss_scaling="eq4", huber_delta=1e-7) for spec in specs if isinstance(spec, ImageSpec)]
     assert len(specs) > 30
     for spec in specs:
-        kind = SyntheticSpec if isinstance(spec, SyntheticSpec) else FaceSpec
+        kind = FunctionSpec if isinstance(spec, FunctionSpec) else ImageSpec
         assert kind(**typed(spec.params(), kind)).digest() == spec.digest()
 
 
@@ -297,7 +297,7 @@ def test_a_rerun_says_where_rounding_may_have_come_from(capsys, now, same, said)
 def test_a_rerun_with_other_code_says_so_and_goes_on(project, capsys, monkeypatch):
     row = rows(project)[0]
     git(project, "commit", "--all", "-m", "second")
-    for owner, name in ((SyntheticKind, "code"), (SyntheticNetworks, "result_code")):
+    for owner, name in ((FunctionsTask, "code"), (FunctionNetworks, "result_code")):
         monkeypatch.setattr(owner, name, lambda self: "f" * 64)
     code, out, err = regcls(capsys, "rerun", row.run_id)
     assert code == 0 and "final metrics are equal" in out

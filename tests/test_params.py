@@ -4,10 +4,10 @@ import pytest
 
 from conftest import ROOT
 from regcls.params import load_params, parse_options
-from regcls.runs import depth as depth_runs
-from regcls.runs import images as image_runs
-from regcls.runs import video as video_runs
-from regcls.runs.synthetic import all_specs, expand
+from regcls.tasks.depth import runs as depth_runs
+from regcls.runs import grids as image_runs
+from regcls.tasks.sequences import runs as video_runs
+from regcls.tasks.functions.runs import all_specs, expand
 
 
 def test_the_shipped_file_is_the_published_protocol_at_paper_scale():

@@ -17,7 +17,7 @@ from conftest import ROOT, laid_over
 from processes import DEADLINE, runs, session, until, with_status
 from regcls.cli import main
 from regcls.params import load_params
-from regcls.runs.synthetic import all_specs
+from regcls.tasks.functions.runs import all_specs
 from regcls.tracking.tracker import Tracker
 
 # Thirteen runs of two networks, in about seven chunks.

@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 
 from regcls.cli import main
-from regcls.datasets.images import ImageSet
-from regcls.models.depth import DepthPredictor, build_depth
+from regcls.data.images import ImageSet
+from regcls.tasks.depth.model import DepthPredictor, build_depth
 from regcls.params import Compute
-from regcls.runs.depth import DepthSpec
-from regcls.runs.synthetic import SyntheticSpec
-from regcls.stages.predict import BY_KIND, Asked
+from regcls.tasks.depth.runs import DepthSpec
+from regcls.tasks.functions.runs import FunctionSpec
+from regcls.pipeline.predict import BY_KIND, Asked
 from regcls.tracking.run_table import typed
 from regcls.tracking.tracker import Tracker
 from regcls.training.checkpoint import Checkpoints
@@ -101,7 +101,7 @@ def test_a_folder_is_refused_where_no_file_would_be_written(project, capsys):
 
 def test_a_run_of_the_1d_study_is_refused(project, capsys):
     _, tracker, _, files = project
-    spec = SyntheticSpec(
+    spec = FunctionSpec(
         dataset="synthetic", setting="noisy", sampling="severe", noise=0.1, method="reg", classes=0, lam=None, rounding=None, repetition=0, data_seed=1, seed=0,
         hidden=(6, 15), epochs=1, batch_size=256, optimizer="adam", learning_rate=0.1, weight_decay=0.0, precision="float32",
     )  # fmt: skip

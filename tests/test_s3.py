@@ -20,7 +20,7 @@ from regcls import object_store
 from regcls.dvc_remote import default_remote
 from regcls.errors import MissingError, UserError
 from regcls.object_store import Bucket, bucket_of, s3_client
-from regcls.stages.s3 import check
+from regcls.pipeline.s3 import check
 
 
 @pytest.fixture(autouse=True)
@@ -216,7 +216,7 @@ def test_a_failing_proxy_before_s3_is_told_from_a_wrong_address(s3, tmp_path, mo
 
 
 def test_a_server_that_never_answers_is_given_up(s3, tmp_path, monkeypatch):
-    monkeypatch.setattr("regcls.stages.s3.TIMEOUTS", (0.3, 0.3))
+    monkeypatch.setattr("regcls.pipeline.s3.TIMEOUTS", (0.3, 0.3))
     with socket.create_server(("127.0.0.1", 0)) as hole:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{hole.getsockname()[1]}")
         started = time.monotonic()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from regcls.runs.synthetic import SyntheticSpec
+from regcls.tasks.functions.runs import FunctionSpec
 from regcls.tracking import reading
 from regcls.tracking.tracker import Tracker
 from servers import Postgres, TrackingServer
@@ -60,7 +60,7 @@ def assert_nothing_is_lost(tracker: Tracker) -> None:
     """Every run is there once, whole, with every point of its history once."""
     runs = tracker.finished("synthetic")
     assert runs.keys() == {f"{worker:016x}{k:016x}" for worker in range(TRAINERS) for k in range(EACH)}
-    assert len(tracker.collect("synthetic", SyntheticSpec)) == TRAINERS * EACH
+    assert len(tracker.collect("synthetic", FunctionSpec)) == TRAINERS * EACH
     for fingerprint, run_id in runs.items():
         worker, k = int(fingerprint[:16], 16), int(fingerprint[16:], 16)
         logged = sorted((point.step, point.value) for point in tracker._client.get_metric_history(run_id, "loss"))
@@ -90,7 +90,7 @@ def test_where_a_page_of_a_servers_list_ends_no_run_is_lost_or_double(
     for k in range(5):
         tracker._client.create_run(tracker.experiment_id, tags={"dataset": "synthetic", "fingerprint": str(k)})
     monkeypatch.setattr(reading, "PAGE", page)
-    assert sorted(tracker.collect("synthetic", SyntheticSpec)["fingerprint"]) == list("01234")
+    assert sorted(tracker.collect("synthetic", FunctionSpec)["fingerprint"]) == list("01234")
 
 
 def test_runs_read_back_from_postgresql_as_from_an_sqlite_file(
@@ -103,6 +103,6 @@ def test_runs_read_back_from_postgresql_as_from_an_sqlite_file(
         for k, spec in enumerate((SPEC, REG)):
             tracker.finish(tracker.start(spec, fingerprint=str(k), tags=TAGS), RESULT)
         tracker.deliver()
-        tables.append(tracker.collect("synthetic", SyntheticSpec).sort_values("fingerprint", ignore_index=True))
+        tables.append(tracker.collect("synthetic", FunctionSpec).sort_values("fingerprint", ignore_index=True))
     here, there = (table.drop(columns=["run_id", "started", "seconds"]) for table in tables)
     assert here.equals(there) and len(here) == 2

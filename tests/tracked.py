@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 
 from regcls.runs import RunResult
-from regcls.runs.synthetic import SyntheticSpec
+from regcls.tasks.functions.runs import FunctionSpec
 
-SPEC = SyntheticSpec(
+SPEC = FunctionSpec(
     dataset="synthetic",
     setting="noisy",
     sampling="severe",

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from regcls.errors import UserError
-from regcls.options import EXAMPLES, PREDICTIONS, purpose_of, run_defaults
-from regcls.params import KINDS, Params, load_params, option_names, parse_options
+from regcls.options import PREDICTIONS, purpose_of
+from regcls.params import Params, load_params, option_names, parse_options
 from regcls.processes import end_with_launcher
+from regcls.tasks import task_params
 
 # Before MLflow, DVC or albumentations are imported: no telemetry, no questions to an update server.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -36,15 +37,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             params = load_params(root / "params.yaml")
         except UserError as error:
             if {"-h", "--help"} & set(argv):  # help must not need a project
-                _parser(None).parse_args(argv)
+                _parser(None, "").parse_args(argv)
             if argv[:1] != ["doctor"]:
                 raise
             problem = error  # for the doctor to tell
-        arguments, rest = _parser(params).parse_known_args(argv)
+        dataset = _dataset_of_run(argv, params) if params and argv[:1] == ["run"] else ""
+        arguments, rest = _parser(params, dataset).parse_known_args(argv)
         if rest:
-            raise UserError(_unknown(arguments, rest))
+            raise UserError(_unknown(arguments, rest, params))
         if arguments.command == "doctor":
-            from regcls.stages.doctor import doctor
+            from regcls.pipeline.doctor import doctor
 
             doctor(params or problem, root)
         elif params:
@@ -60,6 +62,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("regcls: interrupted. Finished runs are kept; the same command goes on from here.", file=sys.stderr)
         return 130
     return 0
+
+
+def _dataset_of_run(argv: Sequence[str], params: Params) -> str:
+    """The data set that `regcls run …` names, as an argument or, as `mlflow run . -P dataset=…` has it, as an option; else the default."""
+    named, words = dict[str, None](), iter(argv[1:])
+    for word in words:
+        option, given, value = word.partition("=")
+        if option == "--dataset":
+            named[value if given else next(words, "")] = None
+        elif not word.startswith("-"):
+            named[word] = None
+        elif word not in ("-h", "--help") and not given:
+            next(words, None)  # its value
+    if len(named) > 1:
+        raise UserError(f"regcls run takes one data set, not {' and '.join(named)}")
+    dataset = next(iter(named), params.default_dataset)
+    params.check_name(dataset)
+    return dataset
 
 
 def _folder(text: str) -> Path:
@@ -89,51 +109,59 @@ def _call(arguments: argparse.Namespace, params: Params, root: Path) -> None:
     # Imported where it is needed: PyTorch and MLflow take seconds, and `--help` should not.
     match arguments.command:
         case "prepare":
-            from regcls.stages.prepare import prepare
+            from regcls.pipeline.prepare import prepare
 
             prepare(params, root, arguments.dataset)
         case "train":
-            from regcls.stages.train import train
+            from regcls.pipeline.train import train
 
             train(params, root, arguments.dataset)
         case "run":
-            from regcls.stages.train import run
+            from regcls.pipeline.train import run
 
-            names = option_names(arguments.dataset)
-            given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
-            run(params, root, arguments.dataset, parse_options(arguments.dataset, given))
+            task = params.task(arguments.dataset)
+            given = {name: value for name in option_names(task) if (value := getattr(arguments, name)) is not None}
+            run(params, root, arguments.dataset, parse_options(task, given))
+        case "params":
+            from regcls.pipeline.show_params import show_params
+
+            show_params(params, root, arguments.dataset)
+        case "inputs":
+            from regcls.pipeline.inputs import write_inputs
+
+            write_inputs(params, root)
         case "compare":
-            from regcls.stages.compare import compare
+            from regcls.pipeline.compare import compare
 
             compare(params, root)
         case "predict":
-            from regcls.stages.predict import predict
+            from regcls.pipeline.predict import predict
 
             predict(params, root, arguments.run, arguments.images, checkpoint=arguments.checkpoint, folder=arguments.folder)
         case "show":
-            from regcls.stages.show import show, show_data
+            from regcls.pipeline.show import show, show_data
 
             if arguments.data is None:
                 show(params, root, arguments.run, part=arguments.print)
             else:
                 show_data(params, root, arguments.data)
         case "rerun":
-            from regcls.stages.rerun import rerun
+            from regcls.pipeline.rerun import rerun
 
             rerun(params, root, arguments.run, anyway=arguments.anyway)
         case "data":
-            from regcls.stages import data
+            from regcls.pipeline import data
 
             if arguments.action == "fetch":
                 data.fetch(params, root, arguments.dataset, arguments.source, unpack=arguments.extract)
             else:
                 data.samples(params, arguments.dataset, arguments.folder)
         case "s3":
-            from regcls.stages import s3
+            from regcls.pipeline import s3
 
             s3.check(root, arguments.url, create=arguments.create)
         case "sync":
-            from regcls.stages.sync import sync
+            from regcls.pipeline.sync import sync
 
             sync(params, root)
         case "setup":
@@ -145,35 +173,30 @@ def _call(arguments: argparse.Namespace, params: Params, root: Path) -> None:
                 print(f"runs go to {Tracker(root, experiment=params.tracking.experiment).uri}")
 
 
-def _parser(params: Params | None) -> argparse.ArgumentParser:
+def _parser(params: Params | None, run_dataset: str) -> argparse.ArgumentParser:
+    """`run_dataset`: the data set whose options `regcls run` takes."""
     parser = argparse.ArgumentParser(
         prog="regcls",
         description="Does a classification loss next to the regression loss help on imbalanced continuous targets?",
-        epilog="Example: regcls run imdb_wiki --method reg+cls --classes 100. Everything at once: dvc repro",
+        epilog="Example: regcls run portraits --method reg+cls --classes 100. Everything at once: dvc repro",
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    datasets = tuple(KINDS)  # all that there are, also where `datasets` in params.yaml leaves one to another day
+    datasets = tuple(params.datasets) if params else ()  # all sections, whichever `dvc repro` makes
 
     def command(name: str, purpose: str, example: str, *, dataset: bool = True) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=purpose, description=purpose, epilog=f"Example: {example}", allow_abbrev=False)
         if dataset:
-            sub.add_argument("dataset", choices=datasets, help=f"one of {', '.join(datasets)}")
+            sub.add_argument("dataset", help=f"one of {', '.join(datasets) or 'those in params.yaml'}")
         return sub
 
-    command("prepare", "make a data set's prepared files in data/<dataset>/prepared", "regcls prepare imdb_wiki")
-    command("train", "train and track every run of the grids in params.yaml that is not finished yet", "regcls train imdb_wiki")
-    run = command("run", "train and track one run", "regcls run imdb_wiki --method reg+cls --classes 100 --seed 0", dataset=False)
-    kinds = run.add_subparsers(dest="dataset", required=True, metavar="DATASET", help="its options: regcls run DATASET --help")
-    for name in datasets:
-        purpose = f"train and track one run on {name}"
-        kind = kinds.add_parser(name, help=purpose, description=purpose, epilog=f"Example: {EXAMPLES[name]}", allow_abbrev=False)
-        defaults = run_defaults(params, name) if params else {}
-        for option in option_names(name):
-            # Both: `mlflow run -P batch_size=64` gives --batch_size.
-            flags = dict.fromkeys([f"--{option.replace('_', '-')}", f"--{option}"])
-            text = f"{purpose_of(option, name)}; default {defaults.get(option, 'in params.yaml')}"
-            kind.add_argument(*flags, dest=option, metavar=option.upper(), help=text.replace("%", "%%"))
+    command("prepare", "make a data set's prepared files in data/<dataset>/prepared", "regcls prepare portraits")
+    command("train", "train and track every run of the grids in params.yaml that is not finished yet", "regcls train portraits")
+    run = command("run", "train and track one run", "regcls run portraits --method reg+cls --classes 100 --seed 0", dataset=False)
+    if params and run_dataset:
+        _add_run_options(run, params, run_dataset)
+    command("params", "print a data set's section as it is used, and where each value comes from", "regcls params portraits")
+    command("inputs", "write build/inputs, which tells DVC what has changed for which data set", "regcls inputs", dataset=False)
     command("compare", "write reports/ (tables, figures, index.html) from the tracked runs", "regcls compare", dataset=False)
     command("setup", "let `mlflow run .` use this Python environment, and create the local store of runs", "regcls setup", dataset=False)
     predict = command(
@@ -208,14 +231,14 @@ def _parser(params: Params | None) -> argparse.ArgumentParser:
     purpose = "bring the archives of a data set into data/<dataset>/raw; a download that was cut goes on"
     example = "Example: regcls data fetch imdb_wiki, or regcls data fetch imdb_wiki s3://bucket/imdb_crop.tar"
     fetch = actions.add_parser("fetch", help=purpose, description=purpose, epilog=example, allow_abbrev=False)
-    fetch.add_argument("dataset", choices=[name for name, kind in KINDS.items() if kind != "synthetic"])
+    fetch.add_argument("dataset", help=f"one of {', '.join(datasets)}")
     fetch.add_argument("source", nargs="*", help="https:// or s3:// addresses or paths; default: <dataset>.data.archives in params.yaml")
     fetch.add_argument("--extract", action="store_true", help="unpack them as well; preparing does not need it")
     purpose = "write the generated stand-in archives into a folder, to look at them"
     samples = actions.add_parser(
-        "samples", help=purpose, description=purpose, epilog="Example: regcls data samples imdb_wiki /tmp/portraits"
+        "samples", help=purpose, description=purpose, epilog="Example: regcls data samples portraits /tmp/portraits"
     )
-    samples.add_argument("dataset", choices=["imdb_wiki", "nyud2", "breakfast"])
+    samples.add_argument("dataset", help=f"one of {', '.join(datasets)}")
     samples.add_argument("folder", type=_folder)
     command("sync", "deliver to the tracking server what it could not be told of", "regcls sync", dataset=False)
     command("doctor", "check machine, project, tracking store and DVC remote, and say what to do", "regcls doctor", dataset=False)
@@ -231,9 +254,25 @@ def _parser(params: Params | None) -> argparse.ArgumentParser:
     return parser
 
 
-def _unknown(arguments: argparse.Namespace, rest: Sequence[str]) -> str:
+def _add_run_options(run: argparse.ArgumentParser, params: Params, dataset: str) -> None:
+    task = params.task(dataset)
+    run.description = f"train and track one run; here with the options of {dataset}, a data set of the task {task}"
+    run.epilog = f"Example: regcls run {dataset} {task_params(task).example}"
+    run.add_argument("dataset", nargs="?", help=f"one of {', '.join(params.datasets)}; default {params.default_dataset}")
+    run.add_argument("--dataset", dest="dataset_option", help="the same, for mlflow run . -P dataset=NAME")
+    defaults = task_params(task).defaults(params.datasets[dataset])
+    for option in option_names(task):
+        # Both: `mlflow run -P batch_size=64` gives --batch_size.
+        flags = dict.fromkeys([f"--{option.replace('_', '-')}", f"--{option}"])
+        text = f"{purpose_of(option, task)}; default {defaults[option]}"
+        run.add_argument(*flags, dest=option, metavar=option.upper(), help=text.replace("%", "%%"))
+    run.set_defaults(dataset=dataset)
+
+
+def _unknown(arguments: argparse.Namespace, rest: Sequence[str], params: Params | None) -> str:
     option = next((word for word in rest if word.startswith("-")), rest[0])
-    known = [f"--{name.replace('_', '-')}" for name in option_names(arguments.dataset)] if arguments.command == "run" else []
+    running = arguments.command == "run" and params is not None
+    known = [f"--{name.replace('_', '-')}" for name in option_names(params.task(arguments.dataset))] if running and params else []
     close = difflib.get_close_matches(option.split("=")[0], known, n=1)
     hint = f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}" if known else ""
     command = f"run {arguments.dataset}" if arguments.command == "run" else arguments.command

@@ -165,14 +165,18 @@ def _imports(module: str) -> list[str]:
     return [name for name in dict.fromkeys([*names, *parents]) if _file(name)]
 
 
-def code_digest(module: str, *, alone: Sequence[str] = ()) -> str:
+def code_digest(module: str, *, alone: Sequence[str] = (), without_params: bool = False) -> str:
     """SHA-256 of the code of `module` with all it imports of regcls, and of the modules `alone` without what they import.
+
+    `without_params`: not of the code that reads params.yaml, for whom knows the values themselves.
 
     Comments, docstrings and formatting do not count, nor do names and folders of files, and which module of regcls a name is imported
     from: code that is moved makes no tracked run stale. So two functions of regcls with one name are taken for one another; `other as name`
     counts, and so do imports of other libraries.
     """
     files = {*import_closure(module), *(file for name in alone if (file := _file(name)))}
+    if without_params:
+        files = {file for file in files if file.stem != "params" and file.parent != SOURCE / "params"}
     code = sorted(filter(None, (ast.unparse(_Code().visit(ast.parse(file.read_bytes()))) for file in files)))
     return hashlib.sha256("\n".join(code).encode()).hexdigest()
 

@@ -16,7 +16,7 @@ from mlflow.tracking import MlflowClient
 
 from regcls.checks import Place, stores
 from regcls.params import load_params
-from regcls.stages.doctor import PATIENCE, outcome_of
+from regcls.pipeline.doctor import PATIENCE, outcome_of
 from regcls.tracking import probe
 from regcls.tracking.tracker import Tracker
 from servers import PASSWORD, black_hole

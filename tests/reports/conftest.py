@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from regcls.params import Params, load_params
-from regcls.runs.synthetic import SyntheticSpec
+from regcls.tasks.functions.runs import FunctionSpec
 from reports.made_up import prints, tracked
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
@@ -25,10 +25,10 @@ def demo() -> Params:
 
 
 @pytest.fixture(scope="session")
-def fingerprints(demo: Params) -> dict[SyntheticSpec, str]:
+def fingerprints(demo: Params) -> dict[FunctionSpec, str]:
     return prints(demo)
 
 
 @pytest.fixture
-def runs(fingerprints: dict[SyntheticSpec, str]) -> pd.DataFrame:
+def runs(fingerprints: dict[FunctionSpec, str]) -> pd.DataFrame:
     return tracked(fingerprints)

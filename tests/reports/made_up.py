@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from regcls.params import Params
-from regcls.runs.synthetic import SyntheticSpec, all_specs
+from regcls.tasks.functions.runs import FunctionSpec, all_specs
 
 LEVEL = {"clean": 0.15, "noisy": 0.14, "ood": 1.0}
 STEP = {"uniform": 0.0, "mild": 0.15, "moderate": 0.24, "severe": 0.25}
@@ -16,12 +16,12 @@ FUNCTIONS = 10
 SPLITS = (("train", 0.8), ("val", 0.98), ("test", 1.0))
 
 
-def prints(params: Params) -> dict[SyntheticSpec, str]:
+def prints(params: Params) -> dict[FunctionSpec, str]:
     """A stand-in for the fingerprints: unique, the same every time."""
     return {spec: spec.digest()[:32] for spec in all_specs(params.synthetic)}
 
 
-def tracked(fingerprints: Mapping[SyntheticSpec, str]) -> pd.DataFrame:
+def tracked(fingerprints: Mapping[FunctionSpec, str]) -> pd.DataFrame:
     """A finished run for each spec: MSE rises with imbalance, and a class loss takes some of that away."""
     rows: list[dict[str, Any]] = []
     for position, (spec, fingerprint) in enumerate(fingerprints.items()):

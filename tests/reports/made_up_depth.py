@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from regcls.depth_metrics import BUCKETS, COLUMNS
+from regcls.tasks.depth.metrics import BUCKETS, COLUMNS
 from regcls.errors import MissingError
 from regcls.params import Params, load_params
-from regcls.params.images import ImageGrid
+from regcls.params.single import SingleGrid
 from regcls.reports import depth as depth_reports
 from regcls.reports.depth_collect import shot_of_buckets
 from regcls.reports.published import PAPER_COUNTS
 from regcls.reports.report import Report
-from regcls.runs.depth import DepthSpec, make_spec
-from regcls.runs.images import Found, all_specs
+from regcls.tasks.depth.runs import DepthSpec, make_spec
+from regcls.runs.grids import Found, all_specs
 from reports.conftest import PARAMS
 from reports.made_up import MadeUpLinks
 
@@ -27,7 +27,7 @@ def with_depth(params: Params, **changed: Any) -> Params:
     return replace(params, nyud2=replace(params.nyud2, **changed))
 
 
-def with_grids(params: Params, **grids: ImageGrid) -> Params:
+def with_grids(params: Params, **grids: SingleGrid) -> Params:
     return with_depth(params, grids=grids)
 
 
@@ -38,9 +38,9 @@ def levels() -> np.ndarray:
     return np.where(metres < 0.7, 0, counts) + (np.arange(256) == 0) * 5_000_000
 
 
-TABLE2 = ImageGrid(methods=("reg", "reg+cls", "reg+cls-bal"), classes=(10, 100), balanced_data=False, lambdas="default", seeds=2)
-TABLE4 = ImageGrid(methods=("reg", "reg+cls"), classes=(100,), balanced_data=True, lambdas="default", seeds=2)
-SEARCH = ImageGrid(methods=("reg+cls",), classes=(10, 100), balanced_data=False, lambdas=(0.1, 1.0, 10.0), seeds=1)
+TABLE2 = SingleGrid(methods=("reg", "reg+cls", "reg+cls-bal"), classes=(10, 100), balanced_data=False, lambdas="default", seeds=2)
+TABLE4 = SingleGrid(methods=("reg", "reg+cls"), classes=(100,), balanced_data=True, lambdas="default", seeds=2)
+SEARCH = SingleGrid(methods=("reg+cls",), classes=(10, 100), balanced_data=False, lambdas=(0.1, 1.0, 10.0), seeds=1)
 
 
 def demo() -> Params:

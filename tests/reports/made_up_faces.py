@@ -10,13 +10,13 @@ import pandas as pd
 from regcls.errors import UserError
 from regcls.metrics import evaluate, shot_of
 from regcls.params import Params, load_params
-from regcls.params.faces import Faces
-from regcls.params.images import ImageGrid
+from regcls.tasks.images.params import Images
+from regcls.params.single import SingleGrid
 from regcls.reports import faces as face_reports
 from regcls.reports.published import PAPER_COUNTS
 from regcls.reports.report import Report
-from regcls.runs.faces import FaceSpec, make_spec
-from regcls.runs.images import Found, all_specs
+from regcls.tasks.images.runs import ImageSpec, make_spec
+from regcls.runs.grids import Found, all_specs
 from reports.conftest import PARAMS
 from reports.made_up import MadeUpLinks
 
@@ -28,13 +28,13 @@ def with_faces(params: Params, dataset: str, **changed: Any) -> Params:
     return replace(params, **{dataset: replace(params.faces(dataset), **changed)})
 
 
-def with_grids(params: Params, dataset: str = "imdb_wiki", **grids: ImageGrid) -> Params:
+def with_grids(params: Params, dataset: str = "imdb_wiki", **grids: SingleGrid) -> Params:
     return with_faces(params, dataset, grids=grids)
 
 
-TABLE3 = ImageGrid(methods=("reg", "reg+cls", "reg+cls-bal"), classes=(10, 100), balanced_data=False, lambdas="default", seeds=2)
-TABLE4 = ImageGrid(methods=("reg", "reg+cls"), classes=(100,), balanced_data=True, lambdas="default", seeds=2)
-SEARCH = ImageGrid(methods=("reg+cls",), classes=(10, 100), balanced_data=False, lambdas=(0.1, 1.0, 10.0), seeds=1)
+TABLE3 = SingleGrid(methods=("reg", "reg+cls", "reg+cls-bal"), classes=(10, 100), balanced_data=False, lambdas="default", seeds=2)
+TABLE4 = SingleGrid(methods=("reg", "reg+cls"), classes=(100,), balanced_data=True, lambdas="default", seeds=2)
+SEARCH = SingleGrid(methods=("reg+cls",), classes=(10, 100), balanced_data=False, lambdas=(0.1, 1.0, 10.0), seeds=1)
 
 
 def demo() -> Params:
@@ -61,7 +61,7 @@ class Store:
         self.tables = {f"{place:032x}": self._predicted(spec) for place, spec in enumerate(self.fingerprints)}
         self.runs = pd.DataFrame([self._row(place, *item) for place, item in enumerate(self.fingerprints.items())])
 
-    def _predicted(self, spec: FaceSpec) -> pd.DataFrame:
+    def _predicted(self, spec: ImageSpec) -> pd.DataFrame:
         """A class loss takes error away from rare ages; `lam` 10 is worse."""
         hard = {"many": 7.0, "medium": 11.0, "few": 20.0}
         gain = {"many": 0.97, "medium": 0.9, "few": 0.82} if spec.lam is not None else dict.fromkeys(hard, 1.0)
@@ -73,7 +73,7 @@ class Store:
         table = pd.DataFrame({"row": rows, "path": [f"{row}.jpg" for row in rows], "target": self.targets.astype(np.float32)})
         return table.assign(prediction=prediction.astype(np.float32), shot=self.shots)
 
-    def _row(self, place: int, spec: FaceSpec, fingerprint: str) -> dict[str, Any]:
+    def _row(self, place: int, spec: ImageSpec, fingerprint: str) -> dict[str, Any]:
         table = self.tables[f"{place:032x}"]
         errors = dict(evaluate(table["prediction"], table["target"], table["shot"]))
         return (
@@ -114,5 +114,5 @@ class Store:
         return str(found["run_id"].iloc[0])
 
 
-def prints(faces: Faces, dataset: str, found: Found) -> Mapping[FaceSpec, str]:
+def prints(faces: Images, dataset: str, found: Found) -> Mapping[ImageSpec, str]:
     return {spec: spec.digest()[:32] for spec in all_specs(make_spec, faces, dataset, found)}

@@ -9,10 +9,10 @@ import pandas as pd
 
 from regcls.errors import MissingError
 from regcls.params import Params, load_params
-from regcls.params.video import Video, VideoGrid
+from regcls.tasks.sequences.params import Sequences, SequenceGrid
 from regcls.reports import video as video_reports
 from regcls.reports.report import Report
-from regcls.runs.video import Found, VideoSpec, all_specs
+from regcls.tasks.sequences.runs import Found, SequenceSpec, all_specs
 from reports.conftest import PARAMS
 from reports.made_up import MadeUpLinks
 
@@ -21,7 +21,7 @@ LEVEL = {"random": 0.58, "kukleva": 0.31, "reg": 0.33, "reg+cls": 0.285, "reg+cl
 SPAN = {"percent": 1.0, "frames": 2500.0}
 
 
-def with_grids(params: Params, **grids: VideoGrid) -> Params:
+def with_grids(params: Params, **grids: SequenceGrid) -> Params:
     return replace(params, breakfast=replace(params.breakfast, grids=grids))
 
 
@@ -39,7 +39,7 @@ def made_up_lengths(activities: tuple[str, ...] = ACTIVITIES) -> dict[str, int]:
     }
 
 
-TABLE5 = VideoGrid(
+TABLE5 = SequenceGrid(
     methods=("random", "kukleva", "reg", "reg+cls", "reg+cls-bal"),
     classes=(100,),
     units=("percent", "frames"),
@@ -47,7 +47,7 @@ TABLE5 = VideoGrid(
     lambdas="default",
     seeds=2,
 )
-SEARCH = VideoGrid(methods=("reg+cls",), classes=(100,), units=("percent", "frames"), splits=("s1",), lambdas=(1.0, 10.0, 100.0), seeds=1)
+SEARCH = SequenceGrid(methods=("reg+cls",), classes=(100,), units=("percent", "frames"), splits=("s1",), lambdas=(1.0, 10.0, 100.0), seeds=1)
 
 
 def demo() -> Params:
@@ -65,7 +65,7 @@ class Store:
         self.specs = {f"{place:032x}": spec for place, spec in enumerate(self.fingerprints)}
         self.runs = pd.DataFrame([self._row(run_id, spec) for run_id, spec in self.specs.items()])
 
-    def _row(self, run_id: str, spec: VideoSpec) -> dict[str, Any]:
+    def _row(self, run_id: str, spec: SequenceSpec) -> dict[str, Any]:
         own = np.random.default_rng([spec.seed, int(spec.split[1]), len(spec.method), spec.unit == "frames"])
         errors = (
             LEVEL[spec.method] * SPAN[spec.unit] * (1 + 0.05 * np.arange(len(self.activities)) + own.normal(0, 0.02, len(self.activities)))
@@ -125,5 +125,5 @@ class Store:
         return pd.Series(np.logical_and.reduce([self.runs[key] == value for key, value in values.items()]), index=self.runs.index)
 
 
-def prints(video: Video, found: Found) -> Mapping[VideoSpec, str]:
+def prints(video: Sequences, found: Found) -> Mapping[SequenceSpec, str]:
     return {spec: spec.digest()[:32] for spec in all_specs(video, "breakfast", found)}

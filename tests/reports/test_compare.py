@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regcls.datasets.store import deciding_parameters, prepared_folder, write_prepared
+from regcls.data.store import deciding_parameters, prepared_folder, write_prepared
 from regcls.errors import UserError
 from regcls.params import Params, load_params
-from regcls.stages import compare as stage
+from regcls.pipeline import compare as stage
 from regcls.training import single_study
 from reports.made_up import MadeUpLinks
 from reports.made_up_faces import Store

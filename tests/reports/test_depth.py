@@ -7,8 +7,8 @@ import pytest
 
 from regcls.errors import MissingError
 from regcls.params import Params, load_params
-from regcls.params.depth import DepthShots
-from regcls.params.images import ImageGrid
+from regcls.tasks.depth.params import DepthShots
+from regcls.params.single import SingleGrid
 from regcls.params.types import Method
 from regcls.reports.report import Report
 from reports.conftest import PARAMS
@@ -38,7 +38,7 @@ def ours(report: Report, name: str = "table2") -> pd.DataFrame:
     return csv(report, name).query("source == 'ours'")
 
 
-def changed(params: Params, **grids: ImageGrid) -> Report:
+def changed(params: Params, **grids: SingleGrid) -> Report:
     return Store(with_grids(params, **grids)).report()
 
 

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from regcls.depth_metrics import BUCKETS, COLUMNS, errors_of, sums_of
+from regcls.tasks.depth.metrics import BUCKETS, COLUMNS, errors_of, sums_of
 from regcls.metrics import SHOTS
-from regcls.params.depth import DepthShots
+from regcls.tasks.depth.params import DepthShots
 from regcls.reports import depth_stats
 from regcls.reports.depth_collect import DepthRuns, _by_image, error_columns
 

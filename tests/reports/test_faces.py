@@ -7,7 +7,7 @@ import pytest
 
 from regcls.errors import MissingError
 from regcls.params import Params, load_params
-from regcls.params.images import ImageGrid
+from regcls.params.single import SingleGrid
 from regcls.params.types import Method
 from regcls.reports.report import Report
 from reports.conftest import PARAMS
@@ -33,7 +33,7 @@ def csv(report: Report, name: str) -> pd.DataFrame:
     return pd.read_csv(StringIO(report.files[f"{name}.csv"]))
 
 
-def changed(params: Params, **grids: ImageGrid) -> Report:
+def changed(params: Params, **grids: SingleGrid) -> Report:
     return Store(with_grids(params, **grids)).report()
 
 

@@ -1,4 +1,4 @@
-from regcls.params.faces import ShotLimits
+from regcls.tasks.images.params import ShotLimits
 from regcls.reports import faces_figures, faces_stats
 from reports.test_faces_stats import made_up
 

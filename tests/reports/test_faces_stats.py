@@ -6,14 +6,14 @@ import pytest
 from scipy import stats as scipy_stats
 
 from regcls.reports import faces_stats
-from regcls.reports.faces_collect import FaceRuns
+from regcls.reports.faces_collect import ImageRuns
 
 TARGETS = np.array([5.0, 30.0, 31.0, 32.0, 70.5, 71.0, 90.0, 91.0])
 SHOTS = np.array(["medium", "many", "many", "many", "medium", "medium", "few", "few"])
 CELLS = [("reg", 0, np.nan), ("reg+cls", 10, 1.0), ("reg+cls", 100, 0.1)]
 
 
-def made_up(seeds: int = 3, *, missing: tuple[str, ...] = ()) -> FaceRuns:
+def made_up(seeds: int = 3, *, missing: tuple[str, ...] = ()) -> ImageRuns:
     """Runs of CELLS; the id of a run is its cell's place and its seed, as in `1-2`."""
     rng = np.random.default_rng(3)
     wanted = pd.DataFrame(
@@ -38,7 +38,7 @@ def made_up(seeds: int = 3, *, missing: tuple[str, ...] = ()) -> FaceRuns:
         index=ids,
     )
     images = pd.DataFrame({"target": TARGETS, "age": np.floor(TARGETS).astype(int), "shot": SHOTS})
-    return FaceRuns(wanted=wanted, metrics=metrics, images=images, errors=errors)
+    return ImageRuns(wanted=wanted, metrics=metrics, images=images, errors=errors)
 
 
 def row_of(table: pd.DataFrame, **where: object) -> pd.Series:

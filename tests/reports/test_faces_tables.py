@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regcls.params.faces import ShotLimits
+from regcls.tasks.images.params import ShotLimits
 from regcls.reports import faces_tables, published
 from regcls.reports.tables import Table, latex, markdown
 from reports.test_faces_stats import made_up

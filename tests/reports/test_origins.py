@@ -7,7 +7,7 @@ import pandas as pd
 from regcls.params import Params
 from regcls.reports import synthetic
 from regcls.reports.picking import origins
-from regcls.runs.synthetic import SyntheticSpec
+from regcls.tasks.functions.runs import FunctionSpec
 from reports.made_up import MadeUpLinks
 
 MD5 = "0123456789abcdef0123456789abcdef.dir"
@@ -18,7 +18,7 @@ def with_origin(runs: pd.DataFrame, **tags: object) -> pd.DataFrame:
     return runs.assign(**{**usual, **tags})
 
 
-def page(params: Params, runs: pd.DataFrame, fingerprints: dict[SyntheticSpec, str]) -> str:
+def page(params: Params, runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str]) -> str:
     given = {"runs": runs, "fingerprints": fingerprints, "sets": None, "provenance": {}}
     return synthetic.report(params=params, links=MadeUpLinks(), **given).files["index.html"]
 
@@ -35,7 +35,7 @@ def test_versions_of_data_and_commits_are_counted_the_most_used_first() -> None:
 
 
 def test_a_page_names_the_commit_and_links_the_version_of_the_data(
-    demo: Params, runs: pd.DataFrame, fingerprints: dict[SyntheticSpec, str]
+    demo: Params, runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str]
 ) -> None:
     html = page(demo, with_origin(runs), fingerprints)
     assert f"Code – {len(runs)} runs: commit <code>{'c' * 12}</code>." in re.sub(r"\s+", " ", html)
@@ -44,13 +44,13 @@ def test_a_page_names_the_commit_and_links_the_version_of_the_data(
 
 
 def test_many_versions_that_dvc_does_not_know_are_only_counted(
-    demo: Params, runs: pd.DataFrame, fingerprints: dict[SyntheticSpec, str]
+    demo: Params, runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str]
 ) -> None:
     html = page(demo, with_origin(runs, data_md5="unknown", data_digest=[f"d{k % 9}" for k in range(len(runs))]), fingerprints)
     assert "9 versions of data that DVC does not know: <code>regcls show --data synthetic</code>" in html
 
 
-def test_a_run_made_to_repeat_another_is_no_duplicate(demo: Params, runs: pd.DataFrame, fingerprints: dict[SyntheticSpec, str]) -> None:
+def test_a_run_made_to_repeat_another_is_no_duplicate(demo: Params, runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str]) -> None:
     again = runs.iloc[[0]].assign(run_id="f" * 32, started=2e9)
     for repeats, warned in ((None, True), (runs["run_id"][0], False)):
         both = pd.concat([with_origin(runs), with_origin(again, rerun_of=repeats)], ignore_index=True)

@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 
 from regcls.params import Params, load_params
-from regcls.params.faces import Faces
-from regcls.params.video import Video
+from regcls.tasks.images.params import Images
+from regcls.tasks.sequences.params import Sequences
 from regcls.reports.protocol import (
     departures,
     depth_not_comparable,
@@ -89,12 +89,12 @@ def test_precision_alone_is_no_departure(paper: Params) -> None:
     assert not_comparable(with_training(paper, precision="float64"), "figure3") == ""
 
 
-def with_faces(params: Params, section: str, **values: Any) -> Faces:
+def with_faces(params: Params, section: str, **values: Any) -> Images:
     faces = params.imdb_wiki
     return replace(faces, **{section: replace(getattr(faces, section), **values)})
 
 
-def with_face_grid(params: Params, name: str, **values: Any) -> Faces:
+def with_face_grid(params: Params, name: str, **values: Any) -> Images:
     faces = params.imdb_wiki
     return replace(faces, grids=faces.grids | {name: replace(faces.grids.get(name, PAPER_FACE_GRIDS["table3"]), **values)})
 
@@ -145,7 +145,7 @@ def test_a_grid_on_faces_without_a_table_is_named(paper: Params) -> None:
     assert faces_unshown(with_face_grid(paper, "mine", seeds=0)) == []
 
 
-def with_video_grid(params: Params, name: str = "table5", **values: Any) -> Video:
+def with_video_grid(params: Params, name: str = "table5", **values: Any) -> Sequences:
     grids = params.breakfast.grids
     return replace(params.breakfast, grids=grids | {name: replace(grids["table5"], **values)})
 

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from regcls.params import Params, load_params
-from regcls.params.depth import Depth
+from regcls.tasks.depth.params import Depth
 from regcls.reports.protocol import depth_departures, depth_not_comparable, depth_reductions, depth_unshown
 from regcls.reports.published import PAPER_DEPTH_GRIDS
 from reports.conftest import PARAMS

@@ -3,10 +3,10 @@ from dataclasses import asdict, fields
 import pytest
 
 from regcls.params import load_params
-from regcls.params.depth import DepthTraining
-from regcls.params.faces import FaceTraining
-from regcls.params.synthetic import SyntheticTraining
-from regcls.params.video import VideoTraining
+from regcls.tasks.depth.params import DepthTraining
+from regcls.tasks.images.params import ImageTraining
+from regcls.tasks.functions.params import FunctionTraining
+from regcls.tasks.sequences.params import SequenceTraining
 from regcls.reports import published
 from reports.conftest import PARAMS
 
@@ -34,7 +34,7 @@ def test_params_yaml_at_paper_scale_is_what_the_paper_ran() -> None:
     ours = asdict(synthetic.data) | asdict(synthetic.training)
     theirs = published.PAPER_VALUES | published.PAPER_SEEDS
     assert {name: ours[name] for name in theirs} == theirs
-    assert {field.name for field in fields(SyntheticTraining)} - set(theirs) == {"precision"}
+    assert {field.name for field in fields(FunctionTraining)} - set(theirs) == {"precision"}
     assert {name: synthetic.grids[name] for name in published.PAPER_GRIDS} == published.PAPER_GRIDS
 
 
@@ -61,7 +61,7 @@ def test_the_faces_of_params_yaml_at_paper_scale_are_what_the_paper_ran() -> Non
     ours = asdict(faces.data) | asdict(faces.training) | asdict(faces.shots)
     theirs = published.PAPER_FACE_VALUES
     assert {name: ours[name] for name in theirs} == theirs
-    assert {field.name for field in fields(FaceTraining)} - set(theirs) == {"seeds", "huber_delta"}
+    assert {field.name for field in fields(ImageTraining)} - set(theirs) == {"seeds", "huber_delta"}
     assert {name: faces.grids[name] for name in published.PAPER_FACE_GRIDS} == published.PAPER_FACE_GRIDS
 
 
@@ -78,7 +78,7 @@ def test_the_videos_of_params_yaml_at_paper_scale_are_what_the_paper_ran() -> No
     ours = asdict(video.data) | asdict(video.training)
     theirs = published.PAPER_VIDEO_VALUES
     assert {name: ours[name] for name in theirs} == theirs
-    assert {field.name for field in fields(VideoTraining)} - set(theirs) == {"precision", "seeds"}
+    assert {field.name for field in fields(SequenceTraining)} - set(theirs) == {"precision", "seeds"}
     assert {name: video.grids[name] for name in published.PAPER_VIDEO_GRIDS} == published.PAPER_VIDEO_GRIDS
 
 

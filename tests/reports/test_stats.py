@@ -8,12 +8,12 @@ from scipy import stats as scipy_stats
 from regcls.params import Params
 from regcls.reports import stats
 from regcls.reports.collect import PANEL, Collected, collect
-from regcls.runs.synthetic import SyntheticSpec
+from regcls.tasks.functions.runs import FunctionSpec
 from reports.made_up import FUNCTIONS
 
 
 @pytest.fixture
-def collected(runs: pd.DataFrame, fingerprints: dict[SyntheticSpec, str]) -> Collected:
+def collected(runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str]) -> Collected:
     return collect(runs, fingerprints, functions=FUNCTIONS)
 
 

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 from regcls.params import Params
-from regcls.params.synthetic import Grid
+from regcls.tasks.functions.params import FunctionGrid
 from regcls.reports import figures_data, overview, stats, synthetic
 from regcls.reports.collect import collect
 from regcls.reports.synthetic import first_line
-from regcls.runs.synthetic import SyntheticSpec, expand
+from regcls.tasks.functions.runs import FunctionSpec, expand
 from reports.made_up import MadeUpLinks, MadeUpSets, prints, tracked
 
 PROVENANCE = {"git commit": "abc<1>"}
@@ -29,7 +29,7 @@ def compare(out: Path, *, params: Params, **given: Any) -> list[str]:
 
 
 @pytest.fixture
-def make(demo: Params, fingerprints: dict[SyntheticSpec, str], runs: pd.DataFrame, tmp_path: Path) -> Make:
+def make(demo: Params, fingerprints: dict[FunctionSpec, str], runs: pd.DataFrame, tmp_path: Path) -> Make:
     def make(**changed: Any) -> list[str]:
         usual: dict[str, Any] = {"params": demo, "runs": runs, "fingerprints": fingerprints, "sets": None}
         return compare(tmp_path / "reports", **(usual | changed))
@@ -37,12 +37,12 @@ def make(demo: Params, fingerprints: dict[SyntheticSpec, str], runs: pd.DataFram
     return make
 
 
-def with_grids(params: Params, **grids: Grid) -> Params:
+def with_grids(params: Params, **grids: FunctionGrid) -> Params:
     return replace(params, synthetic=replace(params.synthetic, grids=grids))
 
 
 @pytest.fixture(scope="module")
-def report(demo: Params, fingerprints: dict[SyntheticSpec, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report(demo: Params, fingerprints: dict[FunctionSpec, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report on a complete grid."""
     out = tmp_path_factory.mktemp("whole") / "reports"
     compare(out, params=demo, runs=tracked(fingerprints), fingerprints=fingerprints, sets=MadeUpSets())
@@ -254,14 +254,14 @@ def test_the_page_says_where_the_runs_were_trained(report: Path, make: Make, run
     assert "Trained on – 80 runs: cpus 2, gpu H100; 12 runs: cpus 2, gpu none." in html and "secret" not in html
 
 
-def networks_of(runs: pd.DataFrame, fingerprints: dict[SyntheticSpec, str], demo: Params) -> pd.DataFrame:
+def networks_of(runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str], demo: Params) -> pd.DataFrame:
     collected = collect(runs, fingerprints, functions=10)
     place = {spec: position for position, spec in enumerate(fingerprints)}
     return collected.of(expand(demo.synthetic, demo.synthetic.grids["figure3"]), place).networks
 
 
 def test_the_line_of_the_first_screen_is_the_mean_over_imbalanced_panels_by_repetition(
-    demo: Params, runs: pd.DataFrame, fingerprints: dict[SyntheticSpec, str]
+    demo: Params, runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str]
 ) -> None:
     networks = networks_of(runs, fingerprints, demo)
     line = first_line(networks)
@@ -272,7 +272,7 @@ def test_the_line_of_the_first_screen_is_the_mean_over_imbalanced_panels_by_repe
 
 
 def test_the_line_is_over_panels_that_both_have_and_over_whole_repetitions(
-    demo: Params, runs: pd.DataFrame, fingerprints: dict[SyntheticSpec, str]
+    demo: Params, runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str]
 ) -> None:
     networks = networks_of(runs, fingerprints, demo)
     without = networks.query(

@@ -8,14 +8,14 @@ from scipy import stats as scipy_stats
 from regcls.params import load_params
 from regcls.reports import video_stats
 from regcls.reports.stats import holm
-from regcls.reports.video_collect import VideoRuns
+from regcls.reports.video_collect import SequenceRuns
 from reports.conftest import PARAMS
 
 ACTIVITIES = ["coffee", "juice", "salat", "tea"]
 METHODS = [("random", 0, ""), ("reg", 0, ""), ("reg+cls", 100, "10")]
 
 
-def made_up(*, unit: str = "percent", missing: tuple[str, ...] = ()) -> VideoRuns:
+def made_up(*, unit: str = "percent", missing: tuple[str, ...] = ()) -> SequenceRuns:
     """Two splits and two seeds of METHODS; the id of a run is its method's place, split and seed, as in `1-s1-0`."""
     rng = np.random.default_rng(3)
     wanted = pd.DataFrame(
@@ -38,7 +38,7 @@ def made_up(*, unit: str = "percent", missing: tuple[str, ...] = ()) -> VideoRun
     wanted["run_id"] = wanted["run_id"].where(wanted["state"] == "finished", "")
     ids = wanted.loc[wanted["state"] == "finished", "run_id"].tolist()
     rmse = pd.DataFrame(rng.uniform(20, 60, (len(ids), 4)), index=ids, columns=ACTIVITIES)
-    return VideoRuns(wanted=wanted, errors={"rmse": rmse, "rmse_batch40": 0.9 * rmse, "val_rmse": rmse})
+    return SequenceRuns(wanted=wanted, errors={"rmse": rmse, "rmse_batch40": 0.9 * rmse, "val_rmse": rmse})
 
 
 def row_of(table: pd.DataFrame, **where: object) -> pd.Series:

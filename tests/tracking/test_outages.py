@@ -15,7 +15,7 @@ import requests
 from processes import until
 from regcls.errors import UserError
 from regcls.processes import process_identity
-from regcls.runs.synthetic import SyntheticSpec
+from regcls.tasks.functions.runs import FunctionSpec
 from regcls.tracking import courier, journal
 from regcls.tracking.tracker import Tracker
 from s3_server import S3Server
@@ -137,7 +137,7 @@ def test_a_copy_of_a_project_leaves_undelivered_runs_to_the_original_and_makes_n
     (run_id,) = copy.finished("synthetic").values()
     assert copy.inherit() == 1  # the original has none left: as if the project had been moved
     assert journal.waiting(copy.root) == 0
-    assert list(copy.collect("synthetic", SyntheticSpec)["run_id"]) == [run_id]
+    assert list(copy.collect("synthetic", FunctionSpec)["run_id"]) == [run_id]
 
 
 def test_a_copy_of_a_project_leaves_the_runs_that_the_original_makes_alone(tracker: Tracker, tmp_path: Path) -> None:

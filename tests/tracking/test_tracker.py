@@ -18,7 +18,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from regcls.errors import UserError
-from regcls.runs.synthetic import SyntheticSpec
+from regcls.tasks.functions.runs import FunctionSpec
 from regcls.tracking import store as tracking_store
 from regcls.tracking.store import project_root, sqlite_uri
 from regcls.tracking.tracker import Tracker
@@ -62,7 +62,7 @@ def execute(root: Path, statement: str, *values: str) -> list[tuple[object, ...]
         return connection.execute(statement, values).fetchall()
 
 
-def finished_run(tracker: Tracker, spec: SyntheticSpec = SPEC, *, fingerprint: str = "f") -> str:
+def finished_run(tracker: Tracker, spec: FunctionSpec = SPEC, *, fingerprint: str = "f") -> str:
     run_id = tracker.start(spec, fingerprint=fingerprint, tags=TAGS)
     tracker.finish(run_id, RESULT)
     return run_id
@@ -180,7 +180,7 @@ def test_the_quick_way_to_log_metrics_writes_what_mlflow_itself_writes(
 
 def test_the_table_has_the_types_of_the_spec(tracker: Tracker) -> None:
     first, second = finished_run(tracker), finished_run(tracker, REG, fingerprint="g")
-    table = tracker.collect("synthetic", SyntheticSpec).set_index("run_id").loc[[first, second]]
+    table = tracker.collect("synthetic", FunctionSpec).set_index("run_id").loc[[first, second]]
     assert table["hidden"].tolist() == [(6, 15), (6, 15)]
     assert table["lam"].tolist()[0] == 1000.0 and math.isnan(table["lam"].tolist()[1])
     assert table["classes"].dtype == "int64" and table["classes"].tolist() == [64, 0]
@@ -191,14 +191,14 @@ def test_the_table_has_the_types_of_the_spec(tracker: Tracker) -> None:
 
 def test_the_table_keeps_nan_and_infinity_and_sorts_metrics_by_number(tracker: Tracker) -> None:
     finished_run(tracker)
-    table = tracker.collect("synthetic", SyntheticSpec)
+    table = tracker.collect("synthetic", FunctionSpec)
     metrics = ["functions/test_mse_0", "functions/test_mse_2", "functions/test_mse_10", "test_mse", "train_mse", "val_mse"]
     assert table.columns.tolist()[-6:] == metrics
     assert table[metrics].iloc[0].tolist() == pytest.approx([math.nan, math.inf, 0.5, 2.5, 1.0, 1.5], nan_ok=True)
 
 
 def test_the_table_of_no_runs_has_its_columns(tracker: Tracker) -> None:
-    table = tracker.collect("synthetic", SyntheticSpec)
+    table = tracker.collect("synthetic", FunctionSpec)
     assert len(table) == 0 and {"run_id", "status", "lam", "hidden", "seconds"} <= set(table.columns)
 
 
@@ -206,7 +206,7 @@ def test_the_table_shows_duplicates_and_unfinished_runs_and_no_other_data_set(tr
     first, second = finished_run(tracker), finished_run(tracker)
     running = tracker.start(SPEC, fingerprint="f", tags={})
     finished_run(tracker, replace(SPEC, dataset="other"))
-    table = tracker.collect("synthetic", SyntheticSpec)
+    table = tracker.collect("synthetic", FunctionSpec)
     assert set(table["run_id"]) == {first, second, running}
     assert table.set_index("run_id").loc[running, ["status", "seconds"]].tolist() == ["RUNNING", pytest.approx(math.nan, nan_ok=True)]
 
@@ -293,7 +293,7 @@ def test_the_run_of_mlflow_run_is_adopted_once_and_keeps_what_was_typed(
     again = Tracker(root, experiment="regcls")
     assert again.adopted_run == run.info.run_id and "MLFLOW_RUN_ID" not in os.environ
     again.finish(again.start(SPEC, fingerprint="f", tags={}, adopt=True), RESULT)
-    row = again.collect("synthetic", SyntheticSpec).iloc[0]
+    row = again.collect("synthetic", FunctionSpec).iloc[0]
     assert (row["run_id"], row["run_name"], row["lam"], row["test_mse"]) == (run.info.run_id, SPEC.name, 1000.0, 2.5)
     assert execute(root, "SELECT value FROM params WHERE key = 'lambda'") == [("1e3",)]
     assert execute(root, "SELECT value FROM tags WHERE key = 'mlflow.source.name'") == [("typed",)]
@@ -310,7 +310,7 @@ def test_runs_of_a_grid_started_by_mlflow_run_are_its_children(tracker: Tracker,
     monkeypatch.setenv("MLFLOW_RUN_ID", parent)
     again = Tracker(root, experiment="regcls")
     finished_run(again)
-    assert again.collect("synthetic", SyntheticSpec)["parent"].tolist() == [parent]
+    assert again.collect("synthetic", FunctionSpec)["parent"].tolist() == [parent]
 
 
 def test_an_adopted_run_that_is_not_in_the_store_is_a_clear_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -498,7 +498,7 @@ def test_a_server_gives_the_same_table_as_the_file_behind_it(
     remote.deliver()
     assert remote.reconcile("synthetic") == [remote.run_id(left)]
     assert remote.finished("synthetic") == tracker.finished("synthetic")
-    here, there = tracker.collect("synthetic", SyntheticSpec), remote.collect("synthetic", SyntheticSpec)
+    here, there = tracker.collect("synthetic", FunctionSpec), remote.collect("synthetic", FunctionSpec)
     assert here.equals(there) and len(here) == 6
     another = Tracker(root, experiment="made by the server")  # which keeps its artifacts, too
     run = finished_run(another)

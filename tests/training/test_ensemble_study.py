@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from conftest import ROOT
-from regcls.datasets.synthetic import SyntheticSets, prepare
+from regcls.tasks.functions.data import FunctionSets, prepare
 from regcls.errors import UserError
 from regcls.params import load_params
-from regcls.runs.synthetic import all_specs
+from regcls.tasks.functions.runs import all_specs
 from regcls.training import ensemble_study as study
 from regcls.training.device import device_for
-from regcls.training.ensemble_kinds import Member
-from regcls.training.synthetic_networks import SyntheticNetworks
+from regcls.training.ensemble_networks import Member
+from regcls.tasks.functions.networks import FunctionNetworks
 from training.told_often import ToldOften
 
 CPU = replace(load_params(ROOT / "params.yaml").compute, device="cpu", processes=1)
@@ -49,7 +49,7 @@ class MemoryTracker:
 
 @pytest.fixture
 def kind(sets):
-    return SyntheticNetworks(sets)
+    return FunctionNetworks(sets)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def sets(tmp_path_factory):
     prepare(
         load_params(folder / "params.yaml").synthetic.data, folder / "prepared", processes=1, progress=lambda items, total, label: items
     )
-    return SyntheticSets(folder / "prepared")
+    return FunctionSets(folder / "prepared")
 
 
 def results(params, kind, compute=CPU):

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from conftest import laid_over
-from regcls.datasets.images import ImageSet
+from regcls.data.images import ImageSet
 from regcls.errors import UserError
 from regcls.params import Compute, load_params
-from regcls.params.faces import FaceOptions
-from regcls.runs import images as image_runs
-from regcls.runs.faces import FaceSpec, make_spec
-from regcls.runs.images import all_specs, single_spec
-from regcls.stages.kinds import faces as face_kind
+from regcls.tasks.images.params import ImageOptions
+from regcls.runs import grids as image_runs
+from regcls.tasks.images.runs import ImageSpec, make_spec
+from regcls.runs.grids import all_specs, single_spec
+from regcls.tasks.images import task as face_kind
 from regcls.tracking.tracker import Tracker
 from regcls.training import single_study
 from regcls.training.single_study import Study, train_grids, train_runs
@@ -56,7 +56,7 @@ class Project:
         self.tracker = Tracker(root, experiment="regcls")
 
     def spec(self, **changes):
-        return replace(single_spec(make_spec, self.faces, NAME, FaceOptions(classes=10)), **changes)
+        return replace(single_spec(make_spec, self.faces, NAME, ImageOptions(classes=10)), **changes)
 
     def study(self, **changes):
         common = {"tracker": self.tracker, "compute": self.params.compute, "tags": {"git_commit": "c"}, "state_epochs": 1}
@@ -70,7 +70,7 @@ class Project:
         return train_grids(make_spec, self.faces, self.study())
 
     def runs(self):
-        return self.tracker.collect(NAME, FaceSpec)
+        return self.tracker.collect(NAME, ImageSpec)
 
     def history(self, run_id, name):
         return [(point.step, point.value) for point in self.tracker._client.get_metric_history(run_id, name)]

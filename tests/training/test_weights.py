@@ -8,7 +8,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from regcls.datasets import download
+from regcls.data import download
 from regcls.errors import UserError
 from regcls.training.weights import sha256, weights_digest, weights_file
 

@@ -12,7 +12,8 @@ def params(place: Place) -> Found:
     """Whether params.yaml can be read."""
     if place.params is None:
         raise UserError(place.problem)
-    return good(f"scale {place.params.scale}; data sets: {', '.join(place.params.datasets)}")
+    others = [name for name in place.params.datasets if name not in place.params.chosen]
+    return good(f"data sets: {', '.join(place.params.chosen)}" + f"; there are also {', '.join(others)}" * bool(others))
 
 
 def git(place: Place) -> Found:
@@ -33,11 +34,11 @@ def git(place: Place) -> Found:
 
 def data(place: Place) -> Found:
     """Which data sets are prepared as params.yaml says."""
-    from regcls.stages.kinds.registry import open_data
+    from regcls.tasks.task import open_data
 
     assert place.params is not None  # comes after `params`
     ready, not_ready = [], {}
-    for dataset in place.params.datasets:
+    for dataset in place.params.chosen:
         try:
             open_data(place.params, place.root, dataset, verify=False)
             ready.append(dataset)

@@ -11,7 +11,6 @@ from regcls.dvc_remote import Remote, default_remote
 from regcls.errors import MissingError
 from regcls.files import explain_os_errors
 from regcls.object_store import TIMEOUTS, Bucket, bucket_of, s3_client
-from regcls.params import OPTIONS
 from regcls.tracking.store import address_of, database_of, folder_of, project_root, store_uri, without_password
 
 FAST_MS = 200.0  # milliseconds an answer, above which a run's many requests are felt
@@ -100,7 +99,7 @@ def stale_runs(place: Place) -> Found:
         return good(f"none: there is no experiment {experiment} yet")
     assert place.params is not None
     tracker = Tracker(place.root, experiment=place.params.tracking.experiment)
-    stale = {dataset: runs for dataset in OPTIONS if (runs := tracker.stale(dataset))}
+    stale = {dataset: runs for dataset in place.params.datasets if (runs := tracker.stale(dataset))}
     if not stale:
         return good("none")
     many = sum(map(len, stale.values()))

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,40 +12,10 @@ import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
 from regcls.errors import UserError
-from regcls.params.depth import Depth, DepthData, DepthOptions, check_depth
-from regcls.params.faces import FaceData, FaceOptions, Faces, check_faces
-from regcls.params.synthetic import Synthetic, SyntheticOptions, check_synthetic
-from regcls.params.types import STRICT, Count, OneOrMore, Positive, Scale
-from regcls.params.video import Video, VideoData, VideoOptions, check_video
+from regcls.params.types import STRICT, Count, OneOrMore, Positive, Section
+from regcls.tasks import TASKS, task_params
 
-Kind = Literal["synthetic", "faces", "depth", "video"]
-KINDS: Mapping[str, Kind] = {"synthetic": "synthetic", "imdb_wiki": "faces", "agedb": "faces", "nyud2": "depth", "breakfast": "video"}
-FACES = tuple(dataset for dataset, kind in KINDS.items() if kind == "faces")
-Options = SyntheticOptions | FaceOptions | DepthOptions | VideoOptions
-OPTIONS: Mapping[Kind, type[Options]] = {
-    "synthetic": SyntheticOptions,
-    "faces": FaceOptions,
-    "depth": DepthOptions,
-    "video": VideoOptions,
-}
-
-
-def option_names(dataset: str) -> tuple[str, ...]:
-    """What `regcls run <dataset>` can be told."""
-    return tuple("lambda" if option.name == "lam" else option.name for option in fields(OPTIONS[KINDS[dataset]]))
-
-
-def parse_options(dataset: str, given: Mapping[str, str]) -> Options:
-    """Command-line text, by option name -> the options of a data set.
-
-    Raises:
-        UserError: naming the option, the value and what is allowed.
-    """
-    try:
-        options: Options = TypeAdapter(OPTIONS[KINDS[dataset]]).validate_python(dict(given))
-        return options
-    except ValidationError as error:
-        raise UserError(f"--{_explain(error).replace('_', '-')}") from None
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]  # of a data set: a folder, an argument, a part of a file's name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,38 +56,69 @@ class Compute:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Params:
-    """All of params.yaml at one scale."""
+class _Settings:
+    """The keys of params.yaml that are no data set."""
 
-    scale: Scale
-    datasets: OneOrMore[Literal["synthetic", "imdb_wiki", "agedb", "nyud2", "breakfast"]]
+    datasets: OneOrMore[Name]
+    default_dataset: Name
     tracking: Tracking
     compute: Compute
-    synthetic: Synthetic
-    imdb_wiki: Faces
-    agedb: Faces
-    nyud2: Depth
-    breakfast: Video
     __pydantic_config__ = STRICT
 
-    def faces(self, dataset: str) -> Faces:
-        """The section of a data set of faces."""
-        section = getattr(self, dataset)
-        assert isinstance(section, Faces)
-        return section
 
-    def raw_data(self, dataset: str) -> FaceData | DepthData | VideoData:
-        """What is prepared from raw files: the `data` of any section but the 1D study's."""
-        section: Faces | Depth | Video = getattr(self, dataset)
-        return section.data
+SETTINGS = tuple(setting.name for setting in fields(_Settings))
 
 
-def load_params(path: Path, *, scale: Scale | None = None) -> Params:
-    """Read `path` at `scale` (its own `scale:` where None).
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    """All of params.yaml."""
+
+    chosen: tuple[str, ...]  # the data sets that `dvc repro` makes: `datasets` in params.yaml
+    default_dataset: str  # which `regcls run` and `mlflow run .` train on where none is named
+    tracking: Tracking
+    compute: Compute
+    datasets: Mapping[str, Any]  # every data set's section, by name: a dataclass of its task
+
+    def task(self, dataset: str) -> str:
+        """The name of the task of a data set."""
+        section: Section = self.datasets[dataset]
+        return section.task
+
+    def check_name(self, dataset: str) -> None:
+        """Raise a UserError where params.yaml has no such data set."""
+        if dataset not in self.datasets:
+            raise UserError(f"{dataset} is no data set of params.yaml; there are {', '.join(self.datasets)}")
+
+
+def load_params(path: Path) -> Params:
+    """Read `path`.
 
     Raises:
         UserError: naming the key, the value and what is allowed.
     """
+    tree = _read(path)
+    sections = {name: section for name, section in tree.items() if name not in SETTINGS}
+    whole = {name: resolved(path, sections, name) for name in sections}
+    settings: _Settings = _validated(path, _Settings, {name: tree[name] for name in SETTINGS if name in tree})
+    datasets = {}
+    # First those that others take values from, so that a mistake is named where it stands.
+    for name in sorted(whole, key=lambda name: len(_ancestors(path, sections, name))):
+        params = task_params(whole[name]["task"])
+        datasets[name] = _validated(path, params.section, whole[name], within=name)
+        params.check(path, name, datasets[name])
+    for key, names in {"datasets": settings.datasets, "default_dataset": (settings.default_dataset,)}.items():
+        if unknown := [name for name in names if name not in datasets]:
+            raise UserError(f"{path}: {key} names {unknown[0]}, which has no section; sections: {', '.join(sections)}")
+    return Params(
+        chosen=settings.datasets,
+        default_dataset=settings.default_dataset,
+        tracking=settings.tracking,
+        compute=settings.compute,
+        datasets={name: datasets[name] for name in sections},
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -125,56 +127,124 @@ def load_params(path: Path, *, scale: Scale | None = None) -> Params:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise UserError(f"{path} holds no keys. Restore it with: git checkout params.yaml")
-    chosen = scale or tree.get("scale")
-    if chosen not in ("demo", "paper"):
-        raise UserError(f"{path}: scale = {chosen!r}: write demo or paper")
-    # Both, so that a mistake in the scale not asked for is not found hours later.
-    at = {known: _validate(path, {**tree, "scale": known}) for known in ("demo", "paper")}
-    return at[chosen]
+    return {str(key): value for key, value in tree.items()}
 
 
-def _validate(path: Path, tree: dict[str, Any]) -> Params:
-    plain = {key: _at_scale(path, key, section, tree["scale"]) for key, section in tree.items()}
-    try:
-        # Through JSON, so that strict means strict (no "3" for 3) while a YAML list may still fill a tuple.
-        params: Params = TypeAdapter(Params).validate_json(json.dumps(plain, default=str))
-    except ValidationError as error:
-        raise UserError(f"{path}: {_explain(error)}") from None
-    except (TypeError, ValueError) as error:  # a key that is no text, an alias within itself
-        raise UserError(f"{path} holds what no parameter can be: {error}") from None
-    check_synthetic(path, params.synthetic)
-    for name in FACES:
-        check_faces(path, name, params.faces(name))
-    check_depth(path, "nyud2", params.nyud2)
-    check_video(path, "breakfast", params.breakfast)
-    return params
+def resolved(path: Path, sections: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The section `name` with what it takes from the section that it is `like`; a grid that is null there is left out.
+
+    Raises:
+        UserError: it is no data set, or is like one that there is not.
+    """
+    whole: Any = {}
+    for ancestor in reversed([name, *_ancestors(path, sections, name)]):
+        whole = _laid_over(whole, {key: value for key, value in sections[ancestor].items() if key != "like"})
+    if whole.get("task") not in TASKS:
+        known = f"write one of {', '.join(TASKS)}, or `like:` and the name of another data set"
+        raise UserError(f"{path}: {name}.task = {json.dumps(whole.get('task'), default=str)}: {known}")
+    if isinstance(grids := whole.get("grids"), dict):
+        whole["grids"] = {key: grid for key, grid in grids.items() if grid is not None}
+    return dict(whole)
 
 
-def _at_scale(path: Path, key: str, section: Any, scale: str) -> Any:
-    if not isinstance(section, dict) or "demo" not in section:
-        return section
-    if not isinstance(section["demo"], dict):
-        raise UserError(f"{path}: {key}.demo = {section['demo']!r}: write the keys that differ at scale demo, or remove it")
-    published = {name: value for name, value in section.items() if name != "demo"}
-    return _laid_over(path, f"{key}.demo", published, section["demo"]) if scale == "demo" else published
+def _ancestors(path: Path, sections: Mapping[str, Any], name: str) -> list[str]:
+    """The sections that one takes values from, the nearest first."""
+    found: list[str] = []
+    here = name
+    while True:
+        section = sections[here]
+        if not isinstance(section, dict):
+            raise UserError(
+                f"{path}: {here} is not a known key, and no data set either: that has `task:` or `like:`. Known: {', '.join(SETTINGS)}"
+            )
+        if "like" not in section:
+            return found
+        like = section["like"]
+        if not isinstance(like, str) or like not in sections:
+            others = ", ".join(other for other in sections if other != here)
+            raise UserError(f"{path}: {here}.like = {json.dumps(like, default=str)}: there is no such section; there are {others}")
+        if like in (name, *found):
+            raise UserError(f"{path}: {name} is like itself, by way of {', '.join([*found, like])}")
+        found.append(like)
+        here = like
 
 
-def _laid_over(path: Path, where: str, base: Any, over: Any) -> Any:
+def _laid_over(base: Any, over: Any) -> Any:
     if not (isinstance(base, dict) and isinstance(over, dict)):
         return over
-    for key in over:
-        if key not in base:
-            raise UserError(f"{path}: {where}.{key} overrides nothing; keys there: {', '.join(map(str, base))}")
-    return {key: _laid_over(path, f"{where}.{key}", value, over[key]) if key in over else value for key, value in base.items()}
+    return {**base, **{key: _laid_over(base.get(key), value) for key, value in over.items()}}
+
+
+def origins(path: Path, name: str) -> list[tuple[str, Any, str]]:
+    """Every value of a data set's section: its key (`training.epochs`), the value, and the section that it stands in.
+
+    Raises:
+        UserError: params.yaml has no such data set.
+    """
+    sections = {key: section for key, section in _read(path).items() if key not in SETTINGS}
+    ancestry = [name, *_ancestors(path, sections, name)]
+
+    def source(keys: tuple[str, ...]) -> str:
+        for section in ancestry:
+            here = sections[section]
+            for key in keys:
+                here = here.get(key) if isinstance(here, dict) and key in here else _ABSENT
+            if here is not _ABSENT:
+                return section
+        return name
+
+    return [(".".join(map(str, keys)), value, source(keys)) for keys, value in _leaves(resolved(path, sections, name))]
+
+
+_ABSENT = object()
+
+
+def _leaves(tree: Any, keys: tuple[Any, ...] = ()) -> list[tuple[tuple[Any, ...], Any]]:
+    if isinstance(tree, dict) and tree and all(isinstance(key, str) for key in tree):
+        return [leaf for key, value in tree.items() for leaf in _leaves(value, (*keys, key))]
+    return [(keys, tree)]
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _validated(path: Path, kind: Any, tree: Mapping[str, Any], *, within: str = "") -> Any:
+    try:
+        # Through JSON, so that strict means strict (no "3" for 3) while a YAML list may still fill a tuple.
+        return _adapter(kind).validate_json(json.dumps(tree, default=str))
+    except ValidationError as error:
+        raise UserError(f"{path}: {_explain(error, within)}") from None
+    except (TypeError, ValueError) as error:  # a key that is no text, an alias within itself
+        raise UserError(f"{path} holds what no parameter can be: {error}") from None
+
+
+def option_names(task: str) -> tuple[str, ...]:
+    """What `regcls run` can be told of a run on a data set of the task."""
+    return tuple("lambda" if option.name == "lam" else option.name for option in fields(task_params(task).options))
+
+
+def parse_options(task: str, given: Mapping[str, str]) -> Any:
+    """Command-line text, by option name -> the options of a task.
+
+    Raises:
+        UserError: naming the option, the value and what is allowed.
+    """
+    try:
+        return _adapter(task_params(task).options).validate_python(dict(given))
+    except ValidationError as error:
+        raise UserError(f"--{_explain(error).replace('_', '-')}") from None
 
 
 BRANCHES = ("function-", "constrained-", "literal[", "tuple[")  # what pydantic calls the alternatives of a type, among the keys
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, within: str = "") -> str:
     said: list[str] = []
     for problem in error.errors():
-        where = ".".join(part for part in map(str, problem["loc"]) if not part.startswith(BRANCHES))
+        keys = [part for part in map(str, problem["loc"]) if not part.startswith(BRANCHES)]
+        where = ".".join([within, *keys] if within else keys)
         match problem["type"]:
             case "extra_forbidden" | "unexpected_keyword_argument":
                 text = f"{where} is not a known key"

@@ -1,13 +1,16 @@
-"""The field's terms and the kinds of number that params.yaml may hold."""
+"""The field's terms, the kinds of number that params.yaml may hold, and what the sections of all data sets share."""
 
-from typing import Annotated, Literal, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-Scale = Literal["demo", "paper"]
 Method = Literal["reg", "reg+cls", "reg+cls-bal"]
-VideoMethod = Literal["random", "kukleva", "reg", "reg+cls", "reg+cls-bal"]  # the first is not trained, the second has sigmoids
+SequenceMethod = Literal["random", "kukleva", "reg", "reg+cls", "reg+cls-bal"]  # the first is not trained, the second has sigmoids
 Optimizer = Literal["adam", "sgd"]
+Precision = Literal["float32", "float64"]  # of small networks
 Rounding = Literal["ceil", "floor", "round"]  # as in classes.py
 
 T = TypeVar("T")
@@ -29,3 +32,42 @@ OneOrMore = Annotated[tuple[T, ...], Field(min_length=1), AfterValidator(_distin
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 FROM_TEXT = ConfigDict(extra="forbid")  # options of the command line: not strict, since all comes as text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """What the sections of all data sets have."""
+
+    task: str
+    title: Annotated[str, Field(min_length=1)]  # of its report
+    published: str | None  # the paper's data set whose printed values stand beside the measured ones
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskParams:
+    """What params.yaml and the command line may say to a task."""
+
+    section: type[Any]  # the dataclass of a data set's section, a `Section`
+    options: type[Any]  # the dataclass of the options of `regcls run`; None leaves one to params.yaml
+    check: Callable[[Path, str, Any], None]  # raises a UserError where values that are right one by one do not fit each other
+    defaults: Callable[[Any], dict[str, str]]  # a section -> what `regcls run DATASET --help` says of the options' defaults
+    purposes: Mapping[str, str]  # option -> what it is, where the task has words of its own
+    example: str  # options of `regcls run DATASET`
+
+
+def plain(section: object) -> dict[str, str]:
+    """The fields of a section as text, for help."""
+    return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in vars(section).items()}
+
+
+def layer_widths(text: str) -> tuple[int, int]:
+    """`6x15` -> (6, 15).
+
+    Raises:
+        ValueError: it is not so written.
+    """
+    first, _, second = text.replace(",", "x").partition("x")
+    if not (first.isdecimal() and second.isdecimal()):
+        raise ValueError("write the units of two layers, as in 6x15")
+    return int(first), int(second)

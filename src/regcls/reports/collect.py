@@ -7,10 +7,10 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 
-from regcls.params.synthetic import Sampling, Setting
 from regcls.params.types import Method
 from regcls.reports.picking import holes_of, pick
-from regcls.runs.synthetic import SyntheticSpec
+from regcls.tasks.functions.params import Sampling, Setting
+from regcls.tasks.functions.runs import FunctionSpec
 
 PANEL = ["setting", "noise", "sampling"]  # one data set: a panel of a figure
 CELL = [*PANEL, "method", "classes", "lam"]  # what is repeated: one mean
@@ -33,14 +33,14 @@ class Collected:
     duplicates: tuple[str, ...]  # run ids left out because an earlier finished run has the same fingerprint
     stale: tuple[str, ...]  # ids of finished runs of a wanted spec, made with other code or data
 
-    def of(self, specs: Iterable[SyntheticSpec], place: Mapping[SyntheticSpec, int]) -> "Collected":
+    def of(self, specs: Iterable[FunctionSpec], place: Mapping[FunctionSpec, int]) -> "Collected":
         """The part that belongs to a grid."""
         here = [place[spec] for spec in specs]
         networks = self.networks[self.networks["spec"].isin(here)]
         return Collected(wanted=self.wanted.loc[here], networks=networks, duplicates=self.duplicates, stale=self.stale)
 
 
-def collect(runs: pd.DataFrame, fingerprints: Mapping[SyntheticSpec, str], *, functions: int) -> Collected:
+def collect(runs: pd.DataFrame, fingerprints: Mapping[FunctionSpec, str], *, dataset: str, functions: int) -> Collected:
     """The runs that count (`picking.pick`) and their networks; a run counts if it has a finite MSE for each function.
 
     `runs` is a row a tracked run; `functions` is the number of networks in a run.
@@ -53,7 +53,7 @@ def collect(runs: pd.DataFrame, fingerprints: Mapping[SyntheticSpec, str], *, fu
         finite = [np.isfinite(_by_function(chosen, split, functions)).all(axis=1) for split in ("val", "test")]
         return dict.fromkeys(chosen.loc[~(finite[0] & finite[1]), "run_id"], "without a finite MSE")
 
-    picked = pick(runs, fingerprints, dataset="synthetic", unusable=unusable)
+    picked = pick(runs, fingerprints, dataset=dataset, unusable=unusable)
     table = pd.DataFrame([_row(spec) for spec in fingerprints]).join(picked.wanted)
     return Collected(
         wanted=table,
@@ -69,7 +69,7 @@ def _by_function(runs: pd.DataFrame, split: str, functions: int) -> np.ndarray:
     return runs.reindex(columns=columns).to_numpy(dtype=float)
 
 
-def _row(spec: SyntheticSpec) -> dict[str, Any]:
+def _row(spec: FunctionSpec) -> dict[str, Any]:
     row = {key: getattr(spec, key) for key in [*CELL, "repetition", "seed"]}
     return row | {"lam": np.nan if spec.lam is None else spec.lam}
 

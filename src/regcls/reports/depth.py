@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from regcls.errors import MissingError
 from regcls.params import Params
-from regcls.params.depth import Depth
-from regcls.params.images import SEARCH
+from regcls.params.single import SEARCH
 from regcls.reports import depth_answers, depth_figures, depth_stats, depth_tables, page, protocol, published
 from regcls.reports.depth_collect import NO_SUMS, DepthRuns, Sums, collect
 from regcls.reports.images_collect import hole_lines, in_order, lost_lines, search_lines, short_name
@@ -17,8 +16,9 @@ from regcls.reports.images_stats import few_metrics, runs_by_seed, runs_of
 from regcls.reports.images_tables import Published
 from regcls.reports.picking import Picked, records, warnings_of
 from regcls.reports.report import Links, Report, Section
-from regcls.runs.depth import DepthSpec, make_spec
-from regcls.runs.images import Found, expand
+from regcls.runs.grids import Found, expand
+from regcls.tasks.depth.params import Depth
+from regcls.tasks.depth.runs import DepthSpec, make_spec
 from regcls.words import counted
 
 # The grids that have a table, and what the paper prints there.
@@ -57,17 +57,16 @@ def report(
     Raises:
         UserError: no run counts.
     """
-    depth = params.nyud2
+    depth: Depth = params.datasets[dataset]
     collected, picked = collect(runs, fingerprints, depth=depth, dataset=dataset, found=found, sums=sums)
     wanted = collected.wanted
     place = {spec: position for position, spec in enumerate(fingerprints)}
     specs = {name: expand(make_spec, depth, dataset, grid, found) for name, grid in depth.grids.items()}
     grids = {name: collected.of(wanted_here, place) for name, wanted_here in specs.items() if wanted_here}
-    stand_in = f"Generated rooms, not photographs: no number here says anything about {page.TITLES[dataset].partition(': ')[2]}."
-    warning = stand_in if depth.data.source == "stand-in" else ""
-    data = protocol.other_data(dataset, counts, source=depth.data.source)
+    warning = ""
+    data = protocol.other_data(depth.published, counts, source=depth.data.source)
     finished = int((wanted["state"] == "finished").sum())
-    made = Report(dataset=dataset, wanted=len(wanted), finished=finished, caution=warning, other_data=data)
+    made = Report(dataset=dataset, wanted=len(wanted), finished=finished, other_data=data)
     made.warnings += _warnings(depth, grids, picked, found)
 
     differences = {name: depth_stats.differences(grids[name]) for name in PUBLISHED if name in grids}
@@ -96,7 +95,7 @@ def report(
         links=links,
         provenance=provenance,
         depth=depth,
-        in_paper=True,
+        in_paper=depth.published is not None,
         groups=depth_tables.groups_note(depth.shots),
         reduced=protocol.depth_reductions(depth),
         changed=list(dict.fromkeys(changed)),
@@ -115,12 +114,13 @@ def _add_table(
     balanced = depth.grids[name].balanced_data
     data = "balanced data" if balanced else "all training pixels"
     digits = depth_tables.DIGITS
+    beside = Published(values=PUBLISHED[name](), where="NYUD2-DIR", why=not_comparable, digits=digits, balanced_data=balanced)
     table = depth_tables.rmse_table(
         runs,
         name=name,
         caption=f"Test RMSE (m) by shot group, trained on {data}; mean ± std over seeds.",
         shots=depth.shots,
-        published=Published(values=PUBLISHED[name](), where="NYUD2-DIR", why=not_comparable, digits=digits, balanced_data=balanced),
+        published=beside if depth.published else None,
         warning=warning,
     )
     more = depth_tables.other_tables(runs, name=name, shots=depth.shots, warning=warning)

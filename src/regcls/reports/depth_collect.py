@@ -11,16 +11,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from regcls.depth_metrics import BUCKETS, COLUMNS, errors_of, sums_of
 from regcls.errors import MissingError
 from regcls.metrics import SHOTS, Shot
-from regcls.params.depth import Depth, DepthShots, Selection
-from regcls.params.images import SEARCH
+from regcls.params.single import SEARCH
 from regcls.progress import tracked
 from regcls.reports.images_collect import wanted_table
 from regcls.reports.picking import Picked, pick
-from regcls.runs.depth import DepthSpec, make_spec
-from regcls.runs.images import Found, expand
+from regcls.runs.grids import Found, expand
+from regcls.tasks.depth.metrics import BUCKETS, COLUMNS, errors_of, sums_of
+from regcls.tasks.depth.params import Depth, DepthShots, Selection
+from regcls.tasks.depth.runs import DepthSpec, make_spec
 
 NO_SUMS = "without sums"
 NOT_FINITE = "without a finite error"

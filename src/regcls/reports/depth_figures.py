@@ -16,12 +16,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from regcls.datasets.depth import level_buckets
-from regcls.depth_metrics import BUCKETS
-from regcls.params.depth import DepthShots
 from regcls.reports.depth_collect import shot_of_buckets
 from regcls.reports.figures import style, to_svg
 from regcls.reports.images_figures import error_by_target
+from regcls.tasks.depth.data import level_buckets
+from regcls.tasks.depth.metrics import BUCKETS
+from regcls.tasks.depth.params import DepthShots
 
 SHOWN = 4  # examples of the sheet
 HEIGHT = 144  # pixels of a picture on the sheet, at most: the page holds them all

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from regcls.params.depth import DepthShots
 from regcls.reports import depth_stats, images_tables
 from regcls.reports.depth_collect import DepthRuns, ErrorName
 from regcls.reports.images_collect import CELL
 from regcls.reports.images_tables import SHORT, ErrorColumns, Published
 from regcls.reports.tables import Table
+from regcls.tasks.depth.params import DepthShots
 
 DIGITS = 3  # as the paper prints metres
 SELECTED = {

@@ -5,18 +5,17 @@ from collections.abc import Mapping
 import pandas as pd
 
 from regcls.params import Params
-from regcls.params.faces import Faces
-from regcls.params.images import SEARCH
+from regcls.params.single import SEARCH
 from regcls.reports import faces_figures, faces_stats, faces_tables, page, protocol, published
 from regcls.reports.faces_answers import answers, line
-from regcls.reports.faces_collect import NO_PREDICTIONS, FaceRuns, Predictions, collect
+from regcls.reports.faces_collect import NO_PREDICTIONS, ImageRuns, Predictions, collect
 from regcls.reports.images_collect import hole_lines, in_order, lost_lines, search_lines
 from regcls.reports.images_stats import few_metrics
 from regcls.reports.picking import Picked, warnings_of
-from regcls.reports.published import PAPER_FACES
 from regcls.reports.report import Links, Report, Section
-from regcls.runs.faces import FaceSpec, make_spec
-from regcls.runs.images import Found, expand
+from regcls.runs.grids import Found, expand
+from regcls.tasks.images.params import Images
+from regcls.tasks.images.runs import ImageSpec, make_spec
 from regcls.words import counted
 
 # The grids that have a table, and what the paper prints there.
@@ -33,7 +32,7 @@ def report(
     params: Params,
     dataset: str,
     runs: pd.DataFrame,
-    fingerprints: Mapping[FaceSpec, str],
+    fingerprints: Mapping[ImageSpec, str],
     found: Found,
     predictions: Predictions,
     training_counts: Mapping[int, int],
@@ -50,17 +49,16 @@ def report(
     Raises:
         UserError: no run counts.
     """
-    faces = params.faces(dataset)
+    faces: Images = params.datasets[dataset]
     collected, picked = collect(runs, fingerprints, faces=faces, dataset=dataset, found=found, predictions=predictions)
     wanted = collected.wanted
     place = {spec: position for position, spec in enumerate(fingerprints)}
     specs = {name: expand(make_spec, faces, dataset, grid, found) for name, grid in faces.grids.items()}
     grids = {name: collected.of(wanted_here, place) for name, wanted_here in specs.items() if wanted_here}
-    stand_in = f"Generated portraits, not faces: no number here says anything about {page.TITLES[dataset].partition(': ')[2]}."
-    warning = stand_in if faces.data.source == "stand-in" else ""
-    data = protocol.other_data(dataset, counts, source=faces.data.source)
+    warning = ""
+    data = protocol.other_data(faces.published, counts, source=faces.data.source)
     finished = int((wanted["state"] == "finished").sum())
-    made = Report(dataset=dataset, wanted=len(wanted), finished=finished, caution=warning, other_data=data)
+    made = Report(dataset=dataset, wanted=len(wanted), finished=finished, other_data=data)
     made.warnings += _warnings(faces, grids, picked, found)
 
     for name in ("table3", "table4"):
@@ -85,28 +83,28 @@ def report(
         links=links,
         provenance=provenance,
         faces=faces,
-        in_paper=dataset == PAPER_FACES,
+        in_paper=faces.published is not None,
         reduced=protocol.face_reductions(faces),
         changed=list(dict.fromkeys([*data, *(line for grid in used for line in protocol.face_departures(faces, grid))])),
         unshown=protocol.faces_unshown(faces),
     )
 
 
-def _warnings(faces: Faces, grids: Mapping[str, FaceRuns], picked: Picked, found: Found) -> list[str]:
+def _warnings(faces: Images, grids: Mapping[str, ImageRuns], picked: Picked, found: Found) -> list[str]:
     lines = warnings_of({name: grid.wanted for name, grid in grids.items()}, duplicates=picked.duplicates, stale=picked.stale)
     return lines + lost_lines(picked.wanted, NO_PREDICTIONS, "predictions.parquet") + search_lines(faces, found)
 
 
-def _extent(runs: FaceRuns) -> str:
+def _extent(runs: ImageRuns) -> str:
     seeds = runs.wanted["seed"].nunique()
     return f"{counted(len(runs.images), 'test image')} and {counted(seeds, 'seed')}"
 
 
-def _add_table(made: Report, faces: Faces, name: str, runs: FaceRuns, warning: str) -> None:
+def _add_table(made: Report, faces: Images, name: str, runs: ImageRuns, warning: str) -> None:
     balanced = faces.grids[name].balanced_data
     data = "balanced data" if balanced else "all training images"
     theirs, why = None, ""
-    if made.dataset == PAPER_FACES:
+    if faces.published:
         theirs, why = PUBLISHED[name](), protocol.faces_not_comparable(faces, name, made.other_data)
     table = faces_tables.shots_table(
         runs,
@@ -138,7 +136,7 @@ def _add_table(made: Report, faces: Faces, name: str, runs: FaceRuns, warning: s
         made.add(Section(name=differences.name, title=title, caption=differences.caption, table=differences))
 
 
-def _add_by_age(made: Report, faces: Faces, runs: FaceRuns, training_counts: Mapping[int, int], warning: str) -> None:
+def _add_by_age(made: Report, faces: Images, runs: ImageRuns, training_counts: Mapping[int, int], warning: str) -> None:
     chosen = faces_stats.best_by_validation(runs)
     if chosen.empty:
         return
@@ -163,6 +161,6 @@ def _add_by_age(made: Report, faces: Faces, runs: FaceRuns, training_counts: Map
     made.add(section, numbers=numbers.set_index("drawn").reset_index())
 
 
-def _add_search(made: Report, runs: FaceRuns, warning: str) -> None:
+def _add_search(made: Report, runs: ImageRuns, warning: str) -> None:
     table = faces_tables.search_table(runs, caption="Validation error by λ; mean over seeds.", warning=warning)
     made.add(Section(name=SEARCH, title=TITLES[SEARCH], caption=table.caption, table=table, holes=hole_lines(runs.wanted)))

@@ -1,7 +1,7 @@
 """The answer in words on faces, and the line of the first screen."""
 
 from regcls.reports import faces_stats, images_answers
-from regcls.reports.faces_collect import FaceRuns
+from regcls.reports.faces_collect import ImageRuns
 from regcls.reports.report import Line
 
 WORDS = images_answers.Words(
@@ -17,11 +17,11 @@ WORDS = images_answers.Words(
 )
 
 
-def answers(runs: FaceRuns) -> list[str]:
+def answers(runs: ImageRuns) -> list[str]:
     """See `images_answers.answers`: test MAE."""
     return images_answers.answers(runs.wanted, faces_stats.best_by_validation(runs), faces_stats.differences(runs), WORDS)
 
 
-def line(runs: FaceRuns) -> Line | None:
+def line(runs: ImageRuns) -> Line | None:
     """See `images_answers.line`."""
     return images_answers.line(faces_stats.best_by_validation(runs), faces_stats.differences(runs), WORDS)

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 
 from regcls.errors import MissingError
-from regcls.params.faces import Faces
-from regcls.params.images import SEARCH
+from regcls.params.single import SEARCH
 from regcls.progress import tracked
 from regcls.reports.images_collect import wanted_table
 from regcls.reports.picking import Picked, pick
-from regcls.runs.faces import FaceSpec, make_spec
-from regcls.runs.images import Found, expand
+from regcls.runs.grids import Found, expand
+from regcls.tasks.images.params import Images
+from regcls.tasks.images.runs import ImageSpec, make_spec
 
 NO_PREDICTIONS = "without predictions"
 
@@ -24,7 +24,7 @@ Predictions = Callable[[str], pd.DataFrame]  # run id -> the test set: row, path
 
 
 @dataclass(frozen=True, kw_only=True)
-class FaceRuns:
+class ImageRuns:
     """What the tables work on.
 
     `wanted`: a row a wanted run, indexed by its place in the list of specs: CELL, seed, fingerprint, state (`finished` or why not), run_id
@@ -37,14 +37,14 @@ class FaceRuns:
     images: pd.DataFrame
     errors: pd.DataFrame
 
-    def of(self, specs: Iterable[FaceSpec], place: Mapping[FaceSpec, int]) -> "FaceRuns":
+    def of(self, specs: Iterable[ImageSpec], place: Mapping[ImageSpec, int]) -> "ImageRuns":
         """The part that belongs to a grid."""
         return replace(self, wanted=self.wanted.loc[[place[spec] for spec in specs]])
 
 
 def collect(
-    runs: pd.DataFrame, fingerprints: Mapping[FaceSpec, str], *, faces: Faces, dataset: str, found: Found, predictions: Predictions
-) -> tuple[FaceRuns, Picked]:
+    runs: pd.DataFrame, fingerprints: Mapping[ImageSpec, str], *, faces: Images, dataset: str, found: Found, predictions: Predictions
+) -> tuple[ImageRuns, Picked]:
     """The runs that count (`picking.pick`); a run counts if its errors are finite and its predictions are there.
 
     Raises:
@@ -70,7 +70,7 @@ def collect(
     picked = pick(runs, fingerprints, dataset=dataset, unusable=unusable)
     table = wanted_table(fingerprints, picked.wanted)
     images, errors = _errors(tables)
-    return FaceRuns(wanted=table, metrics=picked.chosen.set_index("run_id"), images=images, errors=errors), picked
+    return ImageRuns(wanted=table, metrics=picked.chosen.set_index("run_id"), images=images, errors=errors), picked
 
 
 def _errors(tables: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:

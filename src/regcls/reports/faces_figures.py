@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from regcls.metrics import shot_of
-from regcls.params.faces import ShotLimits
 from regcls.reports.images_figures import error_by_target
+from regcls.tasks.images.params import ShotLimits
 
 
 def training_histogram(counts: Mapping[int, int], limits: ShotLimits) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from regcls.metrics import SHOTS, Shot
 from regcls.reports import images_stats
-from regcls.reports.faces_collect import FaceRuns
+from regcls.reports.faces_collect import ImageRuns
 from regcls.reports.images_collect import CELL
 from regcls.reports.images_stats import INTERVALS, best_by, runs_by_seed, runs_of
 from regcls.reports.picking import records
@@ -21,7 +21,7 @@ Split = Literal["val", "test"]
 TESTED: tuple[Literal["mae", "mse"], ...] = ("mae", "mse")  # means over images, so that they can be paired by image
 
 
-def cells(runs: FaceRuns, split: Split) -> pd.DataFrame:
+def cells(runs: ImageRuns, split: Split) -> pd.DataFrame:
     """A row a cell: see `images_stats.means`, with a column for each error and shot group, as in `mae_few`.
 
     NaN where a group has no images.
@@ -31,12 +31,12 @@ def cells(runs: FaceRuns, split: Split) -> pd.DataFrame:
     return images_stats.means(runs.wanted, values.set_axis(names, axis=1))
 
 
-def best_by_validation(runs: FaceRuns) -> pd.DataFrame:
+def best_by_validation(runs: ImageRuns) -> pd.DataFrame:
     """CELL of the class count and λ with the lowest mean validation MSE, a row a method."""
     return best_by(cells(runs, "val"), "mse_all")
 
 
-def differences(runs: FaceRuns) -> pd.DataFrame:
+def differences(runs: ImageRuns) -> pd.DataFrame:
     """`images_stats.differences` of MAE and MSE.
 
     Over test images: paired t-test, each error averaged over the seeds, which takes the trained networks as given. Over seeds: paired
@@ -90,7 +90,7 @@ def bin_width(ages: np.ndarray) -> int:
     return width
 
 
-def error_by_age(runs: FaceRuns, chosen: pd.DataFrame, width: int) -> pd.DataFrame:
+def error_by_age(runs: ImageRuns, chosen: pd.DataFrame, width: int) -> pd.DataFrame:
     """Test MAE by age, `width` years together: CELL, age_from, age_to (not in it), images, seeds, mae (mean over seeds) and std.
 
     `chosen` has the CELL of each line. Bins without images have no row.

@@ -4,18 +4,18 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from regcls.params.faces import ShotLimits
 from regcls.reports import faces_stats, images_tables
-from regcls.reports.faces_collect import FaceRuns
+from regcls.reports.faces_collect import ImageRuns
 from regcls.reports.faces_stats import TESTED, ErrorName
 from regcls.reports.images_tables import SHORT, ErrorColumns, Published, digits_for
 from regcls.reports.tables import Table
+from regcls.tasks.images.params import ShotLimits
 
 NAMES: dict[ErrorName, str] = {"mae": "MAE", "mse": "MSE", "rmse": "RMSE", "gm": "GM"}
 
 
 def shots_table(
-    runs: FaceRuns,
+    runs: ImageRuns,
     *,
     name: str,
     caption: str,
@@ -55,7 +55,7 @@ def shots_table(
     )
 
 
-def differences_table(runs: FaceRuns, *, name: str, caption: str, warning: str = "") -> Table:
+def differences_table(runs: ImageRuns, *, name: str, caption: str, warning: str = "") -> Table:
     """What a class loss changes: see `images_tables.differences_table`."""
     return images_tables.differences_table(
         faces_stats.differences(runs),
@@ -71,7 +71,7 @@ def differences_table(runs: FaceRuns, *, name: str, caption: str, warning: str =
     )
 
 
-def search_table(runs: FaceRuns, *, caption: str, warning: str = "") -> Table:
+def search_table(runs: ImageRuns, *, caption: str, warning: str = "") -> Table:
     """The search for λ: validation MSE and MAE; the λ of the lowest mean MSE in bold."""
     return images_tables.search_table(
         faces_stats.cells(runs, "val"),

@@ -7,8 +7,8 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-from regcls.params.synthetic import Sampling
 from regcls.reports.figures import grid_of_axes, style, to_svg
+from regcls.tasks.functions.params import Sampling
 
 BANDS = 4  # classes that the gray shading shows, as in the paper
 BINS = 100  # of y, for density and log-counts
@@ -21,7 +21,7 @@ SPLIT_LOOKS: dict[Split, tuple[str, str]] = {
 }
 
 
-class SyntheticSets(Protocol):
+class FunctionSets(Protocol):
     """The prepared 1D data."""
 
     def get(self, data: str, sampling: Sampling, function: int, repetition: int, split: Split, /) -> tuple[np.ndarray, np.ndarray]:
@@ -29,7 +29,7 @@ class SyntheticSets(Protocol):
         ...
 
 
-def settings_points(sets: SyntheticSets, data_keys: list[str]) -> pd.DataFrame:
+def settings_points(sets: FunctionSets, data_keys: list[str]) -> pd.DataFrame:
     """What Figure 1 draws of function 0 (repetition 0, uniform sampling): data, split, x, y.
 
     For ood, where they lie apart, all three splits.
@@ -78,7 +78,7 @@ def settings_figure(points: pd.DataFrame) -> str:
         return to_svg(figure)
 
 
-def samplings_counts(sets: SyntheticSets, data_key: str, samplings: list[Sampling]) -> pd.DataFrame:
+def samplings_counts(sets: FunctionSets, data_key: str, samplings: list[Sampling]) -> pd.DataFrame:
     """The histograms of Figure 2, of y of function 0 (repetition 0, training data): sampling, bin_low, bin_high, count."""
     values = [sets.get(data_key, sampling, 0, 0, "train")[1] for sampling in samplings]
     edges = np.linspace(min(y.min() for y in values), max(y.max() for y in values), BINS + 1)
@@ -89,7 +89,7 @@ def samplings_counts(sets: SyntheticSets, data_key: str, samplings: list[Samplin
     return pd.concat(parts, ignore_index=True)
 
 
-def samplings_figure(sets: SyntheticSets, data_key: str, counts: pd.DataFrame) -> str:
+def samplings_figure(sets: FunctionSets, data_key: str, counts: pd.DataFrame) -> str:
     """Figure 2: training data of function 0 under each sampling (darker: denser in y), below them `samplings_counts`, as logs."""
     samplings: list[Sampling] = counts["sampling"].unique().tolist()
     with style():

@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from regcls.params.depth import Depth
-from regcls.params.faces import Faces
 from regcls.reports.picking import holes_of
-from regcls.runs.images import Found, ImageSpec, searched_lambda
+from regcls.runs.grids import Found, SingleSpec, searched_lambda
+from regcls.tasks.depth.params import Depth
+from regcls.tasks.images.params import Images
 
 CELL = ["method", "classes", "lam"]  # what is repeated, with other seeds: one mean
 
 
-def wanted_table(specs: Iterable[ImageSpec], picked: pd.DataFrame) -> pd.DataFrame:
+def wanted_table(specs: Iterable[SingleSpec], picked: pd.DataFrame) -> pd.DataFrame:
     """A row a wanted run: CELL (λ of reg is NaN), seed, and the columns of `Picked.wanted`."""
     rows = [{key: getattr(spec, key) for key in [*CELL, "seed"]} | {"lam": np.nan if spec.lam is None else spec.lam} for spec in specs]
     return pd.DataFrame(rows).join(picked)
@@ -59,7 +59,7 @@ def lost_lines(wanted: pd.DataFrame, state: str, artifact: str) -> list[str]:
     return [gone] * bool(lost)
 
 
-def search_lines(section: Faces | Depth, found: Found) -> list[str]:
+def search_lines(section: Images | Depth, found: Found) -> list[str]:
     """A warning a grid whose λ the search has not found yet."""
     lines = []
     for name, grid in section.grids.items():

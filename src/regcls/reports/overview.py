@@ -19,7 +19,7 @@ from regcls.reports.tables import DASH, Cell, Table, interval, number, signed
 GROUP = ("reg", "reg+cls", "Δ (95 % interval)", "does it help?")
 NO_BREAK = "\u00a0"
 NUMBERS = ("reg", "other", "gap", "low", "high", "answer")
-FRAME = ["dataset", "stand_in", "measured", "method", *NUMBERS, *(f"few_{name}" for name in NUMBERS), "n"]
+FRAME = ["dataset", "measured", "method", *NUMBERS, *(f"few_{name}" for name in NUMBERS), "n"]
 NOTES = (
     "Δ = error(reg) − error(reg+cls): above 0 the class loss helps. “Helps” and “hurts” only where a test says so, as each report "
     "explains; what stands behind it, as in “helps as trained”, limits the answer. An interval is that of one difference; the word is "
@@ -27,7 +27,6 @@ NOTES = (
     "The class count is never chosen on test data: by validation error, or beforehand where there is none (1D functions: the mean over all "
     "class counts). Few: test samples whose targets are rare in training, where a data set has such groups.",
 )
-STAND_IN = "† Generated stand-in data: these lines show that everything runs, and nothing about the real data."
 OTHER_DATA = "‡ Other data than the paper's: its values are no measure of these."
 
 
@@ -48,8 +47,8 @@ def write(
     """
     if not reports:
         raise nothing_to_show(absent)
-    named = len(params.datasets) > 1
-    metrics = {name: reports[name].metrics if name in reports else None for name in params.datasets}
+    named = len(params.chosen) > 1
+    metrics = {name: reports[name].metrics if name in reports else None for name in params.chosen}
     files = {f"{name}/{file}": text for name, report in reports.items() for file, text in report.files.items()}
     files["metrics.json"] = json.dumps(metrics, indent=2, ensure_ascii=False) + "\n"
     summary = first_screen(params, reports)
@@ -68,18 +67,18 @@ def write(
 def first_screen(params: Params, reports: Mapping[str, Report]) -> Table:
     """A row a data set of params.yaml: reg against the best reg+cls, over all test samples and in Few, and what the tests say."""
     rows, frame, marks = [], [], set[str]()
-    for dataset in params.datasets:
+    for dataset in params.chosen:
         report = reports.get(dataset)
-        mark = "" if report is None else "†" if report.caution else "‡" if report.other_data else ""
+        mark = "‡" if report and report.other_data else ""
         marks.add(mark)
-        name = Cell(text=page.TITLES[dataset] + mark, header=True, href=f"{dataset}/index.html" if report else "")
+        name = Cell(text=params.datasets[dataset].title + mark, header=True, href=f"{dataset}/index.html" if report else "")
         if report is None or report.line is None:
             why = "no report" if report is None else "nothing to compare"
             rows.append((name, *(Cell(text=text) for text in (why, *[DASH] * 9, ""))))
             frame.append({"dataset": dataset, "measured": why})
             continue
         rows.append((name, *_cells(report.line)))
-        frame.append({"dataset": dataset, "stand_in": mark == "†"} | _numbers(report.line))
+        frame.append({"dataset": dataset} | _numbers(report.line))
     return Table(
         name="summary",
         caption="Test error of reg against reg+cls, at the class count with the lowest validation error; one line a data set.",
@@ -88,7 +87,6 @@ def first_screen(params: Params, reports: Mapping[str, Report]) -> Table:
         rows=tuple(rows),
         frame=pd.DataFrame(frame, columns=FRAME),
         notes=NOTES + (OTHER_DATA,) * ("‡" in marks),
-        warning=STAND_IN if "†" in marks else "",
     )
 
 

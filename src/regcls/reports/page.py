@@ -18,15 +18,6 @@ HOLES_SHOWN = 12
 # More versions of data than these are for `regcls show`.
 ORIGINS_SHOWN = 4
 
-# What a data set is called.
-TITLES = {
-    "synthetic": "1D functions",
-    "imdb_wiki": "Age from faces: IMDB-WIKI-DIR",
-    "agedb": "Age from faces: AgeDB-DIR",
-    "nyud2": "Depth from an image: NYUD2-DIR",
-    "breakfast": "Progress of videos: Breakfast",
-}
-
 
 def render(template: str, *, params: Params, provenance: Mapping[str, str], **values: Any) -> str:
     """A page as HTML, from a template beside this file; `provenance` is of the page.
@@ -42,9 +33,9 @@ def render(template: str, *, params: Params, provenance: Mapping[str, str], **va
     )
     environment.globals["counted"] = counted
     environment.filters["data_uri"] = lambda svg: "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
-    usual = {"holes_shown": HOLES_SHOWN, "origins_shown": ORIGINS_SHOWN, "titles": TITLES}
-    command = "dvc repro" if params.scale == "demo" else "dvc exp run -S scale=paper"
-    return environment.get_template(template).render(**usual, params=params, provenance=provenance, command=command, **values)
+    titles = {name: section.title for name, section in params.datasets.items()}
+    usual = {"holes_shown": HOLES_SHOWN, "origins_shown": ORIGINS_SHOWN, "titles": titles}
+    return environment.get_template(template).render(**usual, params=params, provenance=provenance, command="dvc repro", **values)
 
 
 def complete(made: Report, template: str, *, wanted: pd.DataFrame, counting: pd.DataFrame, **values: Any) -> Report:

@@ -4,13 +4,8 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, replace
 from typing import Any
 
-from regcls.datasets.counts import about_equal
-from regcls.params import Params
-from regcls.params.depth import Depth
-from regcls.params.faces import Faces
-from regcls.params.images import SEARCH, ImageGrid
-from regcls.params.synthetic import Grid
-from regcls.params.video import Unit, Video, VideoGrid
+from regcls.data.counts import about_equal
+from regcls.params.single import SEARCH, SingleGrid
 from regcls.reports.published import (
     PAPER_COUNTS,
     PAPER_DEPTH_GRIDS,
@@ -23,6 +18,10 @@ from regcls.reports.published import (
     PAPER_VIDEO_GRIDS,
     PAPER_VIDEO_VALUES,
 )
+from regcls.tasks.depth.params import Depth
+from regcls.tasks.functions.params import FunctionGrid, Functions
+from regcls.tasks.images.params import Images
+from regcls.tasks.sequences.params import SequenceGrid, Sequences, Unit
 
 AXES = {
     "settings": "settings", "samplings": "samplings", "noise": "noise levels", "methods": "methods", "classes": "class counts",
@@ -34,27 +33,27 @@ BALANCED = "reg+cls-bal"  # the method with equalised classes
 IN_WORDS = {"source": "generated stand-in images", "many": "other shot groups", "medium": "other shot groups"}
 
 
-def reductions(params: Params) -> list[str]:
+def reductions(functions: Functions) -> list[str]:
     """Where the grids and seeds are not the paper's: `Figure 3: 3 of 5 class counts, 2 of 5 repetitions`."""
     lines = []
     for name, paper in PAPER_GRIDS.items():
-        grid = params.synthetic.grids.get(name)
+        grid = functions.grids.get(name)
         other = ["left out"] if grid is None else list(_differences(grid, paper).values())
         if other:
             lines.append(f"{name.replace('figure', 'Figure ')}: {', '.join(other)}")
-    ours = {"data_seeds": params.synthetic.data.data_seeds, "seeds": params.synthetic.training.seeds}
+    ours = {"data_seeds": functions.data.data_seeds, "seeds": functions.training.seeds}
     changed = [name for name, seeds in PAPER_SEEDS.items() if any(here != there for here, there in zip(ours[name], seeds, strict=False))]
     return lines + [f"other {' and '.join(changed)}"] * bool(changed)
 
 
-def unshown(params: Params) -> list[str]:
+def unshown(functions: Functions) -> list[str]:
     """Grids whose runs are trained but have no figure."""
-    return [name for name in params.synthetic.grids if name not in PAPER_GRIDS]
+    return [name for name in functions.grids if name not in PAPER_GRIDS]
 
 
-def departures(params: Params, grid: Grid) -> list[str]:
+def departures(functions: Functions, grid: FunctionGrid) -> list[str]:
     """The data and training values of a grid that are not the paper's: `epochs 2 instead of 80`."""
-    ours = asdict(params.synthetic.data) | asdict(params.synthetic.training)
+    ours = asdict(functions.data) | asdict(functions.training)
     unused = {name for name, used in (("lam", grid.lambdas == "default"), ("rounding", BALANCED in grid.methods)) if not used}
     values = {name: value for name, value in PAPER_VALUES.items() if name not in unused}
     lines = []
@@ -70,36 +69,36 @@ def departures(params: Params, grid: Grid) -> list[str]:
     return lines
 
 
-def not_comparable(params: Params, name: str) -> str:
+def not_comparable(functions: Functions, name: str) -> str:
     """Why the released values of Figure 3, or the printed ones of Table 1 (grid figure4), are not of what was trained; empty if they are.
 
     Released values are matched by class count, so fewer of them do no harm to Figure 3; a share is over all class counts and λ.
     """
-    grid, paper = params.synthetic.grids[name], PAPER_GRIDS[name]
-    why, axes = departures(params, grid), _differences(grid, paper)
+    grid, paper = functions.grids[name], PAPER_GRIDS[name]
+    why, axes = departures(functions, grid), _differences(grid, paper)
     if name == "figure4" or not set(grid.classes) <= set(paper.classes):
         why += [axes["classes"]] if "classes" in axes else []
     why += [axes["lambdas"]] if "lambdas" in axes else []
     return f"Not comparable with the {'printed' if name == 'figure4' else 'released'} values: {', '.join(why)}." if why else ""
 
 
-def other_data(dataset: str, counts: Mapping[str, int], *, source: str) -> list[str]:
+def other_data(published: str | None, counts: Mapping[str, int], *, source: str) -> list[str]:
     """Where other numbers were prepared than of the paper's data: `300 instead of 1712 videos`. Stand-ins are named as such anyway."""
-    paper = PAPER_COUNTS.get(dataset, {}) if source == "raw" else {}
+    paper = PAPER_COUNTS.get(published or "", {}) if source == "raw" else {}
     return [f"{counts[what]} instead of {there} {what}" for what, there in paper.items() if not about_equal(counts[what], there)]
 
 
-def face_reductions(faces: Faces) -> list[str]:
+def face_reductions(faces: Images) -> list[str]:
     """Where the grids of a data set of faces are not the paper's: `Table 3: 2 of 3 class counts, 2 of 3 seeds`."""
     return _image_reductions(faces, PAPER_FACE_GRIDS)
 
 
-def faces_unshown(faces: Faces) -> list[str]:
+def faces_unshown(faces: Images) -> list[str]:
     """Grids whose runs are trained but have no table."""
     return _images_unshown(faces, PAPER_FACE_GRIDS)
 
 
-def face_departures(faces: Faces, grid: ImageGrid) -> list[str]:
+def face_departures(faces: Images, grid: SingleGrid) -> list[str]:
     """The data and training values of a grid on faces that are not the paper's: `epochs 10 instead of 90`."""
     unused = {"learning_rate"} if grid.balanced_data else {"balanced_learning_rate", "balanced_bins"}
     if faces.data.source == "stand-in":
@@ -107,7 +106,7 @@ def face_departures(faces: Faces, grid: ImageGrid) -> list[str]:
     return _image_departures(faces, grid, PAPER_FACE_VALUES, unused)
 
 
-def faces_not_comparable(faces: Faces, name: str, data: Sequence[str] = ()) -> str:
+def faces_not_comparable(faces: Images, name: str, data: Sequence[str] = ()) -> str:
     """Why the published values of Table 3 or 4 are not of what was trained; empty if they are. They are of IMDB-WIKI.
 
     `data`: see `other_data`.
@@ -127,7 +126,7 @@ def depth_unshown(depth: Depth) -> list[str]:
     return _images_unshown(depth, PAPER_DEPTH_GRIDS)
 
 
-def depth_departures(depth: Depth, grid: ImageGrid, *, drawn_mask: bool) -> list[str]:
+def depth_departures(depth: Depth, grid: SingleGrid, *, drawn_mask: bool) -> list[str]:
     """The data and training values of a grid on depth that are not the paper's: `epochs 10 instead of 5`.
 
     `drawn_mask`: the test pixels were drawn in preparing, for want of the official mask.
@@ -145,7 +144,7 @@ def depth_not_comparable(depth: Depth, name: str, data: Sequence[str] = (), *, d
     return ", ".join(why + _other_balance(depth.grids[name], PAPER_DEPTH_GRIDS[name]))
 
 
-def _image_reductions(section: Faces | Depth, papers: Mapping[str, ImageGrid]) -> list[str]:
+def _image_reductions(section: Images | Depth, papers: Mapping[str, SingleGrid]) -> list[str]:
     lines = []
     for name, paper in papers.items():
         grid = section.grids.get(name)
@@ -155,11 +154,11 @@ def _image_reductions(section: Faces | Depth, papers: Mapping[str, ImageGrid]) -
     return lines
 
 
-def _images_unshown(section: Faces | Depth, papers: Mapping[str, ImageGrid]) -> list[str]:
+def _images_unshown(section: Images | Depth, papers: Mapping[str, SingleGrid]) -> list[str]:
     return [name for name, grid in section.grids.items() if grid.seeds and name not in (*papers, SEARCH)]
 
 
-def _image_departures(section: Faces | Depth, grid: ImageGrid, paper: Mapping[str, Any], unused: Set[str]) -> list[str]:
+def _image_departures(section: Images | Depth, grid: SingleGrid, paper: Mapping[str, Any], unused: Set[str]) -> list[str]:
     ours = asdict(section.data) | asdict(section.training) | asdict(section.shots)
     unused = unused | (set() if grid.balanced_data or BALANCED in grid.methods else {"rounding"})
     lines = []
@@ -176,23 +175,23 @@ def _image_departures(section: Faces | Depth, grid: ImageGrid, paper: Mapping[st
     return list(dict.fromkeys(lines)) + _other_lambdas(grid)
 
 
-def _other_balance(grid: ImageGrid, paper: ImageGrid) -> list[str]:
+def _other_balance(grid: SingleGrid, paper: SingleGrid) -> list[str]:
     return ["not on the data of this table"] * (grid.balanced_data != paper.balanced_data)
 
 
-def video_reductions(video: Video) -> list[str]:
+def video_reductions(video: Sequences) -> list[str]:
     """Where the grid on videos is not the paper's: `Table 5: 2 of 3 seeds`."""
     grid, paper = video.grids.get("table5"), PAPER_VIDEO_GRIDS["table5"]
     other = ["left out"] if grid is None or not grid.seeds else list(_by_axis(grid, paper).values())
     return [f"Table 5: {', '.join(other)}"] if other else []
 
 
-def videos_unshown(video: Video) -> list[str]:
+def videos_unshown(video: Sequences) -> list[str]:
     """Grids whose runs are trained but have no table."""
     return [name for name, grid in video.grids.items() if grid.seeds and name not in (*PAPER_VIDEO_GRIDS, SEARCH)]
 
 
-def video_departures(video: Video, grid: VideoGrid) -> list[str]:
+def video_departures(video: Sequences, grid: SequenceGrid) -> list[str]:
     """The data and training values of a grid on videos that are not the paper's: `epochs 10 instead of 40`."""
     ours = asdict(video.data) | asdict(video.training)
     lines: list[str] = []
@@ -212,7 +211,7 @@ def video_departures(video: Video, grid: VideoGrid) -> list[str]:
     return lines + _other_lambdas(grid)
 
 
-def videos_not_comparable(video: Video, unit: Unit, data: Sequence[str] = ()) -> str:
+def videos_not_comparable(video: Sequences, unit: Unit, data: Sequence[str] = ()) -> str:
     """Why the published values of Table 5 (a: percent, b: frames) are not of what was trained; empty if they are.
 
     `data`: see `other_data`.
@@ -220,19 +219,19 @@ def videos_not_comparable(video: Video, unit: Unit, data: Sequence[str] = ()) ->
     return ", ".join([*data, *video_departures(video, replace(video.grids["table5"], units=(unit,)))])
 
 
-def _other_lambdas(grid: ImageGrid | VideoGrid) -> list[str]:
+def _other_lambdas(grid: SingleGrid | SequenceGrid) -> list[str]:
     if grid.lambdas == "default":
         return []
     return ["λ from our own search" if grid.lambdas == "searched" else f"λ {_text(grid.lambdas)} instead of the paper's"]
 
 
-def _differences(grid: Grid, paper: Grid) -> dict[str, str]:
+def _differences(grid: FunctionGrid, paper: FunctionGrid) -> dict[str, str]:
     """By axis, the words for it."""
     noisy = "noisy" in (*grid.settings, *paper.settings)
     return {axis: text for axis, text in _by_axis(grid, paper).items() if axis != "noise" or noisy}
 
 
-def _by_axis(grid: Grid | ImageGrid | VideoGrid, paper: Grid | ImageGrid | VideoGrid) -> dict[str, str]:
+def _by_axis(grid: FunctionGrid | SingleGrid | SequenceGrid, paper: FunctionGrid | SingleGrid | SequenceGrid) -> dict[str, str]:
     words = {axis: _difference(axis, getattr(grid, axis), getattr(paper, axis)) for axis in AXES if hasattr(paper, axis)}
     return {axis: text for axis, text in words.items() if text}
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from regcls.params.images import ImageGrid
-from regcls.params.synthetic import Grid
-from regcls.params.video import VideoGrid
+from regcls.params.single import SingleGrid
+from regcls.tasks.functions.params import FunctionGrid
+from regcls.tasks.sequences.params import SequenceGrid
 
 # The noise level of the released noisy data (Figures 3 and 4, Table 1).
 RELEASED_NOISE = 0.1
@@ -22,9 +22,11 @@ _EACH: dict[str, Any] = {
     "classes": (4, 16, 64, 256, 1024),
 }
 PAPER_GRIDS = {
-    "figure3": Grid(settings=("clean", "noisy", "ood"), noise=(0.1,), lambdas="default", repetitions=5, **_EACH),
-    "figure4": Grid(settings=("clean", "noisy"), noise=(0.1,), lambdas=tuple(10.0**n for n in range(-3, 5)), repetitions=3, **_EACH),
-    "figure5": Grid(settings=("noisy",), noise=(0.05, 0.1, 0.5), lambdas="default", repetitions=5, **_EACH),
+    "figure3": FunctionGrid(settings=("clean", "noisy", "ood"), noise=(0.1,), lambdas="default", repetitions=5, **_EACH),
+    "figure4": FunctionGrid(
+        settings=("clean", "noisy"), noise=(0.1,), lambdas=tuple(10.0**n for n in range(-3, 5)), repetitions=3, **_EACH
+    ),
+    "figure5": FunctionGrid(settings=("noisy",), noise=(0.05, 0.1, 0.5), lambdas="default", repetitions=5, **_EACH),
 }
 PAPER_VALUES: dict[str, Any] = {
     "functions": (
@@ -50,8 +52,8 @@ PAPER_SEEDS = {"data_seeds": (2732, 9845, 3264, 4859, 9225), "seeds": (0, 421, 8
 # The same for age from faces (section 3.2); precision and rounding are the release's. Seeds are counted, not compared.
 PAPER_FACES = "imdb_wiki"  # the one data set of faces in the paper
 PAPER_FACE_GRIDS = {
-    "table3": ImageGrid(methods=("reg", "reg+cls", "reg+cls-bal"), classes=(2, 10, 100), balanced_data=False, lambdas="default", seeds=3),
-    "table4": ImageGrid(methods=("reg", "reg+cls-bal"), classes=(100,), balanced_data=True, lambdas="default", seeds=3),
+    "table3": SingleGrid(methods=("reg", "reg+cls", "reg+cls-bal"), classes=(2, 10, 100), balanced_data=False, lambdas="default", seeds=3),
+    "table4": SingleGrid(methods=("reg", "reg+cls-bal"), classes=(100,), balanced_data=True, lambdas="default", seeds=3),
 }
 PAPER_FACE_VALUES: dict[str, Any] = {
     "source": "raw",
@@ -85,8 +87,8 @@ PAPER_FACE_VALUES: dict[str, Any] = {
 # The same for depth (section 3.2). The weights are of ImageNet; which of them is left open. Without milestones there is no decay.
 # Left out are values of which ours differs from the release on purpose: depth_resampling, clip_colours and validation.
 PAPER_DEPTH_GRIDS = {
-    "table2": ImageGrid(methods=("reg", "reg+cls", "reg+cls-bal"), classes=(2, 10, 100), balanced_data=False, lambdas="default", seeds=3),
-    "table4": ImageGrid(methods=("reg", "reg+cls-bal"), classes=(100,), balanced_data=True, lambdas="default", seeds=3),
+    "table2": SingleGrid(methods=("reg", "reg+cls", "reg+cls-bal"), classes=(2, 10, 100), balanced_data=False, lambdas="default", seeds=3),
+    "table4": SingleGrid(methods=("reg", "reg+cls-bal"), classes=(100,), balanced_data=True, lambdas="default", seeds=3),
 }
 PAPER_DEPTH_VALUES: dict[str, Any] = {
     "source": "raw",
@@ -124,7 +126,7 @@ PAPER_DEPTH_VALUES: dict[str, Any] = {
 # The same for video progress (section 3.3). Precision is left out here too.
 PAPER_VIDEOS = "breakfast"
 PAPER_VIDEO_GRIDS = {
-    "table5": VideoGrid(
+    "table5": SequenceGrid(
         methods=("random", "kukleva", "reg", "reg+cls", "reg+cls-bal"),
         classes=(100,),
         units=("percent", "frames"),

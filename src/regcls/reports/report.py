@@ -78,7 +78,6 @@ class Report:
     dataset: str
     wanted: int  # runs that params.yaml asks for
     finished: int  # of them, that count
-    caution: str = ""  # to be read before any number
     other_data: Sequence[str] = ()  # where the data are not the paper's: `300 instead of 1712 videos`
     line: Line | None = None  # None: nothing to compare
     answers: list[str] = field(default_factory=list)  # the first one is the headline

@@ -6,15 +6,15 @@ from typing import Any
 import pandas as pd
 
 from regcls.params import Params
-from regcls.params.synthetic import Sampling
 from regcls.reports import figures, figures_data, page, protocol, published, shares, stats, study
 from regcls.reports.collect import CELL, PANEL, Collected, collect, hole_lines, in_order
-from regcls.reports.figures_data import SyntheticSets
+from regcls.reports.figures_data import FunctionSets
 from regcls.reports.picking import records, warnings_of
 from regcls.reports.report import Compared, Line, Links, Report, Section, rounded, to_csv
 from regcls.reports.shares import KINDS
 from regcls.reports.tables import Table, signed
-from regcls.runs.synthetic import SyntheticSpec, data_key, expand
+from regcls.tasks.functions.params import Functions, Sampling
+from regcls.tasks.functions.runs import FunctionSpec, data_key, expand
 from regcls.words import counted
 
 # figure3_networks.csv: one row a network.
@@ -27,13 +27,14 @@ NETWORK_COLUMNS = [
 def report(
     *,
     params: Params,
+    dataset: str,
     runs: pd.DataFrame,
-    fingerprints: Mapping[SyntheticSpec, str],
+    fingerprints: Mapping[FunctionSpec, str],
     links: Links,
-    sets: SyntheticSets | None,
+    sets: FunctionSets | None,
     provenance: Mapping[str, str],
 ) -> Report:
-    """All that stands in reports/synthetic; equal runs give equal bytes.
+    """All that stands in reports/<dataset>; equal runs give equal bytes.
 
     `runs`: a row a tracked run; `fingerprints`: of every run that params.yaml asks for; `links`: to MLflow; `sets`: the prepared data, or
     None; `provenance`: what made the report, as it is to be shown.
@@ -41,11 +42,12 @@ def report(
     Raises:
         UserError: no run counts.
     """
-    collected = collect(runs, fingerprints, functions=len(params.synthetic.data.functions))
+    functions: Functions = params.datasets[dataset]
+    collected = collect(runs, fingerprints, dataset=dataset, functions=len(functions.data.functions))
     wanted = collected.wanted
     place = {spec: position for position, spec in enumerate(fingerprints)}
-    grids = {name: collected.of(expand(params.synthetic, grid), place) for name, grid in params.synthetic.grids.items()}
-    made = Report(dataset="synthetic", wanted=len(wanted), finished=int((wanted["state"] == "finished").sum()))
+    grids = {name: collected.of(expand(functions, dataset, grid), place) for name, grid in functions.grids.items()}
+    made = Report(dataset=dataset, wanted=len(wanted), finished=int((wanted["state"] == "finished").sum()))
     made.warnings += warnings_of(
         {name: grid.wanted for name, grid in grids.items()}, duplicates=collected.duplicates, stale=collected.stale
     )
@@ -53,9 +55,9 @@ def report(
     if sets is None:
         made.warnings.append("figure1, figure2: left out, because the prepared data are not there (make them with: dvc repro)")
     else:
-        _add_data_figures(made, params, sets)
-    panels = _add_figure3(made, grids["figure3"], protocol.not_comparable(params, "figure3")) if "figure3" in grids else None
-    wins = _add_figure4_and_table1(made, grids["figure4"], protocol.not_comparable(params, "figure4")) if "figure4" in grids else None
+        _add_data_figures(made, functions, sets)
+    panels = _add_figure3(made, grids["figure3"], protocol.not_comparable(functions, "figure3")) if "figure3" in grids else None
+    wins = _add_figure4_and_table1(made, grids["figure4"], protocol.not_comparable(functions, "figure4")) if "figure4" in grids else None
     if "figure5" in grids:
         _add_figure5(made, grids["figure5"])
     made.answers += answers(panels) if panels else []
@@ -69,11 +71,12 @@ def report(
         params=params,
         links=links,
         provenance=provenance,
-        training=params.synthetic.training,
+        functions=functions,
+        training=functions.training,
         panels=panels,
-        reduced=protocol.reductions(params),
-        changed=list(dict.fromkeys(line for grid in params.synthetic.grids.values() for line in protocol.departures(params, grid))),
-        unshown=protocol.unshown(params),
+        reduced=protocol.reductions(functions),
+        changed=list(dict.fromkeys(line for grid in functions.grids.values() for line in protocol.departures(functions, grid))),
+        unshown=protocol.unshown(functions),
     )
 
 
@@ -139,8 +142,8 @@ def _range(rows: pd.DataFrame) -> str:
     return f"{signed(rows['gap'].min(), 3)} to {signed(rows['gap'].max(), 3)}"
 
 
-def _add_data_figures(report: Report, params: Params, sets: SyntheticSets) -> None:
-    data, grid = params.synthetic.data, params.synthetic.grids.get("figure3")
+def _add_data_figures(report: Report, functions: Functions, sets: FunctionSets) -> None:
+    data, grid = functions.data, functions.grids.get("figure3")
     noise = grid.noise[0] if grid else data.noise[0]
     keys = [data_key(setting, noise) for setting in data.settings]
     points = figures_data.settings_points(sets, keys)
@@ -166,7 +169,7 @@ def _add_data_figures(report: Report, params: Params, sets: SyntheticSets) -> No
             alt=f"Above: samples of the first function under {', '.join(samplings)} sampling. Below: log-counts of y, ever more peaked.",
             caption=f"Training samples of the first function ({keys[0]}, repetition 0) under each sampling. Above: darker is denser in y. "
             f"Below: how many training samples fall into each of {figures_data.BINS} bins of y, on a log scale. Validation and test sets "
-            "are sampled uniformly. The CSV has the counts; the samples themselves are those of data/synthetic/prepared.",
+            "are sampled uniformly. The CSV has the counts; the samples themselves are those of data/<dataset>/prepared.",
         ),
         numbers=counts,
     )

@@ -9,15 +9,14 @@ import pandas as pd
 
 from regcls.errors import MissingError
 from regcls.params import Params
-from regcls.params.images import SEARCH
-from regcls.params.video import WITH_CLASSES, Unit, Video
+from regcls.params.single import SEARCH
 from regcls.reports import page, protocol, video_figures, video_stats, video_tables
 from regcls.reports.picking import Picked, records, warnings_of
-from regcls.reports.published import PAPER_VIDEOS
 from regcls.reports.report import Links, Report, Section, rounded
 from regcls.reports.video_answers import Differences, answers, first_line
-from regcls.reports.video_collect import VideoRuns, collect, hole_lines, in_order
-from regcls.runs.video import Found, VideoSpec, expand, searched_lambda
+from regcls.reports.video_collect import SequenceRuns, collect, hole_lines, in_order
+from regcls.tasks.sequences.params import WITH_CLASSES, Sequences, Unit
+from regcls.tasks.sequences.runs import Found, SequenceSpec, expand, searched_lambda
 
 Predictions = Callable[[str], pd.DataFrame]  # run id -> the test frames: activity, video, frame, prediction
 
@@ -31,7 +30,7 @@ UNITS: Mapping[Unit, tuple[str, str]] = {
 class Subject:
     """What is reported on, as given to `report`. `warning` is to be read before any number."""
 
-    video: Video
+    video: Sequences
     dataset: str
     activities: Sequence[str]
     lengths: Mapping[str, int]
@@ -43,7 +42,7 @@ def report(
     params: Params,
     dataset: str,
     runs: pd.DataFrame,
-    fingerprints: Mapping[VideoSpec, str],
+    fingerprints: Mapping[SequenceSpec, str],
     found: Found,
     predictions: Predictions,
     lengths: Mapping[str, int],
@@ -60,17 +59,16 @@ def report(
     Raises:
         UserError: no run counts.
     """
-    video: Video = getattr(params, dataset)
+    video: Sequences = params.datasets[dataset]
     collected, picked = collect(runs, fingerprints, dataset=dataset, activities=activities)
     grids = _grids(collected, video, dataset, found, fingerprints)
-    stand_in = f"Generated walks, not videos: no number here says anything about {page.TITLES[dataset].partition(': ')[2]}."
-    warning = stand_in if video.data.source == "stand-in" else ""
+    warning = ""
     counts = {"videos": len(lengths), "activities": len(activities)}
-    data = protocol.other_data(dataset, counts, source=video.data.source)
+    data = protocol.other_data(video.published, counts, source=video.data.source)
     about = Subject(video=video, dataset=dataset, activities=activities, lengths=lengths, warning=warning)
     wanted = collected.wanted
     finished = int((wanted["state"] == "finished").sum())
-    made = Report(dataset=dataset, wanted=len(wanted), finished=finished, caution=warning, other_data=data)
+    made = Report(dataset=dataset, wanted=len(wanted), finished=finished, other_data=data)
     made.warnings += _warnings(video, grids, picked, found)
 
     if "table5" in grids:
@@ -93,26 +91,28 @@ def report(
         provenance=provenance,
         video=video,
         activities=activities,
-        in_paper=dataset == PAPER_VIDEOS,
+        in_paper=video.published is not None,
         reduced=protocol.video_reductions(video),
         changed=[*made.other_data, *protocol.video_departures(video, video.grids["table5"])] if "table5" in grids else [],
         unshown=protocol.videos_unshown(video),
     )
 
 
-def _grids(collected: VideoRuns, video: Video, dataset: str, found: Found, fingerprints: Mapping[VideoSpec, str]) -> dict[str, VideoRuns]:
+def _grids(
+    collected: SequenceRuns, video: Sequences, dataset: str, found: Found, fingerprints: Mapping[SequenceSpec, str]
+) -> dict[str, SequenceRuns]:
     """By name, those that have runs."""
     place = {spec: position for position, spec in enumerate(fingerprints)}
     specs = {name: expand(video, dataset, name, found) for name in video.grids}
     return {name: collected.of(here, place, by_split=video.grids[name].lambdas == "searched") for name, here in specs.items() if here}
 
 
-def _units(runs: VideoRuns) -> list[Unit]:
+def _units(runs: SequenceRuns) -> list[Unit]:
     trained = set(runs.wanted["unit"])
     return [unit for unit in get_args(Unit) if unit in trained]
 
 
-def _warnings(video: Video, grids: Mapping[str, VideoRuns], picked: Picked, found: Found) -> list[str]:
+def _warnings(video: Sequences, grids: Mapping[str, SequenceRuns], picked: Picked, found: Found) -> list[str]:
     lines = warnings_of({name: grid.wanted for name, grid in grids.items()}, duplicates=picked.duplicates, stale=picked.stale)
     for name, grid in video.grids.items():
         if grid.lambdas == "searched" and grid.seeds:
@@ -130,10 +130,10 @@ def _warnings(video: Video, grids: Mapping[str, VideoRuns], picked: Picked, foun
     return lines
 
 
-def _add_table5(made: Report, about: Subject, runs: VideoRuns, unit: Unit) -> pd.DataFrame:
+def _add_table5(made: Report, about: Subject, runs: SequenceRuns, unit: Unit) -> pd.DataFrame:
     """Table 5 of one unit with what belongs to it; gives its `video_stats.differences`."""
     name, title = UNITS[unit]
-    in_paper, warning = made.dataset == PAPER_VIDEOS, about.warning
+    in_paper, warning = about.video.published is not None, about.warning
     measured = video_tables.MEASURED[unit]
     table = video_tables.table5(
         runs,
@@ -169,7 +169,7 @@ def _add_table5(made: Report, about: Subject, runs: VideoRuns, unit: Unit) -> pd
     return differences
 
 
-def _add_curves(made: Report, about: Subject, runs: VideoRuns, predictions: Predictions) -> None:
+def _add_curves(made: Report, about: Subject, runs: SequenceRuns, predictions: Predictions) -> None:
     """Of one split and seed: reg and the class loss that stands for all, on a few test videos."""
     unit = _units(runs)[0]
     drawn = _drawn_runs(about.video, runs.on(unit), unit)
@@ -202,12 +202,12 @@ def _add_curves(made: Report, about: Subject, runs: VideoRuns, predictions: Pred
     made.add(section, numbers=curves)
 
 
-def _add_search(made: Report, runs: VideoRuns, warning: str) -> None:
+def _add_search(made: Report, runs: SequenceRuns, warning: str) -> None:
     table = video_tables.search_table(runs, caption="RMSE on held-out training videos, by λ.", warning=warning)
     made.add(Section(name=SEARCH, title="The search for λ", caption=table.caption, table=table, holes=hole_lines(runs.wanted)))
 
 
-def _drawn_runs(video: Video, runs: VideoRuns, unit: Unit) -> tuple[str, int, dict[str, str]] | None:
+def _drawn_runs(video: Sequences, runs: SequenceRuns, unit: Unit) -> tuple[str, int, dict[str, str]] | None:
     """The first split and seed with a finished run of reg and of a class loss: split, seed, name -> run id."""
     finished = runs.wanted[runs.wanted["state"] == "finished"]
     for method in WITH_CLASSES:
@@ -238,7 +238,7 @@ def _add_lengths(made: Report, about: Subject) -> None:
     made.add(section, numbers=counts)
 
 
-def _metrics(runs: VideoRuns, differences: Differences) -> dict[str, Any]:
+def _metrics(runs: SequenceRuns, differences: Differences) -> dict[str, Any]:
     """Few, for the columns of `dvc exp show`: test RMSE (the mean over splits) and its gap to reg, by unit and method; a hole is null."""
     rmse: dict[str, dict[str, float | None]] = {}
     gaps: dict[str, dict[str, float | None]] = {}

@@ -6,20 +6,20 @@ from typing import Any
 
 import pandas as pd
 
-from regcls.params.video import WITH_CLASSES, Unit, Video
 from regcls.reports import video_stats
 from regcls.reports.picking import records
 from regcls.reports.report import Compared, Line
 from regcls.reports.tables import beside, number, signed
-from regcls.reports.video_collect import ROW, SIGN, VideoRuns, method_name
+from regcls.reports.video_collect import ROW, SIGN, SequenceRuns, method_name
 from regcls.reports.video_tables import DIGITS
+from regcls.tasks.sequences.params import WITH_CLASSES, Sequences, Unit
 from regcls.words import counted
 
 Row = Mapping[str, Any]
 Differences = Mapping[Unit, pd.DataFrame]  # `video_stats.differences` of each unit trained
 
 
-def main_difference(video: Video, table: pd.DataFrame, unit: Unit, method: str) -> Row | None:
+def main_difference(video: Sequences, table: pd.DataFrame, unit: Unit, method: str) -> Row | None:
     """The row of `video_stats.differences` that stands for a method: at its `main_row`, over as many splits as there are."""
     main = video_stats.main_row(video, table, unit, method)
     if main is None:
@@ -28,7 +28,7 @@ def main_difference(video: Video, table: pd.DataFrame, unit: Unit, method: str) 
     return rows[-1]  # that over all splits comes last
 
 
-def first_line(video: Video, differences: Differences) -> Line | None:
+def first_line(video: Sequences, differences: Differences) -> Line | None:
     """reg against reg+cls (or reg+cls-bal, where only that is trained) on progress in percent, or in frames where only that is trained."""
     for unit, table in differences.items():
         for method in WITH_CLASSES:
@@ -50,7 +50,7 @@ def _relatively(row: Row) -> Row:
     return {**row, "low": math.nan, "high": math.nan, "answer": answer}
 
 
-def answers(video: Video, runs: VideoRuns, differences: Differences) -> list[str]:
+def answers(video: Sequences, runs: SequenceRuns, differences: Differences) -> list[str]:
     """A line a method with a class loss: its test RMSE beside that of reg, on each unit of the target."""
     wanted = runs.wanted
     methods: Sequence[str] = [method for method in WITH_CLASSES if (wanted["method"] == method).any()]
@@ -73,7 +73,7 @@ def answers(video: Video, runs: VideoRuns, differences: Differences) -> list[str
     ]
 
 
-def _several(runs: VideoRuns) -> bool:
+def _several(runs: SequenceRuns) -> bool:
     trained = runs.wanted[runs.wanted["classes"] > 0]
     return bool((trained.groupby(["unit", "method"])[["classes", "weight"]].nunique() > 1).any(axis=None))
 

@@ -10,10 +10,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from regcls.params.types import VideoMethod
-from regcls.params.video import Unit
+from regcls.params.types import SequenceMethod
 from regcls.reports.picking import Picked, holes_of, pick
-from regcls.runs.video import VideoSpec
+from regcls.tasks.sequences.params import Unit
+from regcls.tasks.sequences.runs import SequenceSpec
 
 ROW = ["method", "classes", "weight"]  # a row of a table: its runs on all splits
 CELL = ["unit", "split", *ROW]  # what is repeated, with other seeds: one mean over seeds
@@ -25,7 +25,7 @@ ERRORS: tuple[ErrorName, ...] = get_args(ErrorName)
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoRuns:
+class SequenceRuns:
     """What the tables work on.
 
     `wanted`: a row a wanted run, indexed by its place in the list of specs: CELL, lam, seed, held_out, fingerprint, state (`finished` or
@@ -41,12 +41,12 @@ class VideoRuns:
         """A, in the order given."""
         return list(map(str, self.errors["rmse"].columns))
 
-    def of(self, specs: Iterable[VideoSpec], place: Mapping[VideoSpec, int], *, by_split: bool = False) -> "VideoRuns":
+    def of(self, specs: Iterable[SequenceSpec], place: Mapping[SequenceSpec, int], *, by_split: bool = False) -> "SequenceRuns":
         """The part that belongs to a grid, in order; `by_split`: λ may be another one on each split, and still a cell is of one row."""
         wanted = self.wanted.loc[[place[spec] for spec in specs]]
         return replace(self, wanted=in_order(_one_weight(wanted) if by_split else wanted))
 
-    def on(self, unit: Unit) -> "VideoRuns":
+    def on(self, unit: Unit) -> "SequenceRuns":
         """The part with this unit of the target."""
         return replace(self, wanted=self.wanted[self.wanted["unit"] == unit])
 
@@ -57,8 +57,8 @@ class VideoRuns:
 
 
 def collect(
-    runs: pd.DataFrame, fingerprints: Mapping[VideoSpec, str], *, dataset: str, activities: Sequence[str]
-) -> tuple[VideoRuns, Picked]:
+    runs: pd.DataFrame, fingerprints: Mapping[SequenceSpec, str], *, dataset: str, activities: Sequence[str]
+) -> tuple[SequenceRuns, Picked]:
     """The runs that count (`picking.pick`); a run counts if every activity has finite test errors, and finite validation errors too where
     videos are held out.
 
@@ -80,7 +80,9 @@ def collect(
         name: pd.DataFrame(_by_activity(picked.chosen, column, activities), index=picked.chosen["run_id"], columns=list(activities))
         for name, column in (*((name, f"test_{name}") for name in ERRORS), ("val_rmse", "val_rmse"))
     }
-    return VideoRuns(wanted=table, errors={name: frame.mul(scale.to_numpy(dtype=float), axis=0) for name, frame in errors.items()}), picked
+    return SequenceRuns(
+        wanted=table, errors={name: frame.mul(scale.to_numpy(dtype=float), axis=0) for name, frame in errors.items()}
+    ), picked
 
 
 def _by_activity(runs: pd.DataFrame, metric: str, activities: Sequence[str]) -> np.ndarray:
@@ -88,7 +90,7 @@ def _by_activity(runs: pd.DataFrame, metric: str, activities: Sequence[str]) -> 
     return runs.reindex(columns=[f"activities/{metric}_{activity}" for activity in activities]).to_numpy(dtype=float)
 
 
-def _row(spec: VideoSpec) -> dict[str, Any]:
+def _row(spec: SequenceSpec) -> dict[str, Any]:
     row = {key: getattr(spec, key) for key in ("unit", "split", "method", "classes", "seed", "held_out")}
     return row | {"lam": np.nan if spec.lam is None else spec.lam, "weight": "" if spec.lam is None else f"{spec.lam:g}"}
 
@@ -105,7 +107,7 @@ def _one_weight(wanted: pd.DataFrame) -> pd.DataFrame:
 
 def in_order(frame: pd.DataFrame) -> pd.DataFrame:
     """Sorted by those of CELL that it has; methods and units as the paper has them, λ by size."""
-    order = {"method": get_args(VideoMethod), "unit": get_args(Unit)}
+    order = {"method": get_args(SequenceMethod), "unit": get_args(Unit)}
     first = [name for name in CELL if name in frame.columns]
 
     def key(column: pd.Series) -> Any:
@@ -133,5 +135,5 @@ def row_name(row: Mapping[str, Any]) -> str:
 
 
 def hole_lines(wanted: pd.DataFrame) -> list[str]:
-    """A line a cell with holes, of `VideoRuns.of`: `percent s1 · reg: 2 of 3 seeds (failed: seed 1)`."""
+    """A line a cell with holes, of `SequenceRuns.of`: `percent s1 · reg: 2 of 3 seeds (failed: seed 1)`."""
     return holes_of(wanted, CELL, lambda row: f"{row['unit']} {row['split']} · {row_name(row)}", what="seeds")

@@ -7,9 +7,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from regcls.params.video import Unit
 from regcls.reports.figures import LINES, grid_of_axes, style, to_svg
 from regcls.reports.video_collect import activity_of
+from regcls.tasks.sequences.params import Unit
 
 PANELS = (0.05, 0.2, 0.4, 0.6, 0.8, 0.95)  # quantiles of the length of the test videos that are drawn
 COLUMNS = 3

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from regcls.params.video import Unit, Video
 from regcls.reports.picking import records
 from regcls.reports.stats import holm, one_sample, paired
-from regcls.reports.video_collect import CELL, ERRORS, ROW, SHOWN, VideoRuns, in_order
+from regcls.reports.video_collect import CELL, ERRORS, ROW, SHOWN, SequenceRuns, in_order
+from regcls.tasks.sequences.params import Sequences, Unit
 
 LEVEL = 0.05  # of Holm-adjusted p, below which a difference is called clear
 EVERY = "all"  # in place of a split: the mean over splits
 
 
-def cells(runs: VideoRuns, names: Sequence[str] = ERRORS, *, ddof: int = 1) -> pd.DataFrame:
+def cells(runs: SequenceRuns, names: Sequence[str] = ERRORS, *, ddof: int = 1) -> pd.DataFrame:
     """A row a cell that was asked for, empty ones included.
 
     CELL; seeds and seeds_wanted (counts); for each error its mean over activities, as `rmse`, and `rmse_std`, the standard deviation over
@@ -38,7 +38,7 @@ def cells(runs: VideoRuns, names: Sequence[str] = ERRORS, *, ddof: int = 1) -> p
     return in_order(pd.DataFrame(rows, columns=columns))
 
 
-def by_activity(runs: VideoRuns) -> pd.DataFrame:
+def by_activity(runs: SequenceRuns) -> pd.DataFrame:
     """Test RMSE of each activity, the mean over splits (each over its seeds first), a row a (ROW): ROW, runs, runs_wanted (counts), then a
     column an activity and `mean` over them.
     """
@@ -53,7 +53,7 @@ def by_activity(runs: VideoRuns) -> pd.DataFrame:
     return in_order(pd.DataFrame(rows, columns=[*ROW, "runs", "runs_wanted", *runs.activities, "mean"]))
 
 
-def differences(runs: VideoRuns) -> pd.DataFrame:
+def differences(runs: SequenceRuns) -> pd.DataFrame:
     """RMSE(reg) − RMSE(method) of runs with one unit, above 0 the class loss helps: a row a (ROW with classes, split or EVERY).
 
     split, ROW; activities, seeds and splits (counts; seeds: the smallest number of common ones); reg and other, the two means over
@@ -103,7 +103,7 @@ def answer(row: Mapping[str, Any], name: str) -> str:
 Pair = tuple[np.ndarray, np.ndarray, int]  # RMSE of reg and of the method by activity (A,), and how many seeds both have
 
 
-def _pair(runs: VideoRuns, reg: pd.DataFrame, cell: pd.DataFrame) -> Pair:
+def _pair(runs: SequenceRuns, reg: pd.DataFrame, cell: pd.DataFrame) -> Pair:
     theirs, ours = runs.run_ids(reg[reg["split"] == cell["split"].iloc[0]]), runs.run_ids(cell)
     common = sorted(theirs.keys() & ours.keys())
     sides = [runs.errors["rmse"].loc[[side[seed] for seed in common]].mean().to_numpy(dtype=float) for side in (theirs, ours)]
@@ -124,7 +124,7 @@ def _difference(pairs: Sequence[Pair]) -> dict[str, Any]:
     return counts | means | {"relative": float(relative.mean()), "relative_low": low, "relative_high": high, "relative_p": p}
 
 
-def main_row(video: Video, table: pd.DataFrame, unit: Unit, method: str) -> Mapping[str, Any] | None:
+def main_row(video: Sequences, table: pd.DataFrame, unit: Unit, method: str) -> Mapping[str, Any] | None:
     """ROW of the class count and λ that stands for a method: what params.yaml's `run:` and `training:` say, else the first of the grid.
 
     Never chosen by an error: all training videos are trained on, so that only test videos are left.

@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from regcls.params.video import Unit
 from regcls.reports import published, video_stats
 from regcls.reports.picking import records
 from regcls.reports.stats import full
 from regcls.reports.tables import DASH, Cell, Part, RunGroup, Table, interval, number, p_value, signed, tested
-from regcls.reports.video_collect import ERRORS, ROW, SIGN, ErrorName, VideoRuns, activity_of, row_name
+from regcls.reports.video_collect import ERRORS, ROW, SIGN, ErrorName, SequenceRuns, activity_of, row_name
 from regcls.reports.video_stats import EVERY, LEVEL
+from regcls.tasks.sequences.params import Unit
 from regcls.words import counted
 
 Row = Mapping[str, Any]
@@ -22,7 +22,7 @@ DIGITS: Mapping[Unit, int] = {"percent": 2, "frames": 1}
 
 
 def table5(
-    runs: VideoRuns,
+    runs: SequenceRuns,
     *,
     name: str,
     caption: str,
@@ -68,7 +68,7 @@ def table5(
     )
 
 
-def _our_rows(runs: VideoRuns, ours: pd.DataFrame, splits: Sequence[str]) -> list[tuple[Cell, ...]]:
+def _our_rows(runs: SequenceRuns, ours: pd.DataFrame, splits: Sequence[str]) -> list[tuple[Cell, ...]]:
     best = {(error, split): _best(ours[ours["split"] == split], error) for error in ERRORS for split in splits}
     rows = []
     for _, line in ours.groupby(ROW, sort=False):
@@ -85,7 +85,7 @@ def _best(cells: pd.DataFrame, error: str) -> float:
     return float(means.min()) if len(means) > 1 else math.nan
 
 
-def _our_cell(runs: VideoRuns, row: Row | None, error: str, best: float) -> Cell:
+def _our_cell(runs: SequenceRuns, row: Row | None, error: str, best: float) -> Cell:
     if row is None:  # its λ is not found yet
         return Cell(text=DASH)
     holes = "" if row["seeds"] == row["seeds_wanted"] else f" (n = {row['seeds']} of {row['seeds_wanted']})"
@@ -116,7 +116,7 @@ def _their_row(part: pd.DataFrame, splits: Sequence[str], error: ErrorName) -> t
     return (*_heads(first | {"weight": ""}), *(Cell(text=text) for text in texts))
 
 
-def _same(runs: VideoRuns, row: Row) -> pd.DataFrame:
+def _same(runs: SequenceRuns, row: Row) -> pd.DataFrame:
     """The rows of `wanted` with all of CELL that `row` has."""
     wanted = runs.wanted
     for name in ("unit", "split", *ROW):
@@ -135,7 +135,7 @@ def _groups(wanted: pd.DataFrame) -> tuple[RunGroup, ...]:
     return tuple(RunGroup(label=label, runs=tuple(found)) for label, found in groups.items())
 
 
-def _notes(unit: Unit, runs: VideoRuns, deviation: str, *, beside_published: bool, why: str) -> tuple[str, ...]:
+def _notes(unit: Unit, runs: SequenceRuns, deviation: str, *, beside_published: bool, why: str) -> tuple[str, ...]:
     notes = [
         f"Mean ± standard deviation ({deviation.replace('-', '−')} below) over the {len(runs.activities)} activities, each averaged over "
         f"its seeds first; in {MEASURED[unit]}. n: seeds. Bold: the lowest mean of a column among our own; no test stands behind it.",
@@ -158,7 +158,7 @@ def _notes(unit: Unit, runs: VideoRuns, deviation: str, *, beside_published: boo
     return tuple(notes)
 
 
-def activities_table(runs: VideoRuns, *, name: str, caption: str, unit: Unit, lengths: Mapping[str, int], warning: str = "") -> Table:
+def activities_table(runs: SequenceRuns, *, name: str, caption: str, unit: Unit, lengths: Mapping[str, int], warning: str = "") -> Table:
     """A row an activity, a column a method: test RMSE, the mean over splits and seeds; `lengths`: frames of each video."""
     frame, digits = video_stats.by_activity(runs), DIGITS[unit]
     methods = records(frame)
@@ -191,7 +191,7 @@ def activities_table(runs: VideoRuns, *, name: str, caption: str, unit: Unit, le
     )
 
 
-def differences_table(runs: VideoRuns, frame: pd.DataFrame, *, name: str, caption: str, unit: Unit, warning: str = "") -> Table:
+def differences_table(runs: SequenceRuns, frame: pd.DataFrame, *, name: str, caption: str, unit: Unit, warning: str = "") -> Table:
     """What a class loss changes (`video_stats.differences`): a row a (method, class count, λ, split or all), tested over activities."""
     tests = int(frame["p"].notna().sum())
     sign, deciding = SIGN[unit], "Δ" if video_stats.deciding(unit) == "gap" else "the difference in % of reg's error"
@@ -222,7 +222,7 @@ def differences_table(runs: VideoRuns, frame: pd.DataFrame, *, name: str, captio
     )
 
 
-def _difference_row(runs: VideoRuns, row: Row, digits: int) -> tuple[Cell, ...]:
+def _difference_row(runs: SequenceRuns, row: Row, digits: int) -> tuple[Cell, ...]:
     every, n = row["split"] == EVERY, row["activities"] if row["seeds"] else 0
     values = [number(row["reg"], digits), number(row["other"], digits)]
     for gap, start, shown in (("gap", "", digits), ("relative", "relative_", 2)):
@@ -239,7 +239,7 @@ def _difference_row(runs: VideoRuns, row: Row, digits: int) -> tuple[Cell, ...]:
     )
 
 
-def search_table(runs: VideoRuns, *, caption: str, warning: str = "") -> Table:
+def search_table(runs: SequenceRuns, *, caption: str, warning: str = "") -> Table:
     """The search for λ: RMSE on held-out training videos, a row a (unit, split, method, class count), a column a λ; the lowest in bold."""
     frame = video_stats.cells(runs, ["val_rmse"])
     weights = sorted(frame.loc[frame["classes"] > 0, "weight"].unique(), key=float)
@@ -266,7 +266,7 @@ def search_table(runs: VideoRuns, *, caption: str, warning: str = "") -> Table:
     )
 
 
-def _search_cell(runs: VideoRuns, row: Row | None, best: float) -> Cell:
+def _search_cell(runs: SequenceRuns, row: Row | None, best: float) -> Cell:
     if row is None:
         return Cell(text=DASH)
     holes = "" if row["seeds"] == row["seeds_wanted"] else f" (n = {row['seeds']} of {row['seeds_wanted']})"

@@ -1,14 +1,15 @@
-"""Params -> the list of runs to make. A RunSpec is all that decides a run's result, but data and code; each kind of data has its own."""
+"""Params -> the list of runs to make. A RunSpec is all that decides a run's result, but data and code; each task has its own."""
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 
-from regcls.params.types import Optimizer, Rounding, VideoMethod
+from regcls.params.types import Optimizer, Rounding, SequenceMethod
 
 NOTHING_TO_ROUND = "method {method} has no balanced classes: leave out --rounding, or choose --method reg+cls-bal"
 
@@ -17,8 +18,9 @@ NOTHING_TO_ROUND = "method {method} has no balanced classes: leave out --roundin
 class RunSpec:
     """What every tracked run has."""
 
+    task: ClassVar[str]
     dataset: str
-    method: VideoMethod
+    method: SequenceMethod
     classes: int  # C, before classes are merged; 0 without a class loss
     lam: float | None  # λ of Eq. 4; None without a class loss
     rounding: Rounding | None  # of Eq. 12; None where nothing is equalised
@@ -55,7 +57,7 @@ class RunSpec:
 
     def tags(self) -> dict[str, str]:
         """What runs are found and grouped by."""
-        names = {"dataset": self.dataset, "method": self.method, "classes": self.classes, "seed": self.seed}
+        names = {"task": self.task, "dataset": self.dataset, "method": self.method, "classes": self.classes, "seed": self.seed}
         return {key: str(value) for key, value in names.items()} | {"balanced": str(self.balanced).lower()}
 
     def digest(self) -> str:

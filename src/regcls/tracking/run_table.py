@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -38,7 +38,7 @@ def run_table(rows: list[Row], kind: type[RunSpec]) -> pd.DataFrame:
     Columns: run_id, run_name, status, fingerprint, parent (a run id), the tags of MACHINE and ORIGIN, started (UTC), seconds, the
     fields of `kind` with their types (`lam` NaN where there is none), then the metrics by name, NaN where a run has none.
     """
-    types = get_type_hints(kind)
+    types = _types(kind)
     metrics = sorted({key for row in rows for key in row.metrics}, key=_natural)
     records = [
         (
@@ -60,7 +60,12 @@ def run_table(rows: list[Row], kind: type[RunSpec]) -> pd.DataFrame:
 
 def typed(params: Mapping[str, str], kind: type[RunSpec]) -> dict[str, Any]:
     """The fields of `kind` from the params of a run, with their types; None where one is missing or nonsense."""
-    return _typed(params, get_type_hints(kind))
+    return _typed(params, _types(kind))
+
+
+def _types(kind: type[RunSpec]) -> dict[str, Any]:
+    known = get_type_hints(kind)
+    return {field.name: known[field.name] for field in fields(kind)}
 
 
 def _typed(params: Mapping[str, str], types: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from regcls.training import ensemble_worker as worker
 from regcls.training.device import Device, device_for
 from regcls.training.ensemble import Recipe, Trained
 from regcls.training.ensemble_data import padded_to
-from regcls.training.ensemble_kinds import Kind, Member, Spec
+from regcls.training.ensemble_networks import Member, Networks, Spec
 from regcls.training.outcome import Outcome, index_of, repeating, why_stopped
 
 if TYPE_CHECKING:
@@ -37,13 +37,13 @@ LOOK_EVERY = 0.5  # seconds, for what the processes say of their epochs
 WAVE_STEPS = {"cpu": 2**24, "cuda": 2**28}  # nor more than the runs with so many steps, of all their networks; minutes
 
 
-def fingerprints(kind: Kind[Spec], specs: Sequence[Spec]) -> dict[Spec, str]:
+def fingerprints(kind: Networks[Spec], specs: Sequence[Spec]) -> dict[Spec, str]:
     """The fingerprint of every run, from its spec, the data that it sees and the code as it stands."""
     return {spec: fingerprint(spec, data_digest=kind.digest(spec), code_digest=kind.result_code()) for spec in specs}
 
 
 def train_runs(
-    kind: Kind[Spec],
+    kind: Networks[Spec],
     wanted: Mapping[Spec, str],
     tracker: "Tracker",
     compute: Compute,
@@ -107,7 +107,7 @@ class _Ledger:
 
     def __init__(
         self,
-        kind: Kind[Any],
+        kind: Networks[Any],
         missing: Mapping[Any, str],
         tracker: "Tracker",
         tags: Mapping[str, str],
@@ -168,7 +168,7 @@ class _Ledger:
             self.tracker.deliver_shortly()
 
 
-def plan_chunks(kind: Kind[Spec], specs: Sequence[Spec], device: Device) -> Iterator[Chunk[Spec]]:
+def plan_chunks(kind: Networks[Spec], specs: Sequence[Spec], device: Device) -> Iterator[Chunk[Spec]]:
     """Cut the networks of all runs into chunks that train side by side: equal in recipe and in R, the rows of the class head.
 
     Costly ones come first, so that all processes end together, and a wave of a few runs after another, so that runs end early.
@@ -192,7 +192,7 @@ def plan_chunks(kind: Kind[Spec], specs: Sequence[Spec], device: Device) -> Iter
         yield from _wave_chunks(kind, alike[start:], device)
 
 
-def _wave_chunks(kind: Kind[Spec], specs: Sequence[Spec], device: Device) -> Iterator[Chunk[Spec]]:
+def _wave_chunks(kind: Networks[Spec], specs: Sequence[Spec], device: Device) -> Iterator[Chunk[Spec]]:
     groups: dict[tuple[Recipe, bool, int], Chunk[Spec]] = defaultdict(list)
     for spec in specs:
         for part in kind.parts:
@@ -207,7 +207,7 @@ def _wave_chunks(kind: Kind[Spec], specs: Sequence[Spec], device: Device) -> Ite
         yield from (members[index * len(members) // count : (index + 1) * len(members) // count] for index in range(count))
 
 
-def _batches(kind: Kind[Spec], member: Member[Spec]) -> int:
+def _batches(kind: Networks[Spec], member: Member[Spec]) -> int:
     """Steps an epoch."""
     spec, samples = member.spec, kind.samples(member)
     steps = kind.recipe(spec).steps(samples)
@@ -216,7 +216,7 @@ def _batches(kind: Kind[Spec], member: Member[Spec]) -> int:
     return steps
 
 
-def _head_rows(kind: Kind[Spec], member: Member[Spec]) -> int:
+def _head_rows(kind: Networks[Spec], member: Member[Spec]) -> int:
     return max(kind.head_classes(member), padded_to(member.spec.classes, member.spec.batch_size))
 
 
@@ -229,7 +229,7 @@ def most_together(rows: int, recipe: Recipe, device: Device, *, inputs: int) -> 
     return max(1, min(MOST_TOGETHER[device], CACHE_BYTES[device] // bytes_each))
 
 
-def _cost(chunk: Chunk[Spec], kind: Kind[Spec]) -> float:
+def _cost(chunk: Chunk[Spec], kind: Networks[Spec]) -> float:
     """About steps of a network without classes, for the progress bar."""
     return sum((1 + member.spec.epochs * _batches(kind, member)) * (1 + _head_rows(kind, member) / 40) for member in chunk)
 
@@ -259,7 +259,7 @@ class _Bar:
 class _How:
     """How the chunks of a plan are trained, and who is told: `begin` of a chunk, `heard` of its place and of epochs."""
 
-    kind: Kind[Any]
+    kind: Networks[Any]
     device: Device
     processes: int
     threads: int

@@ -7,16 +7,16 @@ from typing import Any
 import torch
 
 from regcls.training.ensemble import Trained, train
-from regcls.training.ensemble_kinds import Kind, Member
+from regcls.training.ensemble_networks import Member, Networks
 
 Tell = Callable[[tuple[int, int]], None]  # of a chunk's place in the plan, and how many more epochs it has gone through
 
 TELL_EVERY = 0.5  # seconds
-_kind: Kind[Any]
+_kind: Networks[Any]
 _tell: Tell
 
 
-def set_up(reopened: Callable[[], Kind[Any]], threads: int, tell: Tell) -> None:
+def set_up(reopened: Callable[[], Networks[Any]], threads: int, tell: Tell) -> None:
     """Prepare a process for training, with its own view of the data."""
     global _kind, _tell
     torch.set_num_threads(threads)

@@ -10,15 +10,15 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import nn
 
-from regcls.datasets.splits import SplitSet
+from regcls.data.splits import SplitSet
 from regcls.errors import UserError
-from regcls.runs.images import ImageSpec
+from regcls.runs.grids import SingleSpec
 from regcls.training.device import Device
 from regcls.training.loop import Epoch, Hooks
 
 BEST, LAST = "checkpoints/best.pt", "checkpoints/last.pt"  # among the artifacts of every such run
 
-SpecT = TypeVar("SpecT", bound=ImageSpec, covariant=True)
+SpecT = TypeVar("SpecT", bound=SingleSpec, covariant=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ class Data(Protocol):
 class Making:
     """How runs of a kind are made: what the train stage must know of them."""
 
-    spec: type[ImageSpec]
+    spec: type[SingleSpec]
     code: str  # digest of the code that decides a result
     job: Callable[..., Job[Any]]  # the fields of Job -> a job
     train: Callable[[Any, Hooks, Callable[[str], None]], Result]  # of a job

@@ -20,11 +20,11 @@ from regcls.params import Compute
 from regcls.processes import termination_noted, uninterrupted
 from regcls.progress import Advance, progress, say
 from regcls.runs import fingerprint
-from regcls.runs.images import (
+from regcls.runs.grids import (
     Found,
-    ImageSpec,
     MakeSpec,
     Section,
+    SingleSpec,
     Spec,
     all_specs,
     needs_search,
@@ -42,7 +42,7 @@ from regcls.training.single_worker import make
 if TYPE_CHECKING:
     from regcls.tracking.tracker import Tracker
 
-SpecT = TypeVar("SpecT", bound=ImageSpec)
+SpecT = TypeVar("SpecT", bound=SingleSpec)
 
 
 def fingerprints(specs: Sequence[SpecT], data: Data, code: str, origin: Callable[[SpecT], str] = lambda spec: "") -> dict[SpecT, str]:
@@ -104,7 +104,7 @@ def train_grids(make_spec: MakeSpec[Section, Spec], section: Section, study: Stu
     return _outcome(made, study.tracker, known)
 
 
-def train_runs(specs: Sequence[ImageSpec], study: Study) -> Outcome:
+def train_runs(specs: Sequence[SingleSpec], study: Study) -> Outcome:
     """Train and track every run that the store does not hold as FINISHED.
 
     `study.adopt` logs into the run that `mlflow run` has opened, and trains even if an equal one exists: it must not stay empty.
@@ -136,7 +136,7 @@ def _look_up(study: Study) -> _Known:
     return _Known(finished=finished, interrupted=interrupted)
 
 
-def _make(specs: Sequence[ImageSpec], study: Study, known: _Known) -> "_Ledger":
+def _make(specs: Sequence[SingleSpec], study: Study, known: _Known) -> "_Ledger":
     tracker, wanted = study.tracker, fingerprints(specs, study.data, study.making.code, study.making.origin)
     device = device_for(study.compute.device)
     home = tracker.root / ".regcls" / "checkpoints" / study.dataset
@@ -167,7 +167,7 @@ def _make(specs: Sequence[ImageSpec], study: Study, known: _Known) -> "_Ledger":
 
 def _outcome(made: Sequence["_Ledger"], tracker: "Tracker", known: _Known) -> Outcome:
     tracker.deliver()
-    ended, failed, wanted = dict[str, tuple[str, str]](), dict[str, str](), dict[ImageSpec, str]()
+    ended, failed, wanted = dict[str, tuple[str, str]](), dict[str, str](), dict[SingleSpec, str]()
     finished = dict(known.finished)
     for ledger in made:
         ledger.release()
@@ -204,7 +204,7 @@ def _threads(checkpoints: Path, now: int) -> str:
     return before if before.split(", then ")[-1] == str(now) else f"{before}, then {now}"
 
 
-def _job(spec: ImageSpec, key: str, checkpoints: Path, study: Study, device: Device) -> Job[Any]:
+def _job(spec: SingleSpec, key: str, checkpoints: Path, study: Study, device: Device) -> Job[Any]:
     compute = study.compute
     loaders = (min(8, compute.cores) if device == "cuda" else 0) if compute.loaders == "auto" else compute.loaders
     return study.making.job(
@@ -235,7 +235,7 @@ class _Open:
 class _Ledger:
     """Runs from their start to their end, in MLflow and on the progress bar."""
 
-    def __init__(self, study: Study, wanted: Mapping[ImageSpec, str], known: _Known, threads: int) -> None:
+    def __init__(self, study: Study, wanted: Mapping[SingleSpec, str], known: _Known, threads: int) -> None:
         self.study, self.tracker, self.wanted, self.known, self.threads = study, study.tracker, wanted, known, threads
         self.open: dict[str, _Open] = {}  # by fingerprint
         self.ended: dict[str, tuple[str, str]] = {}  # fingerprint -> run id, status

@@ -6,8 +6,8 @@ import re
 from functools import cache
 from pathlib import Path
 
-from regcls.datasets.download import fetch
-from regcls.datasets.sources import Archive
+from regcls.data.download import fetch
+from regcls.data.sources import Archive
 from regcls.errors import UserError
 from regcls.files import write_json
 

@@ -1,0 +1,164 @@
+"""What the sections of images and depth share: runs that train one network each, and grids of such runs (paper, section 3.2)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from regcls.errors import UserError
+from regcls.params.types import (
+    FROM_TEXT,
+    STRICT,
+    Classes,
+    Count,
+    Method,
+    NotNegative,
+    OneOrMore,
+    Optimizer,
+    Positive,
+    Rounding,
+    Seed,
+    Share,
+)
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Backbone = Literal["resnet18", "resnet34", "resnet50"]
+RegressionLoss = Literal["mae", "mse", "huber"]
+Scaling = Literal["eq4", "released"]
+MixedPrecision = Literal["float32", "bf16"]
+
+SEARCH = "lambda_search"  # the grid that λ is taken from where a grid's lambdas are `searched`
+
+
+def growing(values: tuple[float, ...]) -> tuple[float, ...]:
+    """`values`.
+
+    Raises:
+        ValueError: they are not in growing order, or one stands twice.
+    """
+    if list(values) != sorted(set(values)):
+        raise ValueError("write the values in growing order, each once")
+    return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class SingleTraining:
+    """How each network is trained, as far as faces and depth are alike."""
+
+    model: Backbone
+    width: Count
+    class_range: Annotated[tuple[Finite, Finite], AfterValidator(growing)]
+    loss: RegressionLoss
+    huber_delta: Positive
+    loss_scaling: Scaling
+    rounding: Rounding
+    lam: Annotated[dict[Classes, Positive], Field(alias="lambda", min_length=1)]
+    optimizer: Optimizer
+    learning_rate: Positive
+    weight_decay: NotNegative
+    epochs: Count
+    milestones: Annotated[tuple[Count, ...], AfterValidator(growing)]
+    decay: Annotated[float, Field(gt=0, le=1)]
+    batch_size: Annotated[int, Field(ge=2)]  # batch norm cannot take a single image
+    accumulate: Count
+    precision: MixedPrecision
+    flip: Share
+    balanced_bins: Classes
+    seeds: OneOrMore[Seed]
+    __pydantic_config__ = STRICT
+
+    def lam_for(self, classes: int) -> float:
+        """λ of C classes: the one listed, or that of the listed count nearest in ratio (the smaller of two as near)."""
+        return self.lam[min(sorted(self.lam), key=lambda known: max(known, classes) / min(known, classes))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SingleRun:
+    """The run that `regcls run <dataset>` trains where no option says otherwise."""
+
+    method: Method
+    classes: Classes
+    balanced_data: bool
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class SingleOptions:
+    """What may be said of a single run on the command line; None leaves it to params.yaml."""
+
+    method: Method | None = None
+    classes: Classes | None = None
+    lam: Annotated[Positive | None, Field(alias="lambda")] = None
+    rounding: Rounding | None = None
+    balanced_data: bool | None = None
+    seed: Seed | None = None
+    model: Backbone | None = None
+    width: Count | None = None
+    loss: RegressionLoss | None = None
+    huber_delta: Positive | None = None
+    loss_scaling: Scaling | None = None
+    epochs: Count | None = None
+    batch_size: Annotated[int | None, Field(ge=2)] = None
+    accumulate: Count | None = None
+    optimizer: Optimizer | None = None
+    learning_rate: Positive | None = None
+    weight_decay: NotNegative | None = None
+    precision: MixedPrecision | None = None
+    __pydantic_config__ = FROM_TEXT
+
+
+@dataclass(frozen=True, kw_only=True)
+class SingleGrid:
+    """Every combination is one run. `reg` has neither classes nor λ: once for each seed. Without seeds a grid is left out."""
+
+    methods: OneOrMore[Method]
+    classes: OneOrMore[Classes]
+    balanced_data: bool
+    lambdas: Literal["default", "searched"] | OneOrMore[Positive]
+    seeds: Annotated[int, Field(ge=0)]
+    __pydantic_config__ = STRICT
+
+
+def check_grids(path: Path, name: str, grids: Mapping[str, SingleGrid], *, seeds: int) -> None:
+    """Raise a UserError where grids ask for more seeds than there are, or for a λ that is not searched for."""
+    if not any(grid.seeds for grid in grids.values()):
+        raise UserError(f"{path}: {name}.grids: every grid has seeds: 0, so there is nothing to train")
+    for key, grid in grids.items():
+        where = f"{path}: {name}.grids.{key}"
+        if grid.seeds > seeds:
+            raise UserError(f"{where}.seeds = {grid.seeds}, but {name}.training.seeds has only {seeds}")
+        if grid.lambdas == "searched" and grid.seeds:
+            _check_searched(where, name, grid, grids.get(SEARCH))
+    if not isinstance(search := grids[SEARCH].lambdas if SEARCH in grids else (), tuple):
+        raise UserError(f"{path}: {name}.grids.{SEARCH}.lambdas = {search!r}: list the values of λ to try")
+
+
+def _check_searched(where: str, name: str, grid: SingleGrid, search: SingleGrid | None) -> None:
+    if search is None or not search.seeds:
+        raise UserError(f"{where}.lambdas = 'searched' needs the grid {name}.grids.{SEARCH} with at least one seed")
+    # reg+cls-bal takes the λ of reg+cls where it is not searched for itself.
+    methods = [method for method in grid.methods if method != "reg" and not {method, "reg+cls"} & set(search.methods)]
+    classes = [count for count in grid.classes if count not in search.classes]
+    if (methods or classes) and grid.methods != ("reg",):
+        missing = ", ".join(map(str, [*methods, *(f"{count} classes" for count in classes)]))
+        raise UserError(f"{where}.lambdas = 'searched', but {name}.grids.{SEARCH} does not search λ for {missing}")
+
+
+def lambdas_text(training: SingleTraining) -> str:
+    """λ by class count, for help."""
+    by_classes = ", ".join(f"{lam:g} ({classes})" for classes, lam in training.lam.items())
+    return f"by classes: {by_classes}; another number takes the nearest one's"
+
+
+PURPOSES = {
+    "balanced_data": "true: rare targets enter both losses more often (Table 4)",
+    "seed": "of initial weights, order and augmentation",
+    "model": "resnet18, resnet34 or resnet50",
+    "width": "channels of the first stage of the network",
+    "loss": "regression loss: mae, mse or huber",
+    "huber_delta": "where the Huber loss turns from square to straight",
+    "loss_scaling": "released (reg + cls/λ for λ <= 1) or eq4 (λ·reg + cls)",
+    "accumulate": "batches a step of the optimizer",
+}

@@ -1,0 +1,49 @@
+"""Raw archives: bringing them, and generating stand-ins to look at."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from regcls.data.download import fetch as fetch_file
+from regcls.data.unpacking import extract
+from regcls.errors import UserError
+from regcls.files import explain_os_errors
+from regcls.params import Params
+from regcls.progress import say
+from regcls.tasks import task_named
+
+
+def fetch(params: Params, root: Path, dataset: str, sources: Sequence[str], *, unpack: bool) -> None:
+    """Bring archives into data/<dataset>/raw: `sources`, or those that params.yaml names. Preparing reads them as they are.
+
+    Raises:
+        UserError: no source is known, one cannot be reached or is not what it was, or the disk is full.
+    """
+    home = root / "data" / dataset
+    params.check_name(dataset)
+    archives = sources or getattr(params.datasets[dataset].data, "archives", ())
+    if not archives:
+        raise UserError(
+            f"{dataset} has no public address: say where its archive is (regcls data fetch {dataset} /path/or/s3://…), or put its files "
+            f"into {home / 'raw'} ({home / 'README.md'})"
+        )
+    for url in archives:
+        file = fetch_file(url, home / "raw", checksums=home / "checksums.json")
+        if unpack:
+            say(f"{extract(file, home / 'raw')} files in {home / 'raw'}")
+    say(f"Next: regcls prepare {dataset}, or dvc exp run -S 'datasets=[{dataset}]'")
+
+
+def samples(params: Params, dataset: str, folder: Path) -> None:
+    """Write the generated stand-in for a data set's raw files into `folder`.
+
+    Raises:
+        UserError: there are files of such names already, which might be real ones, or the folder cannot be written.
+    """
+    params.check_name(dataset)
+    with explain_os_errors(folder):
+        if there := sorted(file for pattern in ("*.tar", "*.zip") for file in folder.glob(pattern)):
+            raise UserError(f"{there[0]} is there already. Choose another folder, or remove it.")
+        folder.mkdir(parents=True, exist_ok=True)
+        section, task = params.datasets[dataset], task_named(params.task(dataset))
+        what = task.write_stand_in(section, folder, processes=params.compute.process_count)
+    say(f"stand-in archives of {what} in {folder}")

@@ -1,0 +1,31 @@
+"""params.yaml and the source -> build/inputs: what the stages of each data set depend on, so that DVC redoes what has changed, no more.
+
+A section may take values from another one, and code may be moved or commented without a difference; dvc.yaml could say neither.
+"""
+
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+
+from regcls.files import folder_written_aside, write_json
+from regcls.params import Params
+from regcls.provenance import code_digest
+
+
+def write_inputs(params: Params, root: Path) -> None:
+    """Write build/inputs/<dataset>/prepare.json and train.json of every section, and make data/<dataset>/raw where it is missing.
+
+    prepare.json: the section's `data`, and a digest of the code that prepares it. train.json: the whole section, and a digest of the code
+    that decides a result.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    preparing = {task: code_digest(f"regcls.tasks.{task}.prepare", without_params=True) for task in set(map(params.task, params.datasets))}
+    with folder_written_aside(root / "build" / "inputs") as folder:
+        for dataset, section in params.datasets.items():
+            task, values = params.task(dataset), asdict(section)
+            deciding = import_module(f"regcls.tasks.{task}.code").result_code()
+            write_json(folder / dataset / "prepare.json", {"task": task, "data": values["data"], "code": preparing[task]})
+            write_json(folder / dataset / "train.json", values | {"code": deciding})
+            (root / "data" / dataset / "raw").mkdir(parents=True, exist_ok=True)

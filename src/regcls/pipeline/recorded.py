@@ -1,0 +1,157 @@
+"""What a tracked run was made of, as it was recorded, and whether that is the same here."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from regcls.data.store import prepared_folder
+from regcls.errors import MissingError, UserError
+from regcls.provenance import UNKNOWN
+from regcls.runs import RunSpec
+from regcls.tasks import TASKS, task_named
+from regcls.tasks.task import Task
+from regcls.tracking.run_table import MACHINE, Row, typed
+from regcls.tracking.tracker import LINEAGE, Tracker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fact:
+    """Something that a result comes from: as it was recorded, and as it is here."""
+
+    name: str
+    then: str
+    now: str
+
+    @property
+    def same(self) -> bool:
+        """Whether it is known to be the same."""
+        return self.then == self.now != UNKNOWN
+
+    def __str__(self) -> str:
+        return f"{self.name}: the same ({self.then})" if self.same else f"{self.name}: then {self.then}, now {self.now}"
+
+
+def task_of(row: Row) -> Task[Any, Any, Any]:
+    """The task of a run.
+
+    Raises:
+        UserError: it is no run of ours.
+    """
+    if (task := row.tags.get("task", "")) in TASKS:
+        return task_named(task)
+    dataset = row.params.get("dataset")
+    made = f"on {dataset}, made by an earlier version of regcls" if dataset else "not made by regcls run or regcls train"
+    raise UserError(f"run {row.run_id} is {made}")
+
+
+def spec_of(row: Row) -> RunSpec:
+    """The run's parameters, all of them.
+
+    Raises:
+        UserError: it is no run of ours, or one of a version with other parameters.
+    """
+    kind = task_of(row).spec_type
+    values = typed(row.params, kind)
+    needless = set[str]()
+    if row.params.get("classes") == "0":
+        needless.add("lam")
+    if row.params.get("method") != "reg+cls-bal" and row.params.get("balanced_data") != "true":
+        needless.add("rounding")
+    if missing := [name for name, value in values.items() if value is None and name not in needless]:
+        raise UserError(
+            f"run {row.run_id} has no usable value of {', '.join(missing)}: it was made by a version of regcls with other parameters. "
+            f"Take the code of that run: {checkout(row)}"
+        )
+    spec: RunSpec = kind(**values)
+    return spec
+
+
+def checkout(row: Row) -> str:
+    """The command that brings the run's code."""
+    commit = row.tags.get("git_commit", UNKNOWN)
+    return "its commit is not known" if commit == UNKNOWN else f"git checkout {commit}"
+
+
+def lineage_of(row: Row, tracker: Tracker) -> dict[str, Any]:
+    """See provenance.lineage; empty where the run has none.
+
+    Raises:
+        UserError: the store does not answer.
+    """
+    with TemporaryDirectory() as folder:
+        try:
+            content = json.loads(tracker.files.fetch(row.run_id, LINEAGE, Path(folder)).read_text(encoding="utf-8"))
+        except (MissingError, ValueError):
+            return {}
+    return content if isinstance(content, dict) else {}
+
+
+def open_as_it_is(root: Path, spec: RunSpec, *, verify: bool) -> Any:
+    """The prepared data of the run's data set, whatever params.yaml says of it now.
+
+    Raises:
+        UserError: absent, damaged or of another format version.
+    """
+    return task_named(spec.task).open(prepared_folder(root, spec.dataset), section=None, verify=verify)
+
+
+def fingerprint_here(spec: RunSpec, data: Any) -> str:
+    """The run's fingerprint with the data and the code that are here."""
+    return task_named(spec.task).fingerprint(spec, data)
+
+
+def data_fact(row: Row, spec: RunSpec, data: Any) -> Fact:
+    """Of the samples that the run sees.
+
+    Raises:
+        UserError: the data here have no such samples.
+    """
+    digest = task_named(spec.task).digest(spec, data)
+    return Fact(name="data", then=row.tags.get("data_digest", UNKNOWN), now=digest[:32])
+
+
+def code_facts(row: Row, spec: RunSpec, lineage: Mapping[str, Any], here: Mapping[str, Any]) -> list[Fact]:
+    """Of the commit, and of the code that decides a result. `lineage`, `here`: see provenance.lineage."""
+    code = task_named(spec.task).code()
+    return [
+        Fact(name="commit", then=_commit(row.tags, lineage), now=_commit(here["git"], here)),
+        Fact(name="code that decides a result", then=row.tags.get("code_digest", UNKNOWN), now=code[:16]),
+    ]
+
+
+def _commit(tags: Mapping[str, Any], lineage: Mapping[str, Any]) -> str:
+    commit = str(tags.get("git_commit", UNKNOWN))
+    if tags.get("git_dirty") != "true":
+        return commit
+    return f"{commit} with uncommitted changes {(lineage.get('changes') or {}).get('sha256', '')[:8]}".rstrip()
+
+
+def machine_facts(row: Row, here: Mapping[str, Any]) -> list[Fact]:
+    """Of the machine and the versions that a result may depend on in its last digits."""
+    return [Fact(name=name, then=row.tags.get(name, UNKNOWN), now=str(now)) for name, now in here["machine"].items() if name in MACHINE]
+
+
+def remedy(row: Row) -> str:
+    """How to bring the run's data."""
+    md5, folder = row.tags.get("data_md5", UNKNOWN), f"data/{row.params['dataset']}/prepared"
+    if md5 == UNKNOWN:
+        return f"`regcls show {row.run_id[:8]} --print params.yaml` gives the params.yaml that they were prepared with"
+    return (
+        f"DVC has them as {md5}: `git log -S {md5} -- dvc.lock` names the commits, then "
+        f"`git checkout COMMIT dvc.lock && dvc checkout {folder}` (dvc pull, from a remote)"
+    )
+
+
+def results_of(row: Row) -> dict[str, float]:
+    """The run's final metrics, without those of epochs and those of speed."""
+    speed = {"images_per_second", "waiting_share", "peak_memory_gb"}
+    return {name: value for name, value in row.metrics.items() if not name.startswith(("epochs/", "system/")) and name not in speed}
+
+
+def equal(one: float, other: float) -> bool:
+    """To the last digit; NaN equals NaN."""
+    return one == other or (math.isnan(one) and math.isnan(other))

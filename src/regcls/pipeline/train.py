@@ -1,0 +1,64 @@
+"""Prepared data -> tracked runs: a data set's grids, or one run."""
+
+from pathlib import Path
+from typing import Any
+
+from regcls.data.store import prepared_folder
+from regcls.errors import UserError
+from regcls.files import lock, write_json
+from regcls.params import Params
+from regcls.pipeline.prepare import prepare
+from regcls.progress import say
+from regcls.tasks import task_named
+from regcls.tasks.task import Session, open_data
+from regcls.tracking.store import without_password
+from regcls.tracking.tracker import Tracker
+
+
+def train(params: Params, root: Path, dataset: str) -> None:
+    """Make every run of the grids that is not tracked as FINISHED yet, and write runs/<dataset>.json, the list of them.
+
+    A run that diverges is tracked as FAILED and named; the others go on.
+
+    Raises:
+        UserError: no prepared data, no store, no GPU where one is asked for.
+    """
+    data = open_data(params, root, dataset, verify=True)
+    tracker = Tracker(root, experiment=params.tracking.experiment)
+    # Beside the store, which experiments in temporary workspaces share.
+    held = tracker.root / ".regcls" / f"train-{dataset}.lock"
+    with lock(held, waiting=lambda holder: say(f"{holder} trains {dataset} already; waiting for it to end")):
+        tracker.inherit()
+        if stale := tracker.reconcile(dataset):
+            say(f"{len(stale)} runs of a process that has died were marked KILLED; they are made again, from their last checkpoint if any")
+        session = Session(params=params, root=root, dataset=dataset, tracker=tracker)
+        outcome = task_named(params.task(dataset)).train_grids(data, session)
+        write_json(root / "runs" / f"{dataset}.json", outcome.index)
+    counts = f"{outcome.trained} runs trained, {outcome.kept} were there already, {len(outcome.failed)} failed"
+    say(f"{counts}, in {without_password(tracker.uri)}")
+    for name, reason in outcome.failed.items():
+        say(f"FAILED {name}: {reason}")
+
+
+def run(params: Params, root: Path, dataset: str, options: Any) -> None:
+    """Make one run, with `options` over params.yaml's values; an equal one that is finished is kept.
+
+    Raises:
+        UserError: an option does not fit the prepared data, or the run diverged.
+    """
+    task = task_named(params.task(dataset))
+    spec = task.single_spec(params.datasets[dataset], dataset, options)
+    if not prepared_folder(root, dataset).exists():
+        say(f"{dataset} is not prepared yet; that comes first, once")
+        prepare(params, root, dataset)
+    data = open_data(params, root, dataset, verify=True)
+    tracker = Tracker(root, experiment=params.tracking.experiment)
+    tracker.inherit()
+    tracker.reconcile(dataset)
+    outcome = task.train_one(spec, data, Session(params=params, root=root, dataset=dataset, tracker=tracker))
+    for name, reason in outcome.failed.items():
+        raise UserError(f"run {name} {reason}. Try a smaller --learning-rate.")
+    run_id = outcome.index[0]["run_id"]
+    error, metric = task.error
+    say(f"{spec.name}: {'trained' if outcome.trained else 'was there already'}, {error} {tracker.metrics(run_id)[metric]:.4f}")
+    say(f"run {run_id} in {without_password(tracker.uri)}")

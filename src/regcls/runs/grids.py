@@ -1,0 +1,179 @@
+"""The runs on images: one network each. What faces and depth share."""
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
+
+from regcls.errors import UserError
+from regcls.params.single import SEARCH, Backbone, MixedPrecision, RegressionLoss, Scaling, SingleGrid, SingleOptions, SingleTraining
+from regcls.params.types import Method
+from regcls.runs import NOTHING_TO_ROUND, RunSpec
+from regcls.tasks.depth.params import Depth
+from regcls.tasks.images.params import Images
+
+Found = Mapping[tuple[Method, int], float]  # (method, C) -> λ with the lowest validation error
+
+
+@dataclass(frozen=True, kw_only=True)
+class SingleSpec(RunSpec):
+    """One tracked run: one network, trained on the images of one data set."""
+
+    method: Method
+    balanced_data: bool  # Table 4: samples enter both losses with ρ of `balanced_bins` equalised ranges
+    balanced_bins: int
+    model: Backbone
+    width: int  # channels of the first stage
+    class_range: tuple[float, float]  # targets that the C ranges cover
+    loss: RegressionLoss
+    huber_delta: float
+    loss_scaling: Scaling
+    milestones: tuple[int, ...]  # epochs after which the learning rate is multiplied with `decay`
+    decay: float
+    accumulate: int  # batches a step of the optimizer
+    precision: MixedPrecision
+    flip: float  # probability
+
+    def _data_words(self) -> str:
+        """As in `reg+cls-bal 100 λ0.1 s0 · imdb_wiki balanced`."""
+        return f"{self.dataset} balanced" if self.balanced_data else self.dataset
+
+    def tags(self) -> dict[str, str]:
+        """With whether the data are balanced."""
+        return super().tags() | {"balanced_data": str(self.balanced_data).lower()}
+
+
+Section = TypeVar("Section", Images, Depth)
+Spec = TypeVar("Spec", bound=SingleSpec)
+SectionC = TypeVar("SectionC", contravariant=True)
+SpecC = TypeVar("SpecC", bound=SingleSpec, covariant=True)
+
+
+class MakeSpec(Protocol[SectionC, SpecC]):
+    """A run with params.yaml's training values: `faces.make_spec` or `depth.make_spec`."""
+
+    def __call__(
+        self, section: SectionC, dataset: str, /, *, method: Method, classes: int, lam: float, balanced_data: bool, seed: int
+    ) -> SpecC: ...
+
+
+def expand(make: MakeSpec[Section, Spec], section: Section, dataset: str, grid: SingleGrid, found: Found) -> list[Spec]:
+    """The runs of a grid, `reg` once for each seed, in a fixed order: all methods of a seed, then the next seed.
+
+    Where λ is to be searched and `found` does not have it yet, a run is left out.
+    """
+    specs: dict[Spec, None] = {}  # an ordered set
+    for seed, method, classes in itertools.product(section.training.seeds[: grid.seeds], grid.methods, grid.classes):
+        for lam in _lambdas(section, grid, method, classes, found):
+            specs[make(section, dataset, method=method, classes=classes, lam=lam, balanced_data=grid.balanced_data, seed=seed)] = None
+    return list(specs)
+
+
+def _lambdas(section: Images | Depth, grid: SingleGrid, method: Method, classes: int, found: Found) -> tuple[float, ...]:
+    if method == "reg" or grid.lambdas == "default":
+        return (section.training.lam_for(classes),)
+    if grid.lambdas == "searched":
+        lam = searched_lambda(section, found, method, classes)
+        return () if lam is None else (lam,)
+    return grid.lambdas
+
+
+def searched_lambda(section: Images | Depth, found: Found, method: Method, classes: int) -> float | None:
+    """λ of the search, None as long as it is not known. reg+cls-bal takes that of reg+cls where it is not searched for itself."""
+    return found.get((method if method in section.grids[SEARCH].methods else "reg+cls", classes))
+
+
+def all_specs(make: MakeSpec[Section, Spec], section: Section, dataset: str, found: Found) -> list[Spec]:
+    """The runs of all grids, each once; those of the search for λ first."""
+    names = sorted(section.grids, key=lambda name: name != SEARCH)
+    return list(dict.fromkeys(spec for name in names for spec in expand(make, section, dataset, section.grids[name], found)))
+
+
+def needs_search(section: Images | Depth) -> bool:
+    """Whether some grid takes its λ from the search."""
+    return any(grid.lambdas == "searched" and grid.seeds for grid in section.grids.values())
+
+
+def search_specs(make: MakeSpec[Section, Spec], section: Section, dataset: str) -> list[Spec]:
+    """The runs of the search for λ."""
+    return expand(make, section, dataset, section.grids[SEARCH], {}) if SEARCH in section.grids else []
+
+
+def searched_for(spec: SingleSpec) -> tuple[Method, int]:
+    """What λ is searched for: the key of `Found`."""
+    return spec.method, spec.classes
+
+
+def shared_fields(training: SingleTraining, *, method: Method, classes: int, lam: float, balanced_data: bool, seed: int) -> dict[str, Any]:
+    """The fields of a SingleSpec that params.yaml gives for images and depth alike; blank where they do not apply: equal runs are equal."""
+    alike = ("epochs", "optimizer", "weight_decay", "model", "width", "loss", "milestones", "precision", "flip")
+    return {name: getattr(training, name) for name in alike} | {
+        "decay": training.decay if training.milestones else 1.0,
+        "method": method,
+        "classes": 0 if method == "reg" else classes,
+        "lam": None if method == "reg" else float(lam),
+        "rounding": training.rounding if method == "reg+cls-bal" or balanced_data else None,
+        "seed": seed,
+        "balanced_data": balanced_data,
+        "balanced_bins": training.balanced_bins if balanced_data else 0,
+        "class_range": (0.0, 0.0) if method == "reg" and not balanced_data else training.class_range,
+        "huber_delta": training.huber_delta if training.loss == "huber" else 0.0,
+        "loss_scaling": _scaling(training.loss_scaling, method, lam),
+    }
+
+
+def _scaling(scaling: Scaling, method: Method, lam: float) -> Scaling:
+    """Of λ > 1, and without classes, the two are the same."""
+    return "eq4" if method == "reg" or lam > 1 else scaling
+
+
+# Options that are put into a spec as they are.
+PLAIN = (
+    "rounding",
+    "model",
+    "width",
+    "loss",
+    "epochs",
+    "batch_size",
+    "accumulate",
+    "optimizer",
+    "learning_rate",
+    "weight_decay",
+    "precision",
+)
+
+
+def single_spec(make: MakeSpec[Section, Spec], section: Section, dataset: str, options: SingleOptions) -> Spec:
+    """The run that params.yaml's `run:` describes, with `options` over it.
+
+    Raises:
+        UserError: an option that would be ignored.
+    """
+    default, training = section.run, section.training
+    method = options.method or default.method
+    if method == "reg" and (options.classes or options.lam):
+        raise UserError("method reg has no classes and no λ: leave out --classes and --lambda, or choose --method reg+cls")
+    loss = options.loss or training.loss
+    if loss != "huber" and options.huber_delta:
+        raise UserError(f"loss {loss} has no δ: leave out --huber-delta, or choose --loss huber")
+    if method == "reg" and options.loss_scaling:
+        raise UserError("method reg has one loss, nothing to scale: leave out --loss-scaling, or choose --method reg+cls")
+    balanced_data = default.balanced_data if options.balanced_data is None else options.balanced_data
+    if method != "reg+cls-bal" and not balanced_data and options.rounding:
+        raise UserError(NOTHING_TO_ROUND.format(method=method))
+    classes = options.classes or default.classes
+    spec = make(
+        section,
+        dataset,
+        method=method,
+        classes=classes,
+        lam=options.lam or training.lam_for(classes),
+        balanced_data=balanced_data,
+        seed=training.seeds[0] if options.seed is None else options.seed,
+    )
+    changed: dict[str, Any] = {name: value for name in PLAIN if (value := getattr(options, name)) is not None}
+    if loss == "huber":
+        changed["huber_delta"] = options.huber_delta or training.huber_delta
+    if options.loss_scaling:
+        changed["loss_scaling"] = _scaling(options.loss_scaling, method, spec.lam or 1.0)
+    return replace(spec, **changed)

@@ -1,0 +1,159 @@
+"""The sections of depth data sets in params.yaml: depth from one image (paper, section 3.2)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from regcls.errors import UserError
+from regcls.params.single import PURPOSES, SingleGrid, SingleOptions, SingleRun, SingleTraining, check_grids, lambdas_text
+from regcls.params.types import FROM_TEXT, STRICT, Count, NotNegative, Section, Seed, TaskParams, plain
+
+Selection = Literal["val", "test"]  # by which RMSE the weights to keep are chosen
+Resampling = Literal["nearest", "released"]
+Validation = Literal["pooled", "released"]
+BUCKETS = 100  # of depth, 0.1 m each; deeper pixels belong to the last one
+Pixels = Annotated[int, Field(ge=32)]
+Bucket = Annotated[int, Field(ge=0, lt=BUCKETS)]
+
+
+def _even(values: tuple[int, int]) -> tuple[int, int]:
+    if any(value % 2 for value in values):
+        raise ValueError("write even numbers: depth is learned at half the size")
+    return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoomStandIn:
+    """Generated rooms in the archive's own layout, for where the archive is not."""
+
+    scenes: Annotated[int, Field(ge=5)]  # of training images: a fifth of them is for validation
+    images: Annotated[int, Field(ge=10)]  # for training and validation
+    test_images: Count
+    seed: Seed
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthData:
+    """What `prepare` reads, and how it splits and stores it."""
+
+    source: Literal["raw", "stand-in"]
+    archives: tuple[Annotated[str, Field(min_length=1)], ...]
+    short_side: Pixels
+    crop: Annotated[tuple[Pixels, Pixels], AfterValidator(_even)]  # height, width
+    validation_share: Annotated[float, Field(gt=0, lt=1)]
+    split_seed: Seed
+    mask_seed: Seed
+    expected_train: Count | None
+    expected_test: Count | None
+    stand_in: RoomStandIn
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthTraining(SingleTraining):
+    """How each network is trained."""
+
+    weights: Annotated[str, Field(min_length=1)]  # random, a path, or an address
+    align_corners: bool
+    balanced_batch_size: Annotated[int, Field(ge=2)]
+    balanced_accumulate: Count
+    rotate: Annotated[float, Field(ge=0, le=45)]
+    lighting: NotNegative
+    jitter: Annotated[float, Field(ge=0, lt=1)]
+    depth_resampling: Resampling
+    clip_colours: bool
+    validation: Validation
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthShots:
+    """Buckets of many and of medium, as ranges from a first to a last one; all others are few."""
+
+    many: tuple[tuple[Bucket, Bucket], ...]
+    medium: tuple[tuple[Bucket, Bucket], ...]
+    __pydantic_config__ = STRICT
+
+    def buckets(self, shot: Literal["many", "medium"]) -> frozenset[int]:
+        """Those of a group."""
+        ranges = self.many if shot == "many" else self.medium
+        return frozenset(bucket for first, last in ranges for bucket in range(first, last + 1))
+
+
+def shots_text(shots: DepthShots) -> str:
+    """For a tag: `many 9-45, 47-47; medium 7-8`."""
+    groups = {"many": shots.many, "medium": shots.medium}
+    return "; ".join(f"{name} {', '.join(f'{first}-{last}' for first, last in ranges)}" for name, ranges in groups.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Depth(Section):
+    """A data set of images, each with a depth map."""
+
+    data: DepthData
+    training: DepthTraining
+    shots: DepthShots
+    run: SingleRun
+    grids: Annotated[dict[str, SingleGrid], Field(min_length=1)]
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthOptions(SingleOptions):
+    """What may be said of a single run on depth."""
+
+    weights: Annotated[str | None, Field(min_length=1)] = None
+    align_corners: bool | None = None
+    depth_resampling: Resampling | None = None
+    clip_colours: bool | None = None
+    validation: Validation | None = None
+    __pydantic_config__ = FROM_TEXT
+
+
+def check(path: Path, name: str, depth: Depth) -> None:
+    """Raise a UserError where values that are right one by one do not fit each other."""
+    shots = depth.shots
+    for key in ("many", "medium"):
+        if wrong := [(first, last) for first, last in getattr(shots, key) if first > last]:
+            raise UserError(f"{path}: {name}.shots.{key}: {list(wrong[0])} ends before it begins")
+    if both := sorted(shots.buckets("many") & shots.buckets("medium")):
+        raise UserError(f"{path}: {name}.shots: bucket {both[0]} is in many and in medium")
+    if depth.data.crop[0] > depth.data.short_side:
+        raise UserError(
+            f"{path}: {name}.data.crop = {list(depth.data.crop)}: it is higher than {name}.data.short_side = {depth.data.short_side}"
+        )
+    if depth.training.class_range[0] < 0:
+        raise UserError(f"{path}: {name}.training.class_range = {list(depth.training.class_range)}: depth begins at 0")
+    check_grids(path, name, depth.grids, seeds=len(depth.training.seeds))
+
+
+def _defaults(depth: Depth) -> dict[str, str]:
+    training = depth.training
+    balanced = "{}, on balanced data {}"
+    return plain(training) | plain(depth.run) | {
+        "lambda": lambdas_text(training),
+        "seed": str(training.seeds[0]),
+        "batch_size": balanced.format(training.batch_size, training.balanced_batch_size),
+        "accumulate": balanced.format(training.accumulate, training.balanced_accumulate),
+        "precision": f"{training.precision} (float32 or bf16)",
+    }  # fmt: skip
+
+
+PARAMS = TaskParams(
+    section=Depth,
+    options=DepthOptions,
+    check=check,
+    defaults=_defaults,
+    purposes=PURPOSES
+    | {
+        "align_corners": "false: up-projections as in the benchmark's code, not the authors'",
+        "depth_resampling": "of depth maps in training: nearest or released (splines)",
+        "clip_colours": "false: changed colours may lie outside 0 to 255",
+        "validation": "pooled (pixels balanced over 100 buckets) or released (over the run's classes, by image)",
+        "weights": "that the encoder begins with: random, or the path or address of ImageNet's",
+    },
+    example="--method reg+cls --classes 100 --seed 0",
+)

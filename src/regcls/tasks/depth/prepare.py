@@ -1,0 +1,254 @@
+"""Depth from one image: the archive of NYUD2-DIR, or one's own pairs in its layout -> a prepared set. Protocol, section 4.
+
+A test image whose pair is rejected leaves its row of `test_mask` empty, like those of `test_images` and `test_depth`.
+"""
+
+import csv
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from fractions import Fraction
+from io import BytesIO, StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+from numpy.random import RandomState, default_rng
+from numpy.typing import NDArray
+
+from regcls.data.archives import Holder, Place
+from regcls.data.counts import check_count
+from regcls.data.splits import SPLITS
+from regcls.data.store import Writer, deciding_parameters, prepared_writer
+from regcls.errors import UserError
+from regcls.files import explain_os_errors
+from regcls.processes import worker_pool
+from regcls.progress import tracked
+from regcls.tasks.depth.data import DepthSet, level_buckets
+from regcls.tasks.depth.pairs import Pair, Shape, write_pairs
+from regcls.tasks.depth.params import BUCKETS, DepthData, DepthShots
+from regcls.tasks.depth.stand_in import write_archive
+
+TOP = "data"  # folder that all paths begin with
+MASK = "test_balanced_mask.npy"
+FIRST_BUCKET = 7  # the nearest that is tested on: 0.7 m
+
+
+def prepare(data: DepthData, folder: Path, *, raw: Path, dataset: str, processes: int) -> None:
+    """Write the prepared images and depth maps of `dataset` to `folder`.
+
+    With source `stand-in`, an archive is generated into a temporary folder, read by the same code, and removed.
+
+    Raises:
+        UserError: a file is missing, damaged or not as it should be; far from the expected number of pairs; the disk is full.
+    """
+    if (widest := Shape(split="test", short_side=data.short_side, crop=data.crop).scaled[1]) < data.crop[1]:
+        raise UserError(
+            f"{dataset}.data.crop = {list(data.crop)}: with short_side = {data.short_side} images are {widest} pixels wide, which is less"
+        )
+    if data.source == "raw":
+        remedy = f"{raw.parent / 'README.md'} says what belongs there"
+        if data.archives:
+            remedy = f"Fetch it with: regcls data fetch {dataset}; or put your copy there, {remedy}"
+        _prepare(data, folder, raw, dataset, processes, remedy=remedy)
+        return
+    with TemporaryDirectory(prefix=f"regcls-{dataset}-") as made:
+        with explain_os_errors(Path(made)):
+            write_archive(Path(made), data.stand_in, short_side=data.short_side, processes=processes)
+        _prepare(data, folder, Path(made), dataset, processes, remedy="")
+
+
+def _prepare(data: DepthData, folder: Path, raw: Path, dataset: str, processes: int, *, remedy: str) -> None:
+    holder = Holder(raw, TOP, remedy=remedy)
+    listings = {split: read_csv(holder, raw, f"nyu2_{split}.csv", remedy=remedy) for split in ("train", "test")}
+    for split, listing in listings.items():
+        _check_count(data, dataset, split, len(listing), {})
+    given = _given_mask(holder, raw, (len(listings["test"]), *data.crop))
+    with (
+        prepared_writer(folder, made_from=deciding_parameters(data)) as writer,
+        worker_pool(processes) if processes > 1 else nullcontext() as pool,
+    ):
+        tables, rejected = [], []
+        for split, listing in listings.items():
+            pairs = [
+                Pair(holder.place(image), holder.place(depth)) for image, depth in zip(listing["path"], listing["depth_path"], strict=True)
+            ]
+            shape = Shape(split="train" if split == "train" else "test", short_side=data.short_side, crop=data.crop)
+            reasons = write_pairs(writer, pairs, shape, pool=pool)
+            rejected.append(pd.DataFrame({"path": listing["path"].iloc[list(reasons)], "reason": list(reasons.values())}))
+            by_reason = Counter(reason.partition(":")[0] for reason in reasons.values())
+            _check_count(data, dataset, split, len(listing) - len(reasons), by_reason)
+            tables.append(_split(data, dataset, split, listing).drop(index=list(reasons)))
+        table, left_out = pd.concat(tables, ignore_index=True), pd.concat(rejected, ignore_index=True)
+        _check_splits(table, left_out)
+        writer.save_table(table)
+        left_out.to_csv(writer.folder / "rejected.csv", index=False)
+        _write_mask(writer, given, seed=data.mask_seed)
+        _note_counts(writer, table, left_out)
+
+
+def read_csv(holder: Holder, raw: Path, name: str, *, remedy: str) -> pd.DataFrame:
+    """A csv without a header, in the archive or beside it: path, depth_path and scene (the image's folder; empty for test images), row.
+
+    Raises:
+        UserError: it is missing, or a line does not hold two paths that begin with data/.
+    """
+    if (place := _find(holder, raw, name)) is None:
+        raise UserError(f"{name} is neither in {holder.origin} nor beside it. {remedy}")
+    file, rows = f"{name} in {holder.origin}", []
+    try:
+        reader = csv.reader(StringIO(place.read().decode("utf-8-sig"), newline=""), skipinitialspace=True)
+        for line in reader:
+            if not line:
+                continue
+            if len(line) != 2 or not all(path.startswith(f"{TOP}/") for path in line):
+                raise UserError(
+                    f"{file}, line {reader.line_num}: {','.join(line)!r}: write the image's path and its depth map's, both beginning with "
+                    f"{TOP}/, separated by a comma; no heading"
+                )
+            rows.append((line[0], line[1]))
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{file} is no csv in UTF-8: {error}") from None
+    table = pd.DataFrame(rows, columns=["path", "depth_path"], dtype=str)
+    scenes = [path.split("/")[-2] if "train" in name else "" for path in table["path"]]
+    return table.assign(scene=scenes, row=np.arange(len(table)))
+
+
+def _find(holder: Holder, raw: Path, name: str) -> Place | None:
+    """Where a file of the archive lies: in it, or else beside it."""
+    places = (holder.place(f"{TOP}/{name}"), Place(str(raw / name)))
+    return next((place for place in places if place and Path(place.file).exists()), None)
+
+
+def validation_scenes(scenes: Sequence[str], *, share: float, seed: int) -> frozenset[str]:
+    """The scenes to hold out. Their n sorted names are shuffled by numpy; the first ⌊(1 − share) · n⌋, at least one, train."""
+    names = sorted(set(scenes))
+    RandomState(seed).shuffle(names)
+    training = math.floor((1 - Fraction(str(share))) * len(names))  # 0.8 · n in floating point may lie below a whole number
+    return frozenset(names[max(1, training) :])
+
+
+def _split(data: DepthData, dataset: str, split: str, listing: pd.DataFrame) -> pd.DataFrame:
+    if split == "test":
+        return listing.assign(split="test")
+    if (scenes := listing["scene"].nunique()) < 2:
+        raise UserError(
+            f"{dataset}: all training images are of {scenes} scene, and whole scenes are held out for validation: put each scene's images "
+            f"into a folder of its own, {TOP}/nyu2_train/<scene>/"
+        )
+    held_out = validation_scenes(listing["scene"].tolist(), share=data.validation_share, seed=data.split_seed)
+    return listing.assign(split=np.where(listing["scene"].isin(held_out), "val", "train"))
+
+
+def _given_mask(holder: Holder, raw: Path, shape: tuple[int, int, int]) -> NDArray[np.bool_] | None:
+    """The official mask `shape` (T, H, W), if there is one.
+
+    Raises:
+        UserError: it is of another shape, or not of zeros and ones.
+    """
+    if (place := _find(holder, raw, MASK)) is None:
+        return None
+    where = place.file if place.file.endswith(MASK) else f"{MASK} in {place.file}"
+    try:
+        mask = np.load(BytesIO(place.read()), allow_pickle=False)
+    except Exception as error:  # whatever a damaged header leads to
+        raise UserError(f"{where} is not an array of numpy: {error}. Bring it anew, or remove it: a mask is drawn then") from None
+    if mask.shape != shape:
+        raise UserError(
+            f"{where} has shape {mask.shape}; {shape[0]} test images of {shape[1]} × {shape[2]} pixels need {shape}. "
+            "Remove it: a mask is drawn then"
+        )
+    if mask.dtype.kind not in "bui" or mask.max() > 1 or mask.min() < 0:
+        raise UserError(f"{where} holds other values than 0 and 1. Bring it anew, or remove it: a mask is drawn then")
+    return np.asarray(mask, dtype=np.bool_)
+
+
+def _write_mask(writer: Writer, given: NDArray[np.bool_] | None, *, seed: int) -> None:
+    """The array `test_mask`: the mask that is given, without pixels that were not measured, or one that is drawn."""
+    depth = np.load(writer.folder / "test_depth.npy", mmap_mode="r")
+    mask = draw_mask(depth, seed=seed) if given is None else given & (depth > 0)
+    if not mask.any():
+        why = "no test image has any from 0.7 m on" if given is None else f"{MASK} names none that is measured"
+        raise UserError(f"no pixel is left to test on: {why}")
+    writer.save("test_mask", mask)
+    writer.notes |= {
+        "mask": "drawn" if given is None else MASK,
+        "buckets": {"test": _histogram(_buckets(depth)[depth > 0]), "mask": _histogram(_buckets(depth)[mask])},
+    }
+
+
+def draw_mask(depth: NDArray[np.uint16], *, seed: int) -> NDArray[np.bool_]:
+    """A balanced choice of pixels (T, H, W) of `depth` (millimetres): of each bucket from 0.7 m on as many as the rarest of them has.
+
+    Buckets without any pixel stay empty.
+    """
+    buckets, rng = _buckets(depth).ravel(), default_rng(seed)
+    present = np.bincount(buckets, minlength=BUCKETS)
+    tested = [bucket for bucket in range(FIRST_BUCKET, BUCKETS) if present[bucket]]
+    mask = np.zeros(buckets.shape, dtype=np.bool_)
+    for bucket in tracked(tested, len(tested), "drawing test pixels"):
+        mask[rng.choice(np.flatnonzero(buckets == bucket), present[tested].min(), replace=False)] = True
+    return mask.reshape(depth.shape)
+
+
+def _buckets(depth: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """Buckets of 0.1 m of depths in millimetres; what was not measured is in 0, which is not tested on."""
+    return np.minimum(depth // 100, BUCKETS - 1).astype(np.uint8)
+
+
+def _histogram(buckets: NDArray[np.uint8]) -> list[int]:
+    counted: list[int] = np.bincount(buckets, minlength=BUCKETS).tolist()
+    return counted
+
+
+def _note_counts(writer: Writer, table: pd.DataFrame, left_out: pd.DataFrame) -> None:
+    levels = np.load(writer.folder / "train_levels.npy", mmap_mode="r")
+    of_split = {split: table[table["split"] == split] for split in SPLITS}
+    for split in ("train", "val"):
+        pixels = levels[of_split[split]["row"].to_numpy()].sum(0, dtype=np.int64)
+        writer.notes["buckets"][split] = level_buckets(pixels).tolist()
+    writer.notes |= {
+        "images": {split: len(rows) for split, rows in of_split.items()},
+        "scenes": {split: int(of_split[split]["scene"].nunique()) for split in ("train", "val")},
+        "rejected": dict(Counter(reason.partition(":")[0] for reason in left_out["reason"])),
+    }
+
+
+def counts(folder: Path, shots: DepthShots) -> list[str]:
+    """What `prepare` wrote to `folder`, in lines: images and scenes by split, pixels by shot group, and what was rejected and why.
+
+    Raises:
+        UserError: `folder` is absent or damaged.
+    """
+    notes = DepthSet(folder).prepared.meta["notes"]
+    many, medium = shots.buckets("many"), shots.buckets("medium")
+
+    def pixels(*names: str) -> str:
+        grouped = Counter[str]()
+        for bucket, number in enumerate(np.sum([notes["buckets"][name] for name in names], axis=0).tolist()):
+            grouped["many" if bucket in many else "medium" if bucket in medium else "few"] += number
+        return "; ".join(f"{shot} {grouped[shot]} ({grouped[shot] / grouped.total():.1%})" for shot in ("many", "medium", "few"))
+
+    return [
+        *(f"{split:5s} {notes['images'][split]:7d} images of {notes['scenes'][split]} scenes" for split in ("train", "val")),
+        f"test  {notes['images']['test']:7d} images",
+        f"train and val pixels with depth: {pixels('train', 'val')}",
+        f"test pixels with depth: {pixels('test')}",
+        f"test pixels in the mask ({notes['mask']}): {pixels('mask')}",
+        *(f"rejected: {number:7d} {reason} (rejected.csv)" for reason, number in notes["rejected"].items()),
+    ]
+
+
+def _check_count(data: DepthData, dataset: str, split: str, found: int, left_out: Mapping[str, int]) -> None:
+    expected = (data.expected_train if split == "train" else data.expected_test) if data.source == "raw" else None
+    check_count(found, expected, what=f"{split} pairs", dataset=dataset, key=f"expected_{split}", left_out=left_out)
+
+
+def _check_splits(table: pd.DataFrame, left_out: pd.DataFrame) -> None:
+    if empty := [split for split in SPLITS if split not in set(table["split"])]:
+        message = f"no pair is left in {', '.join(empty)}: a run needs training, validation and test images"
+        if len(left_out):
+            message += f". {len(left_out)} were rejected, such as {left_out['path'][0]}: {left_out['reason'][0]}"
+        raise UserError(message)

@@ -1,0 +1,108 @@
+"""Depth from one image: a number for every pixel."""
+
+from functools import cache, partial
+from pathlib import Path
+
+from regcls.models.pretrained import load_pretrained
+from regcls.reports import depth
+from regcls.reports.report import Report
+from regcls.runs.grids import MakeSpec
+from regcls.tasks.depth import predict
+from regcls.tasks.depth.code import result_code
+from regcls.tasks.depth.data import DepthSet
+from regcls.tasks.depth.model import build_depth
+from regcls.tasks.depth.params import Depth, DepthOptions
+from regcls.tasks.depth.prepare import counts, prepare
+from regcls.tasks.depth.runs import DepthSpec, make_spec, single_depth_spec
+from regcls.tasks.depth.stand_in import write_archive
+from regcls.tasks.depth.train import DepthJob, model_of, train_run
+from regcls.tasks.single import SingleTask
+from regcls.tasks.task import Asked, Sources
+from regcls.tracking.store import project_root
+from regcls.training.single import Making
+from regcls.training.weights import weights_digest, weights_file
+
+SUMS, EXAMPLES = "sums.parquet", "examples.npz"  # files of every run
+
+
+class DepthTask(SingleTask[Depth, DepthSpec, DepthSet]):
+    """See `task.Task`."""
+
+    spec_type = DepthSpec
+    data_type = DepthSet
+    error = ("test RMSE", "test_rmse_all")
+
+    def prepare(self, section: Depth, folder: Path, *, raw: Path, dataset: str, processes: int) -> list[str]:
+        prepare(section.data, folder, raw=raw, dataset=dataset, processes=processes)
+        return counts(folder, section.shots)
+
+    def write_stand_in(self, section: Depth, folder: Path, *, processes: int) -> str:
+        stand_in = section.data.stand_in
+        write_archive(folder, stand_in, short_side=section.data.short_side, processes=processes)
+        return f"{stand_in.images} views of {stand_in.scenes} rooms, and {stand_in.test_images} for the test"
+
+    def make_spec(self) -> MakeSpec[Depth, DepthSpec]:
+        return make_spec
+
+    def making(self, section: Depth, root: Path) -> Making:
+        """What runs begin with is kept in the project's .regcls."""
+        folder = project_root(root) / ".regcls" / "weights"
+
+        @cache
+        def loads(weights: str, model: str, width: int) -> None:
+            load_pretrained(build_depth(model, width=width, classes=0, align_corners=True).encoder, weights_file(weights, folder))
+
+        def ready(spec: DepthSpec) -> None:
+            if spec.weights != "random":
+                loads(spec.weights, spec.model, spec.width)
+
+        return Making(
+            spec=DepthSpec,
+            code=self.code(),
+            job=partial(DepthJob, weights_folder=folder, shots=section.shots),
+            train=train_run,
+            model=model_of,
+            score="val_rmse_all",
+            origin=self.origin,
+            ready=ready,
+            unlogged="val_n_",
+        )
+
+    def origin(self, spec: DepthSpec) -> str:
+        """Digest of the weights that the encoder begins with, as far as the spec does not say it."""
+        return weights_digest(spec.weights)
+
+    def misfit(self, spec: DepthSpec, data: DepthSet) -> str | None:
+        if tuple(data.crop) == spec.crop:
+            return None
+        return f"the images here are cut to {data.crop} pixels, the run's to {spec.crop}"
+
+    def code(self) -> str:
+        return result_code()
+
+    def single_spec(self, section: Depth, dataset: str, options: DepthOptions) -> DepthSpec:
+        return single_depth_spec(section, dataset, options)
+
+    def report(self, sources: Sources) -> Report:
+        found, fingerprints = self.wanted(sources)
+        data: DepthSet = sources.data
+        return depth.report(
+            params=sources.params,
+            dataset=sources.dataset,
+            runs=sources.runs,
+            links=sources.tracker,
+            provenance=sources.provenance,
+            fingerprints=fingerprints,
+            found=found,
+            sums=sources.table(SUMS),
+            examples=sources.arrays(EXAMPLES),
+            training_levels=data.levels("train"),
+            counts={"training images": len(data.rows("train")) + len(data.rows("val")), "test images": len(data.rows("test"))},
+            drawn_mask=data.has_drawn_mask,
+        )
+
+    def predict(self, asked: Asked) -> list[str]:
+        return predict.predict(asked)
+
+
+TASK = DepthTask()

@@ -1,0 +1,279 @@
+"""A run on depth maps -> its network, its batches and losses, and its result. With the loop and the feed, it decides every number.
+
+Legend: B batch, H × W pixels of the crop, h × w of its depth map, half of them a side; K classes that remain; L 256 levels of depth.
+"""
+
+import itertools
+import warnings
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from regcls.classes import ClassRanges, Rounding, equalised, uniform_ranges
+from regcls.losses import regression_loss, weighted
+from regcls.models.pretrained import load_pretrained
+from regcls.tasks.depth.augment import for_depth
+from regcls.tasks.depth.class_head import ClassHead, dense_class_loss
+from regcls.tasks.depth.data import DepthSet
+from regcls.tasks.depth.evaluation import Evaluation
+from regcls.tasks.depth.examples import write_examples
+from regcls.tasks.depth.metrics import BUCKETS, errors_of, table_of
+from regcls.tasks.depth.model import DepthPredictor, build_depth
+from regcls.tasks.depth.params import DepthShots, shots_text
+from regcls.tasks.depth.pixels import DEPTHS, DeviceRanges, doubled, doubled_bilinearly, keep_by_level
+from regcls.tasks.depth.runs import DepthSpec
+from regcls.training.checkpoint import Checkpoints, with_weights
+from regcls.training.feed import KEEP, AugmentedBatches, batches_of, epochs_of, moved, stream
+from regcls.training.loop import Hooks, Recipe, Trained, train
+from regcls.training.single import BEST, LAST, Job, Model, Result, opened
+from regcls.training.weights import sha256, weights_file
+
+VALIDATED_ROUNDING: Rounding = "round"  # of Eq. 12, by which validation pixels are balanced: the same for every run
+BEST_ON_TEST = "checkpoints/best_on_test.pt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthJob(Job[DepthSpec]):
+    """A run to make, and how to compute it."""
+
+    weights_folder: Path  # where weights of ImageNet are kept
+    shots: DepthShots
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Training images as they were read."""
+
+    epoch: int
+    samples: NDArray[np.int64]  # (B,), places in the training set
+    images: Tensor  # (B, H, W, 3), uint8; float32 where colours are not cut
+    levels: Tensor  # (B, h, w), uint8; 0: not measured
+
+
+class DepthObjective:
+    """What a run learns: see `loop.Task`."""
+
+    # RMSE-val and RMSE-test of Table 2: the second is for comparison with earlier work, which selected on the test set.
+    selections: Mapping[str, str] = {"val": "val_rmse_all", "test": "test_rmse_all"}
+
+    def __init__(self, job: DepthJob, images: DepthSet) -> None:
+        spec = job.spec
+        self.job, self.spec, self.images = job, spec, images
+        self.rows = images.rows("train")
+        self.cuts = batches_of(len(self.rows), spec.batch_size)
+        self.batches = len(self.cuts)
+        self.notes: list[str] = []  # for the user
+        counts = images.levels("train")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            self.classes = class_ranges_of(spec, counts)
+            balanced = _balanced_data(spec, counts)
+            validated = _equalised(_validated_ranges(spec), images.levels("val"), VALIDATED_ROUNDING)
+        self.notes += [str(warning.message) for warning in caught]
+        self.metres = torch.from_numpy(DEPTHS).to(job.device)
+        self.ranges, self.balanced = (None if given is None else DeviceRanges(given, job.device) for given in (self.classes, balanced))
+        self.released = spec.depth_resampling == "released"
+        self.shots: dict[Literal["many", "medium"], frozenset[int]] = {
+            "many": job.shots.buckets("many"),
+            "medium": job.shots.buckets("medium"),
+        }
+        self.evaluation = Evaluation(
+            images=images,
+            device=job.device,
+            channels_last=job.channels_last,
+            together=2 * spec.batch_size,
+            keep_validated=keep_by_level(validated),
+            by_image=spec.validation == "released",
+            classes=self.ranges,
+            shots=self.shots,
+        )
+
+    def network(self, weights: Path | None) -> nn.Module:
+        """The untrained network, its encoder with `weights`. From one seed, reg and reg+cls begin with the same but the class head."""
+        torch.manual_seed(self.spec.seed)
+        spec, classes = self.spec, 0 if self.classes is None else len(self.classes)
+        network = build_depth(spec.model, width=spec.width, classes=classes, align_corners=spec.align_corners)
+        if weights:
+            load_pretrained(network.encoder, weights)
+        network.to(self.job.device)
+        return network.to(memory_format=torch.channels_last) if self.job.channels_last else network  # type: ignore[call-overload]
+
+    def feed(self, epoch: int, batch: int) -> Generator[Batch]:
+        """Augmented batches from there to the end of the last epoch."""
+        spec, folder = self.spec, self.images.prepared.folder
+        names = ("crop", "flip", "rotate", "lighting", "jitter", "seed", "depth_resampling", "clip_colours")
+        augmentation = partial(for_depth, **{name: getattr(spec, name) for name in names})
+        files = {"image": folder / "train_images.npy", "mask": folder / "train_depth.npy"}
+        made = AugmentedBatches(files, self.rows, augmentation)
+        keys = itertools.islice(epochs_of(len(self.rows), self.cuts, seed=spec.seed, first=epoch, last=spec.epochs), batch, None)
+        for (at, samples), arrays in stream(made, keys, loaders=self.job.loaders, pinned=self.job.device == "cuda"):
+            yield Batch(epoch=at, samples=samples, images=arrays["image"], levels=arrays["mask"])
+
+    def losses(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
+        """`loss` and, with classes, its two parts before they are weighted, and the share of measured pixels that get their class.
+
+        Classes are taken, and pixels drawn, from the depth map as it is, each of its pixels for four of the class head; as released, from
+        the doubled map, and on balanced data the regression loss is on that map too.
+        """
+        spec = self.spec
+        predictions, features = network(self.evaluation.on_device(batch.images))
+        levels = batch.levels.to(self.job.device, non_blocking=True).int()
+        metres, measured = self.metres[levels], levels > 0
+        seen, known = (doubled_bilinearly(metres), doubled(measured)) if self.released else (metres, measured)
+        draws = self._draws(batch, seen)
+        if self.balanced is not None:
+            measured = _kept(known, self.balanced, seen, draws)
+            if self.released:
+                predictions, metres = doubled_bilinearly(predictions), seen
+        regression = regression_loss(predictions, metres.float(), measured, kind=spec.loss, huber_delta=spec.huber_delta)
+        if self.ranges is None:
+            return {"loss": regression}
+        assert spec.lam is not None
+        kept = _kept(known, self.ranges if spec.balanced else self.balanced, seen, draws)
+        labels = self.ranges.labels(seen).masked_fill(~known, -1)
+        full = (labels, kept) if self.released else (doubled(labels), doubled(kept))
+        classification, accuracy = dense_class_loss(cast(ClassHead, network.classifier), features, *full)
+        total = weighted(regression, classification, lam=spec.lam, scaling=spec.loss_scaling)
+        return {"loss": total, "regression_loss": regression, "class_loss": classification, "accuracy": accuracy}
+
+    def _draws(self, batch: Batch, like: Tensor) -> Tensor | None:
+        """A uniform number for each pixel of `like`, anew each epoch (Eq. 13), for both losses, alike on every device; None: not needed."""
+        if self.balanced is None and not self.spec.balanced:
+            return None
+        generators = (np.random.default_rng([KEEP, self.spec.seed, batch.epoch, sample]) for sample in batch.samples.tolist())
+        return moved(np.stack([generator.random(like.shape[1:], dtype=np.float32) for generator in generators]), self.job.device)
+
+    def describe(self, batch: Batch) -> dict[str, Any]:
+        """Rows of the prepared images, and the range of their measured depths in metres."""
+        measured = batch.levels[batch.levels > 0].numpy()
+        targets = [float(DEPTHS[measured.min()]), float(DEPTHS[measured.max()])] if measured.size else []
+        return {"rows": self.rows[batch.samples].tolist(), "targets": targets}
+
+    def size(self, batch: Batch) -> int:
+        """B."""
+        return len(batch.samples)
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Errors on the validation pixels and on those of the test set."""
+        return self.evaluation.errors(network)
+
+
+def _kept(known: Tensor, ranges: DeviceRanges | None, metres: Tensor, draws: Tensor | None) -> Tensor:
+    """Which pixels enter a loss: those that are measured and, with the probabilities of `ranges`, drawn."""
+    return known if ranges is None or draws is None else known & ranges.kept(metres, draws)
+
+
+def class_ranges_of(spec: DepthSpec, counts: NDArray[np.int64]) -> ClassRanges | None:
+    """The classes of a run: C ranges over `class_range`, equalised for reg+cls-bal; None for reg. `counts` (L,) of training pixels."""
+    if spec.method == "reg":
+        return None
+    ranges = uniform_ranges(spec.classes, *spec.class_range)
+    return _equalised(ranges, counts, spec.rounding) if spec.balanced else ranges
+
+
+def _balanced_data(spec: DepthSpec, counts: NDArray[np.int64]) -> ClassRanges | None:
+    """Balanced data (Table 4): ranges whose ρ says how often a training pixel enters the losses; None where they are not balanced."""
+    return _equalised(uniform_ranges(spec.balanced_bins, *spec.class_range), counts, spec.rounding) if spec.balanced_data else None
+
+
+def _validated_ranges(spec: DepthSpec) -> ClassRanges:
+    """By which validation pixels are balanced: buckets, the same for every run; as released the run's own classes, buckets for reg."""
+    own = spec.validation == "released" and spec.method != "reg"
+    return uniform_ranges(spec.classes, *spec.class_range) if own else uniform_ranges(BUCKETS, 0.0, DEPTHS[-1])
+
+
+def _equalised(ranges: ClassRanges, counts: NDArray[np.int64], rounding: Rounding | None) -> ClassRanges:
+    """Over all measured pixels: level 0 is none."""
+    assert rounding
+    return equalised(ranges, DEPTHS[1:], counts=counts[1:], rounding=rounding)
+
+
+def train_run(job: DepthJob, hooks: Hooks, say: Callable[[str], None]) -> Result:
+    """Make a run, from its newest checkpoint if there is one.
+
+    Its metrics: val_… and test_… of the weights selected on validation, selected_on_test/test_… of those selected on the test set.
+    sums.parquet has the sums from which these test errors follow, by selection (val, test), image (row) and bucket.
+
+    Raises:
+        DivergedError: a loss is not finite.
+        UserError: the prepared data or the weights to begin with are gone or damaged, no checkpoint is whole, or the disk is full.
+    """
+    images = opened(DepthSet, job)
+    task = DepthObjective(job, images)
+    for note in task.notes:
+        say(note)
+    weights = None if job.spec.weights == "random" else weights_file(job.spec.weights, job.weights_folder)
+    tags = {"shots": shots_text(job.shots)} | ({"weights_sha256": sha256(weights)} if weights else {})
+    network = task.network(weights)
+    checkpoints = Checkpoints(job.checkpoints, fingerprint=job.fingerprint)
+    if job.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    trained = train(
+        network,
+        task,
+        Recipe.of(job.spec),
+        device=job.device,
+        compiled=job.compiled,
+        checkpoints=checkpoints,
+        checkpoint_minutes=job.checkpoint_minutes,
+        hooks=hooks,
+        say=say,
+    )
+    peak = {"peak_memory_gb": torch.cuda.max_memory_allocated() / 1e9} if job.device == "cuda" else {}
+    result = _outcome(task, network, checkpoints, trained)
+    return replace(result, metrics=result.metrics | peak, tags=tags)
+
+
+def _outcome(task: DepthObjective, network: nn.Module, checkpoints: Checkpoints, trained: Trained) -> Result:
+    """Of both selections."""
+    kept, best = trained.history[trained.best_epochs["val"] - 1].metrics, trained.best_epochs
+    metrics = {name: value for name, value in kept.items() if name.startswith("val_") or name == "train_accuracy"} | trained.speed()
+    metrics["head_classes"] = float(0 if task.classes is None else len(task.classes))  # fewer than C where classes were merged
+    metrics["best_epoch_on_test"] = float(best["test"])
+    tables: list[pd.DataFrame] = []
+    loaded, found = 0, None
+    for selection, prefix in (("test", "selected_on_test/"), ("val", "")):  # the network ends with the weights of the latter
+        if loaded != best[selection]:
+            network.load_state_dict(checkpoints.load_best(best[selection], device=task.job.device))
+            loaded, found = best[selection], task.evaluation.of(network, "test")
+        assert found is not None
+        metrics |= {f"{prefix}test_{name}": value for name, value in (*errors_of(found.sums, task.shots), *found.accuracy.items())}
+        table = table_of(found.sums).assign(image=lambda table: task.images.rows("test")[table["image"]])
+        table.insert(0, "selection", selection)
+        tables.insert(0, table)
+    files = {BEST: checkpoints.best_file(best["val"]), BEST_ON_TEST: checkpoints.best_file(best["test"]), LAST: checkpoints.last_file()}
+    return Result(
+        history=trained.history,
+        best_epoch=best["val"],
+        score=kept[task.selections["val"]],
+        metrics=metrics,
+        files={**files, **write_examples(task.evaluation.examples(network), task.job.checkpoints)},
+        tables={"sums.parquet": pd.concat(tables, ignore_index=True)},
+        tags={},
+    )
+
+
+def load_predictor(file: Path, *, model: str, width: int, align_corners: bool) -> DepthPredictor:
+    """The network of a checkpoint file, for new images, on the CPU. Raises as `checkpoint.load_predictor` does."""
+    return DepthPredictor(with_weights(build_depth(model, width=width, classes=0, align_corners=align_corners), file))
+
+
+def model_of(job: DepthJob, result: Result) -> Model:
+    """The network selected on validation, and two test images.
+
+    Raises:
+        UserError: the prepared data are gone or damaged.
+    """
+    images = opened(DepthSet, job)
+    spec = job.spec
+    predictor = load_predictor(result.files[BEST], model=spec.model, width=spec.width, align_corners=spec.align_corners)
+    rows = np.resize(images.rows("test"), 2)  # of one image PyTorch would make a model for one image at a time
+    return Model(network=predictor, example=images.test_images[rows])

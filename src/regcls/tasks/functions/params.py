@@ -1,0 +1,207 @@
+"""The sections of 1D functions in params.yaml: the controlled study (paper, section 2.1)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from regcls.errors import UserError
+from regcls.params.types import (
+    FROM_TEXT,
+    STRICT,
+    Classes,
+    Count,
+    Method,
+    NotNegative,
+    OneOrMore,
+    Optimizer,
+    Positive,
+    Precision,
+    Rounding,
+    Section,
+    Seed,
+    TaskParams,
+    layer_widths,
+    plain,
+)
+
+Setting = Literal["clean", "noisy", "ood"]
+Sampling = Literal["uniform", "mild", "moderate", "severe"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BySetting:
+    """A number for each setting of the 1D study."""
+
+    clean: Positive
+    noisy: Positive
+    ood: Positive
+    __pydantic_config__ = STRICT
+
+    def __getitem__(self, setting: Setting) -> float:
+        return float(getattr(self, setting))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeakWidth:
+    """Half the width of the peak region, as a share of the range of y."""
+
+    mild: Annotated[float, Field(gt=0, le=1)]
+    moderate: Annotated[float, Field(gt=0, le=1)]
+    severe: Annotated[float, Field(gt=0, le=1)]
+    __pydantic_config__ = STRICT
+
+    def __getitem__(self, sampling: Sampling) -> float:
+        return float(getattr(self, sampling))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionData:
+    """What `prepare` draws (protocol, section 2.1)."""
+
+    functions: OneOrMore[tuple[Annotated[float, Field(allow_inf_nan=False)], Count]]
+    data_seeds: OneOrMore[Seed]
+    repetitions: Count
+    samples: Annotated[int, Field(ge=18432)]  # two from each of 1024 bins of y, in three regions of three splits
+    settings: OneOrMore[Setting]
+    samplings: OneOrMore[Sampling]
+    peak_width: PeakWidth
+    peak_share: Literal["released"] | Annotated[float, Field(gt=0, lt=1)]
+    noise: OneOrMore[Positive]
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionTraining:
+    """How each network is trained (protocol, section 2.1)."""
+
+    hidden: Annotated[tuple[Count, ...], Field(min_length=2, max_length=2)]
+    epochs: Count
+    batch_size: Count
+    optimizer: Optimizer
+    weight_decay: NotNegative
+    learning_rate: BySetting
+    lam: Annotated[BySetting, Field(alias="lambda")]
+    rounding: Rounding
+    precision: Precision
+    seeds: OneOrMore[Seed]
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionRun:
+    """The run that `regcls run` trains where no option says otherwise."""
+
+    setting: Setting
+    sampling: Sampling
+    noise: Positive
+    method: Method
+    classes: Classes
+    repetition: Annotated[int, Field(ge=0)]
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionOptions:
+    """What may be said of a single run on the command line; None leaves it to params.yaml."""
+
+    setting: Setting | None = None
+    sampling: Sampling | None = None
+    noise: Positive | None = None
+    method: Method | None = None
+    classes: Classes | None = None
+    lam: Annotated[Positive | None, Field(alias="lambda")] = None
+    rounding: Rounding | None = None
+    repetition: Annotated[int, Field(ge=0)] | None = None
+    seed: Seed | None = None
+    hidden: Annotated[tuple[Count, Count] | None, BeforeValidator(layer_widths)] = None
+    epochs: Count | None = None
+    batch_size: Count | None = None
+    optimizer: Optimizer | None = None
+    learning_rate: Positive | None = None
+    weight_decay: NotNegative | None = None
+    precision: Precision | None = None
+    __pydantic_config__ = FROM_TEXT
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionGrid:
+    """Every combination is one run. `reg` has neither classes nor λ: once for each data set."""
+
+    settings: OneOrMore[Setting]
+    samplings: OneOrMore[Sampling]
+    noise: OneOrMore[Positive]
+    methods: OneOrMore[Method]
+    classes: OneOrMore[Classes]
+    lambdas: Literal["default"] | OneOrMore[Positive]
+    repetitions: Count
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Functions(Section):
+    """The controlled 1D study."""
+
+    data: FunctionData
+    training: FunctionTraining
+    run: FunctionRun
+    grids: Annotated[dict[str, FunctionGrid], Field(min_length=1)]
+    __pydantic_config__ = STRICT
+
+
+def check(path: Path, name: str, functions: Functions) -> None:
+    """Raise a UserError where values that are right one by one do not fit each other."""
+    data, training = functions.data, functions.training
+    for key, seeds in (("data.data_seeds", data.data_seeds), ("training.seeds", training.seeds)):
+        if data.repetitions > len(seeds):
+            raise UserError(
+                f"{path}: {name}.data.repetitions = {data.repetitions}, but {name}.{key} has {len(seeds)} seeds: one is needed each"
+            )
+    if "uniform" not in data.samplings:
+        raise UserError(f"{path}: {name}.data.samplings must hold 'uniform': every network is validated and tested on the uniform sets")
+    if functions.run.repetition >= data.repetitions:
+        raise UserError(f"{path}: {name}.run.repetition = {functions.run.repetition}, but only 0 to {data.repetitions - 1} are prepared")
+    for key, grid in functions.grids.items():
+        where = f"{path}: {name}.grids.{key}"
+        if grid.repetitions > data.repetitions:
+            raise UserError(f"{where}.repetitions = {grid.repetitions}, but {name}.data.repetitions prepares {data.repetitions}")
+        for axis, asked, prepared in (
+            ("settings", grid.settings, data.settings),
+            ("samplings", grid.samplings, data.samplings),
+            ("noise", grid.noise if "noisy" in grid.settings else (), data.noise),
+        ):
+            if missing := [value for value in asked if value not in prepared]:
+                raise UserError(f"{where}.{axis} asks for {missing}, but {name}.data.{axis} prepares only {list(prepared)}")
+
+
+def _defaults(functions: Functions) -> dict[str, str]:
+    run, training, data = functions.run, functions.training, functions.data
+    by_setting = "{0.clean:g} (clean), {0.noisy:g} (noisy), {0.ood:g} (ood)"
+    seeds = ", ".join(map(str, training.seeds[: data.repetitions]))
+    return plain(training) | plain(run) | {
+        "noise": f"{run.noise:g} (prepared: {', '.join(map(str, data.noise))})",
+        "lambda": by_setting.format(training.lam),
+        "repetition": f"{run.repetition} (prepared: 0 to {data.repetitions - 1})",
+        "seed": f"that of the repetition ({seeds})",
+        "hidden": "x".join(map(str, training.hidden)),
+        "learning_rate": by_setting.format(training.learning_rate),
+        "precision": f"{training.precision} (float32 or float64)",
+    }  # fmt: skip
+
+
+PARAMS = TaskParams(
+    section=Functions,
+    options=FunctionOptions,
+    check=check,
+    defaults=_defaults,
+    purposes={
+        "setting": "clean, noisy or ood (training, validation and test from different ranges of x)",
+        "sampling": "how imbalanced the training targets are: uniform, mild, moderate or severe",
+        "noise": "σ of the noise on the targets, where the setting is noisy",
+        "repetition": "which draw of the data, with its seeds",
+        "hidden": "units of the two hidden layers, as in 6x15",
+        "seed": "of initial weights and order",
+    },
+    example="--setting noisy --sampling severe --method reg+cls --classes 100",
+)

@@ -1,0 +1,150 @@
+"""The runs of the 1D study."""
+
+import itertools
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from regcls.errors import UserError
+from regcls.params.types import Method, Precision
+from regcls.runs import NOTHING_TO_ROUND, RunSpec
+from regcls.tasks.functions.params import FunctionGrid, FunctionOptions, Functions, Sampling, Setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionSpec(RunSpec):
+    """One tracked run of the 1D study: one network for each of the ten functions, on one repetition of one data set."""
+
+    task: ClassVar[str] = "functions"
+    method: Method
+    setting: Setting
+    sampling: Sampling
+    noise: float  # σ of the noise on y; 0 unless the setting is noisy
+    repetition: int
+    data_seed: int
+    hidden: tuple[int, ...]
+    precision: Precision
+
+    @property
+    def data_key(self) -> str:
+        """The prepared data that the run sees: `clean`, `ood`, `noisy-0.1`."""
+        return data_key(self.setting, self.noise)
+
+    @property
+    def data_name(self) -> str:
+        """`functions/noisy-0.1-severe/0`."""
+        return f"{self.dataset}/{self.data_key}-{self.sampling}/{self.repetition}"
+
+    def _data_words(self) -> str:
+        """As in `reg+cls 64 λ1000 s421 · noisy-0.1-severe functions`."""
+        return f"{self.data_key}-{self.sampling} {self.dataset}"
+
+    def tags(self) -> dict[str, str]:
+        """With the repetition."""
+        return super().tags() | {"repetition": str(self.repetition)}
+
+
+def data_key(setting: Setting, noise: float) -> str:
+    """The name of the prepared data of a setting: `clean`, `ood`, `noisy-0.1`."""
+    return f"noisy-{noise:g}" if setting == "noisy" else setting
+
+
+def expand(functions: Functions, dataset: str, grid: FunctionGrid) -> list[FunctionSpec]:
+    """All runs of a grid, `reg` once for each data set, in a fixed order."""
+    specs: dict[FunctionSpec, None] = {}  # an ordered set
+    for repetition, setting, sampling in itertools.product(range(grid.repetitions), grid.settings, grid.samplings):
+        for noise in grid.noise if setting == "noisy" else (0.0,):
+            for method, classes in itertools.product(grid.methods, grid.classes):
+                for lam in (None,) if grid.lambdas == "default" else grid.lambdas:
+                    specs[
+                        make_spec(
+                            functions,
+                            dataset,
+                            setting=setting,
+                            sampling=sampling,
+                            noise=noise,
+                            method=method,
+                            classes=classes,
+                            lam=lam,
+                            repetition=repetition,
+                        )
+                    ] = None
+    return list(specs)
+
+
+def all_specs(functions: Functions, dataset: str) -> list[FunctionSpec]:
+    """The runs of all grids, each once."""
+    return list(dict.fromkeys(itertools.chain.from_iterable(expand(functions, dataset, grid) for grid in functions.grids.values())))
+
+
+def make_spec(
+    functions: Functions,
+    dataset: str,
+    *,
+    setting: Setting,
+    sampling: Sampling,
+    noise: float,
+    method: Method,
+    classes: int,
+    lam: float | None,
+    repetition: int,
+) -> FunctionSpec:
+    """A run with params.yaml's training values; `lam` None takes the setting's. What does not apply is blanked: equal runs are equal."""
+    training = functions.training
+    return FunctionSpec(
+        dataset=dataset,
+        setting=setting,
+        sampling=sampling,
+        noise=float(noise) if setting == "noisy" else 0.0,
+        method=method,
+        classes=0 if method == "reg" else classes,
+        lam=None if method == "reg" else float(training.lam[setting] if lam is None else lam),
+        rounding=training.rounding if method == "reg+cls-bal" else None,
+        repetition=repetition,
+        data_seed=functions.data.data_seeds[repetition],
+        seed=training.seeds[repetition],
+        hidden=training.hidden,
+        epochs=training.epochs,
+        batch_size=training.batch_size,
+        optimizer=training.optimizer,
+        learning_rate=training.learning_rate[setting],
+        weight_decay=training.weight_decay,
+        precision=training.precision,
+    )
+
+
+def single_spec(functions: Functions, dataset: str, options: FunctionOptions) -> FunctionSpec:
+    """The run that params.yaml's `run:` describes, with `options` over it.
+
+    Raises:
+        UserError: an option that would be ignored, or data that is not prepared.
+    """
+    default, data = functions.run, functions.data
+    setting = options.setting or default.setting
+    method = options.method or default.method
+    repetition = default.repetition if options.repetition is None else options.repetition
+    noise = options.noise or default.noise
+    if method == "reg" and (options.classes or options.lam):
+        raise UserError("method reg has no classes and no λ: leave out --classes and --lambda, or choose --method reg+cls")
+    if method != "reg+cls-bal" and options.rounding:
+        raise UserError(NOTHING_TO_ROUND.format(method=method))
+    if setting != "noisy" and options.noise:
+        raise UserError(f"setting {setting} has no noise: leave out --noise, or choose --setting noisy")
+    if repetition >= data.repetitions:
+        raise UserError(
+            f"--repetition = {repetition}: only 0 to {data.repetitions - 1} are prepared ({dataset}.data.repetitions in params.yaml)"
+        )
+    if setting == "noisy" and noise not in data.noise:
+        raise UserError(f"--noise = {noise:g}: prepared are {', '.join(map(str, data.noise))} ({dataset}.data.noise in params.yaml)")
+    spec = make_spec(
+        functions,
+        dataset,
+        setting=setting,
+        sampling=options.sampling or default.sampling,
+        noise=noise,
+        method=method,
+        classes=options.classes or default.classes,
+        lam=options.lam,
+        repetition=repetition,
+    )
+    training = ("rounding", "seed", "hidden", "epochs", "batch_size", "optimizer", "learning_rate", "weight_decay", "precision")
+    return replace(spec, **{name: value for name in training if (value := getattr(options, name)) is not None})

@@ -1,0 +1,1 @@
+"""Images, each with one number to predict (section 3.2)."""

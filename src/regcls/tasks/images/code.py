@@ -1,0 +1,24 @@
+"""What decides a result on images, next to the spec and the data."""
+
+from functools import cache
+
+from regcls.provenance import code_digest
+
+MODULES = (  # with the heads, and the ResNet below them
+    "classes",
+    "data.splits",
+    "losses",
+    "metrics",
+    "models.predictor",
+    "tasks.images.data",
+    "tasks.images.train",
+    "training.augment",
+    "training.feed",
+    "training.loop",
+)
+
+
+@cache
+def result_code() -> str:
+    """Digest of the code of MODULES and of the network."""
+    return code_digest("regcls.models.heads", alone=[f"regcls.{name}" for name in MODULES])

@@ -1,0 +1,116 @@
+"""The sections of image data sets in params.yaml: images, each with one number to predict (age from faces: paper, section 3.2)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from regcls.errors import UserError
+from regcls.params.single import (
+    PURPOSES,
+    Finite,
+    SingleGrid,
+    SingleOptions,
+    SingleRun,
+    SingleTraining,
+    check_grids,
+    lambdas_text,
+)
+from regcls.params.types import FROM_TEXT, STRICT, Count, Positive, Section, Seed, TaskParams, plain
+
+
+@dataclass(frozen=True, kw_only=True)
+class StandIn:
+    """Generated portraits in the archives' own layout, for where the archives are not."""
+
+    images: Annotated[int, Field(ge=200)]  # fewer leave no age with three groups of images
+    seed: Seed
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageData:
+    """What `prepare` reads, and how it splits and stores it."""
+
+    source: Literal["raw", "stand-in"]
+    archives: tuple[Annotated[str, Field(min_length=1)], ...]
+    layout: Literal["imdb-wiki", "csv"]
+    target: Annotated[str, Field(min_length=1)]  # what is predicted: the csv's column of this name, and the word for readers
+    unit: str  # of the target, for readers; empty where it has none
+    size: Annotated[int, Field(ge=32)]
+    min_face_score: Finite
+    split_seed: Seed
+    split_most: Count
+    expected_images: Count | None
+    stand_in: StandIn
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTraining(SingleTraining):
+    """How each network is trained."""
+
+    balanced_learning_rate: Positive
+    pad: Annotated[int, Field(ge=0)]
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShotLimits:
+    """Many, medium and few: by the number of training images of an integer target."""
+
+    many_above: Annotated[int, Field(ge=0)]
+    few_below: Annotated[int, Field(ge=0)]
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images(Section):
+    """A data set of images, each with one number to predict."""
+
+    data: ImageData
+    training: ImageTraining
+    shots: ShotLimits
+    run: SingleRun
+    grids: Annotated[dict[str, SingleGrid], Field(min_length=1)]
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions(SingleOptions):
+    """What may be said of a single run on images."""
+
+    __pydantic_config__ = FROM_TEXT
+
+
+def check(path: Path, name: str, images: Images) -> None:
+    """Raise a UserError where values that are right one by one do not fit each other."""
+    limits = images.shots
+    if images.training.pad >= images.data.size:
+        raise UserError(f"{path}: {name}.training.pad = {images.training.pad} must be less than {name}.data.size = {images.data.size}")
+    if limits.few_below > limits.many_above + 1:
+        raise UserError(
+            f"{path}: {name}.shots: few_below = {limits.few_below} and many_above = {limits.many_above} overlap: a target would be both"
+        )
+    check_grids(path, name, images.grids, seeds=len(images.training.seeds))
+
+
+def _defaults(images: Images) -> dict[str, str]:
+    training = images.training
+    return plain(training) | plain(images.run) | {
+        "lambda": lambdas_text(training),
+        "seed": str(training.seeds[0]),
+        "learning_rate": f"{training.learning_rate:g}, on balanced data {training.balanced_learning_rate:g}",
+        "precision": f"{training.precision} (float32 or bf16)",
+    }  # fmt: skip
+
+
+PARAMS = TaskParams(
+    section=Images,
+    options=ImageOptions,
+    check=check,
+    defaults=_defaults,
+    purposes=PURPOSES,
+    example="--method reg+cls --classes 100 --seed 0",
+)

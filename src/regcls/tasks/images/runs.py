@@ -1,0 +1,35 @@
+"""The runs on images: one network each."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from regcls.params.types import Method
+from regcls.runs.grids import SingleSpec, shared_fields
+from regcls.tasks.images.params import Images
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSpec(SingleSpec):
+    """One tracked run: one network, trained on the images of one data set."""
+
+    task: ClassVar[str] = "images"
+    size: int  # pixels of a side of the images
+    pad: int  # pixels on each side before the random crop
+    many_above: int  # training images of an age, for the metrics
+    few_below: int
+
+
+def make_spec(images: Images, dataset: str, *, method: Method, classes: int, lam: float, balanced_data: bool, seed: int) -> ImageSpec:
+    """A run with params.yaml's training values. What does not apply is blanked: equal runs are equal."""
+    training = images.training
+    return ImageSpec(
+        **shared_fields(training, method=method, classes=classes, lam=lam, balanced_data=balanced_data, seed=seed),
+        dataset=dataset,
+        batch_size=training.batch_size,
+        accumulate=training.accumulate,
+        learning_rate=training.balanced_learning_rate if balanced_data else training.learning_rate,
+        size=images.data.size,
+        pad=training.pad,
+        many_above=images.shots.many_above,
+        few_below=images.shots.few_below,
+    )

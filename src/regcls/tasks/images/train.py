@@ -1,0 +1,229 @@
+"""A run on faces -> its network, its batches and losses, and its result. With the loop and the feed, the code that decides every number.
+
+Legend: B batch, S pixels of a side, K classes that remain.
+"""
+
+import itertools
+import warnings
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from regcls.classes import ClassRanges, equalised, uniform_ranges
+from regcls.data.splits import Split
+from regcls.losses import class_loss, regression_loss, weighted
+from regcls.metrics import evaluate, shot_of
+from regcls.models.predictor import build, scaled
+from regcls.tasks.images.data import ImageSet
+from regcls.tasks.images.runs import ImageSpec
+from regcls.training.augment import for_faces
+from regcls.training.checkpoint import Checkpoints, load_predictor
+from regcls.training.feed import AugmentedBatches, batches_of, draws, epochs_of, moved, prefetched, stream, whole_of
+from regcls.training.loop import Hooks, Recipe, train
+from regcls.training.single import BEST, LAST, Job, Model, Result, opened
+
+SCORE = "val_mse_all"  # by it the weights to keep are chosen (section 3.2)
+
+ImageJob = Job[ImageSpec]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Training images as they were read."""
+
+    epoch: int
+    samples: NDArray[np.int64]  # (B,), places in the training set
+    images: Tensor  # (B, S, S, 3), uint8
+
+
+class ImageObjective:
+    """What a run learns: see `loop.Task`."""
+
+    selections: Mapping[str, str] = {"val": SCORE}
+
+    def __init__(self, job: ImageJob, images: ImageSet) -> None:
+        spec = job.spec
+        self.job, self.spec, self.images = job, spec, images
+        self.rows, targets = images.rows("train"), images.targets("train")
+        self.cuts = batches_of(len(targets), spec.batch_size)
+        self.batches = len(self.cuts)
+        self.notes: list[str] = []  # for the user
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            self.classes = class_ranges_of(spec, targets)
+            self.keep = _balanced_data(spec, targets)  # probability with which each sample enters both losses; None: always
+        self.notes += [str(warning.message) for warning in caught]
+        self.known, self.targets = targets, torch.from_numpy(targets).to(job.device)
+        self.labels = None if self.classes is None else torch.from_numpy(self.classes.labels(targets)).to(job.device)
+        # Probability with which a sample enters each loss; None: always.
+        self.keep_class = None if self.classes is None or not spec.balanced else self.classes.keep[self.classes.labels(targets)]
+        self.counts = images.training_counts()
+        self._draws: tuple[int, NDArray[np.float32]] = (-1, np.empty(0, dtype=np.float32))
+
+    def network(self) -> nn.Module:
+        """The untrained network. From one seed, reg and reg+cls begin with the same backbone and regression head."""
+        torch.manual_seed(self.spec.seed)
+        network = build(self.spec.model, width=self.spec.width, classes=0 if self.classes is None else len(self.classes))
+        network.to(self.job.device)
+        return network.to(memory_format=torch.channels_last) if self.job.channels_last else network  # type: ignore[call-overload]
+
+    def feed(self, epoch: int, batch: int) -> Generator[Batch]:
+        """Augmented batches from there to the end of the last epoch."""
+        spec = self.spec
+        file = self.images.prepared.folder / "images.npy"
+        augmentation = partial(for_faces, pad=spec.pad, flip=spec.flip, seed=spec.seed)
+        made = AugmentedBatches({"image": file}, self.rows, augmentation)
+        keys = itertools.islice(epochs_of(len(self.rows), self.cuts, seed=spec.seed, first=epoch, last=spec.epochs), batch, None)
+        for (at, samples), arrays in stream(made, keys, loaders=self.job.loaders, pinned=self.job.device == "cuda"):
+            yield Batch(epoch=at, samples=samples, images=arrays["image"])
+
+    def losses(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
+        """`loss` and, with classes, its two parts before they are weighted, and the accuracy over all samples of the batch."""
+        predictions, logits = network(self._on_device(batch.images))
+        places = moved(batch.samples, self.job.device)
+        spec, kept = self.spec, self._kept(batch, self.keep)
+        regression = regression_loss(predictions, self.targets[places], kept, kind=spec.loss, huber_delta=spec.huber_delta)
+        if self.labels is None:
+            return {"loss": regression}
+        assert spec.lam is not None
+        kept_class = kept if self.keep_class is None else self._kept(batch, self.keep_class)
+        labels = self.labels[places]
+        classification = class_loss(logits, labels, kept_class)
+        total = weighted(regression, classification, lam=spec.lam, scaling=spec.loss_scaling)
+        accuracy = (logits.argmax(1) == labels).float().mean()
+        return {"loss": total, "regression_loss": regression, "class_loss": classification, "accuracy": accuracy}
+
+    def _on_device(self, images: Tensor) -> Tensor:
+        pixels = scaled(images.to(self.job.device, non_blocking=True))
+        return pixels if self.job.channels_last else pixels.contiguous()
+
+    def _kept(self, batch: Batch, keep: NDArray[np.float64] | None) -> Tensor | None:
+        """Which samples of a batch enter a loss (B,). One draw a sample and epoch, for both losses (section 3.2)."""
+        if keep is None:
+            return None
+        if self._draws[0] != batch.epoch:
+            self._draws = (batch.epoch, draws(len(self.rows), seed=self.spec.seed, epoch=batch.epoch))
+        return moved(self._draws[1][batch.samples] < keep[batch.samples], self.job.device)
+
+    def describe(self, batch: Batch) -> dict[str, Any]:
+        """Rows of the prepared images, and the range of their targets."""
+        targets = self.known[batch.samples]  # not those on the device: to look at them would wait for it
+        return {"rows": self.rows[batch.samples].tolist(), "targets": [float(targets.min()), float(targets.max())]}
+
+    def size(self, batch: Batch) -> int:
+        """B."""
+        return len(batch.samples)
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Errors on the validation set."""
+        return self.errors(*self.predict(network, "val"), "val")
+
+    def predict(self, network: nn.Module, split: Split) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
+        """Predictions for all images of a split (n,), in float32 whatever the training ran in, and their most probable classes (n,)."""
+        rows, cuts = self.images.rows(split), whole_of(len(self.images.rows(split)), 2 * self.spec.batch_size)
+        network.eval()
+        found, classes = [], []
+        with torch.inference_mode():
+            for pixels in prefetched(lambda cut: torch.from_numpy(self.images.images[rows[cut]]), cuts):
+                predictions, logits = network(self._on_device(pixels))
+                found.append(predictions.float().cpu().numpy())
+                if logits is not None:
+                    classes.append(logits.argmax(1).cpu().numpy())
+        return np.concatenate(found), np.concatenate(classes) if classes else None
+
+    def shots(self, split: Split) -> NDArray[np.str_]:
+        """Many, medium or few, of each image of a split."""
+        limits = {"many_above": self.spec.many_above, "few_below": self.spec.few_below}
+        return shot_of(self.images.targets(split), self.counts, **limits)
+
+    def errors(self, predictions: NDArray[np.float32], classes: NDArray[np.int64] | None, split: Split) -> dict[str, float]:
+        """As metrics.evaluate names them, after val_ or test_, and the accuracy of the class head."""
+        targets = self.images.targets(split)
+        found = {f"{split}_{name}": value for name, value in evaluate(predictions, targets, self.shots(split))}
+        if self.classes is not None and classes is not None:
+            found[f"{split}_accuracy"] = float(np.mean(classes == self.classes.labels(targets)))
+        return found
+
+
+def class_ranges_of(spec: ImageSpec, targets: NDArray[np.float32]) -> ClassRanges | None:
+    """The classes of a run: C uniform ranges over `class_range`, equalised over the training targets for reg+cls-bal; None for reg."""
+    if spec.method == "reg":
+        return None
+    ranges = uniform_ranges(spec.classes, *spec.class_range)
+    if not spec.balanced:
+        return ranges
+    assert spec.rounding
+    return equalised(ranges, targets, rounding=spec.rounding)
+
+
+def _balanced_data(spec: ImageSpec, targets: NDArray[np.float32]) -> NDArray[np.float64] | None:
+    """Balanced data (Table 4): the probability with which each training sample enters the losses; None where they are not balanced."""
+    if not spec.balanced_data:
+        return None
+    assert spec.rounding
+    ranges = equalised(uniform_ranges(spec.balanced_bins, *spec.class_range), targets, rounding=spec.rounding)
+    return np.asarray(ranges.keep[ranges.labels(targets)])
+
+
+def train_run(job: ImageJob, hooks: Hooks, say: Callable[[str], None]) -> Result:
+    """Make a run, from its newest checkpoint if there is one.
+
+    Its metrics are those of the kept weights, val_… and test_…; predictions.parquet has row, path, target, prediction and shot of the
+    test images.
+
+    Raises:
+        DivergedError: a loss is not finite.
+        UserError: the prepared data are gone or damaged, no checkpoint is whole, or the disk is full.
+    """
+    images = opened(ImageSet, job)
+    task = ImageObjective(job, images)
+    for note in task.notes:
+        say(note)
+    network = task.network()
+    checkpoints = Checkpoints(job.checkpoints, fingerprint=job.fingerprint)
+    trained = train(
+        network,
+        task,
+        Recipe.of(job.spec),
+        device=job.device,
+        compiled=job.compiled,
+        checkpoints=checkpoints,
+        checkpoint_minutes=job.checkpoint_minutes,
+        hooks=hooks,
+        say=say,
+    )
+    best = trained.best_epochs["val"]
+    network.load_state_dict(checkpoints.load_best(best, device=job.device))
+    predictions, classes = task.predict(network, "test")
+    kept = trained.history[best - 1].metrics
+    metrics = {name: value for name, value in kept.items() if name.startswith("val_") or name == "train_accuracy"}
+    metrics["head_classes"] = float(0 if task.classes is None else len(task.classes))  # fewer than C where classes were merged
+    metrics |= task.errors(predictions, classes, "test") | trained.speed()
+    table = {"row": images.rows("test"), "path": images.paths("test"), "target": images.targets("test")}
+    return Result(
+        history=trained.history,
+        best_epoch=best,
+        score=kept[SCORE],
+        metrics=metrics,
+        files={BEST: checkpoints.best_file(best), LAST: checkpoints.last_file()},
+        tables={"predictions.parquet": pd.DataFrame({**table, "prediction": predictions, "shot": task.shots("test").astype(str)})},
+        tags={},
+    )
+
+
+def model_of(job: ImageJob, result: Result) -> Model:
+    """The kept network, and two test images.
+
+    Raises:
+        UserError: the prepared data are gone or damaged.
+    """
+    images = opened(ImageSet, job)
+    predictor = load_predictor(result.files[BEST], model=job.spec.model, width=job.spec.width)
+    return Model(network=predictor, example=images.images[np.resize(images.rows("test"), 2)])

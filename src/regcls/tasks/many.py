@@ -1,0 +1,32 @@
+"""What tasks share whose runs are many small networks each, trained side by side."""
+
+from abc import abstractmethod
+from typing import Any
+
+from regcls.files import lock
+from regcls.progress import say
+from regcls.tasks.task import DataT, SectionT, Session, SpecT, Task
+from regcls.training import ensemble_study
+from regcls.training.ensemble_networks import Networks
+from regcls.training.outcome import Outcome
+
+
+class ManyTask(Task[SectionT, SpecT, DataT]):
+    """Many small networks a run."""
+
+    @abstractmethod
+    def networks(self, data: DataT, dataset: str) -> Networks[SpecT]:
+        """What runs on the data train."""
+
+    def fingerprint(self, spec: SpecT, data: DataT) -> str:
+        return ensemble_study.fingerprints(self.networks(data, spec.dataset), [spec])[spec]
+
+    def train_one(self, spec: SpecT, data: DataT, session: Session) -> Outcome:
+        networks, tracker = self.networks(data, session.dataset), session.tracker
+        wanted = ensemble_study.fingerprints(networks, [spec])
+        held = tracker.root / ".regcls" / f"run-{wanted[spec]}.lock"
+        with lock(held, waiting=lambda holder: say(f"{holder} makes this very run; waiting for it to end")):
+            tracker.inherit()
+            adopt: dict[str, Any] = {"adopt": session.repeats is None, "repeats": session.repeats}
+            compute, tags = session.params.compute, session.tags(self.code())
+            return ensemble_study.train_runs(networks, wanted, tracker, compute, tags, lineage=session.origin, **adopt)

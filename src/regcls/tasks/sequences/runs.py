@@ -1,0 +1,169 @@
+"""The runs on video progress: one network for each activity."""
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from regcls.errors import UserError
+from regcls.params.single import SEARCH
+from regcls.params.types import Precision, SequenceMethod
+from regcls.runs import NOTHING_TO_ROUND, RunSpec
+from regcls.tasks.sequences.params import WITH_CLASSES, Activation, SequenceGrid, SequenceOptions, Sequences, SequenceSplit, Unit
+
+WITH_SIGMOIDS = ("random", "kukleva")  # whatever params.yaml says of the others
+Key = tuple[SequenceMethod, int, Unit, SequenceSplit]
+Found = Mapping[Key, float]  # (method, C, unit, split) -> λ with the lowest validation error
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceSpec(RunSpec):
+    """One tracked run: one network for each of the ten activities, on one split."""
+
+    task: ClassVar[str] = "sequences"
+    unit: Unit  # of the target: percent (frame index / number of frames, within [0, 1]) or frames (frame index)
+    split: SequenceSplit
+    held_out: bool  # a share of the training videos is validation data, for the search for λ; they are not trained on
+    hidden: tuple[int, ...]
+    activation: Activation
+    milestones: tuple[int, ...]  # epochs after which the learning rate is multiplied with `decay`
+    decay: float
+    precision: Precision
+
+    @property
+    def data_name(self) -> str:
+        """`breakfast/percent/s1`, and `… /held-out` where videos are held out."""
+        return "/".join([self.dataset, self.unit, self.split] + ["held-out"] * self.held_out)
+
+    def _data_words(self) -> str:
+        """As in `reg+cls 100 λ100 s0 · breakfast percent s1`: s0 is the seed, s1 the split."""
+        return f"{self.dataset} {self.unit} {self.split}" + " held-out" * self.held_out
+
+    def tags(self) -> dict[str, str]:
+        """With unit, split and whether videos are held out."""
+        return super().tags() | {"unit": self.unit, "split": self.split, "held_out": str(self.held_out).lower()}
+
+
+def make_spec(
+    sequences: Sequences,
+    dataset: str,
+    *,
+    method: SequenceMethod,
+    classes: int,
+    lam: float | None,
+    unit: Unit,
+    split: SequenceSplit,
+    seed: int,
+    held_out: bool = False,
+) -> SequenceSpec:
+    """A run with params.yaml's training values; `lam` None takes the unit's. What does not apply is blanked: equal runs are equal."""
+    training, trained, classified = sequences.training, method != "random", method in WITH_CLASSES
+    return SequenceSpec(
+        dataset=dataset,
+        method=method,
+        classes=classes if classified else 0,
+        lam=float(training.lam[unit] if lam is None else lam) if classified else None,
+        rounding=training.rounding if method == "reg+cls-bal" else None,
+        seed=seed,
+        epochs=training.epochs if trained else 0,
+        batch_size=training.batch_size,
+        optimizer=training.optimizer if trained else "adam",
+        learning_rate=training.learning_rate if trained else 0.0,
+        weight_decay=training.weight_decay if trained else 0.0,
+        unit=unit,
+        split=split,
+        held_out=held_out,
+        hidden=training.hidden,
+        activation="sigmoid" if method in WITH_SIGMOIDS else training.activation,
+        milestones=training.milestones if trained else (),
+        decay=training.decay if trained and training.milestones else 1.0,
+        precision=training.precision,
+    )
+
+
+def expand(sequences: Sequences, dataset: str, name: str, found: Found) -> list[SequenceSpec]:
+    """The runs of the grid `name` in a fixed order, those without classes once for each seed; in the search, videos are held out.
+
+    Where λ is to be searched and `found` does not have it yet, a run is left out.
+    """
+    grid = sequences.grids[name]
+    specs: dict[SequenceSpec, None] = {}  # an ordered set
+    axes = itertools.product(sequences.training.seeds[: grid.seeds], grid.units, grid.splits, grid.methods, grid.classes)
+    for seed, unit, split, method, classes in axes:
+        for lam in _lambdas(sequences, grid, (method, classes, unit, split), found):
+            spec = make_spec(
+                sequences, dataset, method=method, classes=classes, lam=lam, unit=unit, split=split, seed=seed, held_out=name == SEARCH
+            )
+            specs[spec] = None
+    return list(specs)
+
+
+def _lambdas(sequences: Sequences, grid: SequenceGrid, key: Key, found: Found) -> tuple[float | None, ...]:
+    if key[0] not in WITH_CLASSES or grid.lambdas == "default":
+        return (None,)
+    if grid.lambdas == "searched":
+        lam = searched_lambda(sequences, found, key)
+        return () if lam is None else (lam,)
+    return grid.lambdas
+
+
+def searched_lambda(sequences: Sequences, found: Found, key: Key) -> float | None:
+    """λ of the search, None as long as it is not known. reg+cls-bal takes that of reg+cls where it is not searched for itself."""
+    method, classes, unit, split = key
+    return found.get((method if method in sequences.grids[SEARCH].methods else "reg+cls", classes, unit, split))
+
+
+def all_specs(sequences: Sequences, dataset: str, found: Found) -> list[SequenceSpec]:
+    """The runs of all grids, each once; those of the search for λ first."""
+    names = sorted(sequences.grids, key=lambda name: name != SEARCH)
+    return list(dict.fromkeys(spec for name in names for spec in expand(sequences, dataset, name, found)))
+
+
+def needs_search(sequences: Sequences) -> bool:
+    """Whether some grid takes its λ from the search."""
+    return any(grid.lambdas == "searched" and grid.seeds for grid in sequences.grids.values())
+
+
+def search_specs(sequences: Sequences, dataset: str) -> list[SequenceSpec]:
+    """The runs of the search for λ."""
+    return expand(sequences, dataset, SEARCH, {}) if SEARCH in sequences.grids else []
+
+
+def searched_for(spec: SequenceSpec) -> Key:
+    """What λ is searched for: the key of `Found`."""
+    return spec.method, spec.classes, spec.unit, spec.split
+
+
+def single_spec(sequences: Sequences, dataset: str, options: SequenceOptions) -> SequenceSpec:
+    """The run that params.yaml's `run:` describes, with `options` over it.
+
+    Raises:
+        UserError: an option that would be ignored, or a split that there is not.
+    """
+    default = sequences.run
+    method, split = options.method or default.method, options.split or default.split
+    if method not in WITH_CLASSES and (options.classes or options.lam):
+        raise UserError(f"method {method} has no classes and no λ: leave out --classes and --lambda, or choose --method reg+cls")
+    if method != "reg+cls-bal" and options.rounding:
+        raise UserError(NOTHING_TO_ROUND.format(method=method))
+    if method in WITH_SIGMOIDS and options.activation:
+        raise UserError(f"method {method} has sigmoids always: leave out --activation, or choose --method reg")
+    trains = ("epochs", "learning_rate", "weight_decay", "optimizer")
+    if method == "random" and (given := [name for name in trains if getattr(options, name) is not None]):
+        raise UserError(f"method random is not trained: leave out --{given[0].replace('_', '-')}")
+    if split not in sequences.data.test_persons:
+        raise UserError(
+            f"--split = {split}: there are {', '.join(sequences.data.test_persons)} ({dataset}.data.test_persons in params.yaml)"
+        )
+    spec = make_spec(
+        sequences,
+        dataset,
+        method=method,
+        classes=options.classes or default.classes,
+        lam=options.lam,
+        unit=options.unit or default.unit,
+        split=split,
+        seed=sequences.training.seeds[0] if options.seed is None else options.seed,
+    )
+    plain = ("activation", "rounding", "hidden", "epochs", "batch_size", "optimizer", "learning_rate", "weight_decay", "precision")
+    return replace(spec, **{name: value for name in plain if (value := getattr(options, name)) is not None})

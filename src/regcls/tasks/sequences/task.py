@@ -1,0 +1,76 @@
+"""Sequences: a number for every frame of a video, from its features."""
+
+from pathlib import Path
+
+from regcls.reports import video
+from regcls.reports.report import Report
+from regcls.tasks.many import ManyTask
+from regcls.tasks.sequences import study
+from regcls.tasks.sequences.code import result_code
+from regcls.tasks.sequences.data import SequenceSet
+from regcls.tasks.sequences.networks import PREDICTIONS, SequenceNetworks
+from regcls.tasks.sequences.params import SequenceOptions, Sequences
+from regcls.tasks.sequences.prepare import counts, prepare
+from regcls.tasks.sequences.runs import SequenceSpec, all_specs, single_spec
+from regcls.tasks.sequences.stand_in import write_archive
+from regcls.tasks.task import Session, Sources
+from regcls.training import ensemble_study
+from regcls.training.outcome import Outcome
+
+
+class SequencesTask(ManyTask[Sequences, SequenceSpec, SequenceSet]):
+    """See `task.Task`."""
+
+    spec_type = SequenceSpec
+    data_type = SequenceSet
+    error = ("test RMSE", "test_rmse")
+
+    def prepare(self, section: Sequences, folder: Path, *, raw: Path, dataset: str, processes: int) -> list[str]:
+        prepare(section.data, folder, raw=raw, dataset=dataset, processes=processes)
+        return counts(folder)
+
+    def write_stand_in(self, section: Sequences, folder: Path, *, processes: int) -> str:
+        write_archive(folder, section.data.stand_in)
+        return f"videos of {section.data.stand_in.persons} persons"
+
+    def networks(self, data: SequenceSet, dataset: str) -> SequenceNetworks:
+        return SequenceNetworks(data, dataset)
+
+    def digest(self, spec: SequenceSpec, data: SequenceSet) -> str:
+        return data.digest
+
+    def misfit(self, spec: SequenceSpec, data: SequenceSet) -> str | None:
+        if spec.split in data.splits:
+            return None
+        return f"the data here have the splits {', '.join(data.splits)}, not the run's {spec.split}"
+
+    def code(self) -> str:
+        return result_code()
+
+    def single_spec(self, section: Sequences, dataset: str, options: SequenceOptions) -> SequenceSpec:
+        return single_spec(section, dataset, options)
+
+    def train_grids(self, data: SequenceSet, session: Session) -> Outcome:
+        networks, tags = self.networks(data, session.dataset), session.tags(self.code())
+        return study.train_grids(session.section, networks, session.tracker, session.params.compute, tags, lineage=session.origin)
+
+    def report(self, sources: Sources) -> Report:
+        networks = self.networks(sources.data, sources.dataset)
+        found = study.found_lambdas(sources.section, networks, sources.runs)
+        wanted = ensemble_study.fingerprints(networks, all_specs(sources.section, sources.dataset, found))
+        table = sources.data.table
+        return video.report(
+            params=sources.params,
+            dataset=sources.dataset,
+            runs=sources.runs,
+            links=sources.tracker,
+            provenance=sources.provenance,
+            fingerprints=wanted,
+            found=found,
+            predictions=sources.table(PREDICTIONS),
+            lengths=dict(zip(table["video"].tolist(), table["frames"].tolist(), strict=True)),
+            activities=sources.data.activities,
+        )
+
+
+TASK = SequencesTask()

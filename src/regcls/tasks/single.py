@@ -1,0 +1,72 @@
+"""What tasks share whose runs train one network each, on sets of images."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from regcls.data.splits import SplitSet
+from regcls.runs.grids import Found, MakeSpec, SingleSpec, all_specs, search_specs
+from regcls.tasks.task import SectionT, Session, Sources, Task
+from regcls.training import single_study
+from regcls.training.outcome import Outcome
+from regcls.training.single import Making
+
+SpecT = TypeVar("SpecT", bound=SingleSpec)
+DataT = TypeVar("DataT", bound=SplitSet[Any])
+
+
+class SingleTask(Task[SectionT, SpecT, DataT]):
+    """One network a run."""
+
+    @abstractmethod
+    def make_spec(self) -> MakeSpec[Any, SpecT]:
+        """How params.yaml becomes a run."""
+
+    @abstractmethod
+    def making(self, section: SectionT, root: Path) -> Making:
+        """How a run is made."""
+
+    def origin(self, spec: SpecT) -> str:
+        """Digest of what a run begins with, where its spec does not say all."""
+        return ""
+
+    def digest(self, spec: SpecT, data: DataT) -> str:
+        return data.digest
+
+    def fingerprint(self, spec: SpecT, data: DataT) -> str:
+        return single_study.fingerprints([spec], data, self.code(), self.origin)[spec]
+
+    def train_grids(self, data: DataT, session: Session) -> Outcome:
+        return single_study.train_grids(self.make_spec(), session.section, self._study(data, session, adopt=False))
+
+    def train_one(self, spec: SpecT, data: DataT, session: Session) -> Outcome:
+        return single_study.train_runs([spec], self._study(data, session, adopt=True))
+
+    def _study(self, data: DataT, session: Session, *, adopt: bool) -> single_study.Study:
+        making = self.making(session.section, session.root)
+        return single_study.Study(
+            making=making,
+            dataset=session.dataset,
+            data=data,
+            prepared=data.prepared.folder,
+            samples=len(data.rows("train")),
+            tracker=session.tracker,
+            compute=session.params.compute,
+            tags=session.tags(making.code),
+            lineage=session.origin,
+            state_epochs=session.params.tracking.state_epochs,
+            adopt=adopt and session.repeats is None,
+            repeats=session.repeats,
+        )
+
+    def wanted(self, sources: Sources) -> tuple[Found, dict[SpecT, str]]:
+        """λ of the search, and every wanted run with its fingerprint."""
+        make, section, dataset = self.make_spec(), sources.section, sources.dataset
+        making = self.making(section, sources.root)
+
+        def fingerprints(specs: Sequence[SpecT]) -> dict[SpecT, str]:
+            return single_study.fingerprints(specs, sources.data, making.code, making.origin)
+
+        found = single_study.found_lambdas(fingerprints(search_specs(make, section, dataset)), making.score, sources.runs)
+        return found, fingerprints(all_specs(make, section, dataset, found))

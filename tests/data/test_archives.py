@@ -1,0 +1,159 @@
+"""Images read from folders, .tar and .zip without unpacking, and what is said of archives that cannot be read."""
+
+import io
+import tarfile
+import zipfile
+
+import pytest
+
+from regcls.data.archives import Holder, Place
+from regcls.errors import UserError
+
+FILES = {
+    "faces/00/a.jpg": b"first" * 300,
+    "faces/00/empty.jpg": b"",
+    "faces/01/" + 150 * "long" + ".jpg": b"second",
+    "faces/ü.jpg": b"third",
+}
+
+
+def write_folder(raw):
+    for name, content in FILES.items():
+        (raw / name[:200]).parent.mkdir(parents=True, exist_ok=True)
+        (raw / name[:200]).write_bytes(content)
+
+
+def write_tar(raw, *, prefix="", mode="w"):
+    with tarfile.open(raw / "faces.tar", mode) as tar:
+        folder = tarfile.TarInfo("faces")
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
+        for name, content in FILES.items():
+            member = tarfile.TarInfo(prefix + name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
+def write_zip(raw, compression=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(raw / "faces.zip", "w", compression) as opened:
+        opened.mkdir("faces")
+        for name, content in FILES.items():
+            opened.writestr(name, content)
+
+
+def holder(raw, top="faces"):
+    return Holder(raw, top, remedy="Fetch it.")
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        write_tar,
+        lambda raw: write_tar(raw, prefix="./"),
+        write_zip,
+        lambda raw: write_zip(raw, zipfile.ZIP_STORED),
+    ],
+    ids=["tar", "tar with ./", "zip", "zip stored"],
+)
+def test_every_file_of_an_archive_is_read_and_nothing_else_is_found(tmp_path, write):
+    write(tmp_path)
+    faces = holder(tmp_path)
+    assert {name: faces.place(name).read() for name in FILES} == FILES
+    assert set(faces.names()) == set(FILES)
+    assert faces.place("faces") is None and faces.place("faces/other.jpg") is None
+
+
+def test_a_folder_is_read_and_what_is_missing_is_known_when_it_is_read(tmp_path):
+    write_folder(tmp_path)
+    faces = holder(tmp_path)
+    assert faces.place("faces/00/a.jpg").read() == FILES["faces/00/a.jpg"]
+    assert set(faces.names()) == {name[:200] for name in FILES}
+    with pytest.raises(ValueError, match="there is no such file"):
+        faces.place("faces/other.jpg").read()
+    with pytest.raises(ValueError, match="cannot be read: Is a directory"):
+        faces.place("faces/00").read()
+
+
+def test_a_folder_wins_over_an_archive_and_it_is_said(tmp_path, capsys):
+    write_tar(tmp_path)
+    (tmp_path / "faces" / "00").mkdir(parents=True)
+    (tmp_path / "faces" / "00" / "a.jpg").write_bytes(b"unpacked")
+    assert holder(tmp_path).place("faces/00/a.jpg").read() == b"unpacked"
+    assert f"reading the folder {tmp_path}/faces, not {tmp_path}/faces.tar" in capsys.readouterr().err
+
+
+def test_without_a_name_the_folder_itself_is_read(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"here")
+    assert holder(tmp_path, "").place("a.jpg").read() == b"here"
+
+
+def test_a_missing_archive_says_what_to_put_where(tmp_path):
+    with pytest.raises(UserError, match=r"there is no faces\.tar, faces\.zip or folder faces in .*\. Fetch it\."):
+        holder(tmp_path)
+
+
+def test_a_tar_that_is_cut_short_anywhere_is_refused(tmp_path):
+    write_tar(tmp_path)
+    file = tmp_path / "faces.tar"
+    whole, end = file.read_bytes(), 0
+    with tarfile.open(file) as tar:
+        end = max(member.offset_data + member.size for member in tar)
+    for kept in range(0, end, 256):
+        file.write_bytes(whole[:kept])
+        with pytest.raises(UserError, match=r"faces\.tar is not a whole \.tar archive: .*\. Remove it and bring it anew"):
+            holder(tmp_path)
+
+
+def test_a_tar_that_is_overwritten_in_the_middle_is_refused(tmp_path):
+    write_tar(tmp_path)
+    content = bytearray((tmp_path / "faces.tar").read_bytes())
+    content[512:1024] = b"x" * 512
+    (tmp_path / "faces.tar").write_bytes(content)
+    with pytest.raises(UserError, match="cut short or overwritten at byte 512 of"):
+        holder(tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:xz"])
+def test_a_compressed_tar_is_refused(tmp_path, mode):
+    write_tar(tmp_path, mode=mode)
+    with pytest.raises(UserError, match=r"is not a whole \.tar archive"):
+        holder(tmp_path)
+
+
+def test_a_zip_that_is_cut_short_is_refused(tmp_path):
+    write_zip(tmp_path)
+    content = (tmp_path / "faces.zip").read_bytes()
+    (tmp_path / "faces.zip").write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=r"faces\.zip is not a whole \.zip archive: File is not a zip file"):
+        holder(tmp_path)
+
+
+def test_an_encrypted_zip_says_how_to_unpack_it(tmp_path):
+    write_zip(tmp_path)
+    content = bytearray((tmp_path / "faces.zip").read_bytes())
+    content[content.index(b"PK\x01\x02") + 8] |= 1  # the flag in the directory
+    (tmp_path / "faces.zip").write_bytes(content)
+    with pytest.raises(UserError, match=r"is encrypted: unpack it there with its password \(7z x faces\.zip\)"):
+        holder(tmp_path)
+
+
+def test_a_zip_with_another_compression_says_to_unpack_it(tmp_path):
+    write_zip(tmp_path, zipfile.ZIP_LZMA)
+    with pytest.raises(UserError, match=r"is not compressed the usual way \(deflate\): unpack it there"):
+        holder(tmp_path)
+
+
+def test_damage_within_a_zip_is_told_of_the_file_alone(tmp_path):
+    write_zip(tmp_path)
+    place = holder(tmp_path).place("faces/00/a.jpg")
+    content = bytearray((tmp_path / "faces.zip").read_bytes())
+    content[place.offset] = 0xFF
+    (tmp_path / "faces.zip").write_bytes(content)
+    with pytest.raises(ValueError, match=r"damaged within the \.zip: "):
+        place.read()
+
+
+def test_a_place_beyond_the_end_has_no_bytes(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert Place(str(tmp_path / "a"), 2, 10).read() == b"c"
+    assert Place(str(tmp_path / "a"), 5, 10).read() == b""

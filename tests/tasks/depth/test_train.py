@@ -1,0 +1,537 @@
+"""Depth from end to end on a few small maps: losses by hand, the same draws, two selections, and the numbers of the weights that are kept."""
+
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.nn import functional as F
+
+from regcls.classes import equalised, uniform_ranges
+from regcls.tasks.depth.data import DepthSet
+from regcls.data.store import write_prepared
+from regcls.tasks.depth.metrics import errors_of, sums_of
+from regcls.errors import UserError
+from regcls.tasks.depth.model import DepthPredictor
+from regcls.params import load_params
+from regcls.tasks.depth.params import DepthOptions
+from regcls.provenance import SOURCE, import_closure
+from regcls.tasks.depth.runs import single_depth_spec
+from regcls.tasks.depth import task as kind
+from regcls.training.checkpoint import Checkpoints
+from regcls.tasks.depth.train import Batch, DepthJob, DepthObjective, load_predictor, model_of, train_run
+
+ROOT = Path(__file__).parents[2]
+TRAINING, TEST, WHOLE, CROP = 30, 7, (36, 48), (32, 44)
+EDGE = (slice(2, 34), slice(2, 46))  # the centre crop
+VALIDATION = slice(24, 30)
+LEARNING_RATE = 0.005
+BALANCED_DATA = {"balanced_data": True, "balanced_bins": 10, "class_range": (0.0, 10.0)}
+SECTION = load_params(ROOT / "params.yaml", scale="demo").nyud2
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Slopes, near ones frequent, with noise on the images and with pixels that are not measured."""
+    rng = np.random.default_rng(1)
+    near = rng.permutation(np.linspace(1.0, 2.6, TRAINING + TEST) ** 2)[:, None, None]
+    metres = np.clip(near * np.linspace(1.5, 0.5, WHOLE[0])[:, None] + np.linspace(0.6, 1.2, WHOLE[1]), 0.3, 9.9)
+    pixels = np.clip(255 - 20 * metres[..., None] + rng.normal(0, 15, (*metres.shape, 3)), 0, 255).astype(np.uint8)
+    levels = np.rint(25.5 * metres[:TRAINING]).astype(np.uint8)
+    levels[rng.random(levels.shape) < 0.1] = 0
+    tested = np.rint(1000 * metres[TRAINING:, *EDGE]).astype(np.uint16)
+    tested[rng.random(tested.shape) < 0.1] = 0
+    arrays = {
+        "train_images": pixels[:TRAINING],
+        "train_depth": levels,
+        "train_levels": np.stack([np.bincount(one[EDGE].ravel(), minlength=256) for one in levels]).astype(np.uint32),
+        "test_images": pixels[TRAINING:, *EDGE],
+        "test_depth": tested,
+        "test_mask": (rng.random(tested.shape) < 0.5) & (tested > 0),
+    }
+    splits = ["train"] * 24 + ["val"] * 6 + ["test"] * TEST
+    table = pd.DataFrame({"split": splits, "row": [*range(TRAINING), *range(TEST)]}).assign(path="", depth_path="", scene="")
+    folder = tmp_path_factory.mktemp("depth") / "nyud2" / "prepared"
+    write_prepared(folder, arrays=arrays, table=table, made_from={"crop": CROP})
+    return DepthSet(folder)
+
+
+def job_on(images, home, *, folder="run", checkpoint_minutes=10.0, loaders=0, method="reg+cls", **changes):
+    """A run of reg+cls with 10 classes, with `changes` to its spec."""
+    options = DepthOptions(method=method, epochs=3, width=2, batch_size=6, classes=None if method == "reg" else 10)
+    spec = replace(single_depth_spec(SECTION, "nyud2", options), **({"crop": CROP, "milestones": (2,), "rounding": "round"} | changes))
+    return DepthJob(
+        spec=spec,
+        prepared=images.prepared.folder,
+        data_digest=images.digest,
+        checkpoints=home / folder,
+        fingerprint="f",
+        device="cpu",
+        loaders=loaders,
+        channels_last=True,
+        compiled=False,
+        checkpoint_minutes=checkpoint_minutes,
+        weights_folder=home / "weights",
+        shots=SECTION.shots,
+    )
+
+
+@pytest.fixture
+def job(images, tmp_path):
+    return partial(job_on, images, tmp_path)
+
+
+VARIED = {"reg+cls": {}, "reg": {"method": "reg"}, "balanced": {"method": "reg+cls-bal", **BALANCED_DATA}}
+
+
+@pytest.fixture(scope="module")
+def finished(images, tmp_path_factory):
+    """What runs give, each made once: name of VARIED -> job, result."""
+
+    @cache
+    def finished(name):
+        own = job_on(images, tmp_path_factory.mktemp("finished"), learning_rate=LEARNING_RATE, **VARIED[name])
+        return own, make(own)
+
+    return finished
+
+
+class Hooks:
+    def __init__(self, interrupt_at=None):
+        self.left = interrupt_at
+
+    def batch(self, samples, note):
+        if self.left is not None:
+            self.left -= 1
+            if not self.left:
+                raise KeyboardInterrupt
+
+    def epoch(self, epoch):
+        pass
+
+
+def make(job, **kwargs):
+    return train_run(job, Hooks(**kwargs), lambda text: None)
+
+
+def batch_of(images, epoch=0, count=5):
+    """A training batch of the first samples, not augmented."""
+    samples = np.arange(count)
+    rows = images.rows("train")[samples]
+    levels = images.train_depth[rows][:, *EDGE][:, 1::2, 1::2]
+    pixels = images.train_images[rows][:, *EDGE]
+    return Batch(epoch=epoch, samples=samples, images=torch.from_numpy(pixels.copy()), levels=torch.from_numpy(levels.copy()))
+
+
+def parts(task, batch):
+    """The losses of an untrained network, its predictions, and the logits of all pixels at the size of the images."""
+    found = {name: value.item() for name, value in task.losses(task.network(None).train(), batch).items()}
+    network = task.network(None).train()
+    with torch.no_grad():
+        predictions, features = network(task.evaluation.on_device(batch.images))
+        logits = None if features is None else network.classifier(features)
+    return found, predictions, logits
+
+
+def metres_of(batch):
+    return batch.levels.double() / 25.5
+
+
+def test_reg_and_reg_cls_begin_with_the_same_encoder_decoder_and_regression_output(job, images):
+    reg, ten, hundred = (
+        DepthObjective(job(**changes), images).network(None).state_dict()
+        for changes in ({"method": "reg"}, {}, {"method": "reg+cls-bal", "classes": 100})
+    )
+    assert {name.split(".")[0] for name in set(ten) - set(reg)} == {"classifier"}
+    for name, value in reg.items():
+        assert torch.equal(value, ten[name]) and torch.equal(value, hundred[name]), name
+
+
+@pytest.mark.parametrize("loss, plain", [("mse", F.mse_loss), ("mae", F.l1_loss), ("huber", lambda p, t: F.huber_loss(p, t, delta=0.3))])
+def test_reg_has_the_regression_loss_over_measured_pixels_alone(job, images, loss, plain):
+    task, batch = DepthObjective(job(method="reg", loss=loss, huber_delta=0.3), images), batch_of(images)
+    found, predictions, logits = parts(task, batch)
+    measured = batch.levels > 0
+    assert logits is None and 0 < measured.double().mean() < 1
+    assert found == {"loss": pytest.approx(plain(predictions.double()[measured], metres_of(batch)[measured]).item())}
+
+
+def class_loss_by_hand(logits, batch, labels_of, kept):
+    """Over the pixels of the labels: depth at twice its size, each pixel four times."""
+    labels = torch.tensor([[[labels_of(float(metres)) for metres in row] for row in one] for one in metres_of(batch)])
+    losses = F.cross_entropy(logits, F.interpolate(labels[:, None].float(), scale_factor=2)[:, 0].long(), reduction="none")
+    return losses[F.interpolate(kept[:, None].float(), scale_factor=2)[:, 0] > 0].mean().item()
+
+
+@pytest.mark.parametrize("lam, scaling, total", [(0.1, "released", lambda r, c: r + 10 * c), (0.1, "eq4", lambda r, c: 0.1 * r + c), (5.0, "released", lambda r, c: 5 * r + c)])  # fmt: skip
+def test_reg_cls_adds_the_class_loss_of_every_measured_pixel_weighed_with_lambda(job, images, lam, scaling, total):
+    task, batch = DepthObjective(job(lam=lam, loss_scaling=scaling), images), batch_of(images)
+    found, predictions, logits = parts(task, batch)
+    measured = batch.levels > 0
+    assert found["regression_loss"] == pytest.approx(F.mse_loss(predictions.double()[measured], metres_of(batch)[measured]).item())
+    assert found["class_loss"] == pytest.approx(class_loss_by_hand(logits, batch, lambda metres: min(int(metres), 9), measured), rel=1e-5)
+    assert found["loss"] == pytest.approx(total(found["regression_loss"], found["class_loss"]), rel=1e-5)
+
+
+def twice(maps):
+    """(B, h, w) -> (B, H, W), bilinearly with corners aligned: line by line, by numpy."""
+    for axis in (1, 2):
+        size = maps.shape[axis]
+        maps = np.apply_along_axis(lambda line, n=size: np.interp(np.linspace(0, n - 1, 2 * n), np.arange(n), line), axis, maps)
+    return maps
+
+
+def four_times(mask):
+    return F.interpolate(mask[:, None].float(), scale_factor=2)[:, 0] > 0
+
+
+def accuracy_by_hand(logits, labels, measured):
+    return (logits.argmax(1) == torch.from_numpy(labels))[measured].double().mean().item()
+
+
+@pytest.mark.parametrize("method", ["reg+cls", "reg+cls-bal"])
+def test_accuracy_is_over_all_measured_pixels_of_a_batch(job, images, method):
+    task, batch = DepthObjective(job(method=method), images), batch_of(images)
+    found, _, logits = parts(task, batch)
+    labels = task.classes.labels(metres_of(batch).numpy()).repeat(2, 1).repeat(2, 2)
+    assert 0 < found["accuracy"] == pytest.approx(accuracy_by_hand(logits, labels, four_times(batch.levels > 0)), rel=1e-5)
+
+
+@pytest.mark.parametrize("method", ["reg+cls", "reg+cls-bal"])
+def test_as_released_classes_are_those_of_the_doubled_map(job, images, method):
+    task, batch = DepthObjective(job(method=method, depth_resampling="released"), images), batch_of(images, epoch=1)
+    metres, measured, known = twice(metres_of(batch).numpy()), batch.levels > 0, four_times(batch.levels > 0)
+    ranges = uniform_ranges(10, 0.0, 10.0)
+    kept = known
+    if method == "reg+cls-bal":
+        ranges = equalised(ranges, all_training_depths(images), rounding="round")
+        kept = known & (drawn_at(batch, metres.shape[1:]) < torch.from_numpy(ranges.keep[ranges.labels(metres)]))
+    found, predictions, logits = parts(task, batch)
+    labels = torch.from_numpy(ranges.labels(metres))
+    assert found["class_loss"] == pytest.approx(F.cross_entropy(logits, labels, reduction="none")[kept].mean().item(), rel=1e-5)
+    assert found["accuracy"] == pytest.approx(accuracy_by_hand(logits, labels.numpy(), known), rel=1e-5)
+    assert found["regression_loss"] == pytest.approx(F.mse_loss(predictions.double()[measured], metres_of(batch)[measured]).item())
+
+
+@pytest.mark.parametrize("method", ["reg", "reg+cls"])
+def test_as_released_balanced_data_have_the_regression_loss_on_the_doubled_map_too(job, images, method):
+    task, batch = DepthObjective(job(method=method, depth_resampling="released", **BALANCED_DATA), images), batch_of(images, epoch=1)
+    metres, ranges = (
+        twice(metres_of(batch).numpy()),
+        equalised(uniform_ranges(10, 0.0, 10.0), all_training_depths(images), rounding="round"),
+    )
+    kept = drawn_at(batch, metres.shape[1:]) < torch.from_numpy(ranges.keep[ranges.labels(metres)])
+    kept &= four_times(batch.levels > 0)
+    found, predictions, logits = parts(task, batch)
+    expected = np.mean((twice(predictions.double().numpy()) - metres)[kept.numpy()] ** 2)
+    assert found.get("regression_loss", found["loss"]) == pytest.approx(expected, rel=1e-5)
+    if logits is not None:
+        labels = torch.from_numpy(uniform_ranges(10, 0.0, 10.0).labels(metres))
+        assert found["class_loss"] == pytest.approx(F.cross_entropy(logits, labels, reduction="none")[kept].mean().item(), rel=1e-5)
+
+
+def all_training_depths(images):
+    """Of every measured pixel in the centre crop of the training images, in metres."""
+    levels = images.train_depth[images.rows("train")][:, *EDGE]
+    return levels[levels > 0] / 25.5
+
+
+def drawn(batch, probability):
+    """Which pixels are kept, by the draws of their samples."""
+    return (drawn_at(batch, batch.levels.shape[1:]) < torch.from_numpy(probability)) & (batch.levels > 0)
+
+
+def drawn_at(batch, size):
+    """The uniform numbers of the pixels of each sample."""
+    return torch.from_numpy(
+        np.stack([np.random.default_rng([1, 0, batch.epoch, n]).random(size, dtype=np.float32) for n in batch.samples.tolist()])
+    )
+
+
+def test_balanced_classes_keep_each_pixel_with_the_probability_of_its_class(job, images):
+    task = DepthObjective(job(method="reg+cls-bal"), images)
+    ranges = equalised(uniform_ranges(10, 0.0, 10.0), all_training_depths(images), rounding="round")
+    assert 1 < len(ranges) < 10 and ranges.keep.min() < 0.9
+    for epoch in (0, 1):
+        batch = batch_of(images, epoch)
+        kept = drawn(batch, ranges.keep[ranges.labels(metres_of(batch).numpy())])
+        assert 0 < kept.sum() < (batch.levels > 0).sum()
+        found, predictions, logits = parts(task, batch)
+        expected = class_loss_by_hand(logits, batch, lambda metres: int(ranges.labels(metres)), kept)
+        assert found["class_loss"] == pytest.approx(expected, rel=1e-5)
+        measured = batch.levels > 0
+        assert found["regression_loss"] == pytest.approx(F.mse_loss(predictions.double()[measured], metres_of(batch)[measured]).item())
+
+
+@pytest.mark.parametrize("method", ["reg", "reg+cls", "reg+cls-bal"])
+def test_balanced_data_mask_both_losses_with_the_same_draw(job, images, method):
+    task, batch = DepthObjective(job(method=method, **BALANCED_DATA), images), batch_of(images, epoch=1)
+    ranges = equalised(uniform_ranges(10, 0.0, 10.0), all_training_depths(images), rounding="round")
+    kept = drawn(batch, ranges.keep[ranges.labels(metres_of(batch).numpy())])
+    found, predictions, logits = parts(task, batch)
+    regression = F.mse_loss(predictions.double()[kept], metres_of(batch)[kept]).item()
+    assert found.get("regression_loss", found["loss"]) == pytest.approx(regression)
+    if method != "reg":  # ten classes and ten bins: those of reg+cls-bal are the same ones
+        labels_of = (lambda metres: int(ranges.labels(metres))) if method == "reg+cls-bal" else (lambda metres: min(int(metres), 9))
+        assert found["class_loss"] == pytest.approx(class_loss_by_hand(logits, batch, labels_of, kept), rel=1e-5)
+
+
+def test_pixels_are_kept_as_often_as_their_probability_says(job, images):
+    task, batch = DepthObjective(job(method="reg+cls-bal"), images), batch_of(images, count=1)
+    keep, metres = torch.from_numpy(task.classes.keep)[task.ranges.labels(metres_of(batch))], metres_of(batch)
+    kept = np.mean([task.ranges.kept(metres, task._draws(replace(batch, epoch=epoch), metres)).numpy() for epoch in range(600)], axis=0)
+    np.testing.assert_allclose(kept, keep.numpy(), atol=0.1)  # 600 draws: five standard deviations
+
+
+def test_a_batch_without_a_measured_pixel_has_no_loss_and_no_gradient_that_is_not_a_number(job, images):
+    task, batch = DepthObjective(job(), images), batch_of(images)
+    network = task.network(None).train()
+    losses = task.losses(network, replace(batch, levels=torch.zeros_like(batch.levels)))
+    losses["loss"].backward()
+    assert losses["loss"].item() == 0
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters())
+    assert task.describe(replace(batch, levels=torch.zeros_like(batch.levels)))["targets"] == []
+
+
+def test_an_epoch_feeds_image_and_depth_of_the_same_sample(job, images):
+    still = {"flip": 0.0, "rotate": 0.0, "lighting": 0.0, "jitter": 0.0}
+    task = DepthObjective(job(**still), images)
+    fed = list(task.feed(0, 0))
+    assert len(fed) == 3 * task.batches == 12
+    for batch in fed:
+        rows = images.rows("train")[batch.samples]
+        assert np.array_equal(batch.images.numpy(), images.train_images[rows][:, *EDGE])
+        assert np.array_equal(batch.levels.numpy(), images.train_depth[rows][:, *EDGE][:, 1::2, 1::2])
+    for epoch in range(3):
+        assert sorted(np.concatenate([batch.samples for batch in fed if batch.epoch == epoch])) == list(range(24))
+
+
+@pytest.mark.parametrize("loaders", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_batches_are_the_same_from_any_place_and_from_any_number_of_processes(job, images, loaders):
+    whole, rest = list(DepthObjective(job(), images).feed(0, 0)), list(DepthObjective(job(loaders=loaders), images).feed(1, 2))
+    assert len(rest) == 6
+    for one, other in zip(rest, whole[6:], strict=True):
+        assert torch.equal(one.images, other.images) and torch.equal(one.levels, other.levels)
+
+
+def test_validation_pixels_are_balanced_and_the_same_for_every_run_and_batch_size(job, images):
+    one, other = DepthObjective(job(), images), DepthObjective(job(seed=5, method="reg"), images)
+    whole = one.evaluation.validated(slice(0, 6))
+    for cut in (slice(0, 2), slice(2, 6)):
+        assert torch.equal(other.evaluation.validated(cut).mask, whole.mask[cut])
+    levels = images.train_depth[VALIDATION][:, *EDGE]
+    assert torch.equal(whole.images, torch.from_numpy(images.train_images[VALIDATION][:, *EDGE].copy()))
+    np.testing.assert_allclose(whole.targets.numpy(), levels / 25.5, rtol=1e-6)
+    measured = levels[levels > 0] / 25.5
+    ranges = equalised(uniform_ranges(100, 0.0, 10.0), measured, rounding="round")
+    kept = np.bincount(ranges.labels(whole.targets[whole.mask].numpy()), minlength=len(ranges))
+    rarest = np.bincount(ranges.labels(measured)).min()
+    assert kept.std() < 0.5 * rarest and kept.mean() == pytest.approx(rarest, rel=0.25)
+    assert not whole.mask[torch.from_numpy(levels == 0)].any()
+
+
+@pytest.mark.parametrize(("method", "classes"), [("reg", 100), ("reg+cls", 10), ("reg+cls-bal", 10)])
+def test_as_released_validation_pixels_are_balanced_over_the_runs_own_classes_and_averaged_by_image(job, images, method, classes):
+    task = DepthObjective(job(method=method, validation="released"), images)
+    whole, levels = task.evaluation.validated(slice(0, 6)), images.train_depth[VALIDATION][:, *EDGE]
+    ranges = equalised(uniform_ranges(classes, 0.0, 10.0), levels[levels > 0] / 25.5, rounding="round")
+    draws = np.stack([np.random.default_rng([3, row]).random(CROP, dtype=np.float32) for row in range(24, 30)])
+    keep = ranges.keep[ranges.labels(levels / 25.5)].astype(np.float32)
+    assert np.array_equal(whole.mask.numpy(), (draws < keep) & (levels > 0))
+    network = task.network(None).eval()
+    metrics = task.validate(network)
+    with torch.inference_mode():
+        errors = (DepthPredictor(network)(whole.images) - whole.targets).double().square()
+    by_image = [errors[n][whole.mask[n]].mean().item() for n in range(6)]
+    assert metrics["val_rmse_all"] == pytest.approx(np.sqrt(np.mean(by_image)), rel=1e-5)
+    pooled = DepthObjective(job(method=method), images).validate(network)
+    assert pooled["val_rmse_all"] != pytest.approx(metrics["val_rmse_all"], rel=1e-4)
+    tested = {name for name in pooled if name.startswith("test_")}
+    assert tested and {name: metrics[name] for name in tested} == {name: pooled[name] for name in tested}
+
+
+@pytest.mark.parametrize("name", VARIED)
+def test_accuracy_of_the_kept_weights_is_over_the_pixels_of_the_errors_and_reg_has_none(finished, images, name):
+    own, made = finished(name)
+    task, named = DepthObjective(own, images), {"train_accuracy", "val_accuracy", "test_accuracy"}
+    if name == "reg":
+        assert not [key for key in {**made.metrics, **made.history[0].metrics} if "accuracy" in key]
+        return
+    assert all(named <= epoch.metrics.keys() and 0 <= epoch.metrics["train_accuracy"] <= 1 for epoch in made.history)
+    network, checkpoints = task.network(None), Checkpoints(made.files["examples.npz"].parent, fingerprint="f")
+    for epoch, prefix in ((made.best_epoch, ""), (int(made.metrics["best_epoch_on_test"]), "selected_on_test/")):
+        network.load_state_dict(checkpoints.load_best(epoch, device="cpu"))
+        for split, part in (("val", task.evaluation.validated(slice(0, 6))), ("test", task.evaluation.tested(slice(0, TEST)))):
+            if prefix and split == "val":
+                continue
+            with torch.inference_mode():
+                logits = network.classifier(network.eval()(task.evaluation.on_device(part.images))[1])
+            expected = accuracy_by_hand(logits, task.classes.labels(part.targets.numpy()), part.mask)
+            assert made.metrics[f"{prefix}{split}_accuracy"] == pytest.approx(expected)
+            assert made.history[epoch - 1].metrics[f"{split}_accuracy"] == pytest.approx(expected)
+
+
+def by_hand(predictor, pixels, metres, mask):
+    """RMSE and mean absolute error of a predictor over a mask."""
+    with torch.inference_mode():
+        error = (predictor(torch.from_numpy(pixels)).double().numpy() - metres)[mask]
+    return float(np.sqrt(np.mean(error**2))), float(np.mean(np.abs(error)))
+
+
+@pytest.mark.parametrize("name", VARIED)
+def test_the_metrics_are_those_of_the_saved_weights_of_each_selection(finished, images, name):
+    own, made = finished(name)
+    task = DepthObjective(own, images)
+    metres = images.test_depth / 1000
+    for file, prefix in (("checkpoints/best.pt", ""), ("checkpoints/best_on_test.pt", "selected_on_test/")):
+        predictor = load_predictor(made.files[file], model="resnet18", width=2, align_corners=True)
+        rmse, mae = by_hand(predictor, images.test_images.copy(), metres, images.test_mask)
+        assert made.metrics[f"{prefix}test_rmse_all"] == pytest.approx(rmse, rel=1e-4)
+        assert made.metrics[f"{prefix}test_mae_all"] == pytest.approx(mae, rel=1e-4)
+    predictor = load_predictor(made.files["checkpoints/best.pt"], model="resnet18", width=2, align_corners=True)
+    balanced = task.evaluation.validated(slice(0, 6))
+    rmse, _ = by_hand(predictor, balanced.images.numpy(), balanced.targets.numpy(), balanced.mask.numpy())
+    assert made.metrics["val_rmse_all"] == made.score == pytest.approx(rmse, rel=1e-4)
+    for metric, best in (("val_rmse_all", made.best_epoch), ("test_rmse_all", made.metrics["best_epoch_on_test"])):
+        assert best == 1 + int(np.argmin([epoch.metrics[metric] for epoch in made.history]))
+    assert made.metrics["head_classes"] == {"reg+cls": 10, "reg": 0, "balanced": 7}[name]
+    assert made.metrics["images_per_second"] > 0 and 0 < made.metrics["waiting_share"] < 1 and made.tags.keys() == {"shots"}
+
+
+def test_the_table_of_sums_gives_the_reported_errors_of_both_selections(finished, images):
+    made = finished("reg+cls")[1]
+    table = made.tables["sums.parquet"]
+    assert list(table.columns) == [
+        "selection",
+        "image",
+        "bucket",
+        "n",
+        "squared",
+        "absolute",
+        "relative",
+        "log10",
+        "delta1",
+        "delta2",
+        "delta3",
+    ]
+    assert (table["n"] > 0).all() and set(table["image"]) <= set(images.rows("test"))
+    shots = {"many": SECTION.shots.buckets("many"), "medium": SECTION.shots.buckets("medium")}
+    for selection, prefix in (("val", ""), ("test", "selected_on_test/")):
+        own = table[table["selection"] == selection]
+        assert own["n"].sum() == images.test_mask.sum()
+        for name, value in errors_of(sums_of(own), shots):
+            assert made.metrics[f"{prefix}test_{name}"] == pytest.approx(value), name
+
+
+def test_examples_are_the_same_images_for_every_run_with_what_the_kept_weights_say_of_them(finished, images):
+    (own, made), (_, other) = finished("reg+cls"), finished("reg")
+    kept, others = (np.load(result.files["examples.npz"]) for result in (made, other))
+    assert kept["rows"].tolist() == others["rows"].tolist() == [0, 1, 2, 4, 5, 6]
+    assert np.array_equal(kept["images"], images.test_images[kept["rows"]]) and np.array_equal(
+        kept["truth"], images.test_depth[kept["rows"]]
+    )
+    predictor = model_of(own, made).network
+    with torch.inference_mode():
+        metres = predictor(torch.from_numpy(kept["images"])).numpy()
+    np.testing.assert_allclose(kept["prediction"], np.clip(1000 * metres, 0, 65535), atol=1)
+    assert kept["prediction"].dtype == np.uint16 and not np.array_equal(kept["prediction"], others["prediction"])
+    assert made.files["examples.png"].read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_model_for_others_is_the_kept_network_with_two_test_images(finished, images):
+    model = model_of(*finished("reg+cls"))
+    assert np.array_equal(model.example, images.test_images[:2]) and model.example.dtype == np.uint8
+    assert model.network(torch.from_numpy(model.example)).shape == (2, *CROP)
+
+
+TIMING = {"images_per_second", "waiting_share"}
+
+
+@pytest.mark.parametrize("at, minutes", [(2, 1e-9), (6, 1e-9), (6, 10.0)], ids=["epoch 1", "epoch 2", "epoch 2, from its start"])
+def test_an_interrupted_run_gives_the_numbers_of_one_that_was_not(job, finished, at, minutes):
+    changes, whole = {**VARIED["balanced"], "learning_rate": LEARNING_RATE}, finished("balanced")[1]
+    with pytest.raises(KeyboardInterrupt):
+        make(job(checkpoint_minutes=minutes, **changes), interrupt_at=at)
+    torch.rand(7)
+    again = make(job(**changes))
+    for epoch in (whole.best_epoch, int(whole.metrics["best_epoch_on_test"])):
+        weights = [
+            Checkpoints(made.files["examples.npz"].parent, fingerprint="f").load_best(epoch, device="cpu") for made in (whole, again)
+        ]
+        assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    pd.testing.assert_frame_equal(again.tables["sums.parquet"], whole.tables["sums.parquet"], check_exact=True)
+    assert {k: v for k, v in again.metrics.items() if k not in TIMING} == {k: v for k, v in whole.metrics.items() if k not in TIMING}
+    assert again.files["examples.png"].read_bytes() == whole.files["examples.png"].read_bytes()
+
+
+def test_training_lowers_the_loss(job):
+    history = make(job(width=4, epochs=5, milestones=(), learning_rate=0.01, method="reg")).history
+    assert history[-1].metrics["train_loss"] < 0.5 * history[0].metrics["train_loss"]
+
+
+def test_an_epoch_tells_errors_of_both_splits_and_no_sizes_of_the_test_groups(finished):
+    metrics = finished("reg+cls")[1].history[0].metrics
+    assert {"train_loss", "train_class_loss", "val_rmse_all", "val_delta1_many", "test_rmse_all", "test_abs_rel_all"} <= metrics.keys()
+    assert not any(name.startswith("test_n_") for name in metrics)
+
+
+def test_an_encoder_begins_with_the_weights_of_a_file_which_is_noted(job, images, tmp_path):
+    file = tmp_path / "resnet18.pth"
+    torch.manual_seed(9)
+    pretrained = DepthObjective(job(seed=9), images).network(None).encoder.state_dict()
+    torch.save(pretrained, file)
+    begun = DepthObjective(job(), images).network(file).encoder.state_dict()
+    assert all(torch.equal(value, pretrained[name]) for name, value in begun.items())
+    made = make(job(weights=str(file), epochs=1, milestones=()))
+    assert len(made.tags["weights_sha256"]) == 64
+    with pytest.raises(UserError, match="there is no such file"):
+        make(job(folder="other", weights=str(tmp_path / "none.pth")))
+
+
+def test_data_that_were_prepared_anew_under_a_run_are_refused(job):
+    with pytest.raises(UserError, match="was prepared anew while runs were made on it"):
+        make(replace(job(), data_digest="another"))
+
+
+def test_bfloat16_trains_close_to_float32(job):
+    losses = [
+        make(job(folder=precision, precision=precision, epochs=1, milestones=())).history[0].metrics["train_loss"]
+        for precision in ("float32", "bf16")
+    ]
+    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.1)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_run_on_a_gpu_agrees_with_one_on_the_cpu(job):
+    changes = {"method": "reg+cls-bal", "epochs": 1, "milestones": ()}
+    cpu = make(job(folder="cpu", **changes))
+    gpu = make(replace(job(folder="gpu", loaders=2, **changes), device="cuda"))
+    assert gpu.history[0].metrics["train_loss"] == pytest.approx(cpu.history[0].metrics["train_loss"], rel=0.02)
+    assert gpu.metrics["peak_memory_gb"] > 0
+
+
+# What training.depth imports and what decides no number: see test_faces.py. `metrics` gives the names of the groups alone.
+DECIDES_NOTHING = {
+    "datasets.download", "datasets.sources", "datasets.store", "errors", "files", "metrics", "object_store", "params", "params.depth",
+    "params.faces", "params.images", "params.synthetic", "params.types", "params.video", "progress", "runs", "runs.depth", "runs.images",
+    "training.checkpoint", "training.depth_examples", "training.device", "training.single", "training.weights",
+}  # fmt: skip
+
+
+def test_the_code_of_a_result_is_all_that_training_imports_but_what_decides_no_number():
+    digested = {*import_closure("regcls.tasks.depth.model"), *(SOURCE / f"{name.replace('.', '/')}.py" for name in kind.MODULES)}
+    imported = {file for file in import_closure("regcls.tasks.depth.train") if len(file.read_text().splitlines()) > 1}
+    names = {".".join(file.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__") for file in imported - digested}
+    assert names == DECIDES_NOTHING

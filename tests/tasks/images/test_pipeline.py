@@ -1,0 +1,154 @@
+"""Training on faces in real processes that are killed, meet a full disk or damaged files, and go on."""
+
+import json
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import laid_over
+from face_runs import EPOCHS, ONE_RUN, start_training, states, undisturbed_run, wait_for_the_middle
+from processes import DEADLINE, runs, session, until, with_status
+from regcls.cli import main
+from regcls.data.images import ImageSet
+from regcls.params import load_params
+from regcls.tasks.images.runs import make_spec
+from regcls.runs.grids import all_specs
+from regcls.tasks.images.task import result_code
+from regcls.tracking.tracker import Tracker
+from regcls.training.single_study import fingerprints
+
+pytestmark = pytest.mark.usefixtures("signals")
+
+
+@pytest.fixture
+def root(make_faces, one_core):
+    return make_faces(ONE_RUN)
+
+
+@pytest.fixture
+def train(monkeypatch, capsys):
+    """`regcls train imdb_wiki` in this process: its exit code, and what it says."""
+
+    def train(root):
+        with monkeypatch.context() as patch:
+            patch.chdir(root)
+            patch.setattr(Tracker, "log_model", lambda *args, **kwargs: None)  # seconds, and tested elsewhere
+            capsys.readouterr()
+            return main(["train", "imdb_wiki"]), capsys.readouterr().err
+
+    return train
+
+
+@pytest.fixture
+def undisturbed(root, tmp_path):
+    return undisturbed_run(root, tmp_path)[1]
+
+
+def assert_finished_once_with(root, weights, run_id):
+    """There is one run, `run_id`; it is FINISHED, whole, listed, and has `weights`."""
+    ((found, status, fingerprint),) = runs(root)
+    assert (found, status) == (run_id, "FINISHED")
+    (entry,) = json.loads((root / "runs" / "imdb_wiki.json").read_text())
+    assert (entry["run_id"], entry["status"], entry["fingerprint"]) == (run_id, "FINISHED", fingerprint)
+    last = torch.load(root / "mlartifacts" / "0" / run_id / "artifacts" / "checkpoints" / "last.pt", weights_only=True)
+    assert last["weights"].keys() == weights.keys()
+    assert all(torch.equal(value, weights[name]) for name, value in last["weights"].items())
+    assert [epoch["number"] for epoch in last["history"]] == list(range(1, EPOCHS + 1))
+    assert not [file for file in (root / ".regcls" / "checkpoints").rglob("*") if file.is_file()]
+
+
+@pytest.fixture
+def killed(root, start):
+    """The id of a run whose process group was killed in the middle of its training."""
+    process = start_training(start, root)
+    wait_for_the_middle(root, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    ((run_id, status, _),) = runs(root)
+    assert status == "RUNNING" and len(states(root)) >= 2
+    return run_id
+
+
+@pytest.mark.slow
+def test_after_kill_9_the_same_run_goes_on_and_ends_with_the_weights_of_an_undisturbed_one(root, killed, train, undisturbed):
+    newest = states(root)[-1].stem
+    code, said = train(root)
+    assert code == 0, said
+    assert "1 runs of a process that has died were marked KILLED" in said
+    assert f"goes on from {newest}.pt: epoch {int(newest[6:11]) + 1}, batch 1" in said
+    assert "1 runs trained, 0 were there already, 0 failed" in said
+    assert_finished_once_with(root, undisturbed, killed)
+    assert train(root)[0] == 0
+    assert_finished_once_with(root, undisturbed, killed)
+
+
+@pytest.mark.slow
+def test_gone_images_and_a_damaged_checkpoint_are_said_and_nothing_is_lost(root, killed, train, undisturbed):
+    images = root / "data" / "imdb_wiki" / "prepared" / "images.npy"
+    kept = {file: file.read_bytes() for file in (root / ".regcls" / "checkpoints").rglob("*") if file.is_file()}
+    shutil.move(images, root / "elsewhere.npy")
+    code, said = train(root)
+    assert code == 2
+    (line,) = said.splitlines()
+    assert line.startswith(f"regcls: error: {images} is damaged: it has 0 bytes instead of ")
+    assert line.endswith("Make it anew with: dvc repro -f prepare@imdb_wiki")
+    assert {file: file.read_bytes() for file in kept} == kept
+    shutil.move(root / "elsewhere.npy", images)
+
+    before, newest = (file.with_suffix(".pt") for file in states(root)[-2:])
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    code, said = train(root)
+    assert code == 0, said
+    assert f"checkpoint {newest.stem}: its content is not what was written; the one before it is used" in said
+    assert f"goes on from {before.name}" in said
+    assert_finished_once_with(root, undisturbed, killed)
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_a_training_with_a_clear_error_and_it_goes_on_afterwards(root, start, train, undisturbed):
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    params = load_params(root / "params.yaml")
+    specs = all_specs(make_spec, params.imdb_wiki, "imdb_wiki", {})
+    ((_, fingerprint),) = fingerprints(specs, ImageSet(root / "data" / "imdb_wiki" / "prepared"), result_code()).items()
+    folder = root / ".regcls" / "checkpoints" / "imdb_wiki" / fingerprint
+    folder.mkdir(parents=True)
+    # Where the third state is written aside. The shell becomes the process that trains, with the same number.
+    full = f'ln -s /dev/full "{folder}/.state-00003-0000000.pt.$$.part" && exec "{sys.executable}" -m regcls train imdb_wiki'
+    process = start(root, "sh", "-c", full)
+    assert process.wait(DEADLINE) == 2
+    last = (root / "output.txt").read_text().splitlines()[-1]
+    said = (
+        f"no space left on the disk while writing {folder}/state-00003-0000000.pt; nothing was replaced. Free some space and start again."
+    )
+    assert last == f"regcls: error: {said}"
+    (run_id,) = with_status(root, "KILLED")
+    assert [file.stem for file in states(root)] == ["state-00001-0000000", "state-00002-0000000"]
+    code, said = train(root)
+    assert code == 0 and "goes on from state-00002-0000000.pt: epoch 3, batch 1" in said
+    assert_finished_once_with(root, undisturbed, run_id)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
+def test_runs_side_by_side_end_when_they_are_told_to_and_go_on(make_faces, start, train, number, code):
+    both = {"imdb_wiki": {"grids": {"table3": {"methods": ["reg", "reg+cls"]}}}, "compute": {"processes": 2}}
+    root = make_faces(laid_over(ONE_RUN, both))
+    process = start_training(start, root)
+    wait_for_the_middle(root, process)
+    os.killpg(process.pid, number)  # as a terminal and systemd do
+    assert process.wait(DEADLINE) == code
+    until(lambda: not session(process), "the workers end")
+    assert "Traceback" not in (root / "output.txt").read_text()
+    begun = {run_id for run_id, _, _ in runs(root)}
+    assert len(begun) == 2 and with_status(root, "KILLED") == begun
+    status, said = train(root)
+    assert status == 0 and "2 runs trained, 0 were there already, 0 failed" in said and "goes on from" in said
+    assert with_status(root, "FINISHED") == begun

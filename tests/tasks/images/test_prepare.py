@@ -1,0 +1,378 @@
+"""Filter, ages and split against plain rewritings of the protocol; archives and csv files, whole and broken."""
+
+import io
+import json
+import random
+import shutil
+import tarfile
+import zipfile
+from dataclasses import replace
+from datetime import date, datetime
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from scipy.io import loadmat, savemat
+
+from regcls.tasks.images import prepare as faces
+from regcls.tasks.images.prepare import ages, balanced_split, prepare, read_csv, read_mat
+from regcls.data.images import ImageSet
+from regcls.tasks.images.stand_in import write_archives
+from regcls.errors import UserError
+from regcls.tasks.images.params import ImageData, StandIn
+
+STAND_IN = StandIn(images=240, seed=3)
+DATA = ImageData(
+    source="raw",
+    archives=("https://example.org/imdb_crop.tar",),
+    size=32,
+    min_face_score=1.0,
+    split_seed=666,
+    split_most=12,
+    expected_images=None,
+    stand_in=STAND_IN,
+)
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("archives")
+    write_archives(folder, STAND_IN, size=32, processes=1)
+    return folder
+
+
+@pytest.fixture
+def raw(tmp_path, archives):
+    """data/imdb_wiki/raw with both archives."""
+    raw = tmp_path / "data" / "imdb_wiki" / "raw"
+    raw.mkdir(parents=True)
+    for name in ("imdb_crop.tar", "wiki_crop.tar"):
+        (raw / name).symlink_to(archives / name)
+    return raw
+
+
+def run(raw, data=DATA, dataset="imdb_wiki"):
+    return prepare(data, raw.parent / "prepared", raw=raw, dataset=dataset, processes=1)
+
+
+def unpack(raw, part):
+    with tarfile.open(raw / f"{part}_crop.tar") as tar:
+        tar.extractall(raw, filter="data")
+    (raw / f"{part}_crop.tar").unlink()
+
+
+def written(raw):
+    """The prepared files' content."""
+    return {file.name: file.read_bytes() for file in (raw.parent / "prepared").iterdir()}
+
+
+def listed_plainly(archives):
+    """Path and age of the rows that the protocol keeps, one row at a time."""
+    kept = []
+    for part in ("imdb", "wiki"):
+        with tarfile.open(archives / f"{part}_crop.tar") as tar:
+            struct = loadmat(io.BytesIO(tar.extractfile(f"{part}_crop/{part}.mat").read()))[part][0, 0]
+        rows = (struct[name][0] for name in ("dob", "photo_taken", "full_path", "face_score", "second_face_score"))
+        for dob, taken, path, score, second in zip(*rows, strict=True):
+            birth = datetime.fromordinal(max(int(dob) - 366, 1))
+            age = int(taken) - birth.year - (0 if birth.month < 7 else 1)
+            if score >= 1 and not second > 0 and 0 <= age <= 200:
+                kept.append((f"{part}_crop/{path[0]}", age))
+    return kept
+
+
+def split_plainly(listed, seed, most):
+    random.seed(seed)
+    parts = {}
+    for value in range(121):
+        paths = [path for path, age in listed if age == value]
+        random.shuffle(paths)
+        size = min(len(paths) // 3, most)
+        parts |= dict.fromkeys(paths[:size], "val") | dict.fromkeys(paths[size : 2 * size], "test")
+    return [parts.get(path, "train") for path, _ in listed]
+
+
+def test_prepared_images_are_those_of_the_protocol(raw, archives):
+    table, listed = run(raw), listed_plainly(archives)
+    expected = pd.DataFrame({"path": [p for p, _ in listed], "target": [a for _, a in listed], "split": split_plainly(listed, 666, 12)})
+    rejected = pd.read_csv(raw.parent / "prepared" / "rejected.csv")
+    expected = expected[~expected["path"].isin(rejected["path"])]
+    assert table["path"].tolist() == expected["path"].tolist()
+    assert table["target"].tolist() == expected["target"].tolist()
+    assert table["split"].tolist() == expected["split"].tolist()
+    assert sorted(rejected["reason"].str.partition(":")[0]) == ["cut short or damaged", "empty file"]
+
+
+def test_rows_of_the_array_hold_the_images_that_the_table_names(raw):
+    run(raw)
+    opened = ImageSet(raw.parent / "prepared", verify=True, made_from=DATA)
+    for path, row in list(zip(opened.paths("test"), opened.rows("test"), strict=True))[::7]:
+        with tarfile.open(raw / f"{path.partition('/')[0]}.tar") as tar:
+            image = Image.open(tar.extractfile(path)).convert("RGB").resize((32, 32), Image.Resampling.BILINEAR)
+        assert np.array_equal(opened.images[row], np.asarray(image))
+
+
+def test_unpacked_folders_and_a_zip_give_the_same_bytes_as_the_archives(raw, capsys):
+    run(raw)
+    from_tar = written(raw)
+    unpack(raw, "imdb")
+    with tarfile.open(raw / "wiki_crop.tar") as tar, zipfile.ZipFile(raw / "wiki_crop.zip", "w", zipfile.ZIP_DEFLATED) as packed:
+        for member in tar:
+            packed.writestr(member.name, tar.extractfile(member).read())
+    (raw / "wiki_crop.tar").unlink()
+    run(raw)
+    assert written(raw) == from_tar
+
+
+def test_the_mat_file_may_lie_beside_the_archive(raw):
+    run(raw)
+    from_tar = written(raw)
+    unpack(raw, "imdb")
+    (raw / "imdb_crop" / "imdb.mat").rename(raw / "imdb.mat")
+    run(raw)
+    assert written(raw) == from_tar
+    (raw / "imdb.mat").unlink()
+    with pytest.raises(UserError, match=r"imdb\.mat is neither in .*imdb_crop nor beside it\. Fetch it with: regcls data fetch imdb_wiki"):
+        run(raw)
+
+
+def test_stand_in_data_are_what_their_archives_give_and_leave_nothing_behind(raw, monkeypatch, tmp_path):
+    run(raw)
+    from_raw = written(raw)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    shutil.rmtree(raw)
+    run(raw, replace(DATA, source="stand-in", expected_images=1))
+    assert {name: content for name, content in written(raw).items() if name != "meta.json"} == {
+        name: content for name, content in from_raw.items() if name != "meta.json"
+    }
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_the_official_csv_decides_rows_and_split(raw):
+    path = run(raw)["path"]
+    given = pd.DataFrame({"age": range(9), "path": path[:9], "split": ["test", "train", "val"] * 3})
+    given.to_csv(raw / "imdb_wiki.csv")  # with an unnamed index column
+    table = run(raw)
+    assert table["path"].tolist() == given["path"].tolist()
+    assert table["split"].tolist() == given["split"].tolist()
+    assert table["target"].tolist() == list(range(9))
+
+
+def test_ages_are_those_of_a_loop_over_dates():
+    rng = np.random.default_rng(0)
+    dob = np.concatenate([rng.integers(600_000, 740_000, 500), [0, 47, 366, 367, 3_000_000, 730_000]])
+    taken = rng.integers(1900, 2020, len(dob)).astype(np.uint16)
+    births = [datetime.fromordinal(max(int(day) - 366, 1)) for day in dob]
+    expected = [int(year) - birth.year - (birth.month >= 7) for year, birth in zip(taken, births, strict=True)]
+    assert ages(dob, taken).tolist() == expected
+    assert ages(dob.astype(np.float64), taken.astype(np.float64)).tolist() == expected
+
+
+@pytest.mark.parametrize(("born", "age"), [(date(1980, 6, 30), 20), (date(1980, 7, 1), 19)])
+def test_who_was_born_in_july_or_later_has_yet_to_turn(born, age):
+    assert ages(np.array([born.toordinal() + 366]), np.array([2000])).tolist() == [age]
+
+
+def test_the_split_follows_the_benchmarks_draws_and_keeps_the_oldest_for_training():
+    rng = np.random.default_rng(1)
+    listed = [(f"{k}.jpg", int(age)) for k, age in enumerate(rng.normal(40, 30, 3000).clip(0, 130))]
+    paths, years = zip(*listed, strict=True)
+    split = balanced_split(paths, years, seed=666, most=10)
+    assert split == split_plainly(listed, 666, 10)
+    assert {part for part, age in zip(split, years, strict=True) if age > 120} == {"train"}
+    assert split != balanced_split(paths, years, seed=667, most=10)
+
+
+def mat(part="imdb", **changes):
+    """A struct of three rows of age 20, with other fields where `changes` say so (None: without)."""
+    fields = {
+        "dob": np.full((1, 3), date(1980, 1, 1).toordinal() + 366),
+        "photo_taken": np.full((1, 3), 2000, dtype=np.uint16),
+        "full_path": np.array([["00/a.jpg", "00/b.jpg", "00/ü.jpg"]], dtype=object),
+        "face_score": np.array([[2.0, 1.0, 3.0]]),
+        "second_face_score": np.full((1, 3), np.nan),
+    } | changes
+    content = io.BytesIO()
+    savemat(content, {part: {name: value for name, value in fields.items() if value is not None}})
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept", "left_out"),
+    [
+        ({}, ["a", "b", "ü"], [0, 0, 0]),
+        ({"face_score": np.array([[-np.inf, 0.999, 1.0]])}, ["ü"], [2, 0, 0]),
+        ({"face_score": np.array([[np.nan, 1.0, 1.0]])}, ["a", "b", "ü"], [0, 0, 0]),
+        ({"second_face_score": np.array([[0.0, -1.0, 0.001]])}, ["a", "b"], [0, 1, 0]),
+        ({"photo_taken": np.array([[1979, 2180, 2181]], dtype=np.uint16)}, ["b"], [0, 0, 2]),
+        ({"face_score": np.array([[0.0, 2.0, 2.0]]), "second_face_score": np.array([[5.0, 5.0, np.nan]])}, ["ü"], [1, 1, 0]),
+    ],
+    ids=["all", "score", "score not a number", "second face", "age", "two doubts count once"],
+)
+def test_the_filter_keeps_what_the_protocol_keeps(changes, kept, left_out):
+    table, counted = read_mat(mat(**changes), "imdb.mat", "imdb", min_face_score=1.0)
+    assert table["path"].tolist() == [f"00/{name}.jpg" for name in kept]
+    assert list(counted.values()) == left_out
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"imdb\.mat is not a MATLAB v5 file"),
+        (b"<html>" * 100, r"imdb\.mat is not a MATLAB v5 file"),
+        (mat()[:200], r"imdb\.mat is not a MATLAB v5 file"),
+        (mat("wiki"), r"imdb\.mat has no field dob, photo_taken, full_path, .* in a struct imdb"),
+        (mat(face_score=None, dob=None), r"imdb\.mat has no field dob, face_score in a struct imdb"),
+    ],
+    ids=["empty", "html", "cut", "another struct", "fields missing"],
+)
+def test_a_mat_file_that_is_not_the_right_one_is_a_clear_error(content, message):
+    with pytest.raises(UserError, match=message):
+        read_mat(content, "imdb.mat", "imdb", min_face_score=1.0)
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Somebody's own images with a csv, in the place of AgeDB."""
+    raw = tmp_path / "data" / "agedb" / "raw"
+    (raw / "scans").mkdir(parents=True)
+    for k in range(9):
+        Image.new("RGB", (20, 30), (k, k, k)).save(raw / "scans" / f"{k}.png")
+    rows = [f"{k + 0.25},scans/{k}.png,{('train', 'val', 'test')[k % 3]}" for k in range(9)]
+    (raw / "agedb.csv").write_text("\n".join(["age,path,split", *rows]) + "\n")
+    return raw
+
+
+OWN = replace(DATA, archives=())
+
+
+def test_ones_own_images_with_any_number_as_target_are_prepared_the_same_way(own):
+    table = run(own, OWN, "agedb")
+    assert table["target"].tolist() == [k + 0.25 for k in range(9)] and table["target"].dtype == np.float32
+    opened = ImageSet(own.parent / "prepared")
+    assert opened.images[opened.rows("val"), 0, 0, 0].tolist() == [1, 4, 7]
+    assert opened.training_counts() == {0: 1, 3: 1, 6: 1}
+
+
+def test_images_may_lie_beside_the_csv(own):
+    for file in (own / "scans").iterdir():
+        file.rename(own / file.name)
+    (own / "agedb.csv").write_text((own / "agedb.csv").read_text().replace("scans/", ""))
+    assert len(run(own, OWN, "agedb")) == 9
+
+
+def test_images_that_are_not_there_are_listed_and_not_fatal(own):
+    (own / "scans" / "4.png").unlink()
+    (own / "scans" / "5.png").write_bytes(b"GIF89a")
+    assert len(run(own, OWN, "agedb")) == 7
+    rejected = pd.read_csv(own.parent / "prepared" / "rejected.csv")
+    assert rejected["path"].tolist() == ["scans/4.png", "scans/5.png"]
+    assert rejected["reason"][0] == "there is no such file"
+    notes = json.loads((own.parent / "prepared" / "meta.json").read_text())["notes"]
+    assert notes["images"] == {"train": 3, "val": 2, "test": 2} and sum(notes["rejected"].values()) == 2
+
+
+def test_nothing_left_of_a_split_names_an_image_and_what_there_is_instead(own):
+    for file in list((own / "scans").iterdir()):
+        file.rename(file.with_suffix(".PNG"))
+    with pytest.raises(UserError, match=r"no image is left in train, val, test: .* 9 could not be read, such as scans/0\.png: there is no such file \(.*scans holds for instance scans/\d\.PNG\)"):  # fmt: skip
+        run(own, OWN, "agedb")
+    assert not (own.parent / "prepared").exists()
+
+
+def test_a_csv_without_one_of_the_splits_is_refused(own):
+    (own / "agedb.csv").write_text((own / "agedb.csv").read_text().replace(",val", ",train"))
+    with pytest.raises(UserError, match="no image is left in val: a run needs training, validation and test images"):
+        run(own, OWN, "agedb")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", r"agedb\.csv has no column age, path, split; it needs age, path, split, separated by commas"),
+        ("age;path;split\n", r"has no column age, path, split"),
+        ("age,path\n1,a.jpg\n", r"has no column split"),
+        ("age,path,split\n1,a.jpg,train\n\nold,b.jpg,val\n", r"agedb\.csv, line 4: age = 'old' is not a number"),
+        ("age,path,split\nnan,a.jpg,train\n", r"line 2: age = 'nan' is not a number"),
+        ("age,path,split\n1,a.jpg,validation\n", r"line 2: split = 'validation': write train, val or test"),
+        ("age,path,split\n1,a.jpg\n", r"line 2: split = None"),
+        ("age,path,split\n1,,train\n", r"line 2: there is no path"),
+        ("age,path,split\n1,é.jpg,train\n", r"is no csv in UTF-8"),
+    ],
+    ids=["empty", "semicolons", "column", "age", "nan", "split", "short line", "no path", "latin-1"],
+)
+def test_a_csv_that_cannot_be_read_names_the_line(tmp_path, content, message):
+    (tmp_path / "agedb.csv").write_text(content, encoding="latin-1")
+    with pytest.raises(UserError, match=message):
+        read_csv(tmp_path / "agedb.csv")
+
+
+def test_a_csv_may_come_from_a_spreadsheet(tmp_path):
+    (tmp_path / "a.csv").write_text('path, age, split, note\r\n"00/a, b.jpg", 31, train, x\r\n', encoding="utf-8-sig")
+    assert read_csv(tmp_path / "a.csv").to_dict("records") == [{"path": "00/a, b.jpg", "target": 31.0, "split": "train"}]
+
+
+def test_an_image_in_two_splits_is_said(tmp_path, capsys):
+    (tmp_path / "a.csv").write_text("age,path,split\n1,a.jpg,train\n1,a.jpg,test\n2,b.jpg,train\n2,b.jpg,train\n")
+    read_csv(tmp_path / "a.csv")
+    assert "1 images stand in more than one split" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("missing", ["imdb", "wiki"])
+def test_a_missing_archive_is_named_with_how_to_fetch_it(raw, missing):
+    (raw / f"{missing}_crop.tar").unlink()
+    with pytest.raises(UserError, match=rf"there is no {missing}_crop\.tar, .* in .*raw\. Fetch it with: regcls data fetch imdb_wiki; or put your copy there"):  # fmt: skip
+        run(raw)
+
+
+def test_without_a_csv_agedb_says_what_belongs_there(own):
+    (own / "agedb.csv").unlink()
+    with pytest.raises(UserError, match=r"there is no agedb\.csv in .*agedb/raw\. .*data/agedb/README\.md says what belongs there"):
+        run(own, OWN, "agedb")
+
+
+def test_far_from_the_expected_number_of_images_is_refused_before_any_is_decoded(raw, monkeypatch):
+    monkeypatch.setattr(faces, "write_images", None)
+    with pytest.raises(UserError, match=r"imdb_wiki: \d+ images found, 1000 expected \(within 1%\); left out: \d+ face score below 1; .* set imdb_wiki\.data\.expected_images to null"):  # fmt: skip
+        run(raw, replace(DATA, expected_images=1000))
+
+
+def test_images_that_cannot_be_read_count_against_the_expected_number(own):
+    (own / "scans" / "4.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"agedb: 8 images found, 9 expected \(within 1%\); left out: 1 empty file"):
+        run(own, replace(OWN, expected_images=9), "agedb")
+
+
+def test_a_hundredth_more_or_less_than_expected_is_accepted(raw):
+    found = len(run(raw, replace(DATA, expected_images=None)))
+    assert len(run(raw, replace(DATA, expected_images=found + 1))) == found
+
+
+def test_what_is_wrong_leaves_the_data_that_were_there(raw):
+    run(raw)
+    before = written(raw)
+    (raw / "imdb_crop.tar").unlink()
+    with pytest.raises(UserError):
+        run(raw)
+    assert written(raw) == before
+
+
+def test_the_counts_are_those_of_the_table(raw):
+    table = run(raw)
+    lines = faces.counts(raw.parent / "prepared", many_above=4, few_below=2)
+    train = table[table["split"] == "train"]["target"].value_counts()
+    assert [int(line.split()[1]) for line in lines[:3]] == [int((table["split"] == split).sum()) for split in ("train", "val", "test")]
+    groups = [(train > 4).sum(), ((train >= 2) & (train <= 4)).sum(), (train < 2).sum()]
+    assert lines[3] == "targets with more than 4 training images: {}; with 2 to 4: {}; with fewer than 2: {}".format(*groups)
+    assert [line.split(":")[0] for line in lines[4:]] == ["left out"] * 3 + ["rejected"] * 2
+    assert all(int(line.split()[2 if "out" in line else 1]) > 0 for line in lines[4:])
+
+
+def test_progress_is_shown_at_every_long_step(raw, capsys):
+    run(raw)
+    said = capsys.readouterr().err
+    steps = ["indexing imdb_crop.tar", "indexing wiki_crop.tar", "reading imdb.mat", "reading wiki.mat", "decoding images"]
+    assert all(said.index(first) < said.index(second) for first, second in pairwise(steps))

@@ -1,0 +1,375 @@
+"""Images from end to end on a few small portraits: same starts, same draws, and the numbers of the weights that are kept."""
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.nn import functional as F
+
+from regcls.classes import equalised, uniform_ranges
+from regcls.data.images import ImageSet
+from regcls.errors import UserError
+from regcls.metrics import evaluate
+from regcls.models.predictor import build, scaled
+from regcls.tasks.images.params import ImageOptions
+from regcls.provenance import SOURCE, import_closure
+from regcls.tasks.images.runs import make_spec
+from regcls.runs.grids import single_spec
+from regcls.tasks.images import task as kind
+from regcls.training.checkpoint import Checkpoints, load_predictor, read_weights
+from regcls.tasks.images.train import Batch, ImageJob, ImageObjective, model_of, train_run
+from regcls.training.feed import draws
+from regcls.training.loop import Recipe
+from regcls.training.single import BEST
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def images(prepared_faces):
+    return ImageSet(prepared_faces / "data" / "imdb_wiki" / "prepared")
+
+
+@pytest.fixture
+def job(params, images, tmp_path):
+    """A run of reg+cls with 10 classes, with `changes` to its spec."""
+
+    def job(*, folder="run", checkpoint_minutes=10.0, **changes):
+        spec = replace(single_spec(make_spec, params.imdb_wiki, "imdb_wiki", ImageOptions(classes=10)), **{"rounding": "round"} | changes)
+        if spec.method == "reg":
+            spec = replace(spec, classes=0, lam=None)
+        return ImageJob(
+            spec=spec,
+            prepared=images.prepared.folder,
+            data_digest=images.digest,
+            checkpoints=tmp_path / folder,
+            fingerprint="f",
+            device="cpu",
+            loaders=0,
+            channels_last=True,
+            compiled=False,
+            checkpoint_minutes=checkpoint_minutes,
+        )
+
+    return job
+
+
+BALANCED_DATA = {"balanced_data": True, "balanced_bins": 10}
+
+
+class Hooks:
+    def __init__(self, interrupt_at=None):
+        self.left = interrupt_at
+
+    def batch(self, samples, note):
+        if self.left is not None:
+            self.left -= 1
+            if not self.left:
+                raise KeyboardInterrupt
+
+    def epoch(self, epoch):
+        pass
+
+
+def make(job, **kwargs):
+    return train_run(job, Hooks(**kwargs), lambda text: None)
+
+
+def batch_of(task, epoch=0):
+    """A training batch of the first 40 samples, not augmented."""
+    samples = np.arange(40)
+    return Batch(epoch=epoch, samples=samples, images=torch.from_numpy(task.images.images[task.rows[samples]]))
+
+
+def test_reg_and_reg_cls_begin_with_the_same_backbone_and_regression_head(job, images):
+    reg, ten, hundred = (
+        ImageObjective(job(**changes), images).network().state_dict()
+        for changes in ({"method": "reg"}, {}, {"method": "reg+cls-bal", "classes": 100})
+    )
+    assert set(ten) - set(reg) == {"classifier.weight", "classifier.bias"}
+    for name, value in reg.items():
+        assert torch.equal(value, ten[name]) and torch.equal(value, hundred[name]), name
+    other = ImageObjective(job(seed=9), images).network().state_dict()
+    assert not torch.equal(other["backbone.conv1.weight"], ten["backbone.conv1.weight"])
+
+
+def parts(task, batch):
+    """The losses of an untrained network, and what they are made from."""
+    network = task.network().train()
+    found = {name: value.item() for name, value in task.losses(network, batch).items()}
+    network = task.network().train()
+    predictions, logits = network(task._on_device(batch.images))
+    return found, predictions.detach(), None if logits is None else logits.detach()
+
+
+def targets_of(task, batch):
+    return torch.from_numpy(task.images.targets("train")[batch.samples])
+
+
+def labels_by_hand(targets, classes):
+    """Ranges of equal width over 0 to 100 years."""
+    return torch.tensor([min(int(target * classes / 100), classes - 1) for target in targets.tolist()])
+
+
+def test_reg_has_the_regression_loss_alone(job, images):
+    task = ImageObjective(job(method="reg"), images)
+    batch = batch_of(task)
+    found, predictions, logits = parts(task, batch)
+    assert logits is None
+    assert found == {"loss": pytest.approx(F.l1_loss(predictions, targets_of(task, batch)).item())}
+
+
+@pytest.mark.parametrize("loss, plain", [("mse", F.mse_loss), ("huber", lambda p, t: F.huber_loss(p, t, delta=3.0))])
+def test_the_regression_loss_is_the_one_asked_for(job, images, loss, plain):
+    task = ImageObjective(job(method="reg", loss=loss, huber_delta=3.0), images)
+    batch = batch_of(task)
+    found, predictions, _ = parts(task, batch)
+    assert found["loss"] == pytest.approx(plain(predictions, targets_of(task, batch)).item())
+
+
+@pytest.mark.parametrize("lam, scaling, total", [(0.1, "released", lambda r, c: r + 10 * c), (0.1, "eq4", lambda r, c: 0.1 * r + c), (5.0, "released", lambda r, c: 5 * r + c)])  # fmt: skip
+def test_reg_cls_adds_the_class_loss_weighed_with_lambda(job, images, lam, scaling, total):
+    task = ImageObjective(job(lam=lam, loss_scaling=scaling), images)
+    batch = batch_of(task)
+    found, predictions, logits = parts(task, batch)
+    targets = targets_of(task, batch)
+    assert found["regression_loss"] == pytest.approx(F.l1_loss(predictions, targets).item())
+    assert found["class_loss"] == pytest.approx(F.cross_entropy(logits, labels_by_hand(targets, 10)).item())
+    assert found["loss"] == pytest.approx(total(found["regression_loss"], found["class_loss"]), rel=1e-5)
+    assert found["accuracy"] == pytest.approx((logits.argmax(1) == labels_by_hand(targets, 10)).float().mean().item())
+
+
+def test_balanced_classes_keep_each_class_with_its_probability(job, images):
+    task = ImageObjective(job(method="reg+cls-bal"), images)
+    targets = images.targets("train")
+    ranges = equalised(uniform_ranges(10, 0.0, 100.0), targets, rounding="round")
+    assert 1 < len(ranges) < 10
+    keep = ranges.keep[ranges.labels(targets)]
+    assert keep.min() < 0.9
+    for epoch in (0, 1):
+        batch = batch_of(task, epoch)
+        kept = draws(len(targets), seed=0, epoch=epoch)[:40] < keep[:40]
+        assert 0 < kept.sum() < 40
+        found, predictions, logits = parts(task, batch)
+        labels = torch.from_numpy(ranges.labels(targets[:40]))
+        assert found["class_loss"] == pytest.approx(F.cross_entropy(logits[kept], labels[kept]).item())
+        assert found["regression_loss"] == pytest.approx(F.l1_loss(predictions, targets_of(task, batch)).item())  # over all
+
+
+def test_balanced_classes_are_kept_as_often_as_their_probability_says(job, images):
+    task = ImageObjective(job(method="reg+cls-bal"), images)
+    keep, batch = task.keep_class, batch_of(task)
+    kept = np.mean([task._kept(replace(batch, epoch=epoch), keep).numpy() for epoch in range(600)], axis=0)
+    np.testing.assert_allclose(kept, keep[:40], atol=0.1)  # 600 draws: five standard deviations
+
+
+@pytest.mark.parametrize("method", ["reg", "reg+cls", "reg+cls-bal"])
+def test_balanced_data_mask_both_losses_with_the_same_draw(job, images, method):
+    task = ImageObjective(job(method=method, classes=100, **BALANCED_DATA), images)
+    batch, targets = batch_of(task, epoch=1), images.targets("train")
+    ranges = equalised(uniform_ranges(10, 0.0, 100.0), targets, rounding="round")
+    draw = draws(len(targets), seed=0, epoch=1)
+    kept = (draw < ranges.keep[ranges.labels(targets)])[:40]
+    assert 0 < kept.sum() < 40
+    found, predictions, logits = parts(task, batch)
+    regression = F.l1_loss(predictions[kept], targets_of(task, batch)[kept])
+    assert found.get("regression_loss", found["loss"]) == pytest.approx(regression.item())
+    if method == "reg+cls":
+        labels = labels_by_hand(targets_of(task, batch), 100)
+        assert found["class_loss"] == pytest.approx(F.cross_entropy(logits[kept], labels[kept]).item())
+    if method == "reg+cls-bal":  # classes have a ρ of their own
+        classes = equalised(uniform_ranges(100, 0.0, 100.0), targets, rounding="round")
+        labels = classes.labels(targets)
+        kept = (draw < classes.keep[labels])[:40]
+        assert found["class_loss"] == pytest.approx(F.cross_entropy(logits[kept], torch.from_numpy(labels[:40])[kept]).item())
+
+
+def test_an_epoch_feeds_every_training_image_once_in_an_order_of_its_own(job, images):
+    task = ImageObjective(job(batch_size=20), images)
+    fed = list(task.feed(0, 0))
+    assert len(fed) == 2 * task.batches
+    for epoch in (0, 1):
+        own = [batch for batch in fed if batch.epoch == epoch]
+        assert sorted(np.concatenate([batch.samples for batch in own])) == list(range(len(task.rows)))
+    assert not np.array_equal(fed[0].samples, fed[task.batches].samples)
+    rest = list(task.feed(1, 2))
+    assert [batch.samples.tolist() for batch in rest] == [batch.samples.tolist() for batch in fed[task.batches + 2 :]]
+    assert all(torch.equal(one.images, other.images) for one, other in zip(rest, fed[task.batches + 2 :], strict=True))
+
+
+def test_what_is_fed_are_the_images_of_the_samples(job, images):
+    task = ImageObjective(job(pad=0, flip=0.0), images)
+    batch = next(task.feed(0, 0))
+    assert np.array_equal(batch.images.numpy(), images.images[images.rows("train")[batch.samples]])
+    described = task.describe(batch)
+    assert described["rows"] == images.rows("train")[batch.samples].tolist()
+    assert described["targets"] == [images.targets("train")[batch.samples].min(), images.targets("train")[batch.samples].max()]
+
+
+@pytest.mark.parametrize("batch_size, left_out", [(5, 0), (5, 1), (71, 0), (512, 0)])  # of 72: 71 leave a single one over
+def test_predictions_are_of_all_images_whatever_the_batches(job, images, monkeypatch, batch_size, left_out):
+    rows = ImageSet.rows
+    monkeypatch.setattr(ImageSet, "rows", lambda images, split: rows(images, split)[left_out:])
+    task = ImageObjective(job(), images)
+    network = task.network()
+    with torch.no_grad():
+        expected = network.eval()(task._on_device(torch.from_numpy(images.images[images.rows("test")])))[0].numpy()
+    found = ImageObjective(job(batch_size=batch_size), images).predict(network.train(), "test")[0]
+    assert len(found) == len(images.rows("test"))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{}, {"method": "reg"}, {"method": "reg+cls-bal", **BALANCED_DATA}], ids=["reg+cls", "reg", "balanced"])
+def test_the_metrics_are_those_of_the_saved_best_weights(job, images, changes):
+    made = make(job(epochs=3, learning_rate=0.03, **changes))
+    predictor = load_predictor(made.files[BEST], model="resnet18", width=2)
+    for split in ("val", "test"):
+        with torch.inference_mode():
+            predictions = predictor(torch.from_numpy(images.images[images.rows(split)])).numpy()
+        shots = ImageObjective(job(), images).shots(split)
+        for name, value in evaluate(predictions, images.targets(split), shots):
+            assert made.metrics[f"{split}_{name}"] == pytest.approx(value, rel=1e-4), name
+    scores = [epoch.metrics["val_mse_all"] for epoch in made.history]
+    assert made.best_epoch == 1 + int(np.argmin(scores)) and made.metrics["val_mse_all"] == min(scores)
+    assert 0 < made.metrics["waiting_share"] < 1 and made.metrics["images_per_second"] > 0
+
+
+def test_the_accuracy_of_the_class_head_is_measured_wherever_errors_are(job, images):
+    made = make(job(epochs=2, classes=4, learning_rate=0.01))
+    network = build("resnet18", width=2, classes=4)
+    network.load_state_dict(read_weights(made.files[BEST], device="cpu"))
+    for split in ("val", "test"):
+        with torch.inference_mode():
+            logits = network.eval()(scaled(torch.from_numpy(images.images[images.rows(split)])))[1]
+        labels = labels_by_hand(torch.from_numpy(images.targets(split)), 4)
+        assert made.metrics[f"{split}_accuracy"] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
+    assert all(0 < epoch.metrics["train_accuracy"] < 1 for epoch in made.history)
+    assert made.metrics["train_accuracy"] == made.history[made.best_epoch - 1].metrics["train_accuracy"]
+    reg = make(job(folder="reg", epochs=1, method="reg"))
+    assert not any("accuracy" in name for name in {**reg.metrics, **reg.history[0].metrics})
+
+
+def test_the_rounding_of_a_run_decides_its_balanced_classes(job, images):
+    edges = {
+        r: ImageObjective(job(method="reg+cls-bal", classes=100, rounding=r), images).classes.edges.tolist() for r in ("ceil", "round", "floor")
+    }
+    for rounding, found in edges.items():
+        assert found == equalised(uniform_ranges(100, 0.0, 100.0), images.targets("train"), rounding=rounding).edges.tolist()
+    assert edges["ceil"] != edges["round"] != edges["floor"]
+
+
+def test_the_table_of_predictions_gives_the_reported_errors(job, images):
+    made = make(job())
+    table = made.tables["predictions.parquet"]
+    assert list(table.columns) == ["row", "path", "target", "prediction", "shot"]
+    assert table["row"].tolist() == images.rows("test").tolist() and table["path"].tolist() == images.paths("test")
+    assert set(table["shot"]) == {"medium", "few"}  # six images of one age are the most here
+    for name, value in evaluate(table["prediction"], table["target"], table["shot"]):
+        assert made.metrics[f"test_{name}"] == pytest.approx(value)
+    counts = pd.Series(np.floor(images.targets("train"))).value_counts()
+    expected = ["few" if counts.get(target, 0) < 4 else "medium" for target in np.floor(table["target"])]
+    assert table["shot"].tolist() == expected
+
+
+def test_training_lowers_the_loss(job):
+    history = make(job(width=4, epochs=4, milestones=(), learning_rate=0.03, method="reg")).history
+    assert history[-1].metrics["train_loss"] < 0.5 * history[0].metrics["train_loss"]
+
+
+@pytest.mark.parametrize("at, minutes", [(3, 1e-9), (7, 1e-9), (7, 10.0)], ids=["epoch 1", "epoch 2", "epoch 2, from its start"])
+def test_an_interrupted_run_gives_the_numbers_of_one_that_was_not(job, at, minutes):
+    changes = {"method": "reg+cls-bal", **BALANCED_DATA}
+    whole = make(job(folder="whole", **changes))
+    with pytest.raises(KeyboardInterrupt):
+        make(job(checkpoint_minutes=minutes, **changes), interrupt_at=at)
+    torch.rand(7)
+    again = make(job(**changes))
+    weights = [Checkpoints(made.files[BEST].parent, fingerprint="f").load(device="cpu").content["weights"] for made in (whole, again)]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    pd.testing.assert_frame_equal(again.tables["predictions.parquet"], whole.tables["predictions.parquet"], check_exact=True)
+    timing = {"images_per_second", "waiting_share"}
+    assert {k: v for k, v in again.metrics.items() if k not in timing} == {k: v for k, v in whole.metrics.items() if k not in timing}
+
+
+def test_a_run_whose_training_was_through_needs_no_step(job):
+    whole = make(job())
+    again = make(job())
+    pd.testing.assert_frame_equal(again.tables["predictions.parquet"], whole.tables["predictions.parquet"], check_exact=True)
+    assert "images_per_second" not in again.metrics and again.metrics["test_mse_all"] == whole.metrics["test_mse_all"]
+
+
+def test_the_model_for_others_is_the_kept_network_with_two_test_images(job, images):
+    made = make(job())
+    model = model_of(job(), made)
+    assert np.array_equal(model.example, images.images[images.rows("test")[:2]])
+    predictions = made.tables["predictions.parquet"]["prediction"][:2]
+    np.testing.assert_allclose(model.network(torch.from_numpy(model.example)).detach(), predictions, rtol=1e-4)
+
+
+def test_prepared_data_that_are_gone_are_a_clear_error(job, tmp_path):
+    with pytest.raises(UserError, match="there is no prepared data in"):
+        make(replace(job(), prepared=tmp_path / "nothing"))
+
+
+def test_the_recipe_is_that_of_the_spec(job):
+    spec = job(accumulate=3, optimizer="sgd").spec
+    recipe = Recipe.of(spec)
+    assert {field.name: getattr(recipe, field.name) for field in fields(recipe)} == {
+        field.name: getattr(spec, field.name) for field in fields(recipe)
+    }
+
+
+# What training.faces imports and what decides no number: where things are read, kept and told, the spec itself (it has its own part of
+# the fingerprint), and how the prepared data were made (they have a digest).
+DECIDES_NOTHING = {
+    "datasets.archives", "datasets.store", "errors", "files", "params", "params.depth", "params.faces", "params.images", "params.synthetic",
+    "params.types", "params.video", "processes", "progress", "runs", "runs.faces", "runs.images", "training.checkpoint", "training.device",
+    "training.single",
+}  # fmt: skip
+
+
+def test_the_code_of_a_result_is_all_that_training_imports_but_what_decides_no_number():
+    digested = {*import_closure("regcls.models.heads"), *(SOURCE / f"{name.replace('.', '/')}.py" for name in kind.MODULES)}
+    imported = {file for file in import_closure("regcls.tasks.images.train") if len(file.read_text().splitlines()) > 1}
+    names = {".".join(file.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__") for file in imported - digested}
+    assert names == DECIDES_NOTHING
+
+
+@pytest.mark.parametrize("module", kind.MODULES)
+def test_a_module_that_decides_a_result_exists(module):
+    assert (SOURCE / f"{module.replace('.', '/')}.py").is_file()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_run_on_a_gpu_agrees_with_one_on_the_cpu(job):
+    """In float32 closely at first; bf16, loaders in processes and pinned memory at least run."""
+    hooks = Hooks()
+    cpu = train_run(job(folder="cpu", epochs=1), hooks, print)
+    gpu = train_run(replace(job(folder="gpu", epochs=1), device="cuda", loaders=2), hooks, print)
+    losses = [result.history[0].metrics["train_loss"] for result in (cpu, gpu)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    bf16 = train_run(replace(job(folder="bf16", epochs=1, precision="bf16"), device="cuda", loaders=2), hooks, print)
+    assert bf16.history[0].metrics["train_loss"] == pytest.approx(losses[0], rel=0.1)
+
+
+def test_data_that_were_prepared_anew_under_a_run_are_refused(job):
+    with pytest.raises(UserError, match="was prepared anew while runs were made on it"):
+        train_run(replace(job(), data_digest="another"), Hooks(), print)
+
+
+def test_classes_that_cannot_be_balanced_are_said_and_counted(job, images):
+    said = []
+    everyone_in_one = {"method": "reg+cls-bal", "classes": 2, "class_range": (-1000.0, 100.0), "epochs": 1}
+    result = train_run(job(**everyone_in_one), Hooks(), said.append)
+    assert "nearly all targets share one range; the uniform ranges are kept, balanced by ρ" in said[0]
+    assert result.metrics["head_classes"] == 2
+    assert train_run(job(folder="other", method="reg", epochs=1), Hooks(), said.append).metrics["head_classes"] == 0
