@@ -1,7 +1,7 @@
 """Training a depth network: images/s, peak memory and the share of the time that is spent waiting for data, by number of classes.
 
-    python benchmarks/depth_step.py                   # on the CPU: the small network and images of scale demo
-    python benchmarks/depth_step.py --device cuda --scale paper --steps 60    # on a GPU: ResNet-50, 320×240 cropped to 304×228
+    python benchmarks/depth_step.py                   # on the CPU: the small network and images of the generated rooms
+    python benchmarks/depth_step.py --device cuda --dataset nyud2 --steps 60    # on a GPU: ResNet-50, 320×240 cropped to 304×228
 
 Random prepared images on the disk go through the real feed, task and loop, in a process for each line, one after the other and `--rounds`
 times; medians (least to greatest) of the steps after the warm-up. C = 0 is reg, the others are reg+cls-bal with a new draw for every
@@ -27,13 +27,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from regcls.tasks.depth.data import DepthSet
 from regcls.data.store import write_prepared
 from regcls.params import load_params
+from regcls.tasks.depth.data import DepthSet
 from regcls.tasks.depth.params import Depth
 from regcls.tasks.depth.runs import make_spec
-from regcls.training.checkpoint import Checkpoints
 from regcls.tasks.depth.train import DepthJob, DepthObjective
+from regcls.training.checkpoint import Checkpoints
 from regcls.training.loop import Epoch, Recipe, train
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
@@ -88,11 +88,11 @@ class Steps(DepthObjective):
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     """One line's figures, of this process."""
-    depth = load_params(PARAMS, scale=options.scale).nyud2
+    depth = load_params(PARAMS).datasets[options.dataset]
     data = DepthSet(folder)
     classes = options.classes[0]
     method: Any = "reg+cls-bal" if classes else "reg"
-    spec = make_spec(depth, "nyud2", method=method, classes=classes, lam=1.0, balanced_data=False, seed=0)
+    spec = make_spec(depth, options.dataset, method=method, classes=classes, lam=1.0, balanced_data=False, seed=0)
     spec = replace(spec, precision=options.precision[0], epochs=1, milestones=(), accumulate=1)
     spec = replace(spec, batch_size=options.batch or spec.batch_size)
     job = DepthJob(
@@ -122,7 +122,13 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, float]:
 
 def in_a_process(options: argparse.Namespace, folder: Path, classes: int, precision: str) -> dict[str, float]:
     """Its peak of memory is its own."""
-    told = {"device": options.device, "scale": options.scale, "steps": options.steps, "loaders": options.loaders, "batch": options.batch}
+    told = {
+        "device": options.device,
+        "dataset": options.dataset,
+        "steps": options.steps,
+        "loaders": options.loaders,
+        "batch": options.batch,
+    }
     words = [word for name, value in told.items() if value is not None for word in (f"--{name}", str(value))]
     words += ["--classes", str(classes), "--precision", precision, "--measured", str(folder)] + ["--compile"] * options.compile
     done = subprocess.run([sys.executable, __file__, *words], stdout=subprocess.PIPE, check=True, text=True)
@@ -134,12 +140,12 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--scale", choices=["demo", "paper"], default="demo", help="of network and images")
+    parser.add_argument("--dataset", choices=["rooms", "nyud2"], default="rooms", help="whose network and size of images (rooms)")
     parser.add_argument("--classes", type=int, nargs="+", default=[0, 10, 100])
     parser.add_argument("--precision", nargs="+", default=["float32", "bf16"])
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--batch", type=int, help="images (that of the scale)")
+    parser.add_argument("--batch", type=int, help="images (that of the data set)")
     parser.add_argument("--loaders", type=int, help="processes that make batches (CPU: 0, a thread; GPU: 8)")
     parser.add_argument("--compile", action="store_true", help="with torch.compile")
     parser.add_argument("--measured", type=Path, help=argparse.SUPPRESS)
@@ -149,9 +155,9 @@ def main() -> None:
     if options.measured:
         print(json.dumps(measure(options, options.measured)))
         return
-    depth, found = load_params(PARAMS, scale=options.scale).nyud2, dict[tuple[str, int], list[dict[str, float]]]()
+    depth, found = load_params(PARAMS).datasets[options.dataset], dict[tuple[str, int], list[dict[str, float]]]()
     with tempfile.TemporaryDirectory() as home:
-        folder = Path(home) / "nyud2" / "prepared"
+        folder = Path(home) / options.dataset / "prepared"
         write_random(depth, folder, (options.batch or depth.training.batch_size) * (options.steps + WARM_UP) + 2)
         for _ in range(options.rounds):
             for precision in options.precision:

@@ -21,16 +21,16 @@ from rich.console import Console
 from rich.table import Table
 
 from regcls.classes import ClassRanges, class_ranges
-from regcls.tasks.functions.data import SineSum, draw
 from regcls.losses import reg_cls
 from regcls.params import load_params
-from regcls.tasks.functions.params import Sampling, FunctionOptions
 from regcls.progress import progress
+from regcls.tasks.functions.networks import recipe
+from regcls.tasks.functions.params import FunctionOptions, Sampling
+from regcls.tasks.functions.prepare import SineSum, draw
 from regcls.tasks.functions.runs import FunctionSpec, single_spec
 from regcls.training.ensemble import train  # first: it sets MKL's mode before torch is loaded
 from regcls.training.ensemble_data import Network
 from regcls.training.ensemble_study import most_together
-from regcls.tasks.functions.networks import recipe
 
 # isort: split
 import torch
@@ -39,16 +39,16 @@ from torch.utils.data import DataLoader, Dataset
 
 from regcls.models.mlp import MLP
 
-PARAMS = load_params(Path(__file__).parent.parent / "params.yaml", scale="paper")
-SYNTHETIC = PARAMS.synthetic
-SPEC = single_spec(SYNTHETIC, FunctionOptions(setting="clean", sampling="severe", method="reg+cls"))
+PARAMS = load_params(Path(__file__).parent.parent / "params.yaml")
+STUDY = PARAMS.datasets["functions"]
+SPEC = single_spec(STUDY, "functions", FunctionOptions(setting="clean", sampling="severe", method="reg+cls"))
 CLASSES = (0, 4, 16, 64, 256, 1024)
 PROBLEMS = 600  # data sets of Figure 3: 12 panels × 10 functions × 5 repetitions
 
 
 @cache
 def sets(sampling: Sampling, function: int, repetition: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    data = SYNTHETIC.data
+    data = STUDY.data
     f, seed = SineSum(*data.functions[function]), data.data_seeds[repetition]
     sample = draw(replace(data, samplings=(sampling,)), "clean", 0.0, f, seed)[sampling]
     return {split: (sample.x[split][None].astype(np.float32), sample.y[split].astype(np.float32)) for split in sample.x}
@@ -60,7 +60,7 @@ def network(index: int, classes: int) -> Network:
     x, y = sets("severe", function, repetition)["train"]
     ranges = class_ranges(classes, y, balanced=False) if classes else None
     evaluate = {split: sets("uniform", function, repetition)[split] for split in ("val", "test")}
-    return Network(x=x, y=y, classes=ranges, lam=100.0 if classes else 1.0, seed=SYNTHETIC.training.seeds[repetition], evaluate=evaluate)
+    return Network(x=x, y=y, classes=ranges, lam=100.0 if classes else 1.0, seed=STUDY.training.seeds[repetition], evaluate=evaluate)
 
 
 def engine(nets: Sequence[Network], spec: FunctionSpec, epochs: int, device: str) -> float:

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from regcls.tasks.sequences.data import SequenceSet, prepare
-from regcls.tasks.sequences.prepare import ACTIVITIES
-from regcls.tasks.sequences.stand_in import Walk, features, text
-from regcls.tasks.sequences.params import SequenceData, SequenceStandIn
 from regcls.progress import tracked
+from regcls.tasks.sequences.data import SequenceSet
+from regcls.tasks.sequences.params import ACTIVITIES, SequenceData, SequenceStandIn
+from regcls.tasks.sequences.prepare import prepare
+from regcls.tasks.sequences.stand_in import Walk, features, text
 
 LINES = 20000  # different ones
 PLAIN_FRAMES = 20000  # about as many are read with numpy.loadtxt, before and after

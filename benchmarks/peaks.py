@@ -16,15 +16,15 @@ import numpy as np
 
 from regcls.classes import class_ranges
 from regcls.data.splits import Split
-from regcls.tasks.functions.data import SineSum, draw
 from regcls.params import load_params, parse_options
-from regcls.tasks.functions.params import Sampling, Functions, FunctionOptions
 from regcls.progress import progress
 from regcls.reports import published
+from regcls.tasks.functions.networks import recipe
+from regcls.tasks.functions.params import FunctionOptions, Functions, Sampling
+from regcls.tasks.functions.prepare import SineSum, draw
 from regcls.tasks.functions.runs import single_spec
 from regcls.training.ensemble import train
 from regcls.training.ensemble_data import Network
-from regcls.tasks.functions.networks import recipe
 
 # isort: split
 import torch
@@ -32,10 +32,10 @@ import torch
 TOGETHER = 50  # networks
 
 
-def network(synthetic: Functions, options: FunctionOptions, seed: int, function: int, classes: int) -> Network:
+def network(study: Functions, options: FunctionOptions, seed: int, function: int, classes: int) -> Network:
     """reg (C = 0) or reg+cls on data and initial weights from `seed`, tested on its uniform set."""
-    spec, f = single_spec(synthetic, options), SineSum(*synthetic.data.functions[function])
-    drawn = draw(synthetic.data, spec.setting, spec.noise, f, seed)
+    spec, f = single_spec(study, "functions", options), SineSum(*study.data.functions[function])
+    drawn = draw(study.data, spec.setting, spec.noise, f, seed)
 
     def sample(sampling: Sampling, split: Split) -> tuple[np.ndarray, np.ndarray]:
         x, y = drawn[sampling].x[split], drawn[sampling].y[split]
@@ -47,19 +47,19 @@ def network(synthetic: Functions, options: FunctionOptions, seed: int, function:
     return Network(x=x, y=y, classes=ranges, lam=lam, seed=seed, evaluate={"test": sample("uniform", "test")})
 
 
-def errors_by_seed(synthetic: Functions, options: FunctionOptions, seeds: Sequence[int], classes: int) -> np.ndarray:
+def errors_by_seed(study: Functions, options: FunctionOptions, seeds: Sequence[int], classes: int) -> np.ndarray:
     """(seeds, functions) test MSE."""
-    functions = range(len(synthetic.data.functions))
+    functions = range(len(study.data.functions))
     groups = defaultdict(list)  # networks with equally many batches train side by side
     for place in np.ndindex(len(seeds), len(functions)):
-        net = network(synthetic, options, seeds[place[0]], place[1], classes)
-        groups[net.y.size // synthetic.training.batch_size].append((place, net))
+        net = network(study, options, seeds[place[0]], place[1], classes)
+        groups[net.y.size // study.training.batch_size].append((place, net))
     errors = np.full((len(seeds), len(functions)), np.nan)
     with progress(errors.size, f"C = {classes}") as advance:
         for members in groups.values():
             for start in range(0, len(members), TOGETHER):
                 places, nets = zip(*members[start : start + TOGETHER], strict=True)
-                for place, trained in zip(places, train(nets, recipe(single_spec(synthetic, options))), strict=True):
+                for place, trained in zip(places, train(nets, recipe(single_spec(study, "functions", options))), strict=True):
                     errors[place] = trained.evaluated["test"][-1]
                 advance(len(nets))
     return errors
@@ -75,13 +75,13 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    synthetic = load_params(Path(__file__).parent.parent / "params.yaml", scale="paper").synthetic
+    study = load_params(Path(__file__).parent.parent / "params.yaml").datasets["functions"]
     options = parse_options(
-        "synthetic", {"setting": given.setting, "sampling": given.sampling, "classes": given.classes, "method": "reg+cls"}
+        "functions", {"setting": given.setting, "sampling": given.sampling, "classes": given.classes, "method": "reg+cls"}
     )
     released = published.released().query("setting == @given.setting and sampling == @given.sampling")
     for classes, method in ((0, "reg"), (int(given.classes), "reg+cls")):
-        means = errors_by_seed(synthetic, options, range(given.first, given.first + given.seeds), classes).mean(1)
+        means = errors_by_seed(study, options, range(given.first, given.first + given.seeds), classes).mean(1)
         deviation = means.std(ddof=1)
         value = released.loc[released.method == method, "published"].mean()
         print(f"{given.setting} {given.sampling} {method}: mean {means.mean():.3f}, standard deviation over {given.seeds} repetitions "

@@ -21,9 +21,9 @@ import pandas as pd
 
 from regcls.data.archives import Holder, Place
 from regcls.data.images import decode, write_images
-from regcls.tasks.images.stand_in import write_archives
 from regcls.data.store import prepared_writer
 from regcls.tasks.images.params import StandIn
+from regcls.tasks.images.stand_in import write_archives
 
 PORTRAITS = 500
 END = b"\xff\xd9"  # of a whole JPEG

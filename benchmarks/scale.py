@@ -30,11 +30,11 @@ from rich.console import Console
 from regcls.data.store import prepared_folder
 from regcls.params import load_params
 from regcls.provenance import git_tags, machine_tags
+from regcls.tasks.functions.networks import FunctionNetworks
 from regcls.tasks.functions.runs import FunctionSpec, all_specs
-from regcls.tasks.registry import open_data
+from regcls.tasks.task import open_data
 from regcls.tracking.tracker import Tracker
 from regcls.training import ensemble_study
-from regcls.tasks.functions.networks import FunctionNetworks
 from tracking import example_result
 
 ROOT = Path(__file__).parents[1]
@@ -48,11 +48,11 @@ say = Console(stderr=True).print
 def make_project(folder: Path) -> None:
     """The published 1D study with smaller data sets: a report's cost depends on the runs, not on the samples."""
     tree = yaml.safe_load((ROOT / "params.yaml").read_text())
-    tree["scale"], tree["datasets"] = "paper", ["synthetic"]
-    tree["synthetic"]["data"]["samples"] = 18432
+    tree["datasets"] = ["functions"]
+    tree["functions"]["data"]["samples"] = 18432
     (folder / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
-    if not prepared_folder(folder, "synthetic").exists():
-        subprocess.run([sys.executable, "-m", "regcls", "prepare", "synthetic"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    if not prepared_folder(folder, "functions").exists():
+        subprocess.run([sys.executable, "-m", "regcls", "prepare", "functions"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
 
 
 @contextmanager
@@ -152,7 +152,7 @@ def train(folder: Path, uri: str, worker: int) -> None:
     """One of the trainers: EACH runs, logged epoch by epoch. A process of its own: see main."""
     os.environ["MLFLOW_TRACKING_URI"] = uri
     tracker, rng = Tracker(folder, experiment="trainers"), np.random.default_rng(worker)
-    spec = replace(all_specs(load_params(folder / "params.yaml").synthetic)[0], epochs=EPOCHS)
+    spec = replace(all_specs(load_params(folder / "params.yaml").datasets["functions"], "functions")[0], epochs=EPOCHS)
     for k in range(EACH):
         run_id = tracker.start(replace(spec, seed=k), fingerprint=f"{worker:016x}{k:016x}", tags=machine_tags())
         for epoch in range(1, EPOCHS + 1):
@@ -217,21 +217,21 @@ def measure(kind: str, folder: Path, count: int, repeats: int, look: float) -> N
     with say_and_time("preparing the data"):
         make_project(folder)
     params = load_params(folder / "params.yaml")
-    networks = FunctionNetworks(open_data(params, folder, "synthetic", verify=False))
-    wanted = ensemble_study.fingerprints(networks, all_specs(params.synthetic))
+    networks = FunctionNetworks(open_data(params, folder, "functions", verify=False), "functions")
+    wanted = ensemble_study.fingerprints(networks, all_specs(params.datasets["functions"], "functions"))
     with running(kind, folder) as (uri, database):
         os.environ["MLFLOW_TRACKING_URI"] = uri
         tracker, spec = Tracker(folder, experiment="regcls"), replace(next(iter(wanted)), seed=999_999)
         template = tracker.start(spec, fingerprint="f" * 32, tags={**git_tags(ROOT), **machine_tags(), "data_md5": "0" * 32})
         tracker.finish(template, example_result(np.random.default_rng(0), spec))
         tracker.deliver()
-        [template] = tracker.finished("synthetic").values()
+        [template] = tracker.finished("functions").values()
         with say_and_time(f"filling the store with {count} runs"):
             fill(database, template, wanted, count)
-        print(f"{kind}: {len(tracker.finished('synthetic'))} finished runs; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+        print(f"{kind}: {len(tracker.finished('functions'))} finished runs; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
         print("regcls compare       ", timed(lambda: compare(folder, uri), repeats))
-        print("  fetching the runs  ", timed(lambda: tracker.collect("synthetic", FunctionSpec), repeats))
-        print("  finished(), in train", timed(lambda: tracker.finished("synthetic"), repeats))
+        print("  fetching the runs  ", timed(lambda: tracker.collect("functions", FunctionSpec), repeats))
+        print("  finished(), in train", timed(lambda: tracker.finished("functions"), repeats))
         with page(uri, folder) as served:
             print("mlflow ui, first page", timed(lambda: first_page(served, tracker.experiment_id), 5))
             if look:

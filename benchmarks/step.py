@@ -1,6 +1,6 @@
 """What a training step costs, and whether the feed keeps up with it: images/s end to end, from prepared data on the disk.
 
-    python benchmarks/step.py                                          # on the CPU: the small network of scale demo
+    python benchmarks/step.py                                          # on the CPU: the small network of the generated portraits
     python benchmarks/step.py --device cuda --model resnet50 --width 64 --size 224 --batch 128    # the paper's, on a GPU
 
 Each line trains for `--steps` steps after a warm-up, all in one process, in turn and `--rounds` times; medians (least to greatest).

@@ -41,7 +41,7 @@ def example_result(rng: np.random.Generator, spec: FunctionSpec) -> RunResult:
 
 def log_runs(tracker: Tracker, specs: Sequence[FunctionSpec], count: int) -> np.ndarray:
     """Track `count` runs, and return the milliseconds of each: wall clock and processor, (2, count)."""
-    origin = lineage(ROOT, "synthetic")
+    origin = lineage(ROOT, "functions")
     tags = {**origin["git"], **origin["machine"], "data_md5": "0123456789abcdef"}
     rng = np.random.default_rng(0)
     milliseconds = np.empty((2, count))
@@ -60,12 +60,12 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3000, help="runs to log (3000)")
     count = parser.parse_args().runs
     os.environ.pop("MLFLOW_TRACKING_URI", None)  # never into a real store
-    specs = all_specs(load_params(ROOT / "params.yaml", scale="paper").synthetic)
+    specs = all_specs(load_params(ROOT / "params.yaml").datasets["functions"], "functions")
     with tempfile.TemporaryDirectory() as folder:
         tracker = Tracker(Path(folder), experiment="benchmark")
         wall, processor = log_runs(tracker, specs, count)
         seconds = {}
-        readers = {"finished()": partial(tracker.finished, "synthetic"), "collect()": partial(tracker.collect, "synthetic", FunctionSpec)}
+        readers = {"finished()": partial(tracker.finished, "functions"), "collect()": partial(tracker.collect, "functions", FunctionSpec)}
         for name, read in readers.items():
             start = time.perf_counter()
             rows = len(read())

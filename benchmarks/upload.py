@@ -29,7 +29,7 @@ from rich.progress import track
 from regcls.losses import regression_loss
 from regcls.models.predictor import build, scaled
 from regcls.params import load_params
-from regcls.tasks.functions.runs import all_specs
+from regcls.tasks.functions.runs import FunctionSpec, all_specs
 from regcls.tracking import courier
 from regcls.tracking.tracker import Tracker
 from tracking import example_result
@@ -82,9 +82,14 @@ def timed(step: Callable[[], None], more: Callable[[int], bool]) -> tuple[float,
     return time.perf_counter() - begun, count
 
 
+def a_spec() -> FunctionSpec:
+    """A run of the 1D study."""
+    return all_specs(load_params(ROOT / "params.yaml").datasets["functions"], "functions")[0]
+
+
 def uploads(tracker: Tracker, file: Path, rounds: int) -> None:
     """Print what an upload costs the training beside it."""
-    step, run = stepper(), tracker.start(all_specs(load_params(ROOT / "params.yaml", scale="paper").synthetic)[0], fingerprint="f", tags={})
+    step, run = stepper(), tracker.start(a_spec(), fingerprint="f", tags={})
     tracker.deliver()
     timed(step, lambda count: count < 20)
     alone, beside, costs, lasted = [], [], [], []
@@ -106,7 +111,7 @@ def uploads(tracker: Tracker, file: Path, rounds: int) -> None:
 
 def recovery(tracker: Tracker, folder: Path, port: int, runs: int) -> None:
     """Print how long it takes until a server that was away has everything."""
-    spec, rng = all_specs(load_params(ROOT / "params.yaml", scale="paper").synthetic)[0], np.random.default_rng(0)
+    spec, rng = a_spec(), np.random.default_rng(0)
     begun = time.perf_counter()
     for number in range(runs):
         tracker.finish(tracker.start(spec, fingerprint=str(number), tags={}), example_result(rng, spec))
@@ -116,7 +121,7 @@ def recovery(tracker: Tracker, folder: Path, port: int, runs: int) -> None:
         while tracker._courier and tracker._courier.deliver(patience=60.0):
             pass
         seconds = time.perf_counter() - begun
-        assert len(tracker.finished("synthetic")) == runs + 1
+        assert len(tracker.finished("functions")) == runs + 1
     print(f"{runs} runs without a server   {said}; delivered {seconds:.1f} s after it was back, {1000 * seconds / runs:.0f} ms a run")
 
 

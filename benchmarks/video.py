@@ -38,7 +38,7 @@ from torch.nn.functional import mse_loss
 from regcls.losses import class_loss
 from regcls.models.mlp import MLP
 
-VIDEO = load_params(Path(__file__).parent.parent / "params.yaml", scale="paper").breakfast
+BREAKFAST = load_params(Path(__file__).parent.parent / "params.yaml").datasets["breakfast"]
 METHODS = ("reg", "kukleva", "reg+cls", "reg+cls-bal")
 INPUTS, TEST_SHARE, PLAIN_STEPS = 64, 3, 400
 FRAMES_IN_ALL, ACTIVITIES = 3_600_000, 10
@@ -47,7 +47,7 @@ Frames = tuple[np.ndarray, np.ndarray]
 
 def recipe(method: str) -> Recipe:
     """One epoch of the published training."""
-    spec = make_spec(VIDEO, "breakfast", method=method, classes=100, lam=None, unit="percent", split="s1", seed=0)  # type: ignore[arg-type]
+    spec = make_spec(BREAKFAST, "breakfast", method=method, classes=100, lam=None, unit="percent", split="s1", seed=0)  # type: ignore[arg-type]
     h1, h2 = spec.hidden
     return Recipe(hidden=(h1, h2), activation=spec.activation, loss_over_batch="sum", epochs=1, batch_size=spec.batch_size,
                   optimizer=spec.optimizer, learning_rate=spec.learning_rate, milestones=(), decay=1.0, weight_decay=spec.weight_decay,
@@ -68,7 +68,7 @@ def networks(method: str, activities: Sequence[tuple[Frames, Frames]], count: in
     for index in range(count):
         (x, y), test = activities[index * len(activities) // count]
         ranges = uniform_ranges(100, 0, 1) if "cls" in method else None
-        rows = padded_to(len(ranges), VIDEO.training.batch_size) if ranges else 0
+        rows = padded_to(len(ranges), BREAKFAST.training.batch_size) if ranges else 0
         ranges = equalised(ranges, y) if ranges and method == "reg+cls-bal" else ranges
         nets.append(Network(x=x, y=y, classes=ranges, padded_to=rows, lam=100.0, seed=index // 2, evaluate={"test": test}))
     return nets
@@ -140,8 +140,8 @@ def main() -> None:
         one, two, slow = medians[method]
         table.add_row(method, str(together[method]), *spreads, f"{slow / one:.1f}", f"{slow / two:.1f}")
     Console(width=140).print(table)
-    steps = FRAMES_IN_ALL * 3 // 4 // VIDEO.training.batch_size * VIDEO.training.epochs  # of one run's ten networks
-    runs = len(VIDEO.grids["table5"].units) * len(VIDEO.grids["table5"].splits) * VIDEO.grids["table5"].seeds
+    steps = FRAMES_IN_ALL * 3 // 4 // BREAKFAST.training.batch_size * BREAKFAST.training.epochs  # of one run's ten networks
+    runs = len(BREAKFAST.grids["table5"].units) * len(BREAKFAST.grids["table5"].splits) * BREAKFAST.grids["table5"].seeds
     ours, theirs = (sum(column) * runs * steps / 1e6 for column in list(zip(*medians.values(), strict=True))[1:])
     print(f"Table 5, {runs * len(METHODS) * ACTIVITIES} trained networks: {ours / 60:.0f} min here, {theirs / 3600:.1f} h one at a time: "
           f"{theirs / ours:.0f} times")  # fmt: skip

@@ -18,11 +18,10 @@ for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "
 
 from jaxtyping import install_import_hook
 
-MODELS = ("class_head", "depth", "heads", "mlp", "predictor", "resnet")
+CHECKED = ("losses", "models.heads", "models.mlp", "models.predictor", "models.resnet")
+CHECKED += ("tasks.depth.class_head", "tasks.depth.metrics", "tasks.depth.model")
 # Shapes written in annotations are checked under pytest only. Before regcls is imported.
-install_import_hook(
-    [f"regcls.{name}" for name in ("depth_metrics", "losses", *(f"models.{module}" for module in MODELS))], "beartype.beartype"
-)
+install_import_hook([f"regcls.{name}" for name in CHECKED], "beartype.beartype")
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -42,10 +41,9 @@ from servers import make_server, nursery, postgres, tracking_server  # noqa: F40
 ROOT = Path(__file__).parent.parent
 
 SHRUNK: dict[str, Any] = {
-    "scale": "paper",
-    "datasets": ["synthetic"],
+    "datasets": ["functions"],
     "compute": {"device": "cpu", "processes": 1},
-    "synthetic": {
+    "functions": {
         "data": {
             "functions": [[0.8444218515250481, 22], [0.04048437818077755, 25]],
             "repetitions": 2,
@@ -60,6 +58,7 @@ SHRUNK: dict[str, Any] = {
             "figure5": {"samplings": ["severe"], "noise": [0.1], "classes": [4], "repetitions": 1},
         },
     },
+    "functions_small": {"grids": {"figure3": None, "figure4": None}},  # they need settings that tests leave out
     "imdb_wiki": {
         "data": {
             "source": "stand-in",
@@ -163,7 +162,7 @@ def make_faces(make_project: Callable[..., Path], prepared_faces: Path) -> Calla
     """A project with prepared faces and an empty store, with `changes` to its parameters."""
 
     def make(changes: dict[str, Any] | None = None) -> Path:
-        root = make_project(laid_over({"datasets": ["synthetic", "imdb_wiki"]}, changes or {}))
+        root = make_project(laid_over({"datasets": ["functions", "imdb_wiki"]}, changes or {}))
         shutil.copytree(prepared_faces / "data", root / "data")
         shutil.copy(prepared_faces / "mlflow.db", root)
         with closing(sqlite3.connect(root / "mlflow.db")) as connection, connection:
@@ -215,7 +214,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     def start(root: Path, *command: str, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
         with (root / "output.txt").open("a") as output:
             process = subprocess.Popen(
-                command or (sys.executable, "-m", "regcls", "train", "synthetic"),
+                command or (sys.executable, "-m", "regcls", "train", "functions"),
                 cwd=root,
                 env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **(environment or {})},
                 stdout=output,

@@ -7,8 +7,8 @@ import torch
 from processes import until
 from regcls.data.images import ImageSet
 from regcls.params import load_params
-from regcls.tasks.images.runs import make_spec
 from regcls.runs.grids import all_specs
+from regcls.tasks.images.runs import make_spec
 from regcls.tasks.images.train import ImageJob, train_run
 from regcls.training.single import LAST
 
@@ -55,7 +55,7 @@ def undisturbed_run(root, folder):
     """The result of the only run of `root`, trained without any store and in one go, and the weights at its end."""
     if not made:
         params = load_params(root / "params.yaml")
-        (spec,) = all_specs(make_spec, params.imdb_wiki, "imdb_wiki", {})
+        (spec,) = all_specs(make_spec, params.datasets["imdb_wiki"], "imdb_wiki", {})
         prepared = root / "data" / "imdb_wiki" / "prepared"
         job = ImageJob(
             spec=spec, prepared=prepared, data_digest=ImageSet(prepared).digest, checkpoints=folder / "undisturbed", fingerprint="f",

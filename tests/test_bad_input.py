@@ -1,6 +1,7 @@
 """What a user can get wrong: one clear message on stderr, exit code 2, nothing half-written. Damaged prepared files: datasets/test_store.py."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from conftest import ROOT, laid_over
+from conftest import ROOT
 from regcls.cli import main
 from regcls.data.store import prepared_folder, write_prepared
 from regcls.errors import UserError
@@ -40,68 +41,100 @@ def refused(root):
     "key, value, message",
     [
         ("tracking.experimint", "x", "tracking.experimint is not a known key"),
-        ("synthetic.trainign", {}, "synthetic.trainign is not a known key"),
+        ("functions.trainign", {}, "functions.trainign is not a known key"),
         (
-            "synthetic.training.epochs",
+            "functions.training.epochs",
             "80",
-            'synthetic.training.epochs = "80": Input should be a valid integer (YAML reads this as text: write 80,',
+            'functions.training.epochs = "80": Input should be a valid integer (YAML reads this as text: write 80,',
         ),
-        ("synthetic.training.epochs", 80.5, "synthetic.training.epochs = 80.5: Input should be a valid integer"),
-        ("synthetic.training.epochs", "many", 'synthetic.training.epochs = "many": Input should be a valid integer'),
-        ("synthetic.training.epochs", None, "synthetic.training.epochs = null: Input should be a valid integer"),
+        ("functions.training.epochs", 80.5, "functions.training.epochs = 80.5: Input should be a valid integer"),
+        ("functions.training.epochs", "many", 'functions.training.epochs = "many": Input should be a valid integer'),
+        ("functions.training.epochs", None, "functions.training.epochs = null: Input should be a valid integer"),
         (
-            "synthetic.training.weight_decay",
+            "functions.training.weight_decay",
             "1e-3",
             'weight_decay = "1e-3": Input should be a valid number (YAML reads this as text: write 0.001,',
         ),
-        ("synthetic.training.weight_decay", -0.1, "synthetic.training.weight_decay = -0.1: Input should be greater than or equal to 0"),
+        ("functions.training.weight_decay", -0.1, "functions.training.weight_decay = -0.1: Input should be greater than or equal to 0"),
         (
-            "synthetic.training.learning_rate.clean",
+            "functions.training.learning_rate.clean",
             float("nan"),
-            "synthetic.training.learning_rate.clean = NaN: Input should be a finite number",
+            "functions.training.learning_rate.clean = NaN: Input should be a finite number",
         ),
-        ("synthetic.training.lambda.noisy", 0, "synthetic.training.lambda.noisy = 0: Input should be greater than 0"),
-        ("synthetic.training.hidden", [6], "synthetic.training.hidden = [6]: Tuple should have at least 2 items"),
-        ("synthetic.training.optimizer", "adamw", "synthetic.training.optimizer = \"adamw\": Input should be 'adam' or 'sgd'"),
-        ("synthetic.run.classes", 0, "synthetic.run.classes = 0: Input should be greater than or equal to 2"),
-        ("synthetic.run.classes", True, "synthetic.run.classes = true: Input should be a valid integer"),
-        ("synthetic.run.repetition", 2, "synthetic.run.repetition = 2, but only 0 to 1 are prepared"),
-        ("synthetic.grids.figure3.classes", [], "synthetic.grids.figure3.classes = []: Tuple should have at least 1 item"),
-        ("synthetic.grids.figure3.classes", [4, 0], "synthetic.grids.figure3.classes.1 = 0: Input should be greater than or equal to 2"),
-        ("synthetic.grids.figure3.classes", [4, 4], "synthetic.grids.figure3.classes = [4, 4]: a value stands in the list twice"),
+        ("functions.training.lambda.noisy", 0, "functions.training.lambda.noisy = 0: Input should be greater than 0"),
+        ("functions.training.hidden", [6], "functions.training.hidden = [6]: Tuple should have at least 2 items"),
+        ("functions.training.optimizer", "adamw", "functions.training.optimizer = \"adamw\": Input should be 'adam' or 'sgd'"),
+        ("functions.run.classes", 0, "functions.run.classes = 0: Input should be greater than or equal to 2"),
+        ("functions.run.classes", True, "functions.run.classes = true: Input should be a valid integer"),
+        ("functions.run.repetition", 2, "functions.run.repetition = 2, but only 0 to 1 are prepared"),
+        ("functions.grids.figure3.classes", [], "functions.grids.figure3.classes = []: Tuple should have at least 1 item"),
+        ("functions.grids.figure3.classes", [4, 0], "functions.grids.figure3.classes.1 = 0: Input should be greater than or equal to 2"),
+        ("functions.grids.figure3.classes", [4, 4], "functions.grids.figure3.classes = [4, 4]: a value stands in the list twice"),
         (
-            "synthetic.grids.figure3.settings",
+            "functions.grids.figure3.settings",
             ["clear"],
-            "synthetic.grids.figure3.settings.0 = \"clear\": Input should be 'clean', 'noisy' or 'ood'",
+            "functions.grids.figure3.settings.0 = \"clear\": Input should be 'clean', 'noisy' or 'ood'",
         ),
-        ("synthetic.grids.figure4.lambdas", [1.0, -1.0], "synthetic.grids.figure4.lambdas.1 = -1.0: Input should be greater than 0"),
-        ("synthetic.grids.figure4.lambdas", "defalt", "synthetic.grids.figure4.lambdas = \"defalt\": Input should be 'default'"),
-        ("synthetic.grids.figure-3b", {"settings": 1}, "synthetic.grids.figure-3b.settings = 1: Input should be a valid array"),
+        ("functions.grids.figure4.lambdas", [1.0, -1.0], "functions.grids.figure4.lambdas.1 = -1.0: Input should be greater than 0"),
+        ("functions.grids.figure4.lambdas", "defalt", "functions.grids.figure4.lambdas = \"defalt\": Input should be 'default'"),
+        ("functions.grids.figure-3b", {"settings": 1}, "functions.grids.figure-3b.settings = 1: Input should be a valid array"),
         (
-            "synthetic.grids.figure5.noise",
+            "functions.grids.figure5.noise",
             [0.3],
-            "synthetic.grids.figure5.noise asks for [0.3], but synthetic.data.noise prepares only [0.1]",
+            "functions.grids.figure5.noise asks for [0.3], but functions.data.noise prepares only [0.1]",
         ),
-        ("synthetic.grids.figure3.repetitions", 3, "synthetic.grids.figure3.repetitions = 3, but synthetic.data.repetitions prepares 2"),
-        ("synthetic.data.repetitions", 6, "synthetic.data.repetitions = 6, but synthetic.data.data_seeds has 5 seeds"),
-        ("synthetic.data.samplings", ["severe"], "synthetic.data.samplings must hold 'uniform'"),
-        ("synthetic.data.samples", 100, "synthetic.data.samples = 100: Input should be greater than or equal to 18432"),
-        ("synthetic.data.functions", [[0.5]], "synthetic.data.functions.0.1 is missing"),
+        ("functions.grids.figure3.repetitions", 3, "functions.grids.figure3.repetitions = 3, but functions.data.repetitions prepares 2"),
+        ("functions.data.repetitions", 6, "functions.data.repetitions = 6, but functions.data.data_seeds has 5 seeds"),
+        ("functions.data.samplings", ["severe"], "functions.data.samplings must hold 'uniform'"),
+        ("functions.data.samples", 100, "functions.data.samples = 100: Input should be greater than or equal to 18432"),
+        ("functions.data.functions", [[0.5]], "functions.data.functions.0.1 is missing"),
         (
-            "synthetic.demo.training",
-            {"epoch": 3},
-            "synthetic.demo.training.epoch overrides nothing; keys there: hidden, epochs, batch_size",
+            "functions",
+            None,
+            "functions is not a known key, and no data set either: that has `task:` or `like:`. Known: datasets, default_dataset,",
         ),
-        ("synthetic.demo.grids", {"figure6": {}}, "synthetic.demo.grids.figure6 overrides nothing; keys there: figure3, figure4, figure5"),
-        ("synthetic.demo.data", {"repetitions": 0}, "synthetic.data.repetitions = 0: Input should be greater than or equal to 1"),
-        ("synthetic.demo", None, "synthetic.demo = None: write the keys that differ at scale demo, or remove it"),
-        ("synthetic", None, "synthetic = null: Input should be an object"),
-        ("scale", "big", "scale = 'big': write demo or paper"),
+        ("functions", 3, "functions is not a known key, and no data set either"),
+        ("scale", "demo", "scale is not a known key, and no data set either"),
+        (
+            "trackin",
+            {"experiment": "x"},
+            "trackin.task = null: write one of functions, images, depth, sequences, or `like:` and the name of",
+        ),
+        ("functions.task", "function", 'functions.task = "function": write one of functions, images, depth, sequences, or `like:`'),
+        ("houses", {"task": ["images"]}, 'houses.task = ["images"]: write one of functions, images, depth, sequences'),
+        (
+            "houses",
+            {"like": "imdbwiki"},
+            'houses.like = "imdbwiki": there is no such section; there are functions, functions_small, imdb_wiki,',
+        ),
+        ("houses", {"like": "tracking"}, 'houses.like = "tracking": there is no such section'),
+        ("houses", {"like": None}, "houses.like = null: there is no such section"),
+        ("houses", {"like": ["rooms", "walks"]}, 'houses.like = ["rooms", "walks"]: there is no such section'),
+        ("houses", {"like": "houses"}, "houses is like itself"),
+        ("imdb_wiki.like", "portraits", "imdb_wiki is like itself, by way of portraits"),
+        ("portraits.training.epoch", 3, "portraits.training.epoch is not a known key"),
+        (
+            "portraits.grids",
+            {"tabel3": {"seeds": 1}},
+            "portraits.grids.tabel3.methods is missing; portraits.grids.tabel3.classes is missing (and 2 more)",
+        ),
+        ("portraits.grids.lambda_search", None, "portraits.grids.table3.lambdas = 'searched' needs the grid portraits.grids.lambda_search"),
+        ("portraits.title", "", 'portraits.title = "": String should have at least 1 character'),
+        ("imdb_wiki.training.pad", -1, "imdb_wiki.training.pad = -1: Input should be greater than or equal to 0"),  # not of those like it
+        ("imdb_wiki.data.layout", "json", "imdb_wiki.data.layout = \"json\": Input should be 'imdb-wiki' or 'csv'"),
+        ("imdb_wiki.data.target", "", 'imdb_wiki.data.target = "": String should have at least 1 character'),
         ("datasets", [], "datasets = []: Tuple should have at least 1 item"),
+        ("datasets", "functions", 'datasets = "functions": Input should be a valid array'),
+        ("datasets", ["functions", "functions"], 'datasets = ["functions", "functions"]: a value stands in the list twice'),
         (
             "datasets",
-            ["sinthetic"],
-            "datasets.0 = \"sinthetic\": Input should be 'synthetic', 'imdb_wiki', 'agedb', 'nyud2' or 'breakfast'",
+            ["functions", "sinthetic"],
+            "datasets names sinthetic, which has no section; sections: functions, functions_small, imdb_wiki",
+        ),
+        (
+            "default_dataset",
+            "compute",
+            "default_dataset names compute, which has no section; sections: functions, functions_small, imdb_wiki",
         ),
         (
             "compute.processes",
@@ -123,8 +156,8 @@ def refused(root):
         ),
         ("imdb_wiki.training.lambda", {1: 0.1}, "Input should be greater than or equal to 2"),
         ("imdb_wiki.training.flip", 1.5, "imdb_wiki.training.flip = 1.5: Input should be less than or equal to 1"),
-        ("agedb.training.pad", 300, "agedb.training.pad = 300 must be less than agedb.data.size = 224"),
-        ("agedb.shots.few_below", 200, "agedb.shots: few_below = 200 and many_above = 100 overlap"),
+        ("agedb.training.pad", 300, "agedb.training.pad = 300 must be less than agedb.data.size = 32"),
+        ("agedb.shots.few_below", 200, "agedb.shots: few_below = 200 and many_above = 6 overlap"),
         ("agedb.grids.table3.seeds", 9, "agedb.grids.table3.seeds = 9, but agedb.training.seeds has only 3"),
         (
             "imdb_wiki.grids.table3.lambdas",
@@ -171,8 +204,8 @@ def test_a_mistake_in_params_yaml_is_named_with_its_key_its_value_and_what_is_al
 @pytest.mark.parametrize(
     "path, message",
     [
-        (["synthetic", "training", "epochs"], "synthetic.training.epochs is missing"),
-        (["synthetic", "training", "lambda"], "synthetic.training.lambda is missing"),
+        (["functions", "training", "epochs"], "functions.training.epochs is missing"),
+        (["functions", "training", "lambda"], "functions.training.lambda is missing"),
         (["imdb_wiki", "data", "stand_in", "seed"], "imdb_wiki.data.stand_in.seed is missing"),
         (["tracking", "experiment"], "tracking.experiment is missing"),
     ],
@@ -193,13 +226,14 @@ def test_a_missing_key_is_named(make_project, path, message):
     [
         (b"", " holds no keys. Restore it with: git checkout params.yaml"),
         (b"- 1", " holds no keys"),
-        (b"scale: [demo", " is not YAML: while parsing a flow sequence"),
-        (b"\tscale: demo", "is not YAML: while scanning"),
+        (b"datasets: [rooms", " is not YAML: while parsing a flow sequence"),
+        (b"\tdatasets: rooms", "is not YAML: while scanning"),
         (b"\xff\xfe\x00", " is not YAML: 'utf-8' codec can't decode"),
-        (b"scale: !!python/object:os.system demo", " is not YAML: could not determine a constructor"),
-        (b"scale: demo", "datasets is missing; tracking is missing (and 6 more)"),
-        (b"scale: demo\nx: &x [*x]", " holds what no parameter can be: Circular reference"),
-        (b"scale: demo\n2020-01-01: 1", " holds what no parameter can be: keys must be str"),
+        (b"datasets: !!python/object:os.system rooms", " is not YAML: could not determine a constructor"),
+        (b"datasets: [rooms]", "default_dataset is missing; tracking is missing (and 1 more)"),
+        (b"datasets: &x [*x]", " holds what no parameter can be: Circular reference"),
+        (b"tracking: {2020-01-01: 1}", " holds what no parameter can be: keys must be str"),
+        (b"2020-01-01: 1", "2020-01-01 is not a known key, and no data set either"),
     ],
 )
 def test_a_file_that_is_no_params_yaml_at_all_is_a_clear_error(tmp_path, text, message):
@@ -207,16 +241,31 @@ def test_a_file_that_is_no_params_yaml_at_all_is_a_clear_error(tmp_path, text, m
     assert message in refused(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["../houses", "old houses", ".houses", "-houses", "", "houses.v2", "houses/v2", "houses\n"])
+def test_a_data_sets_name_is_one_for_a_folder_an_argument_and_a_key(make_project, name):
+    said = f"{json.dumps(name)} cannot be the name of a data set: a name begins with a letter or digit"
+    assert refused(make_project({name: {"like": "portraits"}})).startswith(said)
+
+
 def test_a_date_where_a_number_belongs_is_named(make_project):
     root = make_project()
     text = (root / "params.yaml").read_text()
     (root / "params.yaml").write_text(text.replace("epochs: 2\n", "epochs: 2020-01-01\n"))
-    assert 'synthetic.training.epochs = "2020-01-01": Input should be a valid integer' in refused(root)
+    assert 'functions.training.epochs = "2020-01-01": Input should be a valid integer' in refused(root)
 
 
-def test_a_mistake_in_the_scale_that_is_not_asked_for_is_found_too(make_project):
-    root = make_project(laid_over({"scale": "paper"}, nested("synthetic.demo.grids", {"figure3": {"classes": []}})))
-    assert "synthetic.grids.figure3.classes = []" in refused(root)
+def test_a_mistake_in_a_section_is_named_there_and_not_in_one_that_is_like_it_and_stands_first(make_project):
+    root = make_project({"imdb_wiki": {"training": {"epochs": 0}}})
+    tree = yaml.safe_load((root / "params.yaml").read_text())
+    (root / "params.yaml").write_text(yaml.safe_dump({"agedb": tree.pop("agedb"), **tree}, sort_keys=False))
+    assert refused(root).startswith("imdb_wiki.training.epochs = 0: ")
+    del tree["imdb_wiki"]["task"]
+    (root / "params.yaml").write_text(yaml.safe_dump({"agedb": {"like": "imdb_wiki"}, **tree}, sort_keys=False))
+    assert refused(root).startswith("imdb_wiki.task = null: ")
+
+
+def test_a_mistake_in_a_data_set_that_is_not_chosen_is_found_too(make_project):
+    assert "walks.data.persons is not a known key" in refused(make_project({"datasets": ["functions"], "walks": {"data": {"persons": 4}}}))
 
 
 def regcls(root, *arguments):
@@ -230,12 +279,12 @@ def regcls(root, *arguments):
 @pytest.mark.parametrize(
     "key, value, message",
     [
-        ("synthetic.grids.figure4.lambdas", [0.0], "synthetic.grids.figure4.lambdas.0 = 0.0: Input should be greater than 0"),
-        ("synthetic.trainign", {}, "synthetic.trainign is not a known key"),
+        ("functions.grids.figure4.lambdas", [0.0], "functions.grids.figure4.lambdas.0 = 0.0: Input should be greater than 0"),
+        ("functions.trainign", {}, "functions.trainign is not a known key"),
     ],
 )
 def test_a_mistake_in_params_yaml_ends_the_command_in_one_line_and_with_exit_code_2(make_project, key, value, message):
-    done = regcls(make_project(nested(key, value)), "train", "synthetic")
+    done = regcls(make_project(nested(key, value)), "train", "functions")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("regcls: error: ") and message in done.stderr and done.stderr.count("\n") == 1
 
@@ -263,7 +312,7 @@ def cli(make_project, monkeypatch, capsys):
         (["--seeed", "1"], "unknown option --seeed; did you mean --seed?"),
         (["--xyz", "4"], "unknown option --xyz; known: --setting, --sampling, --noise"),
         (["--class", "4"], "unknown option --class; did you mean --classes?"),
-        (["noisy"], "unknown option noisy; did you mean --noise?"),
+        (["noisy"], "regcls run takes one data set, not functions and noisy"),
         (["--classes", "four"], '--classes = "four": Input should be a valid integer'),
         (["--classes", "1"], '--classes = "1": Input should be greater than or equal to 2'),
         (["--classes", ""], '--classes = ""'),
@@ -281,13 +330,13 @@ def cli(make_project, monkeypatch, capsys):
         ),
         (["--method", "reg", "--lambda", "4"], "method reg has no classes and no λ"),
         (["--setting", "clean", "--noise", "0.1"], "setting clean has no noise: leave out --noise, or choose --setting noisy"),
-        (["--noise", "0.3"], "--noise = 0.3: prepared are 0.1 (synthetic.data.noise in params.yaml)"),
-        (["--repetition", "2"], "--repetition = 2: only 0 to 1 are prepared (synthetic.data.repetitions in params.yaml)"),
+        (["--noise", "0.3"], "--noise = 0.3: prepared are 0.1 (functions.data.noise in params.yaml)"),
+        (["--repetition", "2"], "--repetition = 2: only 0 to 1 are prepared (functions.data.repetitions in params.yaml)"),
         (["--classes"], "--classes: expected one argument"),
     ],
 )
 def test_a_wrong_option_of_run_is_named_with_what_is_allowed(cli, arguments, message):
-    code, said = cli("run", "synthetic", *arguments)
+    code, said = cli("run", "functions", *arguments)
     assert (code, message in said) == (2, True), said
     assert os.listdir() == ["params.yaml"]
 
@@ -296,11 +345,25 @@ def test_a_wrong_option_of_run_is_named_with_what_is_allowed(cli, arguments, mes
     "arguments, message",
     [
         ([], "the following arguments are required: COMMAND"),
-        (["trian", "synthetic"], "invalid choice: 'trian'"),
+        (["trian", "functions"], "invalid choice: 'trian'"),
         (["train"], "the following arguments are required: dataset"),
-        (["train", "sinthetic"], "invalid choice: 'sinthetic' (choose from 'synthetic', 'imdb_wiki', 'agedb', 'nyud2', 'breakfast')"),
-        (["train", "synthetic", "--epochs", "3"], "unknown option --epochs (regcls train --help)"),
-        (["compare", "synthetic"], "unknown option synthetic (regcls compare --help)"),
+        (
+            ["train", "sinthetic"],
+            "sinthetic is no data set of params.yaml; there are functions, functions_small, imdb_wiki, agedb, portraits,",
+        ),
+        (["prepare", "sinthetic"], "sinthetic is no data set of params.yaml"),
+        (["params", "sinthetic"], "sinthetic is no data set of params.yaml"),
+        (["run", "sinthetic"], "sinthetic is no data set of params.yaml"),
+        (["run", "--dataset", "sinthetic"], "sinthetic is no data set of params.yaml"),
+        (["run", "--dataset="], "'' is no data set of params.yaml"),
+        (["run", "--dataset"], "argument --dataset: expected one argument"),
+        (["run", "functions", "--seed", "1", "rooms"], "regcls run takes one data set, not functions and rooms"),
+        (["run", "functions", "--dataset", "rooms"], "regcls run takes one data set, not functions and rooms"),
+        (["run", "--clases", "4"], "unknown option --clases; did you mean --classes? (regcls run portraits --help)"),
+        (["data", "fetch", "sinthetic"], "sinthetic is no data set of params.yaml"),
+        (["data", "samples", "sinthetic", "here"], "sinthetic is no data set of params.yaml"),
+        (["train", "functions", "--epochs", "3"], "unknown option --epochs (regcls train --help)"),
+        (["compare", "functions"], "unknown option functions (regcls compare --help)"),
     ],
 )
 def test_a_wrong_command_says_what_there_is(cli, arguments, message):
@@ -310,50 +373,53 @@ def test_a_wrong_command_says_what_there_is(cli, arguments, message):
 
 def test_outside_a_project_the_message_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["train", "synthetic"]) == 2
+    assert main(["train", "functions"]) == 2
     assert capsys.readouterr().err == f"regcls: error: no params.yaml in {tmp_path} or above it: run regcls inside the project\n"
 
 
-@pytest.mark.parametrize("command", [["train", "synthetic"], ["compare"]])
+@pytest.mark.parametrize("command", [["train", "functions"], ["compare"]])
 def test_without_prepared_data_the_message_says_how_to_make_it(cli, command):
     code, said = cli(*command)
     assert code == 2
     assert (
         said
-        == f"regcls: error: there is no prepared data in {Path.cwd()}/data/synthetic/prepared. Make it anew with: dvc repro -f prepare@synthetic\n"
+        == f"regcls: error: there is no prepared data in {Path.cwd()}/data/functions/prepared. Make it anew with: dvc repro -f prepare@functions\n"
     )
     assert not Path("mlflow.db").exists()
 
 
-@pytest.mark.parametrize("command", [["train", "synthetic"], ["run", "synthetic"], ["compare"]])
+@pytest.mark.parametrize("command", [["train", "functions"], ["run", "functions"], ["compare"]])
 def test_data_prepared_with_other_parameters_is_not_used(cli, command):
-    folder = prepared_folder(Path.cwd(), "synthetic")
+    folder = prepared_folder(Path.cwd(), "functions")
     table = pd.DataFrame({"data": ["clean"], "sampling": "uniform", "function": 0, "repetition": 0, "split": "train"})
-    made_from = asdict(load_params(Path("params.yaml")).synthetic.data) | {"peak_share": 0.5}
+    made_from = asdict(load_params(Path("params.yaml")).datasets["functions"].data) | {"peak_share": 0.5}
     write_prepared(folder, arrays={"clean": np.zeros((2, 500))}, table=table, made_from=made_from)
     code, said = cli(*command)
     assert code == 2
     assert said == (
         f"regcls: error: {folder} was prepared with other values of peak_share than params.yaml has now. "
-        "Prepare it again with: dvc repro prepare@synthetic\n"
+        "Prepare it again with: dvc repro prepare@functions\n"
     )
 
 
 @pytest.mark.parametrize("command", ["train", "run"])
 def test_damaged_prepared_data_is_never_trained_on(cli, command):
-    folder = prepared_folder(Path.cwd(), "synthetic")
+    folder = prepared_folder(Path.cwd(), "functions")
     table = pd.DataFrame({"data": ["clean"], "sampling": "uniform", "function": 0, "repetition": 0, "split": "train"})
     write_prepared(
-        folder, arrays={"clean": np.zeros((2, 500))}, table=table, made_from=asdict(load_params(Path("params.yaml")).synthetic.data)
+        folder,
+        arrays={"clean": np.zeros((2, 500))},
+        table=table,
+        made_from=asdict(load_params(Path("params.yaml")).datasets["functions"].data),
     )
     with (folder / "clean.npy").open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"\1")
-    code, said = cli(command, "synthetic")
+    code, said = cli(command, "functions")
     assert code == 2
     assert (
         said
-        == f"regcls: error: {folder}/clean.npy is damaged: its content is not what prepare wrote. Make it anew with: dvc repro -f prepare@synthetic\n"
+        == f"regcls: error: {folder}/clean.npy is damaged: its content is not what prepare wrote. Make it anew with: dvc repro -f prepare@functions\n"
     )
     assert not Path("mlflow.db").exists()
 
@@ -368,7 +434,7 @@ def test_a_gpu_that_is_not_there_is_a_clear_error(make_project, monkeypatch):
 
 
 def test_a_full_disk_leaves_the_old_file_whole_and_nothing_beside_it(tmp_path):
-    path = tmp_path / "runs" / "synthetic.json"
+    path = tmp_path / "runs" / "functions.json"
     write_json(path, {"whole": True})
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
@@ -376,7 +442,7 @@ def test_a_full_disk_leaves_the_old_file_whole_and_nothing_beside_it(tmp_path):
     with pytest.raises(UserError, match=f"no space left on the disk while writing {path}; nothing was replaced. Free some space"):
         write_json(path, {"whole": False})
     assert path.read_text() == '{\n  "whole": true\n}\n'
-    assert os.listdir(path.parent) == ["synthetic.json"]
+    assert os.listdir(path.parent) == ["functions.json"]
 
 
 @pytest.mark.parametrize("number, text", [(errno.EROFS, "Read-only file system"), (errno.EACCES, "Permission denied")])
@@ -420,7 +486,7 @@ def test_a_file_below_proc_cannot_be_written():
         write_json(Path("/proc/runs.json"), {})
 
 
-@pytest.mark.parametrize("path", ["runs/synthetic.json", "runs/a/b/synthetic.json"])
+@pytest.mark.parametrize("path", ["runs/functions.json", "runs/a/b/functions.json"])
 def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, path):
     (tmp_path / "runs").write_text("mine")
     with pytest.raises(UserError, match=f"cannot write .*: {tmp_path}/runs is a file, not a folder. Move it away"):
@@ -429,5 +495,5 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, path):
 
 def test_a_file_in_the_place_of_the_lock_folder_is_named(cli):
     Path(".regcls").write_text("mine")
-    code, said = cli("prepare", "synthetic")
+    code, said = cli("prepare", "functions")
     assert (code, f"{Path.cwd()}/.regcls is a file, not a folder" in said) == (2, True), said

@@ -14,13 +14,14 @@ import yaml
 from conftest import ROOT
 from regcls.cli import find_root, main
 from regcls.errors import UserError
-from regcls.params import KINDS, option_names
+from regcls.params import option_names, parse_options, resolved
 from regcls.params.types import Method, SequenceMethod
 from regcls.tracking.tracker import Tracker
 from tracked import RESULT, SPEC, TAGS
 
-COMMANDS = ["prepare", "train", "run", "compare", "setup", "predict", "data", "doctor", "s3", "show", "rerun", "sync"]
-BELOW = [*(["run", dataset] for dataset in KINDS), ["data", "fetch"], ["data", "samples"], ["s3", "check"]]
+COMMANDS = ["prepare", "train", "run", "params", "inputs", "compare", "setup", "predict", "data", "doctor", "s3", "show", "rerun", "sync"]
+OF_EACH_TASK = ["functions", "imdb_wiki", "nyud2", "breakfast"]
+BELOW = [["data", "fetch"], ["data", "samples"], ["s3", "check"]]
 
 # Unlike params.yaml's own, so that none of them can stand in the code.
 OTHER_DEFAULTS = {
@@ -43,7 +44,6 @@ OTHER_DEFAULTS = {
 NOISY_ALONE = {
     "data": {"settings": ["noisy"], "samplings": ["uniform", "severe"]},
     "grids": {f"figure{number}": {"settings": ["noisy"], "samplings": ["severe"]} for number in (3, 4, 5)},
-    "demo": {"grids": {"figure3": {"settings": ["noisy"]}, "figure4": {"samplings": ["severe"]}, "figure5": {"samplings": ["severe"]}}},
 }
 
 
@@ -83,9 +83,66 @@ def test_help_states_a_purpose_and_an_example(help_of, command):
     assert example.startswith(" ".join(["Example: regcls", *command]))
 
 
+@pytest.mark.parametrize("dataset", OF_EACH_TASK)
+def test_help_of_a_data_set_names_its_task_and_an_example_of_its_own(help_of, dataset):
+    usage, purpose, *_, example = help_of("run", dataset)
+    task = yaml.safe_load(Path("params.yaml").read_text())[dataset]["task"]
+    assert usage.startswith("usage: regcls run [-h]")
+    assert purpose == f"train and track one run; here with the options of {dataset}, a data set of the task {task}"
+    assert example.startswith(f"Example: regcls run {dataset} --")
+    words = [word.removeprefix("--") for word in example.split()[4:]]
+    parse_options(task, dict(zip(words[::2], words[1::2], strict=True)))
+
+
+def test_help_of_run_without_a_data_set_is_that_of_the_default_one(help_of):
+    assert "here with the options of portraits, a data set of the task images" in help_of("run")[1]
+    changes = {"default_dataset": "breakfast"}
+    assert "here with the options of breakfast, a data set of the task sequences" in help_of("run", changes=changes)[1]
+    assert "default breakfast" in "\n".join(help_of("run", changes=changes))
+
+
+@pytest.fixture
+def asked_for(make_project, monkeypatch):
+    """Words after `regcls run` -> the data set and the options of the run that is to be made."""
+    monkeypatch.chdir(make_project({"default_dataset": "breakfast"}))
+    made = []
+    monkeypatch.setattr("regcls.pipeline.train.run", lambda params, root, dataset, options: made.append((dataset, options)))
+
+    def run(*words):
+        assert main(["run", *words]) == 0
+        return made.pop()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "words, dataset, seed",
+    [
+        ("", "breakfast", None),
+        ("--seed 3", "breakfast", 3),
+        ("--seed=3", "breakfast", 3),
+        ("rooms", "rooms", None),
+        ("rooms --seed 3", "rooms", 3),
+        ("--seed 3 rooms", "rooms", 3),
+        ("--dataset rooms --seed 3", "rooms", 3),
+        ("--seed 3 --dataset=rooms", "rooms", 3),
+        ("rooms --dataset rooms", "rooms", None),
+    ],
+)
+def test_a_run_is_on_the_data_set_that_is_named_as_an_argument_or_an_option_or_else_on_the_default(asked_for, words, dataset, seed):
+    made, options = asked_for(*words.split())
+    assert (made, options.seed) == (dataset, seed)
+
+
+def test_a_run_takes_the_options_of_its_data_sets_task(asked_for):
+    assert asked_for("--unit", "frames")[1].unit == "frames"
+    assert asked_for("functions", "--hidden", "7x11")[1].hidden == (7, 11)
+    assert asked_for("rooms", "--align_corners", "false")[1].align_corners is False
+
+
 def test_help_lists_every_command_with_its_purpose(help_of):
     listed = dict(re.findall(r"^    (\w+) +(.+)$", "\n".join(help_of()), flags=re.MULTILINE))
-    assert listed == {name: help_of(name)[1] for name in COMMANDS}
+    assert listed == {name: help_of(name)[1].partition("; here with")[0] for name in COMMANDS}
 
 
 def defaults_in(help_text):
@@ -93,22 +150,22 @@ def defaults_in(help_text):
     return dict(re.findall(r"^ +--([\w-]+)\b.* default (.*)$", re.sub(r"\n {8,}", " ", help_text), flags=re.MULTILINE))
 
 
-def expected_defaults(synthetic):
+def expected_defaults(functions):
     """Option -> what its line must name, from the keys of params.yaml."""
-    run, training = synthetic["run"], synthetic["training"]
+    run, training = functions["run"], functions["training"]
     values = {**run, **{key: [value] for key, value in training.items()}}
     values |= {key: list(training[key].values()) for key in ("lambda", "learning_rate")}
-    values |= {"hidden": ["x".join(map(str, training["hidden"]))], "seed": training["seeds"][: synthetic["data"]["repetitions"]]}
+    values |= {"hidden": ["x".join(map(str, training["hidden"]))], "seed": training["seeds"][: functions["data"]["repetitions"]]}
     del values["seeds"]
     return {key: value if isinstance(value, list) else [value] for key, value in values.items()}
 
 
-@pytest.mark.parametrize("changes", [None, {"synthetic": OTHER_DEFAULTS}], ids=["shrunk", "others"])
+@pytest.mark.parametrize("changes", [None, {"functions": OTHER_DEFAULTS}], ids=["shrunk", "others"])
 def test_help_of_run_names_every_option_with_the_default_of_params_yaml(help_of, changes):
-    said = defaults_in("\n".join(help_of("run", "synthetic", changes=changes)))
-    expected = expected_defaults(yaml.safe_load(Path("params.yaml").read_text())["synthetic"])
-    assert set(said) == {name.replace("_", "-") for name in option_names("synthetic")}
-    assert set(expected) == set(option_names("synthetic"))
+    said = defaults_in("\n".join(help_of("run", "functions", changes=changes)))
+    expected = expected_defaults(yaml.safe_load(Path("params.yaml").read_text())["functions"])
+    assert set(said) == {name.replace("_", "-") for name in option_names("functions")}
+    assert set(expected) == set(option_names("functions"))
     for name, values in expected.items():
         words = re.findall(r"[^\s,;()]+", said[name.replace("_", "-")])
         numbers = [str(value) if isinstance(value, str) else f"{value:g}" for value in values]
@@ -122,21 +179,23 @@ def test_help_of_run_on_faces_names_every_option_with_the_default_of_params_yaml
         dataset: {"run": {"classes": 77, "balanced_data": True}, "training": {"width": 23, "seeds": [17, 18, 19], "lambda": {2: 0.375}}}
     }
     said = defaults_in("\n".join(help_of("run", dataset, changes=changes)))
-    section = yaml.safe_load(Path("params.yaml").read_text())[dataset]
-    assert set(said) == {name.replace("_", "-") for name in option_names(dataset)}
+    section = resolved(Path("params.yaml"), yaml.safe_load(Path("params.yaml").read_text()), dataset)
+    assert set(said) == {name.replace("_", "-") for name in option_names("images")}
     for name, value in {**section["training"], **section["run"], "seed": 17, "lambda": "by classes: 0.375 (2)"}.items():
-        if name in option_names(dataset):
+        if name in option_names("images"):
             shown = str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
             assert re.match(rf"{re.escape(shown)}\b|{re.escape(str(value))}", said[name.replace("_", "-")]), name
 
 
 @pytest.mark.parametrize(
-    "dataset, methods", [("breakfast", get_args(SequenceMethod)), ("nyud2", get_args(Method)), ("synthetic", get_args(Method))]
+    "dataset, methods", [("breakfast", get_args(SequenceMethod)), ("nyud2", get_args(Method)), ("functions", get_args(Method))]
 )
 def test_help_of_run_names_every_method_and_augmentation_only_where_there_is_one(help_of, dataset, methods):
     lines = {line.split()[0]: line for line in "\n".join(help_of("run", dataset)).splitlines() if line.strip().startswith("--")}
     known = lines["--method"].partition("; default")[0]
-    assert [method for method in get_args(SequenceMethod) if re.search(rf"(?<![\w+-]){re.escape(method)}(?![\w+-])", known)] == list(methods)
+    assert [method for method in get_args(SequenceMethod) if re.search(rf"(?<![\w+-]){re.escape(method)}(?![\w+-])", known)] == list(
+        methods
+    )
     assert ("augmentation" in lines["--seed"]) == (dataset == "nyud2")
 
 
@@ -164,12 +223,12 @@ def test_the_root_is_the_nearest_folder_upwards_with_a_params_yaml(make_project,
 
 
 def test_a_command_in_a_subfolder_works_for_the_whole_project(make_project):
-    root = make_project({"synthetic": NOISY_ALONE})
+    root = make_project({"functions": NOISY_ALONE})
     (root / "notes" / "deep").mkdir(parents=True)
-    done = regcls(root / "notes" / "deep", "prepare", "synthetic")
+    done = regcls(root / "notes" / "deep", "prepare", "functions")
     assert done.returncode == 0, done.stderr
     assert re.search(r"^noisy-0.1 +train .* sets of \d+ to \d+ samples$", done.stdout, flags=re.MULTILINE)
-    assert (root / "data" / "synthetic" / "prepared").is_dir()
+    assert (root / "data" / "functions" / "prepared").is_dir()
     assert (os.listdir(root / "notes"), os.listdir(root / "notes" / "deep")) == (["deep"], [])
 
 
@@ -191,13 +250,13 @@ def test_where_only_ascii_can_be_written_every_command_says_what_it_has_to(recor
     root, run = recorded
     for command, code, said in (
         (["show", run], 0, r"\u03bb1000"),
-        (["show", "--data", "synthetic"], 0, r"\u03bb1000"),
+        (["show", "--data", "functions"], 0, r"\u03bb1000"),
         (["show", "nö"], 2, "regcls: error: no run in"),
-        (["run", "synthetic", "--classes", "4"], 0, r"\u03bb1000"),
+        (["run", "functions", "--classes", "4"], 0, r"\u03bb1000"),
         (["compare"], 0, "reports/index.html"),
         (["doctor"], 2, "doctor found"),
         (["--help"], 0, "usage: regcls"),
-        (["run", "synthetic", "--help"], 0, "usage: regcls run synthetic"),
+        (["run", "functions", "--help"], 0, "usage: regcls run [-h] [--dataset DATASET]"),
         (["nö"], 2, "invalid choice"),
     ):
         done = regcls(root, *command, PYTHONIOENCODING="ascii")
@@ -208,7 +267,7 @@ def test_where_only_ascii_can_be_written_every_command_says_what_it_has_to(recor
 @pytest.mark.slow
 def test_the_c_locale_is_no_obstacle(recorded):
     root, run = recorded
-    for command in (["show", run], ["run", "synthetic", "--classes", "4"]):
+    for command in (["show", run], ["run", "functions", "--classes", "4"]):
         done = regcls(root, *command, **C_LOCALE)
         assert done.returncode == 0 and r"\u03bb1000" in done.stdout + done.stderr, done.stderr
 

@@ -122,8 +122,10 @@ def test_the_image_gets_the_code_and_the_empty_data_folders_and_no_data_or_keys(
     )
     unwanted = [".env", ".git/config", ".venv/bin/python", "mlflow.db", "mlartifacts/0/x", ".dvc/config.local", ".dvc/cache/files/md5/00/1"]
     unwanted += [
+        "data/imdb_crop.tar",
         "data/imdb_wiki/raw/imdb_crop.tar",
-        "data/synthetic/prepared/meta.json",
+        "data/imdb_wiki/raw/imdb_crop/01/1.jpg",
+        "data/functions/prepared/meta.json",
         "src/regcls/__pycache__/cli.pyc",
         "key.pem",
         ".regcls/x",
@@ -174,7 +176,7 @@ def test_mlflow_run_mounts_the_repository_and_hands_on_gpus_and_the_password_uns
     (repository / "docker").mkdir(parents=True)
     shutil.copy(ROOT / "docker/MLproject", repository / "docker")
     environment = {"HOME": str(tmp_path), "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/runs.db", "MLFLOW_TRACKING_PASSWORD": "hunter22"}
-    command = [Path(sys.executable).parent / "mlflow", "run", "docker", "-A", "gpus=all", "-A", "network=host", "-P", "classes=100"]
+    command = [Path(sys.executable).parent / "mlflow", "run", "docker", "-A", "gpus=all", "-A", "network=host", "-P", "dataset=functions"]
     done = subprocess.run(command, cwd=repository, env={**engine, **environment}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     called = (tmp_path / "called").read_text().splitlines()
@@ -185,7 +187,7 @@ def test_mlflow_run_mounts_the_repository_and_hands_on_gpus_and_the_password_uns
     assert ("-v", f"{repository}:/project") in pairs
     assert ("--env", "MLFLOW_TRACKING_PASSWORD") in pairs
     assert any(argument.startswith("MLFLOW_RUN_ID=") for argument in called)
-    assert called[-6:] == ["regcls:latest", "regcls", "run", "imdb_wiki", "--classes", "100"]
+    assert called[-5:] == ["regcls:latest", "regcls", "run", "--dataset", "functions"]
     assert "hunter22" not in "\n".join([*called, done.stdout, done.stderr])
 
 

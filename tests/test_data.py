@@ -6,9 +6,8 @@ import tarfile
 import pytest
 
 from regcls.cli import main
-from regcls.tasks.images.stand_in import write_archives
 from regcls.tasks.images.params import StandIn
-from regcls.pipeline.prepare import _raw
+from regcls.tasks.images.stand_in import write_archives
 
 pytestmark = pytest.mark.usefixtures("signals")
 
@@ -16,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("signals")
 @pytest.fixture
 def project(make_project, monkeypatch):
     """A project that prepares what lies in data/imdb_wiki/raw, with no address of its own for AgeDB; the working folder."""
-    root = make_project({"imdb_wiki": {"data": {"source": "raw"}, "demo": {"data": {"source": "raw"}}}})
+    root = make_project({"imdb_wiki": {"data": {"source": "raw"}}})
     monkeypatch.chdir(root)
     return root
 
@@ -35,7 +34,8 @@ def test_archives_are_fetched_from_paths_recorded_and_then_prepared(project, arc
     records = json.loads((project / "data/imdb_wiki/checksums.json").read_text())
     assert {name: record["bytes"] for name, record in records.items()} == {archive.name: archive.stat().st_size for archive in archives}
     assert main(["prepare", "imdb_wiki"]) == 0
-    assert "train" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "train" in out and "is not read" not in err
     assert (project / "data/imdb_wiki/prepared/images.npy").exists()
 
 
@@ -79,15 +79,19 @@ def test_stand_ins_never_replace_an_archive(project, archives, tmp_path, capsys)
 
 
 def test_files_in_raw_that_stand_ins_leave_unread_are_told(project, capsys):
-    _raw(project, "imdb_wiki", "stand-in")
-    (project / "data/imdb_wiki/raw").mkdir(parents=True, exist_ok=True)
-    (project / "data/imdb_wiki/raw/.gitkeep").touch()
-    _raw(project, "imdb_wiki", "stand-in")
-    (project / "data/imdb_wiki/raw/mine.csv").touch()
-    _raw(project, "imdb_wiki", "raw")
-    assert capsys.readouterr().err == ""
-    _raw(project, "imdb_wiki", "stand-in")
-    assert "data/imdb_wiki/raw is not read: imdb_wiki.data.source is stand-in" in capsys.readouterr().err
+    raw = project / "data/breakfast/raw"
+    raw.mkdir(parents=True)
+    (raw / ".gitkeep").touch()
+    assert main(["prepare", "breakfast"]) == 0
+    assert "is not read" not in capsys.readouterr().err
+    (raw / "mine.zip").touch()
+    assert main(["prepare", "breakfast"]) == 0
+    assert f"{raw} is not read: breakfast.data.source in params.yaml is stand-in" in capsys.readouterr().err
+
+
+def test_a_data_set_that_is_drawn_from_params_yaml_alone_has_no_stand_in(project, tmp_path, capsys):
+    assert main(["data", "samples", "functions", str(tmp_path / "looked-at")]) == 2
+    assert "there are no raw files" in capsys.readouterr().err
 
 
 def test_stand_ins_need_a_folder_with_a_name(project, capsys):

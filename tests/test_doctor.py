@@ -86,7 +86,8 @@ def test_on_a_terminal_the_table_has_colours_and_what_to_do_below():
 
 def test_params_that_cannot_be_used_are_told(make_project):
     root = make_project()
-    assert project.params(place_of(root)).said == "scale paper; data sets: synthetic"
+    others = "functions_small, imdb_wiki, agedb, portraits, nyud2, rooms, breakfast, walks"
+    assert project.params(place_of(root)).said == f"data sets: functions; there are also {others}"
     broken = outcome_of(project.params, Place(root=root, params=None, problem="params.yaml: x is not a known key"))
     assert broken == bad("params.yaml: x is not a known key", "")
 
@@ -111,8 +112,8 @@ def test_the_commit_is_told_and_whether_it_is_what_will_run(make_project):
 def test_data_that_are_not_prepared_are_a_note_with_the_command(make_faces):
     root = make_faces()
     found = project.data(place_of(root))
-    assert (found.state, found.do) == ("note", "dvc repro prepare@synthetic")
-    assert found.said == f"prepared: imdb_wiki; there is no prepared data in {root}/data/synthetic/prepared"
+    assert (found.state, found.do) == ("note", "dvc repro prepare@functions")
+    assert found.said == f"prepared: imdb_wiki; there is no prepared data in {root}/data/functions/prepared"
 
 
 def test_the_environment_of_mlflow_run_is_the_one_of_setup(make_project, monkeypatch, tmp_path):
@@ -167,7 +168,7 @@ def test_a_project_without_a_fault_but_its_environment(make_project, tmp_path):
 @pytest.mark.slow
 def test_a_broken_params_yaml_and_a_server_that_never_answers_are_both_told_in_time(make_project, tmp_path):
     root = make_project()
-    (root / "params.yaml").write_text("scale: [demo\n")
+    (root / "params.yaml").write_text("datasets: [functions\n")
     started = time.monotonic()
     with black_hole() as uri:
         code, said, last = doctor(root, MLFLOW_TRACKING_URI=uri, MLFLOW_ENV_ROOT=str(tmp_path))

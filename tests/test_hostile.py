@@ -71,7 +71,7 @@ def test_a_state_from_a_store_does_not_choose_where_it_is_written(name, tmp_path
 def test_a_params_file_runs_no_code(make_project, went_off):
     root = make_project()
     (root / "params.yaml").write_text(
-        f"scale: !!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path ['{went_off}']]\n"
+        f"datasets: !!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path ['{went_off}']]\n"
     )
     with pytest.raises(UserError, match=r"params\.yaml"):
         load_params(root / "params.yaml")

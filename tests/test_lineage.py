@@ -15,32 +15,33 @@ from conftest import ROOT, SHRUNK, laid_over
 from regcls import provenance
 from regcls.cli import main
 from regcls.params import Compute, load_params
-from regcls.processes import process_identity
-from regcls.provenance import lineage
-from regcls.tasks.images import runs as face_runs
-from regcls.runs import grids as image_runs
-from regcls.tasks.functions import runs as synthetic_runs
-from regcls.tasks.images.runs import ImageSpec
-from regcls.tasks.functions.runs import FunctionSpec
-from regcls.tasks.functions.task import FunctionsTask
 from regcls.pipeline.rerun import _compare_results
 from regcls.pipeline.train import train
+from regcls.processes import process_identity
+from regcls.provenance import lineage
+from regcls.runs import grids
+from regcls.tasks import task_named
+from regcls.tasks.depth.runs import make_spec as depth_spec
+from regcls.tasks.functions.networks import FunctionNetworks
+from regcls.tasks.functions.runs import all_specs as function_specs
+from regcls.tasks.functions.task import FunctionsTask
+from regcls.tasks.images.runs import ImageSpec
+from regcls.tasks.images.runs import make_spec as image_spec
+from regcls.tasks.sequences.runs import all_specs as sequence_specs
 from regcls.tracking.files import RunFiles
 from regcls.tracking.run_table import Row, typed
 from regcls.tracking.tracker import Tracker
-from regcls.tasks.functions.networks import FunctionNetworks
 from tracked import SPEC
 
 # Four runs of one network each, two on each of two training sets.
 FOUR_RUNS = {
-    "synthetic": {
+    "functions": {
         "data": {"functions": [[0.8444218515250481, 22]], "settings": ["noisy"], "samplings": ["uniform", "severe"]},
         "grids": {
             "figure3": {"settings": ["noisy"], "methods": ["reg", "reg+cls"], "classes": [4], "repetitions": 1},
             "figure4": {"settings": ["noisy"], "methods": ["reg"]},
             "figure5": {"methods": ["reg"]},
         },
-        "demo": {"grids": {"figure3": {"settings": ["noisy"]}}},
     }
 }
 
@@ -77,12 +78,12 @@ def trained(tmp_path_factory):
     (root / "new.py").touch()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        assert main(["prepare", "synthetic"]) == 0
+        assert main(["prepare", "functions"]) == 0
     lock = {
-        "prepare@synthetic": {"cmd": "…", "outs": [{"path": "data/synthetic/prepared", "md5": "0a1b2c3d.dir", "size": 5000, "nfiles": 4}]}
+        "prepare@functions": {"cmd": "…", "outs": [{"path": "data/functions/prepared", "md5": "0a1b2c3d.dir", "size": 5000, "nfiles": 4}]}
     }
     (root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": lock}))
-    train(load_params(root / "params.yaml"), root, "synthetic")
+    train(load_params(root / "params.yaml"), root, "functions")
     return root
 
 
@@ -95,7 +96,7 @@ def project(trained, tmp_path, monkeypatch, signals):
     return root
 
 
-def rows(root, dataset="synthetic"):
+def rows(root, dataset="functions"):
     return Tracker(root, experiment="regcls").tagged("dataset", dataset)
 
 
@@ -106,7 +107,7 @@ def test_uncommitted_changes_are_kept_as_a_patch_that_brings_them_back(tmp_path)
     (tmp_path / "a.txt").write_text("a\n")
     commit(tmp_path)
     (tmp_path / "a.txt").write_text("ä\n")
-    changes = lineage(tmp_path, "synthetic")["changes"]
+    changes = lineage(tmp_path, "functions")["changes"]
     assert changes["sha256"] == hashlib.sha256(changes["diff"].encode()).hexdigest()
     git(tmp_path, "checkout", "a.txt")
     subprocess.run(["git", "apply"], cwd=tmp_path, input=changes["diff"].encode(), check=True)
@@ -118,17 +119,17 @@ def test_changes_that_cannot_be_kept_leave_their_digest(tmp_path, content):
     (tmp_path / "a.txt").write_text("a\n")
     commit(tmp_path)
     (tmp_path / "a.txt").write_bytes(content)
-    changes = lineage(tmp_path, "synthetic")["changes"]
+    changes = lineage(tmp_path, "functions")["changes"]
     assert changes["diff"] is None and changes["bytes"] >= len(content) and len(changes["sha256"]) == 64
     json.dumps(changes)
 
 
 def test_without_a_repository_params_yaml_and_the_machine_are_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    (tmp_path / "params.yaml").write_text("scale: demo\n")
-    kept = lineage(tmp_path, "synthetic")
+    (tmp_path / "params.yaml").write_text("datasets: [functions]\n")
+    kept = lineage(tmp_path, "functions")
     assert (kept["changes"], kept["new_files"], kept["dvc.lock"], kept["data_md5"]) == (None, [], None, "unknown")
-    assert kept["params.yaml"] == "scale: demo\n" and kept["machine"]["python"]
+    assert kept["params.yaml"] == "datasets: [functions]\n" and kept["machine"]["python"]
 
 
 def test_the_runs_of_one_call_share_one_file_that_says_what_they_come_from(trained):
@@ -155,7 +156,7 @@ def test_show_says_where_a_run_comes_from_and_that_it_is_the_same_here(project, 
     assert f"  git checkout {head}\n  regcls show {row.run_id[:8]} --print diff | git apply\n" in out
     assert re.search(r"code that decides a result: [0-9a-f]{16} \(the same here\)", out)
     assert f"data: {row.tags['data_digest']} (the same here)" in out
-    assert "DVC md5: 0a1b2c3d.dir (the same here)" in out and "data/synthetic/prepared md5 0a1b2c3d.dir, 5 kB, 4 files" in out
+    assert "DVC md5: 0a1b2c3d.dir (the same here)" in out and "data/functions/prepared md5 0a1b2c3d.dir, 5 kB, 4 files" in out
     assert "1 other run on these data" in out
     assert "epochs 2," in out and f"test_mse {row.metrics['test_mse']:.6g}" in out
     assert "lineage.json (" in out and "weights.safetensors (" in out
@@ -166,7 +167,7 @@ def test_parts_of_the_record_are_printed_as_they_were(project, capsys):
     assert regcls(capsys, "show", run_id, "--print", "params.yaml") == (0, (project / "params.yaml").read_text(), "")
     assert regcls(capsys, "show", run_id, "--print", "diff") == (0, git(project, "diff", "HEAD"), "")
     code, out, _ = regcls(capsys, "show", run_id, "--print", "dvc.lock")
-    assert code == 0 and yaml.safe_load(out)["prepare@synthetic"]["outs"][0]["md5"] == "0a1b2c3d.dir"
+    assert code == 0 and yaml.safe_load(out)["prepare@functions"]["outs"][0]["md5"] == "0a1b2c3d.dir"
 
 
 def test_show_names_what_is_other_here_and_how_to_bring_it(project, capsys, monkeypatch):
@@ -216,7 +217,7 @@ def test_a_run_without_a_record_is_shown_as_far_as_it_is_known(project, capsys):
     assert code == 2 and "has no lineage.json" in err
     plain = Tracker(project, experiment="regcls")._client.create_run("0").info.run_id
     code, out, _ = regcls(capsys, "show", plain)
-    assert code == 0 and "it was not made by regcls run" in out
+    assert code == 0 and "was not made by regcls run or regcls train" in out
 
 
 def test_all_runs_on_a_version_of_data_are_listed(project, capsys):
@@ -231,7 +232,7 @@ def test_all_runs_on_a_version_of_data_are_listed(project, capsys):
         return {line.split()[0] for line in out.splitlines()[1:]}
 
     assert listed(digest) == listed(digest[:8]) == on_it
-    assert listed("synthetic") == listed("0a1b2c3d.dir") == listed("0a1b2c3d") == {row.run_id[:12] for row in runs}
+    assert listed("functions") == listed("0a1b2c3d.dir") == listed("0a1b2c3d") == {row.run_id[:12] for row in runs}
     for version, said in (
         ("ffff", "no run on the data ffff"),
         ("imdb_wiki", "no run on the data imdb_wiki"),
@@ -244,16 +245,23 @@ def test_all_runs_on_a_version_of_data_are_listed(project, capsys):
 # regcls rerun
 
 
-@pytest.mark.parametrize("scale", ["demo", "paper"])
-def test_the_spec_of_every_run_is_rebuilt_from_its_recorded_parameters(scale):
-    params = load_params(ROOT / "params.yaml", scale=scale)
-    found = {("reg+cls", classes): 0.1 for classes in (2, 10, 100)}
-    specs = [*synthetic_runs.all_specs(params.synthetic), *image_runs.all_specs(face_runs.make_spec, params.imdb_wiki, "imdb_wiki", found)]
+FOUND = {("reg+cls", classes): 0.1 for classes in (2, 10, 100)}
+SPECS_OF = {
+    "functions": function_specs,
+    "images": lambda section, dataset: grids.all_specs(image_spec, section, dataset, FOUND),
+    "depth": lambda section, dataset: grids.all_specs(depth_spec, section, dataset, FOUND),
+    "sequences": lambda section, dataset: sequence_specs(section, dataset, {}),
+}
+
+
+@pytest.mark.parametrize("dataset", ["functions", "functions_small", "imdb_wiki", "portraits", "nyud2", "rooms", "breakfast", "walks"])
+def test_the_spec_of_every_run_is_rebuilt_from_its_recorded_parameters(dataset):
+    params = load_params(ROOT / "params.yaml")
+    specs = SPECS_OF[params.task(dataset)](params.datasets[dataset], dataset)
     specs += [replace(spec, milestones=(), loss_scaling="eq4", huber_delta=1e-7) for spec in specs if isinstance(spec, ImageSpec)]
-    assert len(specs) > 30
-    for spec in specs:
-        kind = FunctionSpec if isinstance(spec, FunctionSpec) else ImageSpec
-        assert kind(**typed(spec.params(), kind)).digest() == spec.digest()
+    assert len(specs) > 10
+    kind = task_named(params.task(dataset)).spec_type
+    assert all(kind(**typed(spec.params(), kind)).digest() == spec.digest() for spec in specs)
 
 
 def test_a_rerun_is_a_run_of_its_own_and_gives_the_same(project, capsys):
@@ -271,7 +279,7 @@ def test_a_rerun_is_a_run_of_its_own_and_gives_the_same(project, capsys):
 
     code, out, err = regcls(capsys, "compare")
     assert code == 0 and "duplicates" not in err  # it was made on purpose
-    page = (project / "reports/synthetic/index.html").read_text()
+    page = (project / "reports/functions/index.html").read_text()
     assert row.run_id in page and again.run_id not in page
 
 
@@ -286,10 +294,10 @@ def test_a_rerun_is_a_run_of_its_own_and_gives_the_same(project, capsys):
 )
 def test_a_rerun_says_where_rounding_may_have_come_from(capsys, now, same, said):
     then = Row(
-        run_id="a" * 32, name="nyud2 · reg", status="FINISHED", started=0, ended=1, tags={"threads": "1", "gpu": "none"},
+        run_id="a" * 32, name="nyud2 · reg", status="FINISHED", started=0, ended=1, tags={"task": "depth", "threads": "1", "gpu": "none"},
         params={"dataset": "nyud2"}, metrics={"test_rmse_all": 3.493, "val_rmse_all": 3.2},
     )  # fmt: skip
-    _compare_results(then, replace(then, tags=now, metrics={"test_rmse_all": 3.329, "val_rmse_all": 3.2}), same=same)
+    _compare_results(then, replace(then, tags={"task": "depth"} | now, metrics={"test_rmse_all": 3.329, "val_rmse_all": 3.2}), same=same)
     *_, last = capsys.readouterr().out.splitlines()
     assert last.startswith(said or "1 of 2 final metrics differ")
 
@@ -309,8 +317,8 @@ def test_a_rerun_with_other_code_says_so_and_goes_on(project, capsys, monkeypatc
 
 def test_a_rerun_on_other_data_is_made_only_when_asked_for(project, make_project, capsys):
     row = rows(project)[0]
-    make_project(laid_over(FOUR_RUNS, {"synthetic": {"data": {"samples": 20480}}}), project)
-    assert regcls(capsys, "prepare", "synthetic")[0] == 0
+    make_project(laid_over(FOUR_RUNS, {"functions": {"data": {"samples": 20480}}}), project)
+    assert regcls(capsys, "prepare", "functions")[0] == 0
     code, _, err = regcls(capsys, "rerun", row.run_id)
     assert code == 2 and f"the data here are not those of run {row.run_id}" in err and "git log -S 0a1b2c3d.dir" in err
     assert len(rows(project)) == 4
@@ -319,14 +327,14 @@ def test_a_rerun_on_other_data_is_made_only_when_asked_for(project, make_project
     (again,) = Tracker(project, experiment="regcls").tagged("rerun_of", row.run_id)
     assert again.tags["data_digest"] != row.tags["data_digest"] and again.tags["fingerprint"] != row.tags["fingerprint"]
 
-    make_project(laid_over(FOUR_RUNS, {"synthetic": {"data": {"data_seeds": [5, 6, 7, 8, 9]}}}), project)
-    assert regcls(capsys, "prepare", "synthetic")[0] == 0
+    make_project(laid_over(FOUR_RUNS, {"functions": {"data": {"data_seeds": [5, 6, 7, 8, 9]}}}), project)
+    assert regcls(capsys, "prepare", "functions")[0] == 0
     code, _, err = regcls(capsys, "rerun", row.run_id, "--anyway")
     assert code == 2 and "were drawn with data seed 5, the run's with 2732" in err
 
 
 def test_a_rerun_whose_data_are_prepared_with_params_that_have_changed_since_needs_no_such_params(project, make_project, capsys):
-    make_project(laid_over(FOUR_RUNS, {"synthetic": {"data": {"samples": 20480}, "training": {"epochs": 3}}}), project)
+    make_project(laid_over(FOUR_RUNS, {"functions": {"data": {"samples": 20480}, "training": {"epochs": 3}}}), project)
     code, out, _ = regcls(capsys, "rerun", rows(project)[0].run_id)
     assert code == 0 and "final metrics are equal" in out
 
@@ -342,7 +350,7 @@ def test_a_rerun_without_data_or_of_a_run_in_the_making_is_a_clear_error(project
     code, _, err = regcls(capsys, "rerun", run_id)
     assert code == 2 and "there is no prepared data in" in err and "git log -S 0a1b2c3d.dir" in err
     code, _, err = regcls(capsys, "rerun", tracker._client.create_run("0").info.run_id)
-    assert code == 2 and "it was not made by regcls run" in err
+    assert code == 2 and "was not made by regcls run or regcls train" in err
 
 
 @pytest.mark.slow
@@ -381,7 +389,7 @@ def test_a_rerun_on_faces_leaves_the_state_of_an_interrupted_run_alone(make_face
 def test_a_server_is_asked_for_runs_by_their_id_and_data_and_for_a_rerun(trained, project, tracking_server, capsys, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_server.uri)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "lineage")
-    assert regcls(capsys, "run", "synthetic", "--classes", "4")[0] == 0
+    assert regcls(capsys, "run", "functions", "--classes", "4")[0] == 0
     (row,) = rows(project)
     code, out, _ = regcls(capsys, "show", row.run_id[:8])
     assert code == 0 and f"{tracking_server.uri}/#/experiments/" in out and "(the same here)" in out and "lineage.json (" in out

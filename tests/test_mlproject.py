@@ -41,7 +41,7 @@ def real_project(tmp_path: Path, make_project: Callable[..., Path], monkeypatch:
     """A copy of the project with shrunk parameters; its environment is registered in a folder of the test's own."""
     if not (VENV / "bin/activate").exists():
         pytest.skip("the tests do not run in a virtual environment")
-    root = make_project()
+    root = make_project({"default_dataset": "imdb_wiki"})
     shutil.copytree(PROJECT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("MLproject", "python_env.yaml", "requirements.lock"):
         shutil.copy(PROJECT / name, root)
@@ -106,11 +106,11 @@ def test_mlflow_run_trains_one_tracked_run_and_a_misspelt_parameter_none(real_pr
 @pytest.mark.slow
 def test_mlflow_run_as_typed_leaves_one_finished_run_with_what_was_given(project: Path) -> None:
     register_environment(project, VENV)
-    done = mlflow_run(project, "-P", "classes=100", "-P", "lambda=1e3")
+    done = mlflow_run(project, "-P", "dataset=functions", "-P", "classes=100", "-P", "lambda=1e3")
     assert done.returncode == 0, done.stderr
-    assert runs(project) == [("FINISHED", "100", "reg+cls 100 λ1000 s421 · noisy-0.1-severe")]
+    assert runs(project) == [("FINISHED", "100", "reg+cls 100 λ1000 s421 · noisy-0.1-severe functions")]
     *given, package = (project / "argv.txt").read_text().splitlines()
-    assert given == ["run", "imdb_wiki", "--classes", "100", "--lambda", "1e3"]
+    assert given == ["run", "--dataset", "functions", "--classes", "100", "--lambda", "1e3"]
     assert Path(package) == project / "src/regcls/__init__.py", "a clone must run its own code, whichever clone registered the environment"
 
 
@@ -124,7 +124,7 @@ def test_mlflow_run_fails_when_the_run_does(project: Path) -> None:
 def test_mlproject_declares_no_parameter_so_that_params_yaml_is_the_only_home_of_a_default() -> None:
     mlproject = yaml.safe_load((PROJECT / "MLproject").read_text())
     assert mlproject["python_env"] == "python_env.yaml"
-    assert all(set(entry) == {"command"} for entry in mlproject["entry_points"].values())
+    assert mlproject["entry_points"] == {"main": {"command": "PYTHONPATH=src python -m regcls run"}}
 
 
 def test_registering_again_changes_nothing_and_a_stale_link_is_replaced(project: Path, tmp_path: Path) -> None:

@@ -83,10 +83,10 @@ def test_old_runs_have_their_files_and_new_ones_put_theirs_where_the_project_is_
     how(project, here)
     tracker = Tracker(here, experiment="regcls")
     assert capsys.readouterr().err == f"this project was in {project}: its runs' files are now looked for in {here}\n"
-    (old,) = tracker.finished("synthetic").values()
+    (old,) = tracker.finished("functions").values()
     assert_files_found(tracker, old, finished_run(tracker, REG, "new"))
     other = Tracker(here, experiment="other")
-    assert_files_found(other, *other.finished("synthetic").values(), finished_run(other, REG, "new"))
+    assert_files_found(other, *other.finished("functions").values(), finished_run(other, REG, "new"))
     assert locations(here) and all(address.startswith(f"{address_of(here)}/mlartifacts/") for address in locations(here))
     assert capsys.readouterr().err == ""
     assert content(project) == (before if how is shutil.copytree else {}) and project.exists() == (how is shutil.copytree)
@@ -103,7 +103,7 @@ def test_a_project_that_is_moved_on_and_back_is_as_it_was(project, tmp_path):
 
 def test_registered_models_logged_models_and_traces_move_as_well(project, tmp_path):
     tracker = Tracker(project, experiment="regcls")
-    (run,) = tracker.finished("synthetic").values()
+    (run,) = tracker.finished("functions").values()
     client = MlflowClient(sqlite_uri(project / "mlflow.db"))
     source = f"{client.get_run(run).info.artifact_uri}/weights.safetensors"
     client.create_registered_model("mine")
@@ -171,7 +171,7 @@ def test_addresses_as_a_plain_mlflow_command_writes_them_move_as_well(project, t
     here = tmp_path / NAMES[1]
     project.rename(here)
     tracker = Tracker(here, experiment="regcls")
-    assert_files_found(tracker, *tracker.finished("synthetic").values())
+    assert_files_found(tracker, *tracker.finished("functions").values())
 
 
 def test_a_store_that_the_user_has_named_is_never_rewritten(project, tmp_path, monkeypatch):
@@ -196,7 +196,7 @@ def test_while_somebody_trains_in_the_folder_no_address_changes(project, tmp_pat
     here = tmp_path / "moved"
     project.rename(here)
     before = locations(here)
-    held = try_lock(here / ".regcls" / "train-synthetic.lock")
+    held = try_lock(here / ".regcls" / "train-functions.lock")
     Tracker(here, experiment="regcls")
     assert f"are put right once process {os.getpid()}" in capsys.readouterr().err
     assert locations(here) == before
@@ -211,7 +211,7 @@ def test_processes_that_open_a_moved_project_together_all_find_the_files(project
     project.rename(here)
     code = (
         "import sys\nfrom pathlib import Path\nfrom regcls.tracking.tracker import Tracker\n"
-        "tracker = Tracker(Path.cwd(), experiment='regcls')\n(run,) = tracker.finished('synthetic').values()\nassert tracker.files.sizes(run)"
+        "tracker = Tracker(Path.cwd(), experiment='regcls')\n(run,) = tracker.finished('functions').values()\nassert tracker.files.sizes(run)"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     processes = [subprocess.Popen([sys.executable, "-c", code], cwd=here, env=environment, stderr=subprocess.PIPE) for _ in range(3)]

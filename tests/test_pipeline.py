@@ -22,7 +22,7 @@ from regcls.tracking.tracker import Tracker
 
 # Thirteen runs of two networks, in about seven chunks.
 FEW_RUNS = {
-    "synthetic": {
+    "functions": {
         "data": {"settings": ["clean", "noisy"], "samplings": ["uniform", "severe"]},
         "grids": {
             "figure3": {"settings": ["clean"], "classes": [4]},
@@ -31,8 +31,8 @@ FEW_RUNS = {
         },
     }
 }
-LONG = {"synthetic": {"training": {"epochs": 30}}}  # seconds, so that there is a middle to be interrupted in
-LONGER = {"synthetic": {"training": {"epochs": 120}}}  # one wave of runs takes longer than it takes to notice that dvc is gone
+LONG = {"functions": {"training": {"epochs": 30}}}  # seconds, so that there is a middle to be interrupted in
+LONGER = {"functions": {"training": {"epochs": 120}}}  # one wave of runs takes longer than it takes to notice that dvc is gone
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def make_prepared(make_project, tmp_path_factory, signals):
             make_project(FEW_RUNS, made)
             with pytest.MonkeyPatch.context() as patch:
                 patch.chdir(made)
-                assert main(["prepare", "synthetic"]) == 0
+                assert main(["prepare", "functions"]) == 0
             Tracker(made, experiment="regcls")
         root = make_project(laid_over(FEW_RUNS, changes or {}))
         shutil.copytree(made / "data", root / "data")
@@ -72,21 +72,21 @@ def wait_for_the_middle(root, process):
 
 
 def train(root):
-    """`regcls train synthetic` in this process: importing torch and MLflow takes longer than the training."""
+    """`regcls train functions` in this process: importing torch and MLflow takes longer than the training."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        return main(["train", "synthetic"])
+        return main(["train", "functions"])
 
 
 def assert_each_run_done_once(root, *, kept=frozenset()):
     """Every run of the grids is FINISHED once, `kept` among them, none is RUNNING, and the index lists them."""
-    wanted = all_specs(load_params(root / "params.yaml").synthetic)
+    wanted = all_specs(load_params(root / "params.yaml").datasets["functions"], "functions")
     assert len(wanted) == 13
     assert not with_status(root, "RUNNING")
     finished = {run_id: fingerprint for run_id, status, fingerprint in runs(root) if status == "FINISHED"}
     assert Counter(Counter(finished.values()).values()) == {1: 13}
     assert kept <= finished.keys()
-    index = json.loads((root / "runs" / "synthetic.json").read_text())
+    index = json.loads((root / "runs" / "functions.json").read_text())
     assert {entry["run_id"]: entry["fingerprint"] for entry in index} == finished
     assert [entry["name"] for entry in index] == [spec.name for spec in wanted]
     assert {entry["status"] for entry in index} == {"FINISHED"}
@@ -99,17 +99,17 @@ def test_prepare_and_train_make_every_run_once_and_again_nothing(make_prepared, 
     assert train(root) == 0
     assert "13 runs trained, 0 were there already, 0 failed" in capsys.readouterr().err
     assert_each_run_done_once(root)
-    before = runs(root), (root / "runs" / "synthetic.json").read_bytes()
+    before = runs(root), (root / "runs" / "functions.json").read_bytes()
 
     assert train(root) == 0
     assert "0 runs trained, 13 were there already, 0 failed" in capsys.readouterr().err
-    assert (runs(root), (root / "runs" / "synthetic.json").read_bytes()) == before
+    assert (runs(root), (root / "runs" / "functions.json").read_bytes()) == before
 
-    (root / "runs" / f".synthetic.json.{os.getpid()}.part").symlink_to("/dev/full")  # where it is written aside
+    (root / "runs" / f".functions.json.{os.getpid()}.part").symlink_to("/dev/full")  # where it is written aside
     assert train(root) == 2
     assert "no space left on the disk while writing" in capsys.readouterr().err
-    assert (root / "runs" / "synthetic.json").read_bytes() == before[1]
-    assert os.listdir(root / "runs") == ["synthetic.json"]
+    assert (root / "runs" / "functions.json").read_bytes() == before[1]
+    assert os.listdir(root / "runs") == ["functions.json"]
 
 
 @pytest.mark.slow
@@ -196,13 +196,13 @@ def test_two_processes_at_once_share_a_grid(make_prepared, start):
 
 
 def test_a_run_that_diverges_stops_no_other_and_alone_is_tried_again(make_prepared, capsys):
-    root = make_prepared({"synthetic": {"training": {"optimizer": "sgd", "learning_rate": {"noisy": 1e6}}}})
+    root = make_prepared({"functions": {"training": {"optimizer": "sgd", "learning_rate": {"noisy": 1e6}}}})
     assert train(root) == 0
     said = capsys.readouterr().err
     assert "12 runs trained, 0 were there already, 1 failed" in said
-    assert "FAILED reg s0 · noisy-0.1-severe: diverged on function 0, 1: weights are no longer finite (learning rate 1e+06)" in said
+    assert "FAILED reg s0 · noisy-0.1-severe functions: diverged on function 0, 1: weights are no longer finite (learning rate 1e+06)" in said
     finished, (failed,) = with_status(root, "FINISHED"), with_status(root, "FAILED")
-    index = json.loads((root / "runs" / "synthetic.json").read_text())
+    index = json.loads((root / "runs" / "functions.json").read_text())
     assert [entry["run_id"] for entry in index if entry["status"] == "FAILED"] == [failed]
 
     assert train(root) == 0
@@ -225,15 +225,15 @@ def test_a_worker_that_is_killed_is_a_clear_error(make_prepared, start):
 
 @pytest.fixture
 def preparing(make_project, start):
-    """A project and `regcls prepare synthetic` in it, with two workers and half a minute of work."""
+    """A project and `regcls prepare functions` in it, with two workers and half a minute of work."""
     data = {"samples": 60000, "repetitions": 5, "functions": [[share / 10, 20] for share in range(1, 11)]}
-    root = make_project({"compute": {"processes": 2}, "synthetic": {"data": data}})
-    return root, start(root, sys.executable, "-m", "regcls", "prepare", "synthetic")
+    root = make_project({"compute": {"processes": 2}, "functions": {"data": data}})
+    return root, start(root, sys.executable, "-m", "regcls", "prepare", "functions")
 
 
 def assert_nothing_is_left(root, process):
     until(lambda: not session(process), "the workers end by themselves")
-    assert not (root / "data" / "synthetic" / "prepared").exists()
+    assert not (root / "data" / "functions" / "prepared").exists()
 
 
 @pytest.mark.slow
@@ -259,17 +259,17 @@ def test_prepare_can_be_interrupted_while_its_workers_start(preparing):
 def test_an_equal_single_run_is_kept(make_prepared, monkeypatch, capsys):
     root = make_prepared()
     monkeypatch.chdir(root)
-    assert main(["run", "synthetic", "--classes", "5", "--seed", "3"]) == 0
-    assert "reg+cls 5 λ1000 s3 · noisy-0.1-severe: trained, test MSE" in capsys.readouterr().err
-    assert main(["run", "synthetic", "--classes", "5", "--seed", "3"]) == 0
-    assert "reg+cls 5 λ1000 s3 · noisy-0.1-severe: was there already, test MSE" in capsys.readouterr().err
+    assert main(["run", "functions", "--classes", "5", "--seed", "3"]) == 0
+    assert "reg+cls 5 λ1000 s3 · noisy-0.1-severe functions: trained, test MSE" in capsys.readouterr().err
+    assert main(["run", "functions", "--classes", "5", "--seed", "3"]) == 0
+    assert "reg+cls 5 λ1000 s3 · noisy-0.1-severe functions: was there already, test MSE" in capsys.readouterr().err
     assert [status for _, status, _ in runs(root)] == ["FINISHED"]
 
 
 def test_a_single_run_that_diverges_is_a_clear_error(make_prepared, monkeypatch, capsys):
     root = make_prepared()
     monkeypatch.chdir(root)
-    assert main(["run", "synthetic", "--method", "reg", "--optimizer", "sgd", "--learning-rate", "1e6"]) == 2
+    assert main(["run", "functions", "--method", "reg", "--optimizer", "sgd", "--learning-rate", "1e6"]) == 2
     assert "diverged on function 0, 1: weights are no longer finite" in capsys.readouterr().err
     assert [status for _, status, _ in runs(root)] == ["FAILED"]
 
@@ -280,8 +280,8 @@ def dvc(make_prepared, start, tmp_path):
     root = make_prepared(LONGER)
     shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     shutil.copy(ROOT / "dvc.yaml", root)
-    (root / "data/synthetic/raw").mkdir()
-    (root / "data/synthetic/raw/.gitkeep").touch()
+    (root / "data/functions/raw").mkdir()
+    (root / "data/functions/raw/.gitkeep").touch()
     (root / ".gitignore").write_text((ROOT / ".gitignore").read_text())
     (tmp_path / "bin").mkdir()
     executable = tmp_path / "bin" / "python"

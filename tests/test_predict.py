@@ -10,15 +10,16 @@ import torch
 from PIL import Image
 
 from regcls.cli import main
-from regcls.data.images import ImageSet
-from regcls.tasks.depth.model import DepthPredictor, build_depth
 from regcls.params import Compute
+from regcls.tasks import task_named
+from regcls.tasks.depth.model import DepthPredictor, build_depth
 from regcls.tasks.depth.runs import DepthSpec
-from regcls.tasks.functions.runs import FunctionSpec
-from regcls.pipeline.predict import BY_KIND, Asked
+from regcls.tasks.images.data import ImageSet
+from regcls.tasks.task import Asked
 from regcls.tracking.run_table import typed
 from regcls.tracking.tracker import Tracker
 from regcls.training.checkpoint import Checkpoints
+from tracked import SPEC
 
 FEW = {"compute": {"processes": 1}, "imdb_wiki": {"training": {"epochs": 1, "milestones": []}}}
 
@@ -101,13 +102,17 @@ def test_a_folder_is_refused_where_no_file_would_be_written(project, capsys):
 
 def test_a_run_of_the_1d_study_is_refused(project, capsys):
     _, tracker, _, files = project
-    spec = FunctionSpec(
-        dataset="synthetic", setting="noisy", sampling="severe", noise=0.1, method="reg", classes=0, lam=None, rounding=None, repetition=0, data_seed=1, seed=0,
-        hidden=(6, 15), epochs=1, batch_size=256, optimizer="adam", learning_rate=0.1, weight_decay=0.0, precision="float32",
-    )  # fmt: skip
-    run_id = tracker.start(spec, fingerprint="g", tags={})
+    run_id = tracker.start(SPEC, fingerprint="g", tags={})
     code, rows, err = predict(capsys, run_id, files[0])
-    assert (code, rows) == (2, []) and f"run {run_id} is on synthetic: images can only be given to a run on imdb_wiki or agedb" in err
+    assert (code, rows) == (2, [])
+    assert f"run {run_id} has no images as input: regcls predict is for runs on images and depth" in err
+
+
+def test_a_run_of_an_earlier_version_is_refused(project, capsys):
+    _, tracker, run_id, files = project
+    tracker._client.delete_tag(run_id, "task")
+    code, rows, err = predict(capsys, run_id, files[0])
+    assert (code, rows) == (2, []) and f"run {run_id} is on imdb_wiki, made by an earlier version of regcls" in err
 
 
 def test_a_checkpoint_that_is_gone_or_damaged_is_a_clear_error(project, capsys):
@@ -131,8 +136,10 @@ def test_a_stored_runs_predictor_has_its_own_align_corners_and_none_where_it_is_
     Image.fromarray(pixels).save(tmp_path / "room.png")
     params = {"model": "resnet18", "width": "2", "short_side": "36"} | ({"align_corners": recorded} if recorded else {})
     spec, file = typed(params, DepthSpec), checkpoints.best_file(1)
-    asked = Asked(spec=spec, checkpoint=file, device="cpu", images=[tmp_path / "room.png"], folder=tmp_path / "maps")
-    assert BY_KIND["depth"](asked) == []
+    asked = Asked(
+        run_id="r", spec=spec, checkpoint=lambda: file, device="cpu", images=[tmp_path / "room.png"], folder=tmp_path / "maps"
+    )
+    assert task_named("depth").predict(asked) == []
     with Image.open(tmp_path / "maps" / "room_depth.png") as depth, torch.inference_mode():
         expected = DepthPredictor(network)(torch.from_numpy(pixels[None]))[0].clamp(min=0)
         np.testing.assert_allclose(np.asarray(depth) / 1000, expected, atol=1e-3)

@@ -94,10 +94,10 @@ def test_describing_the_machine_does_not_import_torch() -> None:
 
 
 def test_the_md5_of_an_output_is_read_from_dvc_lock(tmp_path: Path) -> None:
-    outputs = "outs: [{path: data/synthetic/prepared, md5: abc.dir}]"
-    (tmp_path / "dvc.lock").write_text(f"schema: '2.0'\nstages: {{prepare@synthetic: {{cmd: x, {outputs}}}, train: {{cmd: y}}}}\n")
-    assert dvc_md5(tmp_path, Path("data/synthetic/prepared")) == "abc.dir"
-    assert dvc_md5(tmp_path, tmp_path / "data/synthetic/prepared") == "abc.dir"
+    outputs = "outs: [{path: data/functions/prepared, md5: abc.dir}]"
+    (tmp_path / "dvc.lock").write_text(f"schema: '2.0'\nstages: {{prepare@functions: {{cmd: x, {outputs}}}, train: {{cmd: y}}}}\n")
+    assert dvc_md5(tmp_path, Path("data/functions/prepared")) == "abc.dir"
+    assert dvc_md5(tmp_path, tmp_path / "data/functions/prepared") == "abc.dir"
     assert dvc_md5(tmp_path, Path("data/other")) == "unknown"
 
 
@@ -115,9 +115,16 @@ def test_the_closure_follows_every_form_of_import_and_cycles(package: Path) -> N
     assert names(import_closure("regcls.alone"), package) == ["__init__.py", "alone.py"]
 
 
-def test_a_module_that_does_not_exist_has_no_closure(package: Path) -> None:
+def test_what_is_imported_for_annotations_alone_is_not_in_the_closure(package: Path) -> None:
+    (package / "alone.py").write_text("from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from regcls import a\n")
+    assert names(import_closure("regcls.alone"), package) == ["__init__.py", "alone.py"]
+
+
+def test_a_module_that_does_not_exist_has_neither_closure_nor_digest(package: Path) -> None:
     with pytest.raises(ModuleNotFoundError, match=r"regcls\.nothing"):
         import_closure("regcls.nothing")
+    with pytest.raises(ModuleNotFoundError, match=r"regcls\.nothing"):
+        code_digest("regcls.a", alone=["regcls.nothing"])
 
 
 def test_the_closure_of_a_real_module_holds_what_python_imports_for_it() -> None:
@@ -166,6 +173,23 @@ def test_modules_alone_count_without_what_they_import(package: Path) -> None:
     assert code_digest("regcls.alone", alone=["regcls.part.c"]) == before
     (package / "part" / "c.py").write_text("changed = 1\n")
     assert code_digest("regcls.alone", alone=["regcls.part.c"]) != before
+
+
+@pytest.mark.parametrize(
+    ("file", "same"),
+    [("params/types.py", True), ("part/params.py", True), ("tasks/__init__.py", True), ("part/c.py", False), ("b.py", False)],
+)
+def test_without_params_the_digest_sees_all_but_what_reads_params_yaml(package: Path, file: str, same: bool) -> None:
+    for folder, text in {"params": "import regcls.tasks\n", "tasks": "TASKS = ('part',)\n"}.items():
+        (package / folder).mkdir()
+        (package / folder / "__init__.py").write_text(text)
+    (package / "params" / "types.py").write_text("Count = int\n")
+    (package / "part" / "params.py").write_text("from regcls.params.types import Count\n")
+    (package / "part" / "c.py").write_text("import regcls.a\nfrom regcls.part.params import Count\n")
+    before, whole = code_digest("regcls.part.c", without_params=True), code_digest("regcls.part.c")
+    (package / file).write_text((package / file).read_text() + "MORE = 1\n")
+    assert (code_digest("regcls.part.c", without_params=True) == before) is same
+    assert code_digest("regcls.part.c") != whole
 
 
 def test_mlflow_is_imported_by_tracking_and_for_mlflow_run_only() -> None:

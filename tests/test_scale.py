@@ -58,9 +58,9 @@ def train_all(root: Path) -> Tracker:
 
 def assert_nothing_is_lost(tracker: Tracker) -> None:
     """Every run is there once, whole, with every point of its history once."""
-    runs = tracker.finished("synthetic")
+    runs = tracker.finished("functions")
     assert runs.keys() == {f"{worker:016x}{k:016x}" for worker in range(TRAINERS) for k in range(EACH)}
-    assert len(tracker.collect("synthetic", FunctionSpec)) == TRAINERS * EACH
+    assert len(tracker.collect("functions", FunctionSpec)) == TRAINERS * EACH
     for fingerprint, run_id in runs.items():
         worker, k = int(fingerprint[:16], 16), int(fingerprint[16:], 16)
         logged = sorted((point.step, point.value) for point in tracker._client.get_metric_history(run_id, "loss"))
@@ -88,9 +88,9 @@ def test_where_a_page_of_a_servers_list_ends_no_run_is_lost_or_double(
     at(tracking_server.uri)
     tracker = Tracker(tmp_path, experiment="regcls")
     for k in range(5):
-        tracker._client.create_run(tracker.experiment_id, tags={"dataset": "synthetic", "fingerprint": str(k)})
+        tracker._client.create_run(tracker.experiment_id, tags={"dataset": "functions", "fingerprint": str(k)})
     monkeypatch.setattr(reading, "PAGE", page)
-    assert sorted(tracker.collect("synthetic", FunctionSpec)["fingerprint"]) == list("01234")
+    assert sorted(tracker.collect("functions", FunctionSpec)["fingerprint"]) == list("01234")
 
 
 def test_runs_read_back_from_postgresql_as_from_an_sqlite_file(
@@ -103,6 +103,6 @@ def test_runs_read_back_from_postgresql_as_from_an_sqlite_file(
         for k, spec in enumerate((SPEC, REG)):
             tracker.finish(tracker.start(spec, fingerprint=str(k), tags=TAGS), RESULT)
         tracker.deliver()
-        tables.append(tracker.collect("synthetic", FunctionSpec).sort_values("fingerprint", ignore_index=True))
+        tables.append(tracker.collect("functions", FunctionSpec).sort_values("fingerprint", ignore_index=True))
     here, there = (table.drop(columns=["run_id", "started", "seconds"]) for table in tables)
     assert here.equals(there) and len(here) == 2

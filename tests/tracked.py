@@ -9,7 +9,7 @@ from regcls.runs import RunResult
 from regcls.tasks.functions.runs import FunctionSpec
 
 SPEC = FunctionSpec(
-    dataset="synthetic",
+    dataset="functions",
     setting="noisy",
     sampling="severe",
     noise=0.1,

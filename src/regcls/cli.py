@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # where λ cannot be written (cron, LANG=C), \u03bb is better than a traceback
             stream.reconfigure(errors="backslashreplace")
-    argv = sys.argv[1:] if argv is None else argv
+    argv = list(sys.argv[1:] if argv is None else argv)
     try:
         root, params = Path.cwd(), None
         try:
@@ -41,8 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             if argv[:1] != ["doctor"]:
                 raise
             problem = error  # for the doctor to tell
-        dataset = _dataset_of_run(argv, params) if params and argv[:1] == ["run"] else ""
+        dataset, argv = _dataset_of_run(argv, params) if params and argv[:1] == ["run"] else ("", argv)
         arguments, rest = _parser(params, dataset).parse_known_args(argv)
+        if dataset:
+            arguments.dataset = dataset  # argparse would take the value of an unknown option for it
         if rest:
             raise UserError(_unknown(arguments, rest, params))
         if arguments.command == "doctor":
@@ -64,22 +66,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _dataset_of_run(argv: Sequence[str], params: Params) -> str:
-    """The data set that `regcls run …` names, as an argument or, as `mlflow run . -P dataset=…` has it, as an option; else the default."""
-    named, words = dict[str, None](), iter(argv[1:])
+def _dataset_of_run(argv: Sequence[str], params: Params) -> tuple[str, list[str]]:
+    """The data set that `regcls run …` names, else the default, and the words without it.
+
+    It is an argument or, as `mlflow run . -P dataset=…` has it, an option, before or after others.
+    """
+    named, others, words = dict[str, None](), [*argv[:1]], iter(argv[1:])
     for word in words:
         option, given, value = word.partition("=")
-        if option == "--dataset":
-            named[value if given else next(words, "")] = None
-        elif not word.startswith("-"):
+        following = next(words, None) if word.startswith("-") and not given and word not in ("-h", "--help") else None
+        if not word.startswith("-"):
             named[word] = None
-        elif word not in ("-h", "--help") and not given:
-            next(words, None)  # its value
+        elif option == "--dataset" and (given or following is not None):
+            named[following or value] = None
+        else:
+            others += [word] if following is None else [word, following]
     if len(named) > 1:
         raise UserError(f"regcls run takes one data set, not {' and '.join(named)}")
     dataset = next(iter(named), params.default_dataset)
     params.check_name(dataset)
-    return dataset
+    return dataset, others
 
 
 def _folder(text: str) -> Path:
@@ -259,7 +265,7 @@ def _add_run_options(run: argparse.ArgumentParser, params: Params, dataset: str)
     run.description = f"train and track one run; here with the options of {dataset}, a data set of the task {task}"
     run.epilog = f"Example: regcls run {dataset} {task_params(task).example}"
     run.add_argument("dataset", nargs="?", help=f"one of {', '.join(params.datasets)}; default {params.default_dataset}")
-    run.add_argument("--dataset", dest="dataset_option", help="the same, for mlflow run . -P dataset=NAME")
+    run.add_argument("--dataset", dest="dataset_option", metavar="DATASET", help="the same, for mlflow run . -P dataset=NAME")
     defaults = task_params(task).defaults(params.datasets[dataset])
     for option in option_names(task):
         # Both: `mlflow run -P batch_size=64` gives --batch_size.

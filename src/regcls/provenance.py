@@ -7,7 +7,7 @@ import platform
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -121,13 +121,12 @@ def _locked_stages(root: Path) -> dict[str, Any]:
 def import_closure(module: str) -> list[Path]:
     """The source files of regcls that `module` ("regcls.training.ensemble") imports, directly or through others, with its own; sorted.
 
-    Imports inside functions and under `if TYPE_CHECKING` count too. A package's __init__.py counts when something in the package does.
+    Imports inside functions count too, those under `if TYPE_CHECKING` do not. A package's __init__.py counts when something in it does.
 
     Raises:
         ModuleNotFoundError: regcls has no such module.
     """
-    if _file(module) is None:
-        raise ModuleNotFoundError(f"no module {module} in {SOURCE}", name=module)
+    _known_file(module)
     seen: set[str] = set()
     waiting = [module]
     while waiting:
@@ -150,12 +149,19 @@ def _file(module: str) -> Path | None:
     return None
 
 
+def _known_file(module: str) -> Path:
+    file = _file(module)
+    if file is None:
+        raise ModuleNotFoundError(f"no module {module} in {SOURCE}", name=module)
+    return file
+
+
 def _imports(module: str) -> list[str]:
     """The modules of regcls that must be there for `module`: those it names, and the packages that they and itself lie in."""
     file = _file(module)
     assert file is not None
     names = [module]
-    for node in ast.walk(ast.parse(file.read_bytes())):
+    for node in _executed(ast.parse(file.read_bytes())):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -165,18 +171,30 @@ def _imports(module: str) -> list[str]:
     return [name for name in dict.fromkeys([*names, *parents]) if _file(name)]
 
 
+def _executed(node: ast.AST) -> Iterator[ast.AST]:
+    """`node` and all nodes below it, but for those under `if TYPE_CHECKING`."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING"):
+            yield from _executed(child)
+
+
 def code_digest(module: str, *, alone: Sequence[str] = (), without_params: bool = False) -> str:
     """SHA-256 of the code of `module` with all it imports of regcls, and of the modules `alone` without what they import.
 
-    `without_params`: not of the code that reads params.yaml, for whom knows the values themselves.
+    `without_params`: not of the code that reads params.yaml, nor of the list of tasks with it, for whom knows the values themselves.
 
     Comments, docstrings and formatting do not count, nor do names and folders of files, and which module of regcls a name is imported
     from: code that is moved makes no tracked run stale. So two functions of regcls with one name are taken for one another; `other as name`
     counts, and so do imports of other libraries.
+
+    Raises:
+        ModuleNotFoundError: regcls has no such module.
     """
-    files = {*import_closure(module), *(file for name in alone if (file := _file(name)))}
+    files = {*import_closure(module), *map(_known_file, alone)}
     if without_params:
-        files = {file for file in files if file.stem != "params" and file.parent != SOURCE / "params"}
+        reading = {*(SOURCE / "params").glob("*.py"), SOURCE / "tasks" / "__init__.py"}
+        files = {file for file in files if file.stem != "params" and file not in reading}
     code = sorted(filter(None, (ast.unparse(_Code().visit(ast.parse(file.read_bytes()))) for file in files)))
     return hashlib.sha256("\n".join(code).encode()).hexdigest()
 

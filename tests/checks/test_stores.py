@@ -236,12 +236,22 @@ def test_a_run_whose_process_has_died_is_told_and_not_touched(place, found):
     tracker = Tracker(place.root, experiment="regcls")
     client = MlflowClient(tracker.uri)
     dead = {"regcls.host": socket.gethostname(), "regcls.root": str(place.root), "regcls.process": "1-1"}  # no process has started so early
-    run = client.create_run(tracker.experiment_id, tags={"dataset": "synthetic", **dead}).info.run_id
+    run = client.create_run(tracker.experiment_id, tags={"dataset": "agedb", **dead}).info.run_id
     assert found(stores.stale_runs) == (
         f"note: 1 run is RUNNING though the process has ended ({run[:8]}) -> "
-        "regcls train synthetic marks them KILLED and goes on from their checkpoints"
+        "regcls train agedb marks them KILLED and goes on from their checkpoints"
     )
     assert client.get_run(run).info.status == "RUNNING"
+
+
+def test_dead_runs_on_several_data_sets_are_counted_together(place, found):
+    tracker = Tracker(place.root, experiment="regcls")
+    client = MlflowClient(tracker.uri)
+    dead = {"regcls.host": socket.gethostname(), "regcls.root": str(place.root), "regcls.process": "1-1"}
+    for dataset in ("rooms", "breakfast", "rooms"):
+        client.create_run(tracker.experiment_id, tags={"dataset": dataset, **dead})
+    outcome = found(stores.stale_runs)
+    assert outcome.startswith("note: 3 runs are RUNNING") and "-> regcls train rooms and regcls train breakfast marks them" in outcome
 
 
 def test_runs_that_wait_for_the_server_are_bad(found, monkeypatch):

@@ -17,8 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from regcls.data import download
-from regcls.data import sources
+from regcls.data import download, sources
 from regcls.data.download import fetch
 from regcls.data.sources import Archive
 from regcls.errors import UserError

@@ -9,8 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from regcls.data import download
-from regcls.data import sources
+from regcls.data import download, sources
 from regcls.data.download import fetch
 from regcls.data.sources import Archive, named
 from regcls.errors import UserError

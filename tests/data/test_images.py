@@ -12,14 +12,18 @@ from PIL import Image
 
 from regcls.data import images as images_module
 from regcls.data.archives import Place
-from regcls.data.images import ImageSet, decode, write_images
+from regcls.data.images import decode, write_images
 from regcls.data.store import deciding_parameters, prepared_writer
 from regcls.errors import UserError
+from regcls.tasks.images.data import ImageSet
 from regcls.tasks.images.params import ImageData, StandIn
 
 DATA = ImageData(
     source="stand-in",
     archives=("https://example.org/a.tar",),
+    layout="imdb-wiki",
+    target="age",
+    unit="years",
     size=32,
     min_face_score=1.0,
     split_seed=666,
@@ -209,7 +213,7 @@ def test_the_digest_is_that_of_pixels_targets_and_splits(folder, monkeypatch):
 
 def test_data_made_from_other_parameters_are_refused_unless_these_decide_nothing(folder):
     write_set(folder)
-    ImageSet(folder, made_from=replace(DATA, archives=(), expected_images=7))
+    ImageSet(folder, made_from=replace(DATA, archives=(), expected_images=7, unit="decades"))
     with pytest.raises(UserError, match=r"other values of size, stand_in than .*dvc repro prepare@imdb_wiki"):
         ImageSet(folder, made_from=replace(DATA, size=64, stand_in=StandIn(images=300, seed=0)))
     raw = replace(DATA, source="raw")

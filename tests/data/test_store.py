@@ -19,7 +19,7 @@ TABLE = pd.DataFrame({"data": ["clean", "noisy-0.1"], "start": [0, 0], "stop": [
 
 @pytest.fixture
 def folder(tmp_path):
-    folder = tmp_path / "data" / "synthetic" / "prepared"
+    folder = tmp_path / "data" / "functions" / "prepared"
     write(folder)
     return folder
 
@@ -75,15 +75,15 @@ def test_the_same_data_gives_the_same_bytes(folder, tmp_path):
 
 
 def test_no_prepared_data_says_how_to_make_it(tmp_path):
-    with pytest.raises(UserError, match=r"there is no prepared data in .*dvc repro -f prepare@synthetic"):
-        open_prepared(tmp_path / "data" / "synthetic" / "prepared")
+    with pytest.raises(UserError, match=r"there is no prepared data in .*dvc repro -f prepare@functions"):
+        open_prepared(tmp_path / "data" / "functions" / "prepared")
 
 
 @pytest.mark.parametrize("version", [0, 2, "1", None])
 def test_another_format_version_is_refused(folder, version):
     change_meta(folder, format=version)
     with pytest.raises(
-        UserError, match=rf"has prepared format {version}, this regcls reads format 1\. Make it anew with: dvc repro -f prepare@synthetic"
+        UserError, match=rf"has prepared format {version}, this regcls reads format 1\. Make it anew with: dvc repro -f prepare@functions"
     ):
         open_prepared(folder)
 
@@ -93,7 +93,7 @@ def test_another_format_version_is_refused(folder, version):
 )
 def test_damaged_metadata_is_a_clear_error(folder, content):
     (folder / "meta.json").write_text(content, encoding="latin-1")
-    with pytest.raises(UserError, match=r"meta\.json is damaged: .*dvc repro -f prepare@synthetic"):
+    with pytest.raises(UserError, match=r"meta\.json is damaged: .*dvc repro -f prepare@functions"):
         open_prepared(folder)
 
 
@@ -104,7 +104,7 @@ def test_a_missing_or_truncated_file_is_named(folder, name, kept):
     (folder / name).unlink()
     if kept is not None:
         (folder / name).write_bytes(content[:kept])
-    with pytest.raises(UserError, match=rf"{name} is damaged: .*dvc repro -f prepare@synthetic"):
+    with pytest.raises(UserError, match=rf"{name} is damaged: .*dvc repro -f prepare@functions"):
         open_prepared(folder)
 
 
@@ -134,8 +134,8 @@ def test_a_full_disk_leaves_the_old_data(folder, full_disk):
 
 def test_a_full_disk_leaves_no_new_folder(tmp_path, full_disk):
     with pytest.raises(UserError, match="no space left"):
-        write(tmp_path / "synthetic" / "prepared")
-    assert list((tmp_path / "synthetic").iterdir()) == []
+        write(tmp_path / "functions" / "prepared")
+    assert list((tmp_path / "functions").iterdir()) == []
 
 
 def test_a_read_only_disk_leaves_the_old_data(folder, monkeypatch):
@@ -153,7 +153,7 @@ def test_a_read_only_disk_leaves_the_old_data(folder, monkeypatch):
 def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
     (tmp_path / "data").write_text("mine")
     with pytest.raises(UserError, match=rf"cannot write .*prepared: {tmp_path}/data is a file, not a folder"):
-        write(tmp_path / "data" / "synthetic" / "prepared")
+        write(tmp_path / "data" / "functions" / "prepared")
     assert (tmp_path / "data").read_text() == "mine"
 
 
@@ -214,7 +214,7 @@ def test_an_array_that_the_disk_has_no_space_for_is_an_error_at_once(folder):
     before = files(folder.parent)
     free = shutil.disk_usage(folder).free
     with (
-        pytest.raises(UserError, match=r"synthetic has [\d.]+ GB of free space, [\d.]+ GB are needed"),
+        pytest.raises(UserError, match=r"functions has [\d.]+ GB of free space, [\d.]+ GB are needed"),
         prepared_writer(folder, made_from={}) as writer,
     ):
         writer.empty("images", (2, free), np.uint8)

@@ -1,32 +1,31 @@
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from regcls.params import Params, load_params
+from regcls.params import Params
 from regcls.tasks.functions.runs import FunctionSpec
-from reports.made_up import prints, tracked
-
-PARAMS = Path(__file__).parents[2] / "params.yaml"
+from reports.made_up import prints, small_params, tracked, with_section
 
 
 @pytest.fixture(scope="session")
-def demo() -> Params:
-    """The real parameters with small grids of their own: drawing panels takes most of the time, and params.yaml's demo may change."""
-    params = load_params(PARAMS, scale="demo")
-    small = {
+def small() -> Params:
+    """Small data sets, and grids of their own on functions: drawing panels takes most of the time, and params.yaml's grids may change."""
+    params = small_params()
+    grids = params.datasets["functions"].grids
+    values = {
         "figure3": {"settings": ("clean", "noisy", "ood"), "classes": (4, 16), "repetitions": 2},
         "figure4": {"classes": (16,), "lambdas": (1.0, 100.0), "repetitions": 1},
         "figure5": {"classes": (4, 16), "repetitions": 1},
     }
-    grids = {name: replace(params.synthetic.grids[name], samplings=("uniform", "severe"), **values) for name, values in small.items()}
-    return replace(params, synthetic=replace(params.synthetic, grids=grids))
+    return with_section(
+        params, "functions", grids={name: replace(grids[name], samplings=("uniform", "severe"), **values[name]) for name in values}
+    )
 
 
 @pytest.fixture(scope="session")
-def fingerprints(demo: Params) -> dict[FunctionSpec, str]:
-    return prints(demo)
+def fingerprints(small: Params) -> dict[FunctionSpec, str]:
+    return prints(small)
 
 
 @pytest.fixture

@@ -1,24 +1,39 @@
-"""A plausible tracking store: what `Tracker.collect` would give, made up from a seed, at the scale asked for."""
+"""A plausible tracking store: what `Tracker.collect` would give, made up from a seed, for the parameters given."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from regcls.params import Params
+from regcls.params import Params, load_params
 from regcls.tasks.functions.runs import FunctionSpec, all_specs
 
+PARAMS = Path(__file__).parents[2] / "params.yaml"
+SMALL = {"functions": "functions_small", "imdb_wiki": "portraits", "nyud2": "rooms", "breakfast": "walks"}
 LEVEL = {"clean": 0.15, "noisy": 0.14, "ood": 1.0}
 STEP = {"uniform": 0.0, "mild": 0.15, "moderate": 0.24, "severe": 0.25}
 FUNCTIONS = 10
 SPLITS = (("train", 0.8), ("val", 0.98), ("test", 1.0))
 
 
+def small_params() -> Params:
+    """params.yaml with a small data set in the place of each of the paper's, whose values stand beside."""
+    params = load_params(PARAMS)
+    small = {name: replace(params.datasets[other], title=params.datasets[name].title, published=name) for name, other in SMALL.items()}
+    return replace(params, chosen=tuple(small), datasets={**params.datasets, **small})
+
+
+def with_section(params: Params, dataset: str, **values: Any) -> Params:
+    """`params` with other values in the section of a data set."""
+    return replace(params, datasets={**params.datasets, dataset: replace(params.datasets[dataset], **values)})
+
+
 def prints(params: Params) -> dict[FunctionSpec, str]:
     """A stand-in for the fingerprints: unique, the same every time."""
-    return {spec: spec.digest()[:32] for spec in all_specs(params.synthetic)}
+    return {spec: spec.digest()[:32] for spec in all_specs(params.datasets["functions"], "functions")}
 
 
 def tracked(fingerprints: Mapping[FunctionSpec, str]) -> pd.DataFrame:

@@ -1,34 +1,29 @@
 """A plausible store of runs on depth maps, made up from a seed: what `Tracker.collect` and the artifacts of its runs would give."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from regcls.tasks.depth.metrics import BUCKETS, COLUMNS
 from regcls.errors import MissingError
-from regcls.params import Params, load_params
+from regcls.params import Params
 from regcls.params.single import SingleGrid
 from regcls.reports import depth as depth_reports
 from regcls.reports.depth_collect import shot_of_buckets
 from regcls.reports.published import PAPER_COUNTS
 from regcls.reports.report import Report
-from regcls.tasks.depth.runs import DepthSpec, make_spec
 from regcls.runs.grids import Found, all_specs
-from reports.conftest import PARAMS
-from reports.made_up import MadeUpLinks
+from regcls.tasks.depth.metrics import BUCKETS, COLUMNS
+from regcls.tasks.depth.runs import DepthSpec, make_spec
+from reports.made_up import MadeUpLinks, small_params, with_section
 
 FIRST = 7  # bucket: nearer than 0.7 m there is nothing
 
 
-def with_depth(params: Params, **changed: Any) -> Params:
-    return replace(params, nyud2=replace(params.nyud2, **changed))
-
-
 def with_grids(params: Params, **grids: SingleGrid) -> Params:
-    return with_depth(params, grids=grids)
+    return with_section(params, "nyud2", grids=grids)
 
 
 def levels() -> np.ndarray:
@@ -43,9 +38,9 @@ TABLE4 = SingleGrid(methods=("reg", "reg+cls"), classes=(100,), balanced_data=Tr
 SEARCH = SingleGrid(methods=("reg+cls",), classes=(10, 100), balanced_data=False, lambdas=(0.1, 1.0, 10.0), seeds=1)
 
 
-def demo() -> Params:
-    """The real parameters with these grids."""
-    return with_grids(load_params(PARAMS, scale="demo"), table2=TABLE2, table4=TABLE4, lambda_search=SEARCH)
+def small() -> Params:
+    """The small parameters with these grids."""
+    return with_grids(small_params(), table2=TABLE2, table4=TABLE4, lambda_search=SEARCH)
 
 
 class Store:
@@ -54,7 +49,7 @@ class Store:
     def __init__(self, params: Params, *, found: Found | None = None, few: bool = True, images: int = 12) -> None:
         self.params, self.found = params, found or {}
         rng = np.random.default_rng(7)
-        self.shots = np.array(shot_of_buckets(params.nyud2.shots))
+        self.shots = np.array(shot_of_buckets(params.datasets["nyud2"].shots))
         pixels = rng.poisson(30.0, (images, BUCKETS)).astype(float)
         pixels[:, :FIRST] = 0  # and no image has all depths
         pixels[np.arange(BUCKETS) // 10 % 5 == np.arange(images)[:, None] % 5] = 0
@@ -138,4 +133,4 @@ class Store:
 
 
 def prints(params: Params, found: Found) -> Mapping[DepthSpec, str]:
-    return {spec: spec.digest()[:32] for spec in all_specs(make_spec, params.nyud2, "nyud2", found)}
+    return {spec: spec.digest()[:32] for spec in all_specs(make_spec, params.datasets["nyud2"], "nyud2", found)}

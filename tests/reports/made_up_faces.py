@@ -1,7 +1,7 @@
 """A plausible store of runs on faces, made up from a seed: what `Tracker.collect` and the artifacts of its runs would give."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -9,27 +9,22 @@ import pandas as pd
 
 from regcls.errors import UserError
 from regcls.metrics import evaluate, shot_of
-from regcls.params import Params, load_params
-from regcls.tasks.images.params import Images
+from regcls.params import Params
 from regcls.params.single import SingleGrid
 from regcls.reports import faces as face_reports
 from regcls.reports.published import PAPER_COUNTS
 from regcls.reports.report import Report
-from regcls.tasks.images.runs import ImageSpec, make_spec
 from regcls.runs.grids import Found, all_specs
-from reports.conftest import PARAMS
-from reports.made_up import MadeUpLinks
+from regcls.tasks.images.params import Images
+from regcls.tasks.images.runs import ImageSpec, make_spec
+from reports.made_up import MadeUpLinks, small_params, with_section
 
 LIMITS = {"many_above": 100, "few_below": 20}
 AGES = np.arange(0, 101)
 
 
-def with_faces(params: Params, dataset: str, **changed: Any) -> Params:
-    return replace(params, **{dataset: replace(params.faces(dataset), **changed)})
-
-
-def with_grids(params: Params, dataset: str = "imdb_wiki", **grids: SingleGrid) -> Params:
-    return with_faces(params, dataset, grids=grids)
+def with_grids(params: Params, **grids: SingleGrid) -> Params:
+    return with_section(params, "imdb_wiki", grids=grids)
 
 
 TABLE3 = SingleGrid(methods=("reg", "reg+cls", "reg+cls-bal"), classes=(10, 100), balanced_data=False, lambdas="default", seeds=2)
@@ -37,13 +32,13 @@ TABLE4 = SingleGrid(methods=("reg", "reg+cls"), classes=(100,), balanced_data=Tr
 SEARCH = SingleGrid(methods=("reg+cls",), classes=(10, 100), balanced_data=False, lambdas=(0.1, 1.0, 10.0), seeds=1)
 
 
-def demo() -> Params:
-    """The real parameters with these grids."""
-    return with_grids(load_params(PARAMS, scale="demo"), table3=TABLE3, table4=TABLE4, lambda_search=SEARCH)
+def small() -> Params:
+    """The small parameters with these grids."""
+    return with_grids(small_params(), table3=TABLE3, table4=TABLE4, lambda_search=SEARCH)
 
 
 class Store:
-    """Runs on made-up test images; `scale` and `few` change their number: without `few` no test age is rare."""
+    """Runs on made-up test images; `images` and `few` change their number: without `few` no test age is rare."""
 
     def __init__(
         self, params: Params, dataset: str = "imdb_wiki", *, found: Found | None = None, few: bool = True, images: int = 4
@@ -57,7 +52,7 @@ class Store:
         self.targets = ages.astype(float)
         self.shots = shot_of(self.targets, self.training_counts, **LIMITS)
         self.noise = rng.normal(0, 1, len(ages))
-        self.fingerprints = prints(params.faces(dataset), dataset, self.found)
+        self.fingerprints = prints(params.datasets[dataset], dataset, self.found)
         self.tables = {f"{place:032x}": self._predicted(spec) for place, spec in enumerate(self.fingerprints)}
         self.runs = pd.DataFrame([self._row(place, *item) for place, item in enumerate(self.fingerprints.items())])
 

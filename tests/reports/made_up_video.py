@@ -8,13 +8,12 @@ import numpy as np
 import pandas as pd
 
 from regcls.errors import MissingError
-from regcls.params import Params, load_params
-from regcls.tasks.sequences.params import Sequences, SequenceGrid
+from regcls.params import Params
 from regcls.reports import video as video_reports
 from regcls.reports.report import Report
+from regcls.tasks.sequences.params import SequenceGrid, Sequences
 from regcls.tasks.sequences.runs import Found, SequenceSpec, all_specs
-from reports.conftest import PARAMS
-from reports.made_up import MadeUpLinks
+from reports.made_up import MadeUpLinks, small_params, with_section
 
 ACTIVITIES = ("cereals", "coffee", "friedegg", "juice", "milk", "pancake", "salat", "sandwich", "scrambledegg", "tea")
 LEVEL = {"random": 0.58, "kukleva": 0.31, "reg": 0.33, "reg+cls": 0.285, "reg+cls-bal": 0.287}  # of RMSE in percent
@@ -22,11 +21,11 @@ SPAN = {"percent": 1.0, "frames": 2500.0}
 
 
 def with_grids(params: Params, **grids: SequenceGrid) -> Params:
-    return replace(params, breakfast=replace(params.breakfast, grids=grids))
+    return with_section(params, "breakfast", grids=grids)
 
 
 def with_training(params: Params, **values: Any) -> Params:
-    return replace(params, breakfast=replace(params.breakfast, training=replace(params.breakfast.training, **values)))
+    return with_section(params, "breakfast", training=replace(params.datasets["breakfast"].training, **values))
 
 
 def made_up_lengths(activities: tuple[str, ...] = ACTIVITIES) -> dict[str, int]:
@@ -47,12 +46,14 @@ TABLE5 = SequenceGrid(
     lambdas="default",
     seeds=2,
 )
-SEARCH = SequenceGrid(methods=("reg+cls",), classes=(100,), units=("percent", "frames"), splits=("s1",), lambdas=(1.0, 10.0, 100.0), seeds=1)
+SEARCH = SequenceGrid(
+    methods=("reg+cls",), classes=(100,), units=("percent", "frames"), splits=("s1",), lambdas=(1.0, 10.0, 100.0), seeds=1
+)
 
 
-def demo() -> Params:
-    """The real parameters with these grids."""
-    return with_grids(load_params(PARAMS, scale="demo"), table5=TABLE5, lambda_search=SEARCH)
+def small() -> Params:
+    """The small parameters with these grids."""
+    return with_grids(small_params(), table5=TABLE5, lambda_search=SEARCH)
 
 
 class Store:
@@ -61,7 +62,7 @@ class Store:
     def __init__(self, params: Params, *, found: Found | None = None, activities: tuple[str, ...] = ACTIVITIES) -> None:
         self.params, self.found, self.activities = params, found or {}, activities
         self.lengths = made_up_lengths(activities)
-        self.fingerprints = prints(params.breakfast, self.found)
+        self.fingerprints = prints(params.datasets["breakfast"], self.found)
         self.specs = {f"{place:032x}": spec for place, spec in enumerate(self.fingerprints)}
         self.runs = pd.DataFrame([self._row(run_id, spec) for run_id, spec in self.specs.items()])
 
@@ -91,7 +92,7 @@ class Store:
         if run_id not in self.specs:
             raise MissingError(f"run {run_id} has no file predictions.parquet")
         spec = self.specs[run_id]
-        first, last = self.params.breakfast.data.test_persons[spec.split]
+        first, last = self.params.datasets["breakfast"].data.test_persons[spec.split]
         parts = []
         for video, frames in self.lengths.items():
             if first <= int(video[1:3]) <= last:

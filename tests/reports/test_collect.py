@@ -11,7 +11,7 @@ FIRST = 0  # clean, uniform, reg, seed 0
 
 
 def of(runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str]) -> Collected:
-    return collect(runs, fingerprints, functions=FUNCTIONS)
+    return collect(runs, fingerprints, dataset="functions", functions=FUNCTIONS)
 
 
 def state(runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str]) -> str:
@@ -76,6 +76,6 @@ def test_holes_are_named_by_cell_and_seed(runs: pd.DataFrame, fingerprints: dict
 
 def test_no_matching_run_is_an_error_that_says_what_to_do(runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str]) -> None:
     for found in (runs.assign(fingerprint="x"), runs.iloc[:0], pd.DataFrame()):
-        with pytest.raises(UserError, match=r"Train them with: regcls train synthetic \(or: dvc repro -f train@synthetic\)") as error:
+        with pytest.raises(UserError, match=r"Train them with: regcls train functions \(or: dvc repro -f train@functions\)") as error:
             of(found, fingerprints)
         assert str(error.value).count("\n") == 1

@@ -18,15 +18,12 @@ from reports.made_up import MadeUpLinks
 from reports.made_up_faces import Store
 
 SMALL = {
-    "scale": "demo",
-    "datasets": ["synthetic", "imdb_wiki"],
+    "datasets": ["functions", "imdb_wiki"],
     "imdb_wiki": {
-        "demo": {
-            "grids": {
-                "table3": {"methods": ["reg", "reg+cls", "reg+cls-bal"], "classes": [10], "lambdas": "default", "seeds": 1},
-                "table4": {"seeds": 0},
-                "lambda_search": {"seeds": 0},
-            }
+        "grids": {
+            "table3": {"methods": ["reg", "reg+cls", "reg+cls-bal"], "classes": [10], "lambdas": "default", "seeds": 1},
+            "table4": {"seeds": 0},
+            "lambda_search": {"seeds": 0},
         }
     },
 }
@@ -64,7 +61,7 @@ def prepare_faces(root: Path, params: Params) -> None:
     """Three training images; the runs and their test images are made up."""
     table = pd.DataFrame({"path": list("abc"), "target": np.float32([30, 30, 31]), "split": "train", "row": range(3)})
     images = {"images": np.zeros((3, 8, 8, 3), np.uint8)}
-    made_from = deciding_parameters(params.imdb_wiki.data)
+    made_from = deciding_parameters(params.datasets["imdb_wiki"].data)
     write_prepared(prepared_folder(root, "imdb_wiki"), arrays=images, table=table, made_from=made_from)
 
 
@@ -73,15 +70,15 @@ def test_a_data_set_that_is_not_prepared_does_not_stop_the_others(project: tuple
     prepare_faces(root, params)
     stage.compare(params, root)
     said = capsys.readouterr().err
-    assert "synthetic: left out, because there is no prepared data in" in said and "dvc repro -f prepare@synthetic" in said
+    assert "functions: left out, because there is no prepared data in" in said and "dvc repro -f prepare@functions" in said
     assert "reg+cls with 10 classes has the" in (root / "reports/imdb_wiki/index.html").read_text()
     metrics = json.loads((root / "reports/metrics.json").read_text())
-    assert metrics["synthetic"] is None and metrics["imdb_wiki"]["runs"]["finished"] == 3
+    assert metrics["functions"] is None and metrics["imdb_wiki"]["runs"]["finished"] == 3
 
 
 def test_without_any_prepared_data_there_is_an_error_that_names_each(project: tuple[Path, Params]) -> None:
     root, params = project
-    with pytest.raises(UserError, match=r"(?s)synthetic: there is no prepared data.*imdb_wiki: there is no prepared data"):
+    with pytest.raises(UserError, match=r"(?s)functions: there is no prepared data.*imdb_wiki: there is no prepared data"):
         stage.compare(params, root)
     assert not (root / "reports").exists()
 

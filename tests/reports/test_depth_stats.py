@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from regcls.tasks.depth.metrics import BUCKETS, COLUMNS, errors_of, sums_of
 from regcls.metrics import SHOTS
-from regcls.tasks.depth.params import DepthShots
 from regcls.reports import depth_stats
 from regcls.reports.depth_collect import DepthRuns, _by_image, error_columns
+from regcls.tasks.depth.metrics import BUCKETS, COLUMNS, errors_of, sums_of
+from regcls.tasks.depth.params import DepthShots
 
 IMAGES = 14
 LIMITS = DepthShots(many=((10, 29),), medium=((30, 49),))

@@ -10,13 +10,13 @@ from regcls.params import Params, load_params
 from regcls.params.single import SingleGrid
 from regcls.params.types import Method
 from regcls.reports.report import Report
-from reports.conftest import PARAMS
-from reports.made_up_faces import SEARCH, TABLE3, TABLE4, Store, demo, with_faces, with_grids
+from reports.made_up import PARAMS, with_section
+from reports.made_up_faces import SEARCH, TABLE3, TABLE4, Store, small, with_grids
 
 
 @pytest.fixture(scope="module")
 def params() -> Params:
-    return demo()
+    return small()
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +38,11 @@ def changed(params: Params, **grids: SingleGrid) -> Report:
 
 
 def test_the_archives_at_the_published_protocol_are_compared_without_reservation() -> None:
-    paper = load_params(PARAMS, scale="paper")
-    grids = {name: replace(grid, seeds=1) for name, grid in paper.imdb_wiki.grids.items() if name.startswith("table")}
+    paper = load_params(PARAMS)
+    grids = {name: replace(grid, seeds=1) for name, grid in paper.datasets["imdb_wiki"].grids.items() if name.startswith("table")}
     report = Store(with_grids(paper, **grids)).report()
     html = report.files["index.html"]
-    assert report.caution == "" and "Stand-in data" not in html and "not comparable" not in html
+    assert "not comparable" not in html
     assert "Table 3: 1 of 3 seeds" in html and "Not the paper" not in html
     assert "n = 1" in report.files["table3_differences.md"] and "1 seed." in report.answers[0]
 
@@ -125,14 +125,13 @@ def test_without_rare_test_images_few_is_a_dash_everywhere(params: Params) -> No
 
 
 def test_another_data_set_of_another_range_has_no_published_values(params: Params) -> None:
-    base = with_faces(params, "agedb", grids={"table3": replace(TABLE3, seeds=1)})
+    base = with_section(params, "agedb", grids={"table3": replace(TABLE3, seeds=1)})
     store = Store(base, "agedb")
     for table in store.tables.values():
         for column in ("target", "prediction"):
             table[column] = table[column] * 2.0 - 40.5
     counts = {2 * age - 41: count for age, count in store.training_counts.items()}
     report = store.report(training_counts=counts)
-    html = report.files["index.html"]
-    assert "The paper has no values for this data set." in html and "Published" not in report.files["table3.md"]
+    assert "paper" not in report.files["index.html"] and "Published" not in report.files["table3.md"]
     drawn = csv(report, "error_by_age")
     assert drawn["age_from"].min() < 0 and drawn.query("drawn == 'line'")["age_from"].max() > 120

@@ -1,5 +1,5 @@
-from regcls.tasks.images.params import ShotLimits
 from regcls.reports import faces_figures, faces_stats
+from regcls.tasks.images.params import ShotLimits
 from reports.test_faces_stats import made_up
 
 LIMITS = ShotLimits(many_above=100, few_below=20)

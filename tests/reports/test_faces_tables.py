@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regcls.tasks.images.params import ShotLimits
 from regcls.reports import faces_tables, published
 from regcls.reports.tables import Table, latex, markdown
+from regcls.tasks.images.params import ShotLimits
 from reports.test_faces_stats import made_up
 
 LIMITS = ShotLimits(many_above=100, few_below=20)

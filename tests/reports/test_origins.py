@@ -20,7 +20,7 @@ def with_origin(runs: pd.DataFrame, **tags: object) -> pd.DataFrame:
 
 def page(params: Params, runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str]) -> str:
     given = {"runs": runs, "fingerprints": fingerprints, "sets": None, "provenance": {}}
-    return synthetic.report(params=params, links=MadeUpLinks(), **given).files["index.html"]
+    return synthetic.report(params=params, dataset="functions", links=MadeUpLinks(), **given).files["index.html"]
 
 
 def test_versions_of_data_and_commits_are_counted_the_most_used_first() -> None:
@@ -35,23 +35,23 @@ def test_versions_of_data_and_commits_are_counted_the_most_used_first() -> None:
 
 
 def test_a_page_names_the_commit_and_links_the_version_of_the_data(
-    demo: Params, runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str]
+    small: Params, runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str]
 ) -> None:
-    html = page(demo, with_origin(runs), fingerprints)
+    html = page(small, with_origin(runs), fingerprints)
     assert f"Code – {len(runs)} runs: commit <code>{'c' * 12}</code>." in re.sub(r"\s+", " ", html)
     assert f'<a href="{MadeUpLinks().runs_url("data_md5", MD5)}" title="regcls show --data 0123456789ab">' in html
     assert f'title="regcls show {runs["run_id"][0][:12]}"' in html
 
 
 def test_many_versions_that_dvc_does_not_know_are_only_counted(
-    demo: Params, runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str]
+    small: Params, runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str]
 ) -> None:
-    html = page(demo, with_origin(runs, data_md5="unknown", data_digest=[f"d{k % 9}" for k in range(len(runs))]), fingerprints)
-    assert "9 versions of data that DVC does not know: <code>regcls show --data synthetic</code>" in html
+    html = page(small, with_origin(runs, data_md5="unknown", data_digest=[f"d{k % 9}" for k in range(len(runs))]), fingerprints)
+    assert "9 versions of data that DVC does not know: <code>regcls show --data functions</code>" in html
 
 
-def test_a_run_made_to_repeat_another_is_no_duplicate(demo: Params, runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str]) -> None:
+def test_a_run_made_to_repeat_another_is_no_duplicate(small: Params, runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str]) -> None:
     again = runs.iloc[[0]].assign(run_id="f" * 32, started=2e9)
     for repeats, warned in ((None, True), (runs["run_id"][0], False)):
         both = pd.concat([with_origin(runs), with_origin(again, rerun_of=repeats)], ignore_index=True)
-        assert ("of what was there already" in page(demo, both, fingerprints)) == warned
+        assert ("of what was there already" in page(small, both, fingerprints)) == warned

@@ -16,6 +16,8 @@ from regcls.reports.report import Compared, Line, Report
 
 ABSENT = {"agedb": "there is no prepared data in data/agedb/prepared. Make it anew with: dvc repro -f prepare@agedb"}
 
+OTHER = ["8 instead of 213553 images"]
+
 
 def made(dataset: str, **changed: Any) -> Report:
     usual: dict[str, Any] = {
@@ -42,46 +44,45 @@ def line(**changed: Any) -> Line:
 
 
 def write(out: Path, params: Params, reports: dict[str, Report], absent: dict[str, str]) -> list[str]:
-    params = replace(params, datasets=(*reports, *absent))
+    params = replace(params, chosen=(*reports, *absent))
     return overview.write(out, params=params, reports=reports, absent=absent, provenance={"git commit": "abc<1>"})
 
 
-def test_each_data_set_has_its_answer_its_state_and_a_link(demo: Params, tmp_path: Path) -> None:
+def test_each_data_set_has_its_answer_its_state_and_a_link(small: Params, tmp_path: Path) -> None:
     faces = made("imdb_wiki", finished=2, warnings=["table3: 1 of 3 runs are holes (1 failed); see the report"])
-    warnings = write(tmp_path / "reports", demo, {"synthetic": made("synthetic"), "imdb_wiki": faces}, {})
+    warnings = write(tmp_path / "reports", small, {"functions": made("functions"), "imdb_wiki": faces}, {})
     html = (tmp_path / "reports/index.html").read_text()
-    assert "Of synthetic." in html and "3 of 3 runs finished." in html
+    assert "Of functions." in html and "3 of 3 runs finished." in html
     assert "Of imdb_wiki." in html and "2 of 3 runs finished" in html and "1 missing" in html and "1 failed" in html
     links = re.findall(r'href="([^"#:]+)"', html)
-    assert {"synthetic/index.html", "imdb_wiki/index.html", "metrics.json"} <= set(links)
+    assert {"functions/index.html", "imdb_wiki/index.html", "metrics.json"} <= set(links)
     assert all((tmp_path / "reports" / link).is_file() for link in links)
     assert warnings == ["imdb_wiki: table3: 1 of 3 runs are holes (1 failed); see the report"]
-    assert "scale: demo" in html and "abc&lt;1&gt;" in html
+    assert "abc&lt;1&gt;" in html
 
 
-def test_a_data_set_without_a_report_is_named_with_its_remedy_and_stops_no_other(demo: Params, tmp_path: Path) -> None:
-    warnings = write(tmp_path / "reports", demo, {"synthetic": made("synthetic", metrics={"gap": 0.5})}, ABSENT)
+def test_a_data_set_without_a_report_is_named_with_its_remedy_and_stops_no_other(small: Params, tmp_path: Path) -> None:
+    warnings = write(tmp_path / "reports", small, {"functions": made("functions", metrics={"gap": 0.5})}, ABSENT)
     assert warnings == [f"agedb: left out, because {ABSENT['agedb']}"]
     assert "dvc repro -f prepare@agedb" in (tmp_path / "reports/index.html").read_text()
-    assert json.loads((tmp_path / "reports/metrics.json").read_text()) == {"synthetic": {"gap": 0.5}, "agedb": None}
+    assert json.loads((tmp_path / "reports/metrics.json").read_text()) == {"functions": {"gap": 0.5}, "agedb": None}
     assert not (tmp_path / "reports/agedb").exists()
 
 
-def test_without_any_report_there_is_an_error_that_says_why(demo: Params, tmp_path: Path) -> None:
+def test_without_any_report_there_is_an_error_that_says_why(small: Params, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^there is no prepared data .* prepare@agedb$"):
-        write(tmp_path / "reports", demo, {}, ABSENT)
+        write(tmp_path / "reports", small, {}, ABSENT)
     with pytest.raises(UserError, match=r"(?s)^agedb: there .*\nimdb_wiki: none$"):
-        write(tmp_path / "reports", demo, {}, ABSENT | {"imdb_wiki": "none"})
+        write(tmp_path / "reports", small, {}, ABSENT | {"imdb_wiki": "none"})
     assert not (tmp_path / "reports").exists()
 
 
-def test_what_must_be_read_before_any_number_stands_on_the_overview_too(demo: Params, tmp_path: Path) -> None:
-    write(tmp_path / "reports", demo, {"imdb_wiki": made("imdb_wiki", caution="Not faces.", answers=[])}, {})
-    html = (tmp_path / "reports/index.html").read_text()
-    assert "Not faces." in html and "Nothing to compare yet." in html
+def test_a_report_without_an_answer_says_that_there_is_nothing_to_compare(small: Params, tmp_path: Path) -> None:
+    write(tmp_path / "reports", small, {"imdb_wiki": made("imdb_wiki", answers=[])}, {})
+    assert "Nothing to compare yet." in (tmp_path / "reports/index.html").read_text()
 
 
-def test_a_full_disk_leaves_the_previous_report(demo: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_previous_report(small: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "reports").mkdir()
     (tmp_path / "reports/index.html").write_text("before")
     write_text = Path.write_text
@@ -93,50 +94,50 @@ def test_a_full_disk_leaves_the_previous_report(demo: Params, tmp_path: Path, mo
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(UserError, match="no space left"):
-        write(tmp_path / "reports", demo, {"synthetic": made("synthetic")}, {})
+        write(tmp_path / "reports", small, {"functions": made("functions")}, {})
     assert [path.name for path in tmp_path.iterdir()] == ["reports"]
     assert [path.read_text() for path in (tmp_path / "reports").iterdir()] == ["before"]
 
 
-def test_the_first_screen_has_a_line_a_data_set_in_three_forms(demo: Params, tmp_path: Path) -> None:
+def test_the_first_screen_has_a_line_a_data_set_in_three_forms(small: Params, tmp_path: Path) -> None:
     reports = {
-        "imdb_wiki": made("imdb_wiki", line=line(), caution="Not faces."),
-        "synthetic": made("synthetic", line=line(few=None, digits=3)),
+        "imdb_wiki": made("imdb_wiki", line=line(), other_data=OTHER),
+        "functions": made("functions", line=line(few=None, digits=3)),
     }
-    write(tmp_path / "reports", demo, reports, ABSENT)
+    write(tmp_path / "reports", small, reports, ABSENT)
     lines = [row for row in (tmp_path / "reports/summary.md").read_text().splitlines() if row.startswith("| ")][2:]
     assert [row.replace("\u00a0", " ") for row in lines] == [
-        "| Age from faces: IMDB-WIKI-DIR† | MAE (years) | reg+cls · 100 | 7.10 | 6.40 | +0.70 (+0.40 to +1.00) | **helps as trained** "
+        "| Age from faces: IMDB-WIKI-DIR‡ | MAE (years) | reg+cls · 100 | 7.10 | 6.40 | +0.70 (+0.40 to +1.00) | **helps as trained** "
         "| 14.50 | 15.50 | −1.00 | not tested | 2 seeds |",
         "| 1D functions | MAE (years) | reg+cls · 100 | 7.100 | 6.400 | +0.700 (+0.400 to +1.000) | **helps as trained** | – | – | – | – | 2 seeds |",
         "| Age from faces: AgeDB-DIR | no report | – | – | – | – | – | – | – | – | – |  |",
     ]
     table = pd.read_csv(tmp_path / "reports/summary.csv", index_col="dataset")
     assert (
-        table.loc["imdb_wiki", "few_gap"] == -1 and table.loc["synthetic", "low"] == 0.4 and table.loc["agedb", "measured"] == "no report"
+        table.loc["imdb_wiki", "few_gap"] == -1 and table.loc["functions", "low"] == 0.4 and table.loc["agedb", "measured"] == "no report"
     )
-    assert table["stand_in"].tolist()[:2] == [True, False] and (tmp_path / "reports/summary.tex").is_file()
+    assert (tmp_path / "reports/summary.tex").is_file()
 
 
-def test_the_first_screen_stands_before_the_answers_and_leads_to_the_reports(demo: Params, tmp_path: Path) -> None:
-    write(tmp_path / "reports", demo, {"imdb_wiki": made("imdb_wiki", line=line(), caution="Not faces.")}, ABSENT)
+def test_the_first_screen_stands_before_the_answers_and_leads_to_the_reports(small: Params, tmp_path: Path) -> None:
+    write(tmp_path / "reports", small, {"imdb_wiki": made("imdb_wiki", line=line(), other_data=OTHER)}, ABSENT)
     html = (tmp_path / "reports/index.html").read_text()
-    assert html.index('<th scope="row"><a href="imdb_wiki/index.html">Age from faces: IMDB-WIKI-DIR†</a></th>') < html.index(
+    assert html.index('<th scope="row"><a href="imdb_wiki/index.html">Age from faces: IMDB-WIKI-DIR‡</a></th>') < html.index(
         "Of imdb_wiki."
     )
     assert '<th scope="row">Age from faces: AgeDB-DIR</th>' in html
-    assert "† Generated stand-in data: these lines show that everything runs" in html
+    assert html.index("‡ Other data than the paper") < html.index("Of imdb_wiki.")
 
 
-def test_other_data_than_the_papers_are_marked(demo: Params, tmp_path: Path) -> None:
+def test_other_data_than_the_papers_are_marked(small: Params, tmp_path: Path) -> None:
     other = made("nyud2", line=line(), other_data=["8 instead of 50688 training images"])
-    write(tmp_path / "reports", demo, {"nyud2": other}, {})
+    write(tmp_path / "reports", small, {"nyud2": other}, {})
     text, html = (tmp_path / "reports/summary.md").read_text(), (tmp_path / "reports/index.html").read_text()
-    assert "| Depth from an image: NYUD2-DIR‡ |" in text and "‡ Other data than the paper's" in text and "†" not in text
+    assert "| Depth from an image: NYUD2-DIR‡ |" in text and "‡ Other data than the paper's" in text
     assert "Not the paper&#39;s data: 8 instead of 50688 training images." in html or "Not the paper's data: 8 instead of" in html
 
 
-def test_real_data_are_not_marked_and_a_report_without_a_comparison_says_so(demo: Params, tmp_path: Path) -> None:
-    write(tmp_path / "reports", demo, {"imdb_wiki": made("imdb_wiki", line=line()), "agedb": made("agedb")}, {})
+def test_the_papers_data_are_not_marked_and_a_report_without_a_comparison_says_so(small: Params, tmp_path: Path) -> None:
+    write(tmp_path / "reports", small, {"imdb_wiki": made("imdb_wiki", line=line()), "agedb": made("agedb")}, {})
     text = (tmp_path / "reports/summary.md").read_text()
-    assert not {"†", "‡"} & set(text) and "stand-in" not in text and "| Age from faces: AgeDB-DIR | nothing to compare |" in text
+    assert "‡" not in text and "| Age from faces: AgeDB-DIR | nothing to compare |" in text

@@ -4,8 +4,6 @@ from typing import Any
 import pytest
 
 from regcls.params import Params, load_params
-from regcls.tasks.images.params import Images
-from regcls.tasks.sequences.params import Sequences
 from regcls.reports.protocol import (
     departures,
     depth_not_comparable,
@@ -22,27 +20,35 @@ from regcls.reports.protocol import (
     videos_unshown,
 )
 from regcls.reports.published import PAPER_FACE_GRIDS, PAPER_GRIDS
-from reports.conftest import PARAMS
+from regcls.tasks.functions.params import Functions
+from regcls.tasks.images.params import Images
+from regcls.tasks.sequences.params import Sequences
+from reports.made_up import PARAMS
 
 
 @pytest.fixture(scope="module")
 def paper() -> Params:
-    return load_params(PARAMS, scale="paper")
+    return load_params(PARAMS)
 
 
-def with_grid(params: Params, name: str, **values: Any) -> Params:
-    grids = params.synthetic.grids | {name: replace(params.synthetic.grids.get(name, PAPER_GRIDS["figure3"]), **values)}
-    return replace(params, synthetic=replace(params.synthetic, grids=grids))
+@pytest.fixture(scope="module")
+def functions(paper: Params) -> Functions:
+    found: Functions = paper.datasets["functions"]
+    return found
 
 
-def with_training(params: Params, **values: Any) -> Params:
-    return replace(params, synthetic=replace(params.synthetic, training=replace(params.synthetic.training, **values)))
+def with_grid(functions: Functions, name: str, **values: Any) -> Functions:
+    return replace(functions, grids=functions.grids | {name: replace(functions.grids.get(name, PAPER_GRIDS["figure3"]), **values)})
 
 
-def test_the_paper_scale_is_the_paper_in_full(paper: Params) -> None:
-    assert reductions(paper) == [] == unshown(paper)
+def with_training(functions: Functions, **values: Any) -> Functions:
+    return replace(functions, training=replace(functions.training, **values))
+
+
+def test_the_grids_and_values_of_functions_are_the_papers(functions: Functions) -> None:
+    assert reductions(functions) == [] == unshown(functions)
     for name in PAPER_GRIDS:
-        assert departures(paper, paper.synthetic.grids[name]) == [] and not_comparable(paper, name) == ""
+        assert departures(functions, functions.grids[name]) == [] and not_comparable(functions, name) == ""
 
 
 @pytest.mark.parametrize(
@@ -60,47 +66,47 @@ def test_the_paper_scale_is_the_paper_in_full(paper: Params) -> None:
         ({"repetitions": 6}, "6 instead of 5 repetitions"),
     ],
 )
-def test_the_values_of_a_grid_are_compared_and_not_their_number(values: dict[str, Any], said: str | None, paper: Params) -> None:
-    assert reductions(with_grid(paper, "figure3", **values)) == ([f"Figure 3: {said}"] if said else [])
+def test_the_values_of_a_grid_are_compared_and_not_their_number(values: dict[str, Any], said: str | None, functions: Functions) -> None:
+    assert reductions(with_grid(functions, "figure3", **values)) == ([f"Figure 3: {said}"] if said else [])
 
 
-def test_a_missing_grid_other_seeds_and_a_grid_without_figure_are_named(paper: Params) -> None:
-    few = replace(paper, synthetic=replace(paper.synthetic, grids={"mine": PAPER_GRIDS["figure3"]}))
+def test_a_missing_grid_other_seeds_and_a_grid_without_figure_are_named(functions: Functions) -> None:
+    few = replace(functions, grids={"mine": PAPER_GRIDS["figure3"]})
     assert reductions(with_training(few, seeds=(1, 2, 3, 4, 5))) == [*(f"Figure {n}: left out" for n in (3, 4, 5)), "other seeds"]
     assert unshown(few) == ["mine"]
 
 
-def test_other_training_values_are_named_where_the_grid_uses_them(paper: Params) -> None:
-    rates = replace(paper.synthetic.training.learning_rate, ood=0.1)
-    other = with_training(paper, epochs=2, hidden=(6, 20), learning_rate=rates, lam=replace(paper.synthetic.training.lam, clean=7.0))
+def test_other_training_values_are_named_where_the_grid_uses_them(functions: Functions) -> None:
+    rates = replace(functions.training.learning_rate, ood=0.1)
+    other = with_training(functions, epochs=2, hidden=(6, 20), learning_rate=rates, lam=replace(functions.training.lam, clean=7.0))
     figure3 = "hidden 6, 20 instead of 6, 15, epochs 2 instead of 80, learning rate 0.1 instead of 0.0001 (ood), λ 7 instead of 100 (clean)"
     assert not_comparable(other, "figure3") == f"Not comparable with the released values: {figure3}."
-    assert departures(other, other.synthetic.grids["figure4"]) == ["hidden 6, 20 instead of 6, 15", "epochs 2 instead of 80"]
+    assert departures(other, other.grids["figure4"]) == ["hidden 6, 20 instead of 6, 15", "epochs 2 instead of 80"]
 
 
-def test_fewer_class_counts_harm_the_shares_of_table_1_but_not_figure_3(paper: Params) -> None:
-    few = with_grid(with_grid(paper, "figure3", classes=(4, 64)), "figure4", classes=(4, 64))
+def test_fewer_class_counts_harm_the_shares_of_table_1_but_not_figure_3(functions: Functions) -> None:
+    few = with_grid(with_grid(functions, "figure3", classes=(4, 64)), "figure4", classes=(4, 64))
     assert not_comparable(few, "figure3") == ""
     assert not_comparable(few, "figure4") == "Not comparable with the printed values: 2 of 5 class counts."
-    assert "class counts 5 instead" in not_comparable(with_grid(paper, "figure3", classes=(5,)), "figure3")
+    assert "class counts 5 instead" in not_comparable(with_grid(functions, "figure3", classes=(5,)), "figure3")
 
 
-def test_precision_alone_is_no_departure(paper: Params) -> None:
-    assert not_comparable(with_training(paper, precision="float64"), "figure3") == ""
+def test_precision_alone_is_no_departure(functions: Functions) -> None:
+    assert not_comparable(with_training(functions, precision="float64"), "figure3") == ""
 
 
 def with_faces(params: Params, section: str, **values: Any) -> Images:
-    faces = params.imdb_wiki
+    faces = params.datasets["imdb_wiki"]
     return replace(faces, **{section: replace(getattr(faces, section), **values)})
 
 
 def with_face_grid(params: Params, name: str, **values: Any) -> Images:
-    faces = params.imdb_wiki
+    faces = params.datasets["imdb_wiki"]
     return replace(faces, grids=faces.grids | {name: replace(faces.grids.get(name, PAPER_FACE_GRIDS["table3"]), **values)})
 
 
-def test_faces_at_paper_scale_are_the_paper_in_full(paper: Params) -> None:
-    faces = paper.imdb_wiki
+def test_the_grids_and_values_of_imdb_wiki_are_the_papers(paper: Params) -> None:
+    faces = paper.datasets["imdb_wiki"]
     assert face_reductions(faces) == [] == faces_unshown(faces)
     assert [faces_not_comparable(faces, name) for name in PAPER_FACE_GRIDS] == ["", ""]
 
@@ -146,13 +152,13 @@ def test_a_grid_on_faces_without_a_table_is_named(paper: Params) -> None:
 
 
 def with_video_grid(params: Params, name: str = "table5", **values: Any) -> Sequences:
-    grids = params.breakfast.grids
-    return replace(params.breakfast, grids=grids | {name: replace(grids["table5"], **values)})
+    grids = params.datasets["breakfast"].grids
+    return replace(params.datasets["breakfast"], grids=grids | {name: replace(grids["table5"], **values)})
 
 
-def test_videos_at_paper_scale_are_the_paper_in_full(paper: Params) -> None:
-    assert video_reductions(paper.breakfast) == [] == videos_unshown(paper.breakfast)
-    assert [videos_not_comparable(paper.breakfast, unit) for unit in ("percent", "frames")] == ["", ""]
+def test_the_grids_and_values_of_breakfast_are_the_papers(paper: Params) -> None:
+    assert video_reductions(paper.datasets["breakfast"]) == [] == videos_unshown(paper.datasets["breakfast"])
+    assert [videos_not_comparable(paper.datasets["breakfast"], unit) for unit in ("percent", "frames")] == ["", ""]
 
 
 @pytest.mark.parametrize(
@@ -183,20 +189,20 @@ def test_values_on_videos_count_where_the_unit_and_the_splits_use_them(paper: Pa
 
 def test_other_data_in_the_place_of_the_papers_are_not_comparable(paper: Params) -> None:
     data = other_data("breakfast", {"videos": 300, "activities": 9}, source="raw")
-    assert videos_not_comparable(paper.breakfast, "percent", data) == "300 instead of 1712 videos, 9 instead of 10 activities"
+    assert videos_not_comparable(paper.datasets["breakfast"], "percent", data) == "300 instead of 1712 videos, 9 instead of 10 activities"
     data = other_data("nyud2", {"training images": 50688, "test images": 20}, source="raw")
-    assert depth_not_comparable(paper.nyud2, "table2", data, drawn_mask=False) == "20 instead of 654 test images"
+    assert depth_not_comparable(paper.datasets["nyud2"], "table2", data, drawn_mask=False) == "20 instead of 654 test images"
     data = other_data("imdb_wiki", {"images": 1000}, source="raw")
-    assert faces_not_comparable(paper.imdb_wiki, "table3", data) == "1000 instead of 213553 images"
+    assert faces_not_comparable(paper.datasets["imdb_wiki"], "table3", data) == "1000 instead of 213553 images"
 
 
 @pytest.mark.parametrize(
-    ("dataset", "videos", "source"), [("breakfast", 1700, "raw"), ("breakfast", 116, "stand-in"), ("agedb", 16488, "raw")]
+    ("published", "videos", "source"), [("breakfast", 1700, "raw"), ("breakfast", 116, "stand-in"), (None, 116, "raw")]
 )
 def test_no_other_data_are_the_papers_as_far_as_preparing_takes_them_stand_ins_and_those_that_the_paper_has_not(
-    dataset: str, videos: int, source: str
+    published: str | None, videos: int, source: str
 ) -> None:
-    assert other_data(dataset, {"videos": videos, "activities": 10}, source=source) == []
+    assert other_data(published, {"videos": videos, "activities": 10}, source=source) == []
 
 
 def test_a_grid_on_videos_without_a_table_is_named(paper: Params) -> None:

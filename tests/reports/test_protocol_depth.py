@@ -4,29 +4,29 @@ from typing import Any
 import pytest
 
 from regcls.params import Params, load_params
-from regcls.tasks.depth.params import Depth
 from regcls.reports.protocol import depth_departures, depth_not_comparable, depth_reductions, depth_unshown
 from regcls.reports.published import PAPER_DEPTH_GRIDS
-from reports.conftest import PARAMS
+from regcls.tasks.depth.params import Depth
+from reports.made_up import PARAMS
 
 
 @pytest.fixture(scope="module")
 def paper() -> Params:
-    return load_params(PARAMS, scale="paper")
+    return load_params(PARAMS)
 
 
 def with_values(params: Params, section: str, **values: Any) -> Depth:
-    return replace(params.nyud2, **{section: replace(getattr(params.nyud2, section), **values)})
+    return replace(params.datasets["nyud2"], **{section: replace(getattr(params.datasets["nyud2"], section), **values)})
 
 
 def with_grid(params: Params, name: str, **values: Any) -> Depth:
-    grids = params.nyud2.grids
-    return replace(params.nyud2, grids=grids | {name: replace(grids.get(name, PAPER_DEPTH_GRIDS["table2"]), **values)})
+    grids = params.datasets["nyud2"].grids
+    return replace(params.datasets["nyud2"], grids=grids | {name: replace(grids.get(name, PAPER_DEPTH_GRIDS["table2"]), **values)})
 
 
-def test_depth_at_paper_scale_is_the_paper_in_full(paper: Params) -> None:
-    assert depth_reductions(paper.nyud2) == [] == depth_unshown(paper.nyud2)
-    assert [depth_not_comparable(paper.nyud2, name, drawn_mask=False) for name in PAPER_DEPTH_GRIDS] == ["", ""]
+def test_the_grids_and_values_of_nyud2_are_the_papers(paper: Params) -> None:
+    assert depth_reductions(paper.datasets["nyud2"]) == [] == depth_unshown(paper.datasets["nyud2"])
+    assert [depth_not_comparable(paper.datasets["nyud2"], name, drawn_mask=False) for name in PAPER_DEPTH_GRIDS] == ["", ""]
 
 
 def test_a_grid_on_depth_is_compared_with_the_papers(paper: Params) -> None:
@@ -62,7 +62,7 @@ def test_other_values_are_named_once(section: str, values: dict[str, Any], said:
 
 def test_test_pixels_that_were_drawn_are_said_to_be_where_the_images_are_the_papers(paper: Params) -> None:
     said = "another draw of test pixels, without test_balanced_mask.npy"
-    assert depth_not_comparable(paper.nyud2, "table2", drawn_mask=True) == said
+    assert depth_not_comparable(paper.datasets["nyud2"], "table2", drawn_mask=True) == said
     stand_in = with_values(paper, "data", source="stand-in")
     assert depth_not_comparable(stand_in, "table2", drawn_mask=True) == "generated stand-in images"
     assert (

@@ -3,12 +3,12 @@ from dataclasses import asdict, fields
 import pytest
 
 from regcls.params import load_params
-from regcls.tasks.depth.params import DepthTraining
-from regcls.tasks.images.params import ImageTraining
-from regcls.tasks.functions.params import FunctionTraining
-from regcls.tasks.sequences.params import SequenceTraining
 from regcls.reports import published
-from reports.conftest import PARAMS
+from regcls.tasks.depth.params import DepthTraining
+from regcls.tasks.functions.params import FunctionTraining
+from regcls.tasks.images.params import ImageTraining
+from regcls.tasks.sequences.params import SequenceTraining
+from reports.made_up import PARAMS
 
 
 def test_the_released_values_of_figure_3_are_there() -> None:
@@ -29,13 +29,13 @@ def test_table_1_is_there_and_marked_uncertain() -> None:
     assert row["published"].tolist() == [62.42] and row["uncertain"].tolist() == [True]
 
 
-def test_params_yaml_at_paper_scale_is_what_the_paper_ran() -> None:
-    synthetic = load_params(PARAMS, scale="paper").synthetic
-    ours = asdict(synthetic.data) | asdict(synthetic.training)
+def test_the_functions_of_params_yaml_are_what_the_paper_ran() -> None:
+    functions = load_params(PARAMS).datasets["functions"]
+    ours = asdict(functions.data) | asdict(functions.training)
     theirs = published.PAPER_VALUES | published.PAPER_SEEDS
     assert {name: ours[name] for name in theirs} == theirs
     assert {field.name for field in fields(FunctionTraining)} - set(theirs) == {"precision"}
-    assert {name: synthetic.grids[name] for name in published.PAPER_GRIDS} == published.PAPER_GRIDS
+    assert {name: functions.grids[name] for name in published.PAPER_GRIDS} == published.PAPER_GRIDS
 
 
 def test_table_3_is_there_with_baselines_and_gaps_where_none_is_printed() -> None:
@@ -56,8 +56,8 @@ def test_table_4_has_the_rows_on_faces_alone() -> None:
     ]
 
 
-def test_the_faces_of_params_yaml_at_paper_scale_are_what_the_paper_ran() -> None:
-    faces = load_params(PARAMS, scale="paper").imdb_wiki
+def test_the_faces_of_params_yaml_are_what_the_paper_ran() -> None:
+    faces = load_params(PARAMS).datasets["imdb_wiki"]
     ours = asdict(faces.data) | asdict(faces.training) | asdict(faces.shots)
     theirs = published.PAPER_FACE_VALUES
     assert {name: ours[name] for name in theirs} == theirs
@@ -73,8 +73,8 @@ def test_table_5_and_the_later_re_run_are_there_in_percent() -> None:
     assert list(published.table5()) == list(published.released_breakfast()) and not published.table5().isna().any(axis=None)
 
 
-def test_the_videos_of_params_yaml_at_paper_scale_are_what_the_paper_ran() -> None:
-    video = load_params(PARAMS, scale="paper").breakfast
+def test_the_videos_of_params_yaml_are_what_the_paper_ran() -> None:
+    video = load_params(PARAMS).datasets["breakfast"]
     ours = asdict(video.data) | asdict(video.training)
     theirs = published.PAPER_VIDEO_VALUES
     assert {name: ours[name] for name in theirs} == theirs
@@ -100,8 +100,8 @@ def test_table_4_has_rows_on_depth_that_are_uncertain() -> None:
     assert table["uncertain"].all()
 
 
-def test_the_depth_of_params_yaml_at_paper_scale_is_what_the_paper_ran() -> None:
-    depth = load_params(PARAMS, scale="paper").nyud2
+def test_the_depth_of_params_yaml_is_what_the_paper_ran() -> None:
+    depth = load_params(PARAMS).datasets["nyud2"]
     ours = asdict(depth.data) | asdict(depth.training) | asdict(depth.shots)
     theirs = {name: value for name, value in published.PAPER_DEPTH_VALUES.items() if name != "weights"}
     assert {name: ours[name] for name in theirs} == theirs and "resnet50" in depth.training.weights

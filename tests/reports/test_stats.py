@@ -14,7 +14,7 @@ from reports.made_up import FUNCTIONS
 
 @pytest.fixture
 def collected(runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str]) -> Collected:
-    return collect(runs, fingerprints, functions=FUNCTIONS)
+    return collect(runs, fingerprints, dataset="functions", functions=FUNCTIONS)
 
 
 def at(table: pd.DataFrame, **where: object) -> pd.Series:
@@ -124,7 +124,7 @@ def test_the_best_class_count_is_chosen_by_validation_and_not_among_thin_means()
     assert best["classes"].tolist() == [16]
 
 
-def test_networks_of_one_method_alone_give_empty_tables_that_still_merge(collected: Collected, demo: Params) -> None:
+def test_networks_of_one_method_alone_give_empty_tables_that_still_merge(collected: Collected, small: Params) -> None:
     reg = collected.networks[collected.networks["method"] == "reg"]
     for table in (stats.against_reg(reg, "test_mse"), stats.gaps(reg, "test_mse")):
         assert table.empty and table.merge(reg, on=[*PANEL, "method"]).empty

@@ -10,43 +10,43 @@ import pandas as pd
 import pytest
 
 from regcls.params import Params
-from regcls.tasks.functions.params import FunctionGrid
 from regcls.reports import figures_data, overview, stats, synthetic
 from regcls.reports.collect import collect
 from regcls.reports.synthetic import first_line
+from regcls.tasks.functions.params import FunctionGrid
 from regcls.tasks.functions.runs import FunctionSpec, expand
-from reports.made_up import MadeUpLinks, MadeUpSets, prints, tracked
+from reports.made_up import MadeUpLinks, MadeUpSets, prints, tracked, with_section
 
 PROVENANCE = {"git commit": "abc<1>"}
 Make = Callable[..., list[str]]
 
 
 def compare(out: Path, *, params: Params, **given: Any) -> list[str]:
-    """Write the report on the 1D study into `out`/synthetic, and return what to warn of."""
-    alone = replace(params, datasets=("synthetic",))
-    made = synthetic.report(params=alone, links=MadeUpLinks(), provenance=PROVENANCE, **given)
-    return overview.write(out, params=alone, reports={"synthetic": made}, absent={}, provenance=PROVENANCE)
+    """Write the report on the 1D study into `out`/functions, and return what to warn of."""
+    alone = replace(params, chosen=("functions",))
+    made = synthetic.report(params=alone, dataset="functions", links=MadeUpLinks(), provenance=PROVENANCE, **given)
+    return overview.write(out, params=alone, reports={"functions": made}, absent={}, provenance=PROVENANCE)
 
 
 @pytest.fixture
-def make(demo: Params, fingerprints: dict[FunctionSpec, str], runs: pd.DataFrame, tmp_path: Path) -> Make:
+def make(small: Params, fingerprints: dict[FunctionSpec, str], runs: pd.DataFrame, tmp_path: Path) -> Make:
     def make(**changed: Any) -> list[str]:
-        usual: dict[str, Any] = {"params": demo, "runs": runs, "fingerprints": fingerprints, "sets": None}
+        usual: dict[str, Any] = {"params": small, "runs": runs, "fingerprints": fingerprints, "sets": None}
         return compare(tmp_path / "reports", **(usual | changed))
 
     return make
 
 
 def with_grids(params: Params, **grids: FunctionGrid) -> Params:
-    return replace(params, synthetic=replace(params.synthetic, grids=grids))
+    return with_section(params, "functions", grids=grids)
 
 
 @pytest.fixture(scope="module")
-def report(demo: Params, fingerprints: dict[FunctionSpec, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report(small: Params, fingerprints: dict[FunctionSpec, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report on a complete grid."""
     out = tmp_path_factory.mktemp("whole") / "reports"
-    compare(out, params=demo, runs=tracked(fingerprints), fingerprints=fingerprints, sets=MadeUpSets())
-    return out / "synthetic"
+    compare(out, params=small, runs=tracked(fingerprints), fingerprints=fingerprints, sets=MadeUpSets())
+    return out / "functions"
 
 
 class Rows(HTMLParser):
@@ -93,7 +93,7 @@ def test_the_runs_of_a_number_can_be_compared_side_by_side(report: Path) -> None
 
 def test_the_same_runs_give_the_same_bytes_in_any_order(report: Path, make: Make, runs: pd.DataFrame, tmp_path: Path) -> None:
     make(sets=MadeUpSets(), runs=runs.sample(frac=1, random_state=1))
-    one, two = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in (report, tmp_path / "reports/synthetic"))
+    one, two = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in (report, tmp_path / "reports/functions"))
     assert one == two and {"figure1.svg", "figure2.svg", "figure3.svg", "figure4.svg", "figure5.svg", "table1.tex"} <= set(one)
 
 
@@ -122,10 +122,10 @@ def test_holes_are_named_and_not_averaged_over(make: Make, runs: pd.DataFrame, t
     gone = runs.query("setting == 'noisy' and noise == 0.1 and sampling == 'severe' and method == 'reg' and seed == 421")
     warnings = make(runs=runs.drop(index=gone.index))
     assert warnings[0].startswith("figure3: 1 of 60 runs are holes (1 missing)")
-    assert "noisy σ 0.1, severe · reg: 1 of 2 repetitions (missing: seed 421)" in (tmp_path / "reports/synthetic/index.html").read_text()
-    assert "(n = 1 of 2)" in (tmp_path / "reports/synthetic/summary.md").read_text()
-    assert pd.read_csv(tmp_path / "reports/synthetic/holes.csv")["seed"].tolist() == [421]
-    panel = pd.read_csv(tmp_path / "reports/synthetic/panels.csv").query(
+    assert "noisy σ 0.1, severe · reg: 1 of 2 repetitions (missing: seed 421)" in (tmp_path / "reports/functions/index.html").read_text()
+    assert "(n = 1 of 2)" in (tmp_path / "reports/functions/summary.md").read_text()
+    assert pd.read_csv(tmp_path / "reports/functions/holes.csv")["seed"].tolist() == [421]
+    panel = pd.read_csv(tmp_path / "reports/functions/panels.csv").query(
         "setting == 'noisy' and sampling == 'severe' and method == 'reg+cls'"
     )
     assert panel["n"].tolist() == [1] and panel["answer"].tolist() == ["not tested (n = 1)"]
@@ -133,9 +133,9 @@ def test_holes_are_named_and_not_averaged_over(make: Make, runs: pd.DataFrame, t
 
 def test_an_empty_panel_is_shown_empty(make: Make, runs: pd.DataFrame, tmp_path: Path) -> None:
     make(runs=runs.query("not (setting == 'ood' and sampling == 'severe')"))
-    panel = pd.read_csv(tmp_path / "reports/synthetic/panels.csv").query("setting == 'ood' and sampling == 'severe'")
+    panel = pd.read_csv(tmp_path / "reports/functions/panels.csv").query("setting == 'ood' and sampling == 'severe'")
     assert panel["n"].tolist() == [0, 0] and panel["gap"].isna().all()
-    metrics = json.loads((tmp_path / "reports/metrics.json").read_text())["synthetic"]
+    metrics = json.loads((tmp_path / "reports/metrics.json").read_text())["functions"]
     assert metrics["gap"]["ood"]["severe"] is None
     assert metrics["runs"] == {"wanted": len(runs), "finished": len(runs) - 10, "missing": 10}
 
@@ -149,44 +149,44 @@ def test_duplicates_and_stale_runs_are_warned_of(make: Make, runs: pd.DataFrame)
 
 def test_one_run_is_enough_for_a_report(make: Make, runs: pd.DataFrame, tmp_path: Path) -> None:
     make(runs=runs.iloc[[0]])
-    assert json.loads((tmp_path / "reports/metrics.json").read_text())["synthetic"]["runs"]["finished"] == 1
+    assert json.loads((tmp_path / "reports/metrics.json").read_text())["functions"]["runs"]["finished"] == 1
 
 
-def test_a_grid_of_one_repetition_has_gaps_and_no_tests(make: Make, demo: Params, tmp_path: Path) -> None:
-    one = with_grids(demo, figure3=replace(demo.synthetic.grids["figure3"], repetitions=1, classes=(4,)))
+def test_a_grid_of_one_repetition_has_gaps_and_no_tests(make: Make, small: Params, tmp_path: Path) -> None:
+    one = with_grids(small, figure3=replace(small.datasets["functions"].grids["figure3"], repetitions=1, classes=(4,)))
     make(params=one, fingerprints=prints(one), runs=tracked(prints(one)))
-    panels = pd.read_csv(tmp_path / "reports/synthetic/panels.csv")
+    panels = pd.read_csv(tmp_path / "reports/functions/panels.csv")
     assert panels["p"].isna().all() and panels["gap"].notna().all()
-    assert "one repetition allows no test" in (tmp_path / "reports/synthetic/index.html").read_text()
+    assert "one repetition allows no test" in (tmp_path / "reports/functions/index.html").read_text()
 
 
 @pytest.mark.parametrize("methods", [("reg",), ("reg+cls",), ("reg+cls", "reg+cls-bal"), ("reg", "reg+cls-bal")])
-def test_a_grid_may_lack_methods(methods: tuple[str, ...], make: Make, demo: Params, tmp_path: Path) -> None:
-    grids = {name: replace(grid, methods=methods, settings=grid.settings[:1]) for name, grid in demo.synthetic.grids.items()}
-    few = with_grids(demo, **grids)
+def test_a_grid_may_lack_methods(methods: tuple[str, ...], make: Make, small: Params, tmp_path: Path) -> None:
+    grids = {name: replace(grid, methods=methods, settings=grid.settings[:1]) for name, grid in small.datasets["functions"].grids.items()}
+    few = with_grids(small, **grids)
     make(params=few, fingerprints=prints(few), runs=tracked(prints(few)))
-    assert (tmp_path / "reports/synthetic/index.html").exists()
+    assert (tmp_path / "reports/functions/index.html").exists()
 
 
-def test_other_noise_levels_and_several_lambdas_have_no_published_values(make: Make, demo: Params, tmp_path: Path) -> None:
-    grid = replace(demo.synthetic.grids["figure3"], settings=("noisy",), noise=(0.05, 0.5), lambdas=(1.0, 10.0), classes=(4,))
-    other = with_grids(demo, figure3=grid, figure4=grid, mine=grid)
+def test_other_noise_levels_and_several_lambdas_have_no_published_values(make: Make, small: Params, tmp_path: Path) -> None:
+    grid = replace(small.datasets["functions"].grids["figure3"], settings=("noisy",), noise=(0.05, 0.5), lambdas=(1.0, 10.0), classes=(4,))
+    other = with_grids(small, figure3=grid, figure4=grid, mine=grid)
     make(params=other, fingerprints=prints(other), runs=tracked(prints(other)))
-    assert "Trained, but without a figure here: the grid mine." in (tmp_path / "reports/synthetic/index.html").read_text()
-    assert pd.read_csv(tmp_path / "reports/synthetic/summary.csv")["published"].isna().all()
-    metrics = json.loads((tmp_path / "reports/metrics.json").read_text())["synthetic"]
+    assert "Trained, but without a figure here: the grid mine." in (tmp_path / "reports/functions/index.html").read_text()
+    assert pd.read_csv(tmp_path / "reports/functions/summary.csv")["published"].isna().all()
+    metrics = json.loads((tmp_path / "reports/metrics.json").read_text())["functions"]
     assert set(metrics["gap"]) == {"noisy-0.05", "noisy-0.5"} == set(metrics["table1"]["balanced"]) == set(metrics["table1"]["uniform"])
 
 
-def test_a_removed_grid_is_left_out(make: Make, demo: Params, tmp_path: Path) -> None:
-    only = with_grids(demo, figure5=demo.synthetic.grids["figure5"])
+def test_a_removed_grid_is_left_out(make: Make, small: Params, tmp_path: Path) -> None:
+    only = with_grids(small, figure5=small.datasets["functions"].grids["figure5"])
     make(params=only, fingerprints=prints(only), runs=tracked(prints(only)))
-    assert {path.name for path in (tmp_path / "reports/synthetic").glob("*.svg")} == {"figure5.svg"}
+    assert {path.name for path in (tmp_path / "reports/functions").glob("*.svg")} == {"figure5.svg"}
 
 
 def test_without_prepared_data_figures_1_and_2_are_left_out_with_a_warning(make: Make, tmp_path: Path) -> None:
     assert make(sets=None)[0].startswith("figure1, figure2: left out")
-    assert not (tmp_path / "reports/synthetic/figure1.svg").exists()
+    assert not (tmp_path / "reports/functions/figure1.svg").exists()
 
 
 def test_figure_3_has_one_row_a_network(report: Path) -> None:
@@ -211,6 +211,7 @@ def test_figure_2_counts_every_sample_once(report: Path) -> None:
     assert list(counts) == ["sampling", "bin_low", "bin_high", "count"] and len(counts) == 4 * figures_data.BINS
     for sampling, found in counts.groupby("sampling"):
         assert found["count"].sum() == len(MadeUpSets().get("clean", str(sampling), 0, 0, "train")[1])
+    assert "the samples themselves are those of data/functions/prepared." in (report / "index.html").read_text()
 
 
 def test_the_tables_of_figure_4_and_table_1_say_that_one_repetition_is_no_test(report: Path) -> None:
@@ -221,49 +222,51 @@ def test_the_tables_of_figure_4_and_table_1_say_that_one_repetition_is_no_test(r
     assert "| n = 1 | – | 1 |" in (report / "figure4_lambda.md").read_text()
 
 
-def test_the_tables_of_figure_4_and_table_1_are_tested_by_repetition(make: Make, demo: Params, tmp_path: Path) -> None:
-    three = with_grids(demo, figure4=replace(demo.synthetic.grids["figure4"], repetitions=3, settings=("clean",), classes=(4, 16)))
+def test_the_tables_of_figure_4_and_table_1_are_tested_by_repetition(make: Make, small: Params, tmp_path: Path) -> None:
+    three = with_grids(
+        small, figure4=replace(small.datasets["functions"].grids["figure4"], repetitions=3, settings=("clean",), classes=(4, 16))
+    )
     make(params=three, fingerprints=prints(three), runs=tracked(prints(three)))
-    lambdas = pd.read_csv(tmp_path / "reports/synthetic/figure4_lambda.csv")
+    lambdas = pd.read_csv(tmp_path / "reports/functions/figure4_lambda.csv")
     assert lambdas["p_holm"].tolist() == pytest.approx(stats.holm(lambdas["p"].tolist())) and (lambdas["n"] == 3).all()
-    points = pd.read_csv(tmp_path / "reports/synthetic/figure4.csv").query(
+    points = pd.read_csv(tmp_path / "reports/functions/figure4.csv").query(
         "method == 'reg+cls' and sampling == 'severe' and `lambda` == 100"
     )
     row = lambdas.query("method == 'reg+cls' and sampling == 'severe' and `lambda` == 100").iloc[0]
     assert row["gap"] == pytest.approx(points["gap"].mean()) and row["low"] < row["gap"] < row["high"]
-    wins = pd.read_csv(tmp_path / "reports/synthetic/table1.csv")
+    wins = pd.read_csv(tmp_path / "reports/functions/table1.csv")
     assert (wins["low"] < wins["share"])[wins["p"].notna()].all() and (wins["repetitions"] == 3).all()
     assert wins["p_holm"].tolist() == pytest.approx(stats.holm(wins["p"].tolist()), nan_ok=True)
 
 
-def test_other_training_values_are_said_beside_every_released_value(make: Make, demo: Params, tmp_path: Path) -> None:
-    other = replace(demo, synthetic=replace(demo.synthetic, training=replace(demo.synthetic.training, epochs=2)))
+def test_other_training_values_are_said_beside_every_released_value(make: Make, small: Params, tmp_path: Path) -> None:
+    other = with_section(small, "functions", training=replace(small.datasets["functions"].training, epochs=2))
     make(params=other, runs=tracked(prints(other)), fingerprints=prints(other))
     for name in ("panels", "summary", "table1"):
         for ending in ("md", "tex"):
-            assert "ot comparable with the " in (tmp_path / f"reports/synthetic/{name}.{ending}").read_text()
-    html = (tmp_path / "reports/synthetic/index.html").read_text()
+            assert "ot comparable with the " in (tmp_path / f"reports/functions/{name}.{ending}").read_text()
+    html = (tmp_path / "reports/functions/index.html").read_text()
     assert html.count("Not comparable with the released values: epochs 2 instead of 80.") == 3  # the panels, Figure 3 and its table
-    assert "released, not comparable" in (tmp_path / "reports/synthetic/figure3.svg").read_text()
+    assert "released, not comparable" in (tmp_path / "reports/functions/figure3.svg").read_text()
 
 
 def test_the_page_says_where_the_runs_were_trained(report: Path, make: Make, runs: pd.DataFrame, tmp_path: Path) -> None:
     assert "Where each run was trained stands in its tags" in (report / "index.html").read_text()
     make(runs=runs.assign(cpus="2", gpu=["none"] * 12 + ["H100"] * (len(runs) - 12), host="secret"))
-    html = (tmp_path / "reports/synthetic/index.html").read_text()
+    html = (tmp_path / "reports/functions/index.html").read_text()
     assert "Trained on – 80 runs: cpus 2, gpu H100; 12 runs: cpus 2, gpu none." in html and "secret" not in html
 
 
-def networks_of(runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str], demo: Params) -> pd.DataFrame:
-    collected = collect(runs, fingerprints, functions=10)
+def networks_of(runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str], small: Params) -> pd.DataFrame:
+    collected = collect(runs, fingerprints, dataset="functions", functions=10)
     place = {spec: position for position, spec in enumerate(fingerprints)}
-    return collected.of(expand(demo.synthetic, demo.synthetic.grids["figure3"]), place).networks
+    return collected.of(expand(small.datasets["functions"], "functions", small.datasets["functions"].grids["figure3"]), place).networks
 
 
 def test_the_line_of_the_first_screen_is_the_mean_over_imbalanced_panels_by_repetition(
-    demo: Params, runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str]
+    small: Params, runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str]
 ) -> None:
-    networks = networks_of(runs, fingerprints, demo)
+    networks = networks_of(runs, fingerprints, small)
     line = first_line(networks)
     severe = networks.query("sampling == 'severe'").groupby(["method", "repetition", "setting"])["test_mse"].mean()
     gaps = severe["reg"].groupby("repetition").mean() - severe["reg+cls"].groupby("repetition").mean()
@@ -272,9 +275,9 @@ def test_the_line_of_the_first_screen_is_the_mean_over_imbalanced_panels_by_repe
 
 
 def test_the_line_is_over_panels_that_both_have_and_over_whole_repetitions(
-    demo: Params, runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str]
+    small: Params, runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str]
 ) -> None:
-    networks = networks_of(runs, fingerprints, demo)
+    networks = networks_of(runs, fingerprints, small)
     without = networks.query(
         "not (method == 'reg+cls' and setting == 'ood') and not (method == 'reg' and repetition == 1 and setting == 'clean')"
     )

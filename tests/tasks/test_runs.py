@@ -7,39 +7,44 @@ import pytest
 
 from regcls.errors import UserError
 from regcls.params import parse_options
-from regcls.tasks.images.params import ImageOptions
 from regcls.params.single import SingleGrid
-from regcls.tasks.functions.params import FunctionOptions
 from regcls.runs import fingerprint
-from regcls.tasks.images import runs as faces
 from regcls.runs import grids as images
 from regcls.runs.search import lowest_lambdas
+from regcls.tasks.functions.params import FunctionOptions
 from regcls.tasks.functions.runs import FunctionSpec, all_specs, expand, single_spec
+from regcls.tasks.images import runs as faces
+from regcls.tasks.images.params import ImageOptions
 from regcls.tracking.run_table import Row, run_table
 
 
 def test_a_grid_holds_every_combination_once_and_reg_once_for_each_data_set(params):
-    grid = params.synthetic.grids["figure3"]
-    specs = expand(params.synthetic, grid)
+    grid = params.datasets["functions"].grids["figure3"]
+    specs = expand(params.datasets["functions"], "functions", grid)
     data_sets = len(grid.settings) * len(grid.samplings) * grid.repetitions
     assert len(specs) == len(set(specs)) == data_sets * (1 + 2 * len(grid.classes))
     assert all((s.classes, s.lam) == (0, None) for s in specs if s.method == "reg")
 
 
 def test_grids_share_runs(params):
-    grids = params.synthetic.grids
-    assert len(all_specs(params.synthetic)) < sum(len(expand(params.synthetic, grid)) for grid in grids.values())
+    grids = params.datasets["functions"].grids
+    assert len(all_specs(params.datasets["functions"], "functions")) < sum(
+        len(expand(params.datasets["functions"], "functions", grid)) for grid in grids.values()
+    )
 
 
 def test_a_repetition_brings_its_own_seeds(params):
-    seeds = {(s.repetition, s.data_seed, s.seed) for s in all_specs(params.synthetic)}
+    seeds = {(s.repetition, s.data_seed, s.seed) for s in all_specs(params.datasets["functions"], "functions")}
     assert seeds == {(0, 2732, 0), (1, 9845, 421)}
 
 
 def test_a_name_tells_data_method_classes_lambda_and_seed(params):
-    spec = single_spec(params.synthetic, parse_options("synthetic", {"repetition": "1"}))
-    assert spec.name == "reg+cls 64 λ1000 s421 · noisy-0.1-severe"
-    assert single_spec(params.synthetic, FunctionOptions(setting="clean", method="reg")).name == "reg s0 · clean-severe"
+    spec = single_spec(params.datasets["functions"], "functions", parse_options("functions", {"repetition": "1"}))
+    assert spec.name == "reg+cls 64 λ1000 s421 · noisy-0.1-severe functions"
+    assert (
+        single_spec(params.datasets["functions"], "functions", FunctionOptions(setting="clean", method="reg")).name
+        == "reg s0 · clean-severe functions"
+    )
 
 
 def test_every_option_reaches_the_spec(params):
@@ -47,7 +52,7 @@ def test_every_option_reaches_the_spec(params):
         setting="noisy", sampling="uniform", noise="0.1", method="reg+cls-bal", classes="7", repetition="1", seed="9", hidden="5x9", epochs="3",
         batch_size="32", optimizer="sgd", learning_rate="0.5", weight_decay="0", precision="float64", rounding="floor", **{"lambda": "3"},
     )  # fmt: skip
-    spec = single_spec(params.synthetic, parse_options("synthetic", given))
+    spec = single_spec(params.datasets["functions"], "functions", parse_options("functions", given))
     assert set(given) == {"lambda" if f.name == "lam" else f.name for f in fields(FunctionOptions)}
     params_of_run = spec.params()
     assert {name: params_of_run[name] for name in given} == {**given, "lambda": "3.0", "weight_decay": "0.0"}
@@ -55,13 +60,13 @@ def test_every_option_reaches_the_spec(params):
 
 @pytest.mark.parametrize("name", [f.name for f in fields(FunctionSpec)])
 def test_every_field_of_a_spec_counts_in_its_fingerprint(params, name):
-    spec = single_spec(params.synthetic, FunctionOptions())
+    spec = single_spec(params.datasets["functions"], "functions", FunctionOptions())
     other = replace(spec, **{name: "other"})
     assert fingerprint(spec, data_digest="d", code_digest="c") != fingerprint(other, data_digest="d", code_digest="c")
 
 
 def test_data_and_code_count_in_a_fingerprint(params):
-    spec = single_spec(params.synthetic, FunctionOptions())
+    spec = single_spec(params.datasets["functions"], "functions", FunctionOptions())
     assert len({fingerprint(spec, data_digest=d, code_digest=c) for d in "ab" for c in "ab"}) == 4
 
 
@@ -72,14 +77,14 @@ GRID = SingleGrid(methods=("reg", "reg+cls", "reg+cls-bal"), classes=(10, 100), 
 def face_spec(params, **given):
     return images.single_spec(
         faces.make_spec,
-        params.imdb_wiki,
+        params.datasets["imdb_wiki"],
         NAME,
-        parse_options(NAME, {key.replace("lam", "lambda"): str(value) for key, value in given.items()}),
+        parse_options("images", {key.replace("lam", "lambda"): str(value) for key, value in given.items()}),
     )
 
 
 def with_grids(params, **grids):
-    return replace(params.imdb_wiki, grids={name: replace(GRID, **changes) for name, changes in grids.items()})
+    return replace(params.datasets["imdb_wiki"], grids={name: replace(GRID, **changes) for name, changes in grids.items()})
 
 
 def told(specs):
@@ -87,14 +92,14 @@ def told(specs):
 
 
 def test_a_grid_of_faces_holds_every_combination_once_and_reg_once_a_seed(params):
-    specs = images.expand(faces.make_spec, params.imdb_wiki, NAME, GRID, {})
+    specs = images.expand(faces.make_spec, params.datasets["imdb_wiki"], NAME, GRID, {})
     of_a_seed = [("reg", 0, None), ("reg+cls", 10, 1.0), ("reg+cls", 100, 0.1), ("reg+cls-bal", 10, 1.0), ("reg+cls-bal", 100, 0.1)]
     assert told(specs) == [(*combination, seed) for seed in (0, 1) for combination in of_a_seed]
 
 
 def test_listed_lambdas_are_each_tried(params):
     grid = replace(GRID, methods=("reg", "reg+cls"), classes=(10,), lambdas=(0.5, 2.0), seeds=1)
-    assert told(images.expand(faces.make_spec, params.imdb_wiki, NAME, grid, {})) == [
+    assert told(images.expand(faces.make_spec, params.datasets["imdb_wiki"], NAME, grid, {})) == [
         ("reg", 0, None, 0),
         ("reg+cls", 10, 0.5, 0),
         ("reg+cls", 10, 2.0, 0),
@@ -159,7 +164,7 @@ def test_every_option_of_a_run_on_faces_reaches_its_spec(params):
         loss_scaling="eq4", epochs="3", batch_size="32", accumulate="4", optimizer="sgd", learning_rate="0.5", weight_decay="0.25",
         precision="bf16", rounding="floor", **{"lambda": "3.0"},
     )  # fmt: skip
-    spec = images.single_spec(faces.make_spec, params.imdb_wiki, NAME, parse_options(NAME, given))
+    spec = images.single_spec(faces.make_spec, params.datasets["imdb_wiki"], NAME, parse_options("images", given))
     assert set(given) == {"lambda" if f.name == "lam" else f.name for f in fields(ImageOptions)}
     params_of_run = spec.params()
     assert {name: params_of_run[name] for name in given} == given
@@ -208,15 +213,17 @@ def test_a_spec_comes_back_from_the_params_that_its_run_was_logged_with(params, 
 
 
 def test_what_does_not_apply_to_a_run_on_faces_does_not_change_it(params):
-    other = replace(params.imdb_wiki.training, loss_scaling="eq4", class_range=(0.0, 50.0))
-    changed = replace(params.imdb_wiki, training=other)
+    other = replace(params.datasets["imdb_wiki"].training, loss_scaling="eq4", class_range=(0.0, 50.0))
+    changed = replace(params.datasets["imdb_wiki"], training=other)
 
     def spec(section, **kind):
         kind = {"method": "reg", "classes": 10, "lam": 0.1, "balanced_data": False, "seed": 0} | kind
         return faces.make_spec(section, "imdb_wiki", **kind)
 
-    assert spec(params.imdb_wiki) == spec(changed)
-    assert spec(params.imdb_wiki, balanced_data=True) != spec(changed, balanced_data=True)
-    both = [replace(section, training=replace(section.training, class_range=(0.0, 50.0))) for section in (params.imdb_wiki, changed)]
+    assert spec(params.datasets["imdb_wiki"]) == spec(changed)
+    assert spec(params.datasets["imdb_wiki"], balanced_data=True) != spec(changed, balanced_data=True)
+    both = [
+        replace(section, training=replace(section.training, class_range=(0.0, 50.0))) for section in (params.datasets["imdb_wiki"], changed)
+    ]
     assert spec(both[0], method="reg+cls", lam=10.0) == spec(both[1], method="reg+cls", lam=10.0)
     assert spec(both[0], method="reg+cls", lam=0.1) != spec(both[1], method="reg+cls", lam=0.1)

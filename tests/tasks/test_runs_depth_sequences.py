@@ -7,22 +7,22 @@ import pytest
 from conftest import ROOT
 from regcls.errors import UserError
 from regcls.params import load_params, parse_options
-from regcls.tasks.depth.params import DepthOptions
-from regcls.tasks.sequences.params import SequenceOptions
-from regcls.tasks.depth import runs as depth
-from regcls.tasks.sequences import runs as video
 from regcls.runs.search import lowest_lambdas, whole_search
+from regcls.tasks.depth import runs as depth
+from regcls.tasks.depth.params import DepthOptions
+from regcls.tasks.sequences import runs as video
+from regcls.tasks.sequences.params import SequenceOptions
 from regcls.tracking.run_table import Row, run_table, typed
 
-PAPER = load_params(ROOT / "params.yaml", scale="paper")
+PAPER = load_params(ROOT / "params.yaml")
 
 
 def depth_spec(**given):
-    return depth.single_depth_spec(PAPER.nyud2, "nyud2", parse_options("nyud2", given))
+    return depth.single_depth_spec(PAPER.datasets["nyud2"], "nyud2", parse_options("depth", given))
 
 
 def video_spec(**given):
-    return video.single_spec(PAPER.breakfast, "breakfast", parse_options("breakfast", given))
+    return video.single_spec(PAPER.datasets["breakfast"], "breakfast", parse_options("sequences", given))
 
 
 def found_in_a_table(spec):
@@ -101,10 +101,10 @@ def test_an_option_that_would_be_ignored_is_an_error(given, said):
 
 def searching(**changes):
     """The section with λ searched in two splits, and table5 over them."""
-    grids = PAPER.breakfast.grids
+    grids = PAPER.datasets["breakfast"].grids
     search = replace(grids["lambda_search"], seeds=2, splits=("s1", "s2"), lambdas=(1.0, 10.0), **changes)
     table = replace(grids["table5"], lambdas="searched", splits=("s1", "s2"), units=("percent", "frames"), seeds=1)
-    return replace(PAPER.breakfast, grids={"table5": table, "lambda_search": search})
+    return replace(PAPER.datasets["breakfast"], grids={"table5": table, "lambda_search": search})
 
 
 def test_the_search_comes_first_and_holds_videos_out():
@@ -143,7 +143,8 @@ def test_half_a_search_chooses_nothing():
 
 def test_what_is_not_trained_stays_the_same_whatever_the_training_is():
     other = replace(
-        PAPER.breakfast, training=replace(PAPER.breakfast.training, optimizer="sgd", learning_rate=0.5, weight_decay=0.0, epochs=3)
+        PAPER.datasets["breakfast"],
+        training=replace(PAPER.datasets["breakfast"].training, optimizer="sgd", learning_rate=0.5, weight_decay=0.0, epochs=3),
     )
-    random = [video.single_spec(section, "breakfast", SequenceOptions(method="random")) for section in (PAPER.breakfast, other)]
+    random = [video.single_spec(section, "breakfast", SequenceOptions(method="random")) for section in (PAPER.datasets["breakfast"], other)]
     assert random[0] == random[1]

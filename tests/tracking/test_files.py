@@ -16,9 +16,9 @@ from mlflow.tracking import MlflowClient
 from regcls.errors import UserError
 from regcls.models.predictor import Predictor, build
 from regcls.params import load_params
+from regcls.runs.grids import single_spec
 from regcls.tasks.images.params import ImageOptions
 from regcls.tasks.images.runs import make_spec
-from regcls.runs.grids import single_spec
 from regcls.tracking import files as files_module
 from regcls.tracking.files import save_model
 from regcls.tracking.tracker import Tracker
@@ -31,7 +31,7 @@ def tracker(make_faces):
 
 @pytest.fixture
 def run_id(tracker):
-    spec = single_spec(make_spec, load_params(tracker.root / "params.yaml").imdb_wiki, "imdb_wiki", ImageOptions())
+    spec = single_spec(make_spec, load_params(tracker.root / "params.yaml").datasets["imdb_wiki"], "imdb_wiki", ImageOptions())
     return tracker.start(spec, fingerprint="f", tags={})
 
 

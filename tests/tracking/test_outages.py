@@ -95,7 +95,7 @@ def test_a_run_that_begins_and_ends_while_the_server_is_away_is_delivered_when_i
         tracker.finish(run, RESULT)
         assert tracker.run_id(run) == ""
     tracker.deliver()
-    assert tracker.finished("synthetic") == {"f": tracker.run_id(run)}
+    assert tracker.finished("functions") == {"f": tracker.run_id(run)}
     assert [step for step, _ in history(tracker, tracker.run_id(run), "train_mse")] == [1, 2, 3]
 
 
@@ -111,7 +111,7 @@ def test_what_a_server_never_took_is_kept_and_the_next_process_delivers_it(
     server.start()
     again = Tracker(tracker.root, experiment="regcls")
     assert again.inherit() == 1
-    assert list(again.finished("synthetic")) == ["f"] and journal.waiting(tracker.root) == 0
+    assert list(again.finished("functions")) == ["f"] and journal.waiting(tracker.root) == 0
     assert again.inherit() == 0
 
 
@@ -134,10 +134,10 @@ def test_a_copy_of_a_project_leaves_undelivered_runs_to_the_original_and_makes_n
     copy = Tracker(tmp_path / "copy", experiment="regcls")
     assert copy.inherit() == 0 and journal.waiting(copy.root) == 0
     assert Tracker(tracker.root, experiment="regcls").inherit() == 1
-    (run_id,) = copy.finished("synthetic").values()
+    (run_id,) = copy.finished("functions").values()
     assert copy.inherit() == 1  # the original has none left: as if the project had been moved
     assert journal.waiting(copy.root) == 0
-    assert list(copy.collect("synthetic", FunctionSpec)["run_id"]) == [run_id]
+    assert list(copy.collect("functions", FunctionSpec)["run_id"]) == [run_id]
 
 
 def test_a_copy_of_a_project_leaves_the_runs_that_the_original_makes_alone(tracker: Tracker, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_copy_of_a_project_leaves_the_runs_that_the_original_makes_alone(track
         tracker._client.set_tag(run_id, "regcls.process", str(process_identity(maker.pid)))
         tags = tracker._client.get_run(run_id).data.tags
         copy = Tracker(tmp_path / "copy", experiment="regcls")
-        assert copy.inherit() == 0 and copy.reconcile("synthetic") == []
+        assert copy.inherit() == 0 and copy.reconcile("functions") == []
         theirs = copy.start(SPEC, fingerprint="f", tags=TAGS, continues=run)  # as is noted beside its checkpoints
         copy.deliver()
         assert copy.run_id(theirs) != run_id
@@ -177,7 +177,7 @@ def test_a_lost_answer_makes_no_second_run(tracker: Tracker, server: TrackingSer
     server.start()
     tracker.finish(run, RESULT)
     tracker.deliver()
-    assert [tracker.run_id(run)] == calls == list(tracker.finished("synthetic").values())
+    assert [tracker.run_id(run)] == calls == list(tracker.finished("functions").values())
     assert tracker._client.get_run(calls[0]).data.params["classes"] == "64"
 
 
@@ -203,7 +203,7 @@ def test_a_run_that_somebody_deletes_does_not_hold_up_the_others(tracker: Tracke
         tracker.finish(run, RESULT)
     with pytest.raises(UserError, match="1 run.s. could not be delivered.*active"):
         tracker.deliver()
-    assert list(tracker.finished("synthetic")) == ["reg"]
+    assert list(tracker.finished("functions")) == ["reg"]
     assert (kept := tracker._sender._runs[gone]).refused and kept.waiting()
 
 
@@ -322,7 +322,7 @@ def test_over_a_restart_of_the_database_nothing_is_lost(
     for ended in (run, other):
         tracker.end(ended)
     tracker.deliver()
-    assert tracker.finished("synthetic") == {"f": tracker.run_id(run), "g": tracker.run_id(other)}
+    assert tracker.finished("functions") == {"f": tracker.run_id(run), "g": tracker.run_id(other)}
     assert [step for step, _ in history(tracker, tracker.run_id(run))] == [1, 2]
 
 
@@ -404,4 +404,4 @@ def test_a_second_account_goes_on_with_its_run_and_finishes_it(
     tracker.end(unknown)
     tracker.deliver()
     assert tracker.run_id(run) == tracker.run_id(first) and history(tracker, tracker.run_id(run)) == [(1, 1.0), (2, 0.5)]
-    assert tracker.finished("synthetic") == {"f": tracker.run_id(run), "g": tracker.run_id(unknown)}
+    assert tracker.finished("functions") == {"f": tracker.run_id(run), "g": tracker.run_id(unknown)}

@@ -113,13 +113,13 @@ def test_a_finished_run_holds_its_parameters_metrics_history_weights_and_data(tr
     ).all()
     assert run.inputs is not None
     (data,) = run.inputs.dataset_inputs
-    assert (data.dataset.name, data.dataset.digest) == ("synthetic/noisy-0.1-severe/1", "0123456789abcdef")
+    assert (data.dataset.name, data.dataset.digest) == ("functions/noisy-0.1-severe/1", "0123456789abcdef")
 
 
 def test_tags_say_what_the_run_is_and_where_it_comes_from(tracker: Tracker) -> None:
     tags = tracker._client.get_run(finished_run(tracker)).data.tags
     expected = {
-        "dataset": "synthetic",
+        "dataset": "functions",
         "method": "reg+cls",
         "classes": "64",
         "balanced": "false",
@@ -180,7 +180,7 @@ def test_the_quick_way_to_log_metrics_writes_what_mlflow_itself_writes(
 
 def test_the_table_has_the_types_of_the_spec(tracker: Tracker) -> None:
     first, second = finished_run(tracker), finished_run(tracker, REG, fingerprint="g")
-    table = tracker.collect("synthetic", FunctionSpec).set_index("run_id").loc[[first, second]]
+    table = tracker.collect("functions", FunctionSpec).set_index("run_id").loc[[first, second]]
     assert table["hidden"].tolist() == [(6, 15), (6, 15)]
     assert table["lam"].tolist()[0] == 1000.0 and math.isnan(table["lam"].tolist()[1])
     assert table["classes"].dtype == "int64" and table["classes"].tolist() == [64, 0]
@@ -191,14 +191,14 @@ def test_the_table_has_the_types_of_the_spec(tracker: Tracker) -> None:
 
 def test_the_table_keeps_nan_and_infinity_and_sorts_metrics_by_number(tracker: Tracker) -> None:
     finished_run(tracker)
-    table = tracker.collect("synthetic", FunctionSpec)
+    table = tracker.collect("functions", FunctionSpec)
     metrics = ["functions/test_mse_0", "functions/test_mse_2", "functions/test_mse_10", "test_mse", "train_mse", "val_mse"]
     assert table.columns.tolist()[-6:] == metrics
     assert table[metrics].iloc[0].tolist() == pytest.approx([math.nan, math.inf, 0.5, 2.5, 1.0, 1.5], nan_ok=True)
 
 
 def test_the_table_of_no_runs_has_its_columns(tracker: Tracker) -> None:
-    table = tracker.collect("synthetic", FunctionSpec)
+    table = tracker.collect("functions", FunctionSpec)
     assert len(table) == 0 and {"run_id", "status", "lam", "hidden", "seconds"} <= set(table.columns)
 
 
@@ -206,7 +206,7 @@ def test_the_table_shows_duplicates_and_unfinished_runs_and_no_other_data_set(tr
     first, second = finished_run(tracker), finished_run(tracker)
     running = tracker.start(SPEC, fingerprint="f", tags={})
     finished_run(tracker, replace(SPEC, dataset="other"))
-    table = tracker.collect("synthetic", FunctionSpec)
+    table = tracker.collect("functions", FunctionSpec)
     assert set(table["run_id"]) == {first, second, running}
     assert table.set_index("run_id").loc[running, ["status", "seconds"]].tolist() == ["RUNNING", pytest.approx(math.nan, nan_ok=True)]
 
@@ -216,9 +216,9 @@ def test_finished_gives_the_earliest_run_of_a_fingerprint_and_no_unfinished_one(
     execute(root, "UPDATE runs SET start_time = 1 WHERE run_uuid = ?", early)
     tracker.stop(tracker.start(REG, fingerprint="g", tags={}), status="FAILED", reason="a test")
     tracker.start(REG, fingerprint="h", tags={})
-    assert tracker.finished("synthetic") == {"f": early}
+    assert tracker.finished("functions") == {"f": early}
     tracker._client.delete_run(early)
-    assert tracker.finished("synthetic") == {"f": late}
+    assert tracker.finished("functions") == {"f": late}
 
 
 def test_a_stopped_run_says_why(tracker: Tracker) -> None:
@@ -236,7 +236,7 @@ def test_reconcile_kills_what_a_dead_process_left_running(tracker: Tracker, root
     assert process.returncode == -9
     done = finished_run(tracker)
     assert tracker.reconcile("other") == []
-    assert tracker.reconcile("synthetic") == [left.strip()]
+    assert tracker.reconcile("functions") == [left.strip()]
     run = tracker._client.get_run(left.strip())
     assert run.info.status == "KILLED" and "process" in run.data.tags["stopped"] and run.info.end_time
     assert tracker._client.get_run(done).info.status == "FINISHED"
@@ -247,7 +247,7 @@ def test_reconcile_leaves_the_run_of_a_living_process_alone(tracker: Tracker, ro
     try:
         assert process.stdout is not None
         assert process.stdout.readline()
-        assert tracker.reconcile("synthetic") == []
+        assert tracker.reconcile("functions") == []
     finally:
         process.kill()
         process.communicate()
@@ -257,20 +257,20 @@ def test_reconcile_leaves_the_adopted_run_and_runs_of_other_programs_alone(
     tracker: Tracker, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adopted = tracker._client.create_run("0").info.run_id
-    tracker._client.create_run("0", tags={"dataset": "synthetic"})
+    tracker._client.create_run("0", tags={"dataset": "functions"})
     monkeypatch.setenv("MLFLOW_RUN_ID", adopted)
     again = Tracker(root, experiment="regcls")
     assert again.start(SPEC, fingerprint="f", tags={}, adopt=True) == adopted
-    assert again.reconcile("synthetic") == []
+    assert again.reconcile("functions") == []
 
 
 def test_reconcile_judges_another_host_only_in_the_projects_own_store(tracker: Tracker, root: Path) -> None:
     run_id = tracker.start(SPEC, fingerprint="f", tags={})
     tracker._client.set_tag(run_id, "regcls.host", "another")
     tracker._is_own = False  # as if it were on a server that both hosts use
-    assert tracker.reconcile("synthetic") == []
+    assert tracker.reconcile("functions") == []
     tracker._is_own = True
-    assert tracker.reconcile("synthetic") == [run_id]
+    assert tracker.reconcile("functions") == [run_id]
 
 
 def test_a_run_in_a_file_that_another_folder_uses_too_is_not_dead_for_its_silence(
@@ -281,7 +281,7 @@ def test_a_run_in_a_file_that_another_folder_uses_too_is_not_dead_for_its_silenc
     tracker._client.set_tag(run_id, "regcls.root", "/another/clone")
     tracker._is_own = False
     monkeypatch.setattr("regcls.tracking.tracker.SILENCE", -1.0)
-    assert tracker.reconcile("synthetic") == []
+    assert tracker.reconcile("functions") == []
 
 
 def test_the_run_of_mlflow_run_is_adopted_once_and_keeps_what_was_typed(
@@ -293,7 +293,7 @@ def test_the_run_of_mlflow_run_is_adopted_once_and_keeps_what_was_typed(
     again = Tracker(root, experiment="regcls")
     assert again.adopted_run == run.info.run_id and "MLFLOW_RUN_ID" not in os.environ
     again.finish(again.start(SPEC, fingerprint="f", tags={}, adopt=True), RESULT)
-    row = again.collect("synthetic", FunctionSpec).iloc[0]
+    row = again.collect("functions", FunctionSpec).iloc[0]
     assert (row["run_id"], row["run_name"], row["lam"], row["test_mse"]) == (run.info.run_id, SPEC.name, 1000.0, 2.5)
     assert execute(root, "SELECT value FROM params WHERE key = 'lambda'") == [("1e3",)]
     assert execute(root, "SELECT value FROM tags WHERE key = 'mlflow.source.name'") == [("typed",)]
@@ -310,7 +310,7 @@ def test_runs_of_a_grid_started_by_mlflow_run_are_its_children(tracker: Tracker,
     monkeypatch.setenv("MLFLOW_RUN_ID", parent)
     again = Tracker(root, experiment="regcls")
     finished_run(again)
-    assert again.collect("synthetic", FunctionSpec)["parent"].tolist() == [parent]
+    assert again.collect("functions", FunctionSpec)["parent"].tolist() == [parent]
 
 
 def test_an_adopted_run_that_is_not_in_the_store_is_a_clear_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -479,7 +479,7 @@ def test_processes_that_start_together_share_one_new_store(tmp_path: Path) -> No
     for process in processes:
         _, errors = process.communicate()
         assert process.returncode == 0, errors
-    assert len(Tracker(tmp_path, experiment="regcls").finished("synthetic")) == 6
+    assert len(Tracker(tmp_path, experiment="regcls").finished("functions")) == 6
     assert execute(tmp_path, "SELECT name FROM experiments") == [("regcls",)]
     assert execute(tmp_path, "SELECT count(*) FROM datasets") == [(1,)]
 
@@ -496,9 +496,9 @@ def test_a_server_gives_the_same_table_as_the_file_behind_it(
         finished_run(remote, replace(SPEC, classes=4 + k), fingerprint=str(k))
     left = remote.start(REG, fingerprint="left", tags=TAGS)
     remote.deliver()
-    assert remote.reconcile("synthetic") == [remote.run_id(left)]
-    assert remote.finished("synthetic") == tracker.finished("synthetic")
-    here, there = tracker.collect("synthetic", FunctionSpec), remote.collect("synthetic", FunctionSpec)
+    assert remote.reconcile("functions") == [remote.run_id(left)]
+    assert remote.finished("functions") == tracker.finished("functions")
+    here, there = tracker.collect("functions", FunctionSpec), remote.collect("functions", FunctionSpec)
     assert here.equals(there) and len(here) == 6
     another = Tracker(root, experiment="made by the server")  # which keeps its artifacts, too
     run = finished_run(another)

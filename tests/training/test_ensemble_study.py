@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 
 from conftest import ROOT
-from regcls.tasks.functions.data import FunctionSets, prepare
 from regcls.errors import UserError
 from regcls.params import load_params
+from regcls.tasks.functions.data import FunctionSets
+from regcls.tasks.functions.networks import FunctionNetworks
+from regcls.tasks.functions.prepare import prepare
 from regcls.tasks.functions.runs import all_specs
 from regcls.training import ensemble_study as study
 from regcls.training.device import device_for
 from regcls.training.ensemble_networks import Member
-from regcls.tasks.functions.networks import FunctionNetworks
 from training.told_often import ToldOften
 
 CPU = replace(load_params(ROOT / "params.yaml").compute, device="cpu", processes=1)
@@ -49,7 +50,7 @@ class MemoryTracker:
 
 @pytest.fixture
 def kind(sets):
-    return FunctionNetworks(sets)
+    return FunctionNetworks(sets, "functions")
 
 
 @pytest.fixture(scope="module")
@@ -60,15 +61,14 @@ def sets(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("study")
     (folder / "params.yaml").write_text(yaml.safe_dump(laid_over(yaml.safe_load((ROOT / "params.yaml").read_text()), SHRUNK)))
-    prepare(
-        load_params(folder / "params.yaml").synthetic.data, folder / "prepared", processes=1, progress=lambda items, total, label: items
-    )
+    data = load_params(folder / "params.yaml").datasets["functions"].data
+    prepare(data, folder / "prepared", processes=1, progress=lambda items, total, label: items)
     return FunctionSets(folder / "prepared")
 
 
 def results(params, kind, compute=CPU):
     tracker = MemoryTracker()
-    wanted = study.fingerprints(kind, all_specs(params.synthetic))
+    wanted = study.fingerprints(kind, all_specs(params.datasets["functions"], "functions"))
     outcome = study.train_runs(kind, wanted, tracker, compute, {})
     assert outcome.trained == len(wanted)
     return tracker.results
@@ -83,7 +83,7 @@ def assert_equal(one, other):
 
 
 def test_every_network_is_in_one_chunk_and_chunks_hold_equals(params, kind):
-    specs = all_specs(params.synthetic)
+    specs = all_specs(params.datasets["functions"], "functions")
     chunks = list(study.plan_chunks(kind, specs, "cpu"))
     members = [member for chunk in chunks for member in chunk]
     assert len(members) == len(set(members)) == len(specs) * len(kind.parts)
@@ -93,14 +93,14 @@ def test_every_network_is_in_one_chunk_and_chunks_hold_equals(params, kind):
 
 @pytest.mark.parametrize("classes, together", [(16, True), (1024, False)])
 def test_balanced_networks_of_unequally_many_classes_share_a_chunk_where_that_pays(params, kind, classes, together):
-    balanced = [replace(spec, classes=classes) for spec in all_specs(params.synthetic) if spec.balanced]
+    balanced = [replace(spec, classes=classes) for spec in all_specs(params.datasets["functions"], "functions") if spec.balanced]
     sizes = [{kind.head_classes(member) for member in chunk} for chunk in study.plan_chunks(kind, balanced, "cpu")]
     assert len(set.union(*sizes)) > 1
     assert any(len(found) > 1 for found in sizes) == together
 
 
 def test_a_wave_holds_no_more_steps_than_an_interruption_may_lose(params, kind, monkeypatch):
-    specs = all_specs(params.synthetic)[:4]
+    specs = all_specs(params.datasets["functions"], "functions")[:4]
     steps = 2 * sum(kind.samples(Member(spec=specs[0], part=part)) // specs[0].batch_size for part in kind.parts)
     monkeypatch.setitem(study.WAVE_STEPS, "cpu", int(1.5 * steps))
     chunks = list(study.plan_chunks(kind, specs, "cpu"))
@@ -108,7 +108,7 @@ def test_a_wave_holds_no_more_steps_than_an_interruption_may_lose(params, kind, 
 
 
 def test_costly_chunks_come_first(params, kind):
-    sizes = [chunk[0].spec.classes for chunk in study.plan_chunks(kind, all_specs(params.synthetic), "cpu")]
+    sizes = [chunk[0].spec.classes for chunk in study.plan_chunks(kind, all_specs(params.datasets["functions"], "functions"), "cpu")]
     assert sizes == sorted(sizes, reverse=True)
 
 
@@ -142,7 +142,7 @@ def test_the_number_of_processes_does_not_change_results(params, kind):
 def test_processes_tell_of_their_epochs(params, kind, advances):
     results(params, ToldOften(kind), replace(CPU, processes=2))
     total, *steps = advances
-    chunks = len(list(study.plan_chunks(kind, all_specs(params.synthetic), "cpu")))
+    chunks = len(list(study.plan_chunks(kind, all_specs(params.datasets["functions"], "functions"), "cpu")))
     assert sum(steps) == pytest.approx(total)
     assert len([step for step in steps if step > 0]) > chunks
 
@@ -151,8 +151,8 @@ def test_progress_goes_on_within_a_chunk(params, kind, advances, monkeypatch):
     monkeypatch.setattr(study.worker, "TELL_EVERY", 0.0)
     results(params, kind)
     total, *steps = advances
-    chunks, epochs = len(list(study.plan_chunks(kind, all_specs(params.synthetic), "cpu"))), params.synthetic.training.epochs
-    assert len(steps) == chunks * (epochs + 1)
+    chunks = len(list(study.plan_chunks(kind, all_specs(params.datasets["functions"], "functions"), "cpu")))
+    assert len(steps) == chunks * (params.datasets["functions"].training.epochs + 1)
     assert sum(steps) == pytest.approx(total)
 
 
@@ -165,14 +165,14 @@ def test_metrics_are_by_function_and_their_mean(params, kind):
 
 
 def test_a_batch_larger_than_the_training_set_is_a_clear_error(params, kind):
-    specs = [replace(spec, batch_size=100_000) for spec in all_specs(params.synthetic)]
+    specs = [replace(spec, batch_size=100_000) for spec in all_specs(params.datasets["functions"], "functions")]
     with pytest.raises(UserError, match=r"batch_size = 100000: .* has only \d+ training samples"):
         list(study.plan_chunks(kind, specs, "cpu"))
 
 
 def test_training_sets_whose_classes_cannot_be_balanced_are_counted(params, kind, capsys):
     results(params, kind)
-    for chunk in study.plan_chunks(kind, all_specs(params.synthetic), "cpu"):
+    for chunk in study.plan_chunks(kind, all_specs(params.datasets["functions"], "functions"), "cpu"):
         assert all(1 < kind.head_classes(member) <= member.spec.classes for member in chunk if member.spec.method != "reg")
     assert "".join(f"{remark}\n" for remark in kind.remarks()) in capsys.readouterr().err
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from conftest import laid_over
-from regcls.data.images import ImageSet
 from regcls.errors import UserError
 from regcls.params import Compute, load_params
-from regcls.tasks.images.params import ImageOptions
 from regcls.runs import grids as image_runs
-from regcls.tasks.images.runs import ImageSpec, make_spec
 from regcls.runs.grids import all_specs, single_spec
-from regcls.tasks.images import task as face_kind
+from regcls.tasks import task_named
+from regcls.tasks.images.data import ImageSet
+from regcls.tasks.images.params import ImageOptions
+from regcls.tasks.images.runs import ImageSpec, make_spec
 from regcls.tracking.tracker import Tracker
 from regcls.training import single_study
 from regcls.training.single_study import Study, train_grids, train_runs
@@ -51,7 +51,7 @@ class Project:
 
     def __init__(self, root):
         self.root, self.params = root, load_params(root / "params.yaml")
-        self.faces = self.params.imdb_wiki
+        self.faces = self.params.datasets["imdb_wiki"]
         self.images = ImageSet(root / "data" / NAME / "prepared")
         self.tracker = Tracker(root, experiment="regcls")
 
@@ -61,7 +61,8 @@ class Project:
     def study(self, **changes):
         common = {"tracker": self.tracker, "compute": self.params.compute, "tags": {"git_commit": "c"}, "state_epochs": 1}
         prepared, samples = self.images.prepared.folder, len(self.images.rows("train"))
-        return Study(making=face_kind.making(), dataset=NAME, data=self.images, prepared=prepared, samples=samples, **common, **changes)
+        making = task_named("images").making(self.faces, self.root)
+        return Study(making=making, dataset=NAME, data=self.images, prepared=prepared, samples=samples, **common, **changes)
 
     def train(self, *specs, **changes):
         return train_runs(specs, self.study(**changes))
@@ -278,7 +279,6 @@ SEARCH = {
             "table3": {"methods": ["reg", "reg+cls"], "lambdas": "searched", "seeds": 2},
             "lambda_search": {"methods": ["reg+cls"], "seeds": 1},
         },
-        "demo": {"grids": {"table3": {"classes": [10]}, "lambda_search": {"classes": [10]}}},
     }
 }
 
@@ -315,7 +315,7 @@ def test_half_a_search_chooses_nothing(open_project):
     project = open_project(SEARCH)
     specs = image_runs.search_specs(make_spec, project.faces, NAME)
     project.train(specs[0])
-    search = single_study.fingerprints(specs, project.images, face_kind.result_code())
+    search = single_study.fingerprints(specs, project.images, task_named("images").code())
     assert len(search) == 2 and single_study.found_lambdas(search, "val_mse_all", project.runs()) == {}
 
 

@@ -15,7 +15,7 @@ from regcls.errors import UserError
 from regcls.params.types import STRICT, Count, OneOrMore, Positive, Section
 from regcls.tasks import TASKS, task_params
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]  # of a data set: a folder, an argument, a part of a file's name
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")]  # of a data set: a folder, an argument, a key for dvc exp run -S
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ class Params:
     def check_name(self, dataset: str) -> None:
         """Raise a UserError where params.yaml has no such data set."""
         if dataset not in self.datasets:
-            raise UserError(f"{dataset} is no data set of params.yaml; there are {', '.join(self.datasets)}")
+            raise UserError(f"{dataset or repr('')} is no data set of params.yaml; there are {', '.join(self.datasets)}")
 
 
 def load_params(path: Path) -> Params:
@@ -98,11 +98,13 @@ def load_params(path: Path) -> Params:
     """
     tree = _read(path)
     sections = {name: section for name, section in tree.items() if name not in SETTINGS}
-    whole = {name: resolved(path, sections, name) for name in sections}
+    _check_names(path, sections)
+    # First those that others take values from, so that a mistake is named where it stands.
+    order = sorted(sections, key=lambda name: len(_ancestors(path, sections, name)))
+    whole = {name: resolved(path, sections, name) for name in order}
     settings: _Settings = _validated(path, _Settings, {name: tree[name] for name in SETTINGS if name in tree})
     datasets = {}
-    # First those that others take values from, so that a mistake is named where it stands.
-    for name in sorted(whole, key=lambda name: len(_ancestors(path, sections, name))):
+    for name in order:
         params = task_params(whole[name]["task"])
         datasets[name] = _validated(path, params.section, whole[name], within=name)
         params.check(path, name, datasets[name])
@@ -128,6 +130,15 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise UserError(f"{path} holds no keys. Restore it with: git checkout params.yaml")
     return {str(key): value for key, value in tree.items()}
+
+
+def _check_names(path: Path, sections: Mapping[str, Any]) -> None:
+    for name in sections:
+        try:
+            _adapter(Name).validate_python(name)
+        except ValidationError:
+            known = "a name begins with a letter or digit and has no more than letters, digits, _ and -"
+            raise UserError(f"{path}: {json.dumps(name, ensure_ascii=False)} cannot be the name of a data set: {known}") from None
 
 
 def resolved(path: Path, sections: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -164,7 +175,8 @@ def _ancestors(path: Path, sections: Mapping[str, Any], name: str) -> list[str]:
             others = ", ".join(other for other in sections if other != here)
             raise UserError(f"{path}: {here}.like = {json.dumps(like, default=str)}: there is no such section; there are {others}")
         if like in (name, *found):
-            raise UserError(f"{path}: {name} is like itself, by way of {', '.join([*found, like])}")
+            way = [name, *found][[name, *found].index(like) + 1 :]
+            raise UserError(f"{path}: {like} is like itself" + f", by way of {', '.join(way)}" * bool(way))
         found.append(like)
         here = like
 
@@ -200,7 +212,7 @@ _ABSENT = object()
 
 
 def _leaves(tree: Any, keys: tuple[Any, ...] = ()) -> list[tuple[tuple[Any, ...], Any]]:
-    if isinstance(tree, dict) and tree and all(isinstance(key, str) for key in tree):
+    if isinstance(tree, dict) and tree:
         return [leaf for key, value in tree.items() for leaf in _leaves(value, (*keys, key))]
     return [(keys, tree)]
 
@@ -232,7 +244,8 @@ def parse_options(task: str, given: Mapping[str, str]) -> Any:
         UserError: naming the option, the value and what is allowed.
     """
     try:
-        return _adapter(task_params(task).options).validate_python(dict(given))
+        kind: Any = task_params(task).options
+        return _adapter(kind).validate_python(dict(given))
     except ValidationError as error:
         raise UserError(f"--{_explain(error).replace('_', '-')}") from None
 

@@ -19,6 +19,7 @@ from regcls.params.types import (
     Optimizer,
     Positive,
     Rounding,
+    Section,
     Seed,
     Share,
 )
@@ -118,6 +119,16 @@ class SingleGrid:
     balanced_data: bool
     lambdas: Literal["default", "searched"] | OneOrMore[Positive]
     seeds: Annotated[int, Field(ge=0)]
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class SingleSection(Section):
+    """What the sections of images and depth share."""
+
+    training: SingleTraining
+    run: SingleRun
+    grids: Annotated[dict[str, SingleGrid], Field(min_length=1)]
     __pydantic_config__ = STRICT
 
 

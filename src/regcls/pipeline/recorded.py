@@ -44,8 +44,8 @@ def task_of(row: Row) -> Task[Any, Any, Any]:
     if (task := row.tags.get("task", "")) in TASKS:
         return task_named(task)
     dataset = row.params.get("dataset")
-    made = f"on {dataset}, made by an earlier version of regcls" if dataset else "not made by regcls run or regcls train"
-    raise UserError(f"run {row.run_id} is {made}")
+    made = f"is on {dataset}, made by an earlier version of regcls" if dataset else "was not made by regcls run or regcls train"
+    raise UserError(f"run {row.run_id} {made}")
 
 
 def spec_of(row: Row) -> RunSpec:

@@ -169,7 +169,7 @@ def _add_data_figures(report: Report, functions: Functions, sets: FunctionSets) 
             alt=f"Above: samples of the first function under {', '.join(samplings)} sampling. Below: log-counts of y, ever more peaked.",
             caption=f"Training samples of the first function ({keys[0]}, repetition 0) under each sampling. Above: darker is denser in y. "
             f"Below: how many training samples fall into each of {figures_data.BINS} bins of y, on a log scale. Validation and test sets "
-            "are sampled uniformly. The CSV has the counts; the samples themselves are those of data/<dataset>/prepared.",
+            f"are sampled uniformly. The CSV has the counts; the samples themselves are those of data/{report.dataset}/prepared.",
         ),
         numbers=counts,
     )

@@ -1,4 +1,4 @@
-"""The runs on images: one network each. What faces and depth share."""
+"""The runs on images: one network each. What images and depth share."""
 
 import itertools
 from collections.abc import Mapping
@@ -6,11 +6,19 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from regcls.errors import UserError
-from regcls.params.single import SEARCH, Backbone, MixedPrecision, RegressionLoss, Scaling, SingleGrid, SingleOptions, SingleTraining
+from regcls.params.single import (
+    SEARCH,
+    Backbone,
+    MixedPrecision,
+    RegressionLoss,
+    Scaling,
+    SingleGrid,
+    SingleOptions,
+    SingleSection,
+    SingleTraining,
+)
 from regcls.params.types import Method
 from regcls.runs import NOTHING_TO_ROUND, RunSpec
-from regcls.tasks.depth.params import Depth
-from regcls.tasks.images.params import Images
 
 Found = Mapping[tuple[Method, int], float]  # (method, C) -> λ with the lowest validation error
 
@@ -43,14 +51,14 @@ class SingleSpec(RunSpec):
         return super().tags() | {"balanced_data": str(self.balanced_data).lower()}
 
 
-Section = TypeVar("Section", Images, Depth)
+Section = TypeVar("Section", bound=SingleSection)
 Spec = TypeVar("Spec", bound=SingleSpec)
 SectionC = TypeVar("SectionC", contravariant=True)
 SpecC = TypeVar("SpecC", bound=SingleSpec, covariant=True)
 
 
 class MakeSpec(Protocol[SectionC, SpecC]):
-    """A run with params.yaml's training values: `faces.make_spec` or `depth.make_spec`."""
+    """A run with params.yaml's training values: `make_spec` of images or of depth."""
 
     def __call__(
         self, section: SectionC, dataset: str, /, *, method: Method, classes: int, lam: float, balanced_data: bool, seed: int
@@ -69,7 +77,7 @@ def expand(make: MakeSpec[Section, Spec], section: Section, dataset: str, grid: 
     return list(specs)
 
 
-def _lambdas(section: Images | Depth, grid: SingleGrid, method: Method, classes: int, found: Found) -> tuple[float, ...]:
+def _lambdas(section: SingleSection, grid: SingleGrid, method: Method, classes: int, found: Found) -> tuple[float, ...]:
     if method == "reg" or grid.lambdas == "default":
         return (section.training.lam_for(classes),)
     if grid.lambdas == "searched":
@@ -78,7 +86,7 @@ def _lambdas(section: Images | Depth, grid: SingleGrid, method: Method, classes:
     return grid.lambdas
 
 
-def searched_lambda(section: Images | Depth, found: Found, method: Method, classes: int) -> float | None:
+def searched_lambda(section: SingleSection, found: Found, method: Method, classes: int) -> float | None:
     """λ of the search, None as long as it is not known. reg+cls-bal takes that of reg+cls where it is not searched for itself."""
     return found.get((method if method in section.grids[SEARCH].methods else "reg+cls", classes))
 
@@ -89,7 +97,7 @@ def all_specs(make: MakeSpec[Section, Spec], section: Section, dataset: str, fou
     return list(dict.fromkeys(spec for name in names for spec in expand(make, section, dataset, section.grids[name], found)))
 
 
-def needs_search(section: Images | Depth) -> bool:
+def needs_search(section: SingleSection) -> bool:
     """Whether some grid takes its λ from the search."""
     return any(grid.lambdas == "searched" and grid.seeds for grid in section.grids.values())
 

@@ -5,24 +5,24 @@ import json
 import shutil
 import zipfile
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from regcls.tasks.depth import prepare as depth_prepare
+from conftest import ROOT
 from regcls.data.archives import Place
-from regcls.tasks.depth.data import LEVELS_PER_METRE, DepthSet, level_buckets
-from regcls.tasks.depth.pairs import Pair, Shape, read_pair
-from regcls.tasks.depth.prepare import counts, draw_mask, prepare, validation_scenes
-from regcls.tasks.depth.stand_in import write_archive
 from regcls.errors import UserError
 from regcls.params import load_params
+from regcls.tasks.depth import prepare as depth_prepare
+from regcls.tasks.depth.data import LEVELS_PER_METRE, DepthSet, level_buckets
+from regcls.tasks.depth.pairs import Pair, Shape, read_pair
 from regcls.tasks.depth.params import RoomStandIn
+from regcls.tasks.depth.prepare import counts, draw_mask, prepare, validation_scenes
+from regcls.tasks.depth.stand_in import write_archive
 
-NYUD2 = load_params(Path(__file__).parents[2] / "params.yaml", scale="demo").nyud2
+NYUD2 = load_params(ROOT / "params.yaml").datasets["rooms"]
 STAND_IN = RoomStandIn(scenes=10, images=60, test_images=12, seed=0)
 DATA = replace(NYUD2.data, source="raw", short_side=48, crop=(44, 60), stand_in=STAND_IN)
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from regcls.tasks.depth.params import RoomStandIn
 from regcls.tasks.depth.raycast import PLAIN, STRIPES, Camera, Room, render
 from regcls.tasks.depth.stand_in import make_room, place_camera, write_archive
-from regcls.tasks.depth.params import RoomStandIn
 
 STAND_IN = RoomStandIn(scenes=10, images=150, test_images=30, seed=0)
 

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from functools import cache, partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,27 +9,27 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from conftest import ROOT
 from regcls.classes import equalised, uniform_ranges
-from regcls.tasks.depth.data import DepthSet
 from regcls.data.store import write_prepared
-from regcls.tasks.depth.metrics import errors_of, sums_of
 from regcls.errors import UserError
-from regcls.tasks.depth.model import DepthPredictor
 from regcls.params import load_params
-from regcls.tasks.depth.params import DepthOptions
 from regcls.provenance import SOURCE, import_closure
+from regcls.tasks.depth import code
+from regcls.tasks.depth.data import DepthSet
+from regcls.tasks.depth.metrics import errors_of, sums_of
+from regcls.tasks.depth.model import DepthPredictor
+from regcls.tasks.depth.params import DepthOptions
 from regcls.tasks.depth.runs import single_depth_spec
-from regcls.tasks.depth import task as kind
-from regcls.training.checkpoint import Checkpoints
 from regcls.tasks.depth.train import Batch, DepthJob, DepthObjective, load_predictor, model_of, train_run
+from regcls.training.checkpoint import Checkpoints
 
-ROOT = Path(__file__).parents[2]
 TRAINING, TEST, WHOLE, CROP = 30, 7, (36, 48), (32, 44)
 EDGE = (slice(2, 34), slice(2, 46))  # the centre crop
 VALIDATION = slice(24, 30)
 LEARNING_RATE = 0.005
 BALANCED_DATA = {"balanced_data": True, "balanced_bins": 10, "class_range": (0.0, 10.0)}
-SECTION = load_params(ROOT / "params.yaml", scale="demo").nyud2
+SECTION = load_params(ROOT / "params.yaml").datasets["rooms"]
 
 
 @pytest.fixture(autouse=True)
@@ -522,16 +521,16 @@ def test_a_run_on_a_gpu_agrees_with_one_on_the_cpu(job):
     assert gpu.metrics["peak_memory_gb"] > 0
 
 
-# What training.depth imports and what decides no number: see test_faces.py. `metrics` gives the names of the groups alone.
+# What tasks.depth.train imports and what decides no number: see images/test_train.py. `metrics` gives the names of the groups alone.
 DECIDES_NOTHING = {
-    "datasets.download", "datasets.sources", "datasets.store", "errors", "files", "metrics", "object_store", "params", "params.depth",
-    "params.faces", "params.images", "params.synthetic", "params.types", "params.video", "progress", "runs", "runs.depth", "runs.images",
-    "training.checkpoint", "training.depth_examples", "training.device", "training.single", "training.weights",
+    "data.download", "data.sources", "data.store", "errors", "files", "metrics", "object_store", "params", "params.single", "params.types",
+    "progress", "runs", "runs.grids", "tasks", "tasks.depth.examples", "tasks.depth.params", "tasks.depth.runs", "training.checkpoint",
+    "training.device", "training.single", "training.weights",
 }  # fmt: skip
 
 
 def test_the_code_of_a_result_is_all_that_training_imports_but_what_decides_no_number():
-    digested = {*import_closure("regcls.tasks.depth.model"), *(SOURCE / f"{name.replace('.', '/')}.py" for name in kind.MODULES)}
+    digested = {*import_closure("regcls.models.heads"), *(SOURCE / f"{name.replace('.', '/')}.py" for name in code.MODULES)}
     imported = {file for file in import_closure("regcls.tasks.depth.train") if len(file.read_text().splitlines()) > 1}
     names = {".".join(file.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__") for file in imported - digested}
     assert names == DECIDES_NOTHING

@@ -8,8 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regcls.tasks.functions.data import BINS, CANDIDATES, Peak, SineSum, FunctionSets, data_sets, draw, ood_regions, prepare
+from conftest import ROOT
 from regcls.errors import UserError
+from regcls.params import load_params
+from regcls.tasks.functions.data import FunctionSets
+from regcls.tasks.functions.params import FunctionOptions
+from regcls.tasks.functions.prepare import BINS, CANDIDATES, Peak, SineSum, data_sets, draw, ood_regions, prepare
+from regcls.tasks.functions.runs import single_spec
 
 F = SineSum(0.5046868558173903, 18)
 
@@ -31,10 +36,7 @@ def in_turn(items, total, label):
 
 @pytest.fixture(scope="module")
 def data():
-    from conftest import ROOT
-    from regcls.params import load_params
-
-    return load_params(ROOT / "params.yaml", scale="paper").synthetic.data
+    return load_params(ROOT / "params.yaml").datasets["functions"].data
 
 
 def pick_in_loops(random, x, y, edges, per_bin):
@@ -215,7 +217,7 @@ def test_a_seed_gives_the_same_data_and_another_seed_other_data(data):
 
 
 def test_prepared_sets_are_what_was_drawn(params, tmp_path):
-    data = params.synthetic.data
+    data = params.datasets["functions"].data
     prepare(data, tmp_path / "prepared", processes=1, progress=in_turn)
     sets = FunctionSets(tmp_path / "prepared", verify=True)
     for repetition, function in ((0, 0), (1, 1)):
@@ -227,20 +229,19 @@ def test_prepared_sets_are_what_was_drawn(params, tmp_path):
 
 
 def test_a_digest_changes_with_the_data_that_a_run_sees_and_with_no_other(params, tmp_path):
-    from regcls.tasks.functions.params import FunctionOptions
-    from regcls.tasks.functions.runs import single_spec
-
-    data = params.synthetic.data
+    data = params.datasets["functions"].data
     prepare(data, tmp_path / "a", processes=1, progress=in_turn)
     prepare(replace(data, peak_width=replace(data.peak_width, severe=0.05)), tmp_path / "b", processes=1, progress=in_turn)
     a, b = FunctionSets(tmp_path / "a"), FunctionSets(tmp_path / "b")
-    severe, mild = (single_spec(params.synthetic, FunctionOptions(sampling=sampling)) for sampling in ("severe", "mild"))
+    severe, mild = (
+        single_spec(params.datasets["functions"], "functions", FunctionOptions(sampling=sampling)) for sampling in ("severe", "mild")
+    )
     assert a.digest(severe) != b.digest(severe)
     assert a.digest(mild) == b.digest(mild)
 
 
 def test_data_that_was_not_prepared_is_a_clear_error(params, tmp_path):
-    prepare(params.synthetic.data, tmp_path / "prepared", processes=1, progress=in_turn)
+    prepare(params.datasets["functions"].data, tmp_path / "prepared", processes=1, progress=in_turn)
     with pytest.raises(UserError, match="noisy-0.7/severe/0/0/train is not in .*; there: clean, noisy-0.1"):
         FunctionSets(tmp_path / "prepared").get("noisy-0.7", "severe", 0, 0, "train")
 

@@ -14,11 +14,11 @@ from conftest import laid_over
 from face_runs import EPOCHS, ONE_RUN, start_training, states, undisturbed_run, wait_for_the_middle
 from processes import DEADLINE, runs, session, until, with_status
 from regcls.cli import main
-from regcls.data.images import ImageSet
 from regcls.params import load_params
-from regcls.tasks.images.runs import make_spec
 from regcls.runs.grids import all_specs
-from regcls.tasks.images.task import result_code
+from regcls.tasks.images.code import result_code
+from regcls.tasks.images.data import ImageSet
+from regcls.tasks.images.runs import make_spec
 from regcls.tracking.tracker import Tracker
 from regcls.training.single_study import fingerprints
 
@@ -116,7 +116,7 @@ def test_a_full_disk_ends_a_training_with_a_clear_error_and_it_goes_on_afterward
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
     params = load_params(root / "params.yaml")
-    specs = all_specs(make_spec, params.imdb_wiki, "imdb_wiki", {})
+    specs = all_specs(make_spec, params.datasets["imdb_wiki"], "imdb_wiki", {})
     ((_, fingerprint),) = fingerprints(specs, ImageSet(root / "data" / "imdb_wiki" / "prepared"), result_code()).items()
     folder = root / ".regcls" / "checkpoints" / "imdb_wiki" / fingerprint
     folder.mkdir(parents=True)

@@ -16,17 +16,20 @@ import pytest
 from PIL import Image
 from scipy.io import loadmat, savemat
 
-from regcls.tasks.images import prepare as faces
-from regcls.tasks.images.prepare import ages, balanced_split, prepare, read_csv, read_mat
-from regcls.data.images import ImageSet
-from regcls.tasks.images.stand_in import write_archives
 from regcls.errors import UserError
+from regcls.tasks.images import prepare as faces
+from regcls.tasks.images.data import ImageSet
 from regcls.tasks.images.params import ImageData, StandIn
+from regcls.tasks.images.prepare import ages, balanced_split, prepare, read_csv, read_mat
+from regcls.tasks.images.stand_in import write_archives
 
 STAND_IN = StandIn(images=240, seed=3)
 DATA = ImageData(
     source="raw",
     archives=("https://example.org/imdb_crop.tar",),
+    layout="imdb-wiki",
+    target="age",
+    unit="years",
     size=32,
     min_face_score=1.0,
     split_seed=666,
@@ -246,7 +249,7 @@ def own(tmp_path):
     return raw
 
 
-OWN = replace(DATA, archives=())
+OWN = replace(DATA, layout="csv", archives=())
 
 
 def test_ones_own_images_with_any_number_as_target_are_prepared_the_same_way(own):
@@ -307,17 +310,17 @@ def test_a_csv_without_one_of_the_splits_is_refused(own):
 def test_a_csv_that_cannot_be_read_names_the_line(tmp_path, content, message):
     (tmp_path / "agedb.csv").write_text(content, encoding="latin-1")
     with pytest.raises(UserError, match=message):
-        read_csv(tmp_path / "agedb.csv")
+        read_csv(tmp_path / "agedb.csv", target="age")
 
 
 def test_a_csv_may_come_from_a_spreadsheet(tmp_path):
     (tmp_path / "a.csv").write_text('path, age, split, note\r\n"00/a, b.jpg", 31, train, x\r\n', encoding="utf-8-sig")
-    assert read_csv(tmp_path / "a.csv").to_dict("records") == [{"path": "00/a, b.jpg", "target": 31.0, "split": "train"}]
+    assert read_csv(tmp_path / "a.csv", target="age").to_dict("records") == [{"path": "00/a, b.jpg", "target": 31.0, "split": "train"}]
 
 
 def test_an_image_in_two_splits_is_said(tmp_path, capsys):
     (tmp_path / "a.csv").write_text("age,path,split\n1,a.jpg,train\n1,a.jpg,test\n2,b.jpg,train\n2,b.jpg,train\n")
-    read_csv(tmp_path / "a.csv")
+    read_csv(tmp_path / "a.csv", target="age")
     assert "1 images stand in more than one split" in capsys.readouterr().err
 
 

@@ -11,8 +11,8 @@ from PIL import Image
 from scipy.io import loadmat
 
 from regcls.tasks.images.drawing import draw_portrait
-from regcls.tasks.images.stand_in import age_histogram, write_archives
 from regcls.tasks.images.params import StandIn
+from regcls.tasks.images.stand_in import age_histogram, write_archives
 
 NAMES = {
     "imdb": r"imdb_crop/(\d\d)/nm\d{5}\1_rm\d+_(\d{4})-\d{1,2}-\d{1,2}_(\d{4})\.jpg",

@@ -9,17 +9,17 @@ import torch
 from torch.nn import functional as F
 
 from regcls.classes import equalised, uniform_ranges
-from regcls.data.images import ImageSet
 from regcls.errors import UserError
 from regcls.metrics import evaluate
 from regcls.models.predictor import build, scaled
-from regcls.tasks.images.params import ImageOptions
 from regcls.provenance import SOURCE, import_closure
-from regcls.tasks.images.runs import make_spec
 from regcls.runs.grids import single_spec
-from regcls.tasks.images import task as kind
-from regcls.training.checkpoint import Checkpoints, load_predictor, read_weights
+from regcls.tasks.images import code
+from regcls.tasks.images.data import ImageSet
+from regcls.tasks.images.params import ImageOptions
+from regcls.tasks.images.runs import make_spec
 from regcls.tasks.images.train import Batch, ImageJob, ImageObjective, model_of, train_run
+from regcls.training.checkpoint import Checkpoints, load_predictor, read_weights
 from regcls.training.feed import draws
 from regcls.training.loop import Recipe
 from regcls.training.single import BEST
@@ -43,7 +43,9 @@ def job(params, images, tmp_path):
     """A run of reg+cls with 10 classes, with `changes` to its spec."""
 
     def job(*, folder="run", checkpoint_minutes=10.0, **changes):
-        spec = replace(single_spec(make_spec, params.imdb_wiki, "imdb_wiki", ImageOptions(classes=10)), **{"rounding": "round"} | changes)
+        spec = replace(
+            single_spec(make_spec, params.datasets["imdb_wiki"], "imdb_wiki", ImageOptions(classes=10)), **{"rounding": "round"} | changes
+        )
         if spec.method == "reg":
             spec = replace(spec, classes=0, lam=None)
         return ImageJob(
@@ -259,7 +261,8 @@ def test_the_accuracy_of_the_class_head_is_measured_wherever_errors_are(job, ima
 
 def test_the_rounding_of_a_run_decides_its_balanced_classes(job, images):
     edges = {
-        r: ImageObjective(job(method="reg+cls-bal", classes=100, rounding=r), images).classes.edges.tolist() for r in ("ceil", "round", "floor")
+        r: ImageObjective(job(method="reg+cls-bal", classes=100, rounding=r), images).classes.edges.tolist()
+        for r in ("ceil", "round", "floor")
     }
     for rounding, found in edges.items():
         assert found == equalised(uniform_ranges(100, 0.0, 100.0), images.targets("train"), rounding=rounding).edges.tolist()
@@ -327,23 +330,22 @@ def test_the_recipe_is_that_of_the_spec(job):
     }
 
 
-# What training.faces imports and what decides no number: where things are read, kept and told, the spec itself (it has its own part of
+# What tasks.images.train imports and what decides no number: where things are read, kept and told, the spec itself (it has its own part of
 # the fingerprint), and how the prepared data were made (they have a digest).
 DECIDES_NOTHING = {
-    "datasets.archives", "datasets.store", "errors", "files", "params", "params.depth", "params.faces", "params.images", "params.synthetic",
-    "params.types", "params.video", "processes", "progress", "runs", "runs.faces", "runs.images", "training.checkpoint", "training.device",
-    "training.single",
+    "data.store", "errors", "files", "params", "params.single", "params.types", "progress", "runs", "runs.grids", "tasks",
+    "tasks.images.params", "tasks.images.runs", "training.checkpoint", "training.device", "training.single",
 }  # fmt: skip
 
 
 def test_the_code_of_a_result_is_all_that_training_imports_but_what_decides_no_number():
-    digested = {*import_closure("regcls.models.heads"), *(SOURCE / f"{name.replace('.', '/')}.py" for name in kind.MODULES)}
+    digested = {*import_closure("regcls.models.heads"), *(SOURCE / f"{name.replace('.', '/')}.py" for name in code.MODULES)}
     imported = {file for file in import_closure("regcls.tasks.images.train") if len(file.read_text().splitlines()) > 1}
     names = {".".join(file.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__") for file in imported - digested}
     assert names == DECIDES_NOTHING
 
 
-@pytest.mark.parametrize("module", kind.MODULES)
+@pytest.mark.parametrize("module", code.MODULES)
 def test_a_module_that_decides_a_result_exists(module):
     assert (SOURCE / f"{module.replace('.', '/')}.py").is_file()
 

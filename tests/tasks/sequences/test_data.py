@@ -11,16 +11,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regcls.tasks.sequences import prepare as video_prepare
+from conftest import ROOT
 from regcls.data.store import deciding_parameters
-from regcls.tasks.sequences.data import SequenceSet, counts, prepare
-from regcls.tasks.sequences.prepare import ACTIVITIES, parse
-from regcls.tasks.sequences.stand_in import write_archive
 from regcls.errors import UserError
 from regcls.params import load_params
-from regcls.tasks.sequences.params import SequenceData, SequenceStandIn
+from regcls.tasks.sequences import prepare as video_prepare
+from regcls.tasks.sequences.data import SequenceSet
+from regcls.tasks.sequences.params import ACTIVITIES, SequenceData, SequenceStandIn
+from regcls.tasks.sequences.prepare import counts, parse, prepare
+from regcls.tasks.sequences.stand_in import write_archive
 
-ROOT = Path(__file__).parent.parent.parent
 DATA = SequenceData(
     source="raw",
     archives=(),
@@ -404,7 +404,7 @@ def test_features_are_not_read_when_a_set_is_opened(few):
 
 
 def test_the_stand_in_of_params_yaml_has_test_and_training_videos_of_everything(raw):
-    data = load_params(ROOT / "params.yaml", scale="demo").breakfast.data
+    data = load_params(ROOT / "params.yaml").datasets["walks"].data
     videos = run(raw, replace(data, stand_in=replace(data.stand_in, frames=40)))
     assert videos.splits == ("s1", "s2", "s3", "s4") and videos.activities == ACTIVITIES
     assert all(len(videos.videos(a, s, "val", held_out=True)) > 1 for a in ACTIVITIES for s in videos.splits)

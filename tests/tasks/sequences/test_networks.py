@@ -10,14 +10,14 @@ from conftest import ROOT
 from regcls.classes import equalised, uniform_ranges
 from regcls.models.mlp import MLP, initial_weights
 from regcls.params import load_params
+from regcls.tasks.sequences.networks import PREDICTIONS, mean_rmse_of_blocks
 from regcls.tasks.sequences.runs import make_spec
 from regcls.training.ensemble import train
 from regcls.training.ensemble_networks import Member
-from regcls.tasks.sequences.networks import PREDICTIONS, mean_rmse_of_blocks
-from training.made_up_videos import made_up_videos
+from tasks.sequences.made_up_videos import made_up_videos
 from training.reference import train_plainly
 
-VIDEO = load_params(ROOT / "params.yaml", scale="demo").breakfast
+VIDEO = load_params(ROOT / "params.yaml").datasets["walks"]
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import tarfile
 import numpy as np
 import pytest
 
-from regcls.tasks.sequences.prepare import ACTIVITIES, parse
-from regcls.tasks.sequences.stand_in import Walk, features, text, write_archive
 from regcls.errors import UserError
-from regcls.tasks.sequences.params import SequenceStandIn
+from regcls.tasks.sequences.params import ACTIVITIES, SequenceStandIn
+from regcls.tasks.sequences.prepare import parse
+from regcls.tasks.sequences.stand_in import Walk, features, text, write_archive
 
 STAND_IN = SequenceStandIn(persons=4, frames=60, seed=0)
 NAME = r"features/([a-z]+)/P(\d\d)_(cam01|cam02|stereo01|webcam0[12])_P\2_\1\.txt"

@@ -9,13 +9,14 @@ import pytest
 from conftest import ROOT
 from regcls.params import load_params
 from regcls.tasks.sequences.runs import all_specs, search_specs
-from regcls.training import ensemble_study
 from regcls.tasks.sequences.study import found_lambdas, train_grids
-from training.made_up_videos import MemoryTracker, made_up_videos
+from regcls.training import ensemble_study
+from tasks.sequences.made_up_videos import MemoryTracker, made_up_videos
 
-PARAMS = load_params(ROOT / "params.yaml", scale="demo")
+PARAMS = load_params(ROOT / "params.yaml")
 CPU = replace(PARAMS.compute, device="cpu", processes=1)
-VIDEO = replace(PARAMS.breakfast, training=replace(PARAMS.breakfast.training, epochs=2, milestones=(1,)))
+WALKS = PARAMS.datasets["walks"]
+VIDEO = replace(WALKS, training=replace(WALKS.training, epochs=2, milestones=(1,)))
 TABLE5 = replace(VIDEO.grids["table5"], units=("percent",), splits=("s1", "s2"), classes=(10,), seeds=2)
 SEARCH = replace(VIDEO.grids["lambda_search"], units=("percent",), classes=(10,), lambdas=(0.1, 100.0), seeds=1)
 

@@ -4,15 +4,18 @@ from functools import cache
 
 from regcls.provenance import code_digest
 
-MODULES = (  # with the network
+MODULES = (  # with the heads, and the ResNet below them
     "classes",
     "data.splits",
     "losses",
+    "models.predictor",
     "models.pretrained",
     "tasks.depth.augment",
+    "tasks.depth.class_head",
     "tasks.depth.data",
     "tasks.depth.evaluation",
     "tasks.depth.metrics",
+    "tasks.depth.model",
     "tasks.depth.pixels",
     "tasks.depth.train",
     "training.augment",
@@ -24,4 +27,4 @@ MODULES = (  # with the network
 @cache
 def result_code() -> str:
     """Digest of the code of MODULES and of the network."""
-    return code_digest("regcls.tasks.depth.model", alone=[f"regcls.{name}" for name in MODULES])
+    return code_digest("regcls.models.heads", alone=[f"regcls.{name}" for name in MODULES])

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from regcls.errors import UserError
-from regcls.params.single import PURPOSES, SingleGrid, SingleOptions, SingleRun, SingleTraining, check_grids, lambdas_text
-from regcls.params.types import FROM_TEXT, STRICT, Count, NotNegative, Section, Seed, TaskParams, plain
+from regcls.params.single import PURPOSES, SingleOptions, SingleSection, SingleTraining, check_grids, lambdas_text
+from regcls.params.types import FROM_TEXT, STRICT, Count, NotNegative, Seed, TaskParams, plain
 
 Selection = Literal["val", "test"]  # by which RMSE the weights to keep are chosen
 Resampling = Literal["nearest", "released"]
@@ -90,14 +90,12 @@ def shots_text(shots: DepthShots) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Depth(Section):
+class Depth(SingleSection):
     """A data set of images, each with a depth map."""
 
     data: DepthData
     training: DepthTraining
     shots: DepthShots
-    run: SingleRun
-    grids: Annotated[dict[str, SingleGrid], Field(min_length=1)]
     __pydantic_config__ = STRICT
 
 

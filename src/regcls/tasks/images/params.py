@@ -10,14 +10,13 @@ from regcls.errors import UserError
 from regcls.params.single import (
     PURPOSES,
     Finite,
-    SingleGrid,
     SingleOptions,
-    SingleRun,
+    SingleSection,
     SingleTraining,
     check_grids,
     lambdas_text,
 )
-from regcls.params.types import FROM_TEXT, STRICT, Count, Positive, Section, Seed, TaskParams, plain
+from regcls.params.types import FROM_TEXT, STRICT, Count, Positive, Seed, TaskParams, plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,14 +65,12 @@ class ShotLimits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Images(Section):
+class Images(SingleSection):
     """A data set of images, each with one number to predict."""
 
     data: ImageData
     training: ImageTraining
     shots: ShotLimits
-    run: SingleRun
-    grids: Annotated[dict[str, SingleGrid], Field(min_length=1)]
     __pydantic_config__ = STRICT
 
 

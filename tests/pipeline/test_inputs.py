@@ -1,0 +1,155 @@
+"""build/inputs: what each data set's stages depend on changes with what decides them, and with nothing else."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT
+from regcls.params import load_params
+from regcls.pipeline.inputs import write_inputs
+
+OF_TASK = {
+    "functions": {"functions", "functions_small"},
+    "images": {"imdb_wiki", "agedb", "portraits"},
+    "depth": {"nyud2", "rooms"},
+    "sequences": {"breakfast", "walks"},
+}
+
+
+def files_of(root):
+    """build/inputs as written: ("rooms", "train") -> its text."""
+    return {(file.parent.name, file.stem): file.read_text() for file in (root / "build" / "inputs").glob("*/*.json")}
+
+
+def differing(before, after):
+    """Which of them changed: the data sets of prepare.json, and of train.json."""
+    assert before.keys() == after.keys()
+    changed = {key for key in before if before[key] != after[key]}
+    return tuple({dataset for dataset, stage in changed if stage == which} for which in ("prepare", "train"))
+
+
+@pytest.fixture
+def changed_by(make_project):
+    """Changes to params.yaml -> the data sets that are to be prepared, and those to be trained on."""
+
+    def written(changes):
+        root = make_project(changes)
+        write_inputs(load_params(root / "params.yaml"), root)
+        return files_of(root)
+
+    return lambda changes: differing(written({}), written(changes))
+
+
+def test_both_files_of_every_data_set_are_written_and_again_with_the_same_bytes(make_project):
+    root = make_project({"datasets": ["rooms"]})
+    params = load_params(root / "params.yaml")
+    write_inputs(params, root)
+    before = files_of(root)
+    assert before.keys() == {(dataset, stage) for dataset in params.datasets for stage in ("prepare", "train")}
+    write_inputs(params, root)
+    assert files_of(root) == before
+
+
+def test_the_files_say_of_the_section_what_the_stages_use(make_project):
+    root = make_project()
+    write_inputs(load_params(root / "params.yaml"), root)
+    prepare, train = (json.loads(files_of(root)["rooms", stage]) for stage in ("prepare", "train"))
+    assert prepare.keys() == {"task", "data", "code"} and prepare["task"] == "depth" and prepare["data"]["crop"] == [56, 76]
+    assert (train["training"]["epochs"], train["data"], len(train["code"])) == (4, prepare["data"], 64)
+
+
+def test_a_folder_for_raw_files_is_made_and_what_is_there_is_left(make_project):
+    root = make_project()
+    (root / "data/rooms/raw").mkdir(parents=True)
+    (root / "data/rooms/raw/nyud2.zip").write_text("mine")
+    write_inputs(load_params(root / "params.yaml"), root)
+    assert (root / "data/walks/raw").is_dir() and (root / "data/rooms/raw/nyud2.zip").read_text() == "mine"
+
+
+def test_a_data_set_that_has_gone_leaves_nothing_behind(make_project):
+    root = make_project({"houses": {"like": "portraits"}})
+    write_inputs(load_params(root / "params.yaml"), root)
+    make_project(folder=root)
+    write_inputs(load_params(root / "params.yaml"), root)
+    assert not (root / "build/inputs/houses").exists()
+
+
+@pytest.mark.parametrize(
+    "changes, prepared, trained",
+    [
+        ({"rooms": {"training": {"epochs": 1}}}, set(), {"rooms"}),
+        ({"rooms": {"grids": {"table4": None}}}, set(), {"rooms"}),
+        ({"rooms": {"title": "Rooms"}}, set(), {"rooms"}),
+        ({"rooms": {"data": {"split_seed": 1}}}, {"rooms"}, {"rooms"}),
+        ({"nyud2": {"training": {"jitter": 0.1}}}, set(), {"nyud2", "rooms"}),
+        ({"nyud2": {"data": {"split_seed": 1}}}, {"nyud2", "rooms"}, {"nyud2", "rooms"}),
+        ({"nyud2": {"training": {"learning_rate": 0.5}}}, set(), {"nyud2"}),  # rooms has its own
+        ({"imdb_wiki": {"training": {"flip": 0.1}}}, set(), {"imdb_wiki", "agedb", "portraits"}),
+        ({"datasets": ["rooms"], "default_dataset": "rooms"}, set(), set()),
+        ({"tracking": {"state_epochs": 1}, "compute": {"processes": 2}}, set(), set()),
+    ],
+    ids=["training", "grids", "title", "data", "like", "data of like", "overridden", "two like it", "choice", "compute"],
+)
+def test_a_change_of_a_section_reaches_it_and_those_that_are_like_it(changed_by, changes, prepared, trained):
+    assert changed_by(changes) == (prepared, trained)
+
+
+@pytest.fixture(scope="module")
+def changed_by_code(tmp_path_factory):
+    """A file of src/regcls and a text to put at its end -> the data sets to be prepared, and those to be trained on."""
+    root = tmp_path_factory.mktemp("code")
+    shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    shutil.copy(ROOT / "params.yaml", root)
+
+    def written():
+        command = [sys.executable, "-m", "regcls", "inputs"]
+        subprocess.run(command, cwd=root, env={**os.environ, "PYTHONPATH": "src"}, check=True, timeout=120)
+        return files_of(root)
+
+    before = written()
+
+    def changed(name, text):
+        file = root / "src" / "regcls" / name
+        content = file.read_text()
+        file.write_text(content + text)
+        try:
+            return differing(before, written())
+        finally:
+            file.write_text(content)
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    "name, prepared, trained",
+    [
+        ("training/loop.py", set(), {"images", "depth"}),
+        ("training/ensemble.py", set(), {"functions", "sequences"}),
+        ("tasks/images/train.py", set(), {"images"}),
+        ("tasks/depth/class_head.py", set(), {"depth"}),
+        ("tasks/functions/networks.py", set(), {"functions"}),
+        ("tasks/sequences/networks.py", set(), {"sequences"}),
+        ("tasks/images/prepare.py", {"images"}, set()),
+        ("tasks/depth/stand_in.py", {"depth"}, set()),
+        ("data/archives.py", {"images", "depth", "sequences"}, set()),
+        ("data/store.py", set(OF_TASK), set()),
+        ("tracking/tracker.py", set(), set()),
+        ("reports/overview.py", set(), set()),
+        ("pipeline/train.py", set(), set()),
+        ("params/__init__.py", set(), set()),
+        ("tasks/images/params.py", set(), set()),
+        ("tasks/__init__.py", set(), set()),
+    ],
+)
+def test_code_is_of_what_it_decides(changed_by_code, name, prepared, trained):
+    expected = tuple(set().union(*(OF_TASK[task] for task in tasks)) for tasks in (prepared, trained))
+    assert changed_by_code(name, "\nSOMETHING_ELSE = 1\n") == expected
+
+
+@pytest.mark.parametrize("name", ["training/loop.py", "training/ensemble.py", "data/store.py"])
+def test_a_comment_or_a_text_that_does_nothing_redoes_nothing(changed_by_code, name):
+    assert changed_by_code(name, '\n# a remark\n"""Another."""\n') == (set(), set())

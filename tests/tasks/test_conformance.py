@@ -1,0 +1,229 @@
+"""What every task must do, whatever it is about: one set of checks for all of TASKS. A task's own tests are in a folder of its name."""
+
+import shutil
+import sys
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from conftest import ROOT, SHRUNK, laid_over
+from regcls import provenance
+from regcls.data.store import prepared_folder
+from regcls.errors import UserError
+from regcls.options import purpose_of
+from regcls.params import load_params, option_names, parse_options
+from regcls.params.types import Section
+from regcls.tasks import TASKS, task_named, task_params
+from regcls.tasks.task import Session, Task
+from regcls.tracking.run_table import typed
+from regcls.tracking.tracker import Tracker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Own:
+    """A data set of a task under a name of its own: like another one, generated and shrunk."""
+
+    root: Path
+    kind: str  # the task's name
+    like: str
+
+    @property
+    def name(self):
+        return f"own-{self.kind}"
+
+    @property
+    def task(self) -> Task:
+        return task_named(self.kind)
+
+    @cached_property
+    def params(self):
+        return load_params(self.root / "params.yaml")
+
+    @property
+    def section(self):
+        return self.params.datasets[self.name]
+
+    @property
+    def folder(self):
+        return prepared_folder(self.root, self.name)
+
+    def prepare(self, folder, *, data=None, raw=None):
+        """Lines that tell of what was prepared into `folder`, from other `data` than the section's if there are any."""
+        section = replace(self.section, data=data or self.section.data)
+        return self.task.prepare(section, folder, raw=raw or folder.parent / "raw", dataset=self.name, processes=1)
+
+    @cached_property
+    def data(self):
+        self.prepare(self.folder)
+        return self.task.open(self.folder, section=self.section, verify=False)
+
+    def spec(self, **given):
+        return self.task.single_spec(self.section, self.name, parse_options(self.kind, given))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("conformance")
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def own(request, root) -> Own:
+    tree = laid_over(yaml.safe_load((ROOT / "params.yaml").read_text()), SHRUNK)
+    (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    params = load_params(root / "params.yaml")
+    generated = (n for n, section in params.datasets.items() if getattr(section.data, "source", "stand-in") == "stand-in")
+    made = Own(root=root, kind=request.param, like=next(name for name in generated if params.task(name) == request.param))
+    (root / "params.yaml").write_text(yaml.safe_dump({**tree, made.name: {"like": made.like}}, sort_keys=False))
+    return made
+
+
+@pytest.fixture(scope="module")
+def tracker(root):
+    return Tracker(root, experiment="regcls")
+
+
+def reseeded(values: Any) -> Any:
+    """A dataclass with every seed one more."""
+    changed = {}
+    for name, value in ((field.name, getattr(values, field.name)) for field in fields(values)):
+        if is_dataclass(value):
+            changed[name] = reseeded(value)
+        elif "seed" in name:
+            changed[name] = tuple(seed + 1 for seed in value) if isinstance(value, tuple) else value + 1
+    return replace(values, **changed)
+
+
+def test_a_section_may_be_like_another_one_under_another_name(own):
+    assert own.params.task(own.name) == own.kind and own.section == own.params.datasets[own.like]
+    assert isinstance(own.section, task_params(own.kind).section) and isinstance(own.section, Section)
+
+
+def test_what_is_prepared_can_be_opened_and_verified(own, tmp_path):
+    assert own.prepare(tmp_path / "prepared"), "lines with its counts"
+    for section, verify in ((None, False), (own.section, False), (own.section, True)):
+        data = own.task.open(tmp_path / "prepared", section=section, verify=verify)
+        assert isinstance(data, own.task.data_type) and data.prepared.folder == tmp_path / "prepared"
+
+
+def test_data_made_from_other_parameters_are_refused(own):
+    other = replace(own.section, data=reseeded(own.section.data))
+    assert own.task.open(own.data.prepared.folder, section=own.section, verify=False)
+    with pytest.raises(UserError, match=rf"prepared with other values of .*(seed|stand_in).*: dvc repro prepare@{own.name}"):
+        own.task.open(own.data.prepared.folder, section=other, verify=False)
+
+
+def test_preparing_twice_gives_the_same_digest_and_another_seed_another_one(own, tmp_path):
+    own.prepare(tmp_path / "again")
+    own.prepare(tmp_path / "other", data=reseeded(own.section.data))
+    again, other = (own.task.open(tmp_path / name, section=None, verify=False) for name in ("again", "other"))
+    assert own.task.digest(own.spec(), again) == own.task.digest(own.spec(), own.data) != own.task.digest(own.spec(), other)
+    assert again.prepared.digest() == own.data.prepared.digest() != other.prepared.digest()
+
+
+def test_a_stand_in_is_prepared_as_raw_files_are_or_there_are_none(own, tmp_path):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    if not hasattr(own.section.data, "source"):
+        with pytest.raises(UserError, match="there are no raw files"):
+            own.task.write_stand_in(own.section, raw, processes=1)
+        assert not any(raw.iterdir())
+        return
+    assert own.task.write_stand_in(own.section, raw, processes=1) and any(raw.iterdir())
+    own.prepare(tmp_path / "prepared", data=replace(own.section.data, source="raw"), raw=raw)
+    found = own.task.open(tmp_path / "prepared", section=None, verify=True)
+    assert own.task.digest(own.spec(), found) == own.task.digest(own.spec(), own.data)
+
+
+def test_a_run_has_a_name_and_the_tags_that_runs_are_found_by(own):
+    spec = own.spec()
+    assert isinstance(spec, own.task.spec_type) and (spec.task, spec.dataset) == (own.kind, own.name)
+    assert spec.name.startswith(spec.method) and own.name in spec.name
+    found_by = {"task": own.kind, "dataset": own.name, "method": spec.method, "classes": str(spec.classes), "seed": str(spec.seed)}
+    assert found_by.items() <= spec.tags().items()
+
+
+@pytest.mark.parametrize("method", ["reg", "reg+cls", "reg+cls-bal"])
+def test_a_spec_comes_back_from_the_params_that_its_run_is_logged_with(own, method):
+    spec = own.spec(method=method)
+    assert spec.method == method and type(spec)(**typed(spec.params(), type(spec))) == spec
+
+
+def test_a_fingerprint_changes_with_the_spec_the_data_and_the_code(own, tmp_path, monkeypatch):
+    own.prepare(tmp_path / "other", data=reseeded(own.section.data))
+    other = own.task.open(tmp_path / "other", section=None, verify=False)
+    spec, prints = own.spec(), []
+    for asked, data in ((spec, own.data), (own.spec(seed=str(spec.seed + 1)), own.data), (spec, other)):
+        prints.append(own.task.fingerprint(asked, data))
+    assert own.task.fingerprint(own.spec(), own.data) == prints[0]
+    for name, module in list(sys.modules.items()):
+        if name.startswith(f"regcls.tasks.{own.kind}.") and hasattr(module, "result_code"):
+            monkeypatch.setattr(module, "result_code", lambda: "another")
+    assert own.task.code() == "another"
+    assert len({*prints, own.task.fingerprint(spec, own.data)}) == 4
+
+
+def test_every_option_has_a_purpose_and_a_default_for_the_help(own):
+    known = option_names(own.kind)
+    assert {"method", "seed", "epochs"} <= set(known) and all(purpose_of(option, own.kind) for option in known)
+    defaults = task_params(own.kind).defaults(own.section)
+    assert all(defaults[option] for option in known)
+
+
+def test_the_example_of_the_help_is_a_run(own):
+    words = task_params(own.kind).example.split()
+    given = {option.removeprefix("--").replace("-", "_"): value for option, value in zip(words[::2], words[1::2], strict=True)}
+    logged = own.spec(**given).params()
+    assert given and {name: logged[name] for name in given} == given
+
+
+def test_a_run_fits_its_own_data(own):
+    assert own.task.misfit(own.spec(), own.data) is None
+
+
+@pytest.mark.usefixtures("one_core")
+def test_a_run_is_tracked_as_finished_with_its_test_error_and_an_equal_one_is_kept(own, tracker, monkeypatch):
+    monkeypatch.setattr(Tracker, "log_model", lambda *args, **kwargs: None)  # seconds, and tested elsewhere
+    session = Session(params=own.params, root=own.root, dataset=own.name, tracker=tracker)
+    first = own.task.train_one(own.spec(), own.data, session)
+    (row,) = tracker.collect(own.name, own.task.spec_type).to_dict("records")
+    assert (first.trained, first.kept, first.failed, row["status"]) == (1, 0, {}, "FINISHED")
+    assert row["fingerprint"] == own.task.fingerprint(own.spec(), own.data) and tracker.metrics(row["run_id"])[own.task.error[1]] > 0
+    again = own.task.train_one(own.spec(), own.data, session)
+    assert (again.trained, again.kept, again.index[0]["run_id"]) == (0, 1, row["run_id"])
+    assert len(tracker.collect(own.name, own.task.spec_type)) == 1
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    """A copy of the package's source, which digests are taken of."""
+    copy = tmp_path / provenance.SOURCE.name
+    shutil.copytree(provenance.SOURCE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(provenance, "SOURCE", copy)
+    return copy
+
+
+def code_digests(kind):
+    """Of the code that prepares, and of that which decides a result."""
+    result_code = import_module(f"regcls.tasks.{kind}.code").result_code
+    return (
+        provenance.code_digest(f"regcls.tasks.{kind}.prepare", without_params=True),
+        getattr(result_code, "__wrapped__", result_code)(),
+    )
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_neither_another_task_nor_tracking_nor_reports_make_data_and_runs_stale(kind, source):
+    def lengthened(*files):
+        for file in files:
+            file.write_text(file.read_text() + "\nmore = 1\n")
+        return code_digests(kind)
+
+    before = code_digests(kind)
+    unrelated = [source / "tasks" / "__init__.py", *(source / "tracking").glob("*.py"), *(source / "reports").glob("*.py")]
+    assert lengthened(*unrelated) == before
+    assert not set(lengthened(*(source / "tasks" / kind).glob("*.py"))) & set(before)
