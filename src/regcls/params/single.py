@@ -50,7 +50,7 @@ class SingleTraining:
 
     model: Backbone
     width: Count
-    class_range: Annotated[tuple[Finite, Finite], AfterValidator(growing)]
+    class_range: Literal["data"] | Annotated[tuple[Finite, Finite], AfterValidator(growing)]  # data: that of the training targets
     loss: RegressionLoss
     huber_delta: Positive
     loss_scaling: Scaling
@@ -124,7 +124,7 @@ class SingleGrid:
 
 @dataclass(frozen=True, kw_only=True)
 class SingleSection(Section):
-    """What the sections of images and depth share."""
+    """A data set whose runs train one network each; its task adds what it prepares, and how its errors are grouped."""
 
     training: SingleTraining
     run: SingleRun

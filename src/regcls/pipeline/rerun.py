@@ -29,7 +29,7 @@ from regcls.tracking.run_table import Row
 from regcls.tracking.tracker import Tracker
 from regcls.words import counted
 
-GROUPS = ("_many", "_medium", "_few")  # ends of the names of errors by shot group
+GROUPS = ("/many", "/medium", "/few")  # ends of the names of errors by shot group
 
 
 def rerun(params: Params, root: Path, run: str, *, anyway: bool) -> None:

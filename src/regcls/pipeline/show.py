@@ -65,9 +65,7 @@ def _lines(row: Row, record: Mapping[str, Any], tracker: Tracker, root: Path) ->
     yield "parameters"
     yield from _wrapped(row.params)
     yield "results"
-    shown = {
-        name: value for name, value in results_of(row).items() if not name.startswith(("functions/", "activities/", "selected_on_test/"))
-    }
+    shown = {name: value for name, value in results_of(row).items() if not name.startswith("selected_on_test/") and name.count("/") < 3}
     yield from _wrapped({name: f"{value:.6g}" for name, value in sorted(shown.items())}, empty="none")
     yield from _origin(row, record, tracker, root)
     files = tracker.files.sizes(row.run_id)

@@ -51,10 +51,11 @@ def write(
     metrics = {name: reports[name].metrics if name in reports else None for name in params.chosen}
     files = {f"{name}/{file}": text for name, report in reports.items() for file, text in report.files.items()}
     files["metrics.json"] = json.dumps(metrics, indent=2, ensure_ascii=False) + "\n"
+    titles = {name: params.datasets[name].title for name in params.chosen}
     summary = first_screen(params, reports)
     files |= files_of(summary)
     files["index.html"] = page.render(
-        "overview.html", params=params, provenance=provenance, reports=reports, absent=absent, summary=summary
+        "overview.html", titles=titles, provenance=provenance, reports=reports, absent=absent, summary=summary
     )
     with folder_written_aside(out) as folder:
         for name, text in sorted(files.items()):

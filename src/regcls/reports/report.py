@@ -1,4 +1,4 @@
-"""What the report on one data set consists of, whatever its kind: files, warnings, a few metrics and the answer in words."""
+"""What the report on one data set consists of, whatever its task: files, warnings, a few metrics and the answer in words."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -76,11 +76,16 @@ class Report:
     """What is about to be written into reports/<dataset>/."""
 
     dataset: str
+    title: str
     wanted: int  # runs that params.yaml asks for
     finished: int  # of them, that count
+    intro: str = ""  # what is trained, and how its errors are shown
+    extent: Sequence[str] = ()  # sentences: how it differs from what the paper ran
+    networks: str = ""  # how they are trained, for the end of the page
     other_data: Sequence[str] = ()  # where the data are not the paper's: `300 instead of 1712 videos`
     line: Line | None = None  # None: nothing to compare
     answers: list[str] = field(default_factory=list)  # the first one is the headline
+    lead: Table | None = None  # a table before all others
     warnings: list[str] = field(default_factory=list)
     metrics: dict[str, Any] = field(default_factory=dict)  # for `dvc exp show`: few, a hole is None
     sections: list[Section] = field(default_factory=list)

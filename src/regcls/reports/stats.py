@@ -1,29 +1,22 @@
-"""Means, spreads and tests.
-
-The unit of replication is the repetition: within one, the functions share initial weights and the place of the peak.
-"""
+"""Tests of differences: paired t, a bootstrap of a ratio of sums, and Holm's correction."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
 
-from regcls.reports.collect import CELL, PANEL, in_order
-
-Metric = str  # train_mse, val_mse or test_mse
-
-COUNTS = ("classes", "n", "runs", "networks", "repetitions")
+LEVEL = 0.05  # of Holm-adjusted p, below which a difference is called clear
 
 
 @dataclass(frozen=True, kw_only=True)
 class Paired:
-    """MSE(reg) − MSE(other), paired by repetition: above 0 the other method is better. NaN where n is too small to say."""
+    """error(reg) − error(other), paired: above 0 the other method is better. NaN where n is too small to say."""
 
-    n: int  # repetitions that both have
+    n: int  # pairs
     gap: float
     low: float  # 95 % confidence interval
     high: float
@@ -31,7 +24,7 @@ class Paired:
 
 
 def paired(reg: Sequence[float], other: Sequence[float]) -> Paired:
-    """Paired t-test of two methods, one number (a mean over functions) a repetition, in the same order."""
+    """Paired t-test of two methods, one number a replication, in the same order."""
     difference = np.asarray(reg, dtype=float) - np.asarray(other, dtype=float)
     low, high, p = one_sample(difference, against=0.0)
     return Paired(n=len(difference), gap=float(difference.mean()) if len(difference) else math.nan, low=low, high=high, p=p)
@@ -48,7 +41,30 @@ def one_sample(values: Sequence[float] | np.ndarray, *, against: float) -> tuple
     return float(interval.low), float(interval.high), float(test.pvalue)
 
 
-def holm(p: Sequence[float]) -> list[float]:
+def bootstrap(reg: NDArray[np.float64], other: NDArray[np.float64], times: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Of RMSE(reg) − RMSE(other), each the mean over seeds: 95 % percentile interval and two-sided p over resamples of T units.
+
+    `reg`, `other`: (T, S, 2) sizes and summed squared errors by unit and seed; `times`: (R, T) how often a unit is in a resample. p is
+    twice the smaller share of resamples on one side of 0, with one more counted on each side: never below 2 / (R + 1). NaN where all
+    resamples are alike.
+    """
+    gaps = (root_of_ratio(reg, times) - root_of_ratio(other, times)).mean(axis=1)
+    gaps = gaps[np.isfinite(gaps)]
+    if len(gaps) < 2 or np.ptp(gaps) <= 1e-12:
+        return math.nan, math.nan, math.nan
+    low, high = np.quantile(gaps, [0.025, 0.975]).tolist()
+    fewer = int(min((gaps <= 0).sum(), (gaps >= 0).sum()))
+    return low, high, min(1.0, 2 * (fewer + 1) / (len(gaps) + 1))
+
+
+def root_of_ratio(sums: NDArray[np.float64], times: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(R, S) RMSE of each resample and seed: a ratio of sums. NaN where a resample has nothing."""
+    sizes, squared = (times @ np.ascontiguousarray(sums[..., column]) for column in (0, 1))  # else without BLAS, 30 times as slow
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.sqrt(squared / sizes))
+
+
+def holm(p: Sequence[float]) -> NDArray[np.float64]:
     """Holm's adjusted p-values, in the order given; NaN (no test) stays NaN and does not count."""
     values = np.asarray(p, dtype=float)
     adjusted = np.full(len(values), np.nan)
@@ -56,115 +72,13 @@ def holm(p: Sequence[float]) -> list[float]:
     order = tested[np.argsort(values[tested], kind="stable")]
     steps = values[order] * np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
-    return [float(value) for value in adjusted]
+    return adjusted
 
 
-def by_repetition(networks: pd.DataFrame, metric: Metric) -> pd.DataFrame:
-    """The mean over functions: CELL, repetition, `metric`."""
-    return networks.groupby([*CELL, "repetition"], dropna=False, sort=False)[metric].mean().reset_index()
-
-
-def cells(networks: pd.DataFrame, wanted: pd.DataFrame, metric: Metric) -> pd.DataFrame:
-    """A row a cell that was asked for, empty ones included.
-
-    CELL; mean and std over all its networks; std_repetitions and se, of the means by repetition (se = std_repetitions / √repetitions);
-    networks, repetitions and repetitions_wanted (counts). Standard deviations have n − 1 below; NaN where n < 2.
-    """
-    grouped = networks.groupby(CELL, dropna=False, sort=False)[metric]
-    over_networks = grouped.agg(mean="mean", std="std", networks="size").reset_index()
-    over_repetitions = by_repetition(networks, metric).groupby(CELL, dropna=False, sort=False)[metric]
-    repetitions = over_repetitions.agg(std_repetitions="std", repetitions="size").reset_index()
-    asked = wanted.groupby(CELL, dropna=False, sort=False).size().reset_index(name="repetitions_wanted")
-    table = asked.merge(over_networks, on=CELL, how="left").merge(repetitions, on=CELL, how="left")
-    table[["networks", "repetitions"]] = table[["networks", "repetitions"]].fillna(0).astype(int)
-    table["se"] = table["std_repetitions"] / np.sqrt(table["repetitions"].where(table["repetitions"] > 0))
-    return in_order(table)
-
-
-def _beside_reg(networks: pd.DataFrame, metric: Metric) -> pd.DataFrame:
-    """A row a (cell, repetition) of another method that has a reg run: CELL, repetition, `metric`, reg."""
-    means = by_repetition(networks, metric)
-    reg = means[means["method"] == "reg"].rename(columns={metric: "reg"})[[*PANEL, "repetition", "reg"]]
-    return means[means["method"] != "reg"].merge(reg, on=[*PANEL, "repetition"], how="inner")
-
-
-def against_reg(networks: pd.DataFrame, metric: Metric) -> pd.DataFrame:
-    """A row a cell of reg+cls or reg+cls-bal: CELL and the fields of `Paired`, with p_holm adjusted over all of the rows."""
-    rows = [
-        dict(zip(CELL, key, strict=True)) | asdict(paired(cell["reg"].tolist(), cell[metric].tolist()))
-        for key, cell in _beside_reg(networks, metric).groupby(CELL, dropna=False, sort=False)
-    ]
-    return _adjusted(_table(rows, [*CELL, "n", "gap", "low", "high", "p"]))
-
-
-def gaps(networks: pd.DataFrame, metric: Metric, *, by_lambda: bool = False) -> pd.DataFrame:
-    """The gap of Figure 3: the mean over class counts, functions and repetitions of MSE(reg) − MSE(method).
-
-    A row a (panel, method), or with `by_lambda` a (panel, method, λ): PANEL, method, lam; reg and other (the two means that the gap is the
-    difference of) with their standard errors over repetitions, reg_se and other_se; runs (of the method); the fields of `Paired`, whose
-    test is over repetitions, each the mean over its class counts; absolute_gap, which the paper prints: the mean over class counts of
-    |MSE(reg) − MSE(method)|, each of them the mean over functions and repetitions; p_holm adjusted over the panels of the method, or with
-    `by_lambda` over all rows.
-    """
-    keys, rows = [*PANEL, "method", *(["lam"] if by_lambda else [])], []
-    for key, group in _beside_reg(networks, metric).groupby(keys, sort=False):
-        means = group.groupby("repetition", sort=True)[["reg", metric]].mean()
-        test = paired(means["reg"].tolist(), means[metric].tolist())
-        by_classes = group.groupby("classes")[["reg", metric]].mean()
-        absolute = float((by_classes["reg"] - by_classes[metric]).abs().mean())
-        sides = {"reg": means["reg"].mean(), "reg_se": means["reg"].sem(), "other": means[metric].mean(), "other_se": means[metric].sem()}
-        rows.append(dict(zip(keys, key, strict=True)) | sides | {"runs": len(group), "absolute_gap": absolute} | asdict(test))
-    sides_named = ["reg", "reg_se", "other", "other_se", "runs", "absolute_gap"]
-    table = _table(rows, [*keys, *sides_named, "n", "gap", "low", "high", "p"])
-    if by_lambda:
-        return in_order(_adjusted(table))
-    parts = [_adjusted(part) for _, part in table.groupby("method", sort=False)]
-    return in_order(pd.concat(parts)) if parts else _adjusted(table)
-
-
-def _adjusted(table: pd.DataFrame) -> pd.DataFrame:
-    return table.assign(p_holm=np.array(holm(table["p"].tolist()), dtype=float))
-
-
-def _table(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
-    """Typed even when empty, so that it can still be merged with others."""
-    table = pd.DataFrame(rows, columns=columns)
-    numbers = {name: int if name in COUNTS else float for name in columns if name not in ("setting", "sampling", "method")}
-    return table.astype(numbers)
-
-
-def best_classes(cells_val: pd.DataFrame) -> pd.DataFrame:
-    """CELL of the class count (and λ) with the lowest mean validation MSE, for each (panel, method) but reg.
-
-    Only cells with as many repetitions as the fullest one compete: a mean over fewer is not comparable.
-    """
-    others = cells_val[(cells_val["method"] != "reg") & (cells_val["repetitions"] > 0)]
-    fullest = others.groupby([*PANEL, "method"], sort=False)["repetitions"].transform("max")
-    ranked = others[others["repetitions"] == fullest].sort_values("mean", kind="stable")
-    return in_order(ranked.drop_duplicates([*PANEL, "method"], keep="first"))[CELL]
-
-
-def win_shares(networks: pd.DataFrame, metric: Metric) -> pd.DataFrame:
-    """Table 1: the share (%) of networks whose MSE is below that of the reg network of the same function and repetition.
-
-    PANEL, method; share (of all networks, over functions, classes, λ and repetitions); std (of the shares by repetition; NaN where there is
-    one); networks and repetitions (counts); low, high and p of a one-sample t-test of the shares by repetition against 50 %; p_holm
-    adjusted over all rows.
-    """
-    reg = networks[networks["method"] == "reg"][[*PANEL, "repetition", "function", metric]].rename(columns={metric: "reg"})
-    pairs = networks[networks["method"] != "reg"].merge(reg, on=[*PANEL, "repetition", "function"], how="inner")
-    pairs["won"] = 100.0 * (pairs[metric] < pairs["reg"])
-    rows = []
-    for key, cell in pairs.groupby([*PANEL, "method"], sort=False):
-        each = cell.groupby("repetition", sort=True)["won"].mean()
-        low, high, p = one_sample(each.to_numpy(), against=50.0)
-        row = {"share": cell["won"].mean(), "std": each.std(), "networks": len(cell), "repetitions": len(each)}
-        rows.append(dict(zip([*PANEL, "method"], key, strict=True)) | row | {"low": low, "high": high, "p": p})
-    columns = [*PANEL, "method", "share", "std", "networks", "repetitions", "low", "high", "p"]
-    return in_order(_adjusted(_table(rows, columns)))
-
-
-def full(table: pd.DataFrame) -> pd.DataFrame:
-    """The cells with as many seeds as the fullest one: a mean over fewer does not compete with theirs."""
-    fullest: pd.DataFrame = table[(table["seeds"] > 0) & (table["seeds"] == table["seeds"].max())]
-    return fullest
+def verdict(row: Mapping[str, Any], *, gap: str = "gap", p: str = "p_holm") -> str:
+    """What a test says: `helps`, `hurts`, `not clear`, `not tested`."""
+    if math.isnan(row[p]):
+        return "not tested"
+    if row[p] >= LEVEL:
+        return "not clear"
+    return "helps" if row[gap] > 0 else "hurts"

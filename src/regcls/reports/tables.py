@@ -74,18 +74,9 @@ class Table:
     parts: tuple[Part, ...] = ()
 
 
-def run_groups(wanted: pd.DataFrame) -> tuple[RunGroup, ...]:
-    """The counted runs among the rows of a `Collected.wanted`, by method, classes and λ."""
-    groups: dict[tuple[str, int, float], list[tuple[str, str]]] = {}
-    columns = ["method", "classes", "lam", "seed", "run_id", "state"]
-    for method, classes, lam, seed, run_id, state in wanted[columns].itertuples(index=False, name=None):
-        if state == "finished":  # λ of reg is NaN, which is not a key
-            groups.setdefault((method, classes, 0.0 if method == "reg" else lam), []).append((str(seed), run_id))
-    return tuple(RunGroup(label=_group_label(*key), runs=tuple(runs)) for key, runs in sorted(groups.items()))
-
-
-def _group_label(method: str, classes: int, lam: float) -> str:
-    return method if method == "reg" else f"{method} · {classes} · λ {lam:g}"
+def heads(row: Mapping[str, Any]) -> tuple[Cell, ...]:
+    """Method, class count and λ."""
+    return tuple(Cell(text=str(text or ""), header=True) for text in (row["method"], row["classes"], row["weight"]))
 
 
 def markdown(table: Table) -> str:
@@ -144,6 +135,11 @@ def _width(table: Table) -> int:
 def number(value: float, digits: int = 4) -> str:
     """Fixed digits with a real minus sign; a dash for NaN."""
     return DASH if math.isnan(value) else f"{value:z.{digits}f}".replace("-", "−")
+
+
+def with_std(mean: float, std: float, digits: int) -> str:
+    """`0.1530 ± 0.0421`, without ± where there is no spread."""
+    return number(mean, digits) if math.isnan(std) or math.isnan(mean) else f"{number(mean, digits)} ± {number(std, digits)}"
 
 
 def signed(value: float, digits: int = 4) -> str:

@@ -70,7 +70,7 @@ class RunSpec:
 class RunResult:
     """What a finished run of many small networks leaves behind."""
 
-    metrics: Mapping[str, float]  # final: train_mse, val_mse, test_mse (means over the functions), functions/test_mse_0 …
+    metrics: Mapping[str, float]  # final: test/mse/all (the mean over parts), test/mse/function_0, test/rmse/coffee …
     history: Mapping[str, Sequence[float]]  # metric -> its values after epochs 1, 2, …; the last one is the final value
     weights: Mapping[str, np.ndarray]  # "<function>/<torch parameter name>", or an activity's name instead of the function
     started: float  # Unix seconds

@@ -1,9 +1,9 @@
-"""The runs on images: one network each. What images and depth share."""
+"""Params -> runs of one network each. What images and depth share."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from regcls.errors import UserError
 from regcls.params.single import (
@@ -32,7 +32,7 @@ class SingleSpec(RunSpec):
     balanced_bins: int
     model: Backbone
     width: int  # channels of the first stage
-    class_range: tuple[float, float]  # targets that the C ranges cover
+    class_range: tuple[float, ...]  # targets that the C ranges cover; empty: those of the training data
     loss: RegressionLoss
     huber_delta: float
     loss_scaling: Scaling
@@ -51,26 +51,17 @@ class SingleSpec(RunSpec):
         return super().tags() | {"balanced_data": str(self.balanced_data).lower()}
 
 
-Section = TypeVar("Section", bound=SingleSection)
-Spec = TypeVar("Spec", bound=SingleSpec)
-SectionC = TypeVar("SectionC", contravariant=True)
-SpecC = TypeVar("SpecC", bound=SingleSpec, covariant=True)
+SpecT = TypeVar("SpecT", bound=SingleSpec)
+# (section, dataset, *, method, classes, lam, balanced_data, seed) -> a run with params.yaml's training values.
+MakeSpec = Callable[..., SpecT]
 
 
-class MakeSpec(Protocol[SectionC, SpecC]):
-    """A run with params.yaml's training values: `make_spec` of images or of depth."""
-
-    def __call__(
-        self, section: SectionC, dataset: str, /, *, method: Method, classes: int, lam: float, balanced_data: bool, seed: int
-    ) -> SpecC: ...
-
-
-def expand(make: MakeSpec[Section, Spec], section: Section, dataset: str, grid: SingleGrid, found: Found) -> list[Spec]:
+def expand(make: MakeSpec[SpecT], section: SingleSection, dataset: str, grid: SingleGrid, found: Found) -> list[SpecT]:
     """The runs of a grid, `reg` once for each seed, in a fixed order: all methods of a seed, then the next seed.
 
     Where λ is to be searched and `found` does not have it yet, a run is left out.
     """
-    specs: dict[Spec, None] = {}  # an ordered set
+    specs: dict[SpecT, None] = {}  # an ordered set
     for seed, method, classes in itertools.product(section.training.seeds[: grid.seeds], grid.methods, grid.classes):
         for lam in _lambdas(section, grid, method, classes, found):
             specs[make(section, dataset, method=method, classes=classes, lam=lam, balanced_data=grid.balanced_data, seed=seed)] = None
@@ -81,17 +72,17 @@ def _lambdas(section: SingleSection, grid: SingleGrid, method: Method, classes: 
     if method == "reg" or grid.lambdas == "default":
         return (section.training.lam_for(classes),)
     if grid.lambdas == "searched":
-        lam = searched_lambda(section, found, method, classes)
+        lam = searched_lambda(section.grids, found, method, classes)
         return () if lam is None else (lam,)
     return grid.lambdas
 
 
-def searched_lambda(section: SingleSection, found: Found, method: Method, classes: int) -> float | None:
+def searched_lambda(grids: Mapping[str, SingleGrid], found: Found, method: Method, classes: int) -> float | None:
     """λ of the search, None as long as it is not known. reg+cls-bal takes that of reg+cls where it is not searched for itself."""
-    return found.get((method if method in section.grids[SEARCH].methods else "reg+cls", classes))
+    return found.get((method if method in grids[SEARCH].methods else "reg+cls", classes))
 
 
-def all_specs(make: MakeSpec[Section, Spec], section: Section, dataset: str, found: Found) -> list[Spec]:
+def all_specs(make: MakeSpec[SpecT], section: SingleSection, dataset: str, found: Found) -> list[SpecT]:
     """The runs of all grids, each once; those of the search for λ first."""
     names = sorted(section.grids, key=lambda name: name != SEARCH)
     return list(dict.fromkeys(spec for name in names for spec in expand(make, section, dataset, section.grids[name], found)))
@@ -102,7 +93,7 @@ def needs_search(section: SingleSection) -> bool:
     return any(grid.lambdas == "searched" and grid.seeds for grid in section.grids.values())
 
 
-def search_specs(make: MakeSpec[Section, Spec], section: Section, dataset: str) -> list[Spec]:
+def search_specs(make: MakeSpec[SpecT], section: SingleSection, dataset: str) -> list[SpecT]:
     """The runs of the search for λ."""
     return expand(make, section, dataset, section.grids[SEARCH], {}) if SEARCH in section.grids else []
 
@@ -124,10 +115,16 @@ def shared_fields(training: SingleTraining, *, method: Method, classes: int, lam
         "seed": seed,
         "balanced_data": balanced_data,
         "balanced_bins": training.balanced_bins if balanced_data else 0,
-        "class_range": (0.0, 0.0) if method == "reg" and not balanced_data else training.class_range,
+        "class_range": _class_range(training, needed=method != "reg" or balanced_data),
         "huber_delta": training.huber_delta if training.loss == "huber" else 0.0,
         "loss_scaling": _scaling(training.loss_scaling, method, lam),
     }
+
+
+def _class_range(training: SingleTraining, *, needed: bool) -> tuple[float, ...]:
+    if not needed:
+        return 0.0, 0.0
+    return () if training.class_range == "data" else training.class_range
 
 
 def _scaling(scaling: Scaling, method: Method, lam: float) -> Scaling:
@@ -151,7 +148,7 @@ PLAIN = (
 )
 
 
-def single_spec(make: MakeSpec[Section, Spec], section: Section, dataset: str, options: SingleOptions) -> Spec:
+def single_spec(make: MakeSpec[SpecT], section: SingleSection, dataset: str, options: SingleOptions) -> SpecT:
     """The run that params.yaml's `run:` describes, with `options` over it.
 
     Raises:

@@ -20,7 +20,7 @@ class SingleTask(Task[SectionT, SpecT, DataT]):
     """One network a run."""
 
     @abstractmethod
-    def make_spec(self) -> MakeSpec[Any, SpecT]:
+    def make_spec(self) -> MakeSpec[SpecT]:
         """How params.yaml becomes a run."""
 
     @abstractmethod

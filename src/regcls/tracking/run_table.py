@@ -73,7 +73,7 @@ def _typed(params: Mapping[str, str], types: Mapping[str, Any]) -> dict[str, Any
 
 
 def _natural(key: str) -> list[str]:
-    """For sorting: functions/test_mse_2 before functions/test_mse_10."""
+    """For sorting: test/mse/function_2 before test/mse/function_10."""
     return [part.zfill(9) if part.isdigit() else part for part in re.split(r"(\d+)", key)]
 
 

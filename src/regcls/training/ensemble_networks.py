@@ -108,9 +108,9 @@ class ClassCounter:
 
 
 def mean_accuracy(trained: Iterable[Trained]) -> dict[str, float]:
-    """train_accuracy, test_accuracy and so on: top-1 of the class head, the mean over a run's networks; nothing without a head."""
+    """train/accuracy, test/accuracy/all and so on: top-1 of the class head, the mean over a run's networks; nothing without a head."""
     shares = [each.accuracy for each in trained]
-    return {f"{name}_accuracy": float(np.mean([each[name] for each in shares])) for name in shares[0]}
+    return {f"{name}/accuracy" + "/all" * (name != "train"): float(np.mean([each[name] for each in shares])) for name in shares[0]}
 
 
 def quietly(make: Callable[[], ClassRanges]) -> ClassRanges:

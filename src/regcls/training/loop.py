@@ -306,7 +306,7 @@ def _end_epoch(network: nn.Module, task: Task[Any], position: _Position, rate: f
         if errors[metric] < position.best[name].score:
             position.best[name] = _Best(epoch=number, score=errors[metric])
     assert position.sums is not None
-    losses = {f"train_{name}": value / position.samples for name, value in position.sums.items()}
+    losses = {f"train/{name}": value / position.samples for name, value in position.sums.items()}
     return Epoch(number=number, time=time.time(), metrics={**losses, **errors, "learning_rate": rate})
 
 

@@ -17,15 +17,14 @@ import pandas as pd
 from regcls.errors import UserError
 from regcls.files import lock_holder, try_lock, write_json
 from regcls.params import Compute
+from regcls.params.single import SingleSection
 from regcls.processes import termination_noted, uninterrupted
 from regcls.progress import Advance, progress, say
 from regcls.runs import fingerprint
 from regcls.runs.grids import (
     Found,
     MakeSpec,
-    Section,
     SingleSpec,
-    Spec,
     all_specs,
     needs_search,
     search_specs,
@@ -79,7 +78,7 @@ class Study:
     repeats: str | None = None  # the id of a run that is to be made once more, whatever the store holds
 
 
-def train_grids(make_spec: MakeSpec[Section, Spec], section: Section, study: Study) -> Outcome:
+def train_grids(make_spec: MakeSpec[SingleSpec], section: SingleSection, study: Study) -> Outcome:
     """Make every run of the grids that is not FINISHED, those of the search for λ first. Raises as `train_runs` does."""
     known = _look_up(study)
     searched = needs_search(section)

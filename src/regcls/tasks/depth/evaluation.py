@@ -16,9 +16,10 @@ from torch.nn import functional as F
 from regcls.tasks.depth.class_head import ClassHead, dense_hits
 from regcls.tasks.depth.data import DepthSet
 from regcls.tasks.depth.examples import Examples, example_rows
-from regcls.tasks.depth.metrics import bucket_sums, errors_of, rmse_by_image
+from regcls.tasks.depth.metrics import errors_of
 from regcls.tasks.depth.model import normalised
 from regcls.tasks.depth.pixels import DEPTHS, DeviceRanges
+from regcls.tasks.depth.sums import bucket_sums, rmse, rmse_by_image
 from regcls.training.device import Device
 from regcls.training.feed import prefetched, whole_of
 
@@ -41,7 +42,7 @@ class Found:
     """What a network gives on a split."""
 
     sums: NDArray[np.float64]  # (N, 100, 8), of errors: see `bucket_sums`
-    accuracy: dict[str, float]  # of the class head over the same pixels, by the name `accuracy`; empty for reg
+    accuracy: dict[str, float]  # of the class head over the same pixels, by the name `accuracy/all`; empty for reg
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +59,13 @@ class Evaluation:
     shots: Mapping[Literal["many", "medium"], Set[int]]
 
     def errors(self, network: nn.Module) -> dict[str, float]:
-        """On the validation pixels and on those of the test set: val_…, test_…."""
+        """On the validation pixels and on those of the test set: val/…, test/…."""
         found: dict[str, float] = {}
         for split in SPLITS:
             own = self.of(network, split)
-            found |= {f"{split}_{name}": value for name, value in (*errors_of(own.sums, self.shots), *own.accuracy.items())}
-            if split == "val" and self.by_image:
-                found["val_rmse_all"] = rmse_by_image(own.sums)
-        return {name: value for name, value in found.items() if not name.startswith("test_n_")}  # known from the table of sums
+            found |= {f"{split}/{name}": value for name, value in (*errors_of(own.sums, self.shots), *own.accuracy.items())}
+            found[f"{split}/rmse/all"] = rmse_by_image(own.sums) if split == "val" and self.by_image else rmse(own.sums)
+        return {name: value for name, value in found.items() if not name.startswith("test/n/")}  # known from the table of sums
 
     def of(self, network: nn.Module, split: Split) -> Found:
         """On a whole split."""
@@ -81,7 +81,7 @@ class Evaluation:
                     labels = self.classes.labels(targets).masked_fill(~mask, -1)
                     hits += dense_hits(cast(ClassHead, network.classifier), features, labels).item()
                     pixels += mask.sum().item()
-        return Found(sums=torch.cat(sums).numpy(), accuracy={} if self.classes is None else {"accuracy": hits / max(pixels, 1)})
+        return Found(sums=torch.cat(sums).numpy(), accuracy={} if self.classes is None else {"accuracy/all": hits / max(pixels, 1)})
 
     def on_device(self, images: Tensor) -> Tensor:
         """Pixels (B, H, W, 3) as the network takes them (B, 3, H, W)."""

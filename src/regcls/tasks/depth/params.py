@@ -82,6 +82,11 @@ class DepthShots:
         ranges = self.many if shot == "many" else self.medium
         return frozenset(bucket for first, last in ranges for bucket in range(first, last + 1))
 
+    def by_bucket(self) -> list[Literal["many", "medium", "few"]]:
+        """The group of each of the 100 buckets."""
+        many, medium = self.buckets("many"), self.buckets("medium")
+        return ["many" if bucket in many else "medium" if bucket in medium else "few" for bucket in range(BUCKETS)]
+
 
 def shots_text(shots: DepthShots) -> str:
     """For a tag: `many 9-45, 47-47; medium 7-8`."""
@@ -123,6 +128,8 @@ def check(path: Path, name: str, depth: Depth) -> None:
         raise UserError(
             f"{path}: {name}.data.crop = {list(depth.data.crop)}: it is higher than {name}.data.short_side = {depth.data.short_side}"
         )
+    if depth.training.class_range == "data":
+        raise UserError(f"{path}: {name}.training.class_range = data: write the metres that the ranges cover, as in [0.0, 10.0]")
     if depth.training.class_range[0] < 0:
         raise UserError(f"{path}: {name}.training.class_range = {list(depth.training.class_range)}: depth begins at 0")
     check_grids(path, name, depth.grids, seeds=len(depth.training.seeds))

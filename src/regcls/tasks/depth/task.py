@@ -4,10 +4,9 @@ from functools import cache, partial
 from pathlib import Path
 
 from regcls.models.pretrained import load_pretrained
-from regcls.reports import depth
 from regcls.reports.report import Report
 from regcls.runs.grids import MakeSpec
-from regcls.tasks.depth import predict
+from regcls.tasks.depth import predict, report
 from regcls.tasks.depth.code import result_code
 from regcls.tasks.depth.data import DepthSet
 from regcls.tasks.depth.model import build_depth
@@ -15,14 +14,12 @@ from regcls.tasks.depth.params import Depth, DepthOptions
 from regcls.tasks.depth.prepare import counts, prepare
 from regcls.tasks.depth.runs import DepthSpec, make_spec, single_depth_spec
 from regcls.tasks.depth.stand_in import write_archive
-from regcls.tasks.depth.train import DepthJob, model_of, train_run
+from regcls.tasks.depth.train import SELECTIONS, DepthJob, model_of, train_run
 from regcls.tasks.single import SingleTask
 from regcls.tasks.task import Asked, Sources
 from regcls.tracking.store import project_root
 from regcls.training.single import Making
 from regcls.training.weights import weights_digest, weights_file
-
-SUMS, EXAMPLES = "sums.parquet", "examples.npz"  # files of every run
 
 
 class DepthTask(SingleTask[Depth, DepthSpec, DepthSet]):
@@ -30,7 +27,7 @@ class DepthTask(SingleTask[Depth, DepthSpec, DepthSet]):
 
     spec_type = DepthSpec
     data_type = DepthSet
-    error = ("test RMSE", "test_rmse_all")
+    error = ("test RMSE", "test/rmse/all")
 
     def prepare(self, section: Depth, folder: Path, *, raw: Path, dataset: str, processes: int) -> list[str]:
         prepare(section.data, folder, raw=raw, dataset=dataset, processes=processes)
@@ -41,7 +38,7 @@ class DepthTask(SingleTask[Depth, DepthSpec, DepthSet]):
         write_archive(folder, stand_in, short_side=section.data.short_side, processes=processes)
         return f"{stand_in.images} views of {stand_in.scenes} rooms, and {stand_in.test_images} for the test"
 
-    def make_spec(self) -> MakeSpec[Depth, DepthSpec]:
+    def make_spec(self) -> MakeSpec[DepthSpec]:
         return make_spec
 
     def making(self, section: Depth, root: Path) -> Making:
@@ -62,10 +59,10 @@ class DepthTask(SingleTask[Depth, DepthSpec, DepthSet]):
             job=partial(DepthJob, weights_folder=folder, shots=section.shots),
             train=train_run,
             model=model_of,
-            score="val_rmse_all",
+            score=SELECTIONS["val"],
             origin=self.origin,
             ready=ready,
-            unlogged="val_n_",
+            unlogged="val/n/",
         )
 
     def origin(self, spec: DepthSpec) -> str:
@@ -85,21 +82,7 @@ class DepthTask(SingleTask[Depth, DepthSpec, DepthSet]):
 
     def report(self, sources: Sources) -> Report:
         found, fingerprints = self.wanted(sources)
-        data: DepthSet = sources.data
-        return depth.report(
-            params=sources.params,
-            dataset=sources.dataset,
-            runs=sources.runs,
-            links=sources.tracker,
-            provenance=sources.provenance,
-            fingerprints=fingerprints,
-            found=found,
-            sums=sources.table(SUMS),
-            examples=sources.arrays(EXAMPLES),
-            training_levels=data.levels("train"),
-            counts={"training images": len(data.rows("train")) + len(data.rows("val")), "test images": len(data.rows("test"))},
-            drawn_mask=data.has_drawn_mask,
-        )
+        return report.report(sources, fingerprints=fingerprints, found=found)
 
     def predict(self, asked: Asked) -> list[str]:
         return predict.predict(asked)

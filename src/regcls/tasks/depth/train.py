@@ -25,11 +25,12 @@ from regcls.tasks.depth.class_head import ClassHead, dense_class_loss
 from regcls.tasks.depth.data import DepthSet
 from regcls.tasks.depth.evaluation import Evaluation
 from regcls.tasks.depth.examples import write_examples
-from regcls.tasks.depth.metrics import BUCKETS, errors_of, table_of
+from regcls.tasks.depth.metrics import errors_of
 from regcls.tasks.depth.model import DepthPredictor, build_depth
 from regcls.tasks.depth.params import DepthShots, shots_text
 from regcls.tasks.depth.pixels import DEPTHS, DeviceRanges, doubled, doubled_bilinearly, keep_by_level
 from regcls.tasks.depth.runs import DepthSpec
+from regcls.tasks.depth.sums import BUCKETS, table_of
 from regcls.training.checkpoint import Checkpoints, with_weights
 from regcls.training.feed import KEEP, AugmentedBatches, batches_of, epochs_of, moved, stream
 from regcls.training.loop import Hooks, Recipe, Trained, train
@@ -37,6 +38,8 @@ from regcls.training.single import BEST, LAST, Job, Model, Result, opened
 from regcls.training.weights import sha256, weights_file
 
 VALIDATED_ROUNDING: Rounding = "round"  # of Eq. 12, by which validation pixels are balanced: the same for every run
+# RMSE-val and RMSE-test of Table 2: the second is for comparison with earlier work, which selected on the test set.
+SELECTIONS: Mapping[str, str] = {"val": "val/rmse/all", "test": "test/rmse/all"}
 BEST_ON_TEST = "checkpoints/best_on_test.pt"
 
 
@@ -61,8 +64,7 @@ class Batch:
 class DepthObjective:
     """What a run learns: see `loop.Task`."""
 
-    # RMSE-val and RMSE-test of Table 2: the second is for comparison with earlier work, which selected on the test set.
-    selections: Mapping[str, str] = {"val": "val_rmse_all", "test": "test_rmse_all"}
+    selections = SELECTIONS
 
     def __init__(self, job: DepthJob, images: DepthSet) -> None:
         spec = job.spec
@@ -199,7 +201,7 @@ def _equalised(ranges: ClassRanges, counts: NDArray[np.int64], rounding: Roundin
 def train_run(job: DepthJob, hooks: Hooks, say: Callable[[str], None]) -> Result:
     """Make a run, from its newest checkpoint if there is one.
 
-    Its metrics: val_… and test_… of the weights selected on validation, selected_on_test/test_… of those selected on the test set.
+    Its metrics: val/… and test/… of the weights selected on validation, selected_on_test/test/… of those selected on the test set.
     sums.parquet has the sums from which these test errors follow, by selection (val, test), image (row) and bucket.
 
     Raises:
@@ -235,7 +237,7 @@ def train_run(job: DepthJob, hooks: Hooks, say: Callable[[str], None]) -> Result
 def _outcome(task: DepthObjective, network: nn.Module, checkpoints: Checkpoints, trained: Trained) -> Result:
     """Of both selections."""
     kept, best = trained.history[trained.best_epochs["val"] - 1].metrics, trained.best_epochs
-    metrics = {name: value for name, value in kept.items() if name.startswith("val_") or name == "train_accuracy"} | trained.speed()
+    metrics = {name: value for name, value in kept.items() if name.startswith("val/") or name == "train/accuracy"} | trained.speed()
     metrics["head_classes"] = float(0 if task.classes is None else len(task.classes))  # fewer than C where classes were merged
     metrics["best_epoch_on_test"] = float(best["test"])
     tables: list[pd.DataFrame] = []
@@ -245,7 +247,7 @@ def _outcome(task: DepthObjective, network: nn.Module, checkpoints: Checkpoints,
             network.load_state_dict(checkpoints.load_best(best[selection], device=task.job.device))
             loaded, found = best[selection], task.evaluation.of(network, "test")
         assert found is not None
-        metrics |= {f"{prefix}test_{name}": value for name, value in (*errors_of(found.sums, task.shots), *found.accuracy.items())}
+        metrics |= {f"{prefix}test/{name}": value for name, value in (*errors_of(found.sums, task.shots), *found.accuracy.items())}
         table = table_of(found.sums).assign(image=lambda table: task.images.rows("test")[table["image"]])
         table.insert(0, "selection", selection)
         tables.insert(0, table)

@@ -94,17 +94,19 @@ class FunctionNetworks:
     def result(self, spec: FunctionSpec, trained: Mapping[str, Trained], *, started: float, ended: float) -> RunResult:
         """Errors by function and their means over the functions; weights by function."""
         functions = sorted(trained, key=int)
-        by_epoch = {"train_mse": [trained[f].train_mse for f in functions]}
-        by_epoch |= {f"{name}_mse": [trained[f].evaluated[name] for f in functions] for name in ("val", "test")}
+        by_epoch = {"train": [trained[f].train_mse for f in functions]}
+        by_epoch |= {name: [trained[f].evaluated[name] for f in functions] for name in ("val", "test")}
         means = {name: np.mean(values, axis=0) for name, values in by_epoch.items()}
-        metrics = {name: float(values[-1]) for name, values in means.items()}
+        metrics = {f"{split}/mse/all": float(values[-1]) for split, values in means.items()}
         if heads := [len(trained[f].weights["classifier.bias"]) for f in functions if "classifier.bias" in trained[f].weights]:
             metrics["head_classes"] = float(np.mean(heads))  # fewer than C where equalising has merged some
         metrics |= mean_accuracy(trained.values())
-        metrics |= {f"functions/{name}_{f}": float(values[i][-1]) for name, values in by_epoch.items() for i, f in enumerate(functions)}
+        metrics |= {
+            f"{split}/mse/function_{f}": float(values[i][-1]) for split, values in by_epoch.items() for i, f in enumerate(functions)
+        }
         return RunResult(
             metrics=metrics,
-            history={name: values.tolist() for name, values in means.items() if len(values) > 1},
+            history={f"{split}/mse/all": values.tolist() for split, values in means.items() if len(values) > 1},
             weights={f"{f}/{name}": value for f in functions for name, value in trained[f].weights.items()},
             started=started,
             ended=ended,

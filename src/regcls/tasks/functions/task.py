@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from regcls.progress import tracked
-from regcls.reports import synthetic
 from regcls.reports.report import Report
+from regcls.tasks.functions import report
 from regcls.tasks.functions.code import result_code
 from regcls.tasks.functions.data import FunctionSets
 from regcls.tasks.functions.networks import FunctionNetworks
@@ -22,7 +22,7 @@ class FunctionsTask(ManyTask[Functions, FunctionSpec, FunctionSets]):
 
     spec_type = FunctionSpec
     data_type = FunctionSets
-    error = ("test MSE", "test_mse")
+    error = ("test MSE", "test/mse/all")
 
     def prepare(self, section: Functions, folder: Path, *, raw: Path, dataset: str, processes: int) -> list[str]:
         table = prepare(section.data, folder, processes=processes, progress=tracked)
@@ -59,15 +59,7 @@ class FunctionsTask(ManyTask[Functions, FunctionSpec, FunctionSets]):
     def report(self, sources: Sources) -> Report:
         wanted = all_specs(sources.section, sources.dataset)
         networks = self.networks(sources.data, sources.dataset)
-        return synthetic.report(
-            params=sources.params,
-            dataset=sources.dataset,
-            runs=sources.runs,
-            links=sources.tracker,
-            provenance=sources.provenance,
-            fingerprints=ensemble_study.fingerprints(networks, wanted),
-            sets=sources.data,
-        )
+        return report.report(sources, fingerprints=ensemble_study.fingerprints(networks, wanted))
 
 
 TASK = FunctionsTask()

@@ -8,7 +8,6 @@ MODULES = (  # with the heads, and the ResNet below them
     "classes",
     "data.splits",
     "losses",
-    "metrics",
     "models.predictor",
     "tasks.images.data",
     "tasks.images.train",

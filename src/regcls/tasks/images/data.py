@@ -23,8 +23,3 @@ class ImageSet(SplitSet[ImageData]):
     def targets(self, split: Split) -> NDArray[np.float32]:
         """Their targets (n,)."""
         return self._of(split, "target").astype(np.float32)
-
-    def training_counts(self) -> dict[int, int]:
-        """Number of training images by integer target (rounded down)."""
-        values, counts = np.unique(np.floor(self.targets("train")).astype(np.int64), return_counts=True)
-        return dict(zip(values.tolist(), counts.tolist(), strict=True))

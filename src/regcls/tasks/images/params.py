@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from numpy.typing import ArrayLike
 from pydantic import Field
 
 from regcls.errors import UserError
+from regcls.metrics import ShotGroups
 from regcls.params.single import (
     PURPOSES,
     Finite,
@@ -16,7 +18,7 @@ from regcls.params.single import (
     check_grids,
     lambdas_text,
 )
-from regcls.params.types import FROM_TEXT, STRICT, Count, Positive, Seed, TaskParams, plain
+from regcls.params.types import FROM_TEXT, STRICT, Count, NotNegative, Positive, Seed, TaskParams, plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +58,40 @@ class ImageTraining(SingleTraining):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShotLimits:
-    """Many, medium and few: by the number of training images of an integer target."""
+class IntegerShots:
+    """Many, medium and few by the training images of a target's integer part: the benchmark's rule."""
 
+    by: Literal["integer"]
     many_above: Annotated[int, Field(ge=0)]
     few_below: Annotated[int, Field(ge=0)]
     __pydantic_config__ = STRICT
+
+    def groups(self, training: ArrayLike) -> ShotGroups:
+        """The groups that training targets (N,) make."""
+        return ShotGroups.by_integer(training, many_above=self.many_above, few_below=self.few_below)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DensityShots:
+    """The same by the training images of a bin, in multiples of the mean over bins: for targets of any range."""
+
+    by: Literal["density"]
+    bins: Count
+    many_above: NotNegative
+    few_below: NotNegative
+    __pydantic_config__ = STRICT
+
+    def groups(self, training: ArrayLike) -> ShotGroups:
+        """The groups that training targets (N,) make."""
+        return ShotGroups.by_density(training, bins=self.bins, many_above=self.many_above, few_below=self.few_below)
+
+
+Shots = Annotated[IntegerShots | DensityShots, Field(discriminator="by")]
+
+
+def shots_text(shots: IntegerShots | DensityShots) -> str:
+    """For a tag: `integer: many_above 100, few_below 20`."""
+    return f"{shots.by}: {', '.join(f'{name} {value:g}' for name, value in vars(shots).items() if name != 'by')}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +100,7 @@ class Images(SingleSection):
 
     data: ImageData
     training: ImageTraining
-    shots: ShotLimits
+    shots: Shots
     __pydantic_config__ = STRICT
 
 
@@ -86,9 +116,9 @@ def check(path: Path, name: str, images: Images) -> None:
     limits = images.shots
     if images.training.pad >= images.data.size:
         raise UserError(f"{path}: {name}.training.pad = {images.training.pad} must be less than {name}.data.size = {images.data.size}")
-    if limits.few_below > limits.many_above + 1:
+    if limits.few_below > limits.many_above + (limits.by == "integer"):
         raise UserError(
-            f"{path}: {name}.shots: few_below = {limits.few_below} and many_above = {limits.many_above} overlap: a target would be both"
+            f"{path}: {name}.shots: few_below = {limits.few_below:g} and many_above = {limits.many_above:g} overlap: a target would be both"
         )
     check_grids(path, name, images.grids, seeds=len(images.training.seeds))
 

@@ -27,7 +27,7 @@ from regcls.errors import UserError
 from regcls.files import explain_os_errors
 from regcls.progress import say
 from regcls.tasks.images.data import ImageSet
-from regcls.tasks.images.params import ImageData
+from regcls.tasks.images.params import ImageData, Shots
 from regcls.tasks.images.stand_in import FROM_MATLAB, write_archives
 
 PARTS = ("imdb", "wiki")  # in the benchmark's order
@@ -94,7 +94,7 @@ def _prepare(data: ImageData, folder: Path, listing: Listing, dataset: str, proc
     return kept
 
 
-def counts(folder: Path, *, many_above: int, few_below: int) -> list[str]:
+def counts(folder: Path, shots: Shots) -> list[str]:
     """What `prepare` wrote to `folder`, in lines: images by split, targets by shot group, and what was left out and why.
 
     Raises:
@@ -102,12 +102,14 @@ def counts(folder: Path, *, many_above: int, few_below: int) -> list[str]:
     """
     images = ImageSet(folder)
     notes = images.prepared.meta["notes"]
-    training = np.array(list(images.training_counts().values()))
-    many, few = int((training > many_above).sum()), int((training < few_below).sum())
+    groups = shots.groups(images.targets("train"))
+    training = np.array(list(groups.counts.values()))
+    many, few = int((training > groups.many_above).sum()), int((training < groups.few_below).sum())
+    each = "targets" if shots.by == "integer" else "bins of targets"
     return [
         *(f"{split:5s} {notes['images'][split]:7d} images" for split in SPLITS),
-        f"targets with more than {many_above} training images: {many}; "
-        f"with {few_below} to {many_above}: {len(training) - many - few}; with fewer than {few_below}: {few}",
+        f"{each} with more than {groups.many_above:g} training images: {many}; with {groups.few_below:g} to {groups.many_above:g}: "
+        f"{len(training) - many - few}; with fewer than {groups.few_below:g}: {few}",
         *(f"left out: {number:7d} {reason}" for reason, number in notes["filtered"].items()),
         *(f"rejected: {number:7d} {reason} (rejected.csv)" for reason, number in notes["rejected"].items()),
     ]

@@ -15,8 +15,6 @@ class ImageSpec(SingleSpec):
     task: ClassVar[str] = "images"
     size: int  # pixels of a side of the images
     pad: int  # pixels on each side before the random crop
-    many_above: int  # training images of an age, for the metrics
-    few_below: int
 
 
 def make_spec(images: Images, dataset: str, *, method: Method, classes: int, lam: float, balanced_data: bool, seed: int) -> ImageSpec:
@@ -30,6 +28,4 @@ def make_spec(images: Images, dataset: str, *, method: Method, classes: int, lam
         learning_rate=training.balanced_learning_rate if balanced_data else training.learning_rate,
         size=images.data.size,
         pad=training.pad,
-        many_above=images.shots.many_above,
-        few_below=images.shots.few_below,
     )

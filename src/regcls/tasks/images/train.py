@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from regcls.classes import ClassRanges, equalised, uniform_ranges
 from regcls.data.splits import Split
 from regcls.losses import class_loss, regression_loss, weighted
-from regcls.metrics import evaluate, shot_of
+from regcls.metrics import evaluate
 from regcls.models.predictor import build, scaled
 from regcls.tasks.images.data import ImageSet
+from regcls.tasks.images.params import Shots, shots_text
 from regcls.tasks.images.runs import ImageSpec
 from regcls.training.augment import for_faces
 from regcls.training.checkpoint import Checkpoints, load_predictor
@@ -29,9 +30,14 @@ from regcls.training.feed import AugmentedBatches, batches_of, draws, epochs_of,
 from regcls.training.loop import Hooks, Recipe, train
 from regcls.training.single import BEST, LAST, Job, Model, Result, opened
 
-SCORE = "val_mse_all"  # by it the weights to keep are chosen (section 3.2)
+SCORE = "val/mse/all"  # by it the weights to keep are chosen (section 3.2)
 
-ImageJob = Job[ImageSpec]
+
+@dataclass(frozen=True, kw_only=True)
+class ImageJob(Job[ImageSpec]):
+    """A run to make, and how to compute it."""
+
+    shots: Shots  # for the errors that are tracked: they decide nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +70,7 @@ class ImageObjective:
         self.labels = None if self.classes is None else torch.from_numpy(self.classes.labels(targets)).to(job.device)
         # Probability with which a sample enters each loss; None: always.
         self.keep_class = None if self.classes is None or not spec.balanced else self.classes.keep[self.classes.labels(targets)]
-        self.counts = images.training_counts()
+        self.groups = job.shots.groups(targets)
         self._draws: tuple[int, NDArray[np.float32]] = (-1, np.empty(0, dtype=np.float32))
 
     def network(self) -> nn.Module:
@@ -123,7 +129,9 @@ class ImageObjective:
 
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Errors on the validation set."""
-        return self.errors(*self.predict(network, "val"), "val")
+        predictions, classes = self.predict(network, "val")
+        score = float(np.mean((predictions.astype(np.float64) - self.images.targets("val").astype(np.float64)) ** 2))
+        return {**self.errors(predictions, classes, "val"), SCORE: score}
 
     def predict(self, network: nn.Module, split: Split) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
         """Predictions for all images of a split (n,), in float32 whatever the training ran in, and their most probable classes (n,)."""
@@ -138,17 +146,12 @@ class ImageObjective:
                     classes.append(logits.argmax(1).cpu().numpy())
         return np.concatenate(found), np.concatenate(classes) if classes else None
 
-    def shots(self, split: Split) -> NDArray[np.str_]:
-        """Many, medium or few, of each image of a split."""
-        limits = {"many_above": self.spec.many_above, "few_below": self.spec.few_below}
-        return shot_of(self.images.targets(split), self.counts, **limits)
-
     def errors(self, predictions: NDArray[np.float32], classes: NDArray[np.int64] | None, split: Split) -> dict[str, float]:
-        """As metrics.evaluate names them, after val_ or test_, and the accuracy of the class head."""
+        """As metrics.evaluate names them, after val/ or test/, and the accuracy of the class head."""
         targets = self.images.targets(split)
-        found = {f"{split}_{name}": value for name, value in evaluate(predictions, targets, self.shots(split))}
+        found = {f"{split}/{name}": value for name, value in evaluate(predictions, targets, self.groups.shot_of(targets))}
         if self.classes is not None and classes is not None:
-            found[f"{split}_accuracy"] = float(np.mean(classes == self.classes.labels(targets)))
+            found[f"{split}/accuracy/all"] = float(np.mean(classes == self.classes.labels(targets)))
         return found
 
 
@@ -156,11 +159,17 @@ def class_ranges_of(spec: ImageSpec, targets: NDArray[np.float32]) -> ClassRange
     """The classes of a run: C uniform ranges over `class_range`, equalised over the training targets for reg+cls-bal; None for reg."""
     if spec.method == "reg":
         return None
-    ranges = uniform_ranges(spec.classes, *spec.class_range)
+    ranges = uniform_ranges(spec.classes, *_range(spec, targets))
     if not spec.balanced:
         return ranges
     assert spec.rounding
     return equalised(ranges, targets, rounding=spec.rounding)
+
+
+def _range(spec: ImageSpec, targets: NDArray[np.float32]) -> tuple[float, float]:
+    """The targets that the ranges cover: where none are named, those of the training images."""
+    low, high = spec.class_range or (float(targets.min()), float(targets.max()))
+    return low, high
 
 
 def _balanced_data(spec: ImageSpec, targets: NDArray[np.float32]) -> NDArray[np.float64] | None:
@@ -168,15 +177,14 @@ def _balanced_data(spec: ImageSpec, targets: NDArray[np.float32]) -> NDArray[np.
     if not spec.balanced_data:
         return None
     assert spec.rounding
-    ranges = equalised(uniform_ranges(spec.balanced_bins, *spec.class_range), targets, rounding=spec.rounding)
+    ranges = equalised(uniform_ranges(spec.balanced_bins, *_range(spec, targets)), targets, rounding=spec.rounding)
     return np.asarray(ranges.keep[ranges.labels(targets)])
 
 
 def train_run(job: ImageJob, hooks: Hooks, say: Callable[[str], None]) -> Result:
     """Make a run, from its newest checkpoint if there is one.
 
-    Its metrics are those of the kept weights, val_… and test_…; predictions.parquet has row, path, target, prediction and shot of the
-    test images.
+    Its metrics are those of the kept weights, val/… and test/…; predictions.parquet has row, path, target and prediction of test images.
 
     Raises:
         DivergedError: a loss is not finite.
@@ -203,7 +211,7 @@ def train_run(job: ImageJob, hooks: Hooks, say: Callable[[str], None]) -> Result
     network.load_state_dict(checkpoints.load_best(best, device=job.device))
     predictions, classes = task.predict(network, "test")
     kept = trained.history[best - 1].metrics
-    metrics = {name: value for name, value in kept.items() if name.startswith("val_") or name == "train_accuracy"}
+    metrics = {name: value for name, value in kept.items() if name.startswith("val/") or name == "train/accuracy"}
     metrics["head_classes"] = float(0 if task.classes is None else len(task.classes))  # fewer than C where classes were merged
     metrics |= task.errors(predictions, classes, "test") | trained.speed()
     table = {"row": images.rows("test"), "path": images.paths("test"), "target": images.targets("test")}
@@ -213,8 +221,8 @@ def train_run(job: ImageJob, hooks: Hooks, say: Callable[[str], None]) -> Result
         score=kept[SCORE],
         metrics=metrics,
         files={BEST: checkpoints.best_file(best), LAST: checkpoints.last_file()},
-        tables={"predictions.parquet": pd.DataFrame({**table, "prediction": predictions, "shot": task.shots("test").astype(str)})},
-        tags={},
+        tables={"predictions.parquet": pd.DataFrame({**table, "prediction": predictions})},
+        tags={"shots": shots_text(job.shots)},
     )
 
 

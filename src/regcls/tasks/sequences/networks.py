@@ -147,18 +147,16 @@ class SequenceNetworks:
         activities = [activity for activity in self.parts if activity in trained]
         by_activity = {activity: self._errors(Member(spec=spec, part=activity), trained[activity]) for activity in activities}
         errors = {name: np.array([by_activity[a][name] for a in activities]) for name in by_activity[activities[0]]}
-        metrics = {name: float(values.mean()) for name, values in errors.items()}
+        metrics = {f"{name}/all": float(values.mean()) for name, values in errors.items()}
         if len(activities) > 1:
-            metrics |= {f"{name}_std": float(values.std(ddof=1)) for name, values in errors.items() if name.startswith("test")}
+            metrics |= {f"{name}/std": float(values.std(ddof=1)) for name, values in errors.items() if name.startswith("test")}
         if heads := [len(trained[a].weights["classifier.bias"]) for a in activities if "classifier.bias" in trained[a].weights]:
             metrics["head_classes"] = float(np.mean(heads))  # fewer than C where equalising has merged some
         metrics |= mean_accuracy(trained[a] for a in activities)
-        metrics |= {
-            f"activities/{name}_{a}": float(value) for name, values in errors.items() for a, value in zip(activities, values, strict=True)
-        }
+        metrics |= {f"{name}/{a}": float(value) for name, values in errors.items() for a, value in zip(activities, values, strict=True)}
         return RunResult(
             metrics=metrics,
-            history={"train_mse": np.mean([trained[a].train_mse for a in activities], axis=0).tolist()} if spec.epochs > 1 else {},
+            history={"train/mse/all": np.mean([trained[a].train_mse for a in activities], axis=0).tolist()} if spec.epochs > 1 else {},
             weights={f"{a}/{name}": value for a in activities for name, value in trained[a].weights.items()},
             started=started,
             ended=ended,
@@ -168,11 +166,11 @@ class SequenceNetworks:
     def _errors(self, member: SequenceMember, trained: Trained) -> dict[str, float]:
         targets = self._targets(member, "test")
         errors = trained.predicted["test"].astype(np.float64) - targets
-        measured = {"test_rmse": rmse(errors), "test_rmse_batch40": mean_rmse_of_blocks(errors)}
+        measured = {"test/rmse": rmse(errors), "test/rmse_batch40": mean_rmse_of_blocks(errors)}
         if len(trained.train_mse):  # not of a network that was not trained
-            measured["train_mse"] = float(trained.train_mse[-1])
+            measured["train/mse"] = float(trained.train_mse[-1])
         if member.spec.held_out:
-            measured["val_rmse"] = float(np.sqrt(trained.evaluated["val"][-1]))
+            measured["val/rmse"] = float(np.sqrt(trained.evaluated["val"][-1]))
         return measured
 
     def _predictions(self, spec: SequenceSpec, predicted: Mapping[str, NDArray[np.floating]]) -> pd.DataFrame:

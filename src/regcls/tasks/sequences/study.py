@@ -19,7 +19,7 @@ from regcls.training.outcome import Outcome, known_scores
 if TYPE_CHECKING:
     from regcls.tracking.tracker import Tracker
 
-SCORE = "val_rmse"  # decides λ
+SCORE = "val/rmse/all"  # decides λ
 
 
 def found_lambdas(video: Sequences, kind: SequenceNetworks, runs: pd.DataFrame, made: Mapping[str, float] | None = None) -> Found:

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-from regcls.reports import video
 from regcls.reports.report import Report
 from regcls.tasks.many import ManyTask
-from regcls.tasks.sequences import study
+from regcls.tasks.sequences import report, study
 from regcls.tasks.sequences.code import result_code
 from regcls.tasks.sequences.data import SequenceSet
-from regcls.tasks.sequences.networks import PREDICTIONS, SequenceNetworks
+from regcls.tasks.sequences.networks import SequenceNetworks
 from regcls.tasks.sequences.params import SequenceOptions, Sequences
 from regcls.tasks.sequences.prepare import counts, prepare
 from regcls.tasks.sequences.runs import SequenceSpec, all_specs, single_spec
@@ -23,7 +22,7 @@ class SequencesTask(ManyTask[Sequences, SequenceSpec, SequenceSet]):
 
     spec_type = SequenceSpec
     data_type = SequenceSet
-    error = ("test RMSE", "test_rmse")
+    error = ("test RMSE", "test/rmse/all")
 
     def prepare(self, section: Sequences, folder: Path, *, raw: Path, dataset: str, processes: int) -> list[str]:
         prepare(section.data, folder, raw=raw, dataset=dataset, processes=processes)
@@ -58,19 +57,7 @@ class SequencesTask(ManyTask[Sequences, SequenceSpec, SequenceSet]):
         networks = self.networks(sources.data, sources.dataset)
         found = study.found_lambdas(sources.section, networks, sources.runs)
         wanted = ensemble_study.fingerprints(networks, all_specs(sources.section, sources.dataset, found))
-        table = sources.data.table
-        return video.report(
-            params=sources.params,
-            dataset=sources.dataset,
-            runs=sources.runs,
-            links=sources.tracker,
-            provenance=sources.provenance,
-            fingerprints=wanted,
-            found=found,
-            predictions=sources.table(PREDICTIONS),
-            lengths=dict(zip(table["video"].tolist(), table["frames"].tolist(), strict=True)),
-            activities=sources.data.activities,
-        )
+        return report.report(sources, fingerprints=wanted, found=found)
 
 
 TASK = SequencesTask()

@@ -1,4 +1,4 @@
-"""The tables of the 1D study: frames of `stats` and of `published` -> `Table`."""
+"""The tables of the 1D study: frames of `compared` and of `published` -> `Table`."""
 
 import math
 from collections.abc import Mapping
@@ -6,12 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from regcls.reports import published, stats
-from regcls.reports.collect import CELL, PANEL, Collected, data_name, in_order
+from regcls.reports.measured import groups_of, row_name
 from regcls.reports.picking import records
-from regcls.reports.tables import DASH, Cell, RunGroup, Table, mean_std, number, p_value, run_groups, signed, tested
-
-LEVEL = 0.05  # of Holm-adjusted p, below which a difference is called clear
+from regcls.reports.stats import LEVEL, verdict
+from regcls.reports.tables import DASH, Cell, RunGroup, Table, number, p_value, signed, tested, with_std
+from regcls.tasks.functions import compared, published
+from regcls.tasks.functions.collected import CELL, PANEL, Collected, data_name, in_order
 
 CI_NOTE = (
     "Δ = MSE(reg) − MSE(method): above 0 the class loss helps. Interval (95 %) and p: paired t-test whose unit is the repetition (mean "
@@ -24,29 +24,28 @@ Row = Mapping[str, Any]
 
 
 def answer(row: Row) -> str:
-    """What a test says in a word or two: `helps`, `hurts`, `not clear`, `not tested`."""
-    if math.isnan(row["p_holm"]):
-        return f"not tested (n = {row['n']})"
-    if row["p_holm"] >= LEVEL:
-        return "not clear"
-    return "helps" if row["gap"] > 0 else "hurts"
+    """What a test says in a word or two, and why there is none."""
+    said = verdict(row)
+    return f"not tested (n = {row['n']})" if said == "not tested" else said
 
 
-def panels_table(collected: Collected, *, warning: str = "") -> Table:
+def panels_table(collected: Collected, *, beside_released: bool, warning: str = "") -> Table:
     """The short answer: reg and reg+cls (mean over class counts) in each panel of Figure 3, beside the authors' released values."""
     wanted, networks = collected.wanted, collected.networks
-    gaps = stats.gaps(networks, "test_mse")
-    validation, test = (stats.cells(networks, wanted, f"{split}_mse") for split in ("val", "test"))
-    best = stats.best_classes(validation).merge(test, on=CELL)[[*CELL, "mean"]]
+    gaps = compared.gaps(networks, "test_mse")
+    validation, test = (compared.cells(networks, wanted, f"{split}_mse") for split in ("val", "test"))
+    best = compared.best_classes(validation).merge(test, on=CELL)[[*CELL, "mean"]]
     best = best.rename(columns={"classes": "best_classes", "lam": "best_lambda", "mean": "best_mse"})
     asked = wanted[wanted["method"] != "reg"].groupby([*PANEL, "method"], sort=False).size().reset_index(name="runs_wanted")
     frame = asked.merge(gaps, on=[*PANEL, "method"], how="left").merge(best, on=[*PANEL, "method"], how="left")
-    theirs = published.released_means(_class_counts(wanted)).rename(columns={"reg": "released_reg", "reg+cls": "released_reg+cls"})
-    frame = in_order(frame.merge(theirs, on=PANEL, how="left"))
+    if beside_released:
+        theirs = published.released_means(_class_counts(wanted)).rename(columns={"reg": "released_reg", "reg+cls": "released_reg+cls"})
+        frame = frame.merge(theirs, on=PANEL, how="left")
+    frame = in_order(frame)
     frame[["n", "runs"]] = frame[["n", "runs"]].fillna(0).astype(int)
     frame["answer"] = [answer(row) for row in records(frame)]
     frame["best_classes"] = frame["best_classes"].astype("Int64")
-    rows = [_panel_row(row, panel_runs(wanted, row)) for row in records(frame[frame["method"] == "reg+cls"])]
+    rows = [_panel_row(row, panel_runs(wanted, row), beside_released) for row in records(frame[frame["method"] == "reg+cls"])]
     tests = int(frame.loc[frame["method"] == "reg+cls", "p"].notna().sum())
     counts = ", ".join(map(str, _class_counts(wanted)))
     return Table(
@@ -54,7 +53,8 @@ def panels_table(collected: Collected, *, warning: str = "") -> Table:
         caption=f"Test MSE of reg and reg+cls, each the mean over functions, repetitions and {counts} classes.",
         columns=(
             *("data", "sampling", "reg", "reg+cls", "Δ (95 % interval)", "|Δ|", "p (Holm)", "does it help?"),
-            *("released reg", "released reg+cls", "best classes", "n", "runs"),
+            *(("released reg", "released reg+cls") if beside_released else ()),
+            *("best classes", "n", "runs"),
         ),
         rows=tuple(rows),
         frame=frame,
@@ -62,7 +62,10 @@ def panels_table(collected: Collected, *, warning: str = "") -> Table:
             f"± : standard error over repetitions. {CI_NOTE}",
             f"p is adjusted (Holm) for the {tests} tests of this table. “Helps” or “hurts”: adjusted p < {LEVEL}. n counts repetitions.",
             "|Δ|: the gap as the paper prints it, the mean over class counts of the absolute difference, which has no sign.",
-            "Released: the authors' run logs of Figure 3 (10 functions × 5 repetitions), over the same class counts.",
+            *(
+                ["Released: the authors' run logs of Figure 3 (10 functions × 5 repetitions), over the same class counts."]
+                * beside_released
+            ),
             "Best classes: the number with the lowest mean validation MSE, and its test MSE.",
             *([HOLES_NOTE] if (frame["runs"] < frame["runs_wanted"]).any() else []),
         ),
@@ -71,15 +74,16 @@ def panels_table(collected: Collected, *, warning: str = "") -> Table:
     )
 
 
-def _panel_row(row: Row, runs: tuple[RunGroup, ...]) -> tuple[Cell, ...]:
+def _panel_row(row: Row, runs: tuple[RunGroup, ...], beside_released: bool) -> tuple[Cell, ...]:
     best: str = DASH if pd.isna(row["best_classes"]) else f"{row['best_classes']}: {number(row['best_mse'], 3)}"
     n = f"{row['n']}" if row["runs"] == row["runs_wanted"] else f"{row['n']}; {row['runs']} of {row['runs_wanted']} runs"
     heads = (Cell(text=data_name(row["setting"], row["noise"]), header=True), Cell(text=row["sampling"], header=True))
-    sides = (Cell(text=_with_error(row["reg"], row["reg_se"])), Cell(text=_with_error(row["other"], row["other_se"])))
+    sides = (Cell(text=with_std(row["reg"], row["reg_se"], 3)), Cell(text=with_std(row["other"], row["other_se"], 3)))
     clear = row["answer"] in ("helps", "hurts")
     gap = (Cell(text=_gap(row)), Cell(text=number(row["absolute_gap"], 3)))
     test = (Cell(text=p_value(row["p_holm"])), Cell(text=row["answer"], strong=clear))
-    theirs = (Cell(text=number(row["released_reg"], 3)), Cell(text=number(row["released_reg+cls"], 3)))
+    released = ("released_reg", "released_reg+cls") if beside_released else ()
+    theirs = (Cell(text=number(row[name], 3)) for name in released)
     return (*heads, *sides, *gap, *test, *theirs, Cell(text=best), Cell(text=n), Cell(text="", runs=runs))
 
 
@@ -88,13 +92,22 @@ def _gap(row: Row) -> str:
     return signed(row["gap"], 3) + interval
 
 
-def _with_error(mean: float, error: float) -> str:
-    return number(mean, 3) if math.isnan(error) else f"{number(mean, 3)} ± {number(error, 3)}"
+def _groups(wanted: pd.DataFrame) -> tuple[RunGroup, ...]:
+    ordered = wanted.sort_values(["method", "classes", "lam"], kind="stable", na_position="first")
+    return groups_of(ordered, row_name)
+
+
+def mean_std(row: Row) -> str:
+    """`0.1530 ± 0.0421` of a row of `compared.cells`, with n where repetitions are missing: `… (n = 3 of 5)`."""
+    if row["repetitions"] == 0:
+        return f"{DASH} (n = 0 of {row['repetitions_wanted']})"
+    text = with_std(row["mean"], row["std"], 4)
+    return text if row["repetitions"] == row["repetitions_wanted"] else f"{text} (n = {row['repetitions']} of {row['repetitions_wanted']})"
 
 
 def panel_runs(wanted: pd.DataFrame, row: Row) -> tuple[RunGroup, ...]:
     here = wanted[(wanted[PANEL] == [row[key] for key in PANEL]).all(axis=1)]
-    return run_groups(here[here["method"].isin(["reg", row["method"]])])
+    return _groups(here[here["method"].isin(["reg", row["method"]])])
 
 
 def _class_counts(wanted: pd.DataFrame) -> list[int]:
@@ -104,7 +117,7 @@ def _class_counts(wanted: pd.DataFrame) -> list[int]:
 def methods_table(collected: Collected, *, name: str, caption: str, beside_released: bool, warning: str = "") -> Table:
     """A row a cell: test MSE, spread, the difference to reg and its test; `beside_released` adds the authors' values (Figure 3)."""
     wanted, networks = collected.wanted, collected.networks
-    frame = stats.cells(networks, wanted, "test_mse").merge(stats.against_reg(networks, "test_mse"), on=CELL, how="left")
+    frame = compared.cells(networks, wanted, "test_mse").merge(compared.against_reg(networks, "test_mse"), on=CELL, how="left")
     frame["n"] = frame["n"].fillna(0).astype(int)
     columns = ["data", "sampling", "method", "classes", "MSE ± std", "s.e.", "n", "Δ (95 % interval)", "p", "p (Holm)"]
     tests = int(frame["p"].notna().sum())
@@ -153,7 +166,7 @@ Runs = tuple[RunGroup, ...]
 
 
 def _runs_by_cell(wanted: pd.DataFrame) -> dict[tuple[Any, ...], Runs]:
-    return {_key(key): run_groups(group) for key, group in wanted.groupby(CELL, dropna=False, sort=False)}
+    return {_key(key): _groups(group) for key, group in wanted.groupby(CELL, dropna=False, sort=False)}
 
 
 def _key(cell: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -187,14 +200,14 @@ def _named(frame: pd.DataFrame) -> pd.DataFrame:
 def lambda_table(collected: Collected, *, caption: str) -> Table:
     """Figure 4 as numbers: validation MSE, a row a (panel, method, λ), a column a number of classes, and the comparison with reg."""
     wanted, networks = collected.wanted, collected.networks
-    frame = stats.cells(networks, wanted, "val_mse")
+    frame = compared.cells(networks, wanted, "val_mse")
     counts = _class_counts(wanted)
     by_cell = _runs_by_cell(wanted)
     reg = {tuple(row[key] for key in PANEL): row for row in records(frame[frame["method"] == "reg"])}
     asked = wanted[wanted["method"] != "reg"].groupby([*PANEL, "method", "lam"], sort=False).size().reset_index(name="runs_wanted")
-    gaps = in_order(asked.merge(stats.gaps(networks, "val_mse", by_lambda=True), on=[*PANEL, "method", "lam"], how="left"))
+    gaps = in_order(asked.merge(compared.gaps(networks, "val_mse", by_lambda=True), on=[*PANEL, "method", "lam"], how="left"))
     gaps[["n", "runs"]] = gaps[["n", "runs"]].fillna(0).astype(int)
-    compared = {tuple(row[key] for key in [*PANEL, "method", "lam"]): row for row in records(gaps)}
+    beside = {tuple(row[key] for key in [*PANEL, "method", "lam"]): row for row in records(gaps)}
     rows = []
     key: Any  # pandas-stubs know it as a tuple of Hashable
     for key, line in frame[frame["method"] != "reg"].groupby([*PANEL, "method", "lam"], sort=False):
@@ -202,7 +215,7 @@ def lambda_table(collected: Collected, *, caption: str) -> Table:
         heads = [data_name(setting, noise), sampling, method, f"{lam:g}"]
         cells = {row["classes"]: row for row in records(line)}
         shown = [reg.get((setting, noise, sampling)), *(cells.get(classes) for classes in counts)]
-        row = compared[key]
+        row = beside[key]
         test = [_gap(row), tested(row["p"], row["n"]), p_value(row["p_holm"]), str(row["n"])]
         linked = (_linked(cell, by_cell) for cell in shown)
         rows.append((*(Cell(text=text, header=True) for text in heads), *linked, *(Cell(text=text) for text in test)))

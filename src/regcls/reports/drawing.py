@@ -1,17 +1,76 @@
-"""The figure that the reports on images share: test error by target, over the training data of each target. Same input, same bytes."""
+"""What all figures share, and test error by target over the training data of each target. Same input, same bytes."""
 
-from collections.abc import Mapping
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from regcls.metrics import SHOTS, Shot
-from regcls.reports.figures import LINES, style, to_svg
-from regcls.reports.images_collect import method_name
+from regcls.reports.measured import method_name
 from regcls.reports.picking import records
+
+# The paper's colours: reg red, reg+cls green, balanced classes lime. Markers and dashes tell them apart without colour.
+LINES: dict[str, dict[str, Any]] = {
+    "reg": {"color": "#c62828", "marker": "", "linestyle": "-"},
+    "reg+cls": {"color": "#1b7837", "marker": "o", "linestyle": "-"},
+    "reg+cls-bal": {"color": "#8cbf26", "marker": "^", "linestyle": "--"},
+}
+OTHERS = ("#1f4e79", "#d97706", "#6a3d9a", "#0f766e", "#a16207", "#9d174d")  # of methods that the paper does not have
+STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "regcls",
+    "font.size": 9.0,
+    "axes.titlesize": 8.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "lines.markersize": 3.5,
+    "lines.linewidth": 1.5,
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Our settings over matplotlib's defaults, whatever matplotlibrc the user has."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
+def to_svg(figure: Figure) -> str:
+    """The figure as SVG without a date, so that equal figures are equal files."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, dpi=150)
+    return buffer.getvalue()
+
+
+def grid_of_axes(rows: int, columns: int, *, width: float, height: float, head: float) -> tuple[Figure, np.ndarray]:
+    """A figure and its (rows, columns) axes; `width` and `height` of one panel and `head`, the room above for a legend, in inches.
+
+    Margins are fixed: a layout engine takes as long as the drawing itself, and all panels are alike.
+    """
+    left, right, bottom, between, under = 0.62, 0.12, 0.48, 0.18, 0.58
+    whole = (left + right + columns * width + (columns - 1) * between, head + bottom + rows * height + (rows - 1) * under)
+    figure = Figure(figsize=whole)
+    figure.subplots_adjust(left / whole[0], bottom / whole[1], 1 - right / whole[0], 1 - head / whole[1], between / width, under / height)
+    return figure, figure.subplots(rows, columns, squeeze=False, sharey="row")
+
+
+def look_of(method: str) -> dict[str, Any]:
+    """Colour, marker and dashes of a method, always the same."""
+    return LINES.get(method) or {"color": OTHERS[sum(method.encode()) % len(OTHERS)], "marker": "d", "linestyle": "-."}
+
 
 GREYS: dict[Shot, str] = {"many": "#bcc3ca", "medium": "#d3d8dd", "few": "#e8ebee"}
 
@@ -69,9 +128,9 @@ def _limits(back: Axes, front: Axes, limits: Mapping[str, float]) -> None:
 
 
 def _lines(axes: Axes, lines: pd.DataFrame) -> None:
-    for _, line in lines.groupby(["method", "classes", "lam"], dropna=False, sort=False):
+    for _, line in lines.groupby(["method", "classes", "weight"], sort=False):
         row = records(line)[0]
-        look = LINES[row["method"]]
+        look = look_of(row["method"])
         middle = (line["start"] + line["end"]) / 2
         every = 1 + len(line) // 40  # so many markers still leave the lines to be seen
         axes.plot(middle, line["error"], label=method_name(row), markevery=every, **{**look, "marker": look["marker"] or "s"})

@@ -1,68 +1,17 @@
-"""Figures 3, 4 and 5: frames of `stats.cells` -> SVG text. Same input, same bytes."""
+"""Figures 3, 4 and 5: frames of `compared.cells` -> SVG text. Same input, same bytes."""
 
-import io
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from regcls.reports.collect import PANEL, data_name, in_order
+from regcls.reports.drawing import LINES, grid_of_axes, style, to_svg
 from regcls.reports.picking import records
-
-# The paper's colours: reg red, reg+cls green, balanced classes lime. Markers and dashes tell them apart without colour.
-LINES: dict[str, dict[str, Any]] = {
-    "reg": {"color": "#c62828", "marker": "", "linestyle": "-"},
-    "reg+cls": {"color": "#1b7837", "marker": "o", "linestyle": "-"},
-    "reg+cls-bal": {"color": "#8cbf26", "marker": "^", "linestyle": "--"},
-}
-STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "regcls",
-    "font.size": 9.0,
-    "axes.titlesize": 8.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "lines.markersize": 3.5,
-    "lines.linewidth": 1.5,
-}
-
-
-@contextmanager
-def style() -> Iterator[None]:
-    """Our settings over matplotlib's defaults, whatever matplotlibrc the user has."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
-        yield
-
-
-def to_svg(figure: Figure) -> str:
-    """The figure as SVG without a date, so that equal figures are equal files."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, dpi=150)
-    return buffer.getvalue()
-
-
-def grid_of_axes(rows: int, columns: int, *, width: float, height: float, head: float) -> tuple[Figure, np.ndarray]:
-    """A figure and its (rows, columns) axes; `width` and `height` of one panel and `head`, the room above for a legend, in inches.
-
-    Margins are fixed: a layout engine takes as long as the drawing itself, and all panels are alike.
-    """
-    left, right, bottom, between, under = 0.62, 0.12, 0.48, 0.18, 0.58
-    whole = (left + right + columns * width + (columns - 1) * between, head + bottom + rows * height + (rows - 1) * under)
-    figure = Figure(figsize=whole)
-    figure.subplots_adjust(left / whole[0], bottom / whole[1], 1 - right / whole[0], 1 - head / whole[1], between / width, under / height)
-    return figure, figure.subplots(rows, columns, squeeze=False, sharey="row")
+from regcls.tasks.functions.collected import PANEL, data_name, in_order
 
 
 def mse_by_classes(
@@ -70,7 +19,7 @@ def mse_by_classes(
 ) -> str:
     """Figures 3 and 5: test MSE by number of classes; rows: setting and noise; columns: sampling.
 
-    `gaps` (`stats.gaps`) prints reg − reg+cls above each panel; `published` (`published.released`) adds dotted lines, named `released`.
+    `gaps` (`compared.gaps`) prints reg − reg+cls above each panel; `published` (`published.released`) adds dotted lines, named `released`.
     """
     with style():
         panels, rows, columns = _layout(cells)

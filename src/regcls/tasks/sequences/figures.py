@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from regcls.reports.figures import LINES, grid_of_axes, style, to_svg
-from regcls.reports.video_collect import activity_of
+from regcls.reports.drawing import grid_of_axes, look_of, style, to_svg
+from regcls.tasks.sequences.compared import SHOWN
 from regcls.tasks.sequences.params import Unit
 
 PANELS = (0.05, 0.2, 0.4, 0.6, 0.8, 0.95)  # quantiles of the length of the test videos that are drawn
@@ -16,6 +16,11 @@ COLUMNS = 3
 POINTS = 300  # of a curve
 BINS = 40  # of the lengths of the videos
 GREY = "#bcc3ca"
+
+
+def activity_of(video: str) -> str:
+    """`P03_cam01_P03_coffee` -> `coffee`."""
+    return video.rpartition("_")[2]
 
 
 def drawn_videos(lengths: Mapping[str, int]) -> list[str]:
@@ -30,15 +35,39 @@ def drawn_videos(lengths: Mapping[str, int]) -> list[str]:
     return sorted(chosen, key=ranked.index)
 
 
+def progress_curves(predictions: Mapping[str, pd.DataFrame], videos: Sequence[str], lengths: Mapping[str, int], unit: Unit) -> pd.DataFrame:
+    """Progress of videos over their frames: video, method (`true` is the target), frame, progress (% or frames).
+
+    `predictions`: by method, of runs with this unit. Of each curve every so many frames are kept, POINTS at most, the first and the last
+    among them.
+    """
+    parts = []
+    for video in videos:
+        frames = np.unique(np.linspace(0, lengths[video] - 1, POINTS).round().astype(int))
+        whole = lengths[video] if unit == "percent" else 1
+        parts.append(pd.DataFrame({"video": video, "method": "true", "frame": frames, "progress": SHOWN[unit] * frames / whole}))
+        for method, table in predictions.items():
+            found = table[table["video"] == video].set_index("frame")["prediction"].reindex(frames)
+            parts.append(pd.DataFrame({"video": video, "method": method, "frame": frames, "progress": SHOWN[unit] * found.to_numpy()}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def video_error(table: pd.DataFrame, video: str, lengths: Mapping[str, int], unit: Unit) -> float:
+    """RMSE of a run's predictions over all frames of a video, in % or in frames."""
+    here = table[table["video"] == video]
+    whole = lengths[video] if unit == "percent" else 1
+    return float(SHOWN[unit] * np.sqrt(np.mean((here["prediction"].to_numpy(dtype=float) - here["frame"].to_numpy() / whole) ** 2)))
+
+
 def progress_figure(curves: pd.DataFrame, notes: Mapping[str, str], unit: Unit) -> str:
-    """A panel a video of `video_stats.progress_curves`; `notes` stand above them, by video."""
+    """A panel a video of `progress_curves`; `notes` stand above them, by video."""
     videos = list(dict.fromkeys(curves["video"]))
     with style():
         rows = -(-len(videos) // COLUMNS)
         figure, axes = grid_of_axes(rows, COLUMNS, width=3.45, height=1.7, head=0.62)
         for video, here in zip(videos, axes.flat, strict=False):
             for method, line in curves[curves["video"] == video].groupby("method", sort=False):
-                look = {"color": "#1c2126", "linestyle": (0, (4, 2))} if method == "true" else {"color": LINES[str(method)]["color"]}
+                look = {"color": "#1c2126", "linestyle": (0, (4, 2))} if method == "true" else {"color": look_of(str(method))["color"]}
                 here.plot(line["frame"], line["progress"], label=method, linewidth=1.2 if method == "true" else 0.8, **look)
             here.set_title(f"{activity_of(video)}, {video.partition('_')[0]}", loc="left")
             here.set_title(notes[video], loc="right", color="#555555")

@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-from regcls.reports.figures import grid_of_axes, style, to_svg
+from regcls.reports.drawing import grid_of_axes, style, to_svg
 from regcls.tasks.functions.params import Sampling
 
 BANDS = 4  # classes that the gray shading shows, as in the paper

@@ -1,4 +1,4 @@
-"""The figures on depth: test error by depth over the training pixels, and a sheet of examples. Same input, same bytes.
+"""The figures on depth: the training pixels by depth, and a sheet of examples. Same input, same bytes.
 
 Legend: E examples, H × W pixels.
 """
@@ -16,12 +16,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from regcls.reports.depth_collect import shot_of_buckets
-from regcls.reports.figures import style, to_svg
-from regcls.reports.images_figures import error_by_target
+from regcls.reports.drawing import style, to_svg
 from regcls.tasks.depth.data import level_buckets
-from regcls.tasks.depth.metrics import BUCKETS
-from regcls.tasks.depth.params import DepthShots
+from regcls.tasks.depth.params import BUCKETS, DepthShots
 
 SHOWN = 4  # examples of the sheet
 HEIGHT = 144  # pixels of a picture on the sheet, at most: the page holds them all
@@ -36,20 +33,7 @@ def training_histogram(levels: NDArray[np.int64], shots: DepthShots) -> pd.DataF
     counts = level_buckets(levels)
     bucket = np.arange(BUCKETS)
     where = {"bucket": bucket, "depth_from": bucket / 10, "depth_to": (bucket + 1) / 10}
-    return pd.DataFrame(where | {"training_pixels": counts, "shot": shot_of_buckets(shots)})
-
-
-def error_by_depth(lines: pd.DataFrame, histogram: pd.DataFrame) -> str:
-    """Test RMSE by depth (`depth_stats.error_by_depth`), shaded ± std over seeds, over `training_histogram` on a log axis of its own."""
-    return error_by_target(
-        lines.rename(columns={"depth_from": "start", "depth_to": "end", "rmse": "error"}),
-        histogram.rename(columns={"depth_from": "start", "depth_to": "end", "training_pixels": "count"}),
-        target="depth (m)",
-        error="test RMSE (m)",
-        counted="training pixels",
-        each="0.1 m",
-        limits={},
-    )
+    return pd.DataFrame(where | {"training_pixels": counts, "shot": shots.by_bucket()})
 
 
 def errors_of_examples(examples: Mapping[str, Examples]) -> pd.DataFrame:

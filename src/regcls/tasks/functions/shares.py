@@ -7,23 +7,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from regcls.reports import published, stats
-from regcls.reports.collect import ORDER, PANEL, Collected, data_name, in_order
 from regcls.reports.picking import records
-from regcls.reports.study import panel_runs
 from regcls.reports.tables import DASH, Cell, Table, number, p_value, tested
+from regcls.tasks.functions import compared, published
+from regcls.tasks.functions.collected import ORDER, PANEL, Collected, data_name, in_order
+from regcls.tasks.functions.tables import panel_runs
 
 # How a method is called where only class losses are compared; also the keys in metrics.json.
 KINDS = {"reg+cls": "uniform", "reg+cls-bal": "balanced"}
 Column = tuple[str, str, float]  # method, setting, noise: a column of the printed table
 
 
-def win_table(collected: Collected, *, caption: str, warning: str = "") -> Table:
+def win_table(collected: Collected, *, caption: str, beside_published: bool, warning: str = "") -> Table:
     """A row a (method, setting, noise, sampling), as tall as the printed table is wide: there is a test beside each share."""
     wanted, networks = collected.wanted, collected.networks
-    shares = stats.win_shares(networks, "val_mse")
+    shares = compared.win_shares(networks, "val_mse")
     asked = wanted[wanted["method"] != "reg"].groupby([*PANEL, "method"], sort=False).size().reset_index(name="runs_wanted")
-    frame = in_order(asked.merge(shares, on=[*PANEL, "method"], how="left").merge(published.table1(), on=[*PANEL, "method"], how="left"))
+    theirs = published.table1() if beside_published else published.table1().head(0)
+    frame = in_order(asked.merge(shares, on=[*PANEL, "method"], how="left").merge(theirs, on=[*PANEL, "method"], how="left"))
     frame[["networks", "repetitions"]] = frame[["networks", "repetitions"]].fillna(0).astype(int)
     rows: list[tuple[Cell, ...]] = []
     for column in columns(frame):

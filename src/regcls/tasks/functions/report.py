@@ -1,20 +1,23 @@
 """The report on the 1D study: Figures 1 to 5 and Table 1, and whether a class loss helps, by panel."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
 
-from regcls.params import Params
-from regcls.reports import figures, figures_data, page, protocol, published, shares, stats, study
-from regcls.reports.collect import CELL, PANEL, Collected, collect, hole_lines, in_order
-from regcls.reports.figures_data import FunctionSets
+from regcls.reports import page, protocol
 from regcls.reports.picking import records, warnings_of
-from regcls.reports.report import Compared, Line, Links, Report, Section, rounded, to_csv
-from regcls.reports.shares import KINDS
+from regcls.reports.report import Compared, Line, Report, Section, rounded, to_csv
+from regcls.reports.stats import paired
 from regcls.reports.tables import Table, signed
-from regcls.tasks.functions.params import Functions, Sampling
+from regcls.tasks.functions import compared, figures, figures_data, published, shares, tables
+from regcls.tasks.functions.collected import CELL, PANEL, Collected, collected, hole_lines, in_order
+from regcls.tasks.functions.figures_data import FunctionSets
+from regcls.tasks.functions.params import FunctionGrid, Functions, Sampling
 from regcls.tasks.functions.runs import FunctionSpec, data_key, expand
+from regcls.tasks.functions.shares import KINDS
+from regcls.tasks.task import Sources
 from regcls.words import counted
 
 # figure3_networks.csv: one row a network.
@@ -24,64 +27,92 @@ NETWORK_COLUMNS = [
 ]
 
 
-def report(
-    *,
-    params: Params,
-    dataset: str,
-    runs: pd.DataFrame,
-    fingerprints: Mapping[FunctionSpec, str],
-    links: Links,
-    sets: FunctionSets | None,
-    provenance: Mapping[str, str],
-) -> Report:
-    """All that stands in reports/<dataset>; equal runs give equal bytes.
-
-    `runs`: a row a tracked run; `fingerprints`: of every run that params.yaml asks for; `links`: to MLflow; `sets`: the prepared data, or
-    None; `provenance`: what made the report, as it is to be shown.
-
-    Raises:
-        UserError: no run counts.
-    """
-    functions: Functions = params.datasets[dataset]
-    collected = collect(runs, fingerprints, dataset=dataset, functions=len(functions.data.functions))
-    wanted = collected.wanted
-    place = {spec: position for position, spec in enumerate(fingerprints)}
-    grids = {name: collected.of(expand(functions, dataset, grid), place) for name, grid in functions.grids.items()}
-    made = Report(dataset=dataset, wanted=len(wanted), finished=int((wanted["state"] == "finished").sum()))
-    made.warnings += warnings_of(
-        {name: grid.wanted for name, grid in grids.items()}, duplicates=collected.duplicates, stale=collected.stale
+def report(sources: Sources, *, fingerprints: Mapping[FunctionSpec, str]) -> Report:
+    """See `Task.report`; `fingerprints`: of every wanted run."""
+    functions: Functions = sources.section
+    beside, training = functions.published is not None, functions.training
+    found, picked = collected(sources.runs, fingerprints, dataset=sources.dataset, functions=len(functions.data.functions))
+    grids = {name: found.of(expand(functions, sources.dataset, grid)) for name, grid in functions.grids.items()}
+    changed = list(dict.fromkeys(line for grid in functions.grids.values() for line in departures(functions, grid)))
+    made = Report(
+        dataset=sources.dataset,
+        title=functions.title,
+        wanted=len(found.wanted),
+        finished=int((found.wanted["state"] == "finished").sum()),
+        intro="Small networks are trained on 1D functions with a regression loss alone (reg), with a classification loss beside it "
+        "(reg+cls), and with balanced classes (reg+cls-bal). Every number below comes from tracked MLflow runs and leads back to them"
+        f"{', and the published values stand beside ours' * beside}.",
+        extent=[
+            f"Each trains {counted(len(functions.data.functions), 'network')} for {training.epochs} epochs.",
+            *protocol.beside(
+                functions.published,
+                reduced=[*protocol.reductions(functions.grids, published.GRIDS), *_other_seeds(functions)],
+                changed=changed,
+                without=protocol.unshown(functions.grids, list(published.GRIDS)),
+            ),
+        ],
+        networks=_networks(functions, figure3="figure3" in grids),
     )
-
-    if sets is None:
-        made.warnings.append("figure1, figure2: left out, because the prepared data are not there (make them with: dvc repro)")
-    else:
-        _add_data_figures(made, functions, sets)
-    panels = _add_figure3(made, grids["figure3"], protocol.not_comparable(functions, "figure3")) if "figure3" in grids else None
-    wins = _add_figure4_and_table1(made, grids["figure4"], protocol.not_comparable(functions, "figure4")) if "figure4" in grids else None
+    made.warnings += warnings_of({name: grid.wanted for name, grid in grids.items()}, duplicates=picked.duplicates, stale=picked.stale)
+    _add_data_figures(made, functions, sources.data, sources.dataset)
+    if "figure3" in grids:
+        made.lead = _add_figure3(made, grids["figure3"], beside, not_comparable(functions, "figure3"))
+    wins = _add_figure4_and_table1(made, grids["figure4"], beside, not_comparable(functions, "figure4")) if "figure4" in grids else None
     if "figure5" in grids:
         _add_figure5(made, grids["figure5"])
-    made.answers += answers(panels) if panels else []
+    made.answers += answers(made.lead) if made.lead else []
     made.line = first_line(grids["figure3"].networks) if "figure3" in grids else None
-    made.metrics |= _metrics(panels, wins)
-    return page.complete(
-        made,
-        "synthetic.html",
-        wanted=in_order(wanted),
-        counting=runs[runs["run_id"].isin(wanted["run_id"])],
-        params=params,
-        links=links,
-        provenance=provenance,
-        functions=functions,
-        training=functions.training,
-        panels=panels,
-        reduced=protocol.reductions(functions),
-        changed=list(dict.fromkeys(line for grid in functions.grids.values() for line in protocol.departures(functions, grid))),
-        unshown=protocol.unshown(functions),
+    made.metrics |= _metrics(made.lead, wins)
+    return page.complete(made, found.runs, picked, links=sources.tracker, provenance=sources.provenance)
+
+
+def _other_seeds(functions: Functions) -> list[str]:
+    ours = {"data_seeds": functions.data.data_seeds, "seeds": functions.training.seeds}
+    changed = [name for name, seeds in published.SEEDS.items() if any(a != b for a, b in zip(ours[name], seeds, strict=False))]
+    return [f"other {' and '.join(changed)}"] * bool(changed)
+
+
+def departures(functions: Functions, grid: FunctionGrid) -> list[str]:
+    """The data and training values of a grid that are not the paper's: `epochs 2 instead of 80`."""
+    used = (*grid.settings, *grid.samplings)
+    say: dict[str, protocol.Say] = {
+        "functions": lambda here, there: ["other functions"],
+        "lam": protocol.by_key("λ", grid.settings),
+        "learning_rate": protocol.by_key("learning rate", used),
+        "peak_width": protocol.by_key("peak width", used),
+    }
+    unused = [name for name, needed in (("lam", grid.lambdas == "default"), ("rounding", "reg+cls-bal" in grid.methods)) if not needed]
+    return protocol.departures(asdict(functions.data) | asdict(functions.training), published.VALUES, unused=unused, say=say)
+
+
+def not_comparable(functions: Functions, name: str) -> str:
+    """Why the released values of Figure 3, or the printed ones of Table 1 (grid figure4), are not of what was trained; empty if they are.
+
+    Released values are matched by class count, so fewer of them do no harm to Figure 3; a share is over all class counts and λ.
+    """
+    if functions.published is None:
+        return ""
+    grid, paper = functions.grids[name], published.GRIDS[name]
+    why, axes = departures(functions, grid), protocol.by_axis(grid, paper)
+    if name == "figure4" or not set(grid.classes) <= set(paper.classes):
+        why += [axes["classes"]] if "classes" in axes else []
+    why += [axes["lambdas"]] if "lambdas" in axes else []
+    return f"Not comparable with the {'printed' if name == 'figure4' else 'released'} values: {', '.join(why)}." if why else ""
+
+
+def _networks(functions: Functions, *, figure3: bool) -> str:
+    training = functions.training
+    rates, weights = training.learning_rate, training.lam
+    return (
+        f"Networks: {' and '.join(map(str, training.hidden))} hidden units, {training.optimizer}, weight decay {training.weight_decay}, "
+        f"batches of {training.batch_size}, {training.epochs} epochs, {training.precision}. Learning rate {rates.clean} (clean), "
+        f"{rates.noisy} (noisy), {rates.ood} (ood); λ {weights.clean:g}, {weights.noisy:g}, {weights.ood:g}."
+        f"{' figure3_networks.csv has one row a network.' * figure3}"
     )
 
 
 def answers(panels: Table) -> list[str]:
-    """Does a classification loss help? A sentence a method, by the tests of `study.panels_table`."""
+    """Does a classification loss help? A sentence a method, by the tests of `tables.panels_table`."""
     lines = []
     for method, rows in panels.frame.groupby("method", sort=False):
         given = rows[rows["n"] > 0]
@@ -113,7 +144,7 @@ def first_line(networks: pd.DataFrame) -> Line | None:
 
     Tested over the repetitions that have all of these panels, for both. Of the uniform panels where no other is trained.
     """
-    means = stats.by_repetition(networks, "test_mse")
+    means = compared.by_repetition(networks, "test_mse")
     imbalanced = means[means["sampling"] != "uniform"]
     kind, chosen = ("imbalanced", imbalanced) if len(imbalanced) else ("uniform", means)
     by_method = {name: part.pivot_table(index="repetition", columns=PANEL, values="test_mse") for name, part in chosen.groupby("method")}
@@ -125,8 +156,8 @@ def first_line(networks: pd.DataFrame) -> Line | None:
         if sides.empty:
             continue
         reg, other = (sides[name].to_numpy().mean(axis=1) for name in ("reg", method))
-        test = stats.paired(reg.tolist(), other.tolist())
-        answer = study.answer({"p_holm": test.p, "gap": test.gap, "n": test.n})
+        test = paired(reg.tolist(), other.tolist())
+        answer = tables.answer({"p_holm": test.p, "gap": test.gap, "n": test.n})
         counts = networks.loc[networks["method"] == method, "classes"].nunique()
         return Line(
             measured="MSE",
@@ -142,7 +173,7 @@ def _range(rows: pd.DataFrame) -> str:
     return f"{signed(rows['gap'].min(), 3)} to {signed(rows['gap'].max(), 3)}"
 
 
-def _add_data_figures(report: Report, functions: Functions, sets: FunctionSets) -> None:
+def _add_data_figures(report: Report, functions: Functions, sets: FunctionSets, dataset: str) -> None:
     data, grid = functions.data, functions.grids.get("figure3")
     noise = grid.noise[0] if grid else data.noise[0]
     keys = [data_key(setting, noise) for setting in data.settings]
@@ -169,7 +200,7 @@ def _add_data_figures(report: Report, functions: Functions, sets: FunctionSets) 
             alt=f"Above: samples of the first function under {', '.join(samplings)} sampling. Below: log-counts of y, ever more peaked.",
             caption=f"Training samples of the first function ({keys[0]}, repetition 0) under each sampling. Above: darker is denser in y. "
             f"Below: how many training samples fall into each of {figures_data.BINS} bins of y, on a log scale. Validation and test sets "
-            f"are sampled uniformly. The CSV has the counts; the samples themselves are those of data/{report.dataset}/prepared.",
+            "are sampled uniformly. The CSV has the counts; the samples themselves are those of data/{dataset}/prepared.",
         ),
         numbers=counts,
     )
@@ -185,24 +216,24 @@ def _alt(what: str, *, row: str) -> str:
     return f"{what}. A row of panels is {row}, a column a sampling. The table below has the numbers."
 
 
-def _add_figure3(report: Report, collected: Collected, warning: str) -> Table:
-    cells = stats.cells(collected.networks, collected.wanted, "test_mse")
-    gaps = stats.gaps(collected.networks, "test_mse")
-    panels = study.panels_table(collected, warning=warning)
+def _add_figure3(report: Report, collected: Collected, beside: bool, warning: str) -> Table:
+    cells = compared.cells(collected.networks, collected.wanted, "test_mse")
+    gaps = compared.gaps(collected.networks, "test_mse")
+    panels = tables.panels_table(collected, beside_released=beside, warning=warning)
     report.add_table(panels)
     caption = (
         f"Test MSE by number of classes, on uniformly sampled test sets. Lines: means over {_n_text(collected)}; shading: standard "
         "deviation over all of these networks, as in the paper (the standard error by repetition stands in the table). A reg network is "
-        "trained once, whatever the number of classes, so reg is a level. Dotted: the authors' released values. Gap: mean of "
-        "MSE(reg) − MSE(reg+cls); above 0 the class loss helps."
+        "trained once, whatever the number of classes, so reg is a level. "
+        f"{'Dotted: the released values. ' * beside}Gap: mean of MSE(reg) − MSE(reg+cls); above 0 the class loss helps."
     )
     numbers = f"Figure 3 as numbers: test MSE, mean over {_n_text(collected)}."
-    table = study.methods_table(collected, name="summary", caption=numbers, beside_released=True, warning=warning)
+    table = tables.methods_table(collected, name="summary", caption=numbers, beside_released=beside, warning=warning)
     svg = figures.mse_by_classes(
-        cells, gaps=gaps, published=published.released(), released="released, not comparable" if warning else "released"
+        cells, gaps=gaps, published=published.released() if beside else None, released="released, not comparable" if warning else "released"
     )
     alt = _alt("Test MSE against the number of classes, for reg, reg+cls and reg+cls-bal", row="a setting")
-    holes = hole_lines(collected.wanted)
+    holes = hole_lines(collected.runs)
     title = "Figure 3: MSE by number of classes"
     section = Section(name="figure3", title=title, svg=svg, alt=alt, caption=caption, table=table, warning=warning, holes=holes)
     report.add(section, numbers=figures.points(cells, "test_mse", repeat_reg=True))
@@ -211,38 +242,38 @@ def _add_figure3(report: Report, collected: Collected, warning: str) -> Table:
     return panels
 
 
-def _add_figure4_and_table1(report: Report, collected: Collected, warning: str) -> Table:
-    cells, holes = stats.cells(collected.networks, collected.wanted, "val_mse"), hole_lines(collected.wanted)
+def _add_figure4_and_table1(report: Report, collected: Collected, beside: bool, warning: str) -> Table:
+    cells, holes = compared.cells(collected.networks, collected.wanted, "val_mse"), hole_lines(collected.runs)
     others = collected.wanted[collected.wanted["method"] != "reg"]
     extent = f"{others['classes'].nunique()} class counts and {others['lam'].nunique()} values of λ"
     caption = (
         f"Validation MSE by λ, a line for each number of classes; means over {_n_text(collected)}, shading: standard deviation over "
         "repetitions (of the means over functions). reg has no λ."
     )
-    table = study.lambda_table(collected, caption=f"Figure 4 as numbers: validation MSE, mean over {_n_text(collected)}.")
+    table = tables.lambda_table(collected, caption=f"Figure 4 as numbers: validation MSE, mean over {_n_text(collected)}.")
     alt = _alt("Validation MSE against λ, a line for each number of classes and a level for reg", row="a setting and kind of classes")
     svg = figures.mse_by_lambda(cells)
     section = Section(name="figure4", title="Figure 4: the weight λ", svg=svg, alt=alt, caption=caption, table=table, holes=holes)
-    tests = stats.against_reg(collected.networks, "val_mse").rename(columns={"n": "pairs"})
+    tests = compared.against_reg(collected.networks, "val_mse").rename(columns={"n": "pairs"})
     report.add(section, numbers=figures.points(cells.merge(tests, on=CELL, how="left"), "val_mse", repeat_reg=False))
     what = f"Share (%) of networks with MSE(reg+cls) < MSE(reg) on validation sets, over {extent}, {_n_text(collected)}."
-    wins = shares.win_table(collected, caption=what, warning=warning)
+    wins = shares.win_table(collected, caption=what, beside_published=beside, warning=warning)
     title = "Table 1: how often a class loss helps, whatever λ"
     report.add(Section(name="table1", title=title, caption=what, table=wins, holes=holes))
     return wins
 
 
 def _add_figure5(report: Report, collected: Collected) -> None:
-    cells = stats.cells(collected.networks, collected.wanted, "test_mse")
+    cells = compared.cells(collected.networks, collected.wanted, "test_mse")
     caption = (
         f"Test MSE by number of classes under growing noise on the targets (σ); means over {_n_text(collected)}, shading: standard "
         "deviation over all of these networks. For reg+cls-bal the axis gives the number of classes before equalisation; about half remain."
     )
     numbers = f"Figure 5 as numbers: test MSE, mean over {_n_text(collected)}."
-    table = study.methods_table(collected, name="figure5", caption=numbers, beside_released=False)
-    gaps = stats.gaps(collected.networks, "test_mse")
+    table = tables.methods_table(collected, name="figure5", caption=numbers, beside_released=False)
+    gaps = compared.gaps(collected.networks, "test_mse")
     alt = _alt("Test MSE against the number of classes, for reg, reg+cls and reg+cls-bal", row="a noise level")
-    svg, holes = figures.mse_by_classes(cells, gaps=gaps), hole_lines(collected.wanted)
+    svg, holes = figures.mse_by_classes(cells, gaps=gaps), hole_lines(collected.runs)
     report.add(Section(name="figure5", title="Figure 5: noisy targets", svg=svg, alt=alt, caption=caption, table=table, holes=holes))
 
 

@@ -1,0 +1,114 @@
+"""The answer in words where each run is one network: does a class loss help? Says what the tests say, and no more."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from regcls.reports.measured import ROW, Runs, key_of, method_name
+from regcls.reports.picking import records
+from regcls.reports.report import Compared, Line, rounded
+from regcls.reports.shot_subject import Subject, best_by_validation, cells
+from regcls.reports.tables import beside, interval, number, signed
+from regcls.words import counted
+
+# What the tests of a difference say, without its direction.
+CLEAR = {
+    "": "clear over images and over seeds",
+    "as trained": "clear for these trained networks",
+    "on these images": "clear over seeds, not over images",
+}
+Row = Mapping[str, Any]
+
+
+def answers(subject: Subject, runs: Runs, table: pd.DataFrame) -> list[str]:
+    """A line a method, at its class count with the lowest validation error: test error beside that of reg, over all images and in Few.
+
+    `table`: of `differences`; the last line is a caution.
+    """
+    wanted = runs.wanted
+    methods = list(dict.fromkeys(wanted.loc[wanted["method"] != "reg", "method"]))
+    if not methods:
+        return ["Only reg is trained: there is nothing to compare it with."]
+    if not ((wanted["method"] == "reg") & (wanted["state"] == "finished")).any():
+        return ["No run of reg is finished: there is nothing to compare the class loss with."]
+    lines = []
+    for method in methods:
+        rows = _spoken_of(subject, runs, table, method)
+        said = f"{_headline(subject, rows['all'])} {_in_few(subject, rows['few'])}" if rows else ""
+        lines.append(said or f"{method}: no run that reg could be compared with.")
+    return [*lines, _caution(subject, runs, int(table["p"].notna().sum()))]
+
+
+def line(subject: Subject, runs: Runs, table: pd.DataFrame) -> Line | None:
+    """For the first screen: reg against reg+cls at its best class count; None where one is missing."""
+    rows = _spoken_of(subject, runs, table, "reg+cls")
+    if not rows:
+        return None
+    row = rows["all"]
+    return Line(
+        measured=f"{subject.error} ({subject.unit})" if subject.unit else subject.error,
+        method=f"reg+cls · {row['classes']}",
+        overall=Compared.of(row),
+        few=Compared.of(rows["few"]),
+        n=f"{counted(row['seeds'], 'seed')}, over {counted(row['images'], 'test image')}",
+        digits=subject.digits(row["reg"]),
+    )
+
+
+def _spoken_of(subject: Subject, runs: Runs, table: pd.DataFrame, method: str) -> Mapping[str, Row]:
+    """The differences of a method at its best class count, by shot group; nothing where no run can be compared."""
+    best = best_by_validation(subject, runs)
+    chosen = best[best["method"] == method].merge(table[table["error"] == next(iter(subject.tested))], on=ROW)
+    rows = {row["shot"]: row for row in records(chosen)}
+    return rows if rows and rows["all"]["seeds"] else {}
+
+
+def _headline(subject: Subject, row: Row) -> str:
+    digits = subject.digits(row["reg"])
+    unit = f" {subject.unit}" if subject.unit else ""
+    images, seeds = counted(row["images"], "test image"), counted(row["seeds"], "seed")
+    return (
+        f"{method_name(row)} has {beside(row['other'], row['reg'], digits)} test {subject.error}: {number(row['other'], digits)}{unit} "
+        f"against {number(row['reg'], digits)} of reg, {_gap(subject, row)}, over {images} and {seeds}."
+    )
+
+
+def _in_few(subject: Subject, row: Row) -> str:
+    if not row["images"]:
+        return subject.nothing_in_few
+    digits = subject.digits(row["reg"])
+    values = f"{number(row['other'], digits)} against {number(row['reg'], digits)}"
+    return f"In Few ({row['images']:,} {subject.few}): {values}, {_gap(subject, row)}."
+
+
+def _gap(subject: Subject, row: Row) -> str:
+    digits = subject.digits(row["reg"])
+    if math.isnan(row["low"]):
+        return f"Δ {signed(row['gap'], digits)} (not tested)"
+    word, _, scope = row["answer"].partition(" ")
+    said = CLEAR[scope] if word in ("helps", "hurts") else row["answer"]
+    return f"Δ {signed(row['gap'], digits)} (95 % {interval(row['low'], row['high'], digits)}; {said})"
+
+
+def _caution(subject: Subject, runs: Runs, tests: int) -> str:
+    others = runs.wanted[runs.wanted["method"] != "reg"]
+    several = f"Of several class counts, the one with the lowest {subject.judged[1]}. " if others["classes"].nunique() > 1 else ""
+    return (
+        f"Δ = {subject.error}(reg) − {subject.error}(method): above 0 the class loss helps. {several}{subject.intervals} “Clear” is after "
+        f"correction for {counted(tests, 'test')}. Whether it holds for other seeds is tested in the table of differences."
+    )
+
+
+def few_metrics(subject: Subject, runs: Runs, table: pd.DataFrame) -> dict[str, Any]:
+    """For the columns of `dvc exp show`: the error (all, few) of each cell, and its gap to reg; a hole is null."""
+    shown, name = ("all", "few"), next(iter(subject.tested))
+    metric = next(metric for metric in subject.main.metrics if metric.name == name)
+    frame = cells(subject, runs, [metric])
+    several = bool(frame.duplicated(["method", "classes"]).any())
+    errors = {key_of(row, several_weights=several): {shot: rounded(row[f"{name}_{shot}"]) for shot in shown} for row in records(frame)}
+    gaps: dict[str, dict[str, float | None]] = {}
+    for row in records(table[(table["error"] == name) & table["shot"].isin(shown)]):
+        gaps.setdefault(key_of(row, several_weights=several), {})[row["shot"]] = rounded(row["gap"])
+    return {name: errors} | ({"gap": gaps} if gaps else {})

@@ -1,0 +1,266 @@
+"""The tables where each run is one network: errors by shot group, what a class loss changes, the search for λ.
+
+A task describes its errors (shot_subject.Subject); nothing here knows one.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from regcls.metrics import SHOTS, Shot
+from regcls.params.single import SEARCH
+from regcls.reports.measured import ROW, Runs, full, groups_of, means, row_name, rows_like
+from regcls.reports.picking import records
+from regcls.reports.report import Report, Section
+from regcls.reports.shot_differences import differences
+from regcls.reports.shot_subject import BASELINES, SHORT, Published, ShotTable, Subject, cells
+from regcls.reports.shot_words import answers, few_metrics, line
+from regcls.reports.stats import LEVEL
+from regcls.reports.tables import DASH, Cell, Part, RunGroup, Table, heads, interval, number, p_value, signed, tested, with_std
+from regcls.runs.grids import Found, searched_lambda
+from regcls.words import counted
+
+Row = Mapping[str, Any]
+
+
+def complete(made: Report, subject: Subject, grids: Mapping[str, Runs], *, found: Found, extra: Callable[[Runs], None]) -> None:
+    """Add to a report all that its grids (name -> runs) give: tables, differences, the search for λ, words and metrics.
+
+    `found`: λ of the search; `extra` adds what belongs to the main grid, the first that has a table, behind that.
+    """
+    made.warnings += _search_lines(subject, found)
+    main: tuple[Runs, pd.DataFrame] | None = None
+    for name in (name for name in subject.titles if name in grids):
+        runs, table = grids[name], differences(grids[name], subject.compare)
+        _add_tables(made, subject, name, runs, table)
+        if main is None:
+            main = runs, table
+            extra(runs)
+    if SEARCH in grids:
+        _add_search(made, subject, grids[SEARCH])
+    if main:
+        made.answers += answers(subject, *main)
+        made.line = line(subject, *main)
+        made.metrics |= few_metrics(subject, *main)
+
+
+def _add_tables(made: Report, subject: Subject, name: str, runs: Runs, table: pd.DataFrame) -> None:
+    data = subject.samples[subject.grids[name].balanced_data]
+    title, holes = subject.titles[name], runs.hole_lines(row_name)
+    main = shots_table(
+        subject, runs, subject.main, name=name, caption=subject.main.caption.format(data=data), published=subject.published(name)
+    )
+    more = [shots_table(subject, runs, each, name=f"{name}_{each.suffix}", caption=each.caption) for each in subject.more]
+    made.add(Section(name=name, title=title, caption=main.caption, table=main, more=more, holes=holes))
+    extent = f"{counted(subject.test_images, 'test image')} and {counted(runs.wanted['seed'].nunique(), 'seed')}"
+    caption = f"Differences to reg, trained on {data}, over {extent}."
+    changes = differences_table(subject, runs, table, name=f"{name}_differences", caption=caption)
+    if changes.rows:
+        made.add(
+            Section(name=changes.name, title=f"{title.partition(':')[0]}: what the class loss changes", caption=caption, table=changes)
+        )
+
+
+def shots_table(subject: Subject, runs: Runs, table: ShotTable, *, name: str, caption: str, published: Published | None = None) -> Table:
+    """Tables 2, 3 and 4: a row a (method, class count, λ), a column a (error, shot group): mean ± std over seeds, the best in bold.
+
+    Published values stand below ours, set apart.
+    """
+    ours = cells(subject, runs, table.metrics)
+    columns = [column for metric in table.metrics for column in metric.columns]
+    digits = subject.digits(float(np.nanmax(ours[columns].to_numpy(dtype=float), initial=-math.inf)))
+    best = {column: _best(ours, column, digits, metric.higher_is_better) for metric in table.metrics for column in metric.columns}
+    most, none = ours["seeds"].max(), dict.fromkeys(best, "")
+    rows = [_our_row(row, best if row["seeds"] == most else none, digits, _runs_of(runs, row)) for row in records(ours)]
+    theirs, parts = (_wide(published.values) if published else pd.DataFrame()), tuple[Part, ...]()
+    if published and len(theirs):
+        title = "Published" + (", not comparable with ours" if published.why else "")
+        parts = (Part(place=0, title="Ours"), Part(place=len(rows), title=title, ours=False))
+        rows += [_their_row(row, columns, published.digits) for row in records(theirs)]
+    frame = pd.concat([ours.assign(source="ours"), theirs.assign(source="published")], ignore_index=True) if len(theirs) else ours
+    front = [column for column in ("source", *ROW, "seeds", "seeds_wanted", "uncertain") if column in frame]
+    return Table(
+        name=name,
+        caption=caption,
+        columns=("method", "classes", "λ", *(SHORT[shot] for _ in table.metrics for shot in SHOTS), "n", "runs"),
+        spans=(("", 3), *((metric.title, 4) for metric in table.metrics), ("", 1), ("", 1)),
+        under=("", "", "", *("\n".join(subject.sizes[shot]) for _ in table.metrics for shot in SHOTS), "seeds", ""),
+        rows=tuple(rows),
+        frame=frame[[*front, *(column for column in frame if column not in front)]].rename(columns={"weight": "lambda"}),
+        notes=(
+            "± : standard deviation over seeds. n: seeds.",
+            *table.notes,
+            subject.groups,
+            *_bold_note(table, best),
+            *_published_notes(published),
+        ),
+        run_column=True,
+        parts=parts,
+    )
+
+
+def _best(ours: pd.DataFrame, column: str, digits: int, higher: bool) -> str:
+    """The best mean of a column as it is printed; none unless more than one cell competes."""
+    found = full(ours)[column].dropna()
+    return number(found.max() if higher else found.min(), digits) if len(found) > 1 else ""
+
+
+def _runs_of(runs: Runs, row: Row) -> tuple[RunGroup, ...]:
+    return groups_of(rows_like(runs.wanted, row, ROW), row_name)
+
+
+def _our_row(row: Row, best: Mapping[str, str], digits: int, runs: tuple[RunGroup, ...]) -> tuple[Cell, ...]:
+    values = [
+        Cell(text=with_std(row[column], row[f"{column}_std"], digits), strong=number(row[column], digits) == winner)
+        for column, winner in best.items()
+    ]
+    n = str(row["seeds"]) if row["seeds"] == row["seeds_wanted"] else f"{row['seeds']} of {row['seeds_wanted']}"
+    return (*heads(row), *values, Cell(text=n), Cell(text="", runs=runs))
+
+
+def _wide(published: pd.DataFrame) -> pd.DataFrame:
+    """Published values in the columns of `cells`: baselines first, as printed."""
+    rows = []
+    for (method, classes), part in published.groupby(["method", "classes"], sort=False):
+        row: dict[str, Any] = {"method": method, "classes": classes, "weight": "", "uncertain": bool(part["uncertain"].any())}
+        for each in records(part):
+            row |= {f"{each['metric']}_{each['shot']}": each["value"], f"{each['metric']}_{each['shot']}_std": each["std"]}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _their_row(row: Row, columns: Sequence[str], digits: int) -> tuple[Cell, ...]:
+    names = heads({**row, "method": str(row["method"]) + "†" * row["uncertain"]})
+    values = (Cell(text=with_std(row.get(column, math.nan), row.get(f"{column}_std", math.nan), digits)) for column in columns)
+    return (*names, *values, Cell(text=DASH if row["method"] in BASELINES else "3"), Cell(text=""))
+
+
+def _bold_note(table: ShotTable, best: Mapping[str, str]) -> list[str]:
+    higher = [metric.higher_is_better for metric in table.metrics]
+    word = "highest" if all(higher) else "best" if any(higher) else "lowest"
+    said = f"Bold: the {word} mean of a column among our own rows with all seeds that any has; no test stands behind it."
+    return [said] * any(best.values())
+
+
+def _published_notes(published: Published | None) -> list[str]:
+    if published is None:
+        return []
+    quoted = ", ".join(name for name in BASELINES if name in set(published.values["method"]))
+    baselines = f" {quoted}: baselines, as the paper quotes them." if quoted else ""
+    notes = [f"Published: the paper's own values on {published.where}, ± over its 3 seeds." + baselines]
+    notes += ["The paper's reg+cls on balanced data has equalised classes, and so is reg+cls-bal here."] * published.balanced_data
+    notes += [f"The published values are not comparable with ours: {published.why}."] * bool(published.why)
+    if published.values["uncertain"].any():
+        notes.append("† Which row or column of the printed table the value belongs to is uncertain.")
+    return notes
+
+
+def differences_table(subject: Subject, runs: Runs, frame: pd.DataFrame, *, name: str, caption: str) -> Table:
+    """What a class loss changes (`differences`): a row a (error, method, class count, λ, shot group)."""
+    tests = {p: int(frame[p].notna().sum()) for p in ("p", "p_seeds")}
+    rows: list[tuple[Cell, ...]] = []
+    parts = []
+    for error, title in subject.tested.items():
+        parts.append(Part(place=len(rows), title=title))
+        rows += [_difference_row(subject, runs, row) for row in records(frame[frame["error"] == error])]
+    return Table(
+        name=name,
+        caption=caption,
+        columns=(
+            *("method", "classes", "λ", "group", "reg", "method's", "Δ", "95 % interval", "p (Holm)"),
+            *("95 % interval", "p", "p (Holm)", "does it help?", "images × seeds", "runs"),
+        ),
+        spans=(("", 7), ("over test images", 2), ("over seeds", 3), ("", 2), ("", 1)),
+        rows=tuple(rows),
+        frame=frame.rename(columns={"weight": "lambda"}),
+        notes=(
+            subject.meaning,
+            subject.over_images,
+            "Over seeds: paired t-test of the means by seed. It takes the test images as given; 2 or 3 seeds can show hardly anything.",
+            f"p (Holm) is adjusted for the {counted(tests['p'], 'test')} over images, and for the {tests['p_seeds']} over seeds, of this "
+            f"table. Clear: adjusted p < {LEVEL}. “Helps” or “hurts”: clear over both; “… as trained”: over images only, so other seeds "
+            "may give another answer; “… on these images”: over seeds only.",
+        ),
+        run_column=True,
+        parts=tuple(parts) if len(parts) > 1 else (),
+    )
+
+
+def _difference_row(subject: Subject, runs: Runs, row: Row) -> tuple[Cell, ...]:
+    digits = subject.digits(max(abs(row["reg"]), abs(row["other"])))
+    shot: Shot = row["shot"]
+    texts = (
+        *(number(row["reg"], digits), number(row["other"], digits), signed(row["gap"], digits)),
+        *(interval(row["low"], row["high"], digits), p_value(row["p_holm"])),
+        *(interval(row["low_seeds"], row["high_seeds"], digits), tested(row["p_seeds"], row["seeds"]), p_value(row["p_holm_seeds"])),
+    )
+    verdict = Cell(text=row["answer"], strong=row["answer"].startswith(("helps", "hurts")))
+    reg = groups_of(runs.wanted[runs.wanted["method"] == "reg"], row_name)
+    return (
+        *(*heads(row), Cell(text=SHORT[shot], header=True)),
+        *(Cell(text=text) for text in texts),
+        *(verdict, Cell(text=f"{row['images']:,} × {row['seeds']}"), Cell(text="", runs=reg + _runs_of(runs, row))),
+    )
+
+
+# The search for λ.
+
+
+def _search_lines(subject: Subject, found: Found) -> list[str]:
+    """A warning a grid whose λ the search has not found yet."""
+    lines = []
+    for name, grid in subject.grids.items():
+        if grid.lambdas == "searched" and grid.seeds:
+            pairs = [(method, classes) for method in grid.methods if method != "reg" for classes in grid.classes]
+            unknown = [
+                f"{method} · {classes}" for method, classes in pairs if searched_lambda(subject.grids, found, method, classes) is None
+            ]
+            if unknown:
+                lines.append(f"{name}: no λ is found yet for {', '.join(unknown)}; these runs are neither made nor counted")
+    return lines
+
+
+def _add_search(made: Report, subject: Subject, runs: Runs) -> None:
+    table = search_table(subject, runs)
+    made.add(Section(name=SEARCH, title="The search for λ", caption=table.caption, table=table, holes=runs.hole_lines(row_name)))
+
+
+def search_table(subject: Subject, runs: Runs) -> Table:
+    """A row a (method, class count), a column a (validation error, λ); the λ of the lowest first error in bold."""
+    frame = means(runs, {name: [name] for name in subject.searched})
+    others = frame[frame["method"] != "reg"]
+    weights = sorted(others["weight"].unique(), key=float)
+    judged = next(iter(subject.searched))
+    rows = []
+    for _, part in frame.groupby(["method", "classes"], sort=False):
+        by_weight = {row["weight"]: row for row in records(part)}
+        first = next(iter(by_weight.values()))
+        best = full(part).sort_values(judged, kind="stable")["weight"].tolist()[:1] if first["classes"] else []
+        shown = [(error, by_weight.get(weight, by_weight.get("")), weight in best) for error in subject.searched for weight in weights]
+        values = [_search_cell(subject, runs, row, error, strong=strong) for error, row, strong in shown]
+        rows.append((*heads(first)[:2], *values))
+    return Table(
+        name=SEARCH,
+        caption="Validation error by λ; mean over seeds.",
+        columns=("method", "classes", *(f"λ {weight}" for _ in subject.searched for weight in weights)),
+        spans=(("", 2), *((heading, len(weights)) for heading in subject.searched.values())) if weights else (),
+        rows=tuple(rows),
+        frame=frame.rename(columns={"weight": "lambda"}),
+        notes=(
+            "± : standard deviation over seeds, where there are several. Over all validation images.",
+            f"Bold: the lowest mean {subject.searched[judged]} of a row, among λ with all seeds that any has. A grid with "
+            "“lambdas: searched” takes it.",
+            *(["reg has no λ: its value is repeated."] * bool((frame["method"] == "reg").any())),
+        ),
+    )
+
+
+def _search_cell(subject: Subject, runs: Runs, row: Row | None, error: str, *, strong: bool) -> Cell:
+    if row is None:
+        return Cell(text=DASH)
+    holes = "" if row["seeds"] == row["seeds_wanted"] else f" (n = {row['seeds']} of {row['seeds_wanted']})"
+    text = with_std(row[error], row[f"{error}_std"], subject.digits(row[error])) + holes
+    return Cell(text=text, runs=_runs_of(runs, row), strong=strong)

@@ -1,0 +1,319 @@
+"""The report on depth: Tables 2 and 4, what a class loss changes, the error by depth, and examples."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from regcls.errors import MissingError
+from regcls.metrics import SHOTS, Shot
+from regcls.params.single import SEARCH, SingleGrid
+from regcls.reports import page, protocol, shots
+from regcls.reports.drawing import error_by_target
+from regcls.reports.measured import Runs, by_seed, collect, finite, lost_lines, read_tables, rows_like, short_name
+from regcls.reports.picking import records, warnings_of
+from regcls.reports.report import Report, Section
+from regcls.reports.shot_differences import FEWEST, RESAMPLES, of_ratios
+from regcls.reports.shot_subject import SHORT, Metric, Published, ShotTable, Subject, best_by_validation, reg_and_best
+from regcls.runs.grids import Found, expand
+from regcls.tasks.depth import figures, published
+from regcls.tasks.depth.data import DepthSet
+from regcls.tasks.depth.metrics import errors_of, sums_of
+from regcls.tasks.depth.params import Depth, DepthShots
+from regcls.tasks.depth.runs import DepthSpec, make_spec
+from regcls.tasks.depth.sums import COLUMNS
+from regcls.tasks.task import Sources
+
+TITLES = {"table2": "Table 2: RMSE by shot group", "table4": "Table 4: trained on balanced data"}
+PRINTED = {"table2": published.table2, "table4": published.table4}
+SELECTED = {
+    "val": "RMSE-val: model selected on validation",
+    "test": "RMSE-test: model selected on test (as earlier work; optimistic)",
+}
+DELTAS = ("delta1", "delta2", "delta3")
+TESTED = "rmse_val"  # the test error that is compared: of the weights selected on validation
+EXAMPLES = "examples.npz"  # a file of every run
+
+
+def report(sources: Sources, *, fingerprints: Mapping[DepthSpec, str], found: Found) -> Report:
+    """See `Task.report`; `fingerprints`: of every wanted run, with λ as `found` by the search."""
+    depth: Depth = sources.section
+    data: DepthSet = sources.data
+    specs = {name: expand(make_spec, depth, sources.dataset, grid, found) for name, grid in depth.grids.items()}
+    # The search is judged on validation images: of its runs, no sums are needed.
+    summed = {fingerprints[spec] for name, wanted in specs.items() if name != SEARCH for spec in wanted}
+    tables: dict[str, pd.DataFrame] = {}
+
+    def measure(chosen: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
+        reasons = finite(chosen, ["val/rmse/all"])
+        needed = chosen.loc[chosen["fingerprint"].isin(summed) & ~chosen["run_id"].isin(set(reasons)), "run_id"].tolist()
+        read, lost = read_tables(needed, sources.table("sums.parquet"), what="sums")
+        reasons |= lost | {run_id: "without a finite error" for run_id, table in read.items() if not _usable(table)}
+        tables.update({run_id: table for run_id, table in read.items() if run_id not in reasons})
+        return _measured(chosen, tables, depth.shots), reasons
+
+    runs, picked = collect(sources.runs, fingerprints, measure, dataset=sources.dataset)
+    grids = {name: runs.of(wanted) for name, wanted in specs.items() if wanted}
+    prepared = {"training images": len(data.rows("train")) + len(data.rows("val")), "test images": len(data.rows("test"))}
+    counts = protocol.other_counts(prepared, published.COUNTS if depth.published else {})
+    subject = _subject(depth, runs, tables, counts, drawn_mask=data.has_drawn_mask)
+    used = [grid for name, grid in depth.grids.items() if name in grids and name != SEARCH]
+    changed = [*counts, *(line for grid in used for line in departures(depth, grid, drawn_mask=data.has_drawn_mask))]
+    made = Report(
+        dataset=sources.dataset,
+        title=depth.title,
+        wanted=len(runs.wanted),
+        finished=int((runs.wanted["state"] == "finished").sum()),
+        intro="One network for each run predicts the depth of every pixel of an image. It is trained with a regression loss alone (reg), "
+        "with a classification loss beside it (reg+cls), and with balanced classes (reg+cls-bal). Errors are shown over all test pixels "
+        "that count – as many of each depth – and by how frequent their depth is in training: Many, Medium, Few. Every number comes from "
+        f"tracked MLflow runs and leads back to them{', and the published values stand beside ours' * bool(depth.published)}.",
+        extent=protocol.beside(
+            depth.published,
+            reduced=protocol.reductions(depth.grids, published.GRIDS),
+            changed=list(dict.fromkeys(changed)),
+            without=protocol.unshown(depth.grids, list(published.GRIDS)),
+        ),
+        networks=_networks(depth),
+        other_data=counts,
+    )
+    made.warnings += warnings_of({name: grid.wanted for name, grid in grids.items()}, duplicates=picked.duplicates, stale=picked.stale)
+    made.warnings += lost_lines(picked.wanted, "sums", "sums.parquet")
+
+    def extra(main: Runs) -> None:
+        _add_by_depth(made, depth, subject, main, tables, data.levels("train"))
+        _add_examples(made, sources, subject, main)
+
+    shots.complete(made, subject, grids, found=found, extra=extra)
+    return page.complete(made, runs, picked, links=sources.tracker, provenance=sources.provenance)
+
+
+def _usable(table: pd.DataFrame) -> bool:
+    """Both selections are there, and each number is one: pandas leaves what is not a number out of a sum."""
+    return {"val", "test"} <= set(table["selection"]) and bool(np.isfinite(table[list(COLUMNS)].to_numpy(float)).all())
+
+
+def _buckets(shots: DepthShots) -> Mapping[str, frozenset[int]]:
+    return {"many": shots.buckets("many"), "medium": shots.buckets("medium")}
+
+
+def _measured(chosen: pd.DataFrame, tables: Mapping[str, pd.DataFrame], groups: DepthShots) -> pd.DataFrame:
+    """The tracked metrics of the runs, those of the test set made anew from sums: of the weights selected on val, and on test."""
+    values = chosen.set_index("run_id")
+    found = {
+        run_id: {
+            f"{selection}_selected/{name}": value
+            for selection, part in table.groupby("selection")
+            for name, value in errors_of(sums_of(part), _buckets(groups))  # type: ignore[arg-type]
+        }
+        for run_id, table in tables.items()
+    }
+    return values.join(pd.DataFrame.from_dict(found, orient="index"))
+
+
+def _metric(name: str, selection: str, title: str) -> Metric:
+    return Metric(name=f"{name}_{selection}", measured=f"{selection}_selected/{name}", title=title, higher_is_better=name in DELTAS)
+
+
+def by_image(table: pd.DataFrame, images: NDArray[np.int64], groups: DepthShots) -> NDArray[np.float64]:
+    """(T, G, 2) pixels and summed squared errors by image and shot group, of a table of sums."""
+    group = np.array([SHOTS.index(shot) for shot in groups.by_bucket()])[table["bucket"]]
+    place = np.searchsorted(images, table["image"]) * len(SHOTS) + group
+    columns = [np.bincount(place, table[name], len(images) * len(SHOTS)) for name in COLUMNS[:2]]  # n, squared
+    found = np.stack(columns, axis=1).reshape(len(images), len(SHOTS), 2).astype(np.float64)
+    found[:, 0] = found[:, 1:].sum(axis=1)  # all
+    return found
+
+
+def _subject(depth: Depth, runs: Runs, tables: Mapping[str, pd.DataFrame], counts: Sequence[str], *, drawn_mask: bool) -> Subject:
+    selected = {run_id: table[table["selection"] == "val"] for run_id, table in tables.items()}
+    images = np.unique(np.concatenate([np.empty(0, np.int64), *(table["image"] for table in selected.values())])).astype(np.int64)
+    sums = {run_id: by_image(table, images, depth.shots) for run_id, table in selected.items()}
+    first = next(iter(sums.values()), np.zeros((0, len(SHOTS), 2)))[:, :, 0]
+    sizes: dict[Shot, tuple[int, int]] = {shot: (int(first[:, g].sum()), int((first[:, g] > 0).sum())) for g, shot in enumerate(SHOTS)}
+    listed = ", ".join(f"{SHORT[shot]} {pixels:,} ({having:,})" for shot, (pixels, having) in sizes.items())
+    main = next((name for name in TITLES if name in depth.grids), "")
+    compared = runs.wanted.groupby(["method", "classes", "weight"]).ngroups if main else 0
+
+    def printed(name: str) -> Published | None:
+        if not depth.published:
+            return None
+        grid = depth.grids[name]
+        balance = ["not on the data of this table"] * (grid.balanced_data != published.GRIDS[name].balanced_data)
+        why = ", ".join([*counts, *departures(depth, grid, drawn_mask=drawn_mask), *balance])
+        return Published(values=PRINTED[name](), where="NYUD2-DIR", why=why, digits=3, balanced_data=grid.balanced_data)
+
+    least, selected_on = 2 / (RESAMPLES + 1), "On the test images, weights selected on validation."
+    return Subject(
+        runs=runs,
+        grids=depth.grids,
+        titles=TITLES,
+        main=ShotTable(
+            suffix="",
+            metrics=[_metric("rmse", selection, title) for selection, title in SELECTED.items()],
+            caption="Test RMSE (m) by shot group, trained on {data}; mean ± std over seeds.",
+            notes=[
+                "Both are RMSE (m) on the test images, of two sets of weights from one training: those of the epoch with the lowest RMSE "
+                "on validation, and those of the epoch with the lowest RMSE on the test images themselves, which no one has beforehand."
+            ],
+        ),
+        more=[
+            ShotTable(
+                suffix="mae",
+                metrics=[_metric(name, "val", title) for name, title in (("mae", "MAE (m)"), ("abs_rel", "ABS_REL"), ("log10", "log10"))],
+                caption="MAE (m), ABS_REL and log10 by shot group, model selected on validation; mean ± std over seeds.",
+                notes=[selected_on, "ABS_REL: |error| / depth. log10: |log10 prediction − log10 depth|."],
+            ),
+            ShotTable(
+                suffix="delta",
+                metrics=[_metric(name, "val", f"δ{name[-1]} (higher is better)") for name in DELTAS],
+                caption="δ1, δ2 and δ3 by shot group, model selected on validation; mean ± std over seeds.",
+                notes=[selected_on, "δk: share of pixels whose prediction and depth differ by less than a factor of 1.25 to the k."],
+            ),
+        ],
+        samples={False: "all training pixels", True: "balanced data"},
+        published=printed,
+        sizes={shot: (f"{pixels:,} px", f"{having:,} images") for shot, (pixels, having) in sizes.items()},
+        groups=f"{groups_note(depth.shots)} Test pixels (images that have some): {listed}.",
+        test_images=len(images),
+        compare=of_ratios(sums, error=TESTED, units=len(images), tests=len(SHOTS) * compared),
+        tested={TESTED: SELECTED["val"]},
+        meaning="Δ = RMSE(reg) − RMSE(method) in metres, over the seeds that both have, weights selected on validation: above 0 the class "
+        "loss helps.",
+        over_images=f"Over test images: paired bootstrap, {RESAMPLES:,} resamples of whole images, since the pixels of one belong "
+        f"together; RMSE of all their pixels in the group, mean over seeds. Its p is at least {least:.3f} before it is adjusted. It takes "
+        "the trained networks as given, and images as independent, which those of one scene are not: its intervals are rather too narrow.",
+        judged=("val/rmse/all", "validation RMSE"),
+        searched={"val/rmse/all": "validation RMSE", "val/mae/all": "validation MAE"},
+        error="RMSE",
+        unit="m",
+        few="images have such pixels",
+        nothing_in_few="No test pixel is in Few.",
+        intervals="Weights are selected on validation. Intervals are over test images (none of fewer than "
+        f"{FEWEST}), whole ones, which takes the trained networks as given.",
+        digits=lambda value: 3,
+    )
+
+
+def groups_note(groups: DepthShots) -> str:
+    """Which depths are in which group."""
+
+    def said(ranges: Sequence[tuple[int, int]]) -> str:
+        return ", ".join(str(first) if first == last else f"{first}–{last}" for first, last in ranges) or "none"
+
+    many, medium = said(groups.many), said(groups.medium)
+    return f"Groups are of pixels, by buckets of 0.1 m (bucket 9 holds 0.9 to 1.0 m). Many: {many}; Med.: {medium}; Few: the rest."
+
+
+def departures(depth: Depth, grid: SingleGrid, *, drawn_mask: bool) -> list[str]:
+    """The data and training values of a grid that are not the paper's: `epochs 10 instead of 5`.
+
+    `drawn_mask`: the test pixels were drawn in preparing, for want of the official mask.
+    """
+    ours = asdict(depth.data) | asdict(depth.training) | asdict(depth.shots)
+    unused = ["batch_size", "accumulate"] if grid.balanced_data else ["balanced_batch_size", "balanced_accumulate", "balanced_bins"]
+    unused += [] if grid.balanced_data or "reg+cls-bal" in grid.methods else ["rounding"]
+    lam = {classes: depth.training.lam_for(classes) for classes in grid.classes}
+    say = {
+        "source": lambda here, there: ["generated stand-in images"],
+        "many": lambda here, there: ["other shot groups"],
+        "medium": lambda here, there: ["other shot groups"],
+        "lam": lambda here, there: [
+            f"λ {lam[classes]:g} instead of {there[classes]:g} ({classes} classes)"
+            for classes in grid.classes
+            if grid.lambdas == "default" and classes in there and lam[classes] != there[classes]
+        ],
+        # Wherever a file of them is: the paper does not say which ones.
+        "weights": lambda here, there: ["random weights instead of ImageNet's"] * (here == "random"),
+    }
+    lines = protocol.departures(ours, published.VALUES, unused=unused, say=say) + protocol.other_lambdas(grid.lambdas)
+    return lines + ["another draw of test pixels, without test_balanced_mask.npy"] * (drawn_mask and depth.data.source == "raw")
+
+
+def _networks(depth: Depth) -> str:
+    training = depth.training
+    weights = "random weights" if training.weights == "random" else "weights of ImageNet"
+    steps = f", × {training.decay} after epochs {', '.join(map(str, training.milestones))}" if training.milestones else ""
+    return (
+        f"Networks: {training.model}, {training.width} channels in the first stage, {weights} at the start; images of "
+        f"{depth.data.crop[1]} × {depth.data.crop[0]} pixels, depth at half of that; {training.optimizer}, {training.epochs} epochs, "
+        f"learning rate {training.learning_rate}{steps}, batches of {training.batch_size} × {training.accumulate} "
+        f"({training.balanced_batch_size} × {training.balanced_accumulate} on balanced data), weight decay {training.weight_decay}, "
+        f"{training.precision}; regression loss {training.loss}. {groups_note(depth.shots)} The model kept is that of the lowest "
+        "validation RMSE, over validation pixels drawn with the class-keeping probability; beside it that of the lowest test RMSE, for "
+        "comparison with earlier work."
+    )
+
+
+def _add_by_depth(
+    made: Report, depth: Depth, subject: Subject, runs: Runs, tables: Mapping[str, pd.DataFrame], levels: NDArray[np.int64]
+) -> None:
+    chosen = best_by_validation(subject, runs)
+    if chosen.empty:
+        return
+    lines, bars = _lines(runs, chosen, tables), figures.training_histogram(levels, depth.shots)
+    section = Section(
+        name="error_by_depth",
+        title="Error by depth",
+        svg=error_by_target(
+            lines.rename(columns={"depth_from": "start", "depth_to": "end", "rmse": "error"}),
+            bars.rename(columns={"depth_from": "start", "depth_to": "end", "training_pixels": "count"}),
+            target="depth (m)",
+            error="test RMSE (m)",
+            counted="training pixels",
+            each="0.1 m",
+            limits={},
+        ),
+        alt="Test RMSE against depth, a line a method, over a histogram of the training pixels by depth. The CSV has the numbers.",
+        caption="Test RMSE by depth, in buckets of 0.1 m, model selected on validation; mean over seeds, shaded: ± standard deviation over "
+        "seeds. Of each method, the number of classes with the lowest validation RMSE. Grey, on the right axis (log): training pixels of "
+        "each bucket, which holds two or three of the 255 levels that training depth is stored in; darker: many, lighter: few.",
+    )
+    numbers = pd.concat([lines.assign(drawn="line"), bars.assign(drawn="bar")], ignore_index=True).rename(columns={"weight": "lambda"})
+    made.add(section, numbers=numbers.set_index("drawn").reset_index())
+
+
+def _lines(runs: Runs, chosen: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Test RMSE by bucket of 0.1 m, weights selected on validation: the cell, depth_from, depth_to (m), pixels, seeds, rmse (mean), std.
+
+    Buckets without pixels have no row.
+    """
+    parts = []
+    for row in records(chosen):
+        found = [tables[run_id] for run_id in by_seed(rows_like(runs.wanted, row, runs.cell)).values()]
+        sums = np.array([sums_of(table[table["selection"] == "val"]) for table in found])  # (S, 100, 8)
+        buckets = np.flatnonzero(sums[0, :, 0])
+        rmse = np.sqrt(sums[:, buckets, 1] / sums[:, buckets, 0])
+        std = rmse.std(axis=0, ddof=1) if len(rmse) > 1 else np.full(len(buckets), np.nan)
+        where = {"depth_from": buckets / 10, "depth_to": (buckets + 1) / 10, "pixels": sums[0, buckets, 0].astype(int), "seeds": len(sums)}
+        parts.append(pd.DataFrame(where | {"rmse": rmse.mean(axis=0), "std": std}).assign(**{key: row[key] for key in runs.cell}))
+    return pd.concat(parts, ignore_index=True)[[*runs.cell, "depth_from", "depth_to", "pixels", "seeds", "rmse", "std"]]
+
+
+def _add_examples(made: Report, sources: Sources, subject: Subject, runs: Runs) -> None:
+    """Of reg, and of the class loss with the lowest validation error, at the first seed that both have."""
+    shown = {short_name(row): by_seed(rows_like(runs.wanted, row, runs.cell)) for row in records(reg_and_best(subject, runs))}
+    seeds = set.intersection(*map(set, shown.values())) if shown else set()
+    if not seeds:
+        return
+    seed, read = min(seeds), sources.arrays(EXAMPLES)
+    try:
+        found = {name: read(run_ids[seed]) for name, run_ids in shown.items()}
+    except MissingError as error:
+        made.warnings.append(f"no sheet of examples: {error}")
+        return
+    numbers = figures.errors_of_examples(found).assign(seed=seed)
+    numbers["run_id"] = numbers["method"].map({name: run_ids[seed] for name, run_ids in shown.items()})
+    section = Section(
+        name="examples",
+        title="Examples",
+        svg=figures.sheet(found),
+        alt="A row a test image: the image, its measured depth, the depth that each network predicts, and the absolute error of each. "
+        "The CSV has the errors.",
+        caption=f"The same test images for all runs, and what networks of seed {seed} make of them, model selected on validation. Dark "
+        "violet is near, yellow is far; light grey: nothing is measured. RMSE under a picture is over all its measured pixels, not over "
+        "the balanced ones of the tables.",
+    )
+    made.add(section, numbers=numbers)

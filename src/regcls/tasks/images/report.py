@@ -1,0 +1,272 @@
+"""The report on images: Tables 3 and 4 and the same tables for any images, what a class loss changes, and the error by target."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+
+from regcls.metrics import METRICS, SHOTS, ShotGroups, evaluate
+from regcls.params.single import SEARCH, SingleGrid
+from regcls.reports import page, protocol, shots
+from regcls.reports.drawing import error_by_target
+from regcls.reports.measured import Runs, by_seed, collect, finite, lost_lines, read_tables, rows_like
+from regcls.reports.picking import records, warnings_of
+from regcls.reports.report import Report, Section
+from regcls.reports.shot_differences import of_means
+from regcls.reports.shot_subject import SHORT, Metric, Published, ShotTable, Subject, best_by_validation
+from regcls.runs.grids import Found, expand
+from regcls.tasks.images import published
+from regcls.tasks.images.data import ImageSet
+from regcls.tasks.images.params import Images
+from regcls.tasks.images.runs import ImageSpec, make_spec
+from regcls.tasks.task import Sources
+
+TITLES = {"table3": "Table 3: errors by shot group", "table4": "Table 4: trained on balanced data", SEARCH: "The search for λ"}
+PRINTED = {"table3": published.table3, "table4": published.table4}
+NAMES = {"mae": "MAE", "mse": "MSE", "rmse": "RMSE", "gm": "GM"}  # of metrics.METRICS; another one goes by its own name
+MAIN = ("mae", "mse")  # of the first table; the others stand folded below it
+BARS = 200  # of the figure, at most
+
+
+def report(sources: Sources, *, fingerprints: Mapping[ImageSpec, str], found: Found) -> Report:
+    """See `Task.report`; `fingerprints`: of every wanted run, with λ as `found` by the search."""
+    images: Images = sources.section
+    data: ImageSet = sources.data
+    groups = images.shots.groups(data.targets("train"))
+    specs = {name: expand(make_spec, images, sources.dataset, grid, found) for name, grid in images.grids.items()}
+    # The search is judged on validation images: of its runs, no predictions are needed.
+    predicted = {fingerprints[spec] for name, wanted in specs.items() if name != SEARCH for spec in wanted}
+    tables: dict[str, pd.DataFrame] = {}
+
+    def measure(chosen: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
+        reasons = finite(chosen, ["val/mae/all", "val/mse/all"])
+        needed = chosen.loc[chosen["fingerprint"].isin(predicted) & ~chosen["run_id"].isin(set(reasons)), "run_id"].tolist()
+        read, lost = read_tables(needed, sources.table("predictions.parquet"), what="predictions")
+        tables.update({run_id: table.sort_values("row", ignore_index=True) for run_id, table in read.items()})
+        return _measured(chosen, tables, groups), reasons | lost
+
+    runs, picked = collect(sources.runs, fingerprints, measure, dataset=sources.dataset)
+    grids = {name: runs.of(wanted) for name, wanted in specs.items() if wanted}
+    counts = protocol.other_counts({"images": len(data.prepared.table)}, published.COUNTS if images.published else {})
+    subject = _subject(images, runs, tables, groups, counts)
+    used = [grid for name, grid in images.grids.items() if name in grids and name != SEARCH]
+    changed = list(dict.fromkeys([*counts, *(line for grid in used for line in departures(images, grid))]))
+    made = Report(
+        dataset=sources.dataset,
+        title=images.title,
+        wanted=len(runs.wanted),
+        finished=int((runs.wanted["state"] == "finished").sum()),
+        intro=f"One network for each run predicts a number ({images.data.target}) from an image. It is trained with a regression loss "
+        "alone (reg), with a classification loss beside it (reg+cls), and with balanced classes (reg+cls-bal). Errors are shown over all "
+        "test images and by how many training images have about their target: Many, Medium, Few. Every number comes from tracked MLflow "
+        f"runs and leads back to them{', and the published values stand beside ours' * bool(images.published)}.",
+        extent=protocol.beside(
+            images.published,
+            reduced=protocol.reductions(images.grids, published.GRIDS),
+            changed=changed,
+            without=protocol.unshown(images.grids, list(published.GRIDS)),
+        ),
+        networks=_networks(images),
+        other_data=counts,
+    )
+    made.warnings += warnings_of({name: grid.wanted for name, grid in grids.items()}, duplicates=picked.duplicates, stale=picked.stale)
+    made.warnings += lost_lines(picked.wanted, "predictions", "predictions.parquet")
+    shots.complete(made, subject, grids, found=found, extra=lambda main: _add_by_target(made, images, subject, main, tables, groups))
+    return page.complete(made, runs, picked, links=sources.tracker, provenance=sources.provenance)
+
+
+def _measured(chosen: pd.DataFrame, tables: Mapping[str, pd.DataFrame], groups: ShotGroups) -> pd.DataFrame:
+    """The tracked metrics of the runs, those of the test set made anew from predictions: with today's metrics and groups."""
+    values = chosen.set_index("run_id")
+    if not tables:
+        return values
+    first = next(iter(tables.values()))  # wanted fingerprints are of one data set, so all tables name the same images
+    shot = groups.shot_of(first["target"])
+    found = {run_id: dict(evaluate(table["prediction"], table["target"], shot)) for run_id, table in tables.items()}
+    tested = pd.DataFrame.from_dict(found, orient="index").add_prefix("test/")
+    return values.drop(columns=[name for name in values if str(name).startswith("test/")]).join(tested)
+
+
+def _metric(name: str) -> Metric:
+    return Metric(name=name, measured=f"test/{name}", title=NAMES.get(name, name))
+
+
+def _subject(images: Images, runs: Runs, tables: Mapping[str, pd.DataFrame], groups: ShotGroups, counts: Sequence[str]) -> Subject:
+    first = next(iter(tables.values()), pd.DataFrame({"target": []}))
+    shot, bins = groups.shot_of(first["target"]), groups.bin_of(first["target"])
+    chosen = {name: np.ones(len(shot), bool) if name == "all" else shot == name for name in SHOTS}
+    each = f"{images.data.target}s" if images.shots.by == "integer" else "bins"
+    sizes = {name: (int(rows.sum()), len(np.unique(bins[rows]))) for name, rows in chosen.items()}
+    listed = ", ".join(f"{SHORT[name]} {many:,} ({of:,})" for name, (many, of) in sizes.items())
+    unit = images.data.unit
+    what = (
+        each
+        if images.shots.by == "integer"
+        else f"bins of {images.data.target} ({images.shots.bins} over the range of the training images)"
+    )
+    limits = f"Many: {what} with more than {groups.many_above:g} training images; Few: fewer than {groups.few_below:g}; Med.: between."
+
+    def losses(run_ids: Sequence[str]) -> dict[str, np.ndarray]:
+        errors = [tables[run_id]["prediction"].astype(float) - tables[run_id]["target"].astype(float) for run_id in run_ids]
+        found = np.stack(errors, axis=1) if errors else np.empty((len(shot), 0))
+        return {"mae": np.abs(found), "mse": found**2}
+
+    def printed(name: str) -> Published | None:
+        if not images.published:
+            return None
+        grid = images.grids[name]
+        balance = ["not on the data of this table"] * (grid.balanced_data != published.GRIDS[name].balanced_data)
+        why = ", ".join([*counts, *departures(images, grid), *balance])
+        return Published(values=PRINTED[name](), where="IMDB-WIKI-DIR", why=why, digits=2, balanced_data=grid.balanced_data)
+
+    others = [name for name in METRICS if name not in MAIN]
+    named = " and ".join("geometric mean of the absolute error" if name == "gm" else NAMES.get(name, name) for name in others)
+    units = f" ({unit})" if unit else ""
+    return Subject(
+        runs=runs,
+        grids=images.grids,
+        titles={name: title for name, title in TITLES.items() if name != SEARCH},
+        main=ShotTable(
+            suffix="",
+            metrics=[_metric(name) for name in MAIN],
+            caption=f"MAE{units} and MSE{f' ({unit}²)' if unit else ''} by shot group, trained on {{data}}; mean ± std over seeds.",
+        ),
+        more=[
+            ShotTable(
+                suffix="_".join(others),
+                metrics=[_metric(name) for name in others],
+                caption=f"{named}{units} by shot group; mean ± std over seeds.",
+                notes=["GM: geometric mean of the absolute error."],
+            )
+        ],
+        samples={False: "all training images", True: "balanced data"},
+        published=printed,
+        sizes={name: (f"{many:,} images", f"{of:,} {each}") for name, (many, of) in sizes.items()},
+        groups=f"{limits} Test images ({each} among them): {listed}.",
+        test_images=len(shot),
+        compare=of_means(losses, shot),
+        tested={name: NAMES[name] for name in MAIN},
+        meaning="Δ = error(reg) − error(method), over the seeds that both have: above 0 the class loss helps. MAE above, MSE below.",
+        over_images="Over test images: paired t-test, each image's error averaged over the seeds. It takes the trained networks as given, "
+        "and images as independent, which those of one person are not: its intervals are rather too narrow.",
+        judged=("val/mse/all", "validation MSE"),
+        searched={"val/mse/all": "validation MSE", "val/mae/all": "validation MAE"},
+        error="MAE",
+        unit=unit,
+        few="images",
+        nothing_in_few="No test image is in Few.",
+        intervals="Intervals are over test images, which takes the trained networks as given.",
+        digits=lambda value: 0 if value >= 10_000 else 2 if value >= 1 or value < 0 else 4,
+    )
+
+
+def departures(images: Images, grid: SingleGrid) -> list[str]:
+    """The data and training values of a grid that are not the paper's: `epochs 10 instead of 90`."""
+    ours = asdict(images.data) | asdict(images.training) | asdict(images.shots)
+    unused = ["learning_rate"] if grid.balanced_data else ["balanced_learning_rate", "balanced_bins"]
+    unused += [] if grid.balanced_data or "reg+cls-bal" in grid.methods else ["rounding"]
+    lam = {classes: images.training.lam_for(classes) for classes in grid.classes}
+    used = [classes for classes in grid.classes if grid.lambdas == "default"]
+    say = {
+        "source": lambda here, there: ["generated stand-in images"],
+        "lam": lambda here, there: [
+            f"λ {lam[classes]:g} instead of {there[classes]:g} ({classes} classes)"
+            for classes in used
+            if classes in there and lam[classes] != there[classes]
+        ],
+    }
+    return protocol.departures(ours, published.VALUES, unused=unused, say=say) + protocol.other_lambdas(grid.lambdas)
+
+
+def _networks(images: Images) -> str:
+    training = images.training
+    steps = f", × {training.decay} after epochs {', '.join(map(str, training.milestones))}" if training.milestones else ""
+    batches = f"{training.batch_size}" + f" × {training.accumulate}" * (training.accumulate > 1)
+    return (
+        f"Networks: {training.model}, {training.width} channels in the first stage, images of {images.data.size} pixels, "
+        f"{training.optimizer}, {training.epochs} epochs, learning rate {training.learning_rate} ({training.balanced_learning_rate} on "
+        f"balanced data){steps}, batches of {batches}, weight decay {training.weight_decay}, {training.precision}; regression loss "
+        f"{training.loss}. The model kept is that of the lowest validation MSE."
+    )
+
+
+def _add_by_target(
+    made: Report, images: Images, subject: Subject, runs: Runs, tables: Mapping[str, pd.DataFrame], groups: ShotGroups
+) -> None:
+    chosen = best_by_validation(subject, runs)
+    if chosen.empty or not tables:
+        return
+    target, unit = images.data.target, images.data.unit
+    first = next(iter(tables.values()))
+    edges = bins_of(first["target"].to_numpy(), whole=images.shots.by == "integer")
+    lines, bars = _lines(runs, chosen, tables, edges, target), histogram(groups)
+    width, units = edges[1] - edges[0], f" ({unit})" if unit else ""
+    together = f"{width:g} {unit} together" if unit else f"bins of {width:g}"
+    section = Section(
+        name=f"error_by_{target}",
+        title=f"Error by {target}",
+        svg=error_by_target(
+            lines.rename(columns={f"{target}_from": "start", f"{target}_to": "end", "mae": "error"}),
+            bars,
+            target=f"{target}{units}",
+            error=f"test MAE{units}",
+            counted="training images",
+            each=f"each {target}" if bars["end"].iloc[0] - bars["start"].iloc[0] == 1 else "each bin",
+            limits={"many: above": groups.many_above, "few: below": groups.few_below} if len(bars) == _bins(groups) else {},
+        ),
+        alt=f"Test MAE against {target}, a line a method, over a histogram of the training images. The CSV has the numbers.",
+        caption=f"Test MAE by {target}, {together}; mean over seeds, shaded: ± standard deviation over seeds. Of each method, the number "
+        "of classes with the lowest validation MSE. Grey, on the right axis (log): training images by target; darker: many, lighter: few.",
+    )
+    columns = {"start": f"{target}_from", "end": f"{target}_to", "count": "training_images"}
+    numbers = pd.concat([lines.assign(drawn="line"), bars.rename(columns=columns).assign(drawn="bar")], ignore_index=True)
+    made.add(section, numbers=numbers.rename(columns={"weight": "lambda"}).set_index("drawn").reset_index())
+
+
+def bins_of(targets: np.ndarray, *, whole: bool) -> np.ndarray:
+    """Edges of the bins of the figure: of 5 or of 1 where targets are whole numbers of a usual range, else about 30 over their range."""
+    low, high = float(targets.min()), float(targets.max())
+    width = 5.0 if high - low >= 24 else 1.0
+    if not whole or high - low > 40 * width:
+        step = 10.0 ** np.floor(np.log10(max(high - low, 1e-12) / 30))
+        width = next(times * step for times in (1, 2, 5, 10) if high - low <= 40 * times * step)
+    return np.arange(np.floor(low / width), np.floor(high / width) + 2) * width
+
+
+def _lines(runs: Runs, chosen: pd.DataFrame, tables: Mapping[str, pd.DataFrame], edges: np.ndarray, target: str) -> pd.DataFrame:
+    """Test MAE by bin: the cell, where a bin begins and ends, images, seeds, mae (mean over seeds), std. Empty bins have no row."""
+    rows = []
+    for row in records(chosen):
+        found = [tables[run_id] for run_id in by_seed(rows_like(runs.wanted, row, runs.cell)).values()]
+        place = np.searchsorted(edges, found[0]["target"], side="right") - 1
+        errors = pd.DataFrame(
+            {seed: (table["prediction"].astype(float) - table["target"].astype(float)).abs() for seed, table in enumerate(found)}
+        )
+        for index in np.unique(place).tolist():
+            means = errors[place == index].mean()
+            where = {
+                f"{target}_from": edges[index],
+                f"{target}_to": edges[index + 1],
+                "images": int((place == index).sum()),
+                "seeds": len(found),
+            }
+            rows.append({key: row[key] for key in runs.cell} | where | {"mae": means.mean(), "std": means.std()})
+    return pd.DataFrame(rows, columns=[*runs.cell, f"{target}_from", f"{target}_to", "images", "seeds", "mae", "std"])
+
+
+def _bins(groups: ShotGroups) -> int:
+    return max(groups.counts) - min(groups.counts) + 1
+
+
+def histogram(groups: ShotGroups) -> pd.DataFrame:
+    """Training images by bin of the groups, some bins together where there are more than BARS: start, end, count, shot (of the fullest)."""
+    first, together = min(groups.counts), -(-_bins(groups) // BARS)
+    counts = np.zeros(-(-_bins(groups) // together), dtype=int)
+    fullest = np.zeros_like(counts)
+    for index, count in groups.counts.items():
+        counts[(index - first) // together] += count
+        fullest[(index - first) // together] = max(fullest[(index - first) // together], count)
+    start = groups.low + groups.width * (first + together * np.arange(len(counts)))
+    shot = np.where(fullest > groups.many_above, "many", np.where(fullest < groups.few_below, "few", "medium"))
+    return pd.DataFrame({"start": start, "end": start + groups.width * together, "count": counts, "shot": shot})

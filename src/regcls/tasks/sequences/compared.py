@@ -1,0 +1,216 @@
+"""Errors over activities, and what a class loss changes on sequences: tested over activities, and said in words.
+
+The unit of replication is the activity: each has its own videos and networks. Seeds and splits of one activity share its videos.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from regcls.reports.measured import ROW, Runs, by_seed, means, method_name, rows_like
+from regcls.reports.picking import records
+from regcls.reports.report import Compared, Line
+from regcls.reports.stats import holm, one_sample, paired, verdict
+from regcls.reports.tables import beside, number, signed
+from regcls.tasks.sequences.params import WITH_CLASSES, Sequences, Unit
+from regcls.words import counted
+
+EVERY = "all"  # in place of a split: the mean over splits
+ERRORS = ("rmse", "rmse_batch40")
+SHOWN: Mapping[str, float] = {"percent": 100.0, "frames": 1.0}  # a target as trained -> as shown: % of the video, or frames
+SIGN: Mapping[str, str] = {"percent": "%", "frames": "frames"}
+MEASURED: Mapping[str, str] = {"percent": "% of the video", "frames": "frames"}
+DIGITS: Mapping[str, int] = {"percent": 2, "frames": 1}
+
+Row = Mapping[str, Any]
+Differences = Mapping[Unit, pd.DataFrame]  # `differences` of each unit trained
+
+
+def cells(runs: Runs, activities: Sequence[str], names: Sequence[str] = ERRORS, *, split: str = "test", ddof: int = 1) -> pd.DataFrame:
+    """`measured.means` over activities, each averaged over its seeds first, of errors by name; std over activities."""
+    return means(runs, {name: columns(name, activities, split) for name in names}, over="parts", ddof=ddof)
+
+
+def columns(name: str, activities: Sequence[str], split: str = "test") -> list[str]:
+    """Measurements of an error, one an activity."""
+    return [f"{split}/{name}/{activity}" for activity in activities]
+
+
+def by_activity(runs: Runs, activities: Sequence[str]) -> pd.DataFrame:
+    """Test RMSE of each activity, the mean over splits (each over its seeds first), a row a (ROW): ROW, runs, runs_wanted (counts), then a
+    column an activity and `mean` over them.
+    """
+    rows = []
+    key: Any  # pandas-stubs know it as a tuple of Hashable
+    for key, part in runs.wanted.groupby(ROW, sort=False):
+        found = [list(by_seed(cell).values()) for _, cell in part.groupby("split", sort=True)]
+        errors = [_errors(runs, ids, activities) for ids in found if ids]
+        averages = np.mean(errors, axis=0) if errors else np.full(len(activities), np.nan)
+        counts = {"runs": sum(map(len, found)), "runs_wanted": len(part)}
+        named = dict(zip(activities, averages.tolist(), strict=True))
+        rows.append(dict(zip(ROW, key, strict=True)) | counts | named | {"mean": averages.mean()})
+    return runs.in_order(pd.DataFrame(rows, columns=[*ROW, "runs", "runs_wanted", *activities, "mean"]))
+
+
+def _errors(runs: Runs, run_ids: Sequence[str], activities: Sequence[str]) -> np.ndarray:
+    """(A,) test RMSE, the mean over runs."""
+    found = runs.values.loc[list(run_ids), columns("rmse", activities)]
+    return np.asarray(found.mean().to_numpy(dtype=float))
+
+
+def differences(runs: Runs, activities: Sequence[str]) -> pd.DataFrame:
+    """RMSE(reg) − RMSE(method) of runs with one unit, above 0 the class loss helps: a row a (ROW with classes, split or EVERY).
+
+    split, ROW; activities, seeds and splits (counts; seeds: the smallest number of common ones); reg and other, the two means over
+    activities; gap; low, high, p: 95 % interval and paired t-test over activities, each averaged over the seeds that both have (and for
+    EVERY over the splits that have such). relative, relative_low, relative_high, relative_p: the same of the difference in percent of
+    reg's error on the activity. p_holm and relative_p_holm: adjusted over all rows; answer: what the test in the unit's own scale says
+    (`deciding`). No rows where reg is not asked for.
+    """
+    unit: Unit = runs.wanted["unit"].iloc[0]
+    reg = runs.wanted[runs.wanted["method"] == "reg"]
+    rows: list[dict[str, Any]] = []
+    key: Any
+    for key, part in runs.wanted[runs.wanted["classes"] > 0].groupby(ROW, sort=False):
+        if reg.empty:
+            break
+        pairs = {split: _pair(runs, reg[reg["split"] == split], cell, activities) for split, cell in part.groupby("split", sort=True)}
+        what = dict(zip(ROW, key, strict=True))
+        rows += [{"split": split} | what | _difference([pair], len(activities)) for split, pair in pairs.items()]
+        if len(pairs) > 1:
+            rows.append({"split": EVERY} | what | _difference(list(pairs.values()), len(activities)))
+    names = ["activities", "seeds", "splits", "reg", "other", "gap", "low", "high", "p"]
+    table = pd.DataFrame(rows, columns=["split", *ROW, *names, *(f"relative{end}" for end in ("", "_low", "_high", "_p"))])
+    table["p_holm"], table["relative_p_holm"] = holm(table["p"].tolist()), holm(table["relative_p"].tolist())
+    judged = deciding(unit)
+    said = {"gap": judged, "p": "p_holm" if judged == "gap" else "relative_p_holm"}
+    table["answer"] = [verdict(row, **said) if row["seeds"] else "no runs" for row in records(table)]
+    return table
+
+
+def deciding(unit: str) -> str:
+    """What decides whether the class loss helps: frames grow with the length of an activity's videos, so there the relative difference."""
+    return "gap" if unit == "percent" else "relative"
+
+
+Pair = tuple[np.ndarray, np.ndarray, int]  # RMSE of reg and of the method by activity (A,), and how many seeds both have
+
+
+def _pair(runs: Runs, reg: pd.DataFrame, cell: pd.DataFrame, activities: Sequence[str]) -> Pair:
+    theirs, ours = by_seed(reg), by_seed(cell)
+    common = sorted(theirs.keys() & ours.keys())
+    sides = [_errors(runs, [side[seed] for seed in common], activities) for side in (theirs, ours)]
+    return sides[0], sides[1], len(common)
+
+
+def _difference(pairs: Sequence[Pair], activities: int) -> dict[str, Any]:
+    """Of some splits together: those without common seeds are left out, and not counted."""
+    usable = [pair for pair in pairs if pair[2]]
+    counts = {"activities": activities, "seeds": min((pair[2] for pair in usable), default=0), "splits": len(usable)}
+    if not usable:
+        return counts
+    reg, other = (np.mean(sides, axis=0) for sides in ([pair[0] for pair in usable], [pair[1] for pair in usable]))
+    test, relative = asdict(paired(reg.tolist(), other.tolist())), 100.0 * (reg - other) / reg
+    low, high, p = one_sample(relative, against=0.0)
+    sides = {"reg": float(reg.mean()), "other": float(other.mean())} | {name: test[name] for name in ("gap", "low", "high", "p")}
+    return counts | sides | {"relative": float(relative.mean()), "relative_low": low, "relative_high": high, "relative_p": p}
+
+
+def main_row(sequences: Sequences, table: pd.DataFrame, unit: Unit, method: str) -> Row | None:
+    """ROW of the class count and λ that stands for a method: what params.yaml's `run:` and `training:` say, else the first of the grid.
+
+    Never chosen by an error: all training videos are trained on, so that only test videos are left.
+    """
+    rows = table[(table["method"] == method) & (table["classes"] > 0)]
+    if rows.empty:
+        return None
+    usual = (rows["classes"] == sequences.run.classes, rows["weight"] == f"{sequences.training.lam[unit]:g}")
+    ranked = rows.assign(first=~usual[0], second=~usual[1]).sort_values(["first", "second"], kind="stable")
+    return records(ranked[ROW])[0]
+
+
+def main_difference(sequences: Sequences, table: pd.DataFrame, unit: Unit, method: str) -> Row | None:
+    """The row of `differences` that stands for a method: at its `main_row`, over as many splits as there are."""
+    main = main_row(sequences, table, unit, method)
+    return None if main is None else records(rows_like(table, main))[-1]  # that over all splits comes last
+
+
+def first_line(sequences: Sequences, found: Differences) -> Line | None:
+    """reg against reg+cls (or reg+cls-bal, where only that is trained) on progress in percent, or in frames where only that is trained."""
+    for unit, table in found.items():
+        for method in WITH_CLASSES:
+            row = main_difference(sequences, table, unit, method)
+            if row is not None and row["seeds"]:
+                return Line(
+                    measured=f"RMSE ({SIGN[unit]})",
+                    method=f"{row['method']} · {row['classes']}",
+                    overall=Compared.of(row if unit == "percent" else _relatively(row)),
+                    n=f"{_extent(row)}; interval over activities",
+                    digits=DIGITS[unit],
+                )
+    return None
+
+
+def _relatively(row: Row) -> Row:
+    """What is judged in frames is the difference relative to reg's error, whose sign may be another than that of the mean difference."""
+    answer = f"{row['answer']} (relative to reg's error: {signed(row['relative'], 1)} %)"
+    return {**row, "low": math.nan, "high": math.nan, "answer": answer}
+
+
+def answers(sequences: Sequences, runs: Runs, found: Differences) -> list[str]:
+    """A line a method with a class loss: its test RMSE beside that of reg, on each unit of the target."""
+    wanted = runs.wanted
+    methods = [method for method in WITH_CLASSES if (wanted["method"] == method).any()]
+    if not methods:
+        return ["No class loss is trained: there is nothing to compare reg with."]
+    if not ((wanted["method"] == "reg") & (wanted["state"] == "finished")).any():
+        return ["No run of reg is finished: there is nothing to compare the class loss with."]
+    lines = []
+    for method in methods:
+        rows = {unit: main_difference(sequences, table, unit, method) for unit, table in found.items()}
+        there = [(row, unit) for unit, row in rows.items() if row is not None and row["seeds"]]
+        said = [_headline(*there[0]), *(_in_frames(row) for row, _ in there[1:])] if there else []
+        lines.append(" ".join(said) or f"{method}: no run that reg could be compared with.")
+    tests = [f"{counted(int(table['p'].notna().sum()), 'test')} ({unit})" for unit, table in found.items()]
+    trained = wanted[wanted["classes"] > 0]
+    several = bool((trained.groupby(["unit", "method"])[["classes", "weight"]].nunique() > 1).any(axis=None))
+    return [
+        *lines,
+        "Δ = RMSE(reg) − RMSE(method): above 0 the class loss helps. "
+        + "Of several class counts or λ, the one that params.yaml names. " * several
+        + "Intervals are over activities, which takes these splits and seeds as given; “clear” is after correction for "
+        + f"{' and '.join(tests)}.",
+    ]
+
+
+def _headline(row: Row, unit: Unit) -> str:
+    sign, digits = " %" if unit == "percent" else "", DIGITS[unit]
+    sides = f"{number(row['other'], digits)}{sign} against {number(row['reg'], digits)}{sign} of reg"
+    word = beside(row["other"], row["reg"], digits)
+    return f"{method_name(row)} has {word} test RMSE on progress in {unit}: {sides}, {_gap(row, unit)}, mean over {_extent(row)}."
+
+
+def _in_frames(row: Row) -> str:
+    digits = DIGITS["frames"]
+    return f"In frames: {number(row['other'], digits)} against {number(row['reg'], digits)}, {_gap(row, 'frames')}."
+
+
+def _gap(row: Row, unit: Unit) -> str:
+    if unit == "percent":
+        return f"Δ {signed(row['gap'], 2)} ({_tested(row['low'], row['high'], row['answer'])})"
+    relative = _tested(row["relative_low"], row["relative_high"], row["answer"])
+    return f"Δ {signed(row['gap'], DIGITS[unit])}; by activity {signed(row['relative'], 2)} % of reg's error ({relative})"
+
+
+def _tested(low: float, high: float, answer: str) -> str:
+    if math.isnan(low):
+        return "not tested"
+    return f"95 % {signed(low, 2)} to {signed(high, 2)}; {'clear' if answer in ('helps', 'hurts') else answer}"
+
+
+def _extent(row: Row) -> str:
+    return f"{counted(row['activities'], 'activity', 'activities')} × {counted(row['splits'], 'split')} × {counted(row['seeds'], 'seed')}"

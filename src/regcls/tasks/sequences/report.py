@@ -1,0 +1,270 @@
+"""The report on sequences: Table 5, what a class loss changes, the search for λ, and progress curves."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+
+from regcls.errors import MissingError
+from regcls.params.single import SEARCH
+from regcls.reports import page, protocol
+from regcls.reports.measured import Runs, collect, finite, key_of, row_name
+from regcls.reports.picking import records, warnings_of
+from regcls.reports.report import Report, Section, rounded
+from regcls.tasks.sequences import compared, figures, published, tables
+from regcls.tasks.sequences.compared import ERRORS, MEASURED, SHOWN, Differences
+from regcls.tasks.sequences.params import WITH_CLASSES, SequenceGrid, Sequences, SequenceSplit, Unit
+from regcls.tasks.sequences.runs import Found, SequenceSpec, expand, searched_lambda
+from regcls.tasks.task import Sources
+from regcls.words import counted
+
+PREDICTIONS = "predictions.parquet"  # of a run: activity, video, frame, prediction, in the unit as trained
+UNITS: Mapping[Unit, tuple[str, str]] = {
+    "percent": ("table5a", "Table 5 (a): progress in percent"),
+    "frames": ("table5b", "Table 5 (b): progress in frames"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is reported on."""
+
+    section: Sequences
+    activities: Sequence[str]  # that have networks
+    lengths: Mapping[str, int]  # frames of every video
+    counts: Sequence[str]  # where other numbers were prepared than the paper's
+
+
+def report(sources: Sources, *, fingerprints: Mapping[SequenceSpec, str], found: Found) -> Report:
+    """See `Task.report`; `fingerprints`: of every wanted run, with λ as `found` by the search."""
+    section: Sequences = sources.section
+    activities, table = list(sources.data.activities), sources.data.table
+    lengths = dict(zip(table["video"].tolist(), table["frames"].tolist(), strict=True))
+    runs, picked = _collected(sources, fingerprints, activities)
+    grids = _grids(runs, section, sources.dataset, found)
+    prepared = {"videos": len(lengths), "activities": len(activities)}
+    counts = protocol.other_counts(prepared, published.COUNTS if section.published else {})
+    about = Subject(section=section, activities=activities, lengths=lengths, counts=counts)
+    changed = [*counts, *departures(section, section.grids["table5"])] if "table5" in grids else []
+    made = Report(
+        dataset=sources.dataset,
+        title=section.title,
+        wanted=len(runs.wanted),
+        finished=int((runs.wanted["state"] == "finished").sum()),
+        intro=f"Small networks, one for each of {counted(len(activities), 'activity', 'activities')}, predict from the features of a frame "
+        "how far the video has come: in percent of its length, or as the number of the frame. They are trained with a regression loss "
+        "alone (reg), with a classification loss beside it (reg+cls), and with balanced classes (reg+cls-bal); kukleva has sigmoids in "
+        "place of ReLU, and random is not trained. Every number comes from tracked MLflow runs and leads back to them"
+        f"{', and the published values stand beside ours' * bool(section.published)}.",
+        extent=[
+            f"Each trains {counted(len(activities), 'network')}.",
+            *protocol.beside(
+                section.published,
+                reduced=protocol.reductions(section.grids, published.GRIDS),
+                changed=changed,
+                without=protocol.unshown(section.grids, list(published.GRIDS)),
+            ),
+        ],
+        networks=_networks(section),
+        other_data=counts,
+    )
+    made.warnings += warnings_of({name: grid.wanted for name, grid in grids.items()}, duplicates=picked.duplicates, stale=picked.stale)
+    made.warnings += _search_lines(section, found)
+    if "table5" in grids:
+        main = grids["table5"]
+        differences: Differences = {unit: _add_table5(made, about, main.where(unit=unit), unit) for unit in _units(main)}
+        _add_curves(made, sources, about, main)
+        made.answers += compared.answers(section, main, differences)
+        made.line = compared.first_line(section, differences)
+        made.metrics |= _metrics(main, about, differences)
+    if SEARCH in grids:
+        search = tables.search_table(grids[SEARCH], activities)
+        holes = grids[SEARCH].hole_lines(_cell_name)
+        made.add(Section(name=SEARCH, title="The search for λ", caption=search.caption, table=search, holes=holes))
+    _add_lengths(made, lengths)
+    return page.complete(made, runs, picked, links=sources.tracker, provenance=sources.provenance)
+
+
+def _collected(sources: Sources, fingerprints: Mapping[SequenceSpec, str], activities: Sequence[str]) -> Any:
+    """A run counts if every activity has finite test errors, and finite validation errors too where videos are held out."""
+    held_out = {fingerprint for spec, fingerprint in fingerprints.items() if spec.held_out}
+    scale = {fingerprint: SHOWN[spec.unit] for spec, fingerprint in fingerprints.items()}
+    tested = [name for error in ERRORS for name in compared.columns(error, activities)]
+    validated = compared.columns("rmse", activities, "val")
+
+    def measure(chosen: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
+        searched = chosen[chosen["fingerprint"].isin(held_out)]
+        values = chosen.set_index("run_id").reindex(columns=[*tested, *validated]).astype(float)
+        values = values.mul(chosen["fingerprint"].map(scale).to_numpy(dtype=float), axis=0)
+        return values, finite(chosen, tested) | finite(searched, validated)
+
+    order = {"unit": get_args(Unit)}
+    return collect(sources.runs, fingerprints, measure, dataset=sources.dataset, axes=("unit", "split"), more=("held_out",), order=order)
+
+
+def _grids(runs: Runs, section: Sequences, dataset: str, found: Found) -> dict[str, Runs]:
+    """By name, those that have runs. Where λ is searched it may be another one on each split, and still a cell is of one row."""
+    specs = {name: expand(section, dataset, name, found) for name in section.grids}
+    grids = {name: runs.of(here) for name, here in specs.items() if here}
+    searched = {name: section.grids[name].lambdas == "searched" for name in grids}
+    wanted = {name: _one_weight(grid.wanted) if searched[name] else grid.wanted for name, grid in grids.items()}
+    return {name: replace(grid, wanted=grid.in_order(wanted[name])) for name, grid in grids.items()}
+
+
+def _one_weight(wanted: pd.DataFrame) -> pd.DataFrame:
+    """One `weight` for the runs of a (unit, method, class count), with the λ of each split in turn where they differ: `10/100/10/10`."""
+    joined = {}
+    for key, part in wanted.groupby(["unit", "method", "classes"], sort=False):
+        weights = [weight for _, weight in sorted(set(zip(part["split"], part["weight"], strict=True)))]
+        joined[key] = weights[0] if len(set(weights)) == 1 else "/".join(weights)
+    keys: Any = wanted[["unit", "method", "classes"]].itertuples(index=False, name=None)
+    return wanted.assign(weight=[joined[key] for key in keys])
+
+
+def _cell_name(row: Mapping[str, Any]) -> str:
+    return f"{row['unit']} {row['split']} · {row_name(row)}"
+
+
+def _units(runs: Runs) -> list[Unit]:
+    trained = set(runs.wanted["unit"])
+    return [unit for unit in get_args(Unit) if unit in trained]
+
+
+def _search_lines(section: Sequences, found: Found) -> list[str]:
+    """A warning a grid whose λ the search has not found yet."""
+    lines = []
+    for name, grid in section.grids.items():
+        if grid.lambdas != "searched" or not grid.seeds:
+            continue
+        keys = [
+            (method, classes, unit, split)
+            for method in grid.methods
+            if method in WITH_CLASSES
+            for classes in grid.classes
+            for unit in grid.units
+            for split in grid.splits
+        ]
+        unknown = list(dict.fromkeys(f"{key[2]} {key[0]} · {key[1]}" for key in keys if searched_lambda(section, found, key) is None))
+        if unknown:
+            lines.append(f"{name}: no λ is found yet for {', '.join(unknown)}; these runs are neither made nor counted")
+    return lines
+
+
+def departures(section: Sequences, grid: SequenceGrid) -> list[str]:
+    """The data and training values of a grid that are not the paper's: `epochs 10 instead of 40`."""
+    splits: Sequence[SequenceSplit] = grid.splits
+
+    def persons(here: Mapping[Any, Any], there: Mapping[Any, Any]) -> list[str]:
+        return [f"other test persons ({split})" for split in splits if here.get(split) != there[split]]
+
+    say: dict[str, protocol.Say] = {
+        "source": lambda here, there: ["generated stand-in videos"],
+        "test_persons": persons,
+        "lam": protocol.by_key("λ", grid.units if grid.lambdas == "default" else ()),
+    }
+    unused = [] if "reg+cls-bal" in grid.methods else ["rounding"]
+    ours = asdict(section.data) | asdict(section.training)
+    return protocol.departures(ours, published.VALUES, unused=unused, say=say) + protocol.other_lambdas(grid.lambdas)
+
+
+def _networks(section: Sequences) -> str:
+    training = section.training
+    steps = f", × {training.decay} after epochs {', '.join(map(str, training.milestones))}" if training.milestones else ""
+    return (
+        f"Networks: 64 features, {' and '.join(map(str, training.hidden))} hidden units, {training.optimizer}, {training.epochs} epochs, "
+        f"learning rate {training.learning_rate}{steps}, batches of {training.batch_size} frames, weight decay {training.weight_decay}, "
+        f"{training.precision}; regression loss: squared error, summed over the batch; λ {training.lam.percent:g} (percent), "
+        f"{training.lam.frames:g} (frames). The network kept is that after the last epoch."
+    )
+
+
+def _add_table5(made: Report, about: Subject, runs: Runs, unit: Unit) -> pd.DataFrame:
+    """Table 5 of one unit with what belongs to it; gives its `compared.differences`."""
+    section, activities, (name, title) = about.section, about.activities, UNITS[unit]
+    why = ", ".join([*about.counts, *departures(section, replace(section.grids["table5"], units=(unit,)))]) if section.published else ""
+    beside = section.published is not None
+    table = tables.table5(runs, activities, name=name, unit=unit, deviation=section.deviation, beside_published=beside, why=why)
+    each = tables.activities_table(runs, activities, name=f"{name}_activities", unit=unit, lengths=about.lengths)
+    made.add(Section(name=name, title=title, caption=table.caption, table=table, more=[each], holes=runs.hole_lines(_cell_name)))
+    differences = compared.differences(runs, activities)
+    if len(differences):
+        changes = tables.differences_table(runs, differences, name=f"{name}_differences", activities=len(activities), unit=unit)
+        short = title.partition(":")[0]
+        made.add(Section(name=changes.name, title=f"{short}: what the class loss changes", caption=changes.caption, table=changes))
+    return differences
+
+
+def _add_curves(made: Report, sources: Sources, about: Subject, runs: Runs) -> None:
+    """Of one split and seed: reg and the class loss that stands for all, on a few test videos."""
+    unit = _units(runs)[0]
+    drawn = _drawn_runs(about.section, runs.where(unit=unit), unit)
+    if drawn is None:
+        return
+    split, seed, chosen = drawn
+    try:
+        read = {name: sources.table(PREDICTIONS)(run_id) for name, run_id in chosen.items()}
+    except MissingError as error:
+        made.warnings.append(f"progress: the curves are left out, because {error}")
+        return
+    tested = {name: about.lengths[name] for name in map(str, next(iter(read.values()))["video"].unique())}
+    videos = figures.drawn_videos(tested)
+    curves = figures.progress_curves(read, videos, about.lengths, unit)
+    notes = {}
+    for name in videos:
+        errors = (f"{method} {figures.video_error(table, name, about.lengths, unit):.1f}" for method, table in read.items())
+        notes[name] = f"RMSE: {', '.join(errors)}"
+    labels = ", ".join(chosen)
+    section = Section(
+        name="progress",
+        title="Progress of single videos",
+        svg=figures.progress_figure(curves, notes, unit),
+        alt=f"Predicted progress against the frame in {len(videos)} test videos: {labels}, and the true progress. The CSV has the numbers.",
+        caption=f"Test videos of split {split.upper()}, short to long (a fixed choice by length, whatever their errors): true progress "
+        f"(dashed) and the predictions of {labels}, seed {seed}, frame by frame; {figures.POINTS} frames a video at most are drawn. "
+        f"RMSE ({MEASURED[unit]}): of that video, over all its frames.",
+    )
+    made.add(section, numbers=curves)
+
+
+def _drawn_runs(section: Sequences, runs: Runs, unit: Unit) -> tuple[str, int, dict[str, str]] | None:
+    """The first split and seed with a finished run of reg and of a class loss: split, seed, name -> run id."""
+    finished = runs.wanted[runs.wanted["state"] == "finished"]
+    for method in WITH_CLASSES:
+        main = compared.main_row(section, runs.wanted, unit, method)
+        if main is None:
+            continue
+        same = (finished[list(main)] == list(main.values())).all(axis=1)
+        pairs = finished[same].merge(finished[finished["method"] == "reg"], on=["split", "seed"], suffixes=("", "_reg"))
+        if len(pairs):
+            first = records(pairs.sort_values(["split", "seed"], kind="stable"))[0]
+            return first["split"], first["seed"], {"reg": first["run_id_reg"], method: first["run_id"]}
+    return None
+
+
+def _add_lengths(made: Report, lengths: Mapping[str, int]) -> None:
+    sizes = np.array(list(lengths.values()))
+    counts = figures.length_counts(sizes.tolist())
+    section = Section(
+        name="lengths",
+        title="How long the videos are",
+        svg=figures.lengths_figure(counts),
+        alt="Two histograms: videos by their length, and frames by their number within the video. The CSV has the numbers.",
+        caption=f"The imbalance: {len(sizes):,} videos of {sizes.min():,} to {sizes.max():,} frames, {sizes.sum():,} frames in all. Left: "
+        "videos by length. Right: frames by their number within the video, which is the target in frames (log axis): only long videos have "
+        "large ones. In percent every video covers the whole range, but long videos with more frames.",
+    )
+    made.add(section, numbers=counts)
+
+
+def _metrics(runs: Runs, about: Subject, differences: Differences) -> dict[str, Any]:
+    """Few, for the columns of `dvc exp show`: test RMSE (the mean over splits) and its gap to reg, by unit and method; a hole is null."""
+    rmse: dict[str, dict[str, float | None]] = {}
+    gaps: dict[str, dict[str, float | None]] = {}
+    for unit, table in differences.items():
+        found = records(compared.by_activity(runs.where(unit=unit), about.activities))
+        rmse[unit] = {key_of(row, several_weights=True): rounded(row["mean"]) for row in found}
+        for row in records(table.drop_duplicates(["method", "classes", "weight"], keep="last")):  # that over all splits comes last
+            gaps.setdefault(unit, {})[key_of(row, several_weights=True)] = rounded(row["gap"])
+    return {"rmse": rmse} | ({"gap": gaps} if gaps else {})

@@ -1,0 +1,224 @@
+"""The tables on sequences: frames of `compared` and of `published` -> `Table`."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from regcls.reports.measured import ROW, Runs, full, groups_of, row_name, rows_like
+from regcls.reports.picking import records
+from regcls.reports.stats import LEVEL
+from regcls.reports.tables import DASH, Cell, Part, RunGroup, Table, heads, interval, number, p_value, signed, tested, with_std
+from regcls.tasks.sequences import compared, published
+from regcls.tasks.sequences.compared import DIGITS, ERRORS, EVERY, MEASURED, SIGN
+from regcls.tasks.sequences.figures import activity_of
+from regcls.words import counted
+
+Row = Mapping[str, Any]
+
+
+def table5(runs: Runs, activities: Sequence[str], *, name: str, unit: str, deviation: str, beside_published: bool, why: str = "") -> Table:
+    """Table 5 (a) or (b): a row a method, a column a (error, split): mean ± std over activities, the best in bold.
+
+    `deviation`: n - 1 or n below in std. The paper's rows and the authors' later re-run stand below ours, set apart, the first in the
+    columns of RMSE, the second in those by batches of 40; `why` they are not of what was trained.
+    """
+    ours = compared.cells(runs, activities, ddof=1 if deviation == "n - 1" else 0)
+    splits = sorted(ours["split"].unique())
+    rows, parts, frames = _our_rows(runs, ours, splits), list[Part](), [ours.assign(source="ours")]
+    if beside_published:
+        parts.append(Part(place=0, title="Ours"))
+        for error, source, title, table in (
+            ("rmse", "published", "Published", published.table5()),
+            ("rmse_batch40", "re-run", "The authors' later re-run", published.released_breakfast()),
+        ):
+            here = table[(table["unit"] == unit) & table["split"].isin(splits)]
+            if here.empty:
+                continue
+            parts.append(Part(place=len(rows), title=title + ", not comparable with ours" * bool(why), ours=False))
+            rows += [_their_row(part, splits, error) for _, part in here.groupby(["method", "classes"], sort=False)]
+            frames.append(here.rename(columns={"rmse": error, "std": f"{error}_std"}).assign(source=source))
+    frame = pd.concat(frames, ignore_index=True).rename(columns={"weight": "lambda"})
+    return Table(
+        name=name,
+        caption=f"Test RMSE ({MEASURED[unit]}) by split; mean ± std over activities.",
+        columns=("method", "classes", "λ", *(split.upper() for _ in ERRORS for split in splits), "n"),
+        spans=(("", 3), ("RMSE", len(splits)), ("RMSE by batches of 40", len(splits)), ("", 1)),
+        rows=tuple(rows),
+        frame=frame[["source", *(column for column in frame if column != "source")]],
+        notes=_notes(unit, runs, len(activities), deviation, beside_published=beside_published, why=why),
+        parts=tuple(parts),
+    )
+
+
+def _our_rows(runs: Runs, ours: pd.DataFrame, splits: Sequence[str]) -> list[tuple[Cell, ...]]:
+    best = {(error, split): _best(ours[ours["split"] == split], error) for error in ERRORS for split in splits}
+    rows = []
+    for _, line in ours.groupby(ROW, sort=False):
+        by_split = {row["split"]: row for row in records(line)}
+        values = [_cell(runs, by_split.get(split), error, best[error, split]) for error in ERRORS for split in splits]
+        seeds = sorted({row["seeds"] for row in by_split.values()})
+        n = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+        rows.append((*heads(next(iter(by_split.values()))), *values, Cell(text=n)))
+    return rows
+
+
+def _best(line: pd.DataFrame, error: str) -> float:
+    """The lowest mean; none unless more than one competes."""
+    found = full(line)[error]
+    return float(found.min()) if len(found) > 1 else math.nan
+
+
+def _cell(runs: Runs, row: Row | None, error: str, best: float) -> Cell:
+    if row is None:  # its λ is not found yet
+        return Cell(text=DASH)
+    holes = "" if row["seeds"] == row["seeds_wanted"] else f" (n = {row['seeds']} of {row['seeds_wanted']})"
+    digits = DIGITS[row["unit"]]
+    strong = not holes and number(row[error], digits) == number(best, digits) != DASH
+    return Cell(text=with_std(row[error], row[f"{error}_std"], digits) + holes, runs=_groups(_same(runs, row)), strong=strong)
+
+
+def _their_row(part: pd.DataFrame, splits: Sequence[str], error: str) -> tuple[Cell, ...]:
+    by_split = {row["split"]: row for row in records(part)}
+    first = next(iter(by_split.values()))
+    digits = DIGITS[first["unit"]]
+    values = [with_std(by_split[split]["rmse"], by_split[split]["std"], digits) if split in by_split else DASH for split in splits]
+    texts = [*(text for name in ERRORS for text in (values if name == error else [DASH] * len(splits))), DASH]
+    return (*heads(first | {"weight": ""}), *(Cell(text=text) for text in texts))
+
+
+def _same(runs: Runs, row: Row) -> pd.DataFrame:
+    """The rows of `wanted` that have what `row` has of the cell's names."""
+    return rows_like(runs.wanted, {name: row[name] for name in runs.cell if name in row and row[name] != EVERY})
+
+
+def _groups(wanted: pd.DataFrame) -> tuple[RunGroup, ...]:
+    """The counted runs, by method and, where there are several, by split."""
+    splits = wanted["split"].nunique() > 1
+    return groups_of(wanted, lambda row: f"{row['split']} · {row_name(row)}" if splits else row_name(row))
+
+
+def _notes(unit: str, runs: Runs, activities: int, deviation: str, *, beside_published: bool, why: str) -> tuple[str, ...]:
+    notes = [
+        f"Mean ± standard deviation ({deviation.replace('-', '−')} below) over the {activities} activities, each averaged over its seeds "
+        f"first; in {MEASURED[unit]}. n: seeds. Bold: the lowest mean of a column among our own; no test stands behind it.",
+        "RMSE: over all test frames of an activity. RMSE by batches of 40: the mean, over test batches of 40 consecutive frames, of each "
+        "batch's RMSE, which is as a rule lower. The authors' test code takes the second.",
+        "random: the network with sigmoids as it is initialised, untrained. kukleva: with sigmoids in place of ReLU (Kukleva et al. 2019).",
+        *(["λ: where it differs between splits, that of each in turn."] if runs.wanted["weight"].str.contains("/").any() else []),
+    ]
+    if beside_published:
+        inferred = (
+            ", and the authors' later re-run (learning rate 0.0001, λ 0.001) for that by batches: a constant half of the video gives "
+            "28.9 % and 25.2 %, and reg+cls lies near the first in the paper and near the second in the re-run. This is inferred."
+        )
+        notes.append(
+            "Published: the paper's Table 5; it does not say over how many seeds, nor which RMSE it is. It is taken for that of all frames"
+            + (inferred if unit == "percent" else ": see the table in percent.")
+        )
+        notes += [f"The published values are not comparable with ours: {why}."] * bool(why)
+    return tuple(notes)
+
+
+def activities_table(runs: Runs, activities: Sequence[str], *, name: str, unit: str, lengths: Mapping[str, int]) -> Table:
+    """A row an activity, a column a method: test RMSE, the mean over splits and seeds; `lengths`: frames of each video."""
+    frame, digits = compared.by_activity(runs, activities), DIGITS[unit]
+    methods = records(frame)
+    sizes: dict[str, list[int]] = {}
+    for video, frames in lengths.items():
+        sizes.setdefault(activity_of(video), []).append(frames)
+    rows = []
+    for activity in (*activities, "mean"):
+        here = sizes.get(activity, [])
+        size = [str(len(here)), f"{statistics.median(here):.0f}"] if here else ["", ""]
+        values = [number(row[activity], digits) for row in methods]
+        best = number(min((row[activity] for row in methods if not math.isnan(row[activity])), default=math.nan), digits)
+        strong = [len(methods) > 1 and value == best != DASH for value in values]
+        lead = (Cell(text=activity, header=True), *(Cell(text=text) for text in size))
+        rows.append((*lead, *(Cell(text=value, strong=bold) for value, bold in zip(values, strong, strict=True))))
+    counts = (Cell(text=f"{row['runs']} of {row['runs_wanted']}", runs=_groups(_same(runs, row))) for row in methods)
+    rows.append((Cell(text="runs", header=True), Cell(text=""), Cell(text=""), *counts))
+    long = frame.melt(id_vars=[*ROW, "runs", "runs_wanted"], var_name="activity", value_name="rmse").rename(columns={"weight": "lambda"})
+    return Table(
+        name=name,
+        caption=f"Test RMSE ({MEASURED[unit]}) of each activity; mean over splits and seeds.",
+        columns=("activity", "videos", "median frames", *map(row_name, methods)),
+        rows=tuple(rows),
+        frame=long,
+        notes=(
+            "The mean over the splits, of each the mean over its seeds; where runs are missing, over those that are there. "
+            "Bold: the lowest of a row; no test stands behind it.",
+        ),
+    )
+
+
+def differences_table(runs: Runs, frame: pd.DataFrame, *, name: str, activities: int, unit: str) -> Table:
+    """What a class loss changes (`compared.differences`): a row a (method, class count, λ, split or all), tested over activities."""
+    tests = int(frame["p"].notna().sum())
+    decides = "Δ" if compared.deciding(unit) == "gap" else "the difference in % of reg's error"
+    return Table(
+        name=name,
+        caption=f"Differences to reg, tested over {activities} activities.",
+        columns=(
+            *("method", "classes", "λ", "split", "reg", "method's"),
+            *(f"Δ ({SIGN[unit]})", "95 % interval", "p (Holm)", "Δ (% of reg)", "95 % interval", "p (Holm)"),
+            *("does it help?", "n", "runs"),
+        ),
+        spans=(("", 6), (f"in {MEASURED[unit]}", 3), ("relative to reg", 3), ("", 2), ("", 1)),
+        rows=tuple(_difference_row(runs, row, DIGITS[unit]) for row in records(frame)),
+        frame=frame.rename(columns={"weight": "lambda"}),
+        notes=(
+            "Δ = RMSE(reg) − RMSE(method): above 0 the class loss helps. RMSE: over all test frames of an activity. n: activities × seeds, "
+            "in the rows “all” × splits.",
+            f"Unit of replication: the activity (n = {activities}). Its error is averaged over the seeds that both have, and in the rows "
+            "“all” over the splits, then reg and the method are compared by a paired t-test over activities. Splits and seeds are no "
+            "further replications: they share the activity's videos, and the splits' training videos overlap.",
+            "Relative: the mean over activities of 100 · Δ / RMSE(reg). Errors in frames grow with the length of the videos, so that the "
+            f"longest activities carry Δ. Here {decides} decides whether the class loss helps.",
+            f"p (Holm) is adjusted for the {counted(tests, 'test')} of this table in each of the two scales. “Helps”, “hurts”: adjusted "
+            f"p < {LEVEL}.",
+        ),
+        run_column=True,
+    )
+
+
+def _difference_row(runs: Runs, row: Row, digits: int) -> tuple[Cell, ...]:
+    every, n = row["split"] == EVERY, row["activities"] if row["seeds"] else 0
+    values = [number(row["reg"], digits), number(row["other"], digits)]
+    for gap, start, shown in (("gap", "", digits), ("relative", "relative_", 2)):
+        p = row[f"{start}p_holm"]
+        said = tested(row[f"{start}p"], n) if math.isnan(p) else p_value(p)
+        values += [signed(row[gap], shown), interval(row[f"{start}low"], row[f"{start}high"], shown), said]
+    count = f"{row['activities']} × {row['seeds']}" + f" × {row['splits']}" * every
+    groups = _groups(_same(runs, {"method": "reg", "split": row["split"]})) + _groups(_same(runs, row))
+    return (
+        *(*heads(row), Cell(text=row["split"] if every else row["split"].upper(), header=True)),
+        *(Cell(text=text) for text in values),
+        *(Cell(text=row["answer"], strong=row["answer"] in ("helps", "hurts")), Cell(text=count), Cell(text="", runs=groups)),
+    )
+
+
+def search_table(runs: Runs, activities: Sequence[str]) -> Table:
+    """The search for λ: RMSE on held-out training videos, a row a (unit, split, method, class count), a column a λ; the lowest in bold."""
+    frame = compared.cells(runs, activities, ["rmse"], split="val")
+    weights = sorted(frame.loc[frame["classes"] > 0, "weight"].unique(), key=float)
+    rows = []
+    for _, line in frame.groupby(["unit", "split", "method", "classes"], sort=False):
+        by_weight = {row["weight"]: row for row in records(line)}
+        first, best = next(iter(by_weight.values())), _best(line, "rmse") if len(line) > 1 else math.nan
+        lead = [Cell(text=str(first[name] or ""), header=True) for name in ("unit", "split", "method", "classes")]
+        rows.append((*lead, *(_cell(runs, by_weight.get(weight, by_weight.get("")), "rmse", best) for weight in weights)))
+    return Table(
+        name="lambda_search",
+        caption="RMSE on held-out training videos, by λ.",
+        columns=("target", "split", "method", "classes", *(f"λ {weight}" for weight in weights)),
+        rows=tuple(rows),
+        frame=frame.rename(columns={"weight": "lambda", "rmse": "val_rmse", "rmse_std": "val_rmse_std"}),
+        notes=(
+            "Mean ± standard deviation over activities, each averaged over its seeds first; in % of the video or in frames. A share of the "
+            "training videos of each activity is held out for it.",
+            "Bold: the lowest mean of a row, among λ with all seeds that any has. A grid with “lambdas: searched” takes it.",
+        ),
+    )
