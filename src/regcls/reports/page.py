@@ -12,6 +12,7 @@ from regcls.reports.report import Links, Report, to_csv
 from regcls.words import counted
 
 HOLES_SHOWN = 12  # lines of holes; more are for holes.csv
+COMPARED_MOST = 100  # runs that MLflow's page is asked to compare: more are no help
 ORIGINS_SHOWN = 4  # versions of data; more are for `regcls show`
 
 
@@ -26,7 +27,7 @@ def render(template: str, *, provenance: Mapping[str, str], **values: Any) -> st
     )
     environment.globals["counted"] = counted
     environment.filters["data_uri"] = lambda svg: "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
-    limits = {"holes_shown": HOLES_SHOWN, "origins_shown": ORIGINS_SHOWN}
+    limits = {"holes_shown": HOLES_SHOWN, "origins_shown": ORIGINS_SHOWN, "compared_most": COMPARED_MOST}
     return environment.get_template(template).render(**limits, provenance=provenance, **values)
 
 
@@ -37,5 +38,6 @@ def complete(made: Report, runs: Runs, picked: Picked, *, links: Links, provenan
     holes = wanted[wanted["state"] != "finished"].drop(columns=["run_id", "lam"])
     made.files["holes.csv"] = to_csv(holes.rename(columns={"weight": "lambda"}))
     where = {"machines": machines(picked.chosen), "origins": origins(picked.chosen)}
-    made.files["index.html"] = render("dataset.html", report=made, links=links, provenance=provenance, **where)
+    views = links.view_urls(made.view) if made.view else None
+    made.files["index.html"] = render("dataset.html", report=made, links=links, views=views, provenance=provenance, **where)
     return made

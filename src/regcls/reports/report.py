@@ -8,6 +8,7 @@ from typing import Any, Protocol, Self
 import pandas as pd
 
 from regcls.reports.tables import Table, latex, markdown
+from regcls.tracking.views import View
 
 
 class Links(Protocol):
@@ -21,6 +22,9 @@ class Links(Protocol):
 
     def compare_url(self, run_ids: Sequence[str]) -> str:
         """Runs side by side."""
+
+    def view_urls(self, view: View) -> tuple[str, str]:
+        """The list of runs with the columns of a view, and their parallel coordinates."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +91,7 @@ class Report:
     answers: list[str] = field(default_factory=list)  # the first one is the headline
     lead: Table | None = None  # a table before all others
     warnings: list[str] = field(default_factory=list)
+    view: View | None = None  # of the runs, in `mlflow ui`
     metrics: dict[str, Any] = field(default_factory=dict)  # for `dvc exp show`: few, a hole is None
     sections: list[Section] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)  # name -> text

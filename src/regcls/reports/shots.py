@@ -74,7 +74,7 @@ def shots_table(subject: Subject, runs: Runs, table: ShotTable, *, name: str, ca
     digits = subject.digits(float(np.nanmax(ours[columns].to_numpy(dtype=float), initial=-math.inf)))
     best = {column: _best(ours, column, digits, metric.higher_is_better) for metric in table.metrics for column in metric.columns}
     most, none = ours["seeds"].max(), dict.fromkeys(best, "")
-    rows = [_our_row(row, best if row["seeds"] == most else none, digits, _runs_of(runs, row)) for row in records(ours)]
+    rows = [_our_row(row, best if row["seeds"] == most else none, digits, _with_reg(runs, row)) for row in records(ours)]
     theirs, parts = (_wide(published.values) if published else pd.DataFrame()), tuple[Part, ...]()
     if published and len(theirs):
         title = "Published" + (", not comparable with ours" if published.why else "")
@@ -106,6 +106,12 @@ def _best(ours: pd.DataFrame, column: str, digits: int, higher: bool) -> str:
     """The best mean of a column as it is printed; none unless more than one cell competes."""
     found = full(ours)[column].dropna()
     return number(found.max() if higher else found.min(), digits) if len(found) > 1 else ""
+
+
+def _with_reg(runs: Runs, row: Row) -> tuple[RunGroup, ...]:
+    """Of reg and of a row that is compared with it."""
+    reg = groups_of(runs.wanted[runs.wanted["method"] == "reg"], row_name)
+    return _runs_of(runs, row) if row["method"] == "reg" else reg + _runs_of(runs, row)
 
 
 def _runs_of(runs: Runs, row: Row) -> tuple[RunGroup, ...]:
@@ -198,11 +204,10 @@ def _difference_row(subject: Subject, runs: Runs, row: Row) -> tuple[Cell, ...]:
         *(interval(row["low_seeds"], row["high_seeds"], digits), tested(row["p_seeds"], row["seeds"]), p_value(row["p_holm_seeds"])),
     )
     verdict = Cell(text=row["answer"], strong=row["answer"].startswith(("helps", "hurts")))
-    reg = groups_of(runs.wanted[runs.wanted["method"] == "reg"], row_name)
     return (
         *(*heads(row), Cell(text=SHORT[shot], header=True)),
         *(Cell(text=text) for text in texts),
-        *(verdict, Cell(text=f"{row['images']:,} × {row['seeds']}"), Cell(text="", runs=reg + _runs_of(runs, row))),
+        *(verdict, Cell(text=f"{row['images']:,} × {row['seeds']}"), Cell(text="", runs=_with_reg(runs, row))),
     )
 
 

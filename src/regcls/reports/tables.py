@@ -73,6 +73,11 @@ class Table:
     under: tuple[str, ...] = ()
     parts: tuple[Part, ...] = ()
 
+    @property
+    def run_ids(self) -> tuple[str, ...]:
+        """The runs behind all cells, each once."""
+        return tuple(dict.fromkeys(run_id for row in self.rows for cell in row for group in cell.runs for run_id in group.ids))
+
 
 def heads(row: Mapping[str, Any]) -> tuple[Cell, ...]:
     """Method, class count and λ."""

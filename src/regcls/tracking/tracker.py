@@ -63,6 +63,7 @@ from mlflow.utils.rest_utils import http_request
 from regcls.tracking.courier import Courier
 from regcls.tracking.files import STATE, RunFiles, said_plainly, save_model
 from regcls.tracking.reading import row_of, rows_of, runs_beginning
+from regcls.tracking.views import TAG, View
 from regcls.tracking.writer import ALIVE_TAG, DIED, WEIGHTS, Point, Writer, is_unknown, milliseconds, points_of, weights_of
 
 for _name, _level in (("alembic", logging.WARNING), ("mlflow.store.db.utils", logging.CRITICAL)):
@@ -473,6 +474,19 @@ class Tracker:
         """The page that compares runs side by side."""
         runs, experiments = (quote(json.dumps(list(ids), separators=(",", ":"))) for ids in (run_ids, [self.experiment_id]))
         return f"{self._host}/#/compare-runs?runs={runs}&experiments={experiments}"
+
+    def view_urls(self, view: View) -> tuple[str, str]:
+        """The list of runs as a view has it, and their parallel coordinates; filter and order alone where the store refuses the view."""
+        try:
+            with said_plainly(self.uri):
+                tags = self._client.get_experiment(self.experiment_id).tags
+                if tags.get(TAG + view.key) != view.state:
+                    self._client.set_experiment_tag(self.experiment_id, TAG + view.key, view.state)
+        except (UserError, MlflowException):  # a server where the user may only read
+            plain = f"{self._page}?searchFilter={quote(view.filter, safe='')}&orderByKey={quote(view.order, safe='')}&orderByAsc=true"
+            return plain, f"{plain}&compareRunsMode=CHART"
+        shared = f"{self._page}?viewStateShareKey={view.key}&workflowType=machine_learning"
+        return shared, f"{shared}&compareRunsMode=CHART"
 
     @property
     def _host(self) -> str:

@@ -25,6 +25,7 @@ from regcls.tasks.depth.params import Depth, DepthShots
 from regcls.tasks.depth.runs import DepthSpec, make_spec
 from regcls.tasks.depth.sums import COLUMNS
 from regcls.tasks.task import Sources
+from regcls.tracking.views import View
 
 TITLES = {"table2": "Table 2: RMSE by shot group", "table4": "Table 4: trained on balanced data"}
 PRINTED = {"table2": published.table2, "table4": published.table4}
@@ -77,6 +78,12 @@ def report(sources: Sources, *, fingerprints: Mapping[DepthSpec, str], found: Fo
             without=protocol.unshown(depth.grids, list(published.GRIDS)),
         ),
         networks=_networks(depth),
+        view=View(
+            tag=("dataset", sources.dataset),
+            params=("method", "classes", "lambda", "balanced_data", "seed"),
+            metrics=("test/rmse/all", "test/rmse/many", "test/rmse/medium", "test/rmse/few", "val/rmse/all"),
+            axes=("method", "classes", "seed"),
+        ),
         other_data=counts,
     )
     made.warnings += warnings_of({name: grid.wanted for name, grid in grids.items()}, duplicates=picked.duplicates, stale=picked.stale)

@@ -18,6 +18,7 @@ from regcls.tasks.functions.params import FunctionGrid, Functions, Sampling
 from regcls.tasks.functions.runs import FunctionSpec, data_key, expand
 from regcls.tasks.functions.shares import KINDS
 from regcls.tasks.task import Sources
+from regcls.tracking.views import View
 from regcls.words import counted
 
 # figure3_networks.csv: one row a network.
@@ -51,6 +52,12 @@ def report(sources: Sources, *, fingerprints: Mapping[FunctionSpec, str]) -> Rep
                 without=protocol.unshown(functions.grids, list(published.GRIDS)),
             ),
         ],
+        view=View(
+            tag=("dataset", sources.dataset),
+            params=("setting", "noise", "sampling", "method", "classes", "lambda", "repetition"),
+            metrics=("test/mse/all", "val/mse/all", "train/mse/all"),
+            axes=("setting", "sampling", "method", "classes"),
+        ),
         networks=_networks(functions, figure3="figure3" in grids),
     )
     made.warnings += warnings_of({name: grid.wanted for name, grid in grids.items()}, duplicates=picked.duplicates, stale=picked.stale)

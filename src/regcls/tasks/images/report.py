@@ -21,6 +21,7 @@ from regcls.tasks.images.data import ImageSet
 from regcls.tasks.images.params import Images
 from regcls.tasks.images.runs import ImageSpec, make_spec
 from regcls.tasks.task import Sources
+from regcls.tracking.views import View
 
 TITLES = {"table3": "Table 3: errors by shot group", "table4": "Table 4: trained on balanced data", SEARCH: "The search for λ"}
 PRINTED = {"table3": published.table3, "table4": published.table4}
@@ -68,6 +69,12 @@ def report(sources: Sources, *, fingerprints: Mapping[ImageSpec, str], found: Fo
             without=protocol.unshown(images.grids, list(published.GRIDS)),
         ),
         networks=_networks(images),
+        view=View(
+            tag=("dataset", sources.dataset),
+            params=("method", "classes", "lambda", "balanced_data", "seed"),
+            metrics=("test/mae/all", "test/mae/many", "test/mae/medium", "test/mae/few", "test/mse/all", "val/mse/all"),
+            axes=("method", "classes", "seed"),
+        ),
         other_data=counts,
     )
     made.warnings += warnings_of({name: grid.wanted for name, grid in grids.items()}, duplicates=picked.duplicates, stale=picked.stale)

@@ -18,6 +18,7 @@ from regcls.tasks.sequences.compared import ERRORS, MEASURED, SHOWN, Differences
 from regcls.tasks.sequences.params import WITH_CLASSES, SequenceGrid, Sequences, SequenceSplit, Unit
 from regcls.tasks.sequences.runs import Found, SequenceSpec, expand, searched_lambda
 from regcls.tasks.task import Sources
+from regcls.tracking.views import View
 from regcls.words import counted
 
 PREDICTIONS = "predictions.parquet"  # of a run: activity, video, frame, prediction, in the unit as trained
@@ -68,6 +69,12 @@ def report(sources: Sources, *, fingerprints: Mapping[SequenceSpec, str], found:
             ),
         ],
         networks=_networks(section),
+        view=View(
+            tag=("dataset", sources.dataset),
+            params=("unit", "split", "method", "classes", "lambda", "seed"),
+            metrics=("test/rmse/all", "test/rmse_batch40/all"),
+            axes=("unit", "split", "method", "classes"),
+        ),
         other_data=counts,
     )
     made.warnings += warnings_of({name: grid.wanted for name, grid in grids.items()}, duplicates=picked.duplicates, stale=picked.stale)
