@@ -4,14 +4,14 @@
 #   docker build -t regcls --build-arg PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu .     # without CUDA: 2.8 GB
 #   docker run --rm --gpus all --shm-size 8g --user "$(id -u):$(id -g)" -v "$PWD:/project" regcls dvc repro
 #
-# Python 3.11 at /usr/bin or /usr/local/bin is all that is asked of the base.
+# The base must have Python 3.11 at /usr/bin or /usr/local/bin, nothing else.
 ARG BASE=python:3.11.14-slim-bookworm
 
 FROM ${BASE} AS packages
-# Read by pip itself; not set unless given.
+# pip itself reads this; it is not set unless given.
 ARG PIP_EXTRA_INDEX_URL
 COPY requirements.lock /tmp/requirements.lock
-# The lock and nothing else before it: this layer is made again only when the lock changes.
+# Nothing but the lock is copied before this, so that this layer is built again only when the lock changes.
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3.11 -m venv /opt/venv \
     && /opt/venv/bin/pip install --disable-pip-version-check --requirement /tmp/requirements.lock
@@ -20,12 +20,12 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 FROM ${BASE}
 # torch.compile needs a C compiler where it runs: --build-arg APT_PACKAGES="g++"
 ARG APT_PACKAGES=""
-# git: DVC, and the commit that each run is tagged with. tini: signals, and processes that lost their parent.
+# git: for DVC, and for the commit that each run is tagged with. tini: for signals, and for processes that lost their parent.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates git tini ${APT_PACKAGES} \
     && rm -rf /var/lib/apt/lists/* \
-    # The mounted repository belongs to somebody else than the user here; git refuses it otherwise.
+    # The mounted repository does not belong to the user here, and git would refuse it.
     && git config --system safe.directory /project \
     # Any user of the host may run this image (--user), and none of them has a home here.
     && useradd --uid 1000 --home-dir /home/regcls --create-home regcls \
@@ -35,7 +35,7 @@ RUN apt-get update \
 COPY --from=packages /opt/venv /opt/venv
 COPY docker/entrypoint docker/regcls /usr/local/bin/
 
-# USER: asked for by Python's getpass, which fails for a number without a name.
+# USER: Python's getpass asks for it, and fails for a user id without a name.
 ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     VIRTUAL_ENV=/opt/venv \
     HOME=/home/regcls \
@@ -49,7 +49,7 @@ ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/
 
 USER 1000:1000
 WORKDIR /project
-# For use without a mounted repository; no git here, so that runs are tagged with an unknown commit.
+# For use without a mounted repository. There is no git history here, so runs are tagged with an unknown commit.
 COPY --chown=1000:1000 . .
 # `mlflow run .` finds this environment (MLproject), and DVC does without git unless a repository is mounted over this folder.
 RUN MLFLOW_TRACKING_URI=http://unused regcls setup \

@@ -3,10 +3,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
 PORT ?= 5000
-# So that what the stages start (dvc -> regcls) is found, activated or not.
+# So that the stages find what they start (dvc -> regcls), whether .venv is activated or not.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# Bytecode is written when a module is first imported, not of 200 packages while they are installed, which takes as long as that.
+# Bytecode is written when a module is first imported. Writing it for 200 packages while they are installed takes as long as the installation.
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
@@ -25,36 +25,36 @@ $(READY): requirements.lock pyproject.toml python_env.yaml
 	$(BIN)/regcls setup
 	@touch $@
 
-repro: $(READY)  ## set up, then data -> runs -> reports/index.html (dvc repro)
+repro: $(READY)  ## set up, then data -> runs -> reports/index.html of `datasets` in params.yaml (dvc repro)
 	dvc repro
 	@echo "Open reports/index.html, or compare the runs with: make ui"
 
-test: $(READY)  ## set up, then the tests
+test: $(READY)  ## set up, then run the tests
 	python -m pytest
 
-lint: $(READY)  ## style and types
+lint: $(READY)  ## check style and types
 	ruff check .
 	ruff format --check .
 	mypy
 
-audit: $(READY)  ## known holes in the locked packages (pip-audit); exceptions with reasons: .ci/audit-exceptions.toml
+audit: $(READY)  ## look for known vulnerabilities in the locked packages (pip-audit); exceptions with reasons: .ci/audit-exceptions.toml
 	python .ci/audit
 
-ui: $(READY)  ## the tracked runs at http://127.0.0.1:5000 (mlflow ui)
+ui: $(READY)  ## show the tracked runs at http://127.0.0.1:5000 (mlflow ui)
 	mlflow ui
 
-# New experiments get the absolute path of mlartifacts, as `regcls` without a server gives it: each reads what the other has written.
-serve: $(READY)  ## a tracking server at http://127.0.0.1:5000 over mlflow.db, for several processes at once (make serve PORT=5001)
+# New experiments get the absolute path of mlartifacts, as they do from `regcls` without a server: each reads what the other has written.
+serve: $(READY)  ## run a tracking server at http://127.0.0.1:5000 over mlflow.db, for several processes at once (make serve PORT=5001)
 	@test -e mlflow.db || MLFLOW_TRACKING_URI= regcls setup
 	@echo "In other shells: export MLFLOW_TRACKING_URI=http://127.0.0.1:$(PORT)"
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 \
 	  --backend-store-uri sqlite:///mlflow.db --default-artifact-root "$(CURDIR)/mlartifacts" --artifacts-destination "$(CURDIR)/mlartifacts"
 
-lock: $(READY)  ## resolve requirements.lock anew from pyproject.toml
+lock: $(READY)  ## resolve requirements.lock again from pyproject.toml
 	pip-compile --quiet --upgrade --extra server --extra dev --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 	  --no-header --annotation-style=line --output-file .lock.new pyproject.toml
 	{ sed -n '/^#/p;/^#/!q' requirements.lock; sed -E 's/^(torch==[0-9.]+)\+cpu/\1/; s/ \(pyproject.toml\)//' .lock.new; } > requirements.lock.part
 	mv requirements.lock.part requirements.lock && rm .lock.new
 
-clean:  ## remove .venv and what the stages made, but no data and no tracked run
+clean:  ## remove .venv and what the stages wrote, but no data and no tracked runs
 	rm -rf .venv build reports runs .pytest_cache .mypy_cache .ruff_cache

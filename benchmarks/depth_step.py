@@ -1,4 +1,4 @@
-"""Training a depth network: images/s, peak memory and the share of the time that is spent waiting for data, by number of classes.
+"""Training a depth network: images/s, peak memory and the share of time spent waiting for data, by number of classes.
 
     python benchmarks/depth_step.py                   # on the CPU: the small network and images of the generated rooms
     python benchmarks/depth_step.py --device cuda --dataset nyud2 --steps 60    # on a GPU: ResNet-50, 320×240 cropped to 304×228
@@ -122,13 +122,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, float]:
 
 def in_a_process(options: argparse.Namespace, folder: Path, classes: int, precision: str) -> dict[str, float]:
     """Its peak of memory is its own."""
-    told = {
-        "device": options.device,
-        "dataset": options.dataset,
-        "steps": options.steps,
-        "loaders": options.loaders,
-        "batch": options.batch,
-    }
+    told = {name: getattr(options, name) for name in ("device", "dataset", "steps", "loaders", "batch")}
     words = [word for name, value in told.items() if value is not None for word in (f"--{name}", str(value))]
     words += ["--classes", str(classes), "--precision", precision, "--measured", str(folder)] + ["--compile"] * options.compile
     done = subprocess.run([sys.executable, __file__, *words], stdout=subprocess.PIPE, check=True, text=True)

@@ -2,9 +2,9 @@
 
     python benchmarks/features.py [--frames 3600000] [--videos 1712] [--processes 2] [--folder /tmp]
 
-Files as Breakfast has them, by default as many and as large (5.9 GB of text): 64 columns, numbers as NumPy writes them. Their lines are
-walks of the stand-in data, taken again and again. Aim: under 5 minutes on two cores for all of Breakfast. numpy.loadtxt reads some of the
-same files on one core, before and after, in the same run.
+Files as Breakfast has them, by default as many and as large (5.9 GB of text): 64 columns, numbers as NumPy writes them. Their lines repeat
+those of generated walks. Aim: under 5 minutes on two cores for all of Breakfast. numpy.loadtxt reads some of the same files on one core,
+before and after, in the same run.
 """
 
 import argparse

@@ -4,8 +4,8 @@
 
 Both do the same for one sample in one process: an image of `size` pixels, padded by 16, cropped at random, flipped at random. The usual
 way opens and decodes the JPEG, resizes with PIL and augments with albumentations; ours reads a row of the memory-mapped pixels and
-augments it with its own seed. Rounds alternate between the two; medians are shown, least to greatest. Aim: at least 20 times.
-Memory is what this process holds itself (RssAnon) after reading all of a memory-mapped set through the feed, beside the set's size.
+augments it with its own seed. Rounds alternate between the two; medians are shown, least to greatest. Aim: at least 20 times as fast.
+Memory is what this process itself holds (RssAnon) after reading all of a memory-mapped set through the feed, beside the set's size.
 """
 
 import argparse

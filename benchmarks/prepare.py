@@ -2,9 +2,9 @@
 
     python benchmarks/prepare.py [--images 12000] [--original 250] [--size 224] [--processes 16]
 
-500 generated portraits in IMDB-WIKI's archives, taken again and again. Aim: at least 80 % of processes × one core's rate. All is timed in
-one run, one core before and after. On a machine that others use as well, or whose cores share parts, two processes are not twice as fast
-as one whatever they do: `limit` is what as many processes give that only decode, side by side, just before.
+500 generated portraits in archives like those of IMDB-WIKI, read again and again. Aim: at least 80 % of processes × one core's rate. All is
+timed in one run, one core before and after. On a machine that others use as well, or whose cores share parts, two processes are never twice
+as fast as one: `limit` is the rate of as many processes that only decode, side by side, just before.
 """
 
 import argparse

@@ -2,9 +2,8 @@
 
     python benchmarks/tracking.py [--runs 3000]
 
-A run has what one of the 1D study's has: 17 parameters, about 30 tags, 33 final metrics, 2 histories of 80 epochs, weights, a data set,
-what it comes from.
-Aim: under 50 ms a run.
+Each run has what a run of the 1D study has: 17 parameters, about 30 tags, 33 final metrics, 2 histories of 80 epochs, weights, a data set,
+and a record of where it comes from. Aim: under 50 ms a run.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What the upload of a run's state costs the training beside it, and how soon a tracking server that was away has everything.
+"""What the upload of a run's state costs the training beside it, and how soon a tracking server that was down has everything.
 
     python benchmarks/upload.py [--megabytes 280] [--rounds 5] [--runs 300]
 

@@ -49,9 +49,10 @@ def recipe(method: str) -> Recipe:
     """One epoch of the published training."""
     spec = make_spec(BREAKFAST, "breakfast", method=method, classes=100, lam=None, unit="percent", split="s1", seed=0)  # type: ignore[arg-type]
     h1, h2 = spec.hidden
-    return Recipe(hidden=(h1, h2), activation=spec.activation, loss_over_batch="sum", epochs=1, batch_size=spec.batch_size,
-                  optimizer=spec.optimizer, learning_rate=spec.learning_rate, milestones=(), decay=1.0, weight_decay=spec.weight_decay,
-                  precision=spec.precision)  # fmt: skip
+    initialisation = "normal" if spec.activation == "sigmoid" else "pytorch"
+    return Recipe(hidden=(h1, h2), activation=spec.activation, initialisation=initialisation, loss_over_batch="sum", drop_last=False,
+                  epochs=1, batch_size=spec.batch_size, optimizer=spec.optimizer, learning_rate=spec.learning_rate, milestones=(),
+                  decay=1.0, weight_decay=spec.weight_decay, precision=spec.precision)  # fmt: skip
 
 
 def activity(seed: int, frames: int) -> tuple[Frames, Frames]:

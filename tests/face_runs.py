@@ -5,9 +5,9 @@ import sys
 import torch
 
 from processes import until
-from regcls.data.images import ImageSet
 from regcls.params import load_params
 from regcls.runs.grids import all_specs
+from regcls.tasks.images.data import ImageSet
 from regcls.tasks.images.runs import make_spec
 from regcls.tasks.images.train import ImageJob, train_run
 from regcls.training.single import LAST
@@ -54,12 +54,12 @@ made = {}  # what an undisturbed run gives, once
 def undisturbed_run(root, folder):
     """The result of the only run of `root`, trained without any store and in one go, and the weights at its end."""
     if not made:
-        params = load_params(root / "params.yaml")
-        (spec,) = all_specs(make_spec, params.datasets["imdb_wiki"], "imdb_wiki", {})
+        section = load_params(root / "params.yaml").datasets["imdb_wiki"]
+        (spec,) = all_specs(make_spec, section, "imdb_wiki", {})
         prepared = root / "data" / "imdb_wiki" / "prepared"
         job = ImageJob(
             spec=spec, prepared=prepared, data_digest=ImageSet(prepared).digest, checkpoints=folder / "undisturbed", fingerprint="f",
-            device="cpu", loaders=0, channels_last=True, compiled=False, checkpoint_minutes=10.0,
+            device="cpu", loaders=0, channels_last=True, compiled=False, checkpoint_minutes=10.0, shots=section.shots,
         )  # fmt: skip
         made["result"] = train_run(job, Silent(), print)
         made["weights"] = torch.load(made["result"].files[LAST], weights_only=True)["weights"]

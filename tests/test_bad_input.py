@@ -19,6 +19,7 @@ from regcls.data.store import prepared_folder, write_prepared
 from regcls.errors import UserError
 from regcls.files import explain_os_errors, write_json, write_text
 from regcls.params import load_params
+from regcls.tasks.functions.data import FunctionSets
 
 pytestmark = pytest.mark.usefixtures("signals")
 
@@ -400,6 +401,16 @@ def test_data_prepared_with_other_parameters_is_not_used(cli, command):
         f"regcls: error: {folder} was prepared with other values of peak_share than params.yaml has now. "
         "Prepare it again with: dvc repro prepare@functions\n"
     )
+
+
+def test_a_set_that_was_not_prepared_is_named_with_the_command_that_prepares_it(tmp_path):
+    folder = prepared_folder(tmp_path, "functions_small")
+    table = pd.DataFrame({"data": ["clean"], "sampling": "uniform", "function": 0, "repetition": 0, "split": "train"})
+    write_prepared(folder, arrays={"clean": np.zeros((2, 500))}, table=table, made_from={})
+    with pytest.raises(
+        UserError, match="clean/severe/0/0/train is not in .*; there: clean. Prepare it with: dvc repro prepare@functions_small$"
+    ):
+        FunctionSets(folder).get("clean", "severe", 0, 0, "train")
 
 
 @pytest.mark.parametrize("command", ["train", "run"])

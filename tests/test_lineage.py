@@ -158,7 +158,7 @@ def test_show_says_where_a_run_comes_from_and_that_it_is_the_same_here(project, 
     assert f"data: {row.tags['data_digest']} (the same here)" in out
     assert "DVC md5: 0a1b2c3d.dir (the same here)" in out and "data/functions/prepared md5 0a1b2c3d.dir, 5 kB, 4 files" in out
     assert "1 other run on these data" in out
-    assert "epochs 2," in out and f"test_mse {row.metrics['test_mse']:.6g}" in out
+    assert "epochs 2," in out and f"test/mse/all {row.metrics['test/mse/all']:.6g}" in out
     assert "lineage.json (" in out and "weights.safetensors (" in out
 
 
@@ -272,7 +272,9 @@ def test_a_rerun_is_a_run_of_its_own_and_gives_the_same(project, capsys):
     (again,) = Tracker(project, experiment="regcls").tagged("rerun_of", row.run_id)
     assert again.status == "FINISHED" and again.tags["fingerprint"] == row.tags["fingerprint"] and again.params == row.params
     assert {name: again.metrics[name] for name in row.metrics} == row.metrics
-    assert re.search(rf"^test_mse +{row.metrics['test_mse']:.6g} +{row.metrics['test_mse']:.6g} +equal$", out, flags=re.MULTILINE)
+    assert re.search(
+        rf"^test/mse/all +{row.metrics['test/mse/all']:.6g} +{row.metrics['test/mse/all']:.6g} +equal$", out, flags=re.MULTILINE
+    )
     assert "final metrics are equal" in out
     assert f"repeated by  {again.run_id} FINISHED" in regcls(capsys, "show", row.run_id)[1]
     assert f"repeats      {row.run_id}" in regcls(capsys, "show", again.run_id)[1]
@@ -295,9 +297,9 @@ def test_a_rerun_is_a_run_of_its_own_and_gives_the_same(project, capsys):
 def test_a_rerun_says_where_rounding_may_have_come_from(capsys, now, same, said):
     then = Row(
         run_id="a" * 32, name="nyud2 · reg", status="FINISHED", started=0, ended=1, tags={"task": "depth", "threads": "1", "gpu": "none"},
-        params={"dataset": "nyud2"}, metrics={"test_rmse_all": 3.493, "val_rmse_all": 3.2},
+        params={"dataset": "nyud2"}, metrics={"test/rmse/all": 3.493, "val/rmse/all": 3.2},
     )  # fmt: skip
-    _compare_results(then, replace(then, tags={"task": "depth"} | now, metrics={"test_rmse_all": 3.329, "val_rmse_all": 3.2}), same=same)
+    _compare_results(then, replace(then, tags={"task": "depth"} | now, metrics={"test/rmse/all": 3.329, "val/rmse/all": 3.2}), same=same)
     *_, last = capsys.readouterr().out.splitlines()
     assert last.startswith(said or "1 of 2 final metrics differ")
 

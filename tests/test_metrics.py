@@ -6,16 +6,22 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from regcls.metrics import evaluate, shot_of
+from regcls.metrics import METRICS, ShotGroups, evaluate
 
 COUNTS = {20: 101, 21: 100, 22: 20, 23: 19, 24: 1}
+
+
+def by_integer(counts=COUNTS, *, many_above=100, few_below=20):
+    """Groups of training samples: so many of each integer."""
+    training = np.repeat(list(counts), list(counts.values()))
+    return ShotGroups.by_integer(training, many_above=many_above, few_below=few_below)
 
 
 def made_up(samples=500):
     rng = np.random.default_rng(0)
     targets = rng.choice([20, 21, 22, 23, 24, 25], samples).astype(np.float32)
     predictions = targets + rng.normal(0, 5, samples).astype(np.float32)
-    return predictions, targets, shot_of(targets, COUNTS, many_above=100, few_below=20)
+    return predictions, targets, by_integer().shot_of(targets)
 
 
 @pytest.mark.parametrize(
@@ -34,28 +40,97 @@ def made_up(samples=500):
     ],
 )
 def test_the_group_is_that_of_the_training_samples_of_the_integer_target(target, shot):
-    assert shot_of([target], COUNTS, many_above=100, few_below=20).tolist() == [shot]
+    assert by_integer().shot_of([target]).tolist() == [shot]
+
+
+def test_a_fraction_counts_for_the_integer_below_it_in_training_as_well():
+    groups = ShotGroups.by_integer([20.0, 20.5, 20.99, 21.0], many_above=2, few_below=2)
+    assert groups.counts == {20: 3, 21: 1} and groups.shot_of([20.7, 21.5]).tolist() == ["many", "few"]
 
 
 def test_a_negative_target_belongs_to_the_integer_below_it():
-    assert shot_of([-0.5, 0.5], {-1: 50, 0: 500}, many_above=100, few_below=20).tolist() == ["medium", "many"]
+    assert by_integer({-1: 50, 0: 500}).shot_of([-0.5, 0.5]).tolist() == ["medium", "many"]
 
 
 def test_groups_have_the_shape_of_the_targets():
-    assert shot_of(np.full((2, 3), 20), COUNTS, many_above=100, few_below=20).shape == (2, 3)
-    assert shot_of([], COUNTS, many_above=100, few_below=20).shape == (0,)
+    assert by_integer().shot_of(np.full((2, 3), 20)).shape == (2, 3)
+    assert by_integer().shot_of([]).shape == (0,)
 
 
 def test_groups_may_touch_but_not_overlap():
-    assert shot_of([23, 22], COUNTS, many_above=19, few_below=20).tolist() == ["few", "many"]  # nothing is medium
-    with pytest.raises(ValueError, match="few_below = 20 must be at most many_above"):
-        shot_of([22, 23], COUNTS, many_above=18, few_below=20)
+    assert by_integer(many_above=19).shot_of([23, 22]).tolist() == ["few", "many"]  # nothing is medium
+    with pytest.raises(ValueError, match="few_below = 20 and many_above = 18 overlap"):
+        by_integer(many_above=18)
 
 
 @pytest.mark.parametrize("target", [math.nan, math.inf])
 def test_a_target_that_is_not_finite_has_no_group(target):
     with pytest.raises(ValueError, match="not finite"):
-        shot_of([20, target], COUNTS, many_above=100, few_below=20)
+        by_integer().shot_of([20, target])
+    with pytest.raises(ValueError, match="not finite"):
+        ShotGroups.by_integer([20, target], many_above=100, few_below=20)
+
+
+def by_density(training, *, bins=20, many_above=1.0, few_below=0.2):
+    return ShotGroups.by_density(training, bins=bins, many_above=many_above, few_below=few_below)
+
+
+RANGES = {
+    "prices": lambda share: 22_000 + share**3 * (5_858_000 - 22_000),
+    "doses": lambda share: 5 * share,
+    "temperatures": lambda share: -40 + 35 * share,
+    "parts of a gram": lambda share: 1e-7 * share,
+}
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_groups_by_density_are_those_of_a_loop_over_bins_of_equal_width(name):
+    rng = np.random.default_rng(2)
+    training, tested = (np.sort(RANGES[name](rng.beta(2, 4, size))) for size in (800, 100))
+    low, high, mean = training.min(), training.max(), 800 / 20
+    inner = np.linspace(low, high, 21)[1:-1]
+    expected = []
+    for target in tested.tolist():
+        count = sum(np.searchsorted(inner, other, "right") == np.searchsorted(inner, target, "right") for other in training)
+        count = count if low <= target <= high else 0
+        expected.append("many" if count > mean else "few" if count < 0.2 * mean else "medium")
+    assert by_density(training).shot_of(tested).tolist() == expected and set(expected) == {"many", "medium", "few"}
+
+
+def test_the_limits_of_density_are_multiples_of_the_mean_count_of_a_bin():
+    groups = by_density(np.linspace(-3.0, 7.0, 500), bins=10, many_above=1.5, few_below=0.5)
+    assert (groups.many_above, groups.few_below, groups.low, groups.high, groups.width) == (75.0, 25.0, -3.0, 7.0, 1.0)
+    assert sum(groups.counts.values()) == 500 and set(groups.counts) == set(range(10))
+
+
+def test_the_highest_training_target_lies_in_the_last_bin():
+    groups = by_density([0.0, 1.0, 9.5, 10.0], bins=10, many_above=3.0, few_below=3.0)
+    assert groups.bin_of([0.0, 9.99, 10.0]).tolist() == [0, 9, 9] and groups.counts == {0: 1, 1: 1, 9: 2}
+
+
+@pytest.mark.parametrize("beyond", [-0.001, 10.001, -1e9, 1e9])
+def test_a_target_outside_the_training_range_is_few(beyond):
+    groups = by_density(np.tile([0.0, 5.0, 10.0], 100), bins=3)
+    assert groups.shot_of([0.0, beyond, 10.0]).tolist() == ["medium", "few", "medium"]
+
+
+@pytest.mark.parametrize("value", [0.0, -17.5, 5_858_000.0])
+def test_where_all_training_targets_are_equal_theirs_is_many_and_all_else_few(value):
+    groups = by_density(np.full(50, value))
+    assert groups.counts == {0: 50} and groups.shot_of([value, value - 1, value + 1]).tolist() == ["many", "few", "few"]
+
+
+def test_a_density_may_be_many_and_few_at_the_same_limit_but_not_above_it():
+    groups = by_density([0.0, 0.1, 0.2, 1.0], bins=2, many_above=1.0, few_below=1.0)
+    assert groups.shot_of([0.1, 0.9]).tolist() == ["many", "few"]  # nothing is medium
+    with pytest.raises(ValueError, match="few_below = 2.2 and many_above = 2 overlap"):
+        by_density([0.0, 0.1, 0.2, 1.0], bins=2, many_above=1.0, few_below=1.1)
+
+
+def test_targets_in_float32_are_in_the_groups_of_the_same_numbers_in_float64():
+    training = np.random.default_rng(4).uniform(22_000, 5_858_000, 300).astype(np.float32)
+    assert by_density(training).shot_of(training).tolist() == by_density(training.astype(float)).shot_of(training.astype(float)).tolist()
+    assert "few" not in by_density(training, few_below=0.001).shot_of(training)  # each lies in the bin that it was counted in
 
 
 @pytest.mark.parametrize("shot", ["all", "many", "medium", "few"])
@@ -63,16 +138,26 @@ def test_errors_are_averaged_over_the_samples_of_the_group(shot):
     predictions, targets, shots = made_up()
     errors = [abs(float(p) - float(t)) for p, t, s in zip(predictions, targets, shots, strict=True) if shot in ("all", s)]
     found = dict(evaluate(predictions, targets, shots))
-    assert found[f"n_{shot}"] == len(errors) > 0
-    assert found[f"mae_{shot}"] == pytest.approx(math.fsum(errors) / len(errors))
-    assert found[f"mse_{shot}"] == pytest.approx(math.fsum(e * e for e in errors) / len(errors))
-    assert found[f"rmse_{shot}"] == pytest.approx(math.sqrt(math.fsum(e * e for e in errors) / len(errors)))
-    assert found[f"gm_{shot}"] == pytest.approx(stats.gmean(errors))
+    assert found[f"n/{shot}"] == len(errors) > 0
+    assert found[f"mae/{shot}"] == pytest.approx(math.fsum(errors) / len(errors))
+    assert found[f"mse/{shot}"] == pytest.approx(math.fsum(e * e for e in errors) / len(errors))
+    assert found[f"rmse/{shot}"] == pytest.approx(math.sqrt(math.fsum(e * e for e in errors) / len(errors)))
+    assert found[f"gm/{shot}"] == pytest.approx(stats.gmean(errors))
 
 
 def test_names_come_in_the_order_of_the_tables():
     groups = ("all", "many", "medium", "few")
-    assert [name for name, _ in evaluate(*made_up())] == [f"{m}_{g}" for g in groups for m in ("mae", "mse", "rmse", "gm", "n")]
+    assert [name for name, _ in evaluate(*made_up())] == [f"{m}/{g}" for g in groups for m in ("mae", "mse", "rmse", "gm", "n")]
+
+
+def test_a_metric_that_is_added_is_computed_for_every_group(monkeypatch):
+    monkeypatch.setitem(METRICS, "worst", lambda errors: float(np.max(np.abs(errors))))
+    predictions, targets, shots = made_up()
+    found = dict(evaluate(predictions, targets, shots))
+    for shot in ("all", "many", "medium", "few"):
+        assert found[f"worst/{shot}"] == max(
+            abs(float(p) - float(t)) for p, t, s in zip(predictions, targets, shots, strict=True) if shot in ("all", s)
+        )
 
 
 def test_values_are_plain_floats():
@@ -86,24 +171,24 @@ def test_float32_predictions_are_averaged_in_float64():
 
 def test_an_empty_group_has_zero_samples_and_no_number():
     found = dict(evaluate([1.0, 2.0], [1.5, 1.0], ["many", "many"]))
-    assert {name: value for name, value in found.items() if name.endswith(("medium", "few"))} == {"n_medium": 0.0, "n_few": 0.0}
+    assert {name: value for name, value in found.items() if name.endswith(("medium", "few"))} == {"n/medium": 0.0, "n/few": 0.0}
 
 
 def test_one_exact_prediction_makes_the_geometric_mean_zero():
     found = dict(evaluate([20.0, 25.0, 30.0], [20.0, 24.0, 28.0], ["many", "many", "few"]))
-    assert (found["gm_all"], found["gm_many"], found["gm_few"]) == (0.0, 0.0, 2.0)
+    assert (found["gm/all"], found["gm/many"], found["gm/few"]) == (0.0, 0.0, 2.0)
 
 
 def test_many_large_errors_do_not_overflow_the_geometric_mean():
     found = dict(evaluate(np.full(10_000, 1e3), np.zeros(10_000), np.full(10_000, "few")))
-    assert found["gm_few"] == pytest.approx(1e3)
+    assert found["gm/few"] == pytest.approx(1e3)
 
 
 @pytest.mark.parametrize("missing", [math.nan, math.inf])
 def test_a_prediction_that_is_no_number_shows_in_its_groups_alone(missing):
     found = dict(evaluate([missing, 20.0, 23.0], [20.0, 20.0, 22.0], ["few", "few", "many"]))
-    assert not any(math.isfinite(found[f"{metric}_{shot}"]) for metric in ("mae", "mse", "rmse", "gm") for shot in ("all", "few"))
-    assert found["mae_many"] == 1.0
+    assert not any(math.isfinite(found[f"{metric}/{shot}"]) for metric in ("mae", "mse", "rmse", "gm") for shot in ("all", "few"))
+    assert found["mae/many"] == 1.0
 
 
 def test_a_column_of_predictions_is_refused_not_broadcast():

@@ -200,7 +200,9 @@ def test_a_run_that_diverges_stops_no_other_and_alone_is_tried_again(make_prepar
     assert train(root) == 0
     said = capsys.readouterr().err
     assert "12 runs trained, 0 were there already, 1 failed" in said
-    assert "FAILED reg s0 · noisy-0.1-severe functions: diverged on function 0, 1: weights are no longer finite (learning rate 1e+06)" in said
+    assert (
+        "FAILED reg s0 · noisy-0.1-severe functions: diverged on function 0, 1: weights are no longer finite (learning rate 1e+06)" in said
+    )
     finished, (failed,) = with_status(root, "FINISHED"), with_status(root, "FAILED")
     index = json.loads((root / "runs" / "functions.json").read_text())
     assert [entry["run_id"] for entry in index if entry["status"] == "FAILED"] == [failed]

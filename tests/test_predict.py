@@ -136,9 +136,7 @@ def test_a_stored_runs_predictor_has_its_own_align_corners_and_none_where_it_is_
     Image.fromarray(pixels).save(tmp_path / "room.png")
     params = {"model": "resnet18", "width": "2", "short_side": "36"} | ({"align_corners": recorded} if recorded else {})
     spec, file = typed(params, DepthSpec), checkpoints.best_file(1)
-    asked = Asked(
-        run_id="r", spec=spec, checkpoint=lambda: file, device="cpu", images=[tmp_path / "room.png"], folder=tmp_path / "maps"
-    )
+    asked = Asked(run_id="r", spec=spec, checkpoint=lambda: file, device="cpu", images=[tmp_path / "room.png"], folder=tmp_path / "maps")
     assert task_named("depth").predict(asked) == []
     with Image.open(tmp_path / "maps" / "room_depth.png") as depth, torch.inference_mode():
         expected = DepthPredictor(network)(torch.from_numpy(pixels[None]))[0].clamp(min=0)

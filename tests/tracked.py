@@ -31,13 +31,13 @@ SPEC = FunctionSpec(
 REG = replace(SPEC, method="reg", classes=0, lam=None)
 RESULT = RunResult(
     metrics={
-        "train_mse": 1.0,
-        "test_mse": 2.5,
-        "functions/test_mse_0": math.nan,
-        "functions/test_mse_10": 0.5,
-        "functions/test_mse_2": math.inf,
+        "train/mse/all": 1.0,
+        "test/mse/all": 2.5,
+        "test/mse/function_0": math.nan,
+        "test/mse/function_10": 0.5,
+        "test/mse/function_2": math.inf,
     },
-    history={"train_mse": [3.0, 2.0, 1.0], "val_mse": [3.5, 2.5, 1.5]},
+    history={"train/mse/all": [3.0, 2.0, 1.0], "val/mse/all": [3.5, 2.5, 1.5]},
     weights={"0.weight": np.arange(60, dtype=np.float32).reshape(10, 6, 1)},
     started=1_700_000_000.0,
     ended=1_700_000_003.0,

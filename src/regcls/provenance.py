@@ -7,7 +7,7 @@ import platform
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -118,10 +118,11 @@ def _locked_stages(root: Path) -> dict[str, Any]:
         return {}
 
 
-def import_closure(module: str) -> list[Path]:
+def import_closure(module: str, *, without: Callable[[Path], bool] = lambda file: False) -> list[Path]:
     """The source files of regcls that `module` ("regcls.training.ensemble") imports, directly or through others, with its own; sorted.
 
     Imports inside functions count too, those under `if TYPE_CHECKING` do not. A package's __init__.py counts when something in it does.
+    Files that are to be left out (`without`) do not count, nor does what they alone import.
 
     Raises:
         ModuleNotFoundError: regcls has no such module.
@@ -131,7 +132,7 @@ def import_closure(module: str) -> list[Path]:
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        if name in seen:
+        if name in seen or without(_known_file(name)):
             continue
         seen.add(name)
         waiting += _imports(name)
@@ -182,7 +183,8 @@ def _executed(node: ast.AST) -> Iterator[ast.AST]:
 def code_digest(module: str, *, alone: Sequence[str] = (), without_params: bool = False) -> str:
     """SHA-256 of the code of `module` with all it imports of regcls, and of the modules `alone` without what they import.
 
-    `without_params`: not of the code that reads params.yaml, nor of the list of tasks with it, for whom knows the values themselves.
+    `without_params`: not of the code that reads params.yaml, nor of the list of tasks with it, for whom knows the values themselves; nor
+    of what that code alone imports.
 
     Comments, docstrings and formatting do not count, nor do names and folders of files, and which module of regcls a name is imported
     from: code that is moved makes no tracked run stale. So two functions of regcls with one name are taken for one another; `other as name`
@@ -191,10 +193,9 @@ def code_digest(module: str, *, alone: Sequence[str] = (), without_params: bool 
     Raises:
         ModuleNotFoundError: regcls has no such module.
     """
-    files = {*import_closure(module), *map(_known_file, alone)}
-    if without_params:
-        reading = {*(SOURCE / "params").glob("*.py"), SOURCE / "tasks" / "__init__.py"}
-        files = {file for file in files if file.stem != "params" and file not in reading}
+    reading = {*(SOURCE / "params").glob("*.py"), SOURCE / "tasks" / "__init__.py"} if without_params else set()
+    closure = import_closure(module, without=lambda file: file in reading or (without_params and file.stem == "params"))
+    files = {*closure, *map(_known_file, alone)}
     code = sorted(filter(None, (ast.unparse(_Code().visit(ast.parse(file.read_bytes()))) for file in files)))
     return hashlib.sha256("\n".join(code).encode()).hexdigest()
 

@@ -7,8 +7,9 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
-from conftest import ROOT
+from conftest import ROOT, laid_over
 from regcls.params import load_params
 from regcls.pipeline.inputs import write_inputs
 
@@ -32,16 +33,19 @@ def differing(before, after):
     return tuple({dataset for dataset, stage in changed if stage == which} for which in ("prepare", "train"))
 
 
-@pytest.fixture
-def changed_by(make_project):
+@pytest.fixture(scope="module")
+def changed_by(tmp_path_factory):
     """Changes to params.yaml -> the data sets that are to be prepared, and those to be trained on."""
+    root = tmp_path_factory.mktemp("params")
 
     def written(changes):
-        root = make_project(changes)
+        tree = laid_over(yaml.safe_load((ROOT / "params.yaml").read_text()), changes)
+        (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
         write_inputs(load_params(root / "params.yaml"), root)
         return files_of(root)
 
-    return lambda changes: differing(written({}), written(changes))
+    before = written({})
+    return lambda changes: differing(before, written(changes))
 
 
 def test_both_files_of_every_data_set_are_written_and_again_with_the_same_bytes(make_project):

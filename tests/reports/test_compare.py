@@ -14,8 +14,8 @@ from regcls.errors import UserError
 from regcls.params import Params, load_params
 from regcls.pipeline import compare as stage
 from regcls.training import single_study
-from reports.made_up import MadeUpLinks
-from reports.made_up_faces import Store
+from reports.made_up import MadeUpTracker
+from tasks.images.made_up_images import Store
 
 SMALL = {
     "datasets": ["functions", "imdb_wiki"],
@@ -29,18 +29,15 @@ SMALL = {
 }
 
 
-class FakeTracker(MadeUpLinks):
-    """The made-up store in place of MLflow: of faces alone."""
+class FakeTracker(MadeUpTracker):
+    """The made-up store in place of MLflow: of images alone."""
 
     def __init__(self, store: Store) -> None:
-        self.store, self.files = store, self
+        super().__init__({"predictions.parquet": store.predictions})
+        self.runs = store.runs
 
     def collect(self, dataset: str, kind: type) -> pd.DataFrame:
-        return self.store.runs if dataset == "imdb_wiki" else pd.DataFrame()
-
-    def table(self, run_id: str, path: str) -> pd.DataFrame:
-        assert path == "predictions.parquet"
-        return self.store.predictions(run_id)
+        return self.runs if dataset == "imdb_wiki" else pd.DataFrame()
 
 
 @pytest.fixture
@@ -57,7 +54,7 @@ def project(make_project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) 
     return root, params
 
 
-def prepare_faces(root: Path, params: Params) -> None:
+def prepare_images(root: Path, params: Params) -> None:
     """Three training images; the runs and their test images are made up."""
     table = pd.DataFrame({"path": list("abc"), "target": np.float32([30, 30, 31]), "split": "train", "row": range(3)})
     images = {"images": np.zeros((3, 8, 8, 3), np.uint8)}
@@ -67,7 +64,7 @@ def prepare_faces(root: Path, params: Params) -> None:
 
 def test_a_data_set_that_is_not_prepared_does_not_stop_the_others(project: tuple[Path, Params], capsys: pytest.CaptureFixture[str]) -> None:
     root, params = project
-    prepare_faces(root, params)
+    prepare_images(root, params)
     stage.compare(params, root)
     said = capsys.readouterr().err
     assert "functions: left out, because there is no prepared data in" in said and "dvc repro -f prepare@functions" in said
@@ -87,7 +84,7 @@ def test_a_store_that_fails_is_an_error_and_the_previous_reports_stay(
     project: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, params = project
-    prepare_faces(root, params)
+    prepare_images(root, params)
     stage.compare(params, root)
     before = (root / "reports/index.html").read_bytes()
 

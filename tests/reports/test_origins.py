@@ -3,14 +3,19 @@
 import re
 
 import pandas as pd
+import pytest
 
-from regcls.params import Params
-from regcls.reports import synthetic
 from regcls.reports.picking import origins
-from regcls.tasks.functions.runs import FunctionSpec
 from reports.made_up import MadeUpLinks
+from tasks.functions.made_up_functions import Store, small, with_grids
 
 MD5 = "0123456789abcdef0123456789abcdef.dir"
+
+
+@pytest.fixture(scope="module")
+def store() -> Store:
+    params = small()
+    return Store(with_grids(params, figure5=params.datasets["functions"].grids["figure5"]))
 
 
 def with_origin(runs: pd.DataFrame, **tags: object) -> pd.DataFrame:
@@ -18,9 +23,8 @@ def with_origin(runs: pd.DataFrame, **tags: object) -> pd.DataFrame:
     return runs.assign(**{**usual, **tags})
 
 
-def page(params: Params, runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str]) -> str:
-    given = {"runs": runs, "fingerprints": fingerprints, "sets": None, "provenance": {}}
-    return synthetic.report(params=params, dataset="functions", links=MadeUpLinks(), **given).files["index.html"]
+def page(store: Store, runs: pd.DataFrame) -> str:
+    return store.report(runs=runs).files["index.html"]
 
 
 def test_versions_of_data_and_commits_are_counted_the_most_used_first() -> None:
@@ -34,24 +38,20 @@ def test_versions_of_data_and_commits_are_counted_the_most_used_first() -> None:
     }
 
 
-def test_a_page_names_the_commit_and_links_the_version_of_the_data(
-    small: Params, runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str]
-) -> None:
-    html = page(small, with_origin(runs), fingerprints)
-    assert f"Code – {len(runs)} runs: commit <code>{'c' * 12}</code>." in re.sub(r"\s+", " ", html)
+def test_a_page_names_the_commit_and_links_the_version_of_the_data(store: Store) -> None:
+    html = page(store, with_origin(store.runs))
+    assert f"Code – {len(store.runs)} runs: commit <code>{'c' * 12}</code>." in re.sub(r"\s+", " ", html)
     assert f'<a href="{MadeUpLinks().runs_url("data_md5", MD5)}" title="regcls show --data 0123456789ab">' in html
-    assert f'title="regcls show {runs["run_id"][0][:12]}"' in html
+    assert f'title="regcls show {store.runs["run_id"][0][:12]}"' in html
 
 
-def test_many_versions_that_dvc_does_not_know_are_only_counted(
-    small: Params, runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str]
-) -> None:
-    html = page(small, with_origin(runs, data_md5="unknown", data_digest=[f"d{k % 9}" for k in range(len(runs))]), fingerprints)
+def test_many_versions_that_dvc_does_not_know_are_only_counted(store: Store) -> None:
+    html = page(store, with_origin(store.runs, data_md5="unknown", data_digest=[f"d{k % 9}" for k in range(len(store.runs))]))
     assert "9 versions of data that DVC does not know: <code>regcls show --data functions</code>" in html
 
 
-def test_a_run_made_to_repeat_another_is_no_duplicate(small: Params, runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str]) -> None:
-    again = runs.iloc[[0]].assign(run_id="f" * 32, started=2e9)
-    for repeats, warned in ((None, True), (runs["run_id"][0], False)):
-        both = pd.concat([with_origin(runs), with_origin(again, rerun_of=repeats)], ignore_index=True)
-        assert ("of what was there already" in page(small, both, fingerprints)) == warned
+def test_a_run_made_to_repeat_another_is_no_duplicate(store: Store) -> None:
+    again = store.runs.iloc[[0]].assign(run_id="f" * 32, started=2e9)
+    for repeats, warned in ((None, True), (store.runs["run_id"][0], False)):
+        both = pd.concat([with_origin(store.runs), with_origin(again, rerun_of=repeats)], ignore_index=True)
+        assert ("of what was there already" in page(store, both)) == warned

@@ -13,14 +13,21 @@ from regcls.errors import UserError
 from regcls.params import Params
 from regcls.reports import overview
 from regcls.reports.report import Compared, Line, Report
+from reports.made_up import small_params
 
 ABSENT = {"agedb": "there is no prepared data in data/agedb/prepared. Make it anew with: dvc repro -f prepare@agedb"}
 
 OTHER = ["8 instead of 213553 images"]
 
 
+@pytest.fixture(scope="module")
+def small() -> Params:
+    return small_params()
+
+
 def made(dataset: str, **changed: Any) -> Report:
     usual: dict[str, Any] = {
+        "title": f"Title of {dataset}",
         "wanted": 3,
         "finished": 3,
         "answers": [f"Of {dataset}."],

@@ -3,7 +3,22 @@ from dataclasses import replace
 
 import pandas as pd
 
-from regcls.reports.tables import Cell, Part, RunGroup, Table, beside, latex, markdown, mean_std, number, p_value, run_groups, signed
+from regcls.reports import tables
+from regcls.reports.tables import (
+    Cell,
+    Part,
+    RunGroup,
+    Table,
+    beside,
+    heads,
+    interval,
+    latex,
+    markdown,
+    number,
+    p_value,
+    signed,
+    with_std,
+)
 
 TABLE = Table(
     name="t",
@@ -34,18 +49,29 @@ def test_numbers_have_real_minus_signs_and_a_dash_for_nothing() -> None:
     assert (p_value(0.0004), p_value(0.0304)) == ("< 0.001", "0.030")
 
 
-def test_a_mean_over_fewer_repetitions_than_wanted_says_so() -> None:
-    row = {"mean": 0.2, "std": 0.1, "repetitions": 3, "repetitions_wanted": 5}
-    assert mean_std(row) == "0.2000 ± 0.1000 (n = 3 of 5)"
-    assert mean_std(row | {"repetitions": 5}) == "0.2000 ± 0.1000"
-    assert mean_std(row | {"repetitions": 0, "mean": math.nan}) == "– (n = 0 of 5)"
+def test_a_mean_has_its_spread_where_there_is_one() -> None:
+    assert (with_std(0.2, 0.1, 3), with_std(0.2, math.nan, 1), with_std(math.nan, 0.1, 3)) == ("0.200 ± 0.100", "0.2", "–")
+    assert (interval(-0.5, 0.26, 1), interval(math.nan, math.nan, 1)) == ("−0.5 to +0.3", "–")
 
 
-def test_runs_are_grouped_by_what_is_repeated_and_holes_have_none() -> None:
-    wanted = pd.DataFrame(
-        {"method": "reg+cls", "classes": 4, "lam": 10.0, "seed": [0, 421], "run_id": ["a", ""], "state": ["finished", "missing"]}
-    )
-    assert run_groups(wanted) == (RunGroup(label="reg+cls · 4 · λ 10", runs=(("0", "a"),)),)
+def test_why_there_is_no_test_stands_in_the_place_of_p() -> None:
+    assert [tables.tested(*given) for given in ((0.02, 5), (math.nan, 0), (math.nan, 1), (math.nan, 5))] == [
+        "0.020",
+        "–",
+        "n = 1",
+        "no spread",
+    ]
+
+
+def test_a_row_is_headed_by_method_class_count_and_lambda() -> None:
+    assert heads({"method": "reg", "classes": 0, "weight": ""}) == (Cell(text="reg", header=True), *[Cell(text="", header=True)] * 2)
+    assert [cell.text for cell in heads({"method": "reg+cls", "classes": 10, "weight": "0.1"})] == ["reg+cls", "10", "0.1"]
+
+
+def test_the_runs_of_a_table_are_those_of_all_cells_each_once() -> None:
+    both = (RunGroup(label="reg", runs=(("0", "b"), ("1", "a"))), RunGroup(label="reg+cls", runs=(("0", "c"),)))
+    rows = ((Cell(text="x", header=True), Cell(text="1", runs=both)), (Cell(text="y", header=True), Cell(text="", runs=both[:1])))
+    assert replace(TABLE, rows=rows).run_ids == ("b", "a", "c") and replace(TABLE, rows=()).run_ids == ()
 
 
 def test_the_best_is_bold_in_markdown_and_latex() -> None:

@@ -1,5 +1,6 @@
 """What every task must do, whatever it is about: one set of checks for all of TASKS. A task's own tests are in a folder of its name."""
 
+import re
 import shutil
 import sys
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -185,6 +186,10 @@ def test_a_run_fits_its_own_data(own):
     assert own.task.misfit(own.spec(), own.data) is None
 
 
+# test/mae/few, train/loss, epochs/val/mse/all, selected_on_test/test/rmse/all; best_epoch
+METRIC_NAME = re.compile(r"(epochs/)?((selected_on_test/)?(train|val|test)/\w+(/\w+)?|(?!(train|val|test)_)\w+)")
+
+
 @pytest.mark.usefixtures("one_core")
 def test_a_run_is_tracked_as_finished_with_its_test_error_and_an_equal_one_is_kept(own, tracker, monkeypatch):
     monkeypatch.setattr(Tracker, "log_model", lambda *args, **kwargs: None)  # seconds, and tested elsewhere
@@ -193,6 +198,7 @@ def test_a_run_is_tracked_as_finished_with_its_test_error_and_an_equal_one_is_ke
     (row,) = tracker.collect(own.name, own.task.spec_type).to_dict("records")
     assert (first.trained, first.kept, first.failed, row["status"]) == (1, 0, {}, "FINISHED")
     assert row["fingerprint"] == own.task.fingerprint(own.spec(), own.data) and tracker.metrics(row["run_id"])[own.task.error[1]] > 0
+    assert [name for name in tracker.metrics(row["run_id"]) if not METRIC_NAME.fullmatch(name)] == []
     again = own.task.train_one(own.spec(), own.data, session)
     assert (again.trained, again.kept, again.index[0]["run_id"]) == (0, 1, row["run_id"])
     assert len(tracker.collect(own.name, own.task.spec_type)) == 1
@@ -226,4 +232,9 @@ def test_neither_another_task_nor_tracking_nor_reports_make_data_and_runs_stale(
     before = code_digests(kind)
     unrelated = [source / "tasks" / "__init__.py", *(source / "tracking").glob("*.py"), *(source / "reports").glob("*.py")]
     assert lengthened(*unrelated) == before
+    own = source / "tasks" / kind
+    told = [
+        own / f"{name}.py" for name in ("report", "published", "figures", "tables", "compared", "metrics") if (own / f"{name}.py").exists()
+    ]
+    assert len(told) >= 2 and lengthened(source / "metrics.py", *told) == before, "what a report makes of a run"
     assert not set(lengthened(*(source / "tasks" / kind).glob("*.py"))) & set(before)

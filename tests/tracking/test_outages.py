@@ -57,10 +57,10 @@ def away(server: TrackingServer):
 
 
 def point(epoch: int) -> list[tuple[str, float, int, float]]:
-    return [("epochs/train_loss", 1.0 / epoch, epoch, NOW + epoch), ("epochs/val_mae_all", 2.0 / epoch, epoch, NOW + epoch)]
+    return [("epochs/train/loss", 1.0 / epoch, epoch, NOW + epoch), ("epochs/val/mae/all", 2.0 / epoch, epoch, NOW + epoch)]
 
 
-def history(tracker: Tracker, run_id: str, key: str = "epochs/train_loss") -> list[tuple[int, float]]:
+def history(tracker: Tracker, run_id: str, key: str = "epochs/train/loss") -> list[tuple[int, float]]:
     return [(metric.step, metric.value) for metric in tracker._client.get_metric_history(run_id, key)]
 
 
@@ -79,7 +79,7 @@ def test_a_run_over_an_outage_equals_an_undisturbed_one(tracker: Tracker, server
         tracker.end(run)
         tracker.deliver()
         ids[disturbed] = tracker.run_id(run)
-    for key in ("epochs/train_loss", "epochs/val_mae_all"):
+    for key in ("epochs/train/loss", "epochs/val/mae/all"):
         assert history(tracker, ids[True], key) == history(tracker, ids[False], key)
     assert [step for step, _ in history(tracker, ids[True])] == [1, 2, 3, 4, 5, 6]
     undisturbed, disturbed = (tracker._client.get_run(ids[key]) for key in (False, True))
@@ -96,7 +96,7 @@ def test_a_run_that_begins_and_ends_while_the_server_is_away_is_delivered_when_i
         assert tracker.run_id(run) == ""
     tracker.deliver()
     assert tracker.finished("functions") == {"f": tracker.run_id(run)}
-    assert [step for step, _ in history(tracker, tracker.run_id(run), "train_mse")] == [1, 2, 3]
+    assert [step for step, _ in history(tracker, tracker.run_id(run), "train/mse/all")] == [1, 2, 3]
 
 
 def test_what_a_server_never_took_is_kept_and_the_next_process_delivers_it(
@@ -277,7 +277,7 @@ def test_a_run_that_another_machine_has_taken_over_is_left_to_it(
     tracker.deliver()
     run_id = tracker.run_id(mine)
     left(tracker)
-    tracker._sender._runs[mine].add("metrics", {"points": [["epochs/train_loss", 9.0, 2, 0]]}, {})
+    tracker._sender._runs[mine].add("metrics", {"points": [["epochs/train/loss", 9.0, 2, 0]]}, {})
     elsewhere = Tracker(tmp_path / "elsewhere", experiment="regcls")
     elsewhere._client.set_terminated(run_id, "KILLED")  # after half an hour without a sign of life
     theirs = elsewhere.start(SPEC, fingerprint="f", tags=TAGS, continues=run_id)

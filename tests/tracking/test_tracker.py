@@ -99,13 +99,13 @@ def test_a_finished_run_holds_its_parameters_metrics_history_weights_and_data(tr
     assert run.info.status == "FINISHED"
     assert run.info.run_name == SPEC.name
     assert run.data.params == SPEC.params()
-    assert tracker.metrics(run.info.run_id)["test_mse"] == 2.5
-    assert [(point.step, point.value) for point in tracker._client.get_metric_history(run.info.run_id, "train_mse")] == [
+    assert tracker.metrics(run.info.run_id)["test/mse/all"] == 2.5
+    assert [(point.step, point.value) for point in tracker._client.get_metric_history(run.info.run_id, "train/mse/all")] == [
         (1, 3.0),
         (2, 2.0),
         (3, 1.0),
     ]
-    assert [point.timestamp for point in tracker._client.get_metric_history(run.info.run_id, "val_mse")] == [
+    assert [point.timestamp for point in tracker._client.get_metric_history(run.info.run_id, "val/mse/all")] == [
         1_700_000_001_000 + 1000 * k for k in range(3)
     ]
     assert (
@@ -139,9 +139,9 @@ def test_a_balanced_run_is_tagged_as_one(tracker: Tracker) -> None:
 
 def test_a_metric_with_a_history_has_no_point_but_its_epochs(tracker: Tracker, root: Path) -> None:
     finished_run(tracker)
-    assert execute(root, "SELECT key, count(*) FROM metrics WHERE key IN ('train_mse', 'test_mse') GROUP BY key") == [
-        ("test_mse", 1),
-        ("train_mse", 3),
+    assert execute(root, "SELECT key, count(*) FROM metrics WHERE key IN ('train/mse/all', 'test/mse/all') GROUP BY key") == [
+        ("test/mse/all", 1),
+        ("train/mse/all", 3),
     ]
 
 
@@ -192,9 +192,9 @@ def test_the_table_has_the_types_of_the_spec(tracker: Tracker) -> None:
 def test_the_table_keeps_nan_and_infinity_and_sorts_metrics_by_number(tracker: Tracker) -> None:
     finished_run(tracker)
     table = tracker.collect("functions", FunctionSpec)
-    metrics = ["functions/test_mse_0", "functions/test_mse_2", "functions/test_mse_10", "test_mse", "train_mse", "val_mse"]
+    metrics = ["test/mse/all", "test/mse/function_0", "test/mse/function_2", "test/mse/function_10", "train/mse/all", "val/mse/all"]
     assert table.columns.tolist()[-6:] == metrics
-    assert table[metrics].iloc[0].tolist() == pytest.approx([math.nan, math.inf, 0.5, 2.5, 1.0, 1.5], nan_ok=True)
+    assert table[metrics].iloc[0].tolist() == pytest.approx([2.5, math.nan, math.inf, 0.5, 1.0, 1.5], nan_ok=True)
 
 
 def test_the_table_of_no_runs_has_its_columns(tracker: Tracker) -> None:
@@ -294,7 +294,7 @@ def test_the_run_of_mlflow_run_is_adopted_once_and_keeps_what_was_typed(
     assert again.adopted_run == run.info.run_id and "MLFLOW_RUN_ID" not in os.environ
     again.finish(again.start(SPEC, fingerprint="f", tags={}, adopt=True), RESULT)
     row = again.collect("functions", FunctionSpec).iloc[0]
-    assert (row["run_id"], row["run_name"], row["lam"], row["test_mse"]) == (run.info.run_id, SPEC.name, 1000.0, 2.5)
+    assert (row["run_id"], row["run_name"], row["lam"], row["test/mse/all"]) == (run.info.run_id, SPEC.name, 1000.0, 2.5)
     assert execute(root, "SELECT value FROM params WHERE key = 'lambda'") == [("1e3",)]
     assert execute(root, "SELECT value FROM tags WHERE key = 'mlflow.source.name'") == [("typed",)]
 

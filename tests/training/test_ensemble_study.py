@@ -158,10 +158,11 @@ def test_progress_goes_on_within_a_chunk(params, kind, advances, monkeypatch):
 
 def test_metrics_are_by_function_and_their_mean(params, kind):
     for result in results(params, kind).values():
-        for name in ("train_mse", "val_mse", "test_mse"):
-            assert result.metrics[name] == pytest.approx(np.mean([result.metrics[f"functions/{name}_{f}"] for f in kind.parts]))
+        for split in ("train", "val", "test"):
+            by_function = [result.metrics[f"{split}/mse/function_{f}"] for f in kind.parts]
+            assert result.metrics[f"{split}/mse/all"] == pytest.approx(np.mean(by_function))
         assert {len(values) for values in result.history.values()} == {2}
-        assert result.history["val_mse"][-1] == result.metrics["val_mse"]
+        assert result.history["val/mse/all"][-1] == result.metrics["val/mse/all"]
 
 
 def test_a_batch_larger_than_the_training_set_is_a_clear_error(params, kind):

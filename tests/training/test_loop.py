@@ -37,7 +37,7 @@ TARGETS = INPUTS @ torch.tensor([1.0, -2.0, 0.5, 0.0, 3.0]) + 0.5
 class Regression:
     """Mean squared error of a network on random data: a task of the loop."""
 
-    selections: Mapping[str, str] = {"val": "val_score"}
+    selections: Mapping[str, str] = {"val": "val/score"}
 
     def __init__(self, *, batch_size=8, scores=None, delay=0.0):
         self.batch_size, self.batches = batch_size, SAMPLES // batch_size
@@ -68,7 +68,7 @@ class Regression:
         assert not network.training
         with torch.no_grad():
             error = float((network(INPUTS).squeeze(1) - TARGETS).square().mean())
-        return {"val_score": next(self.scores, error), "val_mse": error}
+        return {"val/score": next(self.scores, error), "val/mse": error}
 
 
 class Hooks:
@@ -176,11 +176,11 @@ def test_history_tells_mean_losses_and_validation_errors(run):
     assert [epoch.number for epoch in trained.history] == [1, 2, 3]
     assert hooks.epochs == trained.history
     metrics = trained.history[0].metrics
-    assert list(metrics) == ["train_loss", "train_error", "val_score", "val_mse", "learning_rate"]
-    assert metrics["train_loss"] == pytest.approx(2 * metrics["train_error"])
+    assert list(metrics) == ["train/loss", "train/error", "val/score", "val/mse", "learning_rate"]
+    assert metrics["train/loss"] == pytest.approx(2 * metrics["train/error"])
     still, task = network().train(), Regression()  # at that learning rate nothing moves but batch norm's statistics
     expected = np.mean([task.losses(still, task.make((0, place)))["error"].item() for place in range(task.batches)])
-    assert metrics["train_error"] == pytest.approx(expected, rel=1e-5)
+    assert metrics["train/error"] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -203,9 +203,9 @@ def test_the_best_weights_are_those_with_the_lowest_value_of_their_metric(run, t
 class Selected(Regression):
     """With two selections, whose values after each epoch are given."""
 
-    selections: Mapping[str, str] = {"val": "val_rmse", "test": "test_rmse"}
+    selections: Mapping[str, str] = {"val": "val/rmse/all", "test": "test/rmse/all"}
 
-    def __init__(self, **scores):
+    def __init__(self, scores):
         super().__init__()
         self.by_metric = scores
 
@@ -219,9 +219,9 @@ class Selected(Regression):
 
 
 TWO_SCORES = {
-    "at different epochs": ({"val_rmse": [3.0, 1.0, 2.0], "test_rmse": [1.0, 2.0, 3.0]}, {"val": 2, "test": 1}),
-    "at the same": ({"val_rmse": [3.0, 1.0, 2.0], "test_rmse": [3.0, 1.0, 2.0]}, {"val": 2, "test": 2}),
-    "first and last": ({"val_rmse": [3.0, 2.0, 1.0], "test_rmse": [1.0, 2.0, 3.0]}, {"val": 3, "test": 1}),
+    "at different epochs": ({"val/rmse/all": [3.0, 1.0, 2.0], "test/rmse/all": [1.0, 2.0, 3.0]}, {"val": 2, "test": 1}),
+    "at the same": ({"val/rmse/all": [3.0, 1.0, 2.0], "test/rmse/all": [3.0, 1.0, 2.0]}, {"val": 2, "test": 2}),
+    "first and last": ({"val/rmse/all": [3.0, 2.0, 1.0], "test/rmse/all": [1.0, 2.0, 3.0]}, {"val": 3, "test": 1}),
 }
 
 
@@ -236,25 +236,25 @@ def test_each_selection_keeps_the_weights_of_its_own_best_epoch_also_after_a_res
             super().epoch(epoch)
 
     net = network(dropout=0.3)
-    undisturbed = run(Selected(**scores), name="whole", net=net, hooks=Watched())[1]
+    undisturbed = run(Selected(scores), name="whole", net=net, hooks=Watched())[1]
     assert undisturbed.best_epochs == best
     if at is not None:
         with pytest.raises(KeyboardInterrupt):
-            run(Selected(**scores), net=network(dropout=0.3), hooks=Hooks(interrupt_at=at), checkpoint_minutes=1e-9)
+            run(Selected(scores), net=network(dropout=0.3), hooks=Hooks(interrupt_at=at), checkpoint_minutes=1e-9)
         torch.rand(100)
-    trained = run(Selected(**scores), net=network(dropout=0.3), checkpoint_minutes=1e-9)[1]
+    trained = run(Selected(scores), net=network(dropout=0.3), checkpoint_minutes=1e-9)[1]
     assert trained.best_epochs == best
     for epoch in best.values():
         assert_equal(Checkpoints(tmp_path / "run", fingerprint="f").load_best(epoch, device="cpu"), seen[epoch])
 
 
 def test_a_selection_without_a_finite_value_is_a_divergence_that_names_it(run):
-    with pytest.raises(DivergedError, match="no epoch has a finite test_rmse"):
-        run(Selected(val_rmse=[1.0] * 3, test_rmse=[math.nan] * 3))
+    with pytest.raises(DivergedError, match="no epoch has a finite test/rmse/all"):
+        run(Selected({"val/rmse/all": [1.0] * 3, "test/rmse/all": [math.nan] * 3}))
 
 
 def test_without_any_finite_validation_error_a_run_has_diverged(run):
-    with pytest.raises(DivergedError, match="no epoch has a finite val_score"):
+    with pytest.raises(DivergedError, match="no epoch has a finite val/score"):
         run(Regression(scores=[math.nan] * 3))
 
 
@@ -442,7 +442,7 @@ def test_bfloat16_trains_and_its_weights_and_sums_are_float32(run):
     assert {value.dtype for value in rounded.parameters()} == {torch.float32}
     assert not torch.equal(rounded[0].weight, whole[0].weight)
     torch.testing.assert_close(rounded[0].weight, whole[0].weight, atol=0.05, rtol=0.05)
-    assert all(math.isfinite(epoch.metrics["train_loss"]) for epoch in trained.history)
+    assert all(math.isfinite(epoch.metrics["train/loss"]) for epoch in trained.history)
 
 
 def test_a_compiled_network_trains_and_the_plain_one_is_saved_and_validated(run, monkeypatch):

@@ -123,11 +123,11 @@ def test_a_run_keeps_its_history_its_numbers_and_its_files(open_project, tmp_pat
     run_id = entry["run_id"]
     metrics, files = project.tracker.metrics(run_id), project.tracker.files
     assert [step for step, _ in project.history(run_id, "epochs/learning_rate")] == [1, 2, 3]
-    by_epoch = dict(project.history(run_id, "epochs/val_mse_all"))
+    by_epoch = dict(project.history(run_id, "epochs/val/mse/all"))
     assert metrics["best_epoch"] == min(by_epoch, key=by_epoch.get)
-    assert metrics["val_mse_all"] == min(by_epoch.values())
+    assert metrics["val/mse/all"] == min(by_epoch.values())
     predictions = files.table(run_id, "predictions.parquet")
-    assert metrics["test_mae_all"] == pytest.approx(np.abs(predictions["prediction"] - predictions["target"]).mean())
+    assert metrics["test/mae/all"] == pytest.approx(np.abs(predictions["prediction"] - predictions["target"]).mean())
     contents = {name: torch.load(files.fetch(run_id, f"checkpoints/{name}.pt", tmp_path), weights_only=True) for name in ("best", "last")}
     assert contents["best"]["epoch"] == metrics["best_epoch"] and contents["last"]["position"]["epoch"] == 3
     tags = project.tags(run_id)
@@ -210,9 +210,9 @@ def test_an_interrupted_run_goes_on_as_the_same_run(open_project, monkeypatch, c
     (run,) = project.runs().itertuples()
     assert (run.run_id, run.status) == (before.run_id, "FINISHED")
     assert "stopped" not in project.tags(run.run_id)
-    for name in ("epochs/val_mse_all", "epochs/train_loss", "epochs/learning_rate"):
+    for name in ("epochs/val/mse/all", "epochs/train/loss", "epochs/learning_rate"):
         assert [step for step, _ in project.history(run.run_id, name)] == [1, 2, 3]
-    assert len(project.history(run.run_id, "test_mse_all")) == 1
+    assert len(project.history(run.run_id, "test/mse/all")) == 1
     assert not project.checkpoints()
 
 
@@ -228,7 +228,7 @@ def test_an_interruption_while_a_run_is_logged_leaves_nothing_twice(open_project
     assert project.train(spec).trained == 1
     (run,) = project.runs().itertuples()
     assert (run.run_id, run.status) == (before.run_id, "FINISHED")
-    assert len(project.history(run.run_id, "epochs/val_mse_all")) == 2 and len(project.history(run.run_id, "test_mse_all")) == 1
+    assert len(project.history(run.run_id, "epochs/val/mse/all")) == 2 and len(project.history(run.run_id, "test/mse/all")) == 1
 
 
 def test_an_interrupted_run_that_was_deleted_is_made_anew_from_its_checkpoint(open_project, monkeypatch, capsys):
@@ -243,7 +243,7 @@ def test_an_interrupted_run_that_was_deleted_is_made_anew_from_its_checkpoint(op
     assert "goes on from" in capsys.readouterr().err
     (run,) = project.runs().itertuples()
     assert run.run_id != before and run.status == "FINISHED"
-    assert [step for step, _ in project.history(run.run_id, "epochs/val_mse_all")] == [1, 2]  # also of the epochs before
+    assert [step for step, _ in project.history(run.run_id, "epochs/val/mse/all")] == [1, 2]  # also of the epochs before
 
 
 def test_what_goes_wrong_is_told_by_the_killed_run(open_project, monkeypatch):
@@ -287,7 +287,7 @@ def test_lambda_is_taken_from_the_search_and_the_rest_trained_in_the_same_call(o
     project = open_project(SEARCH)
     outcome = project.train_grids()
     table = project.runs()
-    search = table[(table["method"] == "reg+cls") & (table["seed"] == 0)].set_index("lam")["val_mse_all"]
+    search = table[(table["method"] == "reg+cls") & (table["seed"] == 0)].set_index("lam")["val/mse/all"]
     best = search.idxmin()
     assert set(search.index) == {0.1, 10.0}
     assert f"λ found: {best:g} for reg+cls with 10 classes" in capsys.readouterr().err
@@ -316,7 +316,7 @@ def test_half_a_search_chooses_nothing(open_project):
     specs = image_runs.search_specs(make_spec, project.faces, NAME)
     project.train(specs[0])
     search = single_study.fingerprints(specs, project.images, task_named("images").code())
-    assert len(search) == 2 and single_study.found_lambdas(search, "val_mse_all", project.runs()) == {}
+    assert len(search) == 2 and single_study.found_lambdas(search, "val/mse/all", project.runs()) == {}
 
 
 def test_a_run_that_another_process_has_finished_while_this_one_waited_is_kept(open_project, monkeypatch):

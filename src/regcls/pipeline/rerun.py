@@ -98,7 +98,7 @@ def _compare_results(then: Row, now: Row, *, same: bool) -> None:
     """Print the test errors side by side, and how far the other metrics agree."""
     before, after = results_of(then), results_of(now)
     if (limits := then.tags.get("shots")) != now.tags.get("shots"):
-        say(f"groups of pixels: then {limits}, now {now.tags.get('shots')}; the errors by group are not compared")
+        say(f"shot groups: then {limits}, now {now.tags.get('shots')}; the errors by group are not compared")
         before, after = ({name: value for name, value in side.items() if not name.endswith(GROUPS)} for side in (before, after))
     print(f"{'':<14} {'then':>12} {'now':>12}")
     print(f"{'run':<14} {then.run_id[:12]:>12} {now.run_id[:12]:>12}")

@@ -1,6 +1,7 @@
 """What all figures share, and test error by target over the training data of each target. Same input, same bytes."""
 
 import io
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -22,7 +23,9 @@ LINES: dict[str, dict[str, Any]] = {
     "reg+cls": {"color": "#1b7837", "marker": "o", "linestyle": "-"},
     "reg+cls-bal": {"color": "#8cbf26", "marker": "^", "linestyle": "--"},
 }
-OTHERS = ("#1f4e79", "#d97706", "#6a3d9a", "#0f766e", "#a16207", "#9d174d")  # of methods that the paper does not have
+# Of methods that the paper does not have, which are dash-dotted.
+OTHERS = ("#1f4e79", "#d97706", "#6a3d9a", "#0f766e", "#a16207", "#9d174d")
+OTHER_MARKERS = ("d", "v", "p", "X", "P", "D")
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "regcls",
     "font.size": 9.0,
@@ -68,8 +71,11 @@ def grid_of_axes(rows: int, columns: int, *, width: float, height: float, head: 
 
 
 def look_of(method: str) -> dict[str, Any]:
-    """Colour, marker and dashes of a method, always the same."""
-    return LINES.get(method) or {"color": OTHERS[sum(method.encode()) % len(OTHERS)], "marker": "d", "linestyle": "-."}
+    """Colour, marker and dashes of a method, always the same: of one that the paper does not have, by its name."""
+    if method in LINES:
+        return LINES[method]
+    marker, color = divmod(zlib.crc32(method.encode()), len(OTHERS))
+    return {"color": OTHERS[color], "marker": OTHER_MARKERS[marker % len(OTHER_MARKERS)], "linestyle": "-."}
 
 
 GREYS: dict[Shot, str] = {"many": "#bcc3ca", "medium": "#d3d8dd", "few": "#e8ebee"}
@@ -124,7 +130,7 @@ def _limits(back: Axes, front: Axes, limits: Mapping[str, float]) -> None:
             back.axhline(value, color="#8a949e", linewidth=0.8, linestyle=(0, (2, 2)))
             # Among the lines, so that they do not hide it.
             where: dict[str, Any] = {"transform": back.get_yaxis_transform(), "ha": "right", "va": "center", "zorder": 5}
-            front.text(0.995, value, f"{name} {value}", fontsize=7.5, color="#59636e", bbox=box, **where)
+            front.text(0.995, value, f"{name} {value:g}", fontsize=7.5, color="#59636e", bbox=box, **where)
 
 
 def _lines(axes: Axes, lines: pd.DataFrame) -> None:

@@ -172,11 +172,3 @@ def p_value(p: float) -> str:
 def tested(p: float, n: int) -> str:
     """`p_value`, or why there is no test: `n = 1`, or `no spread` among the n values."""
     return p_value(p) if not math.isnan(p) or n == 0 else f"n = {n}" if n < 2 else "no spread"
-
-
-def mean_std(row: Mapping[str, Any]) -> str:
-    """`0.1530 ± 0.0421` of a row of `stats.cells`, with n where repetitions are missing: `… (n = 3 of 5)`."""
-    if row["repetitions"] == 0:
-        return f"{DASH} (n = 0 of {row['repetitions_wanted']})"
-    text = number(row["mean"]) if math.isnan(row["std"]) else f"{number(row['mean'])} ± {number(row['std'])}"
-    return text if row["repetitions"] == row["repetitions_wanted"] else f"{text} (n = {row['repetitions']} of {row['repetitions_wanted']})"

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from regcls.tasks.depth.metrics import COLUMNS, bucket_sums, errors_of, rmse_by_image, sums_of, table_of
+from regcls.tasks.depth.metrics import errors_of, sums_of
+from regcls.tasks.depth.sums import COLUMNS, bucket_sums, rmse, rmse_by_image, table_of
 
 SHOTS = {"many": frozenset(range(9, 46)), "medium": frozenset({7, 8, 46})}
 METRICS = ("rmse", "mae", "abs_rel", "log10", "delta1", "delta2", "delta3")
@@ -47,9 +48,9 @@ def errors_by_loop(chosen):
 def test_errors_are_those_of_a_loop_over_the_pixels_of_the_group(shot):
     chosen = [(p, t) for _, bucket, p, t in pixels(*made_up()) if shot in ("all", group(bucket))]
     found = dict(errors_of(bucket_sums(*made_up()), SHOTS))
-    assert found[f"n_{shot}"] == len(chosen) > 5
+    assert found[f"n/{shot}"] == len(chosen) > 5
     for name, value in errors_by_loop(chosen).items():
-        assert found[f"{name}_{shot}"] == pytest.approx(value, rel=1e-12), name
+        assert found[f"{name}/{shot}"] == pytest.approx(value, rel=1e-12), name
 
 
 def test_sums_are_kept_by_image_and_bucket():
@@ -63,7 +64,7 @@ def test_sums_are_kept_by_image_and_bucket():
 
 def test_names_come_in_the_order_of_the_tables():
     groups = ("all", "many", "medium", "few")
-    assert [name for name, _ in errors_of(bucket_sums(*made_up()), SHOTS)] == [f"{m}_{g}" for g in groups for m in (*METRICS, "n")]
+    assert [name for name, _ in errors_of(bucket_sums(*made_up()), SHOTS)] == [f"{m}/{g}" for g in groups for m in (*METRICS, "n")]
 
 
 def test_every_millimetre_falls_into_its_bucket():
@@ -90,37 +91,37 @@ def test_a_mask_without_pixels_gives_zeros_and_no_errors():
     predictions, targets, mask = made_up()
     sums = bucket_sums(predictions, targets, torch.zeros_like(mask))
     assert sums.shape == (3, 100, 8) and not sums.any()
-    assert dict(errors_of(sums, SHOTS)) == {"n_all": 0, "n_many": 0, "n_medium": 0, "n_few": 0}
+    assert dict(errors_of(sums, SHOTS)) == {"n/all": 0, "n/many": 0, "n/medium": 0, "n/few": 0}
 
 
 def test_a_group_without_pixels_has_zero_pixels_and_no_number():
     targets = torch.full((1, 2, 2), 2.05)
     found = dict(errors_of(bucket_sums(targets + 1, targets, torch.ones(1, 2, 2, dtype=torch.bool)), SHOTS))
-    assert found["rmse_many"] == pytest.approx(1)
-    assert {name: value for name, value in found.items() if name.endswith(("medium", "few"))} == {"n_medium": 0, "n_few": 0}
+    assert found["rmse/many"] == pytest.approx(1)
+    assert {name: value for name, value in found.items() if name.endswith(("medium", "few"))} == {"n/medium": 0, "n/few": 0}
 
 
 @pytest.mark.parametrize("prediction", [-3.0, 0.0, 1e-4])
 def test_a_prediction_below_a_millimetre_counts_as_one_in_ratios_only(prediction):
     targets = torch.full((1, 1, 1), 2.0)
     found = dict(errors_of(bucket_sums(torch.full_like(targets, prediction), targets, targets > 0), SHOTS))
-    assert found["mae_all"] == found["rmse_all"] == pytest.approx(2 - prediction, rel=1e-6)
-    assert found["log10_all"] == pytest.approx(math.log10(2000))
-    assert found["delta3_all"] == 0
+    assert found["mae/all"] == found["rmse/all"] == pytest.approx(2 - prediction, rel=1e-6)
+    assert found["log10/all"] == pytest.approx(math.log10(2000))
+    assert found["delta3/all"] == 0
 
 
 def test_a_ratio_of_exactly_the_limit_is_not_below_it():
     targets = torch.ones(1, 1, 2)
     sums = bucket_sums(torch.tensor([[[1.25, 0.8125]]]), targets, targets > 0)  # 1 / 0.8125 is about 1.23
-    assert dict(errors_of(sums, SHOTS))["delta1_all"] == 0.5
+    assert dict(errors_of(sums, SHOTS))["delta1/all"] == 0.5
 
 
 @pytest.mark.parametrize("missing", [math.nan, math.inf])
 def test_a_prediction_that_is_no_number_shows_in_its_group_alone(missing):
     targets = torch.tensor([[[2.0, 9.0]]])
     found = dict(errors_of(bucket_sums(torch.tensor([[[3.0, missing]]]), targets, targets > 0), SHOTS))
-    assert not any(math.isfinite(found[f"{metric}_{shot}"]) for metric in ("rmse", "mae", "abs_rel", "log10") for shot in ("all", "few"))
-    assert found["mae_many"] == 1
+    assert not any(math.isfinite(found[f"{metric}/{shot}"]) for metric in ("rmse", "mae", "abs_rel", "log10") for shot in ("all", "few"))
+    assert found["mae/many"] == 1
 
 
 def test_sums_are_in_float64_whatever_the_predictions_are():
@@ -149,8 +150,8 @@ def test_an_error_that_is_no_number_is_not_passed_over():
 def test_other_shot_limits_follow_from_the_same_sums():
     sums = bucket_sums(*made_up())
     found = dict(errors_of(sums, {"many": frozenset(range(100)), "medium": frozenset()}))
-    assert found["rmse_many"] == found["rmse_all"]
-    assert found["n_few"] == 0
+    assert found["rmse/many"] == found["rmse/all"]
+    assert found["n/few"] == 0
 
 
 @pytest.mark.gpu
@@ -161,6 +162,13 @@ def test_on_a_gpu_sums_are_the_same_each_time_and_those_of_the_cpu():
     found = [bucket_sums(*(tensor.cuda() for tensor in maps)) for _ in range(5)]
     assert all(torch.equal(found[0], other) for other in found[1:])
     torch.testing.assert_close(found[0].cpu(), bucket_sums(*maps))
+
+
+def test_rmse_of_sums_is_over_all_pixels():
+    squares = [(p - t) ** 2 for *_, p, t in pixels(*made_up())]
+    sums = bucket_sums(*made_up())
+    assert rmse(sums) == pytest.approx(math.sqrt(statistics.fmean(squares)), rel=1e-12)
+    assert rmse(sums.sum(0)) == pytest.approx(rmse(sums), rel=1e-12)
 
 
 def test_rmse_by_image_is_the_root_of_the_mean_over_images_with_pixels_of_their_mean_squared_error():

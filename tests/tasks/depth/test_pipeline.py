@@ -68,7 +68,7 @@ def test_from_the_archive_to_the_tables_and_again_with_other_shot_limits(make_pr
     tracker = Tracker(root, experiment="regcls")
     run_id = next(row["run_id"] for row in tracker.collect("nyud2", DepthSpec).to_dict("records") if row["method"] == "reg")
     metrics, table = tracker.metrics(run_id), tracker.files.table(run_id, "sums.parquet")
-    assert row_of(root, "reg")["rmse_val_all"] == pytest.approx(metrics["test_rmse_all"], rel=1e-6)
+    assert row_of(root, "reg")["rmse_val_all"] == pytest.approx(metrics["test/rmse/all"], rel=1e-6)
     assert {"checkpoints/best.pt", "checkpoints/best_on_test.pt", "checkpoints/last.pt", "examples.npz", "examples.png"} < set(
         tracker.files.sizes(run_id)
     )
@@ -81,8 +81,8 @@ def test_from_the_archive_to_the_tables_and_again_with_other_shot_limits(make_pr
     assert regcls(root, "compare")[0] == 0
     limits = {"many": frozenset(range(21)), "medium": frozenset(range(21, 100))}
     expected = dict(errors_of(sums_of(table[table["selection"] == "val"]), limits))
-    assert row_of(root, "reg")["rmse_val_many"] == pytest.approx(expected["rmse_many"], rel=1e-6)
-    assert np.isnan(row_of(root, "reg")["rmse_val_few"]) and expected["n_few"] == 0
+    assert row_of(root, "reg")["rmse_val_many"] == pytest.approx(expected["rmse/many"], rel=1e-6)
+    assert np.isnan(row_of(root, "reg")["rmse_val_few"]) and expected["n/few"] == 0
 
 
 def test_a_depth_map_of_a_new_image_is_that_of_the_run(make_project, regcls, tmp_path):
@@ -184,5 +184,5 @@ def test_a_repetition_with_other_shot_limits_says_so_and_compares_the_rest(make_
     ((run_id, _, _),) = runs(root)
     change(root, {"nyud2": {"shots": {"many": [[0, 20]], "medium": [[21, 99]]}}})
     code, out, said = regcls(root, "rerun", run_id[:8])
-    assert code == 0 and "groups of pixels: then many 9-45" in said and "now many 0-20; medium 21-99" in said
+    assert code == 0 and "shot groups: then many 9-45" in said and "now many 0-20; medium 21-99" in said
     assert "final metrics are equal" in out

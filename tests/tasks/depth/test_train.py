@@ -13,6 +13,7 @@ from conftest import ROOT
 from regcls.classes import equalised, uniform_ranges
 from regcls.data.store import write_prepared
 from regcls.errors import UserError
+from regcls.metrics import SHOTS
 from regcls.params import load_params
 from regcls.provenance import SOURCE, import_closure
 from regcls.tasks.depth import code
@@ -353,21 +354,21 @@ def test_as_released_validation_pixels_are_balanced_over_the_runs_own_classes_an
     with torch.inference_mode():
         errors = (DepthPredictor(network)(whole.images) - whole.targets).double().square()
     by_image = [errors[n][whole.mask[n]].mean().item() for n in range(6)]
-    assert metrics["val_rmse_all"] == pytest.approx(np.sqrt(np.mean(by_image)), rel=1e-5)
+    assert metrics["val/rmse/all"] == pytest.approx(np.sqrt(np.mean(by_image)), rel=1e-5)
     pooled = DepthObjective(job(method=method), images).validate(network)
-    assert pooled["val_rmse_all"] != pytest.approx(metrics["val_rmse_all"], rel=1e-4)
-    tested = {name for name in pooled if name.startswith("test_")}
+    assert pooled["val/rmse/all"] != pytest.approx(metrics["val/rmse/all"], rel=1e-4)
+    tested = {name for name in pooled if name.startswith("test/")}
     assert tested and {name: metrics[name] for name in tested} == {name: pooled[name] for name in tested}
 
 
 @pytest.mark.parametrize("name", VARIED)
 def test_accuracy_of_the_kept_weights_is_over_the_pixels_of_the_errors_and_reg_has_none(finished, images, name):
     own, made = finished(name)
-    task, named = DepthObjective(own, images), {"train_accuracy", "val_accuracy", "test_accuracy"}
+    task, named = DepthObjective(own, images), {"train/accuracy", "val/accuracy/all", "test/accuracy/all"}
     if name == "reg":
         assert not [key for key in {**made.metrics, **made.history[0].metrics} if "accuracy" in key]
         return
-    assert all(named <= epoch.metrics.keys() and 0 <= epoch.metrics["train_accuracy"] <= 1 for epoch in made.history)
+    assert all(named <= epoch.metrics.keys() and 0 <= epoch.metrics["train/accuracy"] <= 1 for epoch in made.history)
     network, checkpoints = task.network(None), Checkpoints(made.files["examples.npz"].parent, fingerprint="f")
     for epoch, prefix in ((made.best_epoch, ""), (int(made.metrics["best_epoch_on_test"]), "selected_on_test/")):
         network.load_state_dict(checkpoints.load_best(epoch, device="cpu"))
@@ -377,8 +378,8 @@ def test_accuracy_of_the_kept_weights_is_over_the_pixels_of_the_errors_and_reg_h
             with torch.inference_mode():
                 logits = network.classifier(network.eval()(task.evaluation.on_device(part.images))[1])
             expected = accuracy_by_hand(logits, task.classes.labels(part.targets.numpy()), part.mask)
-            assert made.metrics[f"{prefix}{split}_accuracy"] == pytest.approx(expected)
-            assert made.history[epoch - 1].metrics[f"{split}_accuracy"] == pytest.approx(expected)
+            assert made.metrics[f"{prefix}{split}/accuracy/all"] == pytest.approx(expected)
+            assert made.history[epoch - 1].metrics[f"{split}/accuracy/all"] == pytest.approx(expected)
 
 
 def by_hand(predictor, pixels, metres, mask):
@@ -396,13 +397,13 @@ def test_the_metrics_are_those_of_the_saved_weights_of_each_selection(finished, 
     for file, prefix in (("checkpoints/best.pt", ""), ("checkpoints/best_on_test.pt", "selected_on_test/")):
         predictor = load_predictor(made.files[file], model="resnet18", width=2, align_corners=True)
         rmse, mae = by_hand(predictor, images.test_images.copy(), metres, images.test_mask)
-        assert made.metrics[f"{prefix}test_rmse_all"] == pytest.approx(rmse, rel=1e-4)
-        assert made.metrics[f"{prefix}test_mae_all"] == pytest.approx(mae, rel=1e-4)
+        assert made.metrics[f"{prefix}test/rmse/all"] == pytest.approx(rmse, rel=1e-4)
+        assert made.metrics[f"{prefix}test/mae/all"] == pytest.approx(mae, rel=1e-4)
     predictor = load_predictor(made.files["checkpoints/best.pt"], model="resnet18", width=2, align_corners=True)
     balanced = task.evaluation.validated(slice(0, 6))
     rmse, _ = by_hand(predictor, balanced.images.numpy(), balanced.targets.numpy(), balanced.mask.numpy())
-    assert made.metrics["val_rmse_all"] == made.score == pytest.approx(rmse, rel=1e-4)
-    for metric, best in (("val_rmse_all", made.best_epoch), ("test_rmse_all", made.metrics["best_epoch_on_test"])):
+    assert made.metrics["val/rmse/all"] == made.score == pytest.approx(rmse, rel=1e-4)
+    for metric, best in (("val/rmse/all", made.best_epoch), ("test/rmse/all", made.metrics["best_epoch_on_test"])):
         assert best == 1 + int(np.argmin([epoch.metrics[metric] for epoch in made.history]))
     assert made.metrics["head_classes"] == {"reg+cls": 10, "reg": 0, "balanced": 7}[name]
     assert made.metrics["images_per_second"] > 0 and 0 < made.metrics["waiting_share"] < 1 and made.tags.keys() == {"shots"}
@@ -430,7 +431,7 @@ def test_the_table_of_sums_gives_the_reported_errors_of_both_selections(finished
         own = table[table["selection"] == selection]
         assert own["n"].sum() == images.test_mask.sum()
         for name, value in errors_of(sums_of(own), shots):
-            assert made.metrics[f"{prefix}test_{name}"] == pytest.approx(value), name
+            assert made.metrics[f"{prefix}test/{name}"] == pytest.approx(value), name
 
 
 def test_examples_are_the_same_images_for_every_run_with_what_the_kept_weights_say_of_them(finished, images):
@@ -476,13 +477,20 @@ def test_an_interrupted_run_gives_the_numbers_of_one_that_was_not(job, finished,
 
 def test_training_lowers_the_loss(job):
     history = make(job(width=4, epochs=5, milestones=(), learning_rate=0.01, method="reg")).history
-    assert history[-1].metrics["train_loss"] < 0.5 * history[0].metrics["train_loss"]
+    assert history[-1].metrics["train/loss"] < 0.5 * history[0].metrics["train/loss"]
 
 
 def test_an_epoch_tells_errors_of_both_splits_and_no_sizes_of_the_test_groups(finished):
     metrics = finished("reg+cls")[1].history[0].metrics
-    assert {"train_loss", "train_class_loss", "val_rmse_all", "val_delta1_many", "test_rmse_all", "test_abs_rel_all"} <= metrics.keys()
-    assert not any(name.startswith("test_n_") for name in metrics)
+    assert {"train/loss", "train/class_loss", "val/rmse/all", "val/delta1/many", "test/rmse/all", "test/abs_rel/all"} <= metrics.keys()
+    assert not any(name.startswith("test/n/") for name in metrics)
+
+
+def test_metrics_are_named_by_selection_split_error_and_group(finished):
+    metrics = finished("reg+cls")[1].metrics
+    errors = {f"{error}/{group}" for error in ("rmse", "mae", "abs_rel", "log10", "delta1", "delta2", "delta3", "n") for group in SHOTS}
+    of_splits = {f"{split}/{error}" for split in ("val", "test", "selected_on_test/test") for error in errors | {"accuracy/all"}}
+    assert set(metrics) == of_splits | {"train/accuracy", "head_classes", "best_epoch_on_test"} | TIMING
 
 
 def test_an_encoder_begins_with_the_weights_of_a_file_which_is_noted(job, images, tmp_path):
@@ -505,7 +513,7 @@ def test_data_that_were_prepared_anew_under_a_run_are_refused(job):
 
 def test_bfloat16_trains_close_to_float32(job):
     losses = [
-        make(job(folder=precision, precision=precision, epochs=1, milestones=())).history[0].metrics["train_loss"]
+        make(job(folder=precision, precision=precision, epochs=1, milestones=())).history[0].metrics["train/loss"]
         for precision in ("float32", "bf16")
     ]
     assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.1)
@@ -517,15 +525,15 @@ def test_a_run_on_a_gpu_agrees_with_one_on_the_cpu(job):
     changes = {"method": "reg+cls-bal", "epochs": 1, "milestones": ()}
     cpu = make(job(folder="cpu", **changes))
     gpu = make(replace(job(folder="gpu", loaders=2, **changes), device="cuda"))
-    assert gpu.history[0].metrics["train_loss"] == pytest.approx(cpu.history[0].metrics["train_loss"], rel=0.02)
+    assert gpu.history[0].metrics["train/loss"] == pytest.approx(cpu.history[0].metrics["train/loss"], rel=0.02)
     assert gpu.metrics["peak_memory_gb"] > 0
 
 
-# What tasks.depth.train imports and what decides no number: see images/test_train.py. `metrics` gives the names of the groups alone.
+# What tasks.depth.train imports and what decides no number: see images/test_train.py.
 DECIDES_NOTHING = {
     "data.download", "data.sources", "data.store", "errors", "files", "metrics", "object_store", "params", "params.single", "params.types",
-    "progress", "runs", "runs.grids", "tasks", "tasks.depth.examples", "tasks.depth.params", "tasks.depth.runs", "training.checkpoint",
-    "training.device", "training.single", "training.weights",
+    "progress", "runs", "runs.grids", "tasks", "tasks.depth.examples", "tasks.depth.metrics", "tasks.depth.params", "tasks.depth.runs",
+    "training.checkpoint", "training.device", "training.single", "training.weights",
 }  # fmt: skip
 
 

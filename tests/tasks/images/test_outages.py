@@ -66,11 +66,11 @@ def assert_equals_an_undisturbed_one(server, root, folder):
     (run,) = client.search_runs([client.get_experiment_by_name("regcls").experiment_id])
     assert run.info.status == "FINISHED" and "stopped" not in run.data.tags
     for name in result.history[0].metrics:
-        if not name.startswith("val_n_"):
+        if not name.startswith("val/n/"):
             points = client.get_metric_history(run.info.run_id, f"epochs/{name}")
             assert [point.step for point in points] == list(range(1, EPOCHS + 1)), name
             assert [point.value for point in points] == [epoch.metrics[name] for epoch in result.history], name
-    assert run.data.metrics["test_mae_all"] == result.metrics["test_mae_all"]
+    assert run.data.metrics["test/mae/all"] == result.metrics["test/mae/all"]
     (folder / "fetched").mkdir()
     last = torch.load(client.download_artifacts(run.info.run_id, "checkpoints/last.pt", str(folder / "fetched")), weights_only=True)
     assert all(torch.equal(value, weights[name]) for name, value in last["weights"].items())

@@ -1,24 +1,30 @@
-"""Training on faces in real processes that are killed, meet a full disk or damaged files, and go on."""
+"""Training on images in real processes that are killed, meet a full disk or damaged files, and go on; and from images to the report."""
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+import yaml
+from PIL import Image
 
 from conftest import laid_over
 from face_runs import EPOCHS, ONE_RUN, start_training, states, undisturbed_run, wait_for_the_middle
 from processes import DEADLINE, runs, session, until, with_status
 from regcls.cli import main
+from regcls.metrics import METRICS
 from regcls.params import load_params
 from regcls.runs.grids import all_specs
 from regcls.tasks.images.code import result_code
 from regcls.tasks.images.data import ImageSet
-from regcls.tasks.images.runs import make_spec
+from regcls.tasks.images.runs import ImageSpec, make_spec
 from regcls.tracking.tracker import Tracker
 from regcls.training.single_study import fingerprints
 
@@ -42,6 +48,25 @@ def train(monkeypatch, capsys):
             return main(["train", "imdb_wiki"]), capsys.readouterr().err
 
     return train
+
+
+@pytest.fixture
+def regcls(monkeypatch, capsys, one_core):
+    """Run a command in a project: its exit code, and what it says on stdout and stderr."""
+
+    def run(root, *arguments):
+        with monkeypatch.context() as patch:
+            patch.chdir(root)
+            patch.setattr(Tracker, "log_model", lambda *args, **kwargs: None)
+            capsys.readouterr()
+            return main(list(arguments)), *capsys.readouterr()
+
+    return run
+
+
+def change(root, changes):
+    file = root / "params.yaml"
+    file.write_text(yaml.safe_dump(laid_over(yaml.safe_load(file.read_text()), changes), sort_keys=False))
 
 
 @pytest.fixture
@@ -152,3 +177,83 @@ def test_runs_side_by_side_end_when_they_are_told_to_and_go_on(make_faces, start
     status, said = train(root)
     assert status == 0 and "2 runs trained, 0 were there already, 0 failed" in said and "goes on from" in said
     assert with_status(root, "FINISHED") == begun
+
+
+def row_of(root, method):
+    table = pd.read_csv(root / "reports" / "imdb_wiki" / "table3.csv")
+    return table[(table["source"] == "ours") & (table["method"] == method)].iloc[0]
+
+
+LIMITS = {
+    "integer": {"by": "integer", "many_above": 3, "few_below": 2},
+    "density": {"by": "density", "bins": 5, "many_above": 1.0, "few_below": 0.5},
+}
+
+
+@pytest.mark.slow
+def test_from_portraits_to_the_tables_and_again_with_other_shot_limits_and_another_metric(make_faces, regcls, monkeypatch):
+    root = make_faces({"datasets": ["imdb_wiki"], "imdb_wiki": {"grids": {"table3": {"methods": ["reg"]}}}})
+    code, _, said = regcls(root, "train", "imdb_wiki")
+    assert code == 0 and "1 runs trained, 0 were there already, 0 failed" in said
+    tracker = Tracker(root, experiment="regcls")
+    (run_id,) = tracker.finished("imdb_wiki").values()
+    table, metrics = tracker.files.table(run_id, "predictions.parquet"), tracker.metrics(run_id)
+    errors = np.abs(table["prediction"].astype(float) - table["target"].astype(float))
+    assert metrics["test/mae/all"] == pytest.approx(errors.mean()) and {"val/mse/all", "val/n/few", "test/gm/few"} <= set(metrics)
+    assert {"epochs/val/mae/few", "epochs/train/loss", "epochs/learning_rate"} <= set(metrics) and "epochs/val/n/few" not in metrics
+
+    monkeypatch.setitem(METRICS, "worst", lambda errors: float(np.max(np.abs(errors))))
+    training = ImageSet(root / "data" / "imdb_wiki" / "prepared").targets("train")
+    for limits in LIMITS.values():
+        change(root, {"imdb_wiki": {"shots": limits}})
+        code, _, said = regcls(root, "train", "imdb_wiki")
+        assert code == 0 and "0 runs trained, 1 were there already" in said
+        code, _, said = regcls(root, "compare")
+        assert code == 0 and "stale" not in said and "hole" not in said
+        groups = load_params(root / "params.yaml").datasets["imdb_wiki"].shots.groups(training).shot_of(table["target"])
+        assert {"many", "few"} <= set(groups)
+        for shot in ("many", "few"):
+            assert row_of(root, "reg")[f"mae_{shot}"] == pytest.approx(errors[groups == shot].mean(), rel=1e-6)
+        more = pd.read_csv(root / "reports" / "imdb_wiki" / "table3_rmse_gm_worst.csv")
+        assert more["worst_all"].tolist() == pytest.approx([errors.max()], rel=1e-6)
+    assert tracker.metrics(run_id) == metrics and tracker.find(run_id).tags["shots"] == "integer: many_above 6, few_below 4"
+
+
+@pytest.mark.slow
+def test_a_repetition_with_other_shot_limits_says_so_and_compares_the_rest(make_faces, regcls):
+    root = make_faces({"datasets": ["imdb_wiki"]})
+    assert regcls(root, "run", "imdb_wiki", "--method", "reg")[0] == 0
+    ((run_id, _, _),) = runs(root)
+    change(root, {"imdb_wiki": {"shots": LIMITS["density"]}})
+    code, out, said = regcls(root, "rerun", run_id[:8])
+    assert code == 0 and "shot groups: then integer: many_above 6, few_below 4, now density: bins 5, many_above 1, few_below 0.5" in said
+    assert "final metrics are equal" in out
+
+
+@pytest.mark.slow
+def test_images_with_prices_go_from_a_csv_to_a_report_that_speaks_of_prices(make_project, regcls):
+    section = {
+        "like": "portraits", "title": "House prices", "published": None,
+        "data": {"source": "raw", "layout": "csv", "target": "price", "unit": "$", "size": 32},
+        "training": {"class_range": "data", "epochs": 1, "milestones": [], "width": 2, "pad": 4, "batch_size": 16},
+        "shots": LIMITS["density"],
+        "grids": {"table3": {"methods": ["reg", "reg+cls"], "classes": [10], "lambdas": "default", "seeds": 1}, "table4": {"seeds": 0}, "lambda_search": {"lambdas": [1.0], "seeds": 0}},
+    }  # fmt: skip
+    root = make_project({"datasets": ["houses"], "houses": section})
+    raw = root / "data" / "houses" / "raw"
+    raw.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    lines = []
+    for n, price in enumerate(np.geomspace(22_000, 5_858_000, 90)):
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(raw / f"{n}.png")
+        lines.append(f"{n}.png,{price:.0f},{('train', 'train', 'train', 'val', 'test')[n % 5]}")
+    (raw / "houses.csv").write_text("\n".join(["path,price,split", *lines]) + "\n")
+    for command in (["prepare", "houses"], ["train", "houses"], ["compare"]):
+        code, _, said = regcls(root, *command)
+        assert code == 0, said
+    tracker = Tracker(root, experiment="regcls")
+    kept = tracker.collect("houses", ImageSpec).set_index("method")
+    assert kept["class_range"].to_dict() == {"reg": (0.0, 0.0), "reg+cls": ()} and set(kept["status"]) == {"FINISHED"}
+    assert tracker.find(kept["run_id"]["reg+cls"]).params["class_range"] == "none"
+    page = (root / "reports" / "houses" / "index.html").read_text()
+    assert "2 of 2" in page and "MAE ($)" in page and not re.search(r"\b(ages?|years?)\b", re.sub(r"base64,[^\"]*", "", page))

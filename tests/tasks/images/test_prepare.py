@@ -19,7 +19,7 @@ from scipy.io import loadmat, savemat
 from regcls.errors import UserError
 from regcls.tasks.images import prepare as faces
 from regcls.tasks.images.data import ImageSet
-from regcls.tasks.images.params import ImageData, StandIn
+from regcls.tasks.images.params import DensityShots, ImageData, IntegerShots, StandIn
 from regcls.tasks.images.prepare import ages, balanced_split, prepare, read_csv, read_mat
 from regcls.tasks.images.stand_in import write_archives
 
@@ -257,7 +257,16 @@ def test_ones_own_images_with_any_number_as_target_are_prepared_the_same_way(own
     assert table["target"].tolist() == [k + 0.25 for k in range(9)] and table["target"].dtype == np.float32
     opened = ImageSet(own.parent / "prepared")
     assert opened.images[opened.rows("val"), 0, 0, 0].tolist() == [1, 4, 7]
-    assert opened.training_counts() == {0: 1, 3: 1, 6: 1}
+    assert opened.targets("train").tolist() == [0.25, 3.25, 6.25] and opened.targets("test").tolist() == [2.25, 5.25, 8.25]
+
+
+def test_the_column_of_the_csv_has_the_name_of_the_target(own):
+    prices = replace(OWN, target="price", unit="$")
+    with pytest.raises(UserError, match=r"agedb\.csv has no column price; it needs price, path, split"):
+        run(own, prices, "agedb")
+    content = (own / "agedb.csv").read_text().replace("age,", "price,")
+    (own / "agedb.csv").write_text(content.replace("8.25,", "5858000,"))
+    assert run(own, prices, "agedb")["target"].max() == 5_858_000
 
 
 def test_images_may_lie_beside_the_csv(own):
@@ -365,13 +374,23 @@ def test_what_is_wrong_leaves_the_data_that_were_there(raw):
 
 def test_the_counts_are_those_of_the_table(raw):
     table = run(raw)
-    lines = faces.counts(raw.parent / "prepared", many_above=4, few_below=2)
+    lines = faces.counts(raw.parent / "prepared", IntegerShots(by="integer", many_above=4, few_below=2))
     train = table[table["split"] == "train"]["target"].value_counts()
     assert [int(line.split()[1]) for line in lines[:3]] == [int((table["split"] == split).sum()) for split in ("train", "val", "test")]
     groups = [(train > 4).sum(), ((train >= 2) & (train <= 4)).sum(), (train < 2).sum()]
     assert lines[3] == "targets with more than 4 training images: {}; with 2 to 4: {}; with fewer than 2: {}".format(*groups)
     assert [line.split(":")[0] for line in lines[4:]] == ["left out"] * 3 + ["rejected"] * 2
     assert all(int(line.split()[2 if "out" in line else 1]) > 0 for line in lines[4:])
+
+
+def test_by_density_the_counts_are_those_of_bins_over_the_range_of_the_training_targets(raw):
+    targets = run(raw).query("split == 'train'")["target"].to_numpy()
+    lines = faces.counts(raw.parent / "prepared", DensityShots(by="density", bins=6, many_above=1.0, few_below=0.5))
+    in_bins, mean = np.histogram(targets, bins=6)[0], len(targets) / 6
+    groups = [(in_bins > mean).sum(), ((in_bins >= mean / 2) & (in_bins <= mean)).sum(), ((in_bins > 0) & (in_bins < mean / 2)).sum()]
+    many, few = f"{mean:g}", f"{mean / 2:g}"
+    said = "bins of targets with more than {} training images: {}; with {} to {}: {}; with fewer than {}: {}"
+    assert lines[3] == said.format(many, groups[0], few, many, groups[1], few, groups[2]) and min(groups) > 0
 
 
 def test_progress_is_shown_at_every_long_step(raw, capsys):

@@ -1,5 +1,7 @@
 """Images from end to end on a few small portraits: same starts, same draws, and the numbers of the weights that are kept."""
 
+import math
+from collections import Counter
 from dataclasses import fields, replace
 
 import numpy as np
@@ -13,12 +15,13 @@ from regcls.errors import UserError
 from regcls.metrics import evaluate
 from regcls.models.predictor import build, scaled
 from regcls.provenance import SOURCE, import_closure
-from regcls.runs.grids import single_spec
+from regcls.runs.grids import all_specs, single_spec
 from regcls.tasks.images import code
 from regcls.tasks.images.data import ImageSet
-from regcls.tasks.images.params import ImageOptions
-from regcls.tasks.images.runs import make_spec
+from regcls.tasks.images.params import DensityShots, ImageOptions, IntegerShots, shots_text
+from regcls.tasks.images.runs import ImageSpec, make_spec
 from regcls.tasks.images.train import Batch, ImageJob, ImageObjective, model_of, train_run
+from regcls.tracking.run_table import typed
 from regcls.training.checkpoint import Checkpoints, load_predictor, read_weights
 from regcls.training.feed import draws
 from regcls.training.loop import Recipe
@@ -42,7 +45,7 @@ def images(prepared_faces):
 def job(params, images, tmp_path):
     """A run of reg+cls with 10 classes, with `changes` to its spec."""
 
-    def job(*, folder="run", checkpoint_minutes=10.0, **changes):
+    def job(*, folder="run", checkpoint_minutes=10.0, shots=None, **changes):
         spec = replace(
             single_spec(make_spec, params.datasets["imdb_wiki"], "imdb_wiki", ImageOptions(classes=10)), **{"rounding": "round"} | changes
         )
@@ -59,6 +62,7 @@ def job(params, images, tmp_path):
             channels_last=True,
             compiled=False,
             checkpoint_minutes=checkpoint_minutes,
+            shots=shots or params.datasets["imdb_wiki"].shots,
         )
 
     return job
@@ -229,6 +233,13 @@ def test_predictions_are_of_all_images_whatever_the_batches(job, images, monkeyp
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+def shots_by_loop(images, targets, *, many_above=6, few_below=4):
+    """Groups by the training images of an age in whole years."""
+    counts = Counter(math.floor(target) for target in images.targets("train").tolist())
+    found = [counts[math.floor(target)] for target in targets.tolist()]
+    return np.array(["many" if count > many_above else "few" if count < few_below else "medium" for count in found])
+
+
 @pytest.mark.parametrize("changes", [{}, {"method": "reg"}, {"method": "reg+cls-bal", **BALANCED_DATA}], ids=["reg+cls", "reg", "balanced"])
 def test_the_metrics_are_those_of_the_saved_best_weights(job, images, changes):
     made = make(job(epochs=3, learning_rate=0.03, **changes))
@@ -236,11 +247,11 @@ def test_the_metrics_are_those_of_the_saved_best_weights(job, images, changes):
     for split in ("val", "test"):
         with torch.inference_mode():
             predictions = predictor(torch.from_numpy(images.images[images.rows(split)])).numpy()
-        shots = ImageObjective(job(), images).shots(split)
-        for name, value in evaluate(predictions, images.targets(split), shots):
-            assert made.metrics[f"{split}_{name}"] == pytest.approx(value, rel=1e-4), name
-    scores = [epoch.metrics["val_mse_all"] for epoch in made.history]
-    assert made.best_epoch == 1 + int(np.argmin(scores)) and made.metrics["val_mse_all"] == min(scores)
+        targets = images.targets(split)
+        for name, value in evaluate(predictions, targets, shots_by_loop(images, targets)):
+            assert made.metrics[f"{split}/{name}"] == pytest.approx(value, rel=1e-4), name
+    scores = [epoch.metrics["val/mse/all"] for epoch in made.history]
+    assert made.best_epoch == 1 + int(np.argmin(scores)) and made.metrics["val/mse/all"] == min(scores)
     assert 0 < made.metrics["waiting_share"] < 1 and made.metrics["images_per_second"] > 0
 
 
@@ -252,9 +263,9 @@ def test_the_accuracy_of_the_class_head_is_measured_wherever_errors_are(job, ima
         with torch.inference_mode():
             logits = network.eval()(scaled(torch.from_numpy(images.images[images.rows(split)])))[1]
         labels = labels_by_hand(torch.from_numpy(images.targets(split)), 4)
-        assert made.metrics[f"{split}_accuracy"] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
-    assert all(0 < epoch.metrics["train_accuracy"] < 1 for epoch in made.history)
-    assert made.metrics["train_accuracy"] == made.history[made.best_epoch - 1].metrics["train_accuracy"]
+        assert made.metrics[f"{split}/accuracy/all"] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
+    assert all(0 < epoch.metrics["train/accuracy"] < 1 for epoch in made.history)
+    assert made.metrics["train/accuracy"] == made.history[made.best_epoch - 1].metrics["train/accuracy"]
     reg = make(job(folder="reg", epochs=1, method="reg"))
     assert not any("accuracy" in name for name in {**reg.metrics, **reg.history[0].metrics})
 
@@ -272,19 +283,71 @@ def test_the_rounding_of_a_run_decides_its_balanced_classes(job, images):
 def test_the_table_of_predictions_gives_the_reported_errors(job, images):
     made = make(job())
     table = made.tables["predictions.parquet"]
-    assert list(table.columns) == ["row", "path", "target", "prediction", "shot"]
+    assert list(table.columns) == ["row", "path", "target", "prediction"]
     assert table["row"].tolist() == images.rows("test").tolist() and table["path"].tolist() == images.paths("test")
-    assert set(table["shot"]) == {"medium", "few"}  # six images of one age are the most here
-    for name, value in evaluate(table["prediction"], table["target"], table["shot"]):
-        assert made.metrics[f"test_{name}"] == pytest.approx(value)
-    counts = pd.Series(np.floor(images.targets("train"))).value_counts()
-    expected = ["few" if counts.get(target, 0) < 4 else "medium" for target in np.floor(table["target"])]
-    assert table["shot"].tolist() == expected
+    shots = shots_by_loop(images, table["target"])
+    assert set(shots) == {"medium", "few"}  # six images of one age are the most here
+    for name, value in evaluate(table["prediction"], table["target"], shots):
+        assert made.metrics[f"test/{name}"] == pytest.approx(value)
+
+
+def test_metrics_are_named_by_split_error_and_group(job):
+    made, groups = make(job(epochs=1)), ("all", "medium", "few")  # no age has many images here
+    errors = {f"{error}/{group}" for error in ("mae", "mse", "rmse", "gm", "n") for group in groups} | {"n/many", "accuracy/all"}
+    tested = {f"{split}/{error}" for split in ("val", "test") for error in errors}
+    of_validation = {name for name in tested if name.startswith("val/")}
+    assert set(made.metrics) == tested | {"train/accuracy", "head_classes", "images_per_second", "waiting_share"}
+    parts = {"train/loss", "train/regression_loss", "train/class_loss", "train/accuracy"}
+    assert set(made.history[0].metrics) == of_validation | parts | {"learning_rate"}
+
+
+@pytest.mark.parametrize("shots", [IntegerShots(by="integer", many_above=3, few_below=2), DensityShots(by="density", bins=5, many_above=1, few_below=0.5)], ids=["integer", "density"])  # fmt: skip
+def test_shot_limits_change_the_groups_of_a_run_and_nothing_that_it_learns(job, shots):
+    usual, other = make(job(folder="usual")), make(job(folder="other", shots=shots))
+    pd.testing.assert_frame_equal(other.tables["predictions.parquet"], usual.tables["predictions.parquet"], check_exact=True)
+    assert other.best_epoch == usual.best_epoch and other.score == usual.score
+    assert usual.metrics["test/n/many"] == 0 < other.metrics["test/n/many"]
+    assert (usual.tags, other.tags) == ({"shots": "integer: many_above 6, few_below 4"}, {"shots": shots_text(shots)})
+
+
+def test_a_run_knows_nothing_of_shot_limits(params):
+    section = params.datasets["imdb_wiki"]
+    other = replace(section, shots=DensityShots(by="density", bins=7, many_above=2.0, few_below=0.1))
+    specs = [all_specs(make_spec, images, "imdb_wiki", {}) for images in (section, other)]
+    assert specs[0] == specs[1] and [spec.digest() for spec in specs[0]] == [spec.digest() for spec in specs[1]]
+    assert not {name for name in specs[0][0].params() if "many" in name or "few" in name or "shot" in name}
+
+
+@pytest.mark.parametrize("method", ["reg+cls", "reg+cls-bal"])
+def test_classes_may_cover_the_training_targets_whatever_they_are(job, images, method):
+    targets = images.targets("train")
+    by_hand = uniform_ranges(10, float(targets.min()), float(targets.max()))
+    if method == "reg+cls-bal":
+        by_hand = equalised(by_hand, targets, rounding="round")
+    task = ImageObjective(job(method=method, class_range=()), images)
+    assert task.classes.edges.tolist() == by_hand.edges.tolist() != ImageObjective(job(method=method), images).classes.edges.tolist()
+    assert task.classes.labels(np.array([targets.min(), targets.max()])).tolist() == [0, len(by_hand) - 1]
+
+
+def test_balanced_data_may_have_the_range_of_the_training_targets(job, images):
+    targets = images.targets("train")
+    ranges = equalised(uniform_ranges(10, float(targets.min()), float(targets.max())), targets, rounding="round")
+    keep = ImageObjective(job(method="reg", class_range=(), **BALANCED_DATA), images).keep
+    assert keep.tolist() == ranges.keep[ranges.labels(targets)].tolist()
+    assert keep.tolist() != ImageObjective(job(method="reg", class_range=(0.0, 100.0), **BALANCED_DATA), images).keep.tolist()
+
+
+def test_a_run_on_the_range_of_the_data_is_another_run_and_comes_back_from_its_params(params):
+    section = params.datasets["imdb_wiki"]
+    spec = single_spec(make_spec, replace(section, training=replace(section.training, class_range="data")), "imdb_wiki", ImageOptions())
+    usual = single_spec(make_spec, section, "imdb_wiki", ImageOptions())
+    assert (spec.class_range, spec.params()["class_range"], usual.params()["class_range"]) == ((), "none", "0.0, 100.0")
+    assert ImageSpec(**typed(spec.params(), ImageSpec)) == spec and spec.digest() != usual.digest()
 
 
 def test_training_lowers_the_loss(job):
     history = make(job(width=4, epochs=4, milestones=(), learning_rate=0.03, method="reg")).history
-    assert history[-1].metrics["train_loss"] < 0.5 * history[0].metrics["train_loss"]
+    assert history[-1].metrics["train/loss"] < 0.5 * history[0].metrics["train/loss"]
 
 
 @pytest.mark.parametrize("at, minutes", [(3, 1e-9), (7, 1e-9), (7, 10.0)], ids=["epoch 1", "epoch 2", "epoch 2, from its start"])
@@ -306,7 +369,7 @@ def test_a_run_whose_training_was_through_needs_no_step(job):
     whole = make(job())
     again = make(job())
     pd.testing.assert_frame_equal(again.tables["predictions.parquet"], whole.tables["predictions.parquet"], check_exact=True)
-    assert "images_per_second" not in again.metrics and again.metrics["test_mse_all"] == whole.metrics["test_mse_all"]
+    assert "images_per_second" not in again.metrics and again.metrics["test/mse/all"] == whole.metrics["test/mse/all"]
 
 
 def test_the_model_for_others_is_the_kept_network_with_two_test_images(job, images):
@@ -331,9 +394,9 @@ def test_the_recipe_is_that_of_the_spec(job):
 
 
 # What tasks.images.train imports and what decides no number: where things are read, kept and told, the spec itself (it has its own part of
-# the fingerprint), and how the prepared data were made (they have a digest).
+# the fingerprint), how the prepared data were made (they have a digest), and the errors that are told of a run.
 DECIDES_NOTHING = {
-    "data.store", "errors", "files", "params", "params.single", "params.types", "progress", "runs", "runs.grids", "tasks",
+    "data.store", "errors", "files", "metrics", "params", "params.single", "params.types", "progress", "runs", "runs.grids", "tasks",
     "tasks.images.params", "tasks.images.runs", "training.checkpoint", "training.device", "training.single",
 }  # fmt: skip
 
@@ -357,10 +420,10 @@ def test_a_run_on_a_gpu_agrees_with_one_on_the_cpu(job):
     hooks = Hooks()
     cpu = train_run(job(folder="cpu", epochs=1), hooks, print)
     gpu = train_run(replace(job(folder="gpu", epochs=1), device="cuda", loaders=2), hooks, print)
-    losses = [result.history[0].metrics["train_loss"] for result in (cpu, gpu)]
+    losses = [result.history[0].metrics["train/loss"] for result in (cpu, gpu)]
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
     bf16 = train_run(replace(job(folder="bf16", epochs=1, precision="bf16"), device="cuda", loaders=2), hooks, print)
-    assert bf16.history[0].metrics["train_loss"] == pytest.approx(losses[0], rel=0.1)
+    assert bf16.history[0].metrics["train/loss"] == pytest.approx(losses[0], rel=0.1)
 
 
 def test_data_that_were_prepared_anew_under_a_run_are_refused(job):

@@ -105,17 +105,17 @@ def test_a_result_tells_of_every_activity_their_mean_and_deviation(kind):
     metrics = kind.result(spec(), networks, started=1.0, ended=2.0).metrics
     for part in kind.parts:
         errors = networks[part].predicted["test"] - network(kind, spec(), part).evaluate["test"][1]
-        assert metrics[f"activities/test_rmse_{part}"] == pytest.approx(np.sqrt(np.mean(errors**2)))
-        assert metrics[f"activities/test_rmse_{part}"] == pytest.approx(np.sqrt(networks[part].evaluated["test"][0]), rel=1e-5)
-    for name in ("test_rmse", "test_rmse_batch40"):
-        values = [metrics[f"activities/{name}_{part}"] for part in kind.parts]
-        assert metrics[name] == pytest.approx(np.mean(values))
-        assert metrics[f"{name}_std"] == pytest.approx(np.std(values, ddof=1))
-    assert metrics["train_mse"] == pytest.approx(np.mean([metrics[f"activities/train_mse_{part}"] for part in kind.parts]))
+        assert metrics[f"test/rmse/{part}"] == pytest.approx(np.sqrt(np.mean(errors**2)))
+        assert metrics[f"test/rmse/{part}"] == pytest.approx(np.sqrt(networks[part].evaluated["test"][0]), rel=1e-5)
+    for name in ("test/rmse", "test/rmse_batch40"):
+        values = [metrics[f"{name}/{part}"] for part in kind.parts]
+        assert metrics[f"{name}/all"] == pytest.approx(np.mean(values))
+        assert metrics[f"{name}/std"] == pytest.approx(np.std(values, ddof=1))
+    assert metrics["train/mse/all"] == pytest.approx(np.mean([metrics[f"train/mse/{part}"] for part in kind.parts]))
     assert metrics["head_classes"] == 10
-    for name in ("train", "test"):
-        assert metrics[f"{name}_accuracy"] == pytest.approx(np.mean([networks[part].accuracy[name] for part in kind.parts]))
-    assert not {"val_rmse", "val_accuracy"} & set(metrics)
+    for name, split in (("train/accuracy", "train"), ("test/accuracy/all", "test")):
+        assert metrics[name] == pytest.approx(np.mean([networks[part].accuracy[split] for part in kind.parts]))
+    assert not any(name.startswith("val/") for name in metrics)
 
 
 def test_without_a_class_head_there_is_no_accuracy(kind):
@@ -132,8 +132,8 @@ def test_held_out_videos_are_measured(kind):
     networks = trained(kind, held_out)
     metrics = kind.result(held_out, networks, started=1.0, ended=2.0).metrics
     roots = [networks[part].evaluated["val"][0] ** 0.5 for part in kind.parts]
-    assert metrics["val_rmse"] == pytest.approx(np.mean(roots))
-    assert metrics["activities/val_rmse_tea"] == pytest.approx(roots[1])
+    assert metrics["val/rmse/all"] == pytest.approx(np.mean(roots))
+    assert metrics["val/rmse/tea"] == pytest.approx(roots[1])
 
 
 def test_predictions_name_activity_video_and_frame(kind):
@@ -157,7 +157,7 @@ def test_the_random_baseline_is_the_untrained_network_with_sigmoids(kind):
         model.load_state_dict(initial_weights(64, random.hidden, 0, random.seed, "normal"))
         x, y = network(kind, random, "tea").evaluate["test"]
         error = float(((model(torch.tensor(x.T)) - torch.tensor(y)) ** 2).mean().sqrt())
-    assert result.metrics["activities/test_rmse_tea"] == pytest.approx(error, rel=1e-5)
+    assert result.metrics["test/rmse/tea"] == pytest.approx(error, rel=1e-5)
     assert not any("train" in name for name in result.metrics) and not result.history
 
 

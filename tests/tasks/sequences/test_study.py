@@ -75,7 +75,7 @@ def test_activities_of_unequal_sizes_and_runs_of_other_splits_train_together(kin
 def test_the_grid_takes_lambda_from_the_search(kind):
     tracker, outcome = make(kind, video("searched"))
     search = search_specs(video("searched"), "breakfast")
-    errors = {(spec.split, spec.lam): tracker.results[key].metrics["val_rmse"] for key, spec in tracker.specs.items() if spec in search}
+    errors = {(spec.split, spec.lam): tracker.results[key].metrics["val/rmse/all"] for key, spec in tracker.specs.items() if spec in search}
     splits = {split for split, _ in errors}
     best = {split: min((lam for known, lam in errors if known == split), key=lambda lam: errors[split, lam]) for split in splits}
     made = [spec for spec in tracker.specs.values() if spec not in search]
@@ -88,7 +88,7 @@ def test_a_lambda_that_diverged_is_never_the_best_and_half_a_search_finds_none(k
     specs = [spec for spec in search_specs(video("searched"), "breakfast") if spec.split == "s1"]
     one, other = ensemble_study.fingerprints(kind, specs).values()
     first, second = (spec.lam for spec in specs)
-    runs = pd.DataFrame([{"fingerprint": one, "status": "FAILED", "diverged": 1.0, "val_rmse": np.nan}])
+    runs = pd.DataFrame([{"fingerprint": one, "status": "FAILED", "diverged": 1.0, "val/rmse/all": np.nan}])
     assert found_lambdas(video("searched"), kind, runs) == {}
     assert set(found_lambdas(video("searched"), kind, runs, {other: 0.3}).values()) == {second}
     assert set(found_lambdas(video("searched"), kind, pd.DataFrame(), {one: 0.2, other: 0.3}).values()) == {first}

@@ -207,7 +207,7 @@ def _add_data_figures(report: Report, functions: Functions, sets: FunctionSets, 
             alt=f"Above: samples of the first function under {', '.join(samplings)} sampling. Below: log-counts of y, ever more peaked.",
             caption=f"Training samples of the first function ({keys[0]}, repetition 0) under each sampling. Above: darker is denser in y. "
             f"Below: how many training samples fall into each of {figures_data.BINS} bins of y, on a log scale. Validation and test sets "
-            "are sampled uniformly. The CSV has the counts; the samples themselves are those of data/{dataset}/prepared.",
+            f"are sampled uniformly. The CSV has the counts; the samples themselves are those of data/{dataset}/prepared.",
         ),
         numbers=counts,
     )
@@ -230,8 +230,8 @@ def _add_figure3(report: Report, collected: Collected, beside: bool, warning: st
     report.add_table(panels)
     caption = (
         f"Test MSE by number of classes, on uniformly sampled test sets. Lines: means over {_n_text(collected)}; shading: standard "
-        "deviation over all of these networks, as in the paper (the standard error by repetition stands in the table). A reg network is "
-        "trained once, whatever the number of classes, so reg is a level. "
+        f"deviation over all of these networks{', as in the paper' * beside} (the standard error by repetition stands in the table). A "
+        "reg network is trained once, whatever the number of classes, so reg is a level. "
         f"{'Dotted: the released values. ' * beside}Gap: mean of MSE(reg) − MSE(reg+cls); above 0 the class loss helps."
     )
     numbers = f"Figure 3 as numbers: test MSE, mean over {_n_text(collected)}."
@@ -295,7 +295,7 @@ def _metrics(panels: Table | None, wins: Table | None) -> dict[str, Any]:
         frame = wins.frame
         for column in shares.columns(frame):
             key = _setting_key({"setting": column[1], "noise": column[2]}, frame)
-            tree.setdefault("table1", {}).setdefault(shares.KINDS[column[0]], {})[key] = rounded(shares.averages(frame, column)[0])
+            tree.setdefault("table1", {}).setdefault(shares.KINDS[column[0]], {})[key] = rounded(shares.average(frame, column))
     return tree
 
 

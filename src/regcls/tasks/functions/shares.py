@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from regcls.reports.picking import records
-from regcls.reports.tables import DASH, Cell, Table, number, p_value, tested
+from regcls.reports.tables import DASH, Cell, RunGroup, Table, number, p_value, tested
 from regcls.tasks.functions import compared, published
 from regcls.tasks.functions.collected import ORDER, PANEL, Collected, data_name, in_order
 from regcls.tasks.functions.tables import panel_runs
@@ -23,13 +23,15 @@ def win_table(collected: Collected, *, caption: str, beside_published: bool, war
     wanted, networks = collected.wanted, collected.networks
     shares = compared.win_shares(networks, "val_mse")
     asked = wanted[wanted["method"] != "reg"].groupby([*PANEL, "method"], sort=False).size().reset_index(name="runs_wanted")
-    theirs = published.table1() if beside_published else published.table1().head(0)
-    frame = in_order(asked.merge(shares, on=[*PANEL, "method"], how="left").merge(theirs, on=[*PANEL, "method"], how="left"))
+    frame = asked.merge(shares, on=[*PANEL, "method"], how="left")
+    if beside_published:
+        frame = frame.merge(published.table1(), on=[*PANEL, "method"], how="left")
+    frame = in_order(frame)
     frame[["networks", "repetitions"]] = frame[["networks", "repetitions"]].fillna(0).astype(int)
     rows: list[tuple[Cell, ...]] = []
     for column in columns(frame):
-        rows += [_row(row, wanted) for row in records(_of(frame, column))]
-        rows.append(_average_row(frame, column))
+        rows += [_row(row, panel_runs(wanted, row), beside_published) for row in records(_of(frame, column))]
+        rows.append(_average_row(frame, column, beside_published))
     tests = int(frame["p"].notna().sum())
     notes = [
         "Share (%) of networks, over functions, class counts, λ and repetitions, whose validation MSE is below that of the reg network of "
@@ -37,7 +39,7 @@ def win_table(collected: Collected, *, caption: str, beside_published: bool, war
         f"Interval (95 %) and p: t-test of the shares by repetition against 50 %, a toss-up; p (Holm) is adjusted for the {tests} tests of "
         "this table. n < 2 allows no test, nor do shares that are all alike. An average is over the rows above it and not tested.",
     ]
-    if frame["uncertain"].fillna(False).astype(bool).any():
+    if beside_published and frame["uncertain"].fillna(False).astype(bool).any():
         notes.append(
             "† The order of the columns in the printed table is ambiguous, so the paper's value may belong to another column: "
             "it is shown, never tested against."
@@ -45,7 +47,11 @@ def win_table(collected: Collected, *, caption: str, beside_published: bool, war
     return Table(
         name="table1",
         caption=caption,
-        columns=("classes", "data", "sampling", "share ± std", "95 % interval", "p", "p (Holm)", "n", "paper", "runs"),
+        columns=(
+            *("classes", "data", "sampling", "share ± std", "95 % interval", "p", "p (Holm)", "n"),
+            *(["paper"] * beside_published),
+            "runs",
+        ),
         rows=tuple(rows),
         frame=frame,
         notes=tuple(notes),
@@ -60,11 +66,9 @@ def columns(frame: pd.DataFrame) -> list[Column]:
     return sorted(found, key=lambda column: (ORDER["method"].index(column[0]), ORDER["setting"].index(column[1]), column[2]))
 
 
-def averages(frame: pd.DataFrame, column: Column) -> tuple[float, float]:
-    """The mean over samplings of a column of the printed table, ours and the paper's; NaN where a sampling has none."""
-    found = _of(frame, column)
-    ours, theirs = (float(np.mean(found[name].to_numpy(dtype=float))) for name in ("share", "published"))
-    return ours, theirs
+def average(frame: pd.DataFrame, column: Column, *, of: str = "share") -> float:
+    """The mean over samplings of a column of the printed table, ours or (`of` published) the paper's; NaN where a sampling has none."""
+    return float(np.mean(_of(frame, column)[of].to_numpy(dtype=float)))
 
 
 def _of(frame: pd.DataFrame, column: Column) -> pd.DataFrame:
@@ -75,25 +79,21 @@ def _heads(method: str, setting: str, noise: float, sampling: str) -> tuple[Cell
     return tuple(Cell(text=text, header=True) for text in (KINDS[method], data_name(setting, noise), sampling))
 
 
-def _row(row: Mapping[str, Any], wanted: pd.DataFrame) -> tuple[Cell, ...]:
+def _row(row: Mapping[str, Any], runs: tuple[RunGroup, ...], beside_published: bool) -> tuple[Cell, ...]:
     spread = "" if math.isnan(row["std"]) else f" ± {number(row['std'], 1)}"
     interval = DASH if math.isnan(row["low"]) else f"{number(row['low'], 1)} to {number(row['high'], 1)}"
     texts = [f"{number(row['share'], 1)}{spread}", interval, tested(row["p"], row["repetitions"]), p_value(row["p_holm"])]
-    texts += [f"{row['repetitions']} ({row['networks']})", _paper(row["published"], row["uncertain"], digits=2)]
+    texts.append(f"{row['repetitions']} ({row['networks']})")
+    if beside_published:
+        texts.append(_paper(row["published"], row["uncertain"], digits=2))
     heads = _heads(row["method"], row["setting"], row["noise"], row["sampling"])
-    return (*heads, *(Cell(text=text) for text in texts), Cell(text="", runs=panel_runs(wanted, row)))
+    return (*heads, *(Cell(text=text) for text in texts), Cell(text="", runs=runs))
 
 
-def _average_row(frame: pd.DataFrame, column: Column) -> tuple[Cell, ...]:
-    ours, theirs = averages(frame, column)
+def _average_row(frame: pd.DataFrame, column: Column, beside_published: bool) -> tuple[Cell, ...]:
     blank = Cell(text="")
-    return (
-        *_heads(*column, "average"),
-        Cell(text=number(ours, 1), strong=True),
-        *[blank] * 4,
-        Cell(text=_paper(theirs, True, digits=1)),
-        blank,
-    )
+    theirs = [Cell(text=_paper(average(frame, column, of="published"), True, digits=1))] if beside_published else []
+    return (*_heads(*column, "average"), Cell(text=number(average(frame, column), 1), strong=True), *[blank] * 4, *theirs, blank)
 
 
 def _paper(share: float, uncertain: Any, *, digits: int) -> str:

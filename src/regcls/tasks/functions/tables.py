@@ -61,7 +61,8 @@ def panels_table(collected: Collected, *, beside_released: bool, warning: str = 
         notes=(
             f"± : standard error over repetitions. {CI_NOTE}",
             f"p is adjusted (Holm) for the {tests} tests of this table. “Helps” or “hurts”: adjusted p < {LEVEL}. n counts repetitions.",
-            "|Δ|: the gap as the paper prints it, the mean over class counts of the absolute difference, which has no sign.",
+            f"|Δ|: {'the gap as the paper prints it, ' * beside_released}the mean over class counts of the absolute difference, which has "
+            "no sign.",
             *(
                 ["Released: the authors' run logs of Figure 3 (10 functions × 5 repetitions), over the same class counts."]
                 * beside_released

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from regcls.reports import depth_figures, depth_stats
+from regcls.tasks.depth import figures
 from regcls.tasks.depth.params import DepthShots
-from reports.made_up_depth import levels
-from reports.test_depth_stats import LIMITS, made_up
+
+LIMITS = DepthShots(many=((10, 29),), medium=((30, 49),))
 
 
 def examples(count: int = 2, size: tuple[int, int] = (12, 16), *, off: int = 100) -> dict[str, np.ndarray]:
@@ -19,7 +19,7 @@ def examples(count: int = 2, size: tuple[int, int] = (12, 16), *, off: int = 100
 def test_levels_are_counted_in_the_bucket_of_their_depth() -> None:
     counts = np.zeros(256, np.int64)
     counts[[0, 25, 26, 102, 253, 255]] = [9, 1, 2, 3, 4, 5]  # not measured, 0.98, 1.02, 4.0, 9.92 and 10 m
-    table = depth_figures.training_histogram(counts, LIMITS).set_index("bucket")
+    table = figures.training_histogram(counts, LIMITS).set_index("bucket")
     assert table["training_pixels"][table["training_pixels"] > 0].to_dict() == {9: 1, 10: 2, 40: 3, 99: 9}
     assert (table.loc[10, "shot"], table.loc[40, "shot"], table.loc[99, "shot"]) == ("many", "medium", "few")
     assert (table.loc[40, "depth_from"], table.loc[40, "depth_to"]) == (4.0, 4.1)
@@ -30,29 +30,13 @@ def test_the_buckets_of_levels_are_those_of_their_depths_in_metres() -> None:
     by_hand = np.zeros(100)
     for level in range(1, 256):
         by_hand[min(99, int(np.floor(round(level * 10 / 25.5, 9))))] += level
-    assert depth_figures.training_histogram(counts, LIMITS)["training_pixels"].tolist() == by_hand.tolist()
-
-
-def test_the_figure_names_its_lines_and_groups_and_is_the_same_every_time() -> None:
-    runs = made_up()
-    lines = depth_stats.error_by_depth(runs, depth_stats.best_by_validation(runs))
-    histogram = depth_figures.training_histogram(levels(), DepthShots(many=((9, 45),), medium=((46, 60),)))
-    svg = depth_figures.error_by_depth(lines, histogram)
-    assert svg == depth_figures.error_by_depth(lines, histogram)
-    for text in ("reg", "reg+cls with 100 classes", "many training pixels", "few training pixels", "test RMSE (m)", "depth (m)"):
-        assert f"<!-- {text} -->" in svg
-
-
-def test_a_histogram_without_pixels_still_is_a_figure() -> None:
-    runs = made_up(1)
-    lines = depth_stats.error_by_depth(runs, depth_stats.best_by_validation(runs))
-    assert "<!-- reg -->" in depth_figures.error_by_depth(lines, depth_figures.training_histogram(np.zeros(256, np.int64), LIMITS))
+    assert figures.training_histogram(counts, LIMITS)["training_pixels"].tolist() == by_hand.tolist()
 
 
 def test_the_sheet_has_a_picture_a_column_and_is_the_same_every_time() -> None:
     found = {"reg": examples(), "reg+cls · 100": examples(off=50)}
-    svg = depth_figures.sheet(found)
-    assert svg == depth_figures.sheet(found)
+    svg = figures.sheet(found)
+    assert svg == figures.sheet(found)
     assert svg.count("<image ") == 2 * 6 + 2  # with the colour bars
     for text in ("measured", "reg+cls · 100", "|error|, reg", "test image 7", "RMSE 0.10 m", "RMSE 0.05 m"):
         assert f"<!-- {text} -->" in svg
@@ -62,7 +46,7 @@ def test_the_errors_under_the_pictures_are_of_measured_pixels_alone() -> None:
     found = examples()
     found["prediction"][0, 0] = 9000  # where nothing is measured
     found["truth"][1] = 0
-    table = depth_figures.errors_of_examples({"reg": found})
+    table = figures.errors_of_examples({"reg": found})
     assert (table["image"].tolist(), table["pixels"].tolist()) == ([0, 7], [11 * 16, 0])
     assert (table["rmse"][0], table["mae"][0]) == pytest.approx((0.1, 0.1)) and np.isnan(table["rmse"][1])
 
@@ -76,11 +60,11 @@ def test_the_errors_under_the_pictures_are_of_measured_pixels_alone() -> None:
     ],
 )
 def test_pictures_of_nothing_are_drawn_all_the_same(spoiled: dict[str, np.ndarray]) -> None:
-    svg = depth_figures.sheet({"reg": examples() | spoiled})
+    svg = figures.sheet({"reg": examples() | spoiled})
     assert ("<!-- nothing measured -->" in svg) == ("truth" in spoiled)
 
 
 def test_no_more_than_four_examples_are_shown_and_large_ones_are_made_smaller() -> None:
-    svg = depth_figures.sheet({"reg": examples(6, (228, 304))})
+    svg = figures.sheet({"reg": examples(6, (228, 304))})
     assert "<!-- test image 21 -->" in svg and "<!-- test image 28 -->" not in svg
     assert len(svg) < 1.5e6  # of noise, which no compression makes smaller

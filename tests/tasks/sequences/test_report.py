@@ -10,8 +10,8 @@ import pytest
 
 from regcls.params import Params, load_params
 from regcls.reports.report import Report
-from reports.made_up import PARAMS
-from reports.made_up_video import SEARCH, TABLE5, Store, small, with_grids, with_training
+from reports.made_up import PARAMS, with_section
+from tasks.sequences.made_up_sequences import SEARCH, TABLE5, Store, small, with_grids, with_training
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +54,15 @@ def test_fewer_videos_and_activities_than_the_papers_are_not_comparable() -> Non
     assert "16 instead of 1712 videos, 2 instead of 10 activities" in report.files["index.html"]
 
 
+def test_the_number_of_videos_counts_where_published_values_stand_beside(params: Params, report: Report) -> None:
+    assert report.other_data == ["80 instead of 1712 videos"]
+    assert Store(with_section(params, "breakfast", published=None)).report().other_data == []
+
+
 def test_a_cell_is_the_mean_over_activities_in_percent_and_the_published_ones_stand_beside(store: Store, report: Report) -> None:
     table = csv(report, "table5a").query("method == 'reg' and split == 's1'")
     runs = store.runs[store.where(method="reg", split="s1", unit="percent")]
-    by_activity = 100 * runs[[f"activities/test_rmse_{a}" for a in store.activities]].mean()
+    by_activity = 100 * runs[[f"test/rmse/{a}" for a in store.activities]].mean()
     ours = table.query("source == 'ours'").iloc[0]
     assert (ours["rmse"], ours["rmse_std"]) == pytest.approx((by_activity.mean(), by_activity.std()), rel=1e-6)
     theirs = table.query("source != 'ours'").set_index("source")[["rmse", "rmse_batch40"]]
@@ -68,7 +73,7 @@ def test_a_cell_is_the_mean_over_activities_in_percent_and_the_published_ones_st
 def test_frames_stay_frames(store: Store, report: Report) -> None:
     ours = csv(report, "table5b").query("source == 'ours' and method == 'reg' and split == 's2'").iloc[0]
     runs = store.runs[store.where(method="reg", split="s2", unit="frames")]
-    assert ours["rmse"] == pytest.approx(runs["test_rmse"].mean(), rel=1e-6)
+    assert ours["rmse"] == pytest.approx(runs["test/rmse/all"].mean(), rel=1e-6)
     assert "re-run" not in set(csv(report, "table5b")["source"])
 
 
@@ -106,7 +111,7 @@ def test_a_split_without_reg_is_left_out_of_the_mean_and_not_counted(store: Stor
     assert "× 1 split ×" in report.answers[0]
 
 
-@pytest.mark.parametrize("column", ["activities/test_rmse_tea", "activities/test_rmse_batch40_coffee"])
+@pytest.mark.parametrize("column", ["test/rmse/tea", "test/rmse_batch40/coffee"])
 def test_a_run_counts_only_with_a_finite_error_on_every_activity(column: str, store: Store) -> None:
     broken = store.runs.copy()
     broken.loc[store.where(method="reg", split="s1", unit="frames", seed=0), column] = np.nan
@@ -115,7 +120,7 @@ def test_a_run_counts_only_with_a_finite_error_on_every_activity(column: str, st
 
 def test_a_run_of_the_search_needs_validation_errors(store: Store) -> None:
     broken = store.runs.copy()
-    broken.loc[store.where(held_out=True, lam=10.0), "activities/val_rmse_tea"] = np.inf
+    broken.loc[store.where(held_out=True, lam=10.0), "val/rmse/tea"] = np.inf
     assert store.report(runs=broken).warnings[0].startswith("lambda_search: 2 of 6 runs are holes")
 
 
@@ -123,7 +128,7 @@ def test_without_predictions_only_the_curves_are_left_out(store: Store) -> None:
     def gone(run_id: str) -> pd.DataFrame:
         return store.predictions("another")
 
-    report = store.report(predictions=gone)
+    report = store.report(kept={"predictions.parquet": gone})
     assert report.warnings == ["progress: the curves are left out, because run another has no file predictions.parquet"]
     assert "progress.svg" not in report.files and report.line is not None
 

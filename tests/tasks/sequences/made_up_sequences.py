@@ -1,7 +1,7 @@
 """A plausible store of runs on videos, made up from a seed: what `Tracker.collect` and the artifacts of its runs would give."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,11 +9,11 @@ import pandas as pd
 
 from regcls.errors import MissingError
 from regcls.params import Params
-from regcls.reports import video as video_reports
 from regcls.reports.report import Report
+from regcls.tasks.sequences import report
 from regcls.tasks.sequences.params import SequenceGrid, Sequences
 from regcls.tasks.sequences.runs import Found, SequenceSpec, all_specs
-from reports.made_up import MadeUpLinks, small_params, with_section
+from reports.made_up import small_params, sources, with_section
 
 ACTIVITIES = ("cereals", "coffee", "friedegg", "juice", "milk", "pancake", "salat", "sandwich", "scrambledegg", "tea")
 LEVEL = {"random": 0.58, "kukleva": 0.31, "reg": 0.33, "reg+cls": 0.285, "reg+cls-bal": 0.287}  # of RMSE in percent
@@ -56,6 +56,18 @@ def small() -> Params:
     return with_grids(small_params(), table5=TABLE5, lambda_search=SEARCH)
 
 
+@dataclass(frozen=True, kw_only=True)
+class MadeUpVideos:
+    """In place of the prepared data."""
+
+    lengths: Mapping[str, int]  # frames by video
+    activities: tuple[str, ...]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        return pd.DataFrame({"video": list(self.lengths), "frames": list(self.lengths.values())})
+
+
 class Store:
     """Runs that differ by activity, split and seed; a class loss helps, and λ of 1 is worse."""
 
@@ -72,8 +84,8 @@ class Store:
             LEVEL[spec.method] * SPAN[spec.unit] * (1 + 0.05 * np.arange(len(self.activities)) + own.normal(0, 0.02, len(self.activities)))
         )
         errors *= 1.1 if spec.lam == 1 else 1.0
-        metrics = {"test_rmse": errors, "test_rmse_batch40": 0.9 * errors, "train_mse": errors**2}
-        metrics |= {"val_rmse": 1.02 * errors} if spec.held_out else {}
+        metrics = {"test/rmse": errors, "test/rmse_batch40": 0.9 * errors, "train/mse": errors**2}
+        metrics |= {"val/rmse": 1.02 * errors} if spec.held_out else {}
         place = int(run_id, 16)
         row = {
             "run_id": run_id,
@@ -84,7 +96,7 @@ class Store:
         }
         row |= asdict(spec) | {"lam": np.nan if spec.lam is None else spec.lam, "cpus": "2", "gpu": "none"}
         for name, values in metrics.items():
-            row |= {name: values.mean()} | {f"activities/{name}_{a}": value for a, value in zip(self.activities, values, strict=True)}
+            row |= {f"{name}/all": values.mean()} | {f"{name}/{a}": value for a, value in zip(self.activities, values, strict=True)}
         return row
 
     def predictions(self, run_id: str) -> pd.DataFrame:
@@ -107,19 +119,10 @@ class Store:
         return table.assign(activity=table["video"].str.rsplit("_").str[-1].astype("category"), video=table["video"].astype("category"))
 
     def report(self, **changed: Any) -> Report:
-        usual: dict[str, Any] = {
-            "params": self.params,
-            "dataset": "breakfast",
-            "runs": self.runs,
-            "fingerprints": self.fingerprints,
-            "found": self.found,
-            "predictions": self.predictions,
-            "lengths": self.lengths,
-            "activities": self.activities,
-            "links": MadeUpLinks(),
-            "provenance": {"git commit": "abc<1>"},
-        }
-        return video_reports.report(**(usual | changed))
+        """With other `runs` than the store's own, or without what runs have kept, if that is given."""
+        usual = {"params": self.params, "dataset": "breakfast", "runs": self.runs, "kept": {report.PREDICTIONS: self.predictions}}
+        videos = MadeUpVideos(lengths=self.lengths, activities=self.activities)
+        return report.report(sources(**({"data": videos} | usual | changed)), fingerprints=self.fingerprints, found=self.found)
 
     def where(self, **values: Any) -> pd.Series:
         """Which runs have these values."""

@@ -1,23 +1,22 @@
 """A plausible store of runs on depth maps, made up from a seed: what `Tracker.collect` and the artifacts of its runs would give."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from regcls.errors import MissingError
+from regcls.metrics import SHOTS
 from regcls.params import Params
 from regcls.params.single import SingleGrid
-from regcls.reports import depth as depth_reports
-from regcls.reports.depth_collect import shot_of_buckets
-from regcls.reports.published import PAPER_COUNTS
 from regcls.reports.report import Report
 from regcls.runs.grids import Found, all_specs
-from regcls.tasks.depth.metrics import BUCKETS, COLUMNS
+from regcls.tasks.depth import published, report
 from regcls.tasks.depth.runs import DepthSpec, make_spec
-from reports.made_up import MadeUpLinks, small_params, with_section
+from regcls.tasks.depth.sums import BUCKETS, COLUMNS
+from reports.made_up import small_params, sources, with_section
 
 FIRST = 7  # bucket: nearer than 0.7 m there is nothing
 
@@ -43,13 +42,28 @@ def small() -> Params:
     return with_grids(small_params(), table2=TABLE2, table4=TABLE4, lambda_search=SEARCH)
 
 
+@dataclass(frozen=True, kw_only=True)
+class MadeUpRooms:
+    """In place of the prepared data."""
+
+    training: int = published.COUNTS["training images"]  # those for validation included
+    tested: int = published.COUNTS["test images"]
+    has_drawn_mask: bool = False
+
+    def rows(self, split: str) -> range:
+        return range({"train": self.training - self.training // 5, "val": self.training // 5, "test": self.tested}[split])
+
+    def levels(self, split: str) -> np.ndarray:
+        return {"train": levels()}[split]
+
+
 class Store:
     """Runs on `images` made-up test images; without `few` no test pixel is rare."""
 
     def __init__(self, params: Params, *, found: Found | None = None, few: bool = True, images: int = 12) -> None:
         self.params, self.found = params, found or {}
         rng = np.random.default_rng(7)
-        self.shots = np.array(shot_of_buckets(params.datasets["nyud2"].shots))
+        self.shots = np.array(params.datasets["nyud2"].shots.by_bucket())
         pixels = rng.poisson(30.0, (images, BUCKETS)).astype(float)
         pixels[:, :FIRST] = 0  # and no image has all depths
         pixels[np.arange(BUCKETS) // 10 % 5 == np.arange(images)[:, None] % 5] = 0
@@ -85,7 +99,8 @@ class Store:
             {"run_id": f"{place:032x}", "run_name": spec.name, "status": "FINISHED", "fingerprint": fingerprint, "started": 1e9 + place}
             | asdict(spec)
             | {"lam": np.nan if spec.lam is None else spec.lam, "best_epoch": 3.0, "best_epoch_on_test": 2.0, "cpus": "2", "gpu": "none"}
-            | {"val_rmse_all": 0.97 * rmse, "val_mae_all": 0.7 * rmse, "test_rmse_all": 99.0}
+            | {"val/rmse/all": 0.97 * rmse, "val/mae/all": 0.7 * rmse}
+            | {f"test/rmse/{shot}": 99.0 for shot in SHOTS}  # which the report makes anew
         )
 
     def sums(self, run_id: str) -> pd.DataFrame:
@@ -110,20 +125,13 @@ class Store:
         }
 
     def report(self, **changed: Any) -> Report:
-        usual: dict[str, Any] = {
-            "params": self.params,
-            "dataset": "nyud2",
-            "runs": self.runs,
-            "fingerprints": self.fingerprints,
-            "found": self.found,
-            "sums": self.sums,
-            "examples": self.examples,
-            "training_levels": levels(),
-            "counts": PAPER_COUNTS["nyud2"],
-            "links": MadeUpLinks(),
-            "provenance": {"git commit": "abc<1>"},
-        }
-        return depth_reports.report(**(usual | changed))
+        """With other `runs` or `data` than the store's own, or with other files `kept`, if they are given."""
+        usual = {"params": self.params, "dataset": "nyud2", "data": MadeUpRooms(), "runs": self.runs, "kept": self.kept()}
+        return report.report(sources(**(usual | changed)), fingerprints=self.fingerprints, found=self.found)
+
+    def kept(self, **changed: Any) -> dict[str, Any]:
+        """What runs have left behind; `sums` and `examples` read something else."""
+        return {"sums.parquet": changed.get("sums", self.sums), report.EXAMPLES: changed.get("examples", self.examples)}
 
     def id_of(self, **where: Any) -> str:
         """The id of the only run with these values."""

@@ -1,0 +1,247 @@
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from io import StringIO
+
+import pandas as pd
+import pytest
+
+from regcls.params import Params
+from regcls.reports.report import Report
+from regcls.reports.stats import holm
+from regcls.tasks.functions import figures_data
+from regcls.tasks.functions.collected import collected
+from regcls.tasks.functions.report import first_line
+from regcls.tasks.functions.runs import expand
+from reports.made_up import MadeUpLinks, with_section
+from tasks.functions.made_up_functions import FUNCTIONS, MadeUpSets, Store, with_grids
+
+
+@pytest.fixture(scope="module")
+def store(small: Params) -> Store:
+    return Store(small)
+
+
+@pytest.fixture(scope="module")
+def report(store: Store) -> Report:
+    """On complete grids."""
+    return store.report()
+
+
+def csv(report: Report, name: str) -> pd.DataFrame:
+    return pd.read_csv(StringIO(report.files[f"{name}.csv"]))
+
+
+class Rows(HTMLParser):
+    """The body rows of every table: (text of the row's cells that are no header, links in the row)."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.rows: list[tuple[str, list[str]]] = []
+        self.inside = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.inside = tag if tag in ("th", "td") else self.inside
+        if tag == "tr":
+            self.rows.append(("", []))
+        elif tag == "a" and self.inside == "td":
+            self.rows[-1][1].append(dict(attrs)["href"] or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = "" if tag in ("th", "td") else self.inside
+
+    def handle_data(self, data: str) -> None:
+        if self.inside == "td":
+            self.rows[-1] = (self.rows[-1][0] + data, self.rows[-1][1])
+
+
+def test_every_row_with_numbers_leads_to_its_runs_and_every_run_is_linked(report: Report, store: Store) -> None:
+    rows = Rows(report.files["index.html"]).rows
+    unlinked = [text for text, links in rows if re.search(r"\d", text) and not links]
+    assert len(unlinked) == 4 and all("†" in text for text in unlinked)  # the averages of Table 1, of the rows above them
+    linked = {link for _, links in rows for link in links}
+    assert {link for link in linked if "compare" not in link} == {MadeUpLinks().run_url(run_id) for run_id in store.runs["run_id"]}
+
+
+def test_the_runs_of_a_number_can_be_compared_side_by_side(report: Report) -> None:
+    html = report.files["index.html"]
+    groups = re.findall(r'<div class="groups">.*?</div>', html, flags=re.DOTALL)
+    for group in groups:
+        ids = re.findall(r'/runs/(\w+)"', group)
+        compared = re.findall(r'compare-runs\?runs=([\w,]+)"', group)
+        assert compared == ([",".join(ids)] if len(ids) > 1 else [])
+    assert len(groups) > 10 and "compare-runs" in html
+
+
+def test_published_values_stand_beside_ours(report: Report) -> None:
+    summary = csv(report, "summary")
+    row = summary.query("setting == 'clean' and sampling == 'severe' and method == 'reg+cls' and classes == 16").iloc[0]
+    assert row["published"] == 0.2655 and row["ours_minus_published"] == pytest.approx(row["test_mse"] - 0.2655, abs=1e-6)
+    reg = summary.query("setting == 'clean' and sampling == 'severe' and method == 'reg'").iloc[0]
+    assert reg["published"] == pytest.approx((0.3929 + 0.3921) / 2)
+    panel = csv(report, "panels").query("setting == 'clean' and sampling == 'severe' and method == 'reg+cls'").iloc[0]
+    assert panel["released_reg"] == pytest.approx((0.3929 + 0.3921) / 2) and panel["released_reg+cls"] == pytest.approx(
+        (0.2618 + 0.2655) / 2
+    )
+    assert "55.42†" in report.files["table1.md"] and "<!-- reg+cls, released -->" in report.files["figure3.svg"]
+
+
+def test_without_published_values_there_is_no_column_no_line_and_no_sentence_for_them(small: Params) -> None:
+    report = Store(with_section(small, "functions", published=None)).report()
+    assert {name: list(csv(report, name).filter(regex="publ|released|uncertain")) for name in ("summary", "panels", "table1")} == {
+        "summary": [],
+        "panels": [],
+        "table1": [],
+    }
+    assert "<!-- reg+cls -->" in report.files["figure3.svg"] and "released" not in report.files["figure3.svg"]
+    assert "| p (Holm) | n |\n" in report.files["table1.md"] and "| average | **37.5** |  |  |  |  |\n" in report.files["table1.md"]
+    assert report.extent == ["Each trains 10 networks for 80 epochs."]
+
+
+def test_holes_are_named_and_not_averaged_over(store: Store) -> None:
+    gone = store.runs.query("setting == 'noisy' and noise == 0.1 and sampling == 'severe' and method == 'reg' and seed == 421")
+    report = store.report(runs=store.runs.drop(index=gone.index))
+    assert report.warnings[0].startswith("figure3: 1 of 60 runs are holes (1 missing)")
+    assert "noisy σ 0.1, severe · reg: 1 of 2 repetitions (missing: seed 421)" in report.files["index.html"]
+    assert "(n = 1 of 2)" in report.files["summary.md"]
+    assert csv(report, "holes")["seed"].tolist() == [421]
+    panel = csv(report, "panels").query("setting == 'noisy' and sampling == 'severe' and method == 'reg+cls'")
+    assert panel["n"].tolist() == [1] and panel["answer"].tolist() == ["not tested (n = 1)"]
+
+
+def test_an_empty_panel_is_shown_empty(store: Store) -> None:
+    report = store.report(runs=store.runs.query("not (setting == 'ood' and sampling == 'severe')"))
+    panel = csv(report, "panels").query("setting == 'ood' and sampling == 'severe'")
+    assert panel["n"].tolist() == [0, 0] and panel["gap"].isna().all()
+    assert report.metrics["gap"]["ood"]["severe"] is None
+    wanted = len(store.runs)
+    assert report.metrics["runs"] == {"wanted": wanted, "finished": wanted - 10, "missing": 10}
+
+
+def test_one_run_is_enough_for_a_report(store: Store) -> None:
+    assert store.report(runs=store.runs.iloc[[0]]).metrics["runs"]["finished"] == 1
+
+
+def test_a_grid_of_one_repetition_has_gaps_and_no_tests(small: Params) -> None:
+    grid = replace(small.datasets["functions"].grids["figure3"], repetitions=1, classes=(4,))
+    report = Store(with_grids(small, figure3=grid)).report()
+    panels = csv(report, "panels")
+    assert panels["p"].isna().all() and panels["gap"].notna().all()
+    assert "one repetition allows no test" in report.files["index.html"]
+
+
+@pytest.mark.parametrize(
+    ("methods", "said"),
+    [
+        (("reg",), []),
+        (("reg+cls",), ["reg+cls"]),
+        (("reg+cls", "reg+cls-bal"), ["reg+cls", "reg+cls-bal"]),
+        (("reg", "reg+cls-bal"), ["reg+cls-bal"]),
+    ],
+)
+def test_a_grid_may_lack_methods(methods: tuple[str, ...], said: list[str], small: Params) -> None:
+    grids = {name: replace(grid, methods=methods, settings=grid.settings[:1]) for name, grid in small.datasets["functions"].grids.items()}
+    report = Store(with_grids(small, **grids)).report()
+    assert [re.split("[ :]", line)[0] for line in report.answers if line.startswith("reg")] == said
+    assert (report.line is not None) == (methods == ("reg", "reg+cls-bal"))
+
+
+def test_other_noise_levels_and_several_lambdas_have_no_published_values(small: Params) -> None:
+    grid = replace(small.datasets["functions"].grids["figure3"], settings=("noisy",), noise=(0.05, 0.5), lambdas=(1.0, 10.0), classes=(4,))
+    report = Store(with_grids(small, figure3=grid, figure4=grid, mine=grid)).report()
+    assert "Trained, but not shown here: the grid mine." in report.files["index.html"]
+    assert csv(report, "summary")["published"].isna().all()
+    table1 = report.metrics["table1"]
+    assert set(report.metrics["gap"]) == {"noisy-0.05", "noisy-0.5"} == set(table1["balanced"]) == set(table1["uniform"])
+
+
+def test_a_removed_grid_is_left_out(small: Params) -> None:
+    report = Store(with_grids(small, figure5=small.datasets["functions"].grids["figure5"])).report()
+    assert {name for name in report.files if name.endswith(".svg")} == {"figure1.svg", "figure2.svg", "figure5.svg"}
+
+
+def test_figure_3_has_one_row_a_network(report: Report) -> None:
+    networks = csv(report, "figure3_networks")
+    assert len(networks) == 6 * 2 * 5 * FUNCTIONS and networks["test_mse"].notna().all()
+
+
+def test_figure_1_has_the_points_that_it_draws(report: Report) -> None:
+    points = csv(report, "figure1")
+    assert list(points) == ["data", "split", "x", "y"] and set(points.query("data == 'ood'")["split"]) == {"train", "val", "test"}
+    x, y = MadeUpSets().get("clean", "uniform", 0, 0, "train")
+    drawn = points.query("data == 'clean'")
+    assert len(drawn) == figures_data.POINTS < len(x)
+    assert {f"{a:.8g} {b:.8g}" for a, b in zip(drawn["x"], drawn["y"], strict=True)} <= {
+        f"{a:.8g} {b:.8g}" for a, b in zip(x, y, strict=True)
+    }
+    assert (drawn["y"].min(), drawn["y"].max()) == pytest.approx((y.min(), y.max()))
+
+
+def test_figure_2_counts_every_sample_once(report: Report) -> None:
+    counts = csv(report, "figure2")
+    assert list(counts) == ["sampling", "bin_low", "bin_high", "count"] and len(counts) == 4 * figures_data.BINS
+    for sampling, found in counts.groupby("sampling"):
+        assert found["count"].sum() == len(MadeUpSets().get("clean", str(sampling), 0, 0, "train")[1])
+    assert "the samples themselves are those of data/functions/prepared." in report.files["index.html"]
+
+
+def test_the_numbers_of_figure_4_say_that_one_repetition_is_no_test(report: Report) -> None:
+    for name, n in (("figure4_lambda", "n"), ("figure4", "pairs")):
+        table = csv(report, name).query("method != 'reg'")
+        assert table["p"].isna().all() and table["p_holm"].isna().all() and (table[n] == 1).all()
+    assert "| n = 1 | – | 1 |" in report.files["figure4_lambda.md"]
+
+
+def test_the_numbers_of_figure_4_are_tested_by_repetition(small: Params) -> None:
+    grid = replace(small.datasets["functions"].grids["figure4"], repetitions=3, settings=("clean",), classes=(4, 16))
+    report = Store(with_grids(small, figure4=grid)).report()
+    lambdas = csv(report, "figure4_lambda")
+    assert lambdas["p_holm"].tolist() == pytest.approx(holm(lambdas["p"].tolist())) and (lambdas["n"] == 3).all()
+    points = csv(report, "figure4").query("method == 'reg+cls' and sampling == 'severe' and `lambda` == 100")
+    row = lambdas.query("method == 'reg+cls' and sampling == 'severe' and `lambda` == 100").iloc[0]
+    assert row["gap"] == pytest.approx(points["gap"].mean()) and row["low"] < row["gap"] < row["high"]
+
+
+def test_other_training_values_are_said_beside_every_released_value(small: Params) -> None:
+    report = Store(with_section(small, "functions", training=replace(small.datasets["functions"].training, epochs=2))).report()
+    for name in ("panels", "summary", "table1"):
+        for ending in ("md", "tex"):
+            assert "ot comparable with the " in report.files[f"{name}.{ending}"]
+    html = report.files["index.html"]
+    assert html.count("Not comparable with the released values: epochs 2 instead of 80.") == 3  # the panels, Figure 3 and its table
+    assert "released, not comparable" in report.files["figure3.svg"]
+
+
+def test_the_page_says_where_the_runs_were_trained(store: Store, report: Report) -> None:
+    assert "Where each run was trained stands in its tags" in report.files["index.html"]
+    runs = store.runs.assign(cpus="2", gpu=["none"] * 12 + ["H100"] * (len(store.runs) - 12), host="secret")
+    html = store.report(runs=runs).files["index.html"]
+    assert "Trained on – 80 runs: cpus 2, gpu H100; 12 runs: cpus 2, gpu none." in html and "secret" not in html
+
+
+@pytest.fixture
+def networks(store: Store) -> pd.DataFrame:
+    """Those of Figure 3."""
+    found, _ = collected(store.runs, store.fingerprints, dataset="functions", functions=FUNCTIONS)
+    functions = store.params.datasets["functions"]
+    return found.of(expand(functions, "functions", functions.grids["figure3"])).networks
+
+
+def test_the_line_of_the_first_screen_is_the_mean_over_imbalanced_panels_by_repetition(networks: pd.DataFrame) -> None:
+    line = first_line(networks)
+    severe = networks.query("sampling == 'severe'").groupby(["method", "repetition", "setting"])["test_mse"].mean()
+    gaps = severe["reg"].groupby("repetition").mean() - severe["reg+cls"].groupby("repetition").mean()
+    assert line is not None and line.overall.gap == pytest.approx(gaps.mean()) and line.method == "reg+cls, 2 class counts"
+    assert line.overall.low < line.overall.gap < line.overall.high and line.n.startswith("2 repetitions, over 3 imbalanced panels")
+
+
+def test_the_line_is_over_panels_that_both_have_and_over_whole_repetitions(networks: pd.DataFrame) -> None:
+    without = networks.query(
+        "not (method == 'reg+cls' and setting == 'ood') and not (method == 'reg' and repetition == 1 and setting == 'clean')"
+    )
+    line = first_line(without)
+    assert line is not None and line.n.startswith("1 repetition, over 2 imbalanced panels") and line.overall.answer == "not tested (n = 1)"
+    assert first_line(networks.query("method != 'reg'")) is None
+    uniform = first_line(networks.query("sampling == 'uniform' and method != 'reg+cls'"))
+    assert uniform is not None and "3 uniform panels" in uniform.n and uniform.method.startswith("reg+cls-bal")

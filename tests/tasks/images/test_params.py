@@ -1,0 +1,61 @@
+"""What params.yaml may say of shot groups and of the range that the classes cover."""
+
+import pytest
+
+from regcls.errors import UserError
+from regcls.params import load_params
+from regcls.tasks.images.params import DensityShots, IntegerShots, shots_text
+
+DENSITY = {"by": "density", "bins": 50, "many_above": 1.5, "few_below": 0.25}
+
+
+def section_with(make_project, **changes):
+    return load_params(make_project({"imdb_wiki": changes}) / "params.yaml").datasets["imdb_wiki"]
+
+
+def test_shots_may_be_by_integer_or_by_density(make_project):
+    assert section_with(make_project).shots == IntegerShots(by="integer", many_above=6, few_below=4)
+    assert section_with(make_project, shots=DENSITY).shots == DensityShots(**DENSITY)
+
+
+def test_a_tag_says_what_the_groups_were(make_project):
+    assert shots_text(section_with(make_project).shots) == "integer: many_above 6, few_below 4"
+    assert shots_text(section_with(make_project, shots=DENSITY).shots) == "density: bins 50, many_above 1.5, few_below 0.25"
+
+
+@pytest.mark.parametrize("limits", [{"many_above": 20, "few_below": 21}, {**DENSITY, "many_above": 0.5, "few_below": 0.5}], ids=["integer", "density"])  # fmt: skip
+def test_limits_may_touch(make_project, limits):
+    shots = section_with(make_project, shots=limits).shots
+    assert shots.groups([1.0, 2.0]).few_below > 0  # as metrics.ShotGroups takes them
+
+
+@pytest.mark.parametrize(
+    ("shots", "message"),
+    [
+        ({"many_above": 20, "few_below": 22}, r"imdb_wiki\.shots: few_below = 22 and many_above = 20 overlap: a target would be both"),
+        ({**DENSITY, "few_below": 1.75}, r"imdb_wiki\.shots: few_below = 1\.75 and many_above = 1\.5 overlap"),
+        ({"by": "count"}, r"imdb_wiki\.shots = .*'count' .* does not match any of the expected tags: 'integer', 'density'"),
+        ({"by": "density"}, r"bins is missing"),
+        ({"bins": 50}, r"bins is not a known key"),
+        ({**DENSITY, "bins": 0}, r"bins = 0: Input should be greater than or equal to 1"),
+        ({"few_below": 2.5}, r"few_below = 2\.5: Input should be a valid integer"),
+    ],
+)
+def test_shots_that_make_no_groups_are_refused(make_project, shots, message):
+    with pytest.raises(UserError, match=message):
+        section_with(make_project, shots=shots)
+
+
+def test_the_classes_may_cover_the_data(make_project):
+    assert section_with(make_project, training={"class_range": "data"}).training.class_range == "data"
+    with pytest.raises(
+        UserError, match=r"imdb_wiki\.training\.class_range = \"date\": Input should be 'data'; .*: Input should be a valid array"
+    ):
+        section_with(make_project, training={"class_range": "date"})
+
+
+def test_those_of_depth_may_not(make_project):
+    with pytest.raises(
+        UserError, match=r"nyud2\.training\.class_range = data: write the metres that the ranges cover, as in \[0\.0, 10\.0\]"
+    ):
+        load_params(make_project({"nyud2": {"training": {"class_range": "data"}}}) / "params.yaml")
