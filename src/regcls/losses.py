@@ -1,6 +1,6 @@
 """Training losses: regression, and regression with classification (Eq. 4).
 
-Legend: B batch, C classes; where a target is a map, its pixels are the samples, and shapes are (B, H, W).
+Legend: B batch, C classes; N samples; where a target is a map, its pixels are the samples.
 """
 
 from typing import Literal
@@ -13,38 +13,33 @@ from torch.nn import functional as F
 RegressionLoss = Literal["mae", "mse", "huber"]
 
 
-def regression_loss(
-    predictions: Float[Tensor, "B *HW"],
-    targets: Float[Tensor, "B *HW"],
-    kept: Bool[Tensor, "B *HW"] | None = None,
-    *,
-    kind: RegressionLoss,
-    huber_delta: float = 1.0,
-) -> Float[Tensor, ""]:
-    """Mean absolute error (mae), mean squared error (mse) or Huber loss, over the kept samples; 0 if none is.
+def elementwise(
+    predictions: Float[Tensor, "*shape"], targets: Float[Tensor, "*shape"], *, kind: RegressionLoss, huber_delta: float = 1.0
+) -> Float[Tensor, "*shape"]:
+    """The error of each sample: absolute (mae), squared (mse) or Huber's."""
+    match kind:
+        case "mae":
+            return F.l1_loss(predictions, targets, reduction="none")
+        case "mse":
+            return F.mse_loss(predictions, targets, reduction="none")
+        case "huber":
+            return F.huber_loss(predictions, targets, reduction="none", delta=huber_delta)
+
+
+def mean_of(losses: Float[Tensor, "*M N"], kept: Bool[Tensor, "*M N"] | None) -> Float[Tensor, "*M"]:
+    """The mean over the kept samples; 0 if none is.
 
     Kept are those that are drawn (balanced data, Table 4) and, of a depth map, the pixels with a measurement.
     """
-    match kind:
-        case "mae":
-            losses = F.l1_loss(predictions, targets, reduction="none")
-        case "mse":
-            losses = F.mse_loss(predictions, targets, reduction="none")
-        case "huber":
-            losses = F.huber_loss(predictions, targets, reduction="none", delta=huber_delta)
-    return _mean(losses, kept)
+    if kept is None:
+        return losses.mean(-1)
+    # Not losses[kept].mean(): that is NaN for an empty selection, and so is its gradient.
+    return torch.where(kept, losses, 0.0).sum(-1) / kept.sum(-1).clamp(min=1)
 
 
 def class_loss(logits: Float[Tensor, "B C"], labels: Int[Tensor, " B"], kept: Bool[Tensor, " B"] | None = None) -> Float[Tensor, ""]:
     """Cross-entropy in nats, averaged over the kept samples (Eq. 13); 0 for a batch in which none is kept."""
-    return _mean(F.cross_entropy(logits, labels, reduction="none"), kept)
-
-
-def _mean(losses: Float[Tensor, "B *HW"], kept: Bool[Tensor, "B *HW"] | None) -> Float[Tensor, ""]:
-    if kept is None:
-        return losses.mean()
-    # Not losses[kept].mean(): that is NaN for an empty selection, and so is its gradient.
-    return torch.where(kept, losses, 0.0).sum() / kept.sum().clamp(min=1)
+    return mean_of(F.cross_entropy(logits, labels, reduction="none"), kept)
 
 
 def weighted(
@@ -69,4 +64,4 @@ def reg_cls(
     lam: float,
 ) -> Float[Tensor, ""]:
     """λ · mean squared error + class loss (Eq. 4)."""
-    return weighted(regression_loss(predictions, targets, kind="mse"), class_loss(logits, labels, kept), lam=lam, scaling="eq4")
+    return weighted(elementwise(predictions, targets, kind="mse").mean(), class_loss(logits, labels, kept), lam=lam, scaling="eq4")

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from methods.over_the_batch import OVER_THE_BATCH
 from regcls.classes import equalised, uniform_ranges
+from regcls.methods import make_loss
 from regcls.models.mlp import initial_weights
 from regcls.training import ensemble_data
 from regcls.training.ensemble import Recipe, _Ensemble, train
@@ -57,7 +59,8 @@ def network(classes: int = 0, *, balanced: bool = False, seed: int = 0, samples:
 
 
 def difference(trained, model):
-    return max(np.abs(trained.weights[name] - value.detach().numpy()).max() for name, value in model.state_dict().items())
+    weights = {name: value for name, value in model.state_dict().items() if name != "loss_parameters"}
+    return max(np.abs(trained.weights[name] - value.detach().numpy()).max() for name, value in weights.items())
 
 
 @pytest.mark.parametrize("precision, tolerance", [("float64", 1e-10), ("float32", 1e-5)])
@@ -119,6 +122,38 @@ def test_fewer_samples_than_a_batch_are_one_batch_where_the_last_is_kept():
     model, history, _ = train_plainly(net, VIDEO)
     trained = train([net, network(16, samples=410, inputs=64)], VIDEO)[0]
     assert difference(trained, model) < 1e-10 and trained.train_mse == pytest.approx(history, rel=1e-9)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize("loss_over_batch", ["mean", "sum"])
+@pytest.mark.parametrize("loss", [make_loss("focal-r(beta=2,gamma=1.5)", kind="mse"), OVER_THE_BATCH])
+def test_other_losses_agree_with_plain_pytorch(loss, loss_over_batch, balanced):
+    recipe = replace(VIDEO, loss=loss, loss_over_batch=loss_over_batch)
+    nets = [network(8, balanced=balanced, seed=seed, samples=samples, inputs=64, lam=0.1) for seed, samples in enumerate((410, 241, 80))]
+    for net, trained in zip(nets, train(nets, recipe), strict=True):
+        model, history, _ = train_plainly(net, recipe)
+        assert difference(trained, model) < 1e-10 < difference(trained, train_plainly(net, replace(recipe, loss=None))[0])
+        assert trained.train_mse == pytest.approx(history, rel=1e-9)
+
+
+def test_each_network_learns_the_parameters_of_its_loss():
+    nets = [network(0, seed=seed, samples=samples, inputs=64) for seed, samples in enumerate((410, 241))]
+    recipe = replace(VIDEO, loss=OVER_THE_BATCH)
+    ensemble = _Ensemble(nets, recipe, torch.device("cpu"), stable=False)
+    for epoch in range(recipe.epochs):
+        ensemble.train_epoch(epoch)
+    learned = ensemble.params.layers[3][:, 0]
+    alone = [train_plainly(net, recipe)[0].loss_parameters.detach()[0] for net in nets]
+    assert torch.allclose(learned, torch.stack(alone), rtol=0, atol=1e-10)
+    assert learned[0] != learned[1] and (learned != OVER_THE_BATCH.learned[0]).all()
+
+
+@pytest.mark.parametrize("loss", [make_loss("focal-r(beta=2,gamma=1.5)", kind="mse"), OVER_THE_BATCH])
+def test_company_does_not_change_a_result_of_another_loss(loss):
+    recipe = replace(VIDEO, loss=loss, precision="float32")
+    nets = unequal(0)
+    for net, beside in zip(nets, train(nets, recipe, predict=["test"]), strict=True):
+        assert_identical(beside, train([net], recipe, predict=["test"])[0])
 
 
 def unequal(classes, *, samples=(410, 165, 90, 410, 241)):

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from regcls.errors import UserError
+from regcls.methods import has_classes, searched_as
 from regcls.params.types import (
     FROM_TEXT,
     STRICT,
@@ -149,10 +150,10 @@ def check_grids(path: Path, name: str, grids: Mapping[str, SingleGrid], *, seeds
 def _check_searched(where: str, name: str, grid: SingleGrid, search: SingleGrid | None) -> None:
     if search is None or not search.seeds:
         raise UserError(f"{where}.lambdas = 'searched' needs the grid {name}.grids.{SEARCH} with at least one seed")
-    # reg+cls-bal takes the λ of reg+cls where it is not searched for itself.
-    methods = [method for method in grid.methods if method != "reg" and not {method, "reg+cls"} & set(search.methods)]
+    # With balanced classes a method takes the λ of uniform ones where it is not searched for itself.
+    methods = [method for method in grid.methods if has_classes(method) and not {method, searched_as(method)} & set(search.methods)]
     classes = [count for count in grid.classes if count not in search.classes]
-    if (methods or classes) and grid.methods != ("reg",):
+    if (methods or classes) and any(map(has_classes, grid.methods)):
         missing = ", ".join(map(str, [*methods, *(f"{count} classes" for count in classes)]))
         raise UserError(f"{where}.lambdas = 'searched', but {name}.grids.{SEARCH} does not search λ for {missing}")
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-Method = Literal["reg", "reg+cls", "reg+cls-bal"]
-SequenceMethod = Literal["random", "kukleva", "reg", "reg+cls", "reg+cls-bal"]  # the first is not trained, the second has sigmoids
+from regcls.methods import parsed
+
 Optimizer = Literal["adam", "sgd"]
 Precision = Literal["float32", "float64"]  # of small networks
 Rounding = Literal["ceil", "floor", "round"]  # as in classes.py
@@ -28,6 +28,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Classes = Annotated[int, Field(ge=2)]  # one class has nothing to tell apart
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Method = Annotated[str, AfterValidator(lambda name: parsed(name).name)]  # see methods/
+# Of sequences: random is not trained, kukleva has sigmoids.
+SequenceMethod = Annotated[str, AfterValidator(lambda name: name if name in ("random", "kukleva") else parsed(name).name)]
 OneOrMore = Annotated[tuple[T, ...], Field(min_length=1), AfterValidator(_distinct)]
 
 STRICT = ConfigDict(extra="forbid", strict=True)

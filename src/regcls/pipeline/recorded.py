@@ -10,6 +10,7 @@ from typing import Any
 
 from regcls.data.store import prepared_folder
 from regcls.errors import MissingError, UserError
+from regcls.methods import is_balanced
 from regcls.provenance import UNKNOWN
 from regcls.runs import RunSpec
 from regcls.tasks import TASKS, task_named
@@ -59,7 +60,7 @@ def spec_of(row: Row) -> RunSpec:
     needless = set[str]()
     if row.params.get("classes") == "0":
         needless.add("lam")
-    if row.params.get("method") != "reg+cls-bal" and row.params.get("balanced_data") != "true":
+    if not is_balanced(row.params.get("method", "")) and row.params.get("balanced_data") != "true":
         needless.add("rounding")
     if missing := [name for name, value in values.items() if value is None and name not in needless]:
         raise UserError(

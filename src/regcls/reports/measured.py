@@ -60,13 +60,18 @@ class Runs:
             if column.name == "weight":
                 return column.map(lambda text: float(text.partition("/")[0] or -1))
             levels = METHODS if column.name == "method" else self.order.get(str(column.name))
-            return column if levels is None else column.map(lambda value: (levels.index(value) if value in levels else len(levels), value))
+            return column if levels is None else column.map(ranked(levels))
 
         return frame.sort_values(names, key=key, kind="stable", ignore_index=True)
 
     def hole_lines(self, name: Callable[[Mapping[str, Any]], str], *, what: str = "seeds") -> list[str]:
         """A line a cell with holes: `reg+cls · 100 · λ 0.1: 2 of 3 seeds (failed: seed 1)`."""
         return holes_of(self.in_order(self.wanted), self.cell, name, what=what)
+
+
+def ranked(levels: Sequence[Any]) -> Callable[[Any], Any]:
+    """A key to sort by: what stands in `levels` as it stands there, the rest behind it."""
+    return lambda value: (levels.index(value) if value in levels else len(levels), value)
 
 
 def collect(

@@ -44,7 +44,7 @@ class Section:
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """reg beside a class loss, over one group of test samples: two means and gap = reg − other, above 0 the class loss helps.
+    """reg beside another method, over one group of test samples: two means and gap = reg − other, above 0 the method helps.
 
     low and high: 95 % interval of the gap, NaN where nothing is tested; reg, other and gap are NaN where a side has no runs or the group
     no samples. `answer`: what the tests say, in a word or two.

@@ -24,7 +24,7 @@ Compare = Callable[[Sequence[str], Sequence[str]], Iterable[Row]]
 
 
 def differences(runs: Runs, compare: Compare) -> pd.DataFrame:
-    """error(reg) − error(method), above 0 the class loss helps: a row a (cell but reg, error, shot group) over the seeds that both have.
+    """error(reg) − error(method), above 0 the method helps: a row a (cell but reg, error, shot group) over the seeds that both have.
 
     ROW; what `compare` gives: error, shot, reg and other (the two means), gap, images and seeds (counts), low, high and p (over images:
     95 % interval and p), low_seeds, high_seeds and p_seeds (over seeds); p_holm and p_holm_seeds, adjusted over all rows; answer: what the

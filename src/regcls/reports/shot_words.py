@@ -32,7 +32,7 @@ def answers(subject: Subject, runs: Runs, table: pd.DataFrame) -> list[str]:
     if not methods:
         return ["Only reg is trained: there is nothing to compare it with."]
     if not ((wanted["method"] == "reg") & (wanted["state"] == "finished")).any():
-        return ["No run of reg is finished: there is nothing to compare the class loss with."]
+        return ["No run of reg is finished: there is nothing to compare the other methods with."]
     lines = []
     for method in methods:
         rows = _spoken_of(subject, runs, table, method)
@@ -96,7 +96,7 @@ def _caution(subject: Subject, runs: Runs, tests: int) -> str:
     others = runs.wanted[runs.wanted["method"] != "reg"]
     several = f"Of several class counts, the one with the lowest {subject.judged[1]}. " if others["classes"].nunique() > 1 else ""
     return (
-        f"Δ = {subject.error}(reg) − {subject.error}(method): above 0 the class loss helps. {several}{subject.intervals} “Clear” is after "
+        f"Δ = {subject.error}(reg) − {subject.error}(method): above 0 the method helps. {several}{subject.intervals} “Clear” is after "
         f"correction for {counted(tests, 'test')}. Whether it holds for other seeds is tested in the table of differences."
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from regcls.methods import has_classes
 from regcls.metrics import SHOTS, Shot
 from regcls.params.single import SEARCH
 from regcls.reports.measured import ROW, Runs, full, groups_of, means, row_name, rows_like
@@ -59,9 +60,7 @@ def _add_tables(made: Report, subject: Subject, name: str, runs: Runs, table: pd
     caption = f"Differences to reg, trained on {data}, over {extent}."
     changes = differences_table(subject, runs, table, name=f"{name}_differences", caption=caption)
     if changes.rows:
-        made.add(
-            Section(name=changes.name, title=f"{title.partition(':')[0]}: what the class loss changes", caption=caption, table=changes)
-        )
+        made.add(Section(name=changes.name, title=f"{title.partition(':')[0]}: differences to reg", caption=caption, table=changes))
 
 
 def shots_table(subject: Subject, runs: Runs, table: ShotTable, *, name: str, caption: str, published: Published | None = None) -> Table:
@@ -219,7 +218,7 @@ def _search_lines(subject: Subject, found: Found) -> list[str]:
     lines = []
     for name, grid in subject.grids.items():
         if grid.lambdas == "searched" and grid.seeds:
-            pairs = [(method, classes) for method in grid.methods if method != "reg" for classes in grid.classes]
+            pairs = [(method, classes) for method in grid.methods if has_classes(method) for classes in grid.classes]
             unknown = [
                 f"{method} · {classes}" for method, classes in pairs if searched_lambda(subject.grids, found, method, classes) is None
             ]
@@ -236,7 +235,7 @@ def _add_search(made: Report, subject: Subject, runs: Runs) -> None:
 def search_table(subject: Subject, runs: Runs) -> Table:
     """A row a (method, class count), a column a (validation error, λ); the λ of the lowest first error in bold."""
     frame = means(runs, {name: [name] for name in subject.searched})
-    others = frame[frame["method"] != "reg"]
+    others = frame[frame["classes"] > 0]
     weights = sorted(others["weight"].unique(), key=float)
     judged = next(iter(subject.searched))
     rows = []
@@ -258,7 +257,7 @@ def search_table(subject: Subject, runs: Runs) -> Table:
             "± : standard deviation over seeds, where there are several. Over all validation images.",
             f"Bold: the lowest mean {subject.searched[judged]} of a row, among λ with all seeds that any has. A grid with "
             "“lambdas: searched” takes it.",
-            *(["reg has no λ: its value is repeated."] * bool((frame["method"] == "reg").any())),
+            *(["A method without classes has no λ: its value is repeated."] * bool((frame["classes"] == 0).any())),
         ),
     )
 

@@ -9,8 +9,10 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from regcls.params.types import Optimizer, Rounding, SequenceMethod
+from regcls.methods import code_of, is_balanced
+from regcls.params.types import Optimizer, Rounding
 
+NO_CLASSES = "method {method} has no classes and no λ: leave out --classes and --lambda, or choose --method {method}+cls"
 NOTHING_TO_ROUND = "method {method} has no balanced classes: leave out --rounding, or choose --method reg+cls-bal"
 
 
@@ -20,7 +22,7 @@ class RunSpec:
 
     task: ClassVar[str]
     dataset: str
-    method: SequenceMethod
+    method: str  # see methods/
     classes: int  # C, before classes are merged; 0 without a class loss
     lam: float | None  # λ of Eq. 4; None without a class loss
     rounding: Rounding | None  # of Eq. 12; None where nothing is equalised
@@ -34,7 +36,7 @@ class RunSpec:
     @property
     def balanced(self) -> bool:
         """Whether the classes are equalised (Eq. 12) and kept with ρ (Eq. 13)."""
-        return self.method == "reg+cls-bal"
+        return is_balanced(self.method)
 
     @property
     def name(self) -> str:
@@ -85,5 +87,5 @@ def _text(value: object) -> str:
 
 
 def fingerprint(spec: RunSpec, *, data_digest: str, code_digest: str) -> str:
-    """Two runs with the same fingerprint give the same numbers: spec, prepared data and code are the same."""
-    return hashlib.sha256(f"{spec.digest()} {data_digest} {code_digest}".encode()).hexdigest()[:32]
+    """Two runs with the same fingerprint give the same numbers: spec, prepared data and code, that of the method with it, are the same."""
+    return hashlib.sha256(f"{spec.digest()} {data_digest} {code_digest}{code_of(spec.method)}".encode()).hexdigest()[:32]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from regcls.errors import UserError
+from regcls.methods import has_classes, is_balanced, searched_as
 from regcls.params.single import (
     SEARCH,
     Backbone,
@@ -17,17 +18,15 @@ from regcls.params.single import (
     SingleSection,
     SingleTraining,
 )
-from regcls.params.types import Method
-from regcls.runs import NOTHING_TO_ROUND, RunSpec
+from regcls.runs import NO_CLASSES, NOTHING_TO_ROUND, RunSpec
 
-Found = Mapping[tuple[Method, int], float]  # (method, C) -> λ with the lowest validation error
+Found = Mapping[tuple[str, int], float]  # (method, C) -> λ with the lowest validation error
 
 
 @dataclass(frozen=True, kw_only=True)
 class SingleSpec(RunSpec):
     """One tracked run: one network, trained on the images of one data set."""
 
-    method: Method
     balanced_data: bool  # Table 4: samples enter both losses with ρ of `balanced_bins` equalised ranges
     balanced_bins: int
     model: Backbone
@@ -68,8 +67,8 @@ def expand(make: MakeSpec[SpecT], section: SingleSection, dataset: str, grid: Si
     return list(specs)
 
 
-def _lambdas(section: SingleSection, grid: SingleGrid, method: Method, classes: int, found: Found) -> tuple[float, ...]:
-    if method == "reg" or grid.lambdas == "default":
+def _lambdas(section: SingleSection, grid: SingleGrid, method: str, classes: int, found: Found) -> tuple[float, ...]:
+    if not has_classes(method) or grid.lambdas == "default":
         return (section.training.lam_for(classes),)
     if grid.lambdas == "searched":
         lam = searched_lambda(section.grids, found, method, classes)
@@ -77,9 +76,9 @@ def _lambdas(section: SingleSection, grid: SingleGrid, method: Method, classes: 
     return grid.lambdas
 
 
-def searched_lambda(grids: Mapping[str, SingleGrid], found: Found, method: Method, classes: int) -> float | None:
+def searched_lambda(grids: Mapping[str, SingleGrid], found: Found, method: str, classes: int) -> float | None:
     """λ of the search, None as long as it is not known. reg+cls-bal takes that of reg+cls where it is not searched for itself."""
-    return found.get((method if method in grids[SEARCH].methods else "reg+cls", classes))
+    return found.get((method if method in grids[SEARCH].methods else searched_as(method), classes))
 
 
 def all_specs(make: MakeSpec[SpecT], section: SingleSection, dataset: str, found: Found) -> list[SpecT]:
@@ -98,24 +97,24 @@ def search_specs(make: MakeSpec[SpecT], section: SingleSection, dataset: str) ->
     return expand(make, section, dataset, section.grids[SEARCH], {}) if SEARCH in section.grids else []
 
 
-def searched_for(spec: SingleSpec) -> tuple[Method, int]:
+def searched_for(spec: SingleSpec) -> tuple[str, int]:
     """What λ is searched for: the key of `Found`."""
     return spec.method, spec.classes
 
 
-def shared_fields(training: SingleTraining, *, method: Method, classes: int, lam: float, balanced_data: bool, seed: int) -> dict[str, Any]:
+def shared_fields(training: SingleTraining, *, method: str, classes: int, lam: float, balanced_data: bool, seed: int) -> dict[str, Any]:
     """The fields of a SingleSpec that params.yaml gives for images and depth alike; blank where they do not apply: equal runs are equal."""
     alike = ("epochs", "optimizer", "weight_decay", "model", "width", "loss", "milestones", "precision", "flip")
     return {name: getattr(training, name) for name in alike} | {
         "decay": training.decay if training.milestones else 1.0,
         "method": method,
-        "classes": 0 if method == "reg" else classes,
-        "lam": None if method == "reg" else float(lam),
-        "rounding": training.rounding if method == "reg+cls-bal" or balanced_data else None,
+        "classes": classes if has_classes(method) else 0,
+        "lam": float(lam) if has_classes(method) else None,
+        "rounding": training.rounding if is_balanced(method) or balanced_data else None,
         "seed": seed,
         "balanced_data": balanced_data,
         "balanced_bins": training.balanced_bins if balanced_data else 0,
-        "class_range": _class_range(training, needed=method != "reg" or balanced_data),
+        "class_range": _class_range(training, needed=has_classes(method) or balanced_data),
         "huber_delta": training.huber_delta if training.loss == "huber" else 0.0,
         "loss_scaling": _scaling(training.loss_scaling, method, lam),
     }
@@ -127,9 +126,9 @@ def _class_range(training: SingleTraining, *, needed: bool) -> tuple[float, ...]
     return () if training.class_range == "data" else training.class_range
 
 
-def _scaling(scaling: Scaling, method: Method, lam: float) -> Scaling:
+def _scaling(scaling: Scaling, method: str, lam: float) -> Scaling:
     """Of λ > 1, and without classes, the two are the same."""
-    return "eq4" if method == "reg" or lam > 1 else scaling
+    return "eq4" if not has_classes(method) or lam > 1 else scaling
 
 
 # Options that are put into a spec as they are.
@@ -156,15 +155,15 @@ def single_spec(make: MakeSpec[SpecT], section: SingleSection, dataset: str, opt
     """
     default, training = section.run, section.training
     method = options.method or default.method
-    if method == "reg" and (options.classes or options.lam):
-        raise UserError("method reg has no classes and no λ: leave out --classes and --lambda, or choose --method reg+cls")
+    if not has_classes(method) and (options.classes or options.lam):
+        raise UserError(NO_CLASSES.format(method=method))
     loss = options.loss or training.loss
     if loss != "huber" and options.huber_delta:
         raise UserError(f"loss {loss} has no δ: leave out --huber-delta, or choose --loss huber")
-    if method == "reg" and options.loss_scaling:
-        raise UserError("method reg has one loss, nothing to scale: leave out --loss-scaling, or choose --method reg+cls")
+    if not has_classes(method) and options.loss_scaling:
+        raise UserError(f"method {method} has one loss, nothing to scale: leave out --loss-scaling, or choose --method {method}+cls")
     balanced_data = default.balanced_data if options.balanced_data is None else options.balanced_data
-    if method != "reg+cls-bal" and not balanced_data and options.rounding:
+    if not is_balanced(method) and not balanced_data and options.rounding:
         raise UserError(NOTHING_TO_ROUND.format(method=method))
     classes = options.classes or default.classes
     spec = make(

@@ -247,7 +247,8 @@ def load_predictor(file: Path, *, model: str, width: int) -> Predictor:
 
 
 def with_weights(network: NetworkT, file: Path) -> NetworkT:
-    """`network`, which has no class head, with the weights of a checkpoint file. Raises as `load_predictor` does."""
-    weights = {name: value for name, value in read_weights(file, device="cpu").items() if not name.startswith("classifier.")}
+    """`network`, without class head and loss, with the weights of a checkpoint file. Raises as `load_predictor` does."""
+    of_training = ("classifier.", "loss_parameters")
+    weights = {name: value for name, value in read_weights(file, device="cpu").items() if not name.startswith(of_training)}
     load_weights(network, weights, file=file)
     return network

@@ -1,9 +1,9 @@
 """Many small networks at once: the engine of the 1D study and of video progress.
 
-Parameters are stacked along a model axis, forward and backward are batched matrix products with hand-written gradients,
-and one optimiser step serves all. Every network has its own data, initial weights, shuffling and λ, and its result does not
-depend on which others it shares a call with: bit for bit in float32 on one thread, to rounding in float64. It computes what PyTorch would
-for one network (tests/training).
+Parameters are stacked along a model axis, forward and backward are batched matrix products with hand-written gradients, and one
+optimiser step serves all. Of a regression loss other than the squared error PyTorch finds the gradient with respect to the outputs. Every
+network has its own data, initial weights, shuffling and λ, and its result does not depend on which others it shares a call with: bit for
+bit in float32 on one thread, to rounding in float64. It computes what PyTorch would for one network (tests/training).
 
 Networks may have unequally many samples: they stand from the most steps an epoch to the fewest, and those that are through with an epoch
 wait, at no cost, while the ones before them go on. They may have unequally many classes: heads are padded to a common number of rows.
@@ -16,6 +16,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 # MKL's matrix products otherwise depend, in the last bit, on where in memory a matrix lies, and so on its company.
 # MKL reads this at its first call, hence before torch.
@@ -25,10 +26,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from regcls.models.mlp import Activation, Initialisation, initial_weights
 from regcls.training.ensemble_data import Batches, EvaluationSet, Network
 from regcls.training.optimizers import Adam, GradientDescent, Stacked
+
+if TYPE_CHECKING:
+    from regcls.methods.loss import Loss
 
 LOG2_E = math.log2(math.e)
 
@@ -40,7 +45,8 @@ class Recipe:
     hidden: tuple[int, int]
     activation: Activation
     initialisation: Initialisation
-    loss_over_batch: str  # of the squared errors: mean | sum. The class loss is a mean always
+    loss: "Loss | None" = None  # the regression loss; None: squared errors
+    loss_over_batch: str  # of the regression loss: mean | sum. The class loss is a mean always
     drop_last: bool  # leave out the last batch of an epoch where it is incomplete
     epochs: int  # 0: the networks stay as they were drawn
     batch_size: int
@@ -167,7 +173,10 @@ class _Ensemble:
             self.batches = Batches(networks, [recipe.steps(n.y.size) for n in networks], self.batch, self.dtype, device)
         scale = 2 / self.batch if recipe.loss_over_batch == "mean" else 2.0
         lam = torch.tensor([n.lam for n in networks], dtype=self.dtype, device=device)
-        self.regression_scale = (scale * lam).view(self.m, 1, 1)  # gradient of λ · squared error, in a batch of B
+        self.lam, self.regression_scale = (
+            lam,
+            (scale * lam).view(self.m, 1, 1),
+        )  # the latter: gradient of λ · squared error, in a batch of B
         self.endings = None if recipe.drop_last else self._endings()
         self.squares = torch.zeros(self.m, 1, self.batch, dtype=self.dtype, device=device)
         self.hits = torch.zeros_like(self.squares)  # of the class head
@@ -176,10 +185,14 @@ class _Ensemble:
     def _load_weights(self) -> None:
         """Row 0 of the last layer is the regression output; the rows below are the class head."""
         shapes = [(self.h1, self.d + 1), (self.h2, self.h1 + 1), (1 + self.rows, self.h2 + 1)]
+        learned = self.recipe.loss.learned if self.recipe.loss else ()
+        shapes += [(1, len(learned))] * bool(learned)  # parameters of the loss
         self.params = Stacked(shapes, self.m, self.dtype, self.device)
         optimizers: dict[str, type[Adam] | type[GradientDescent]] = {"adam": Adam, "sgd": GradientDescent}
         self.optimizer = optimizers[self.recipe.optimizer]
         self.moments = [self.params.like(self.m) for _ in range(self.optimizer.moments)]
+        if learned:
+            self.params.layers[3].copy_(torch.tensor(learned))
         kinds = {(n.outputs, n.seed) for n in self.networks}
         initial = {kind: initial_weights(self.d, self.recipe.hidden, *kind, self.recipe.initialisation) for kind in kinds}
         for m, network in enumerate(self.networks):
@@ -204,7 +217,7 @@ class _Ensemble:
 
     def _parts(self, layers: Sequence[Tensor], m: int) -> dict[str, Tensor]:
         """Where the parameters of the m-th network lie in `layers`, by torch name; padding is none of them."""
-        (first, second, last), k = (layer[m] for layer in layers), self.networks[m].outputs
+        (first, second, last), k = (layer[m] for layer in layers[:3]), self.networks[m].outputs
         rows = {"layers.0": first, "layers.1": second, "regressor": last[:1]} | ({"classifier": last[1 : 1 + k]} if k else {})
         weights = {f"{layer}.weight": values[:, :-1] for layer, values in rows.items()}
         return weights | {f"{layer}.bias": values[:, -1] for layer, values in rows.items()}
@@ -295,9 +308,10 @@ class _Active:
         self.params, *moments = (s if whole else s.first(count) for s in (ensemble.params, *ensemble.moments))
         self.moments, self.gradient = moments, self.params.like(count)
         self.optimizer = ensemble.optimizer(self.params, self.gradient, moments, ensemble.recipe.weight_decay)
-        self.regression_scale, self.squares, self.hits = (
-            each[:count] for each in (ensemble.regression_scale, ensemble.squares, ensemble.hits)
+        self.lam, self.regression_scale, self.squares, self.hits = (
+            each[:count] for each in (ensemble.lam, ensemble.regression_scale, ensemble.squares, ensemble.hits)
         )
+        self.loss, self.sums = ensemble.recipe.loss, ensemble.recipe.loss_over_batch == "sum"
         h1, h2, b = ensemble.h1, ensemble.h2, ensemble.batch
 
         def ones(*shape: int) -> Tensor:
@@ -321,7 +335,7 @@ class _Active:
 
     def features(self, x: Tensor) -> None:
         """Activations of both hidden layers for x (A, D + 1, B)."""
-        w1, w2, _ = self.params.layers
+        w1, w2, *_ = self.params.layers
         self._activate(torch.bmm(w1, x, out=self.d1), self.a1[:, :-1])
         self._activate(torch.bmm(w2, self.a1, out=self.d2), self.a2[:, :-1])
 
@@ -339,7 +353,7 @@ class _Active:
 
         x (A, D + 1, B); minus_y, labels and weight (A, 1, B), and so is `ending` where some networks' batch is their last, incomplete one.
         """
-        (_, w2, w3), (g1, g2, g3), out = self.params.layers, self.gradient.layers, self.out
+        (_, w2, w3, *_), (g1, g2, g3, *_), out = self.params.layers, self.gradient.layers, self.out
         self.features(x)
         if self.padding is None:
             torch.mul(w3, self.head_units, out=self.head)
@@ -347,13 +361,17 @@ class _Active:
             torch.addcmul(self.padding, w3, self.head_units, out=self.head)
         torch.bmm(self.head, self.a2, out=out)
 
+        gradient = None if self.loss is None else self._loss_gradient(self.loss, out[:, 0], minus_y[:, 0], ending)
         error = out[:, :1].add_(minus_y)
         if ending is not None:
             error.mul_(ending.sign())
         self.squares.addcmul_(error, error)
-        error.mul_(self.regression_scale)
-        if ending is not None:
-            error.mul_(ending)
+        if gradient is not None:
+            error.copy_(gradient)
+        else:
+            error.mul_(self.regression_scale)
+            if ending is not None:
+                error.mul_(ending)
         if counts_hits:
             hits = _hits(out[:, 1:], labels)
             self.hits += hits if ending is None else hits & (ending > 0)
@@ -367,6 +385,24 @@ class _Active:
         torch.bmm(w2[..., :-1].mT, self.d2, out=self.d1)
         self._activate_backward(self.d1, self.a1[:, :-1])
         torch.bmm(self.d1, x.mT, out=g1)
+
+    def _loss_gradient(self, loss: "Loss", predictions: Tensor, minus_y: Tensor, ending: Tensor | None) -> Tensor:
+        """Predictions (A, B) -> gradient of the weighted loss (A, 1, B); that of the loss's own parameters goes where the others lie.
+
+        Samples that are not kept fill rows to a length that vector loops do not cut: else the last bit would depend on the company.
+        """
+        batch = predictions.shape[1]
+        fill = (0, -batch % 64)
+        kept = torch.ones_like(predictions, dtype=torch.bool) if ending is None else ending[:, 0] > 0
+        weights = self.lam * kept.sum(1) if self.sums else self.lam
+        with torch.enable_grad():
+            outputs = F.pad(predictions, fill).requires_grad_()
+            learned = self.params.layers[3][:, 0].clone().requires_grad_() if loss.learned else predictions.new_zeros(self.count, 0)
+            total = (weights * loss(outputs, F.pad(-minus_y, fill), F.pad(kept, fill), learned)).sum()
+            gradient, *own = torch.autograd.grad(total, [outputs, learned] if loss.learned else [outputs])
+        if own:
+            self.gradient.layers[3].copy_(own[0][:, None])
+        return gradient[:, None, :batch]
 
     def _class_gradient(self, logits: Tensor, labels: Tensor, weight: Tensor) -> None:
         """Logits in log2 units (A, R, B) -> gradient of the weighted cross-entropy, in place: weight · (softmax − one-hot)."""

@@ -8,6 +8,7 @@ MODULES = (  # with the heads, and the ResNet below them
     "classes",
     "data.splits",
     "losses",
+    "methods.loss",
     "models.predictor",
     "models.pretrained",
     "tasks.depth.augment",

@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from regcls.errors import MissingError
+from regcls.methods import is_balanced
 from regcls.metrics import SHOTS, Shot
 from regcls.params.single import SEARCH, SingleGrid
 from regcls.reports import page, protocol, shots
@@ -221,7 +222,7 @@ def departures(depth: Depth, grid: SingleGrid, *, drawn_mask: bool) -> list[str]
     """
     ours = asdict(depth.data) | asdict(depth.training) | asdict(depth.shots)
     unused = ["batch_size", "accumulate"] if grid.balanced_data else ["balanced_batch_size", "balanced_accumulate", "balanced_bins"]
-    unused += [] if grid.balanced_data or "reg+cls-bal" in grid.methods else ["rounding"]
+    unused += [] if grid.balanced_data or any(map(is_balanced, grid.methods)) else ["rounding"]
     lam = {classes: depth.training.lam_for(classes) for classes in grid.classes}
     say = {
         "source": lambda here, there: ["generated stand-in images"],

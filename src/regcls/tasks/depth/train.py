@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from regcls.classes import ClassRanges, Rounding, equalised, uniform_ranges
-from regcls.losses import regression_loss, weighted
+from regcls.losses import weighted
+from regcls.methods import has_classes, make_loss
 from regcls.models.pretrained import load_pretrained
 from regcls.tasks.depth.augment import for_depth
 from regcls.tasks.depth.class_head import ClassHead, dense_class_loss
@@ -83,6 +84,7 @@ class DepthObjective:
         self.metres = torch.from_numpy(DEPTHS).to(job.device)
         self.ranges, self.balanced = (None if given is None else DeviceRanges(given, job.device) for given in (self.classes, balanced))
         self.released = spec.depth_resampling == "released"
+        self.loss = make_loss(spec.method, kind=spec.loss, huber_delta=spec.huber_delta)
         self.shots: dict[Literal["many", "medium"], frozenset[int]] = {
             "many": job.shots.buckets("many"),
             "medium": job.shots.buckets("medium"),
@@ -105,6 +107,7 @@ class DepthObjective:
         network = build_depth(spec.model, width=spec.width, classes=classes, align_corners=spec.align_corners)
         if weights:
             load_pretrained(network.encoder, weights)
+        self.loss.attach(network)
         network.to(self.job.device)
         return network.to(memory_format=torch.channels_last) if self.job.channels_last else network  # type: ignore[call-overload]
 
@@ -135,7 +138,7 @@ class DepthObjective:
             measured = _kept(known, self.balanced, seen, draws)
             if self.released:
                 predictions, metres = doubled_bilinearly(predictions), seen
-        regression = regression_loss(predictions, metres.float(), measured, kind=spec.loss, huber_delta=spec.huber_delta)
+        regression = self.loss.alone(network, predictions, metres.float(), measured)
         if self.ranges is None:
             return {"loss": regression}
         assert spec.lam is not None
@@ -175,7 +178,7 @@ def _kept(known: Tensor, ranges: DeviceRanges | None, metres: Tensor, draws: Ten
 
 def class_ranges_of(spec: DepthSpec, counts: NDArray[np.int64]) -> ClassRanges | None:
     """The classes of a run: C ranges over `class_range`, equalised for reg+cls-bal; None for reg. `counts` (L,) of training pixels."""
-    if spec.method == "reg":
+    if not has_classes(spec.method):
         return None
     ranges = uniform_ranges(spec.classes, *spec.class_range)
     return _equalised(ranges, counts, spec.rounding) if spec.balanced else ranges
@@ -188,7 +191,7 @@ def _balanced_data(spec: DepthSpec, counts: NDArray[np.int64]) -> ClassRanges | 
 
 def _validated_ranges(spec: DepthSpec) -> ClassRanges:
     """By which validation pixels are balanced: buckets, the same for every run; as released the run's own classes, buckets for reg."""
-    own = spec.validation == "released" and spec.method != "reg"
+    own = spec.validation == "released" and has_classes(spec.method)
     return uniform_ranges(spec.classes, *spec.class_range) if own else uniform_ranges(BUCKETS, 0.0, DEPTHS[-1])
 
 

@@ -7,8 +7,7 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 
-from regcls.params.types import Method
-from regcls.reports.measured import Runs, collect, finite
+from regcls.reports.measured import METHODS, Runs, collect, finite, ranked
 from regcls.reports.picking import Picked
 from regcls.tasks.functions.params import Sampling, Setting
 from regcls.tasks.functions.runs import FunctionSpec
@@ -16,7 +15,7 @@ from regcls.tasks.functions.runs import FunctionSpec
 PANEL = ["setting", "noise", "sampling"]  # one data set: a panel of a figure
 CELL = [*PANEL, "method", "classes", "lam"]  # what is repeated: one mean; with λ as a number, which figures have on an axis
 SPLITS = ("train", "val", "test")
-ORDER = {"setting": get_args(Setting), "sampling": get_args(Sampling), "method": get_args(Method)}
+ORDER = {"setting": get_args(Setting), "sampling": get_args(Sampling), "method": METHODS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +74,7 @@ def in_order(frame: pd.DataFrame) -> pd.DataFrame:
     keys = [key for key in [*CELL, "repetition", "function"] if key in frame.columns]
 
     def rank(column: "pd.Series[Any]") -> "pd.Series[Any]":
-        return column.map({value: position for position, value in enumerate(ORDER[str(column.name)])}) if column.name in ORDER else column
+        return column.map(ranked(ORDER[str(column.name)])) if column.name in ORDER else column
 
     return frame.sort_values(keys, key=rank, kind="stable", na_position="first", ignore_index=True)
 

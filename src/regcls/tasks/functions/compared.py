@@ -96,7 +96,7 @@ def best_classes(cells_val: pd.DataFrame) -> pd.DataFrame:
 
     Only cells with as many repetitions as the fullest one compete: a mean over fewer is not comparable.
     """
-    others = cells_val[(cells_val["method"] != "reg") & (cells_val["repetitions"] > 0)]
+    others = cells_val[(cells_val["classes"] > 0) & (cells_val["repetitions"] > 0)]
     fullest = others.groupby([*PANEL, "method"], sort=False)["repetitions"].transform("max")
     ranked = others[others["repetitions"] == fullest].sort_values("mean", kind="stable")
     return in_order(ranked.drop_duplicates([*PANEL, "method"], keep="first"))[CELL]
@@ -110,7 +110,7 @@ def win_shares(networks: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     adjusted over all rows.
     """
     reg = networks[networks["method"] == "reg"][[*PANEL, "repetition", "function", metric]].rename(columns={metric: "reg"})
-    pairs = networks[networks["method"] != "reg"].merge(reg, on=[*PANEL, "repetition", "function"], how="inner")
+    pairs = networks[networks["classes"] > 0].merge(reg, on=[*PANEL, "repetition", "function"], how="inner")
     pairs["won"] = 100.0 * (pairs[metric] < pairs["reg"])
     rows = []
     for key, cell in pairs.groupby([*PANEL, "method"], sort=False):

@@ -1,6 +1,6 @@
 """Figures 3, 4 and 5: frames of `compared.cells` -> SVG text. Same input, same bytes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,8 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from regcls.reports.drawing import LINES, grid_of_axes, style, to_svg
+from regcls.methods import has_classes
+from regcls.reports.drawing import grid_of_axes, look_of, style, to_svg
 from regcls.reports.picking import records
 from regcls.tasks.functions.collected import PANEL, data_name, in_order
 
@@ -23,7 +24,7 @@ def mse_by_classes(
     """
     with style():
         panels, rows, columns = _layout(cells)
-        counts = sorted(cells.loc[cells["method"] != "reg", "classes"].unique())
+        counts = sorted(cells.loc[cells["classes"] > 0, "classes"].unique())
         figure, axes = grid_of_axes(len(rows), len(columns), width=2.5, height=1.55, head=0.62)
         for (setting, noise, sampling), panel in panels:
             here = axes[rows.index((setting, noise)), columns.index(sampling)]
@@ -45,9 +46,9 @@ def mse_by_lambda(cells: pd.DataFrame) -> str:
     """Figure 4: validation MSE by λ, a line for each number of classes; rows: setting × (uniform, balanced classes); columns: sampling."""
     with style():
         panels, data, columns = _layout(cells)
-        methods = [method for method in ("reg+cls", "reg+cls-bal") if (cells["method"] == method).any()] or ["reg"]
+        methods = in_order(cells[cells["classes"] > 0])["method"].unique().tolist() or ["reg"]
         rows = [(*where, method) for where in data for method in methods]
-        counts = sorted(cells.loc[cells["method"] != "reg", "classes"].unique())
+        counts = sorted(cells.loc[cells["classes"] > 0, "classes"].unique())
         colours = dict(zip(counts, colormaps["viridis"](np.linspace(0.0, 0.85, len(counts))), strict=True))
         figure, axes = grid_of_axes(len(rows), len(columns), width=2.5, height=1.45, head=0.62)
         for (setting, noise, sampling), panel in panels:
@@ -55,7 +56,7 @@ def mse_by_lambda(cells: pd.DataFrame) -> str:
                 here = axes[rows.index((setting, noise, method)), columns.index(sampling)]
                 shown = panel[panel["method"].isin(["reg", method])]
                 _classes_by_lambda(here, shown, colours)
-                kind = {"reg": "", "reg+cls": "uniform classes", "reg+cls-bal": "balanced classes"}[method]
+                kind = {"reg": "", "reg+cls": "uniform classes", "reg+cls-bal": "balanced classes"}.get(method, method)
                 _titles(here, f"{data_name(setting, noise)}, {sampling}", kind, shown)
         _outer_labels(axes, "λ", "validation MSE")
         _legend(figure, axes)
@@ -81,20 +82,19 @@ def _methods_by_classes(axes: Axes, panel: pd.DataFrame, counts: Sequence[int]) 
     for key, line in panel.groupby(["method", "lam"], dropna=False, sort=False):
         method, lam = key
         found = line[line["repetitions"] > 0]
-        if method == "reg":
-            _level(axes, found, "std")
+        look = look_of(method)
+        if not has_classes(method):
+            _level(axes, found, "std", look, method)
             continue
-        look = LINES[method]
         axes.plot(found["classes"], found["mean"], label=f"{method}, λ {lam:g}" if several else method, **look)
         _shade(axes, found["classes"], found["mean"], found["std"], look["color"], alpha=0.14)
 
 
-def _level(axes: Axes, found: pd.DataFrame, spread: str) -> None:
-    """reg: trained once for all class counts and λ, so a level and not a line."""
-    colour = LINES["reg"]["color"]
+def _level(axes: Axes, found: pd.DataFrame, spread: str, look: Mapping[str, Any], label: str) -> None:
+    """A method without classes: trained once for all class counts and λ, so a level and not a line."""
     for row in records(found):
-        axes.axhline(row["mean"], label="reg", color=colour)
-        axes.axhspan(row["mean"] - row[spread], row["mean"] + row[spread], color=colour, alpha=0.10, linewidth=0)
+        axes.axhline(row["mean"], label=label, color=look["color"], linestyle=look["linestyle"])
+        axes.axhspan(row["mean"] - row[spread], row["mean"] + row[spread], color=look["color"], alpha=0.10, linewidth=0)
 
 
 def _shade(axes: Axes, x: "pd.Series[float]", mean: "pd.Series[float]", std: "pd.Series[float]", colour: Any, *, alpha: float) -> None:
@@ -103,7 +103,8 @@ def _shade(axes: Axes, x: "pd.Series[float]", mean: "pd.Series[float]", std: "pd
 
 def _dotted(axes: Axes, published: pd.DataFrame, counts: Sequence[int], released: str) -> None:
     for method, line in published[published["classes"].isin(counts)].groupby("method", sort=False):
-        axes.plot(line["classes"], line["published"], ":", color=LINES[str(method)]["color"], linewidth=1.8, label=f"{method}, {released}")
+        colour = look_of(str(method))["color"]
+        axes.plot(line["classes"], line["published"], ":", color=colour, linewidth=1.8, label=f"{method}, {released}")
 
 
 def _classes_by_lambda(axes: Axes, panel: pd.DataFrame, colours: dict[int, Any]) -> None:
@@ -112,7 +113,7 @@ def _classes_by_lambda(axes: Axes, panel: pd.DataFrame, colours: dict[int, Any])
         method, classes = key
         found = line[line["repetitions"] > 0]
         if method == "reg":
-            _level(axes, found, "std_repetitions")
+            _level(axes, found, "std_repetitions", look_of(method), method)
             continue
         look = {"marker": "o", "markersize": 2.5, "linewidth": 1.2, "color": colours[classes]}
         axes.plot(found["lam"], found["mean"], label=f"{classes} classes", **look)
@@ -157,7 +158,7 @@ def _legend(figure: Figure, axes: np.ndarray) -> None:
 
 def points(cells: pd.DataFrame, value: str, *, repeat_reg: bool) -> pd.DataFrame:
     """What a figure draws, a row a point, the mean under the name `value`; `repeat_reg` gives reg a row at each class count."""
-    reg, others = cells[cells["method"] == "reg"], cells[cells["method"] != "reg"]
+    reg, others = cells[cells["classes"] == 0], cells[cells["classes"] > 0]
     if repeat_reg:
         counts = others[["classes"]].drop_duplicates()
         reg = reg.drop(columns="classes").merge(counts, how="cross")

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from regcls.classes import ClassRanges, class_ranges
 from regcls.data.splits import Split
+from regcls.methods import engine_loss
 from regcls.runs import RunResult
 from regcls.tasks.functions.code import result_code
 from regcls.tasks.functions.data import FunctionSets
@@ -128,6 +129,7 @@ def recipe(spec: FunctionSpec) -> Recipe:
         hidden=(h1, h2),
         activation="relu",
         initialisation="xavier",
+        loss=engine_loss(spec.method),
         loss_over_batch="mean",
         drop_last=True,
         epochs=spec.epochs,

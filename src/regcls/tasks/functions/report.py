@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from regcls.methods import is_balanced
 from regcls.reports import page, protocol
 from regcls.reports.picking import records, warnings_of
 from regcls.reports.report import Compared, Line, Report, Section, rounded, to_csv
@@ -88,7 +89,8 @@ def departures(functions: Functions, grid: FunctionGrid) -> list[str]:
         "learning_rate": protocol.by_key("learning rate", used),
         "peak_width": protocol.by_key("peak width", used),
     }
-    unused = [name for name, needed in (("lam", grid.lambdas == "default"), ("rounding", "reg+cls-bal" in grid.methods)) if not needed]
+    needed = {"lam": grid.lambdas == "default", "rounding": any(map(is_balanced, grid.methods))}
+    unused = [name for name, is_needed in needed.items() if not is_needed]
     return protocol.departures(asdict(functions.data) | asdict(functions.training), published.VALUES, unused=unused, say=say)
 
 
@@ -239,7 +241,7 @@ def _add_figure3(report: Report, collected: Collected, beside: bool, warning: st
     svg = figures.mse_by_classes(
         cells, gaps=gaps, published=published.released() if beside else None, released="released, not comparable" if warning else "released"
     )
-    alt = _alt("Test MSE against the number of classes, for reg, reg+cls and reg+cls-bal", row="a setting")
+    alt = _alt("Test MSE against the number of classes, a line for each method", row="a setting")
     holes = hole_lines(collected.runs)
     title = "Figure 3: MSE by number of classes"
     section = Section(name="figure3", title=title, svg=svg, alt=alt, caption=caption, table=table, warning=warning, holes=holes)
@@ -251,7 +253,7 @@ def _add_figure3(report: Report, collected: Collected, beside: bool, warning: st
 
 def _add_figure4_and_table1(report: Report, collected: Collected, beside: bool, warning: str) -> Table:
     cells, holes = compared.cells(collected.networks, collected.wanted, "val_mse"), hole_lines(collected.runs)
-    others = collected.wanted[collected.wanted["method"] != "reg"]
+    others = collected.wanted[collected.wanted["classes"] > 0]
     extent = f"{others['classes'].nunique()} class counts and {others['lam'].nunique()} values of λ"
     caption = (
         f"Validation MSE by λ, a line for each number of classes; means over {_n_text(collected)}, shading: standard deviation over "
@@ -279,7 +281,7 @@ def _add_figure5(report: Report, collected: Collected) -> None:
     numbers = f"Figure 5 as numbers: test MSE, mean over {_n_text(collected)}."
     table = tables.methods_table(collected, name="figure5", caption=numbers, beside_released=False)
     gaps = compared.gaps(collected.networks, "test_mse")
-    alt = _alt("Test MSE against the number of classes, for reg, reg+cls and reg+cls-bal", row="a noise level")
+    alt = _alt("Test MSE against the number of classes, a line for each method", row="a noise level")
     svg, holes = figures.mse_by_classes(cells, gaps=gaps), hole_lines(collected.runs)
     report.add(Section(name="figure5", title="Figure 5: noisy targets", svg=svg, alt=alt, caption=caption, table=table, holes=holes))
 
@@ -295,7 +297,8 @@ def _metrics(panels: Table | None, wins: Table | None) -> dict[str, Any]:
         frame = wins.frame
         for column in shares.columns(frame):
             key = _setting_key({"setting": column[1], "noise": column[2]}, frame)
-            tree.setdefault("table1", {}).setdefault(shares.KINDS[column[0]], {})[key] = rounded(shares.average(frame, column))
+            kind = shares.KINDS.get(column[0], column[0])
+            tree.setdefault("table1", {}).setdefault(kind, {})[key] = rounded(shares.average(frame, column))
     return tree
 
 

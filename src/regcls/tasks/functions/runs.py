@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from regcls.errors import UserError
-from regcls.params.types import Method, Precision
-from regcls.runs import NOTHING_TO_ROUND, RunSpec
+from regcls.methods import has_classes, is_balanced
+from regcls.params.types import Precision
+from regcls.runs import NO_CLASSES, NOTHING_TO_ROUND, RunSpec
 from regcls.tasks.functions.params import FunctionGrid, FunctionOptions, Functions, Sampling, Setting
 
 
@@ -15,7 +16,6 @@ class FunctionSpec(RunSpec):
     """One tracked run of the 1D study: one network for each of the ten functions, on one repetition of one data set."""
 
     task: ClassVar[str] = "functions"
-    method: Method
     setting: Setting
     sampling: Sampling
     noise: float  # σ of the noise on y; 0 unless the setting is noisy
@@ -83,7 +83,7 @@ def make_spec(
     setting: Setting,
     sampling: Sampling,
     noise: float,
-    method: Method,
+    method: str,
     classes: int,
     lam: float | None,
     repetition: int,
@@ -96,9 +96,9 @@ def make_spec(
         sampling=sampling,
         noise=float(noise) if setting == "noisy" else 0.0,
         method=method,
-        classes=0 if method == "reg" else classes,
-        lam=None if method == "reg" else float(training.lam[setting] if lam is None else lam),
-        rounding=training.rounding if method == "reg+cls-bal" else None,
+        classes=classes if has_classes(method) else 0,
+        lam=float(training.lam[setting] if lam is None else lam) if has_classes(method) else None,
+        rounding=training.rounding if is_balanced(method) else None,
         repetition=repetition,
         data_seed=functions.data.data_seeds[repetition],
         seed=training.seeds[repetition],
@@ -123,9 +123,9 @@ def single_spec(functions: Functions, dataset: str, options: FunctionOptions) ->
     method = options.method or default.method
     repetition = default.repetition if options.repetition is None else options.repetition
     noise = options.noise or default.noise
-    if method == "reg" and (options.classes or options.lam):
-        raise UserError("method reg has no classes and no λ: leave out --classes and --lambda, or choose --method reg+cls")
-    if method != "reg+cls-bal" and options.rounding:
+    if not has_classes(method) and (options.classes or options.lam):
+        raise UserError(NO_CLASSES.format(method=method))
+    if not is_balanced(method) and options.rounding:
         raise UserError(NOTHING_TO_ROUND.format(method=method))
     if setting != "noisy" and options.noise:
         raise UserError(f"setting {setting} has no noise: leave out --noise, or choose --setting noisy")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from regcls.reports.measured import METHODS, ranked
 from regcls.reports.picking import records
 from regcls.reports.tables import DASH, Cell, RunGroup, Table, number, p_value, tested
 from regcls.tasks.functions import compared, published
@@ -22,7 +23,7 @@ def win_table(collected: Collected, *, caption: str, beside_published: bool, war
     """A row a (method, setting, noise, sampling), as tall as the printed table is wide: there is a test beside each share."""
     wanted, networks = collected.wanted, collected.networks
     shares = compared.win_shares(networks, "val_mse")
-    asked = wanted[wanted["method"] != "reg"].groupby([*PANEL, "method"], sort=False).size().reset_index(name="runs_wanted")
+    asked = wanted[wanted["classes"] > 0].groupby([*PANEL, "method"], sort=False).size().reset_index(name="runs_wanted")
     frame = asked.merge(shares, on=[*PANEL, "method"], how="left")
     if beside_published:
         frame = frame.merge(published.table1(), on=[*PANEL, "method"], how="left")
@@ -63,7 +64,7 @@ def win_table(collected: Collected, *, caption: str, beside_published: bool, war
 def columns(frame: pd.DataFrame) -> list[Column]:
     """The columns of the printed table, in its order."""
     found: list[Column] = list(frame[["method", "setting", "noise"]].drop_duplicates().itertuples(index=False, name=None))
-    return sorted(found, key=lambda column: (ORDER["method"].index(column[0]), ORDER["setting"].index(column[1]), column[2]))
+    return sorted(found, key=lambda column: (ranked(METHODS)(column[0]), ORDER["setting"].index(column[1]), column[2]))
 
 
 def average(frame: pd.DataFrame, column: Column, *, of: str = "share") -> float:
@@ -76,7 +77,7 @@ def _of(frame: pd.DataFrame, column: Column) -> pd.DataFrame:
 
 
 def _heads(method: str, setting: str, noise: float, sampling: str) -> tuple[Cell, ...]:
-    return tuple(Cell(text=text, header=True) for text in (KINDS[method], data_name(setting, noise), sampling))
+    return tuple(Cell(text=text, header=True) for text in (KINDS.get(method, method), data_name(setting, noise), sampling))
 
 
 def _row(row: Mapping[str, Any], runs: tuple[RunGroup, ...], beside_published: bool) -> tuple[Cell, ...]:

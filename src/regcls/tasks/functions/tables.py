@@ -14,7 +14,7 @@ from regcls.tasks.functions import compared, published
 from regcls.tasks.functions.collected import CELL, PANEL, Collected, data_name, in_order
 
 CI_NOTE = (
-    "Δ = MSE(reg) − MSE(method): above 0 the class loss helps. Interval (95 %) and p: paired t-test whose unit is the repetition (mean "
+    "Δ = MSE(reg) − MSE(method): above 0 the method helps. Interval (95 %) and p: paired t-test whose unit is the repetition (mean "
     "over functions first), because the functions of one repetition share initial weights and the place of the peak."
 )
 HOLES_NOTE = (
@@ -112,7 +112,7 @@ def panel_runs(wanted: pd.DataFrame, row: Row) -> tuple[RunGroup, ...]:
 
 
 def _class_counts(wanted: pd.DataFrame) -> list[int]:
-    return sorted(int(value) for value in wanted.loc[wanted["method"] != "reg", "classes"].unique())
+    return sorted(int(value) for value in wanted.loc[wanted["classes"] > 0, "classes"].unique())
 
 
 def methods_table(collected: Collected, *, name: str, caption: str, beside_released: bool, warning: str = "") -> Table:
@@ -184,7 +184,7 @@ def _cell_runs(by_cell: Mapping[Any, Runs], row: Row) -> Runs:
 
 def _method_row(row: Row, runs: tuple[RunGroup, ...], beside_released: bool) -> tuple[Cell, ...]:
     reg = row["method"] == "reg"
-    heads = [data_name(row["setting"], row["noise"]), row["sampling"], row["method"], "" if reg else str(row["classes"])]
+    heads = [data_name(row["setting"], row["noise"]), row["sampling"], row["method"], str(row["classes"] or "")]
     n = f"{row['repetitions']} ({row['networks']})"
     test = [_gap(row), tested(row["p"], row["n"]), p_value(row["p_holm"])]
     texts = [mean_std(row), number(row["se"]), n, *([""] * 3 if reg else test)]
@@ -205,13 +205,13 @@ def lambda_table(collected: Collected, *, caption: str) -> Table:
     counts = _class_counts(wanted)
     by_cell = _runs_by_cell(wanted)
     reg = {tuple(row[key] for key in PANEL): row for row in records(frame[frame["method"] == "reg"])}
-    asked = wanted[wanted["method"] != "reg"].groupby([*PANEL, "method", "lam"], sort=False).size().reset_index(name="runs_wanted")
+    asked = wanted[wanted["classes"] > 0].groupby([*PANEL, "method", "lam"], sort=False).size().reset_index(name="runs_wanted")
     gaps = in_order(asked.merge(compared.gaps(networks, "val_mse", by_lambda=True), on=[*PANEL, "method", "lam"], how="left"))
     gaps[["n", "runs"]] = gaps[["n", "runs"]].fillna(0).astype(int)
     beside = {tuple(row[key] for key in [*PANEL, "method", "lam"]): row for row in records(gaps)}
     rows = []
     key: Any  # pandas-stubs know it as a tuple of Hashable
-    for key, line in frame[frame["method"] != "reg"].groupby([*PANEL, "method", "lam"], sort=False):
+    for key, line in frame[frame["classes"] > 0].groupby([*PANEL, "method", "lam"], sort=False):
         setting, noise, sampling, method, lam = key
         heads = [data_name(setting, noise), sampling, method, f"{lam:g}"]
         cells = {row["classes"]: row for row in records(line)}

@@ -6,6 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
+from regcls.methods import is_balanced
 from regcls.metrics import METRICS, SHOTS, ShotGroups, evaluate
 from regcls.params.single import SEARCH, SingleGrid
 from regcls.reports import page, protocol, shots
@@ -154,7 +155,7 @@ def _subject(images: Images, runs: Runs, tables: Mapping[str, pd.DataFrame], gro
         test_images=len(shot),
         compare=of_means(losses, shot),
         tested={name: NAMES[name] for name in MAIN},
-        meaning="Δ = error(reg) − error(method), over the seeds that both have: above 0 the class loss helps. MAE above, MSE below.",
+        meaning="Δ = error(reg) − error(method), over the seeds that both have: above 0 the method helps. MAE above, MSE below.",
         over_images="Over test images: paired t-test, each image's error averaged over the seeds. It takes the trained networks as given, "
         "and images as independent, which those of one person are not: its intervals are rather too narrow.",
         judged=("val/mse/all", "validation MSE"),
@@ -172,7 +173,7 @@ def departures(images: Images, grid: SingleGrid) -> list[str]:
     """The data and training values of a grid that are not the paper's: `epochs 10 instead of 90`."""
     ours = asdict(images.data) | asdict(images.training) | asdict(images.shots)
     unused = ["learning_rate"] if grid.balanced_data else ["balanced_learning_rate", "balanced_bins"]
-    unused += [] if grid.balanced_data or "reg+cls-bal" in grid.methods else ["rounding"]
+    unused += [] if grid.balanced_data or any(map(is_balanced, grid.methods)) else ["rounding"]
     lam = {classes: images.training.lam_for(classes) for classes in grid.classes}
     used = [classes for classes in grid.classes if grid.lambdas == "default"]
     say = {

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from regcls.classes import ClassRanges, equalised, uniform_ranges
 from regcls.data.splits import Split
-from regcls.losses import class_loss, regression_loss, weighted
+from regcls.losses import class_loss, weighted
+from regcls.methods import has_classes, make_loss
 from regcls.metrics import evaluate
 from regcls.models.predictor import build, scaled
 from regcls.tasks.images.data import ImageSet
@@ -71,12 +72,14 @@ class ImageObjective:
         # Probability with which a sample enters each loss; None: always.
         self.keep_class = None if self.classes is None or not spec.balanced else self.classes.keep[self.classes.labels(targets)]
         self.groups = job.shots.groups(targets)
+        self.loss = make_loss(spec.method, kind=spec.loss, huber_delta=spec.huber_delta)
         self._draws: tuple[int, NDArray[np.float32]] = (-1, np.empty(0, dtype=np.float32))
 
     def network(self) -> nn.Module:
         """The untrained network. From one seed, reg and reg+cls begin with the same backbone and regression head."""
         torch.manual_seed(self.spec.seed)
         network = build(self.spec.model, width=self.spec.width, classes=0 if self.classes is None else len(self.classes))
+        self.loss.attach(network)
         network.to(self.job.device)
         return network.to(memory_format=torch.channels_last) if self.job.channels_last else network  # type: ignore[call-overload]
 
@@ -95,7 +98,7 @@ class ImageObjective:
         predictions, logits = network(self._on_device(batch.images))
         places = moved(batch.samples, self.job.device)
         spec, kept = self.spec, self._kept(batch, self.keep)
-        regression = regression_loss(predictions, self.targets[places], kept, kind=spec.loss, huber_delta=spec.huber_delta)
+        regression = self.loss.alone(network, predictions, self.targets[places], kept)
         if self.labels is None:
             return {"loss": regression}
         assert spec.lam is not None
@@ -157,7 +160,7 @@ class ImageObjective:
 
 def class_ranges_of(spec: ImageSpec, targets: NDArray[np.float32]) -> ClassRanges | None:
     """The classes of a run: C uniform ranges over `class_range`, equalised over the training targets for reg+cls-bal; None for reg."""
-    if spec.method == "reg":
+    if not has_classes(spec.method):
         return None
     ranges = uniform_ranges(spec.classes, *_range(spec, targets))
     if not spec.balanced:

@@ -16,7 +16,7 @@ from regcls.reports.picking import records
 from regcls.reports.report import Compared, Line
 from regcls.reports.stats import holm, one_sample, paired, verdict
 from regcls.reports.tables import beside, number, signed
-from regcls.tasks.sequences.params import WITH_CLASSES, Sequences, Unit
+from regcls.tasks.sequences.params import Sequences, Unit
 from regcls.words import counted
 
 EVERY = "all"  # in place of a split: the mean over splits
@@ -63,7 +63,7 @@ def _errors(runs: Runs, run_ids: Sequence[str], activities: Sequence[str]) -> np
 
 
 def differences(runs: Runs, activities: Sequence[str]) -> pd.DataFrame:
-    """RMSE(reg) − RMSE(method) of runs with one unit, above 0 the class loss helps: a row a (ROW with classes, split or EVERY).
+    """RMSE(reg) − RMSE(method) of runs with one unit, above 0 the method helps: a row a (ROW with classes, split or EVERY).
 
     split, ROW; activities, seeds and splits (counts; seeds: the smallest number of common ones); reg and other, the two means over
     activities; gap; low, high, p: 95 % interval and paired t-test over activities, each averaged over the seeds that both have (and for
@@ -75,7 +75,7 @@ def differences(runs: Runs, activities: Sequence[str]) -> pd.DataFrame:
     reg = runs.wanted[runs.wanted["method"] == "reg"]
     rows: list[dict[str, Any]] = []
     key: Any
-    for key, part in runs.wanted[runs.wanted["classes"] > 0].groupby(ROW, sort=False):
+    for key, part in runs.wanted[runs.wanted["method"].isin(beside_reg(runs.wanted))].groupby(ROW, sort=False):
         if reg.empty:
             break
         pairs = {split: _pair(runs, reg[reg["split"] == split], cell, activities) for split, cell in part.groupby("split", sort=True)}
@@ -92,8 +92,13 @@ def differences(runs: Runs, activities: Sequence[str]) -> pd.DataFrame:
     return table
 
 
+def beside_reg(wanted: pd.DataFrame) -> list[str]:
+    """The methods that stand beside reg, in the order of the tables: not those that train nothing, or on something else."""
+    return [method for method in wanted["method"].unique() if method not in ("random", "kukleva", "reg")]
+
+
 def deciding(unit: str) -> str:
-    """What decides whether the class loss helps: frames grow with the length of an activity's videos, so there the relative difference."""
+    """What decides whether a method helps: frames grow with the length of an activity's videos, so there the relative difference."""
     return "gap" if unit == "percent" else "relative"
 
 
@@ -125,7 +130,7 @@ def main_row(sequences: Sequences, table: pd.DataFrame, unit: Unit, method: str)
 
     Never chosen by an error: all training videos are trained on, so that only test videos are left.
     """
-    rows = table[(table["method"] == method) & (table["classes"] > 0)]
+    rows = table[table["method"] == method]
     if rows.empty:
         return None
     usual = (rows["classes"] == sequences.run.classes, rows["weight"] == f"{sequences.training.lam[unit]:g}")
@@ -142,7 +147,7 @@ def main_difference(sequences: Sequences, table: pd.DataFrame, unit: Unit, metho
 def first_line(sequences: Sequences, found: Differences) -> Line | None:
     """reg against reg+cls (or reg+cls-bal, where only that is trained) on progress in percent, or in frames where only that is trained."""
     for unit, table in found.items():
-        for method in WITH_CLASSES:
+        for method in dict.fromkeys(table["method"]):
             row = main_difference(sequences, table, unit, method)
             if row is not None and row["seeds"]:
                 return Line(
@@ -164,11 +169,11 @@ def _relatively(row: Row) -> Row:
 def answers(sequences: Sequences, runs: Runs, found: Differences) -> list[str]:
     """A line a method with a class loss: its test RMSE beside that of reg, on each unit of the target."""
     wanted = runs.wanted
-    methods = [method for method in WITH_CLASSES if (wanted["method"] == method).any()]
+    methods = beside_reg(wanted)
     if not methods:
-        return ["No class loss is trained: there is nothing to compare reg with."]
+        return ["No other method is trained: there is nothing to compare reg with."]
     if not ((wanted["method"] == "reg") & (wanted["state"] == "finished")).any():
-        return ["No run of reg is finished: there is nothing to compare the class loss with."]
+        return ["No run of reg is finished: there is nothing to compare the other methods with."]
     lines = []
     for method in methods:
         rows = {unit: main_difference(sequences, table, unit, method) for unit, table in found.items()}
@@ -180,7 +185,7 @@ def answers(sequences: Sequences, runs: Runs, found: Differences) -> list[str]:
     several = bool((trained.groupby(["unit", "method"])[["classes", "weight"]].nunique() > 1).any(axis=None))
     return [
         *lines,
-        "Δ = RMSE(reg) − RMSE(method): above 0 the class loss helps. "
+        "Δ = RMSE(reg) − RMSE(method): above 0 the method helps. "
         + "Of several class counts or λ, the one that params.yaml names. " * several
         + "Intervals are over activities, which takes these splits and seeds as given; “clear” is after correction for "
         + f"{' and '.join(tests)}.",

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from regcls.errors import UserError
+from regcls.methods import has_classes, searched_as
 from regcls.params.single import SEARCH, growing
 from regcls.params.types import (
     FROM_TEXT,
@@ -29,7 +30,6 @@ from regcls.params.types import (
 
 ACTIVITIES = ("coffee", "cereals", "tea", "milk", "juice", "sandwich", "scrambledegg", "friedegg", "salat", "pancake")  # as in Table 5
 FEATURES = 64  # of a frame
-WITH_CLASSES = ("reg+cls", "reg+cls-bal")
 Unit = Literal["percent", "frames"]
 SequenceSplit = Literal["s1", "s2", "s3", "s4"]
 Activation = Literal["relu", "sigmoid"]
@@ -105,7 +105,7 @@ class SequenceRun:
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceGrid:
-    """Every combination is one run. Only reg+cls and reg+cls-bal have classes and λ. Without seeds a grid is left out."""
+    """Every combination is one run. Only methods with a class loss have classes and λ. Without seeds a grid is left out."""
 
     methods: OneOrMore[SequenceMethod]
     classes: OneOrMore[Classes]
@@ -175,8 +175,8 @@ def check(path: Path, name: str, sequences: Sequences) -> None:
 def _check_searched(where: str, name: str, grid: SequenceGrid, search: SequenceGrid | None) -> None:
     if search is None or not search.seeds:
         raise UserError(f"{where}.lambdas = 'searched' needs the grid {name}.grids.{SEARCH} with at least one seed")
-    # reg+cls-bal takes the λ of reg+cls where it is not searched for itself.
-    methods = [method for method in grid.methods if method in WITH_CLASSES and not {method, "reg+cls"} & set(search.methods)]
+    # With balanced classes a method takes the λ of uniform ones where it is not searched for itself.
+    methods = [method for method in grid.methods if has_classes(method) and not {method, searched_as(method)} & set(search.methods)]
     classes = [count for count in grid.classes if count not in search.classes]
     # Each split for itself: the videos that one split searches on are test videos of the others.
     others = [value for value in (*grid.units, *grid.splits) if value not in (*search.units, *search.splits)]

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from regcls.errors import MissingError
+from regcls.methods import has_classes, is_balanced
 from regcls.params.single import SEARCH
 from regcls.reports import page, protocol
 from regcls.reports.measured import Runs, collect, finite, key_of, row_name
@@ -15,7 +16,7 @@ from regcls.reports.picking import records, warnings_of
 from regcls.reports.report import Report, Section, rounded
 from regcls.tasks.sequences import compared, figures, published, tables
 from regcls.tasks.sequences.compared import ERRORS, MEASURED, SHOWN, Differences
-from regcls.tasks.sequences.params import WITH_CLASSES, SequenceGrid, Sequences, SequenceSplit, Unit
+from regcls.tasks.sequences.params import SequenceGrid, Sequences, SequenceSplit, Unit
 from regcls.tasks.sequences.runs import Found, SequenceSpec, expand, searched_lambda
 from regcls.tasks.task import Sources
 from regcls.tracking.views import View
@@ -148,7 +149,7 @@ def _search_lines(section: Sequences, found: Found) -> list[str]:
         keys = [
             (method, classes, unit, split)
             for method in grid.methods
-            if method in WITH_CLASSES
+            if has_classes(method)
             for classes in grid.classes
             for unit in grid.units
             for split in grid.splits
@@ -171,7 +172,7 @@ def departures(section: Sequences, grid: SequenceGrid) -> list[str]:
         "test_persons": persons,
         "lam": protocol.by_key("λ", grid.units if grid.lambdas == "default" else ()),
     }
-    unused = [] if "reg+cls-bal" in grid.methods else ["rounding"]
+    unused = [] if any(map(is_balanced, grid.methods)) else ["rounding"]
     ours = asdict(section.data) | asdict(section.training)
     return protocol.departures(ours, published.VALUES, unused=unused, say=say) + protocol.other_lambdas(grid.lambdas)
 
@@ -199,12 +200,12 @@ def _add_table5(made: Report, about: Subject, runs: Runs, unit: Unit) -> pd.Data
     if len(differences):
         changes = tables.differences_table(runs, differences, name=f"{name}_differences", activities=len(activities), unit=unit)
         short = title.partition(":")[0]
-        made.add(Section(name=changes.name, title=f"{short}: what the class loss changes", caption=changes.caption, table=changes))
+        made.add(Section(name=changes.name, title=f"{short}: differences to reg", caption=changes.caption, table=changes))
     return differences
 
 
 def _add_curves(made: Report, sources: Sources, about: Subject, runs: Runs) -> None:
-    """Of one split and seed: reg and the class loss that stands for all, on a few test videos."""
+    """Of one split and seed: reg and the method that stands for all, on a few test videos."""
     unit = _units(runs)[0]
     drawn = _drawn_runs(about.section, runs.where(unit=unit), unit)
     if drawn is None:
@@ -236,9 +237,9 @@ def _add_curves(made: Report, sources: Sources, about: Subject, runs: Runs) -> N
 
 
 def _drawn_runs(section: Sequences, runs: Runs, unit: Unit) -> tuple[str, int, dict[str, str]] | None:
-    """The first split and seed with a finished run of reg and of a class loss: split, seed, name -> run id."""
+    """The first split and seed with a finished run of reg and of another method: split, seed, name -> run id."""
     finished = runs.wanted[runs.wanted["state"] == "finished"]
-    for method in WITH_CLASSES:
+    for method in compared.beside_reg(runs.wanted):
         main = compared.main_row(section, runs.wanted, unit, method)
         if main is None:
             continue

@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from regcls.errors import UserError
+from regcls.methods import has_classes, is_balanced, searched_as
 from regcls.params.single import SEARCH
-from regcls.params.types import Precision, SequenceMethod
-from regcls.runs import NOTHING_TO_ROUND, RunSpec
-from regcls.tasks.sequences.params import WITH_CLASSES, Activation, SequenceGrid, SequenceOptions, Sequences, SequenceSplit, Unit
+from regcls.params.types import Precision
+from regcls.runs import NO_CLASSES, NOTHING_TO_ROUND, RunSpec
+from regcls.tasks.sequences.params import Activation, SequenceGrid, SequenceOptions, Sequences, SequenceSplit, Unit
 
 WITH_SIGMOIDS = ("random", "kukleva")  # whatever params.yaml says of the others
-Key = tuple[SequenceMethod, int, Unit, SequenceSplit]
+Key = tuple[str, int, Unit, SequenceSplit]
 Found = Mapping[Key, float]  # (method, C, unit, split) -> λ with the lowest validation error
 
 
@@ -48,7 +49,7 @@ def make_spec(
     sequences: Sequences,
     dataset: str,
     *,
-    method: SequenceMethod,
+    method: str,
     classes: int,
     lam: float | None,
     unit: Unit,
@@ -57,13 +58,13 @@ def make_spec(
     held_out: bool = False,
 ) -> SequenceSpec:
     """A run with params.yaml's training values; `lam` None takes the unit's. What does not apply is blanked: equal runs are equal."""
-    training, trained, classified = sequences.training, method != "random", method in WITH_CLASSES
+    training, trained, classified = sequences.training, method != "random", has_classes(method)
     return SequenceSpec(
         dataset=dataset,
         method=method,
         classes=classes if classified else 0,
         lam=float(training.lam[unit] if lam is None else lam) if classified else None,
-        rounding=training.rounding if method == "reg+cls-bal" else None,
+        rounding=training.rounding if is_balanced(method) else None,
         seed=seed,
         epochs=training.epochs if trained else 0,
         batch_size=training.batch_size,
@@ -99,7 +100,7 @@ def expand(sequences: Sequences, dataset: str, name: str, found: Found) -> list[
 
 
 def _lambdas(sequences: Sequences, grid: SequenceGrid, key: Key, found: Found) -> tuple[float | None, ...]:
-    if key[0] not in WITH_CLASSES or grid.lambdas == "default":
+    if not has_classes(key[0]) or grid.lambdas == "default":
         return (None,)
     if grid.lambdas == "searched":
         lam = searched_lambda(sequences, found, key)
@@ -110,7 +111,7 @@ def _lambdas(sequences: Sequences, grid: SequenceGrid, key: Key, found: Found) -
 def searched_lambda(sequences: Sequences, found: Found, key: Key) -> float | None:
     """λ of the search, None as long as it is not known. reg+cls-bal takes that of reg+cls where it is not searched for itself."""
     method, classes, unit, split = key
-    return found.get((method if method in sequences.grids[SEARCH].methods else "reg+cls", classes, unit, split))
+    return found.get((method if method in sequences.grids[SEARCH].methods else searched_as(method), classes, unit, split))
 
 
 def all_specs(sequences: Sequences, dataset: str, found: Found) -> list[SequenceSpec]:
@@ -142,9 +143,9 @@ def single_spec(sequences: Sequences, dataset: str, options: SequenceOptions) ->
     """
     default = sequences.run
     method, split = options.method or default.method, options.split or default.split
-    if method not in WITH_CLASSES and (options.classes or options.lam):
-        raise UserError(f"method {method} has no classes and no λ: leave out --classes and --lambda, or choose --method reg+cls")
-    if method != "reg+cls-bal" and options.rounding:
+    if not has_classes(method) and (options.classes or options.lam):
+        raise UserError(NO_CLASSES.format(method=method))
+    if not is_balanced(method) and options.rounding:
         raise UserError(NOTHING_TO_ROUND.format(method=method))
     if method in WITH_SIGMOIDS and options.activation:
         raise UserError(f"method {method} has sigmoids always: leave out --activation, or choose --method reg")

@@ -170,13 +170,13 @@ def differences_table(runs: Runs, frame: pd.DataFrame, *, name: str, activities:
         rows=tuple(_difference_row(runs, row, DIGITS[unit]) for row in records(frame)),
         frame=frame.rename(columns={"weight": "lambda"}),
         notes=(
-            "Δ = RMSE(reg) − RMSE(method): above 0 the class loss helps. RMSE: over all test frames of an activity. n: activities × seeds, "
+            "Δ = RMSE(reg) − RMSE(method): above 0 the method helps. RMSE: over all test frames of an activity. n: activities × seeds, "
             "in the rows “all” × splits.",
             f"Unit of replication: the activity (n = {activities}). Its error is averaged over the seeds that both have, and in the rows "
             "“all” over the splits, then reg and the method are compared by a paired t-test over activities. Splits and seeds are no "
             "further replications: they share the activity's videos, and the splits' training videos overlap.",
             "Relative: the mean over activities of 100 · Δ / RMSE(reg). Errors in frames grow with the length of the videos, so that the "
-            f"longest activities carry Δ. Here {decides} decides whether the class loss helps.",
+            f"longest activities carry Δ. Here {decides} decides whether a method helps.",
             f"p (Holm) is adjusted for the {counted(tests, 'test')} of this table in each of the two scales. “Helps”, “hurts”: adjusted "
             f"p < {LEVEL}.",
         ),

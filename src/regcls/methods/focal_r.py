@@ -1,0 +1,37 @@
+"""focal-r: large errors weigh more. The error |e| or e² times (2σ(β|e|) − 1)^γ, with the logistic σ.
+
+Yang et al., "Delving into deep imbalanced regression", ICML 2021, after the focal loss of Lin et al., ICCV 2017; β and γ as there. The
+weight is part of the gradient.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from regcls.losses import mean_of
+from regcls.methods.loss import Loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class FocalR(Loss):
+    """See above."""
+
+    beta: float
+    gamma: float
+
+    def __call__(
+        self,
+        predictions: Float[Tensor, "M N"],
+        targets: Float[Tensor, "M N"],
+        kept: Bool[Tensor, "M N"] | None,
+        learned: Float[Tensor, "M P"],
+    ) -> Float[Tensor, " M"]:
+        """See Loss."""
+        sizes = (2 * torch.sigmoid(self.beta * (predictions - targets).abs()) - 1).clamp(min=torch.finfo(predictions.dtype).tiny)
+        weights = sizes.pow(self.gamma)  # not of 0, where the gradient is infinite for γ below 1
+        return mean_of(weights * self.errors(predictions, targets), kept)
+
+
+LOSS = FocalR
