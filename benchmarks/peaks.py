@@ -18,7 +18,7 @@ from regcls.classes import class_ranges
 from regcls.data.splits import Split
 from regcls.params import load_params, parse_options
 from regcls.progress import progress
-from regcls.reports import published
+from regcls.tasks.functions import published
 from regcls.tasks.functions.networks import recipe
 from regcls.tasks.functions.params import FunctionOptions, Functions, Sampling
 from regcls.tasks.functions.prepare import SineSum, draw

@@ -30,9 +30,9 @@ ROOT = Path(__file__).parents[1]
 
 def example_result(rng: np.random.Generator, spec: FunctionSpec) -> RunResult:
     """Random numbers in the shape of a real result."""
-    history = {key: list(rng.random(spec.epochs)) for key in ("train_mse", "val_mse")}
-    metrics = {key: values[-1] for key, values in history.items()} | {"test_mse": rng.random()}
-    metrics |= {f"functions/{part}_mse_{function}": rng.random() for part in ("train", "val", "test") for function in range(10)}
+    history = {key: list(rng.random(spec.epochs)) for key in ("train/mse/all", "val/mse/all")}
+    metrics = {key: values[-1] for key, values in history.items()} | {"test/mse/all": rng.random()}
+    metrics |= {f"{part}/mse/function_{function}": rng.random() for part in ("train", "val", "test") for function in range(10)}
     widths = (1, *spec.hidden, 1 + spec.classes)
     weights = {f"{k}.weight": rng.random((10, *widths[k + 1 : k - 1 if k else None : -1]), dtype=np.float32) for k in range(3)}
     return RunResult(metrics=metrics, history=history, weights=weights, started=time.time() - 1, ended=time.time())

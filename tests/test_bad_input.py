@@ -322,7 +322,10 @@ def cli(make_project, monkeypatch, capsys):
         (["--batch-size", "0"], '--batch-size = "0": Input should be greater than or equal to 1'),
         (["--batch_size", "x"], '--batch-size = "x": Input should be a valid integer'),
         (["--learning-rate=-1"], '--learning-rate = "-1": Input should be greater than 0'),
-        (["--method", "cls"], "--method = \"cls\": Input should be 'reg', 'reg+cls' or 'reg+cls-bal'"),
+        (
+            ["--method", "cls"],
+            '--method = "cls": there is no method cls; there are reg, focal-r, each alone or with +cls or +cls-bal behind it',
+        ),
         (["--hidden", "6"], '--hidden = "6": write the units of two layers, as in 6x15'),
         (["--seed", "-1"], '--seed = "-1": Input should be greater than or equal to 0'),
         (
@@ -384,7 +387,7 @@ def test_without_prepared_data_the_message_says_how_to_make_it(cli, command):
     assert code == 2
     assert (
         said
-        == f"regcls: error: there is no prepared data in {Path.cwd()}/data/functions/prepared. Make it anew with: dvc repro -f prepare@functions\n"
+        == f"regcls: error: there is no prepared data in {Path.cwd()}/data/functions/prepared. Make it anew with: regcls prepare functions\n"
     )
     assert not Path("mlflow.db").exists()
 
@@ -399,7 +402,7 @@ def test_data_prepared_with_other_parameters_is_not_used(cli, command):
     assert code == 2
     assert said == (
         f"regcls: error: {folder} was prepared with other values of peak_share than params.yaml has now. "
-        "Prepare it again with: dvc repro prepare@functions\n"
+        "Prepare it again with: regcls prepare functions\n"
     )
 
 
@@ -408,7 +411,7 @@ def test_a_set_that_was_not_prepared_is_named_with_the_command_that_prepares_it(
     table = pd.DataFrame({"data": ["clean"], "sampling": "uniform", "function": 0, "repetition": 0, "split": "train"})
     write_prepared(folder, arrays={"clean": np.zeros((2, 500))}, table=table, made_from={})
     with pytest.raises(
-        UserError, match="clean/severe/0/0/train is not in .*; there: clean. Prepare it with: dvc repro prepare@functions_small$"
+        UserError, match="clean/severe/0/0/train is not in .*; there: clean. Prepare it with: regcls prepare functions_small$"
     ):
         FunctionSets(folder).get("clean", "severe", 0, 0, "train")
 
@@ -430,7 +433,7 @@ def test_damaged_prepared_data_is_never_trained_on(cli, command):
     assert code == 2
     assert (
         said
-        == f"regcls: error: {folder}/clean.npy is damaged: its content is not what prepare wrote. Make it anew with: dvc repro -f prepare@functions\n"
+        == f"regcls: error: {folder}/clean.npy is damaged: its content is not what prepare wrote. Make it anew with: regcls prepare functions\n"
     )
     assert not Path("mlflow.db").exists()
 

@@ -58,7 +58,7 @@ def test_an_archive_is_unpacked_where_prepare_finds_it(project, archives):
 def test_a_data_set_without_an_address_says_what_to_do(project, capsys):
     assert main(["data", "fetch", "agedb"]) == 2
     said = capsys.readouterr().err
-    assert "agedb has no public address" in said and "data/agedb/README.md" in said
+    assert "agedb has no public address" in said and "docs/own-data.md says what belongs there" in said
 
 
 def test_without_archives_prepare_names_the_command_that_brings_them(project, capsys):

@@ -95,7 +95,7 @@ def test_mlflow_run_trains_one_tracked_run_and_a_misspelt_parameter_none(real_pr
     assert select(real_project, query) == [("regcls", "FINISHED", "reg+cls 100 λ0.1 s0 · imdb_wiki")]
     logged = dict(select(real_project, "SELECT key, value FROM params"))
     assert (logged["classes"], logged["epochs"], logged["method"]) == ("100", "1", "reg+cls")
-    assert dict(select(real_project, "SELECT key, value FROM latest_metrics"))["test_mae_all"] > 0
+    assert dict(select(real_project, "SELECT key, value FROM latest_metrics"))["test/mae/all"] > 0
 
     done = mlflow_run(real_project, "-P", "clases=1")
     assert done.returncode != 0

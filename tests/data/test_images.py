@@ -195,12 +195,6 @@ def test_the_parts_of_a_split_belong_together(folder):
     assert opened.targets("val").tolist() == [20.5 + k % 3 for k in rows] and opened.targets("val").dtype == np.float32
 
 
-def test_training_images_are_counted_by_the_integer_below_their_target(folder):
-    write_set(folder)
-    train = [k for k in range(80) if k % 4 in (0, 3) and k != 7]
-    assert ImageSet(folder).training_counts() == {20 + rest: sum(k % 3 == rest for k in train) for rest in range(3)}
-
-
 def test_the_digest_is_that_of_pixels_targets_and_splits(folder, monkeypatch):
     write_set(folder)
     first = ImageSet(folder).digest
@@ -214,7 +208,7 @@ def test_the_digest_is_that_of_pixels_targets_and_splits(folder, monkeypatch):
 def test_data_made_from_other_parameters_are_refused_unless_these_decide_nothing(folder):
     write_set(folder)
     ImageSet(folder, made_from=replace(DATA, archives=(), expected_images=7, unit="decades"))
-    with pytest.raises(UserError, match=r"other values of size, stand_in than .*dvc repro prepare@imdb_wiki"):
+    with pytest.raises(UserError, match=r"other values of size, stand_in than .*regcls prepare imdb_wiki"):
         ImageSet(folder, made_from=replace(DATA, size=64, stand_in=StandIn(images=300, seed=0)))
     raw = replace(DATA, source="raw")
     write_set(folder, made_from=raw)

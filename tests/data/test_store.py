@@ -75,7 +75,7 @@ def test_the_same_data_gives_the_same_bytes(folder, tmp_path):
 
 
 def test_no_prepared_data_says_how_to_make_it(tmp_path):
-    with pytest.raises(UserError, match=r"there is no prepared data in .*dvc repro -f prepare@functions"):
+    with pytest.raises(UserError, match=r"there is no prepared data in .*regcls prepare functions"):
         open_prepared(tmp_path / "data" / "functions" / "prepared")
 
 
@@ -83,7 +83,7 @@ def test_no_prepared_data_says_how_to_make_it(tmp_path):
 def test_another_format_version_is_refused(folder, version):
     change_meta(folder, format=version)
     with pytest.raises(
-        UserError, match=rf"has prepared format {version}, this regcls reads format 1\. Make it anew with: dvc repro -f prepare@functions"
+        UserError, match=rf"has prepared format {version}, this regcls reads format 1\. Make it anew with: regcls prepare functions"
     ):
         open_prepared(folder)
 
@@ -93,7 +93,7 @@ def test_another_format_version_is_refused(folder, version):
 )
 def test_damaged_metadata_is_a_clear_error(folder, content):
     (folder / "meta.json").write_text(content, encoding="latin-1")
-    with pytest.raises(UserError, match=r"meta\.json is damaged: .*dvc repro -f prepare@functions"):
+    with pytest.raises(UserError, match=r"meta\.json is damaged: .*regcls prepare functions"):
         open_prepared(folder)
 
 
@@ -104,7 +104,7 @@ def test_a_missing_or_truncated_file_is_named(folder, name, kept):
     (folder / name).unlink()
     if kept is not None:
         (folder / name).write_bytes(content[:kept])
-    with pytest.raises(UserError, match=rf"{name} is damaged: .*dvc repro -f prepare@functions"):
+    with pytest.raises(UserError, match=rf"{name} is damaged: .*regcls prepare functions"):
         open_prepared(folder)
 
 

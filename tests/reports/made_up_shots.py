@@ -13,6 +13,7 @@ from regcls.params.single import SingleGrid
 from regcls.reports.measured import Runs
 from regcls.reports.shot_differences import of_means, of_ratios
 from regcls.reports.shot_subject import Metric, ShotTable, Subject
+from regcls.words import counted
 
 GROUPS = np.array(["medium", "many", "many", "many", "medium", "medium", "few", "few"])  # of the test images
 CELLS = [("reg", 0, math.nan, ""), ("reg+cls", 10, 1.0, "1"), ("reg+cls", 100, 0.1, "0.1")]
@@ -91,7 +92,7 @@ def subject_of(runs: Runs, **changed: Any) -> Subject:
         "searched": {"val/mse/all": "validation MSE", "val/mae/all": "validation MAE"},
         "error": "MAE",
         "unit": "years",
-        "few": "images",
+        "few": lambda images: counted(images, "image"),
         "nothing_in_few": "No test image is in Few.",
         "intervals": "Intervals are over test images.",
         "digits": lambda value: 2,

@@ -67,7 +67,7 @@ def test_a_data_set_that_is_not_prepared_does_not_stop_the_others(project: tuple
     prepare_images(root, params)
     stage.compare(params, root)
     said = capsys.readouterr().err
-    assert "functions: left out, because there is no prepared data in" in said and "dvc repro -f prepare@functions" in said
+    assert "functions: left out, because there is no prepared data in" in said and "regcls prepare functions" in said
     assert "reg+cls with 10 classes has the" in (root / "reports/imdb_wiki/index.html").read_text()
     metrics = json.loads((root / "reports/metrics.json").read_text())
     assert metrics["functions"] is None and metrics["imdb_wiki"]["runs"]["finished"] == 3

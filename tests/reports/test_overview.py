@@ -15,7 +15,7 @@ from regcls.reports import overview
 from regcls.reports.report import Compared, Line, Report
 from reports.made_up import small_params
 
-ABSENT = {"agedb": "there is no prepared data in data/agedb/prepared. Make it anew with: dvc repro -f prepare@agedb"}
+ABSENT = {"agedb": "there is no prepared data in data/agedb/prepared. Make it anew with: regcls prepare agedb"}
 
 OTHER = ["8 instead of 213553 images"]
 
@@ -71,13 +71,13 @@ def test_each_data_set_has_its_answer_its_state_and_a_link(small: Params, tmp_pa
 def test_a_data_set_without_a_report_is_named_with_its_remedy_and_stops_no_other(small: Params, tmp_path: Path) -> None:
     warnings = write(tmp_path / "reports", small, {"functions": made("functions", metrics={"gap": 0.5})}, ABSENT)
     assert warnings == [f"agedb: left out, because {ABSENT['agedb']}"]
-    assert "dvc repro -f prepare@agedb" in (tmp_path / "reports/index.html").read_text()
+    assert "regcls prepare agedb" in (tmp_path / "reports/index.html").read_text()
     assert json.loads((tmp_path / "reports/metrics.json").read_text()) == {"functions": {"gap": 0.5}, "agedb": None}
     assert not (tmp_path / "reports/agedb").exists()
 
 
 def test_without_any_report_there_is_an_error_that_says_why(small: Params, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^there is no prepared data .* prepare@agedb$"):
+    with pytest.raises(UserError, match=r"^there is no prepared data .* prepare agedb$"):
         write(tmp_path / "reports", small, {}, ABSENT)
     with pytest.raises(UserError, match=r"(?s)^agedb: there .*\nimdb_wiki: none$"):
         write(tmp_path / "reports", small, {}, ABSENT | {"imdb_wiki": "none"})

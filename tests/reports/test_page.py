@@ -26,7 +26,7 @@ PAGES: dict[str, tuple[ModuleType, set[str], str]] = {
         {*(f"figure{n}.svg" for n in range(1, 6)), "panels.md", "summary.csv", "figure4_lambda.tex", "table1.tex", "figure3_networks.csv"},
         "test/mse/function_3",
     ),
-    "imdb_wiki": (made_up_images, {"table3.csv", "table4.tex", "error_by_age.svg", "lambda_search.csv"}, "val/mse/all"),
+    "imdb_wiki": (made_up_images, {"table3.csv", "table4.tex", "error_by_target.svg", "lambda_search.csv"}, "val/mse/all"),
     "nyud2": (
         made_up_depth,
         {"table2.csv", "table2_mae.md", "table2_delta.tex", "table4.tex", "error_by_depth.svg", "examples.svg", "lambda_search.csv"},

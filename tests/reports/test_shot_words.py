@@ -62,7 +62,7 @@ def test_what_is_clear_over_seeds_too_is_said_so() -> None:
 
 def test_methods_without_a_finished_run_are_named() -> None:
     assert said(made_up(1, missing=("1-0", "2-0")))[0] == "reg+cls: no run that reg could be compared with."
-    assert said(made_up(1, missing=("0-0",))) == ["No run of reg is finished: there is nothing to compare the class loss with."]
+    assert said(made_up(1, missing=("0-0",))) == ["No run of reg is finished: there is nothing to compare the other methods with."]
 
 
 def test_where_no_test_image_is_in_few_that_is_said() -> None:

@@ -218,7 +218,7 @@ def test_the_best_lambda_is_bold_in_both_errors() -> None:
     assert table.columns == ("method", "classes", "λ 0.1", "λ 1", "λ 0.1", "λ 1")
     assert table.spans[1:] == (("validation MSE", 2), ("validation MAE", 2))
     assert [[cell.text for cell in row if cell.strong] for row in table.rows] == [[], ["5.00 ± 0.00", "5.00 ± 0.00"]]
-    assert all(cell.runs for cell in table.rows[1][2:]) and "reg has no λ: its value is repeated." in table.notes
+    assert all(cell.runs for cell in table.rows[1][2:]) and "A method without classes has no λ: its value is repeated." in table.notes
 
 
 @pytest.mark.parametrize(("seeds", "best"), [(1, "3.00"), (2, "3.00 ± 0.00")])
@@ -244,7 +244,7 @@ def test_all_that_grids_give_is_added_to_a_report_in_order() -> None:
     complete(report, made.subject, grids, found={}, extra=lambda runs: seen.append((runs, [section.name for section in report.sections])))
     assert [section.name for section in report.sections] == ["table3", "table3_differences", SEARCH]
     assert seen == [(made.runs, ["table3", "table3_differences"])]
-    assert report.sections[0].caption == "Errors on all images." and report.sections[1].title == "Table 3: what the class loss changes"
+    assert report.sections[0].caption == "Errors on all images." and report.sections[1].title == "Table 3: differences to reg"
     assert report.line is not None and len(report.answers) == 2 and set(report.metrics) == {"mae", "gap"}
 
 

@@ -114,7 +114,7 @@ def test_what_is_prepared_can_be_opened_and_verified(own, tmp_path):
 def test_data_made_from_other_parameters_are_refused(own):
     other = replace(own.section, data=reseeded(own.section.data))
     assert own.task.open(own.data.prepared.folder, section=own.section, verify=False)
-    with pytest.raises(UserError, match=rf"prepared with other values of .*(seed|stand_in).*: dvc repro prepare@{own.name}"):
+    with pytest.raises(UserError, match=rf"prepared with other values of .*(seed|stand_in).*: regcls prepare {own.name}"):
         own.task.open(own.data.prepared.folder, section=other, verify=False)
 
 

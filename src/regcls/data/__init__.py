@@ -1,1 +1,1 @@
-"""The data sets: one file each, raw -> prepared."""
+"""Raw files, however they come, and prepared data sets, however they are read."""

@@ -4,7 +4,7 @@ import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,13 @@ from regcls.progress import progress, say
 
 LOCAL_HEADER = 30  # bytes of a zip member's own header before its name; the lengths of name and extra field end it
 ZERO_BLOCK = bytes(tarfile.BLOCKSIZE)  # ends every tar
+
+
+def missing_remedy(raw: Path, dataset: str, archives: Sequence[str]) -> str:
+    """What to do where raw files are missing: fetch what params.yaml names, or read what belongs there."""
+    guide = raw.parent / "README.md"
+    known = f"{guide if guide.exists() else 'docs/own-data.md'} says what belongs there"
+    return f"Fetch it with: regcls data fetch {dataset}; or put your copy there, {known}" if archives else known
 
 
 @dataclass(frozen=True, slots=True)

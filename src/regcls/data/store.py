@@ -47,7 +47,7 @@ class Prepared:
         if differing := [key for key in as_json if made_from.get(key) != as_json[key]]:
             raise UserError(
                 f"{self.folder} was prepared with other values of {', '.join(differing)} than params.yaml has now. "
-                f"Prepare it again with: dvc repro prepare@{self.folder.parent.name}"
+                f"Prepare it again with: regcls prepare {self.folder.parent.name}"
             )
 
     def verify(self) -> None:
@@ -185,7 +185,7 @@ def open_prepared(folder: Path) -> Prepared:
     Raises:
         UserError: nothing there, another format version, or a file missing or cut short.
     """
-    remedy = f"Make it anew with: dvc repro -f prepare@{folder.parent.name}"
+    remedy = f"Make it anew with: regcls prepare {folder.parent.name}"
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -224,7 +224,7 @@ def _map(file: Path, recorded: Mapping[str, Any]) -> np.ndarray:
 
 
 def _damaged(file: Path, why: str) -> UserError:
-    return UserError(f"{file} is damaged: {why}. Make it anew with: dvc repro -f prepare@{file.parent.parent.name}")
+    return UserError(f"{file} is damaged: {why}. Make it anew with: regcls prepare {file.parent.parent.name}")
 
 
 def _sha256(file: Path) -> str:

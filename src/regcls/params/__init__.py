@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -149,6 +149,11 @@ def resolved(path: Path, sections: Mapping[str, Any], name: str) -> dict[str, An
     """
     whole: Any = {}
     for ancestor in reversed([name, *_ancestors(path, sections, name)]):
+        if whole and sections[ancestor].get("task", whole.get("task")) != whole.get("task"):
+            raise UserError(
+                f"{path}: {ancestor}.task = {json.dumps(sections[ancestor]['task'], default=str)}, but it is like a section whose "
+                f"task is {whole.get('task')}: leave one of the two out"
+            )
         whole = _laid_over(whole, {key: value for key, value in sections[ancestor].items() if key != "like"})
     if whole.get("task") not in TASKS:
         known = f"write one of {', '.join(TASKS)}, or `like:` and the name of another data set"
@@ -227,7 +232,7 @@ def _validated(path: Path, kind: Any, tree: Mapping[str, Any], *, within: str = 
         # Through JSON, so that strict means strict (no "3" for 3) while a YAML list may still fill a tuple.
         return _adapter(kind).validate_json(json.dumps(tree, default=str))
     except ValidationError as error:
-        raise UserError(f"{path}: {_explain(error, within)}") from None
+        raise UserError(f"{path}: {_explain(error, within, tree)}") from None
     except (TypeError, ValueError) as error:  # a key that is no text, an alias within itself
         raise UserError(f"{path} holds what no parameter can be: {error}") from None
 
@@ -247,16 +252,28 @@ def parse_options(task: str, given: Mapping[str, str]) -> Any:
         kind: Any = task_params(task).options
         return _adapter(kind).validate_python(dict(given))
     except ValidationError as error:
-        raise UserError(f"--{_explain(error).replace('_', '-')}") from None
+        raise UserError(f"--{_explain(error, '', given).replace('_', '-')}") from None
 
 
 BRANCHES = ("function-", "constrained-", "literal[", "tuple[")  # what pydantic calls the alternatives of a type, among the keys
 
 
-def _explain(error: ValidationError, within: str = "") -> str:
+def _keys(place: Sequence[int | str], tree: Any) -> list[str]:
+    """Where a mistake lies, without pydantic's names of alternatives: those are in the way to a key that is there."""
+    keys, here = list[str](), tree
+    for index, part in enumerate(map(str, place)):
+        pairs = here.items() if isinstance(here, Mapping) else enumerate(here) if isinstance(here, list) else ()
+        known = {str(key): value for key, value in pairs}
+        if part in known or (index == len(place) - 1 and not part.startswith(BRANCHES)):
+            keys.append(part)
+            here = known.get(part)
+    return keys
+
+
+def _explain(error: ValidationError, within: str, tree: Mapping[str, Any]) -> str:
     said: list[str] = []
     for problem in error.errors():
-        keys = [part for part in map(str, problem["loc"]) if not part.startswith(BRANCHES)]
+        keys = _keys(problem["loc"], tree)
         where = ".".join([within, *keys] if within else keys)
         match problem["type"]:
             case "extra_forbidden" | "unexpected_keyword_argument":

@@ -29,8 +29,6 @@ Count = Annotated[int, Field(ge=1)]
 Classes = Annotated[int, Field(ge=2)]  # one class has nothing to tell apart
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Method = Annotated[str, AfterValidator(lambda name: parsed(name).name)]  # see methods/
-# Of sequences: random is not trained, kukleva has sigmoids.
-SequenceMethod = Annotated[str, AfterValidator(lambda name: name if name in ("random", "kukleva") else parsed(name).name)]
 OneOrMore = Annotated[tuple[T, ...], Field(min_length=1), AfterValidator(_distinct)]
 
 STRICT = ConfigDict(extra="forbid", strict=True)

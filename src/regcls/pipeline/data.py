@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from regcls.data.archives import missing_remedy
 from regcls.data.download import fetch as fetch_file
 from regcls.data.unpacking import extract
 from regcls.errors import UserError
@@ -24,7 +25,7 @@ def fetch(params: Params, root: Path, dataset: str, sources: Sequence[str], *, u
     if not archives:
         raise UserError(
             f"{dataset} has no public address: say where its archive is (regcls data fetch {dataset} /path/or/s3://…), or put its files "
-            f"into {home / 'raw'} ({home / 'README.md'})"
+            f"into {home / 'raw'}: {missing_remedy(home / 'raw', dataset, ())}"
         )
     for url in archives:
         file = fetch_file(url, home / "raw", checksums=home / "checksums.json")

@@ -72,7 +72,7 @@ class Subject:
     searched: Mapping[str, str]  # validation errors of the search: measurement -> heading
     error: str  # in words: MAE
     unit: str
-    few: str  # what the images in Few are: `images`
+    few: Callable[[int], str]  # so many images of Few, in words: `3 images`
     nothing_in_few: str  # a sentence
     intervals: str  # how they are made: a sentence
     digits: Callable[[float], int]  # of an error so large

@@ -80,7 +80,7 @@ def _in_few(subject: Subject, row: Row) -> str:
         return subject.nothing_in_few
     digits = subject.digits(row["reg"])
     values = f"{number(row['other'], digits)} against {number(row['reg'], digits)}"
-    return f"In Few ({row['images']:,} {subject.few}): {values}, {_gap(subject, row)}."
+    return f"In Few ({subject.few(row['images'])}): {values}, {_gap(subject, row)}."
 
 
 def _gap(subject: Subject, row: Row) -> str:

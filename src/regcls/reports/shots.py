@@ -70,8 +70,12 @@ def shots_table(subject: Subject, runs: Runs, table: ShotTable, *, name: str, ca
     """
     ours = cells(subject, runs, table.metrics)
     columns = [column for metric in table.metrics for column in metric.columns]
-    digits = subject.digits(float(np.nanmax(ours[columns].to_numpy(dtype=float), initial=-math.inf)))
-    best = {column: _best(ours, column, digits, metric.higher_is_better) for metric in table.metrics for column in metric.columns}
+    digits = {
+        column: subject.digits(float(np.nanmax(ours[metric.columns].to_numpy(dtype=float), initial=-math.inf)))
+        for metric in table.metrics
+        for column in metric.columns
+    }
+    best = {column: _best(ours, column, digits[column], metric.higher_is_better) for metric in table.metrics for column in metric.columns}
     most, none = ours["seeds"].max(), dict.fromkeys(best, "")
     rows = [_our_row(row, best if row["seeds"] == most else none, digits, _with_reg(runs, row)) for row in records(ours)]
     theirs, parts = (_wide(published.values) if published else pd.DataFrame()), tuple[Part, ...]()
@@ -117,9 +121,9 @@ def _runs_of(runs: Runs, row: Row) -> tuple[RunGroup, ...]:
     return groups_of(rows_like(runs.wanted, row, ROW), row_name)
 
 
-def _our_row(row: Row, best: Mapping[str, str], digits: int, runs: tuple[RunGroup, ...]) -> tuple[Cell, ...]:
+def _our_row(row: Row, best: Mapping[str, str], digits: Mapping[str, int], runs: tuple[RunGroup, ...]) -> tuple[Cell, ...]:
     values = [
-        Cell(text=with_std(row[column], row[f"{column}_std"], digits), strong=number(row[column], digits) == winner)
+        Cell(text=with_std(row[column], row[f"{column}_std"], digits[column]), strong=number(row[column], digits[column]) == winner)
         for column, winner in best.items()
     ]
     n = str(row["seeds"]) if row["seeds"] == row["seeds_wanted"] else f"{row['seeds']} of {row['seeds_wanted']}"

@@ -19,7 +19,18 @@ from regcls.tracking.writer import ALIVE_TAG, JOURNAL_TAG
 PAGE = 250  # runs an answer: about a second; larger ones are not made faster
 AT_ONCE = 4  # requests: `mlflow server` has four workers by default
 SEARCH = "/api/2.0/mlflow/runs/search"
-READ_TAGS = ("fingerprint", "mlflow.parentRunId", "regcls.host", "regcls.root", "regcls.process", JOURNAL_TAG, ALIVE_TAG, *MACHINE, *ORIGIN)
+READ_TAGS = (
+    "task",
+    "fingerprint",
+    "mlflow.parentRunId",
+    "regcls.host",
+    "regcls.root",
+    "regcls.process",
+    JOURNAL_TAG,
+    ALIVE_TAG,
+    *MACHINE,
+    *ORIGIN,
+)
 
 
 def rows_of(

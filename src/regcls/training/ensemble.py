@@ -173,10 +173,8 @@ class _Ensemble:
             self.batches = Batches(networks, [recipe.steps(n.y.size) for n in networks], self.batch, self.dtype, device)
         scale = 2 / self.batch if recipe.loss_over_batch == "mean" else 2.0
         lam = torch.tensor([n.lam for n in networks], dtype=self.dtype, device=device)
-        self.lam, self.regression_scale = (
-            lam,
-            (scale * lam).view(self.m, 1, 1),
-        )  # the latter: gradient of λ · squared error, in a batch of B
+        self.lam = lam
+        self.regression_scale = (scale * lam).view(self.m, 1, 1)  # gradient of λ · squared error, in a batch of B
         self.endings = None if recipe.drop_last else self._endings()
         self.squares = torch.zeros(self.m, 1, self.batch, dtype=self.dtype, device=device)
         self.hits = torch.zeros_like(self.squares)  # of the class head

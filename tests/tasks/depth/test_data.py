@@ -447,7 +447,7 @@ def test_no_damage_to_a_file_leads_to_anything_but_pixels_or_a_reason(tmp_path):
 
 def test_a_missing_archive_is_named_with_how_to_fetch_it(raw):
     (raw / "data.zip").unlink()
-    with pytest.raises(UserError, match=r"there is no data\.tar, data\.zip or folder data in .*raw\. Fetch it with: regcls data fetch nyud2; or put your copy there, .*data/nyud2/README\.md says"):  # fmt: skip
+    with pytest.raises(UserError, match=r"there is no data\.tar, data\.zip or folder data in .*raw\. Fetch it with: regcls data fetch nyud2; or put your copy there, docs/own-data\.md says"):  # fmt: skip
         run(raw)
 
 
@@ -500,7 +500,7 @@ def test_data_made_from_other_parameters_are_refused_unless_these_decide_nothing
     run(raw)
     folder = raw.parent / "prepared"
     DepthSet(folder, verify=True, made_from=replace(DATA, archives=(), expected_test=7, stand_in=replace(STAND_IN, seed=9)))
-    with pytest.raises(UserError, match=r"other values of crop, mask_seed than .*dvc repro prepare@nyud2"):
+    with pytest.raises(UserError, match=r"other values of crop, mask_seed than .*regcls prepare nyud2"):
         DepthSet(folder, made_from=replace(DATA, crop=(44, 58), mask_seed=5))
 
 

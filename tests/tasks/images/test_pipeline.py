@@ -121,7 +121,7 @@ def test_gone_images_and_a_damaged_checkpoint_are_said_and_nothing_is_lost(root,
     assert code == 2
     (line,) = said.splitlines()
     assert line.startswith(f"regcls: error: {images} is damaged: it has 0 bytes instead of ")
-    assert line.endswith("Make it anew with: dvc repro -f prepare@imdb_wiki")
+    assert line.endswith("Make it anew with: regcls prepare imdb_wiki")
     assert {file: file.read_bytes() for file in kept} == kept
     shutil.move(root / "elsewhere.npy", images)
 

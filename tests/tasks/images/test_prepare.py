@@ -342,7 +342,7 @@ def test_a_missing_archive_is_named_with_how_to_fetch_it(raw, missing):
 
 def test_without_a_csv_agedb_says_what_belongs_there(own):
     (own / "agedb.csv").unlink()
-    with pytest.raises(UserError, match=r"there is no agedb\.csv in .*agedb/raw\. .*data/agedb/README\.md says what belongs there"):
+    with pytest.raises(UserError, match=r"there is no agedb\.csv in .*agedb/raw\. docs/own-data\.md says what belongs there"):
         run(own, OWN, "agedb")
 
 

@@ -181,7 +181,7 @@ def test_other_shot_limits_change_the_groups_and_make_nothing_stale(
         assert row_of(ours(found), method="reg+cls", classes=100)[f"mae_{shot}"] == pytest.approx(by_hand, rel=1e-6)
         assert row_of(csv(found, "table3_differences"), method="reg+cls", classes=100, error="mae", shot=shot)["images"] == chosen.sum()
     assert ours(found)["mae_all"].tolist() == ours(report)["mae_all"].tolist()
-    bars = csv(found, "error_by_age").query("drawn == 'bar'")
+    bars = csv(found, "error_by_target").query("drawn == 'bar'")
     assert bars["shot"].tolist() == histogram(shots.groups(store.data.training))["shot"].tolist()
 
 
@@ -252,9 +252,10 @@ def test_a_grid_may_lack_methods(methods: tuple[Method, ...], said: str, params:
 
 def test_grids_may_be_left_out_or_have_other_names(params: Params) -> None:
     report = changed(params, mine=replace(TABLE3, seeds=1), lambda_search=replace(SEARCH, seeds=0))
-    assert "Trained, but not shown here: the grid mine." in report.files["index.html"]
+    page = report.files["index.html"]
+    assert "Trained, but not shown" not in page and "mine: errors by shot group" in page and "mine.csv" in report.files
     assert not any(name.startswith("table") for name in report.files) and report.finished == report.wanted == 5
-    assert {name for name in changed(params, table4=TABLE4).files if name.endswith(".svg")} == {"error_by_age.svg"}
+    assert {name for name in changed(params, table4=TABLE4).files if name.endswith(".svg")} == {"error_by_target.svg"}
 
 
 def test_the_search_alone_is_a_report_without_predictions(params: Params) -> None:
@@ -288,7 +289,7 @@ def test_another_data_set_of_another_range_has_no_published_values(params: Param
     base = with_section(params, "agedb", grids={"table3": replace(TABLE3, seeds=1)})
     report = Store(base, "agedb", target_of=lambda age: age * 2.0 - 40.5).report()
     assert "paper" not in report.files["index.html"] and "Published" not in report.files["table3.md"]
-    drawn = csv(report, "error_by_age")
+    drawn = csv(report, "error_by_target")
     assert drawn["age_from"].min() < 0 and drawn.query("drawn == 'line'")["age_from"].max() > 120
 
 
@@ -312,13 +313,13 @@ def of_prices(params: Params) -> Report:
 def test_a_report_on_prices_speaks_of_prices_in_dollars_and_never_of_ages_in_years(of_prices: Report) -> None:
     said = {name: re.sub(r"base64,[^\"]*", "", text) for name, text in of_prices.files.items()}
     assert {name: found for name, text in said.items() if (found := re.findall(r"\b(?:ages?|years?|faces?)\b", text, re.IGNORECASE))} == {}
-    assert {"error_by_price.svg", "error_by_price.csv"} <= set(said) and not any("age" in re.split(r"\W|_", name) for name in said)
+    assert {"error_by_target.svg", "error_by_target.csv"} <= set(said) and not any("age" in re.split(r"\W|_", name) for name in said)
     assert "predicts a number (price) from an image" in said["index.html"] and "MAE ($) and MSE ($²) by shot group" in said["index.html"]
     assert "RMSE and geometric mean of the absolute error ($) by shot group" in said["table3_rmse_gm.md"]
     assert "bins of price (50 over the range of the training images)" in said["table3.md"]
     assert of_prices.line is not None and of_prices.line.measured == "MAE ($)" and " $ against " in of_prices.answers[0]
     for text in ("price ($)", "test MAE ($)", "training images of each bin"):
-        assert f"<!-- {text} -->" in said["error_by_price.svg"]
+        assert f"<!-- {text} -->" in said["error_by_target.svg"]
 
 
 def test_large_errors_have_no_digits_after_the_point_and_small_ones_four(params: Params, of_prices: Report) -> None:
@@ -332,14 +333,14 @@ def test_a_target_without_a_unit_has_none(params: Params) -> None:
     report = Store(with_target(params, "score", ""), target_of=lambda age: age - 50).report()
     assert report.line is not None and report.line.measured == "MAE"
     assert "**MAE and MSE by shot group, trained on all training images" in report.files["table3.md"]
-    assert "<!-- score -->" in report.files["error_by_score.svg"] and "()" not in report.files["index.html"]
+    assert "<!-- score -->" in report.files["error_by_target.svg"] and "()" not in report.files["index.html"]
 
 
 def test_the_limits_in_the_figure_are_those_of_the_note(of_prices: Report) -> None:
     limits = re.search(r"more than ([\d.]+) training images; Few: fewer than ([\d.]+);", of_prices.files["table3.md"])
     assert limits
-    assert f"<!-- many: above {limits[1]} -->" in of_prices.files["error_by_price.svg"]
-    assert f"<!-- few: below {limits[2]} -->" in of_prices.files["error_by_price.svg"]
+    assert f"<!-- many: above {limits[1]} -->" in of_prices.files["error_by_target.svg"]
+    assert f"<!-- few: below {limits[2]} -->" in of_prices.files["error_by_target.svg"]
 
 
 @pytest.mark.parametrize(
@@ -347,17 +348,17 @@ def test_the_limits_in_the_figure_are_those_of_the_note(of_prices: Report) -> No
 )  # fmt: skip
 def test_prices_up_to_six_millions_are_drawn_in_a_few_hundred_bars(params: Params, shots: IntegerShots | DensityShots) -> None:
     report = Store(with_target(params, "price", "$", shots=shots), target_of=like_prices).report()
-    drawn = csv(report, "error_by_price")
+    drawn = csv(report, "error_by_target")
     bars, lines = drawn.query("drawn == 'bar'"), drawn.query("drawn == 'line'")
     assert len(bars) <= BARS < 300 and bars["training_images"].sum() == len(Store(params).data.training)
     assert lines.groupby(["method", "classes"]).size().max() <= 42
-    svg = report.files["error_by_price.svg"]
+    svg = report.files["error_by_target.svg"]
     assert svg.count('<g id="patch_') < BARS + 30
     assert ("<!-- many: above " in svg) == (shots == DENSITY)  # limits are of a bin: a bar that stands for several has none
 
 
 def test_the_error_by_target_is_the_mean_over_seeds_of_each_bin(store: Store, report: Report) -> None:
-    drawn = csv(report, "error_by_age").query("drawn == 'line'")
+    drawn = csv(report, "error_by_target").query("drawn == 'line'")
     chosen = (store.ages >= 70) & (store.ages < 75)
     by_seed = np.abs(errors_of(store, **HUNDRED)[chosen]).mean(axis=0)
     found = row_of(drawn, method="reg+cls", age_from=70)
@@ -416,5 +417,5 @@ def test_the_histogram_of_densities_covers_the_range_of_the_training_targets() -
 
 def test_groups_that_no_training_target_is_in_are_not_in_the_legend(params: Params) -> None:
     nowhere_many = IntegerShots(by="integer", many_above=1000, few_below=500)
-    svg = Store(with_section(with_grids(params, table3=TABLE3), "imdb_wiki", shots=nowhere_many)).report().files["error_by_age.svg"]
+    svg = Store(with_section(with_grids(params, table3=TABLE3), "imdb_wiki", shots=nowhere_many)).report().files["error_by_target.svg"]
     assert "many training images" not in svg and "many: above" not in svg and "few training images" in svg

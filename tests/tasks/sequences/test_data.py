@@ -279,12 +279,16 @@ def test_two_archives_with_one_name_are_an_error(raw, archive):
 @pytest.mark.parametrize("packed", ["features.tar.gz", "features.7z"])
 def test_what_cannot_be_read_in_place_is_to_be_unpacked(raw, packed):
     (raw / packed).write_bytes(b"1f8b")
-    with pytest.raises(UserError, match=rf"no feature files .* in .*raw; {packed} is not a .tar or .zip: unpack it there .*README.md says"):
+    with pytest.raises(
+        UserError, match=rf"no feature files .* in .*raw; {packed} is not a .tar or .zip: unpack it there .*docs/own-data.md says"
+    ):
         run(raw)
 
 
 def test_without_files_the_message_says_where_to_get_them(raw):
-    with pytest.raises(UserError, match=r"no feature files \(P03_cam01_P03_coffee.txt and the like\) in .*raw\. .*README.md says what"):
+    with pytest.raises(
+        UserError, match=r"no feature files \(P03_cam01_P03_coffee.txt and the like\) in .*raw\. docs/own-data.md says what"
+    ):
         run(raw)
     with pytest.raises(UserError, match=r"in .*raw\. Fetch it with: regcls data fetch breakfast"):
         run(raw, replace(DATA, archives=("https://example.org/features.tar",)))
@@ -395,7 +399,7 @@ def test_data_made_from_other_parameters_are_refused_unless_these_decide_nothing
     run(few)
     opened = few.parent / "prepared"
     SequenceSet(opened, made_from=replace(DATA, archives=("x",), expected_videos=7, stand_in=SequenceStandIn(persons=9, frames=40, seed=0)))
-    with pytest.raises(UserError, match=r"other values of test_persons, split_seed than .*dvc repro prepare@breakfast"):
+    with pytest.raises(UserError, match=r"other values of test_persons, split_seed than .*regcls prepare breakfast"):
         SequenceSet(opened, made_from=replace(DATA, split_seed=1, test_persons={"s1": (3, 15)}))
 
 

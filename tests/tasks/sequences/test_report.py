@@ -154,7 +154,7 @@ def test_metrics_are_few_and_a_hole_is_none(store: Store, report: Report) -> Non
 @pytest.mark.parametrize(
     ("methods", "said"),
     [
-        (("random", "reg"), "No class loss is trained"),
+        (("random", "reg"), "No other method is trained"),
         (("reg+cls",), "No run of reg is finished"),
         (("reg", "reg+cls-bal"), "reg+cls-bal with 100 classes has the lower"),
     ],

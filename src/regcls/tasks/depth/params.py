@@ -98,6 +98,7 @@ def shots_text(shots: DepthShots) -> str:
 class Depth(SingleSection):
     """A data set of images, each with a depth map."""
 
+    published: Literal["nyud2"] | None
     data: DepthData
     training: DepthTraining
     shots: DepthShots

@@ -33,7 +33,7 @@ def predict(asked: Asked) -> list[str]:
     Raises:
         UserError: two images would be written to the same files, or the folder cannot be written.
     """
-    corners = bool(asked.spec["align_corners"])  # None in runs from before it was a parameter: off then
+    corners = asked.spec["align_corners"]
     predictor = load_predictor(asked.checkpoint(), model=asked.spec["model"], width=asked.spec["width"], align_corners=corners)
     predictor.to(asked.device)
     names, folder = _names(asked.images), asked.folder or Path(PREDICTIONS)

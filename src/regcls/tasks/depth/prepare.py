@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.random import RandomState, default_rng
 from numpy.typing import NDArray
 
-from regcls.data.archives import Holder, Place
+from regcls.data.archives import Holder, Place, missing_remedy
 from regcls.data.counts import check_count
 from regcls.data.splits import SPLITS
 from regcls.data.store import Writer, deciding_parameters, prepared_writer
@@ -49,9 +49,7 @@ def prepare(data: DepthData, folder: Path, *, raw: Path, dataset: str, processes
             f"{dataset}.data.crop = {list(data.crop)}: with short_side = {data.short_side} images are {widest} pixels wide, which is less"
         )
     if data.source == "raw":
-        remedy = f"{raw.parent / 'README.md'} says what belongs there"
-        if data.archives:
-            remedy = f"Fetch it with: regcls data fetch {dataset}; or put your copy there, {remedy}"
+        remedy = missing_remedy(raw, dataset, data.archives)
         _prepare(data, folder, raw, dataset, processes, remedy=remedy)
         return
     with TemporaryDirectory(prefix=f"regcls-{dataset}-") as made:

@@ -27,8 +27,9 @@ from regcls.tasks.depth.runs import DepthSpec, make_spec
 from regcls.tasks.depth.sums import COLUMNS
 from regcls.tasks.task import Sources
 from regcls.tracking.views import View
+from regcls.words import counted
 
-TITLES = {"table2": "Table 2: RMSE by shot group", "table4": "Table 4: trained on balanced data"}
+TITLES = {"table2": "Table 2: RMSE by shot group", "table4": "Table 4: trained on balanced data"}  # of other grids: their names
 PRINTED = {"table2": published.table2, "table4": published.table4}
 SELECTED = {
     "val": "RMSE-val: model selected on validation",
@@ -76,7 +77,7 @@ def report(sources: Sources, *, fingerprints: Mapping[DepthSpec, str], found: Fo
             depth.published,
             reduced=protocol.reductions(depth.grids, published.GRIDS),
             changed=list(dict.fromkeys(changed)),
-            without=protocol.unshown(depth.grids, list(published.GRIDS)),
+            without=[],
         ),
         networks=_networks(depth),
         view=View(
@@ -142,11 +143,12 @@ def _subject(depth: Depth, runs: Runs, tables: Mapping[str, pd.DataFrame], count
     first = next(iter(sums.values()), np.zeros((0, len(SHOTS), 2)))[:, :, 0]
     sizes: dict[Shot, tuple[int, int]] = {shot: (int(first[:, g].sum()), int((first[:, g] > 0).sum())) for g, shot in enumerate(SHOTS)}
     listed = ", ".join(f"{SHORT[shot]} {pixels:,} ({having:,})" for shot, (pixels, having) in sizes.items())
-    main = next((name for name in TITLES if name in depth.grids), "")
+    titles = {name: TITLES.get(name, f"{name}: RMSE by shot group") for name in depth.grids if name != SEARCH}
+    main = next(iter(titles), "")
     compared = runs.wanted.groupby(["method", "classes", "weight"]).ngroups if main else 0
 
     def printed(name: str) -> Published | None:
-        if not depth.published:
+        if not depth.published or name not in PRINTED:
             return None
         grid = depth.grids[name]
         balance = ["not on the data of this table"] * (grid.balanced_data != published.GRIDS[name].balanced_data)
@@ -157,7 +159,7 @@ def _subject(depth: Depth, runs: Runs, tables: Mapping[str, pd.DataFrame], count
     return Subject(
         runs=runs,
         grids=depth.grids,
-        titles=TITLES,
+        titles=titles,
         main=ShotTable(
             suffix="",
             metrics=[_metric("rmse", selection, title) for selection, title in SELECTED.items()],
@@ -197,7 +199,7 @@ def _subject(depth: Depth, runs: Runs, tables: Mapping[str, pd.DataFrame], count
         searched={"val/rmse/all": "validation RMSE", "val/mae/all": "validation MAE"},
         error="RMSE",
         unit="m",
-        few="images have such pixels",
+        few=lambda images: f"{counted(images, 'image')} with such pixels",
         nothing_in_few="No test pixel is in Few.",
         intervals="Weights are selected on validation. Intervals are over test images (none of fewer than "
         f"{FEWEST}), whole ones, which takes the trained networks as given.",

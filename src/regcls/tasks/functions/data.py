@@ -60,4 +60,4 @@ class FunctionSets(PreparedSet[FunctionData]):
             return self._rows[key]
         except KeyError:
             raise UserError(f"{'/'.join(map(str, key))} is not in {self.prepared.folder}; there: {', '.join(self.prepared.arrays)}. "
-                            f"Prepare it with: dvc repro prepare@{self.prepared.folder.parent.name}") from None  # fmt: skip
+                            f"Prepare it with: regcls prepare {self.prepared.folder.parent.name}") from None  # fmt: skip

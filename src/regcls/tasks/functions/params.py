@@ -143,6 +143,7 @@ class FunctionGrid:
 class Functions(Section):
     """The controlled 1D study."""
 
+    published: Literal["functions"] | None
     data: FunctionData
     training: FunctionTraining
     run: FunctionRun

@@ -98,6 +98,7 @@ def shots_text(shots: IntegerShots | DensityShots) -> str:
 class Images(SingleSection):
     """A data set of images, each with one number to predict."""
 
+    published: Literal["imdb_wiki"] | None
     data: ImageData
     training: ImageTraining
     shots: Shots

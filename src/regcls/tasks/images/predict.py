@@ -35,7 +35,7 @@ def predict(asked: Asked) -> list[str]:
         for names, pixels in _read(asked.images, asked.spec["size"], wrong, advance):
             with torch.inference_mode():
                 predictions = predictor(torch.from_numpy(pixels).to(asked.device)).cpu().tolist()
-            out.writerows([name, f"{value:.4g}"] for name, value in zip(names, predictions, strict=True))
+            out.writerows([name, float(f"{value:.6g}")] for name, value in zip(names, predictions, strict=True))
     return wrong
 
 

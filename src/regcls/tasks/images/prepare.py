@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.io import loadmat
 
-from regcls.data.archives import Holder, Place
+from regcls.data.archives import Holder, Place, missing_remedy
 from regcls.data.counts import check_count
 from regcls.data.images import write_images
 from regcls.data.splits import SPLITS
@@ -63,9 +63,7 @@ def prepare(data: ImageData, folder: Path, *, raw: Path, dataset: str, processes
 
 
 def _listing(data: ImageData, raw: Path, dataset: str) -> Listing:
-    remedy = f"{raw.parent / 'README.md'} says what belongs there"
-    if data.archives:
-        remedy = f"Fetch it with: regcls data fetch {dataset}; or put your copy there, {remedy}"
+    remedy = missing_remedy(raw, dataset, data.archives)
     if (listed := raw / f"{dataset}.csv").exists():
         table = read_csv(listed, target=data.target)
         return Listing(

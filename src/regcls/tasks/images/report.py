@@ -1,5 +1,6 @@
 """The report on images: Tables 3 and 4 and the same tables for any images, what a class loss changes, and the error by target."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
@@ -23,8 +24,9 @@ from regcls.tasks.images.params import Images
 from regcls.tasks.images.runs import ImageSpec, make_spec
 from regcls.tasks.task import Sources
 from regcls.tracking.views import View
+from regcls.words import counted
 
-TITLES = {"table3": "Table 3: errors by shot group", "table4": "Table 4: trained on balanced data", SEARCH: "The search for λ"}
+TITLES = {"table3": "Table 3: errors by shot group", "table4": "Table 4: trained on balanced data"}  # of other grids: their names
 PRINTED = {"table3": published.table3, "table4": published.table4}
 NAMES = {"mae": "MAE", "mse": "MSE", "rmse": "RMSE", "gm": "GM"}  # of metrics.METRICS; another one goes by its own name
 MAIN = ("mae", "mse")  # of the first table; the others stand folded below it
@@ -67,7 +69,7 @@ def report(sources: Sources, *, fingerprints: Mapping[ImageSpec, str], found: Fo
             images.published,
             reduced=protocol.reductions(images.grids, published.GRIDS),
             changed=changed,
-            without=protocol.unshown(images.grids, list(published.GRIDS)),
+            without=[],
         ),
         networks=_networks(images),
         view=View(
@@ -121,7 +123,7 @@ def _subject(images: Images, runs: Runs, tables: Mapping[str, pd.DataFrame], gro
         return {"mae": np.abs(found), "mse": found**2}
 
     def printed(name: str) -> Published | None:
-        if not images.published:
+        if not images.published or name not in PRINTED:
             return None
         grid = images.grids[name]
         balance = ["not on the data of this table"] * (grid.balanced_data != published.GRIDS[name].balanced_data)
@@ -134,7 +136,7 @@ def _subject(images: Images, runs: Runs, tables: Mapping[str, pd.DataFrame], gro
     return Subject(
         runs=runs,
         grids=images.grids,
-        titles={name: title for name, title in TITLES.items() if name != SEARCH},
+        titles={name: TITLES.get(name, f"{name}: errors by shot group") for name in images.grids if name != SEARCH},
         main=ShotTable(
             suffix="",
             metrics=[_metric(name) for name in MAIN],
@@ -157,16 +159,23 @@ def _subject(images: Images, runs: Runs, tables: Mapping[str, pd.DataFrame], gro
         tested={name: NAMES[name] for name in MAIN},
         meaning="Δ = error(reg) − error(method), over the seeds that both have: above 0 the method helps. MAE above, MSE below.",
         over_images="Over test images: paired t-test, each image's error averaged over the seeds. It takes the trained networks as given, "
-        "and images as independent, which those of one person are not: its intervals are rather too narrow.",
+        "and images as independent: where several show one person or thing, its intervals are too narrow.",
         judged=("val/mse/all", "validation MSE"),
         searched={"val/mse/all": "validation MSE", "val/mae/all": "validation MAE"},
         error="MAE",
         unit=unit,
-        few="images",
+        few=lambda images: counted(images, "image"),
         nothing_in_few="No test image is in Few.",
         intervals="Intervals are over test images, which takes the trained networks as given.",
-        digits=lambda value: 0 if value >= 10_000 else 2 if value >= 1 or value < 0 else 4,
+        digits=_digits,
     )
+
+
+def _digits(value: float) -> int:
+    """Behind the point, of a column whose largest error is this: two, but none of what is over 10 000; four figures below 1."""
+    if value >= 10_000:
+        return 0
+    return 2 if value >= 1 or not value > 0 else 3 - min(-1, math.floor(math.log10(value)))
 
 
 def departures(images: Images, grid: SingleGrid) -> list[str]:
@@ -212,7 +221,7 @@ def _add_by_target(
     width, units = edges[1] - edges[0], f" ({unit})" if unit else ""
     together = f"{width:g} {unit} together" if unit else f"bins of {width:g}"
     section = Section(
-        name=f"error_by_{target}",
+        name="error_by_target",
         title=f"Error by {target}",
         svg=error_by_target(
             lines.rename(columns={f"{target}_from": "start", f"{target}_to": "end", "mae": "error"}),

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from regcls.errors import UserError
-from regcls.methods import has_classes, searched_as
+from regcls.methods import has_classes, parsed, searched_as
 from regcls.params.single import SEARCH, growing
 from regcls.params.types import (
     FROM_TEXT,
@@ -22,7 +22,6 @@ from regcls.params.types import (
     Rounding,
     Section,
     Seed,
-    SequenceMethod,
     TaskParams,
     layer_widths,
     plain,
@@ -34,6 +33,16 @@ Unit = Literal["percent", "frames"]
 SequenceSplit = Literal["s1", "s2", "s3", "s4"]
 Activation = Literal["relu", "sigmoid"]
 Person = Annotated[int, Field(ge=0)]
+
+
+def _method(name: str) -> str:
+    try:
+        return name if name in ("random", "kukleva") else parsed(name).name
+    except ValueError as error:
+        raise ValueError(f"{error}, and here random and kukleva") from None
+
+
+SequenceMethod = Annotated[str, AfterValidator(_method)]  # random is not trained, kukleva has sigmoids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +129,7 @@ class SequenceGrid:
 class Sequences(Section):
     """A data set of videos, frame by frame."""
 
+    published: Literal["breakfast"] | None
     data: SequenceData
     training: SequenceTraining
     run: SequenceRun

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from regcls.data.archives import Holder, Place
+from regcls.data.archives import Holder, Place, missing_remedy
 from regcls.data.counts import check_count
 from regcls.data.store import Writer, deciding_parameters, prepared_writer
 from regcls.errors import UserError
@@ -212,9 +212,7 @@ def prepare(data: SequenceData, folder: Path, *, raw: Path, dataset: str, proces
             is nothing to train or test on; the disk is full.
     """
     if data.source == "raw":
-        remedy = f"{raw.parent / 'README.md'} says what belongs there"
-        if data.archives:
-            remedy = f"Fetch it with: regcls data fetch {dataset}; or put your copy there, {remedy}"
+        remedy = missing_remedy(raw, dataset, data.archives)
         _prepare(data, folder, raw, dataset, processes, expected=data.expected_videos, remedy=remedy)
         return
     with TemporaryDirectory(prefix=f"regcls-{dataset}-") as made:
