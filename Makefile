@@ -29,8 +29,8 @@ repro: $(READY)  ## set up, then data -> runs -> reports/index.html of `datasets
 	dvc repro
 	@echo "Open reports/index.html, or compare the runs with: make ui"
 
-test: $(READY)  ## set up, then run the tests
-	python -m pytest
+test: $(READY)  ## set up, then run the tests, in a process a core
+	python -m pytest -n auto --maxprocesses 8 --dist loadgroup
 
 lint: $(READY)  ## check style and types
 	ruff check .

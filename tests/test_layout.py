@@ -29,8 +29,10 @@ LAYERS = (
     {"tracking"},
     {"data"},
     {"dvc_remote", "mlproject", "models", "object_store", "options", "runs"},
-    {"classes", "files", "losses", "metrics", "params", "processes", "progress", "provenance", "words"},
-    {"__init__", "errors"},
+    {"params"},
+    {"methods"},
+    {"classes", "files", "losses", "metrics", "processes", "progress", "provenance", "words"},
+    {"__init__", "choices", "errors"},
 )
 HEIGHT = {part: -number for number, parts in enumerate(LAYERS) for part in parts}
 
@@ -115,7 +117,11 @@ def words(file: Path) -> Iterator[str]:
 
 def test_no_code_names_a_data_set_of_the_paper():
     named = {name: {word for word in words(file) if PAPER.search(word)} for name, file in FILES.items()}
-    assert {name: found for name, found in named.items() if found} == {}
+    assert {name: found for name, found in named.items() if found} == {  # what `published:` may say
+        "tasks/depth/params.py": {"nyud2"},
+        "tasks/images/params.py": {"imdb_wiki"},
+        "tasks/sequences/params.py": {"breakfast"},
+    }
 
 
 def test_no_report_that_tasks_share_names_a_data_set_or_a_table_of_the_paper():

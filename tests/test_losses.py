@@ -2,9 +2,17 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from regcls.losses import class_loss, reg_cls, regression_loss, weighted
+from regcls.losses import class_loss, reg_cls, weighted
+from regcls.methods import make_loss
+
+
+def regression_loss(predictions, targets, kept=None, *, kind, huber_delta=1.0):
+    """Of a network that trains alone with the method reg."""
+    return make_loss("reg", kind=kind, huber_delta=huber_delta).alone(nn.Identity(), predictions, targets, kept)
+
 
 LOGITS = torch.tensor([[1.0, 0.0, -1.0], [0.0, 0.0, 0.0], [2.0, 2.0, -5.0]], dtype=torch.float64)
 LABELS = torch.tensor([0, 2, 1])

@@ -5,12 +5,11 @@ Legend: N samples, C classes asked for, K <= C classes that remain after merging
 
 import warnings
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Rounding = Literal["ceil", "floor", "round"]
+from regcls.choices import Rounding
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-RegressionLoss = Literal["mae", "mse", "huber"]
+from regcls.choices import RegressionLoss
 
 
 def elementwise(

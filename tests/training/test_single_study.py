@@ -61,8 +61,8 @@ class Project:
     def study(self, **changes):
         common = {"tracker": self.tracker, "compute": self.params.compute, "tags": {"git_commit": "c"}, "state_epochs": 1}
         prepared, samples = self.images.prepared.folder, len(self.images.rows("train"))
-        making = task_named("images").making(self.faces, self.root)
-        return Study(making=making, dataset=NAME, data=self.images, prepared=prepared, samples=samples, **common, **changes)
+        trainer = task_named("images").trainer(self.faces, self.root)
+        return Study(trainer=trainer, dataset=NAME, data=self.images, prepared=prepared, samples=samples, **common, **changes)
 
     def train(self, *specs, **changes):
         return train_runs(specs, self.study(**changes))
@@ -180,16 +180,15 @@ def test_a_run_that_goes_on_with_other_threads_says_so(open_project, monkeypatch
 
 def interrupt(monkeypatch, at, error=KeyboardInterrupt):
     """Interrupt the training at its `at`-th step, once."""
-    told, steps = single_study._Ledger.told, []
+    on_batch, steps = single_study._Ledger.on_batch, []
 
-    def tell(ledger, key, event, *content):
-        told(ledger, key, event, *content)
-        if event == "batch":
-            steps.append(key)
-            if len(steps) == at:
-                raise error
+    def and_count(ledger, key, samples, note):
+        on_batch(ledger, key, samples, note)
+        steps.append(key)
+        if len(steps) == at:
+            raise error
 
-    monkeypatch.setattr(single_study._Ledger, "told", tell)
+    monkeypatch.setattr(single_study._Ledger, "on_batch", and_count)
 
 
 @pytest.mark.parametrize("at, goes_on", [(2, None), (8, "epoch 2, batch 1"), (15, "epoch 3, batch 1")])

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from regcls.losses import RegressionLoss, elementwise, mean_of
+from regcls.choices import RegressionLoss
+from regcls.losses import elementwise, mean_of
 
 
 @dataclass(frozen=True, kw_only=True)

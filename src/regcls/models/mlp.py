@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-Activation = Literal["relu", "sigmoid"]
+from regcls.choices import Activation
+
 # Of the weights: PyTorch's own, Xavier uniform with zero biases, or N(0, 0.01²) with zero biases.
 Initialisation = Literal["pytorch", "xavier", "normal"]
 NORMAL_STD = 0.01

@@ -7,27 +7,13 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from regcls.choices import RegressionLoss, Rounding
 from regcls.errors import UserError
 from regcls.methods import has_classes, searched_as
-from regcls.params.types import (
-    FROM_TEXT,
-    STRICT,
-    Classes,
-    Count,
-    Method,
-    NotNegative,
-    OneOrMore,
-    Optimizer,
-    Positive,
-    Rounding,
-    Section,
-    Seed,
-    Share,
-)
+from regcls.params.types import FROM_TEXT, STRICT, Classes, Count, Method, NotNegative, OneOrMore, Optimizer, Positive, Section, Seed, Share
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Backbone = Literal["resnet18", "resnet34", "resnet50"]
-RegressionLoss = Literal["mae", "mse", "huber"]
 Scaling = Literal["eq4", "released"]
 MixedPrecision = Literal["float32", "bf16"]
 

@@ -11,7 +11,6 @@ from regcls.methods import parsed
 
 Optimizer = Literal["adam", "sgd"]
 Precision = Literal["float32", "float64"]  # of small networks
-Rounding = Literal["ceil", "floor", "round"]  # as in classes.py
 
 T = TypeVar("T")
 

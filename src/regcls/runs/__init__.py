@@ -9,8 +9,9 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
+from regcls.choices import Rounding
 from regcls.methods import code_of, is_balanced
-from regcls.params.types import Optimizer, Rounding
+from regcls.params.types import Optimizer
 
 NO_CLASSES = "method {method} has no classes and no λ: leave out --classes and --lambda, or choose --method {method}+cls"
 NOTHING_TO_ROUND = "method {method} has no balanced classes: leave out --rounding, or choose --method reg+cls-bal"

@@ -5,19 +5,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from regcls.choices import RegressionLoss
 from regcls.errors import UserError
 from regcls.methods import has_classes, is_balanced, searched_as
-from regcls.params.single import (
-    SEARCH,
-    Backbone,
-    MixedPrecision,
-    RegressionLoss,
-    Scaling,
-    SingleGrid,
-    SingleOptions,
-    SingleSection,
-    SingleTraining,
-)
+from regcls.params.single import SEARCH, Backbone, MixedPrecision, Scaling, SingleGrid, SingleOptions, SingleSection, SingleTraining
 from regcls.runs import NO_CLASSES, NOTHING_TO_ROUND, RunSpec
 
 Found = Mapping[tuple[str, int], float]  # (method, C) -> λ with the lowest validation error

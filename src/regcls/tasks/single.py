@@ -10,7 +10,7 @@ from regcls.runs.grids import Found, MakeSpec, SingleSpec, all_specs, search_spe
 from regcls.tasks.task import SectionT, Session, Sources, Task
 from regcls.training import single_study
 from regcls.training.outcome import Outcome
-from regcls.training.single import Making
+from regcls.training.single import Trainer
 
 SpecT = TypeVar("SpecT", bound=SingleSpec)
 DataT = TypeVar("DataT", bound=SplitSet[Any])
@@ -24,7 +24,7 @@ class SingleTask(Task[SectionT, SpecT, DataT]):
         """How params.yaml becomes a run."""
 
     @abstractmethod
-    def making(self, section: SectionT, root: Path) -> Making:
+    def trainer(self, section: SectionT, root: Path) -> Trainer:
         """How a run is made."""
 
     def origin(self, spec: SpecT) -> str:
@@ -44,16 +44,16 @@ class SingleTask(Task[SectionT, SpecT, DataT]):
         return single_study.train_runs([spec], self._study(data, session, adopt=True))
 
     def _study(self, data: DataT, session: Session, *, adopt: bool) -> single_study.Study:
-        making = self.making(session.section, session.root)
+        trainer = self.trainer(session.section, session.root)
         return single_study.Study(
-            making=making,
+            trainer=trainer,
             dataset=session.dataset,
             data=data,
             prepared=data.prepared.folder,
             samples=len(data.rows("train")),
             tracker=session.tracker,
             compute=session.params.compute,
-            tags=session.tags(making.code),
+            tags=session.tags(trainer.code),
             lineage=session.origin,
             state_epochs=session.params.tracking.state_epochs,
             adopt=adopt and session.repeats is None,
@@ -63,10 +63,10 @@ class SingleTask(Task[SectionT, SpecT, DataT]):
     def wanted(self, sources: Sources) -> tuple[Found, dict[SpecT, str]]:
         """λ of the search, and every wanted run with its fingerprint."""
         make, section, dataset = self.make_spec(), sources.section, sources.dataset
-        making = self.making(section, sources.root)
+        trainer = self.trainer(section, sources.root)
 
         def fingerprints(specs: Sequence[SpecT]) -> dict[SpecT, str]:
-            return single_study.fingerprints(specs, sources.data, making.code, making.origin)
+            return single_study.fingerprints(specs, sources.data, trainer.code, trainer.origin)
 
-        found = single_study.found_lambdas(fingerprints(search_specs(make, section, dataset)), making.score, sources.runs)
+        found = single_study.found_lambdas(fingerprints(search_specs(make, section, dataset)), trainer.score, sources.runs)
         return found, fingerprints(all_specs(make, section, dataset, found))

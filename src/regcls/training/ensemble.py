@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from regcls.models.mlp import Activation, Initialisation, initial_weights
+from regcls.choices import Activation
+from regcls.models.mlp import Initialisation, initial_weights
 from regcls.training.ensemble_data import Batches, EvaluationSet, Network
 from regcls.training.optimizers import Adam, GradientDescent, Stacked
 

@@ -37,13 +37,13 @@ LOOK_EVERY = 0.5  # seconds, for what the processes say of their epochs
 WAVE_STEPS = {"cpu": 2**24, "cuda": 2**28}  # nor more than the runs with so many steps, of all their networks; minutes
 
 
-def fingerprints(kind: Networks[Spec], specs: Sequence[Spec]) -> dict[Spec, str]:
+def fingerprints(networks: Networks[Spec], specs: Sequence[Spec]) -> dict[Spec, str]:
     """The fingerprint of every run, from its spec, the data that it sees and the code as it stands."""
-    return {spec: fingerprint(spec, data_digest=kind.digest(spec), code_digest=kind.result_code()) for spec in specs}
+    return {spec: fingerprint(spec, data_digest=networks.digest(spec), code_digest=networks.result_code()) for spec in specs}
 
 
 def train_runs(
-    kind: Networks[Spec],
+    networks: Networks[Spec],
     wanted: Mapping[Spec, str],
     tracker: "Tracker",
     compute: Compute,
@@ -65,19 +65,27 @@ def train_runs(
         KeyboardInterrupt: open runs are marked KILLED, finished ones are kept.
     """
     device = device_for(compute.device)
-    finished = {} if repeats or (adopt and tracker.adopted_run) else tracker.finished(kind.dataset)
+    finished = {} if repeats or (adopt and tracker.adopted_run) else tracker.finished(networks.dataset)
     missing = {spec: key for spec, key in wanted.items() if key not in finished}
     threads = 1 if device == "cpu" else compute.cores  # small matrices gain nothing from more
-    ledger = _Ledger(kind, missing, tracker, {**tags, **repeating(repeats), "threads": str(threads)}, lineage, adopt, on_end)
+    ledger = _Ledger(
+        networks=networks,
+        missing=missing,
+        tracker=tracker,
+        tags={**tags, **repeating(repeats), "threads": str(threads)},
+        lineage=lineage,
+        adopt=adopt,
+        on_end=on_end,
+    )
     if missing:
-        plan = list(plan_chunks(kind, list(missing), device))
-        for remark in kind.remarks():
+        plan = list(plan_chunks(networks, list(missing), device))
+        for remark in networks.remarks():
             say(remark)
         processes = 1 if device == "cuda" else min(compute.process_count, len(plan))
-        costs = [_cost(chunk, kind) for chunk in plan]
+        costs = [_cost(chunk, networks) for chunk in plan]
         with progress(sum(costs), "training") as advance:
-            bar = _Bar(advance, costs, [kind.recipe(chunk[0].spec).epochs for chunk in plan])
-            how = _How(kind=kind, device=device, processes=processes, threads=threads, begin=ledger.begin, heard=bar.heard)
+            bar = _Bar(advance, costs, [networks.recipe(chunk[0].spec).epochs for chunk in plan])
+            how = _How(networks=networks, device=device, processes=processes, threads=threads, begin=ledger.begin, heard=bar.heard)
             try:
                 with closing(_one_process(plan, how) if processes == 1 else _many_processes(plan, how)) as done:
                     for place, results in done:
@@ -102,24 +110,20 @@ class _Open:
     trained: dict[str, Trained] = field(default_factory=dict)  # by part
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Ledger:
     """Runs from their first network's start to their last one's end."""
 
-    def __init__(
-        self,
-        kind: Networks[Any],
-        missing: Mapping[Any, str],
-        tracker: "Tracker",
-        tags: Mapping[str, str],
-        lineage: Mapping[str, Any] | None,
-        adopt: bool,
-        on_end: OnEnd,
-    ) -> None:
-        self.kind, self.missing, self.tracker, self.tags, self.lineage, self.adopt = kind, missing, tracker, tags, lineage, adopt
-        self.on_end = on_end
-        self.open: dict[Any, _Open] = {}  # by spec
-        self.ended: dict[str, tuple[str, str]] = {}  # fingerprint -> run, status
-        self.failed: dict[str, str] = {}
+    networks: Networks[Any]
+    missing: Mapping[Any, str]  # spec -> fingerprint
+    tracker: "Tracker"
+    tags: Mapping[str, str]
+    lineage: Mapping[str, Any] | None
+    adopt: bool
+    on_end: OnEnd
+    open: dict[Any, _Open] = field(default_factory=dict)  # by spec
+    ended: dict[str, tuple[str, str]] = field(default_factory=dict)  # fingerprint -> run, status
+    failed: dict[str, str] = field(default_factory=dict)  # name -> reason
 
     def begin(self, chunk: Chunk[Any]) -> None:
         """Note that the networks of a chunk start now."""
@@ -129,7 +133,7 @@ class _Ledger:
                     run = self.tracker.start(
                         spec,
                         fingerprint=self.missing[spec],
-                        tags={**self.tags, "data_digest": self.kind.digest(spec)[:32]},
+                        tags={**self.tags, "data_digest": self.networks.digest(spec)[:32]},
                         adopt=self.adopt,
                         lineage=self.lineage,
                     )
@@ -140,21 +144,21 @@ class _Ledger:
         for member, trained in zip(chunk, results, strict=True):
             run = self.open[member.spec]
             run.trained[member.part] = trained
-            if len(run.trained) == len(self.kind.parts):
+            if len(run.trained) == len(self.networks.parts):
                 with uninterrupted():
                     self._end(member.spec, run)
                     del self.open[member.spec]
 
     def _end(self, spec: Any, run: _Open) -> None:
         key, result = self.missing[spec], None
-        if diverged := [part for part in self.kind.parts if not run.trained[part].finite]:
-            where = f"{self.kind.part_name} {', '.join(diverged)}"
+        if diverged := [part for part in self.networks.parts if not run.trained[part].finite]:
+            where = f"{self.networks.part_name} {', '.join(diverged)}"
             reason = f"diverged on {where}: weights are no longer finite (learning rate {spec.learning_rate:g})"
             self.tracker.log_metrics(run.run, [("diverged", 1.0, spec.epochs, time.time())])
             self.tracker.stop(run.run, status="FAILED", reason=reason)
             self.failed[spec.name] = reason
         else:
-            result = self.kind.result(spec, run.trained, started=run.started, ended=time.time())
+            result = self.networks.result(spec, run.trained, started=run.started, ended=time.time())
             self.tracker.finish(run.run, result)
         self.ended[key] = (run.run, "FAILED" if diverged else "FINISHED")
         self.on_end(key, result)
@@ -168,7 +172,7 @@ class _Ledger:
             self.tracker.deliver_shortly()
 
 
-def plan_chunks(kind: Networks[Spec], specs: Sequence[Spec], device: Device) -> Iterator[Chunk[Spec]]:
+def plan_chunks(networks: Networks[Spec], specs: Sequence[Spec], device: Device) -> Iterator[Chunk[Spec]]:
     """Cut the networks of all runs into chunks that train side by side: equal in recipe and in R, the rows of the class head.
 
     Costly ones come first, so that all processes end together, and a wave of a few runs after another, so that runs end early.
@@ -180,44 +184,44 @@ def plan_chunks(kind: Networks[Spec], specs: Sequence[Spec], device: Device) -> 
     for spec in specs:
         by_size[spec.classes].append(spec)
     for classes, alike in sorted(by_size.items(), reverse=True):
-        alike.sort(key=kind.order)
-        most = most_together(classes, kind.recipe(alike[0]), device, inputs=kind.inputs)
+        alike.sort(key=networks.order)
+        most = most_together(classes, networks.recipe(alike[0]), device, inputs=networks.inputs)
         start = steps = 0
         for end, spec in enumerate(alike):
-            added = sum(_batches(kind, Member(spec=spec, part=part)) for part in kind.parts) * spec.epochs
-            if end > start and (steps + added > WAVE_STEPS[device] or (end - start + 1) * len(kind.parts) > WAVE_CHUNKS * most):
-                yield from _wave_chunks(kind, alike[start:end], device)
+            added = sum(_batches(networks, Member(spec=spec, part=part)) for part in networks.parts) * spec.epochs
+            if end > start and (steps + added > WAVE_STEPS[device] or (end - start + 1) * len(networks.parts) > WAVE_CHUNKS * most):
+                yield from _wave_chunks(networks, alike[start:end], device)
                 start, steps = end, 0
             steps += added
-        yield from _wave_chunks(kind, alike[start:], device)
+        yield from _wave_chunks(networks, alike[start:], device)
 
 
-def _wave_chunks(kind: Networks[Spec], specs: Sequence[Spec], device: Device) -> Iterator[Chunk[Spec]]:
+def _wave_chunks(networks: Networks[Spec], specs: Sequence[Spec], device: Device) -> Iterator[Chunk[Spec]]:
     groups: dict[tuple[Recipe, bool, int], Chunk[Spec]] = defaultdict(list)
     for spec in specs:
-        for part in kind.parts:
+        for part in networks.parts:
             member = Member(spec=spec, part=part)
             # Uniform classes need neither padding nor draws, so they stand apart from balanced ones.
-            groups[kind.recipe(spec), spec.balanced, _head_rows(kind, member)].append(member)
+            groups[networks.recipe(spec), spec.balanced, _head_rows(networks, member)].append(member)
     for (recipe, _, rows), members in groups.items():
-        most = most_together(rows, recipe, device, inputs=kind.inputs)
+        most = most_together(rows, recipe, device, inputs=networks.inputs)
         # Equally many steps an epoch, best on the same samples: they go through an epoch together, and share it.
-        members.sort(key=lambda member: (-_batches(kind, member), kind.samples(member), member.spec.seed))
+        members.sort(key=lambda member: (-_batches(networks, member), networks.samples(member), member.spec.seed))
         count = math.ceil(len(members) / most)
         yield from (members[index * len(members) // count : (index + 1) * len(members) // count] for index in range(count))
 
 
-def _batches(kind: Networks[Spec], member: Member[Spec]) -> int:
+def _batches(networks: Networks[Spec], member: Member[Spec]) -> int:
     """Steps an epoch."""
-    spec, samples = member.spec, kind.samples(member)
-    steps = kind.recipe(spec).steps(samples)
+    spec, samples = member.spec, networks.samples(member)
+    steps = networks.recipe(spec).steps(samples)
     if not steps and spec.epochs:
         raise UserError(f"batch_size = {spec.batch_size}: {spec.name} has only {samples} training samples. Choose a smaller one.")
     return steps
 
 
-def _head_rows(kind: Networks[Spec], member: Member[Spec]) -> int:
-    return max(kind.head_classes(member), padded_to(member.spec.classes, member.spec.batch_size))
+def _head_rows(networks: Networks[Spec], member: Member[Spec]) -> int:
+    return max(networks.head_classes(member), padded_to(member.spec.classes, member.spec.batch_size))
 
 
 def most_together(rows: int, recipe: Recipe, device: Device, *, inputs: int) -> int:
@@ -229,9 +233,9 @@ def most_together(rows: int, recipe: Recipe, device: Device, *, inputs: int) -> 
     return max(1, min(MOST_TOGETHER[device], CACHE_BYTES[device] // bytes_each))
 
 
-def _cost(chunk: Chunk[Spec], kind: Networks[Spec]) -> float:
+def _cost(chunk: Chunk[Spec], networks: Networks[Spec]) -> float:
     """About steps of a network without classes, for the progress bar."""
-    return sum((1 + member.spec.epochs * _batches(kind, member)) * (1 + _head_rows(kind, member) / 40) for member in chunk)
+    return sum((1 + member.spec.epochs * _batches(networks, member)) * (1 + _head_rows(networks, member) / 40) for member in chunk)
 
 
 class _Bar:
@@ -259,7 +263,7 @@ class _Bar:
 class _How:
     """How the chunks of a plan are trained, and who is told: `begin` of a chunk, `heard` of its place and of epochs."""
 
-    kind: Networks[Any]
+    networks: Networks[Any]
     device: Device
     processes: int
     threads: int
@@ -272,7 +276,7 @@ Done = Generator[tuple[int, list[Trained]]]  # places in the plan
 
 
 def _one_process(plan: Plan, how: _How) -> Done:
-    worker.set_up(how.kind.reopened(), how.threads, lambda event: how.heard(*event))
+    worker.set_up(how.networks.reopened(), how.threads, lambda event: how.heard(*event))
     for place, chunk in enumerate(plan):
         how.begin(chunk)
         yield place, worker.train_chunk(place, chunk, how.device)
@@ -282,7 +286,7 @@ def _many_processes(plan: Plan, how: _How) -> Done:
     """Processes beside each other. A chunk begins when one of them is nearly free."""
     waiting, running = iter(enumerate(plan)), dict[Future[list[Trained]], int]()
     events: SimpleQueue[tuple[int, int]] = get_context("spawn").SimpleQueue()
-    with worker_pool(how.processes, worker.set_up, how.kind.reopened(), how.threads, events.put) as pool:
+    with worker_pool(how.processes, worker.set_up, how.networks.reopened(), how.threads, events.put) as pool:
         while True:
             while len(running) <= how.processes and (following := next(waiting, None)) is not None:
                 place, chunk = following

@@ -12,16 +12,16 @@ from regcls.training.ensemble_networks import Member, Networks
 Tell = Callable[[tuple[int, int]], None]  # of a chunk's place in the plan, and how many more epochs it has gone through
 
 TELL_EVERY = 0.5  # seconds
-_kind: Networks[Any]
+_networks: Networks[Any]
 _tell: Tell
 
 
 def set_up(reopened: Callable[[], Networks[Any]], threads: int, tell: Tell) -> None:
     """Prepare a process for training, with its own view of the data."""
-    global _kind, _tell
+    global _networks, _tell
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)  # the tails of a softmax are tiny, and denormal arithmetic is a hundred times slower
-    _kind, _tell = reopened(), tell
+    _networks, _tell = reopened(), tell
 
 
 def train_chunk(place: int, members: Sequence[Member[Any]], device: str) -> list[Trained]:
@@ -35,5 +35,5 @@ def train_chunk(place: int, members: Sequence[Member[Any]], device: str) -> list
             _tell((place, epochs))
             told, epochs = time.monotonic(), 0
 
-    networks, recipe = _kind.networks(members), _kind.recipe(members[0].spec)
-    return train(networks, recipe, device=device, every_epoch=_kind.every_epoch, predict=_kind.predict, on_epoch=on_epoch)
+    networks, recipe = _networks.networks(members), _networks.recipe(members[0].spec)
+    return train(networks, recipe, device=device, every_epoch=_networks.every_epoch, predict=_networks.predict, on_epoch=on_epoch)

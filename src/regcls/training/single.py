@@ -81,7 +81,7 @@ class Data(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Making:
+class Trainer:
     """How runs of a kind are made: what the train stage must know of them."""
 
     spec: type[SingleSpec]

@@ -35,7 +35,7 @@ from regcls.training.checkpoint import Checkpoints
 from regcls.training.device import Device, device_for
 from regcls.training.loop import DivergedError, Epoch, StoppedError
 from regcls.training.outcome import Outcome, index_of, known_scores, repeating, why_stopped
-from regcls.training.single import Data, Job, Making, Result
+from regcls.training.single import Data, Job, Result, Trainer
 from regcls.training.single_worker import make
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ SpecT = TypeVar("SpecT", bound=SingleSpec)
 
 
 def fingerprints(specs: Sequence[SpecT], data: Data, code: str, origin: Callable[[SpecT], str] = lambda spec: "") -> dict[SpecT, str]:
-    """The fingerprint of every run, from its spec, the data, the code (a digest), and what it begins with (see Making.origin)."""
+    """The fingerprint of every run, from its spec, the data, the code (a digest), and what it begins with (see Trainer.origin)."""
     return {spec: fingerprint(spec, data_digest=data.digest, code_digest=code + origin(spec)) for spec in specs}
 
 
@@ -64,7 +64,7 @@ def found_lambdas(search: Mapping[SpecT, str], score: str, runs: pd.DataFrame, m
 class Study:
     """What all runs of one call share."""
 
-    making: Making
+    trainer: Trainer
     dataset: str
     data: Data
     prepared: Path  # folder
@@ -83,20 +83,20 @@ def train_grids(make_spec: MakeSpec[SingleSpec], section: SingleSection, study: 
     known = _look_up(study)
     searched = needs_search(section)
     search = (
-        fingerprints(search_specs(make_spec, section, study.dataset), study.data, study.making.code, study.making.origin)
+        fingerprints(search_specs(make_spec, section, study.dataset), study.data, study.trainer.code, study.trainer.origin)
         if searched
         else {}
     )
 
     def collected() -> pd.DataFrame:
-        return study.tracker.collect(study.dataset, study.making.spec) if searched else pd.DataFrame()
+        return study.tracker.collect(study.dataset, study.trainer.spec) if searched else pd.DataFrame()
 
     runs = collected()
-    first = all_specs(make_spec, section, study.dataset, found_lambdas(search, study.making.score, runs))
+    first = all_specs(make_spec, section, study.dataset, found_lambdas(search, study.trainer.score, runs))
     made = [_make(first, study, known)]
     if made[0].kept:  # by another process, in the meantime
         runs = collected()
-    found = found_lambdas(search, study.making.score, runs, made[0].scores)
+    found = found_lambdas(search, study.trainer.score, runs, made[0].scores)
     if new := [spec for spec in all_specs(make_spec, section, study.dataset, found) if spec not in set(first)]:
         say("λ found: " + ", ".join(f"{lam:g} for {method} with {classes} classes" for (method, classes), lam in found.items()))
         made.append(_make(new, study, known))
@@ -136,14 +136,14 @@ def _look_up(study: Study) -> _Known:
 
 
 def _make(specs: Sequence[SingleSpec], study: Study, known: _Known) -> "_Ledger":
-    tracker, wanted = study.tracker, fingerprints(specs, study.data, study.making.code, study.making.origin)
+    tracker, wanted = study.tracker, fingerprints(specs, study.data, study.trainer.code, study.trainer.origin)
     device = device_for(study.compute.device)
     home = tracker.root / ".regcls" / "checkpoints" / study.dataset
     # A repetition never goes on from what another run has left, but it does from what an earlier attempt at itself has.
     own = f"-{study.repeats[:8]}" if study.repeats else ""
     jobs = [_job(spec, key, home / f"{key}{own}", study, device) for spec, key in wanted.items() if key not in known.finished]
     for spec in dict.fromkeys(job.spec for job in jobs):
-        study.making.ready(spec)
+        study.trainer.ready(spec)
     cores, threads = study.compute.cores, study.compute.cores if device == "cuda" else study.compute.threads
     if len(jobs) == 1 and threads < cores:
         say(f"on {threads} of {cores} cores, as in a grid, so that the numbers are a grid's. With compute.processes = 1 each run takes all")
@@ -152,7 +152,7 @@ def _make(specs: Sequence[SingleSpec], study: Study, known: _Known) -> "_Ledger"
         ledger.advance, ledger.total, ledger.asked_to_stop = advance, len(jobs), asked_to_stop
         try:
             processes = 1 if device == "cuda" else max(1, min(study.compute.process_count, len(jobs)))
-            make(jobs, study.making.train, ledger, processes=processes, threads=ledger.threads, asked_to_stop=asked_to_stop)
+            make(jobs, study.trainer.train, ledger, processes=processes, threads=ledger.threads, asked_to_stop=asked_to_stop)
             if asked_to_stop():  # while the last one was logged
                 raise StoppedError
         except StoppedError as error:
@@ -206,7 +206,7 @@ def _threads(checkpoints: Path, now: int) -> str:
 def _job(spec: SingleSpec, key: str, checkpoints: Path, study: Study, device: Device) -> Job[Any]:
     compute = study.compute
     loaders = (min(8, compute.cores) if device == "cuda" else 0) if compute.loaders == "auto" else compute.loaders
-    return study.making.job(
+    return study.trainer.job(
         spec=spec,
         prepared=study.prepared,
         data_digest=study.data.digest,
@@ -310,23 +310,24 @@ class _Ledger:
         say(f"{job.spec.name}: run {run_id} was interrupted elsewhere; it goes on here" + ("" if state else ", from its beginning"))
         return run_id
 
-    def told(self, key: str, event: str, *content: Any) -> None:
-        """What the loop says of a run: `batch`, `epoch` or `say`."""
-        run = self.open[key]
-        match event:
-            case "batch":
-                samples, note = content
-                run.seen += samples
-                self.advance(samples, f"run {len(self.ended) + 1} of {self.total}, {note}")
-            case "epoch":
-                (epoch,) = content
-                with uninterrupted():  # SQLAlchemy prints a traceback of its own when Ctrl-C comes in between
-                    self.tracker.log_metrics(run.run, _epoch_points(epoch, self.study.making))
-                if self.study.state_epochs and epoch.number % self.study.state_epochs == 0 and epoch.number < run.job.spec.epochs:
-                    self._store_state(run)
-            case "say":
-                say(f"{run.job.spec.name}: {content[0]}")
+    def on_batch(self, key: str, samples: int, note: str) -> None:
+        """A step is through."""
+        self.open[key].seen += samples
+        self.advance(samples, f"run {len(self.ended) + 1} of {self.total}, {note}")
         self.release()
+
+    def on_epoch(self, key: str, epoch: Epoch) -> None:
+        """An epoch is through, and its state is saved."""
+        run = self.open[key]
+        with uninterrupted():  # SQLAlchemy prints a traceback of its own when Ctrl-C comes in between
+            self.tracker.log_metrics(run.run, _epoch_points(epoch, self.study.trainer))
+        if self.study.state_epochs and epoch.number % self.study.state_epochs == 0 and epoch.number < run.job.spec.epochs:
+            self._store_state(run)
+        self.release()
+
+    def on_note(self, key: str, text: str) -> None:
+        """Something that the user should know of a run."""
+        say(f"{self.open[key].job.spec.name}: {text}")
 
     def _store_state(self, run: _Open) -> None:
         """So that the run can go on on another machine. Two slots: one is whole while the other is replaced."""
@@ -378,16 +379,16 @@ class _Ledger:
 Point = tuple[str, float, int, float]  # name, value, step, Unix seconds
 
 
-def _epoch_points(epoch: Epoch, making: Making) -> list[Point]:
+def _epoch_points(epoch: Epoch, trainer: Trainer) -> list[Point]:
     """Without the sizes of the groups, which no epoch changes."""
-    shown = {name: value for name, value in epoch.metrics.items() if not making.unlogged or not name.startswith(making.unlogged)}
+    shown = {name: value for name, value in epoch.metrics.items() if not trainer.unlogged or not name.startswith(trainer.unlogged)}
     return [(f"epochs/{name}", value, epoch.number, epoch.time) for name, value in shown.items()]
 
 
 def _log_result(study: Study, run: _Open, result: Result) -> None:
     """Equal points are dropped by MLflow, so what was logged before an interruption may be logged again."""
     tracker = study.tracker
-    points = [point for epoch in result.history for point in _epoch_points(epoch, study.making)]
+    points = [point for epoch in result.history for point in _epoch_points(epoch, study.trainer)]
     ended = result.history[-1].time
     final = [(name, value, result.best_epoch, ended) for name, value in {**result.metrics, "best_epoch": result.best_epoch}.items()]
     tracker.log_metrics(run.run, points + final)
@@ -396,5 +397,5 @@ def _log_result(study: Study, run: _Open, result: Result) -> None:
     tracker.log_files(run.run, result.files)
     for path, table in result.tables.items():
         tracker.log_table(run.run, path, table)
-    model = study.making.model(run.job, result)
+    model = study.trainer.model(run.job, result)
     tracker.log_model(run.run, model.network, example=model.example, points=final, step=result.best_epoch)

@@ -1,9 +1,10 @@
-"""Making runs of one network each: one after the other in this process, or some side by side in processes of their own."""
+"""Train runs of one network each: one after the other in this process, or some side by side in processes of their own."""
 
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Event
@@ -16,7 +17,7 @@ from regcls.processes import worker_pool
 from regcls.training.loop import DivergedError, Epoch, Hooks, StoppedError
 from regcls.training.single import Job, Result
 
-LOOK_EVERY = 0.05  # seconds, for what the processes tell
+LOOK_EVERY = 0.05  # seconds, for what the processes send
 
 Train = Callable[[Job[Any], Hooks, Callable[[str], None]], Result]
 
@@ -25,28 +26,30 @@ class Ledger(Protocol):
     """Whom to tell of a run's start, of what happens in it and of its end."""
 
     def begin(self, job: Job[Any]) -> bool: ...  # False: there is nothing left to make
-    def told(self, key: str, event: str, *content: Any) -> None: ...
+    def on_batch(self, key: str, samples: int, note: str) -> None: ...
+    def on_epoch(self, key: str, epoch: Epoch) -> None: ...
+    def on_note(self, key: str, text: str) -> None: ...
     def end(self, key: str, result: Result | DivergedError) -> None: ...
 
 
 @dataclass(frozen=True)
-class _Teller:
-    """The loop's hooks for the run `key`."""
+class _RunHooks:
+    """The loop's hooks for the run `key`: they call the ledger, or send what it is to be called with."""
 
     key: str
-    tell: Callable[..., None]
+    call: Callable[..., None]  # the name of a method of the ledger, and its arguments
     asked_to_stop: Callable[[], bool]
 
     def batch(self, samples: int, note: str) -> None:
-        self.tell(self.key, "batch", samples, note)
+        self.call("on_batch", self.key, samples, note)
         if self.asked_to_stop():
             raise StoppedError
 
     def epoch(self, epoch: Epoch) -> None:
-        self.tell(self.key, "epoch", epoch)
+        self.call("on_epoch", self.key, epoch)
 
     def say(self, text: str) -> None:
-        self.tell(self.key, "say", text)
+        self.call("on_note", self.key, text)
 
 
 def make(
@@ -66,13 +69,17 @@ def make(
         if asked_to_stop():
             raise StoppedError
         if ledger.begin(job):
-            ledger.end(job.fingerprint, _made(job, train, ledger.told, asked_to_stop))
+            call = partial(_call, ledger)
+            ledger.end(job.fingerprint, _train(job, train, _RunHooks(job.fingerprint, call, asked_to_stop)))
 
 
-def _made(job: Job[Any], train: Train, tell: Callable[..., None], asked_to_stop: Callable[[], bool]) -> Result | DivergedError:
-    teller = _Teller(job.fingerprint, tell, asked_to_stop)
+def _call(ledger: Ledger, method: str, *arguments: Any) -> None:
+    getattr(ledger, method)(*arguments)
+
+
+def _train(job: Job[Any], train: Train, hooks: _RunHooks) -> Result | DivergedError:
     try:
-        return train(job, teller, teller.say)
+        return train(job, hooks, hooks.say)
     except DivergedError as error:
         return error
     except torch.OutOfMemoryError as error:  # of a GPU
@@ -94,12 +101,12 @@ def _side_by_side(
                 stop.set()
             while not stop.is_set() and len(running) < processes and (job := next(waiting, None)) is not None:
                 if ledger.begin(job):
-                    running[pool.submit(_made_in_worker, job, train)] = job
+                    running[pool.submit(_train_in_worker, job, train)] = job
             if not running:
                 break
             done = [future for future in running if future.done()]  # before their last words are read, not after
             while not events.empty():
-                ledger.told(*events.get())
+                _call(ledger, *events.get())
             for future in done:
                 job = running.pop(future)
                 if not isinstance(future.exception(), StoppedError):
@@ -119,5 +126,5 @@ def _set_up(events: "SimpleQueue[tuple[Any, ...]]", stop: Event, threads: int) -
     torch.set_num_threads(threads)
 
 
-def _made_in_worker(job: Job[Any], train: Train) -> Result | DivergedError:
-    return _made(job, train, lambda *event: _events.put(event), _stop.is_set)
+def _train_in_worker(job: Job[Any], train: Train) -> Result | DivergedError:
+    return _train(job, train, _RunHooks(job.fingerprint, lambda *event: _events.put(event), _stop.is_set))

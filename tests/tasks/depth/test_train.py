@@ -531,6 +531,7 @@ def test_a_run_on_a_gpu_agrees_with_one_on_the_cpu(job):
 
 # What tasks.depth.train imports and what decides no number: see images/test_train.py.
 DECIDES_NOTHING = {
+    "choices",
     "data.download", "data.sources", "data.store", "errors", "files", "methods", "metrics", "object_store", "params", "params.single", "params.types",
     "progress", "provenance", "runs", "runs.grids", "tasks", "tasks.depth.examples", "tasks.depth.metrics", "tasks.depth.params", "tasks.depth.runs",
     "training.checkpoint", "training.device", "training.single", "training.weights",

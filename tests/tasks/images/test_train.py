@@ -396,6 +396,7 @@ def test_the_recipe_is_that_of_the_spec(job):
 # What tasks.images.train imports and what decides no number: where things are read, kept and told, the spec itself (it has its own part of
 # the fingerprint), how the prepared data were made (they have a digest), and the errors that are told of a run.
 DECIDES_NOTHING = {
+    "choices",
     "data.store", "errors", "files", "methods", "metrics", "params", "params.single", "params.types", "progress", "provenance", "runs", "runs.grids", "tasks",
     "tasks.images.params", "tasks.images.runs", "training.checkpoint", "training.device", "training.single",
 }  # fmt: skip

@@ -18,7 +18,7 @@ from regcls.tasks.depth.train import SELECTIONS, DepthJob, model_of, train_run
 from regcls.tasks.single import SingleTask
 from regcls.tasks.task import Asked, Sources
 from regcls.tracking.store import project_root
-from regcls.training.single import Making
+from regcls.training.single import Trainer
 from regcls.training.weights import weights_digest, weights_file
 
 
@@ -41,7 +41,7 @@ class DepthTask(SingleTask[Depth, DepthSpec, DepthSet]):
     def make_spec(self) -> MakeSpec[DepthSpec]:
         return make_spec
 
-    def making(self, section: Depth, root: Path) -> Making:
+    def trainer(self, section: Depth, root: Path) -> Trainer:
         """What runs begin with is kept in the project's .regcls."""
         folder = project_root(root) / ".regcls" / "weights"
 
@@ -53,7 +53,7 @@ class DepthTask(SingleTask[Depth, DepthSpec, DepthSet]):
             if spec.weights != "random":
                 loads(spec.weights, spec.model, spec.width)
 
-        return Making(
+        return Trainer(
             spec=DepthSpec,
             code=self.code(),
             job=partial(DepthJob, weights_folder=folder, shots=section.shots),

@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from regcls.classes import ClassRanges, Rounding, equalised, uniform_ranges
+from regcls.choices import Rounding
+from regcls.classes import ClassRanges, equalised, uniform_ranges
 from regcls.losses import weighted
 from regcls.methods import has_classes, make_loss
 from regcls.models.pretrained import load_pretrained

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from regcls.choices import Rounding
 from regcls.errors import UserError
 from regcls.params.types import (
     FROM_TEXT,
@@ -18,7 +19,6 @@ from regcls.params.types import (
     Optimizer,
     Positive,
     Precision,
-    Rounding,
     Section,
     Seed,
     TaskParams,

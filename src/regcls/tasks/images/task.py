@@ -15,7 +15,7 @@ from regcls.tasks.images.stand_in import write_archives
 from regcls.tasks.images.train import SCORE, ImageJob, model_of, train_run
 from regcls.tasks.single import SingleTask
 from regcls.tasks.task import Asked, Sources
-from regcls.training.single import Making
+from regcls.training.single import Trainer
 
 
 class ImagesTask(SingleTask[Images, ImageSpec, ImageSet]):
@@ -36,8 +36,8 @@ class ImagesTask(SingleTask[Images, ImageSpec, ImageSet]):
     def make_spec(self) -> MakeSpec[ImageSpec]:
         return make_spec
 
-    def making(self, section: Images, root: Path) -> Making:
-        return Making(
+    def trainer(self, section: Images, root: Path) -> Trainer:
+        return Trainer(
             spec=ImageSpec,
             code=self.code(),
             job=partial(ImageJob, shots=section.shots),

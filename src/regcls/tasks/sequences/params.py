@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from regcls.choices import Activation, Rounding
 from regcls.errors import UserError
 from regcls.methods import has_classes, parsed, searched_as
 from regcls.params.single import SEARCH, growing
@@ -19,7 +20,6 @@ from regcls.params.types import (
     Optimizer,
     Positive,
     Precision,
-    Rounding,
     Section,
     Seed,
     TaskParams,
@@ -31,7 +31,6 @@ ACTIVITIES = ("coffee", "cereals", "tea", "milk", "juice", "sandwich", "scramble
 FEATURES = 64  # of a frame
 Unit = Literal["percent", "frames"]
 SequenceSplit = Literal["s1", "s2", "s3", "s4"]
-Activation = Literal["relu", "sigmoid"]
 Person = Annotated[int, Field(ge=0)]
 
 

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from regcls.choices import Activation
 from regcls.errors import UserError
 from regcls.methods import has_classes, is_balanced, searched_as
 from regcls.params.single import SEARCH
 from regcls.params.types import Precision
 from regcls.runs import NO_CLASSES, NOTHING_TO_ROUND, RunSpec
-from regcls.tasks.sequences.params import Activation, SequenceGrid, SequenceOptions, Sequences, SequenceSplit, Unit
+from regcls.tasks.sequences.params import SequenceGrid, SequenceOptions, Sequences, SequenceSplit, Unit
 
 WITH_SIGMOIDS = ("random", "kukleva")  # whatever params.yaml says of the others
 Key = tuple[str, int, Unit, SequenceSplit]
