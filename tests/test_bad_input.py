@@ -181,7 +181,47 @@ def refused(root):
         ("nyud2.grids.table2.seeds", 4, "nyud2.grids.table2.seeds = 4, but nyud2.training.seeds has only 3"),
         ("breakfast.data.test_persons.s2", [28, 16], "breakfast.data.test_persons.s2 = [28, 16] ends before it begins"),
         ("breakfast.data.test_persons", {"s5": [1, 2]}, "breakfast.data.test_persons"),
-        ("breakfast.run.method", "regcls", "breakfast.run.method = \"regcls\": Input should be 'random', 'kukleva', 'reg', 'reg+cls' or"),
+        (
+            "breakfast.run.method",
+            "regcls",
+            'breakfast.run.method = "regcls": there is no method regcls; there are reg, focal-r, each alone or with +cls or +cls-bal behind it, '
+            "and random, and kukleva",
+        ),
+        (
+            "nyud2.run.method",
+            "focal+cls",
+            'nyud2.run.method = "focal+cls": there is no method focal+cls; there are reg, focal-r, each alone',
+        ),
+        ("functions.run.method", "random", 'functions.run.method = "random": there is no method random; there are reg, focal-r, each'),
+        ("functions.run.method", 1, "functions.run.method = 1: Input should be a valid string"),
+        (
+            "functions.grids.figure3.methods",
+            ["reg", "focal-r(bet=1)"],
+            'functions.grids.figure3.methods.1 = "focal-r(bet=1)": focal-r(bet=1): focal-r has no option bet; it has beta, gamma',
+        ),
+        (
+            "imdb_wiki.grids.table3.methods",
+            ["reg", "reg+bal"],
+            'imdb_wiki.grids.table3.methods.1 = "reg+bal": reg+bal: +bal is no class loss; there are +cls and +cls-bal',
+        ),
+        (
+            "breakfast.grids.table5.methods",
+            ["focal-r(gamma=-1)"],
+            "breakfast.grids.table5.methods.0 = \"focal-r(gamma=-1)\": focal-r(gamma=-1): gamma = '-1' is no number of 0 or more",
+        ),
+        (
+            "nyud2.grids.table2.methods",
+            ["focal-r", "focal-r(beta=0.2)"],
+            'nyud2.grids.table2.methods = ["focal-r", "focal-r(beta=0.2)"]: a value stands in the list twice',
+        ),
+        (
+            "imdb_wiki.grids",
+            {
+                "table3": {"methods": ["focal-r", "focal-r+cls", "focal-r+cls-bal"], "lambdas": "searched"},
+                "lambda_search": {"seeds": 1, "methods": ["reg+cls"]},
+            },
+            "imdb_wiki.grids.lambda_search does not search λ for focal-r+cls, focal-r+cls-bal",
+        ),
         ("breakfast.run.unit", "seconds", "breakfast.run.unit = \"seconds\": Input should be 'percent' or 'frames'"),
         ("breakfast.training.lambda", {"percent": 0}, "breakfast.training.lambda.percent = 0: Input should be greater than 0"),
         (
@@ -282,6 +322,11 @@ def regcls(root, *arguments):
     [
         ("functions.grids.figure4.lambdas", [0.0], "functions.grids.figure4.lambdas.0 = 0.0: Input should be greater than 0"),
         ("functions.trainign", {}, "functions.trainign is not a known key"),
+        (
+            "portraits.grids.table3.methods",
+            ["focal"],
+            'portraits.grids.table3.methods.0 = "focal": there is no method focal; there are reg,',
+        ),
     ],
 )
 def test_a_mistake_in_params_yaml_ends_the_command_in_one_line_and_with_exit_code_2(make_project, key, value, message):
@@ -326,11 +371,22 @@ def cli(make_project, monkeypatch, capsys):
             ["--method", "cls"],
             '--method = "cls": there is no method cls; there are reg, focal-r, each alone or with +cls or +cls-bal behind it',
         ),
+        (["--method", "focal-r+class"], '--method = "focal-r+class": focal-r+class: +class is no class loss; there are +cls and +cls-bal'),
+        (["--method", "focal-r(alpha=1)"], "focal-r(alpha=1): focal-r has no option alpha; it has beta, gamma"),
+        (["--method=focal-r(beta=x)+cls"], "beta = 'x' is no number of 0 or more"),
+        (
+            ["--method", "focal-r", "--lambda", "4"],
+            "method focal-r has no classes and no λ: leave out --classes and --lambda, or choose one",
+        ),
+        (
+            ["--method", "focal-r(beta=1)+cls", "--rounding", "ceil"],
+            "method focal-r(beta=1)+cls has no balanced classes: leave out --rounding",
+        ),
         (["--hidden", "6"], '--hidden = "6": write the units of two layers, as in 6x15'),
         (["--seed", "-1"], '--seed = "-1": Input should be greater than or equal to 0'),
         (
             ["--method", "reg", "--classes", "4"],
-            "method reg has no classes and no λ: leave out --classes and --lambda, or choose --method reg+cls",
+            "method reg has no classes and no λ: leave out --classes and --lambda, or choose one with +cls",
         ),
         (["--method", "reg", "--lambda", "4"], "method reg has no classes and no λ"),
         (["--setting", "clean", "--noise", "0.1"], "setting clean has no noise: leave out --noise, or choose --setting noisy"),

@@ -1,9 +1,10 @@
 """What `regcls run DATASET --help` says of each option."""
 
+from regcls.methods import in_words
 from regcls.tasks import task_params
 
 PURPOSES = {  # where a task has no words of its own
-    "method": "reg, reg+cls, or reg+cls-bal (balanced classes)",
+    "method": in_words(),
     "classes": "number of classes C",
     "lambda": "weight λ of the regression loss (Eq. 4)",
     "rounding": "of Eq. 12, which balances classes: ceil, round or floor",

@@ -183,8 +183,8 @@ def _executed(node: ast.AST) -> Iterator[ast.AST]:
 def code_digest(module: str, *, alone: Sequence[str] = (), without_params: bool = False) -> str:
     """SHA-256 of the code of `module` with all it imports of regcls, and of the modules `alone` without what they import.
 
-    `without_params`: not of the code that reads params.yaml, nor of the list of tasks with it, for whom knows the values themselves; nor
-    of what that code alone imports.
+    `without_params`: not of the code that reads params.yaml, nor of methods and the list of tasks with it, for whom knows the values
+    themselves; nor of what that code alone imports.
 
     Comments, docstrings and formatting do not count, nor do names and folders of files, and which module of regcls a name is imported
     from: code that is moved makes no tracked run stale. So two functions of regcls with one name are taken for one another; `other as name`
@@ -193,7 +193,8 @@ def code_digest(module: str, *, alone: Sequence[str] = (), without_params: bool 
     Raises:
         ModuleNotFoundError: regcls has no such module.
     """
-    reading = {*(SOURCE / "params").glob("*.py"), SOURCE / "tasks" / "__init__.py"} if without_params else set()
+    params = [*(SOURCE / "params").glob("*.py"), *(SOURCE / "methods").glob("*.py"), SOURCE / "tasks" / "__init__.py"]
+    reading = set(params) if without_params else set[Path]()
     closure = import_closure(module, without=lambda file: file in reading or (without_params and file.stem == "params"))
     files = {*closure, *map(_known_file, alone)}
     code = sorted(filter(None, (ast.unparse(_Code().visit(ast.parse(file.read_bytes()))) for file in files)))

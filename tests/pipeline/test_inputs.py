@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from conftest import ROOT, laid_over
+from regcls import provenance
 from regcls.params import load_params
 from regcls.pipeline.inputs import write_inputs
 
@@ -147,11 +148,30 @@ def changed_by_code(tmp_path_factory):
         ("params/__init__.py", set(), set()),
         ("tasks/images/params.py", set(), set()),
         ("tasks/__init__.py", set(), set()),
+        ("methods/__init__.py", set(), set()),
+        ("methods/focal_r.py", set(), set()),  # which no grid of params.yaml asks for
+        ("methods/loss.py", set(), {"images", "depth"}),
     ],
 )
 def test_code_is_of_what_it_decides(changed_by_code, name, prepared, trained):
     expected = tuple(set().union(*(OF_TASK[task] for task in tasks)) for tasks in (prepared, trained))
     assert changed_by_code(name, "\nSOMETHING_ELSE = 1\n") == expected
+
+
+def test_the_code_of_another_loss_reaches_the_data_sets_whose_grids_ask_for_it(make_project, tmp_path, monkeypatch):
+    source = tmp_path / "regcls"
+    shutil.copytree(provenance.SOURCE, source, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(provenance, "SOURCE", source)
+    methods = {"methods": ["reg", "focal-r(beta=1)+cls"]}
+    root = make_project({"rooms": {"grids": {"table2": methods}}, "walks": {"grids": {"table5": methods}}})
+    params, written = load_params(root / "params.yaml"), []
+    for more in ("", "\nSOMETHING_ELSE = 1\n"):
+        (source / "methods" / "focal_r.py").write_text((source / "methods" / "focal_r.py").read_text() + more)
+        write_inputs(params, root)
+        written.append(files_of(root))
+    assert differing(*written) == (set(), {"rooms", "walks"})
+    assert json.loads(written[0]["rooms", "train"])["losses"].keys() == {"focal-r(beta=1)+cls"}
+    assert "losses" not in json.loads(written[0]["portraits", "train"])
 
 
 @pytest.mark.parametrize("name", ["training/loop.py", "training/ensemble.py", "data/store.py"])

@@ -70,6 +70,15 @@ def made_up(seeds: int = 3, *, missing: tuple[str, ...] = ()) -> MadeUp:
     return MadeUp(subject=subject_of(runs, compare=of_means(losses, GROUPS)), errors=errors)
 
 
+def with_another_loss() -> MadeUp:
+    """reg, focal-r in the place of reg+cls with 10 classes, and focal-r+cls in the place of that with 100."""
+    made = made_up()
+    first, second = (made.runs.wanted["classes"] == classes for classes in (10, 100))
+    made.runs.wanted.loc[first, ["method", "classes", "lam", "weight"]] = ["focal-r", 0, math.nan, ""]
+    made.runs.wanted.loc[second, "method"] = "focal-r+cls"
+    return made
+
+
 def subject_of(runs: Runs, **changed: Any) -> Subject:
     mae, mse = (Metric(name=name, measured=f"test/{name}", title=name.upper()) for name in ("mae", "mse"))
     sizes: dict[Shot, tuple[str, ...]] = {shot: (f"{in_group(shot).sum()} images", "of people") for shot in SHOTS}

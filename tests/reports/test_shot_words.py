@@ -8,7 +8,7 @@ import pytest
 from regcls.reports.shot_differences import differences
 from regcls.reports.shot_subject import Subject, best_by_validation
 from regcls.reports.shot_words import answers, few_metrics, line
-from reports.made_up_shots import MadeUp, made_up, row_of
+from reports.made_up_shots import MadeUp, made_up, row_of, with_another_loss
 
 
 def said(made: MadeUp, **changed: Any) -> list[str]:
@@ -25,6 +25,12 @@ def test_the_answer_has_the_numbers_of_the_table_of_differences() -> None:
     assert first.startswith(f"reg+cls with {best} classes has the lower test MAE: {row['other']:.2f} years against {row['reg']:.2f} of reg")
     assert f"Δ +{row['gap']:.2f} (95 % {row['low']:+.2f} to {row['high']:+.2f}; not clear)".replace("-", "−") in first
     assert "over 8 test images and 3 seeds. In Few (2 images):" in first
+
+
+def test_another_loss_is_spoken_of_without_classes_where_it_has_none() -> None:
+    first, second, caution = said(with_another_loss())
+    assert first.startswith("focal-r has the ") and second.startswith("focal-r+cls with 100 classes has the ")
+    assert "several class counts" not in caution and "several class counts" in said(made_up())[-1]
 
 
 def test_errors_without_a_unit_have_none() -> None:

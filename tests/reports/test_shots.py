@@ -14,7 +14,7 @@ from regcls.reports.shot_differences import differences
 from regcls.reports.shot_subject import Metric, Published, ShotTable, best_by_validation, cells, reg_and_best
 from regcls.reports.shots import complete, differences_table, search_table, shots_table
 from regcls.reports.tables import Table, latex, markdown
-from reports.made_up_shots import GRID, MadeUp, made_up, row_of
+from reports.made_up_shots import GRID, MadeUp, made_up, row_of, with_another_loss
 
 
 def printed(**changed: Any) -> Published:
@@ -235,6 +235,26 @@ def test_the_lambda_of_fewer_seeds_does_not_win() -> None:
     table = search_table(made.subject, made.runs)
     assert [cell.text for cell in table.rows[1][2:4]] == ["5.00 (n = 1 of 2)", "6.00 ± 0.00"]
     assert [cell.strong for cell in table.rows[1][2:4]] == [False, True]
+
+
+def test_another_loss_has_rows_of_its_own_without_classes_and_lambda_where_it_has_none() -> None:
+    made = with_another_loss()
+    rows = [("reg", "", ""), ("focal-r", "", ""), ("focal-r+cls", "100", "0.1")]
+    table = shots_table(made.subject, made.runs, made.subject.main, name="t", caption="c")
+    assert [tuple(cell.text for cell in row[:3]) for row in table.rows] == rows
+    differences_of = differences(made.runs, made.subject.compare)
+    shown = differences_table(made.subject, made.runs, differences_of, name="d", caption="c")
+    assert [*dict.fromkeys(tuple(cell.text for cell in row[:3]) for row in shown.rows)] == rows[1:]
+    row = row_of(differences_of, method="focal-r", error="mae", shot="all")
+    values = made.runs.values["test/mae/all"]
+    assert row["gap"] == pytest.approx(np.mean([values[f"0-{seed}"] - values[f"1-{seed}"] for seed in range(3)]))
+
+
+def test_another_loss_without_classes_has_one_value_for_all_lambda() -> None:
+    made = with_another_loss()
+    table = search_table(made.subject, made.runs)
+    assert [(row[0].text, row[1].text) for row in table.rows] == [("reg", ""), ("focal-r", ""), ("focal-r+cls", "100")]
+    assert "A method without classes has no λ: its value is repeated." in table.notes
 
 
 def test_all_that_grids_give_is_added_to_a_report_in_order() -> None:

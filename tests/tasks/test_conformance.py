@@ -148,7 +148,7 @@ def test_a_run_has_a_name_and_the_tags_that_runs_are_found_by(own):
     assert found_by.items() <= spec.tags().items()
 
 
-@pytest.mark.parametrize("method", ["reg", "reg+cls", "reg+cls-bal"])
+@pytest.mark.parametrize("method", ["reg", "reg+cls", "reg+cls-bal", "focal-r", "focal-r(beta=0.5)+cls", "focal-r(gamma=2)+cls-bal"])
 def test_a_spec_comes_back_from_the_params_that_its_run_is_logged_with(own, method):
     spec = own.spec(method=method)
     assert spec.method == method and type(spec)(**typed(spec.params(), type(spec))) == spec

@@ -6,7 +6,7 @@ A method's name says all of it: `reg` or another regression loss of LOSSES, with
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -20,13 +20,26 @@ if TYPE_CHECKING:
 CLASS_LOSSES = ("cls", "cls-bal")  # uniform classes; equalised ones (Eq. 12), kept with ρ (Eq. 13)
 OPTIONS: Mapping[str, Mapping[str, float]] = {"reg": {}, "focal-r": {"beta": 0.2, "gamma": 1.0}}  # of each loss, with usual values
 LOSSES = tuple(OPTIONS)
+MEANINGS = {"focal-r": "large errors weigh more in the regression loss (Yang et al., ICML 2021)"}  # for readers of reports
 
 _NAME = re.compile(r"(?P<loss>[a-z][a-z0-9-]*)(?:\((?P<options>[^()]*)\))?(?:\+(?P<classes>[a-z-]+))?")
 
 
+def in_words() -> str:
+    """What there is, for help."""
+    losses = (loss + f"({','.join(f'{key}={value:g}' for key, value in usual.items())})" * bool(usual) for loss, usual in OPTIONS.items())
+    return f"{' or '.join(losses)}, alone or with a class loss: +cls, or +cls-bal (balanced classes)"
+
+
+def meanings(names: Iterable[str]) -> list[str]:
+    """A sentence for each regression loss but reg among methods."""
+    losses = {match["loss"] for name in names if (match := _NAME.fullmatch(name))}
+    return [f"{loss}: {meaning}." for loss, meaning in MEANINGS.items() if loss in losses]
+
+
 def has_classes(name: str) -> bool:
     """Whether a method has a class loss, and so class counts and λ."""
-    return "+" in name
+    return "+" in name.rpartition(")")[2]
 
 
 def is_balanced(name: str) -> bool:
@@ -51,35 +64,51 @@ class Method:
     def name(self) -> str:
         """As grids, tables and tracked runs have it: options stand in it where they are not the usual ones."""
         usual = OPTIONS[self.loss]
-        given = ",".join(f"{key}={value:.12g}" for key, value in self.options.items() if value != usual[key])
+        given = ",".join(f"{key}={str(value).removesuffix('.0')}" for key, value in self.options.items() if value != usual[key])
         return self.loss + f"({given})" * bool(given) + f"+{self.classes}" * bool(self.classes)
 
 
+def canonical(name: str, *, also: tuple[str, ...] = ()) -> str:
+    """The name of a method as `Method.name` has it; `also`: names of a task that are no loss.
+
+    Raises:
+        ValueError: see `parsed`.
+    """
+    return name if name in also else parsed(name, also=also).name
+
+
 @cache
-def parsed(name: str) -> Method:
+def parsed(name: str, *, also: tuple[str, ...] = ()) -> Method:
     """The method of a name.
 
     Raises:
-        ValueError: there is no such method, or it has no such option.
+        ValueError: there is no such method (nor one of `also`), or it has no such option.
     """
     match = _NAME.fullmatch(name)
     if match is None or match["loss"] not in LOSSES:
-        raise ValueError(f"there is no method {name}; there are {', '.join(LOSSES)}, each alone or with +cls or +cls-bal behind it")
+        losses = f"{', '.join(LOSSES)}, each alone or with +cls or +cls-bal behind it"
+        raise ValueError(f"there is no method {name}; there are {', and '.join([losses, *also])}")
     if match["classes"] not in (None, *CLASS_LOSSES):
         raise ValueError(f"{name}: +{match['classes']} is no class loss; there are +{' and +'.join(CLASS_LOSSES)}")
-    options = dict(OPTIONS[match["loss"]])
+    usual, given = OPTIONS[match["loss"]], dict[str, float]()
     for part in filter(None, (match["options"] or "").split(",")):
         key, _, text = (piece.strip() for piece in part.partition("="))
-        if key not in options:
-            raise ValueError(f"{name}: {match['loss']} has no option {key}; it has {', '.join(options) or 'none'}")
-        try:
-            options[key] = float(text)
-        except ValueError:
-            options[key] = math.nan
-        if not 0 <= options[key] < math.inf:
+        if key not in usual:
+            raise ValueError(f"{name}: {match['loss']} has no option {key}; it has {', '.join(usual) or 'none'}")
+        if key in given:
+            raise ValueError(f"{name}: {key} stands in it twice")
+        given[key] = _number(text)
+        if not 0 <= given[key] < math.inf:
             raise ValueError(f"{name}: {key} = {text!r} is no number of 0 or more")
     classes: Any = match["classes"] or ""
-    return Method(loss=match["loss"], options=options, classes=classes)
+    return Method(loss=match["loss"], options={**usual, **given}, classes=classes)
+
+
+def _number(text: str) -> float:
+    try:
+        return abs(float(text)) if float(text) == 0 else float(text)  # no −0, which would be another name
+    except ValueError:
+        return math.nan
 
 
 def make_loss(name: str, *, kind: Any, huber_delta: float = 1.0) -> "Loss":
@@ -103,8 +132,11 @@ def engine_loss(name: str) -> "Loss | None":
 
 
 def code_of(name: str) -> str:
-    """Digest of the code of a method's regression loss; "" where that is the code that all runs share."""
-    return code_digest("regcls.losses", alone=["regcls.methods.loss", _module_of(parsed(name).loss)]) if _has_module(name) else ""
+    """Digest of the code of a method's regression loss, and its options, usual ones too; "" where that is the code that all runs share."""
+    if not _has_module(name):
+        return ""
+    method = parsed(name)
+    return f"{code_digest('regcls.losses', alone=['regcls.methods.loss', _module_of(method.loss)])} {method.options}"
 
 
 def _has_module(name: str) -> bool:

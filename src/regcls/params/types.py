@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from regcls.methods import parsed
+from regcls.methods import canonical
 
 Optimizer = Literal["adam", "sgd"]
 Precision = Literal["float32", "float64"]  # of small networks
@@ -27,7 +27,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Classes = Annotated[int, Field(ge=2)]  # one class has nothing to tell apart
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Method = Annotated[str, AfterValidator(lambda name: parsed(name).name)]  # see methods/
+Method = Annotated[str, AfterValidator(canonical)]  # see methods/
 OneOrMore = Annotated[tuple[T, ...], Field(min_length=1), AfterValidator(_distinct)]
 
 STRICT = ConfigDict(extra="forbid", strict=True)

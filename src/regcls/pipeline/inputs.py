@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 from regcls.files import folder_written_aside, write_json
+from regcls.methods import code_of
 from regcls.params import Params
 from regcls.provenance import code_digest
 
@@ -16,7 +17,7 @@ def write_inputs(params: Params, root: Path) -> None:
     """Write build/inputs/<dataset>/prepare.json and train.json of every section, and make data/<dataset>/raw where it is missing.
 
     prepare.json: the section's `data`, and a digest of the code that prepares it. train.json: the whole section, and a digest of the code
-    that decides a result.
+    that decides a result, with that of the regression losses of its grids.
 
     Raises:
         UserError: the folder cannot be written.
@@ -27,5 +28,6 @@ def write_inputs(params: Params, root: Path) -> None:
             task, values = params.task(dataset), asdict(section)
             deciding = import_module(f"regcls.tasks.{task}.code").result_code()
             write_json(folder / dataset / "prepare.json", {"task": task, "data": values["data"], "code": preparing[task]})
-            write_json(folder / dataset / "train.json", values | {"code": deciding})
+            losses = {method: code for grid in section.grids.values() for method in grid.methods if (code := code_of(method))}
+            write_json(folder / dataset / "train.json", values | {"code": deciding} | ({"losses": losses} if losses else {}))
             (root / "data" / dataset / "raw").mkdir(parents=True, exist_ok=True)

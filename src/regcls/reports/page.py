@@ -6,6 +6,7 @@ from typing import Any
 
 import jinja2
 
+from regcls.methods import meanings
 from regcls.reports.measured import Runs
 from regcls.reports.picking import Picked, machines, origins
 from regcls.reports.report import Links, Report, to_csv
@@ -34,6 +35,7 @@ def render(template: str, *, provenance: Mapping[str, str], **values: Any) -> st
 def complete(made: Report, runs: Runs, picked: Picked, *, links: Links, provenance: Mapping[str, str]) -> Report:
     """Add to a report on a data set what each has: its page, how many runs there are, and holes.csv."""
     made.metrics["runs"] = made.run_counts()
+    made.extent = [*made.extent, *meanings(runs.wanted["method"])]
     wanted = runs.in_order(runs.wanted)
     holes = wanted[wanted["state"] != "finished"].drop(columns=["run_id", "lam"])
     made.files["holes.csv"] = to_csv(holes.rename(columns={"weight": "lambda"}))

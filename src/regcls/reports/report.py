@@ -84,7 +84,7 @@ class Report:
     wanted: int  # runs that params.yaml asks for
     finished: int  # of them, that count
     intro: str = ""  # what is trained, and how its errors are shown
-    extent: Sequence[str] = ()  # sentences: how it differs from what the paper ran
+    extent: Sequence[str] = ()  # sentences: how it differs from what the paper ran, and what each other loss is
     networks: str = ""  # how they are trained, for the end of the page
     other_data: Sequence[str] = ()  # where the data are not the paper's: `300 instead of 1712 videos`
     line: Line | None = None  # None: nothing to compare

@@ -28,7 +28,7 @@ def answers(subject: Subject, runs: Runs, table: pd.DataFrame) -> list[str]:
     `table`: of `differences`; the last line is a caution.
     """
     wanted = runs.wanted
-    methods = list(dict.fromkeys(wanted.loc[wanted["method"] != "reg", "method"]))
+    methods = list(dict.fromkeys(runs.in_order(wanted[wanted["method"] != "reg"])["method"]))
     if not methods:
         return ["Only reg is trained: there is nothing to compare it with."]
     if not ((wanted["method"] == "reg") & (wanted["state"] == "finished")).any():
@@ -93,7 +93,7 @@ def _gap(subject: Subject, row: Row) -> str:
 
 
 def _caution(subject: Subject, runs: Runs, tests: int) -> str:
-    others = runs.wanted[runs.wanted["method"] != "reg"]
+    others = runs.wanted[runs.wanted["classes"] > 0]
     several = f"Of several class counts, the one with the lowest {subject.judged[1]}. " if others["classes"].nunique() > 1 else ""
     return (
         f"Δ = {subject.error}(reg) − {subject.error}(method): above 0 the method helps. {several}{subject.intervals} “Clear” is after "

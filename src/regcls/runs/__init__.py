@@ -13,8 +13,8 @@ from regcls.choices import Rounding
 from regcls.methods import code_of, is_balanced
 from regcls.params.types import Optimizer
 
-NO_CLASSES = "method {method} has no classes and no λ: leave out --classes and --lambda, or choose --method {method}+cls"
-NOTHING_TO_ROUND = "method {method} has no balanced classes: leave out --rounding, or choose --method reg+cls-bal"
+NO_CLASSES = "method {method} has no classes and no λ: leave out --classes and --lambda, or choose one with +cls"
+NOTHING_TO_ROUND = "method {method} has no balanced classes: leave out --rounding, or choose one with +cls-bal"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -271,6 +271,8 @@ def test_the_first_screen_has_the_numbers_of_the_headline(report: Report) -> Non
     [
         (("reg",), "Only reg is trained"),
         (("reg+cls",), "No run of reg is finished"),
+        (("focal-r",), "No run of reg is finished"),
+        (("reg", "focal-r"), "focal-r has the "),
         (("reg+cls", "reg+cls-bal"), "No run of reg is finished"),
         (("reg", "reg+cls-bal"), "reg+cls-bal with 100 classes has the lower test RMSE"),
     ],
@@ -278,8 +280,25 @@ def test_the_first_screen_has_the_numbers_of_the_headline(report: Report) -> Non
 def test_a_grid_may_lack_methods(methods: tuple[Method, ...], said: str, params: Params) -> None:
     report = changed(params, table2=replace(TABLE2, methods=methods, classes=(100,), seeds=1))
     assert report.answers[0].startswith(said) and report.line is None
-    assert ("table2_differences.csv" in report.files) == (methods == ("reg", "reg+cls-bal"))
+    assert ("table2_differences.csv" in report.files) == (methods[0] == "reg" and len(methods) > 1)
     assert csv(report, "examples")["method"].nunique() == len({method == "reg" for method in methods})  # reg, and the best of the others
+
+
+def test_another_loss_stands_in_tables_figures_and_answers_by_its_name(params: Params) -> None:
+    methods = ("focal-r(beta=1)+cls", "focal-r", "reg+cls", "reg")
+    report = changed(params, table2=replace(TABLE2, methods=methods, classes=(100,)))
+    cells = [("reg", 0), ("reg+cls", 100), ("focal-r", 0), ("focal-r(beta=1)+cls", 100)]
+    assert [*ours(report)[["method", "classes"]].itertuples(index=False, name=None)] == cells
+    differences = csv(report, "table2_differences")
+    assert [*dict.fromkeys(differences["method"])] == ["reg+cls", "focal-r", "focal-r(beta=1)+cls"]
+    assert differences["gap"].tolist() == pytest.approx((differences["reg"] - differences["other"]).tolist(), abs=1e-4)
+    assert "| focal-r |  |  |" in report.files["table2.md"] and "| focal-r(beta=1)+cls | 100 |" in report.files["table2_differences.md"]
+    for name in ("reg", "reg+cls with 100 classes", "focal-r", "focal-r(beta=1)+cls with 100 classes"):
+        assert f"<!-- {name} -->" in report.files["error_by_depth.svg"]
+    said = ["reg+cls with 100 classes has", "focal-r has", "focal-r(beta=1)+cls with 100 classes has"]
+    assert all(line.startswith(start) for line, start in zip(report.answers, said, strict=False))
+    assert "several class counts" not in report.answers[-1] and report.line is not None and report.line.method == "reg+cls · 100"
+    assert {"focal-r", "focal-r(beta=1)+cls-100"} <= next(iter(report.metrics.values())).keys() & report.metrics["gap"].keys()
 
 
 def test_grids_may_be_left_out_or_have_other_names(params: Params) -> None:

@@ -10,9 +10,11 @@ import torch
 from torch.nn import functional as F
 
 from conftest import ROOT
+from methods.over_the_batch import OVER_THE_BATCH
 from regcls.classes import equalised, uniform_ranges
 from regcls.data.store import write_prepared
 from regcls.errors import UserError
+from regcls.methods import has_classes
 from regcls.metrics import SHOTS
 from regcls.params import load_params
 from regcls.provenance import SOURCE, import_closure
@@ -23,7 +25,8 @@ from regcls.tasks.depth.model import DepthPredictor
 from regcls.tasks.depth.params import DepthOptions
 from regcls.tasks.depth.runs import single_depth_spec
 from regcls.tasks.depth.train import Batch, DepthJob, DepthObjective, load_predictor, model_of, train_run
-from regcls.training.checkpoint import Checkpoints
+from regcls.training.checkpoint import Checkpoints, read_weights
+from regcls.training.single import BEST, LAST
 
 TRAINING, TEST, WHOLE, CROP = 30, 7, (36, 48), (32, 44)
 EDGE = (slice(2, 34), slice(2, 46))  # the centre crop
@@ -69,7 +72,7 @@ def images(tmp_path_factory):
 
 def job_on(images, home, *, folder="run", checkpoint_minutes=10.0, loaders=0, method="reg+cls", **changes):
     """A run of reg+cls with 10 classes, with `changes` to its spec."""
-    options = DepthOptions(method=method, epochs=3, width=2, batch_size=6, classes=None if method == "reg" else 10)
+    options = DepthOptions(method=method, epochs=3, width=2, batch_size=6, classes=10 if has_classes(method) else None)
     spec = replace(single_depth_spec(SECTION, "nyud2", options), **({"crop": CROP, "milestones": (2,), "rounding": "round"} | changes))
     return DepthJob(
         spec=spec,
@@ -302,6 +305,92 @@ def test_a_batch_without_a_measured_pixel_has_no_loss_and_no_gradient_that_is_no
     assert losses["loss"].item() == 0
     assert all(torch.isfinite(p.grad).all() for p in network.parameters())
     assert task.describe(replace(batch, levels=torch.zeros_like(batch.levels)))["targets"] == []
+
+
+def weighted_by_size(predictions, targets):
+    """focal-r(beta=0.5,gamma=2) on squared errors."""
+    sizes = (predictions - targets).abs()
+    return (torch.tanh(0.5 * sizes / 2) ** 2 * sizes**2).mean()
+
+
+def over_the_batch(predictions, targets, width=0.5):
+    distances = (predictions[:, None] - targets) ** 2 / (2 * width**2)
+    return F.cross_entropy(-distances, torch.arange(len(targets)))
+
+
+@pytest.fixture(params=["focal-r(beta=0.5,gamma=2)", "reg"], ids=["focal-r", "over the batch"])
+def other(request, monkeypatch):
+    """Another regression loss: the name of its method, and itself, plainly; one that looks at the whole batch takes the place of reg."""
+    if request.param == "reg":
+        monkeypatch.setattr("regcls.tasks.depth.train.make_loss", lambda name, **given: OVER_THE_BATCH)
+        return "reg", over_the_batch
+    return request.param, weighted_by_size
+
+
+@pytest.mark.parametrize("changes", [{}, BALANCED_DATA], ids=["all pixels", "balanced data"])
+def test_another_loss_is_over_the_pixels_that_are_kept(job, images, other, changes):
+    method, plainly = other
+    task, batch = DepthObjective(job(method=method, **changes), images), batch_of(images, epoch=1)
+    kept = batch.levels > 0
+    if changes:
+        ranges = equalised(uniform_ranges(10, 0.0, 10.0), all_training_depths(images), rounding="round")
+        kept = drawn(batch, ranges.keep[ranges.labels(metres_of(batch).numpy())])
+    assert 0 < kept.double().mean() < 1
+    found, predictions, logits = parts(task, batch)
+    expected = plainly(predictions[kept].double(), metres_of(batch)[kept]).item()
+    assert logits is None and found == {"loss": pytest.approx(expected, rel=1e-5)}
+
+
+def test_another_loss_takes_the_place_of_the_regression_loss_beside_a_class_loss(job, images, other):
+    method, plainly = other
+    task, batch = DepthObjective(job(method=f"{method}+cls", lam=5.0), images), batch_of(images)
+    found, predictions, logits = parts(task, batch)
+    measured = batch.levels > 0
+    regression = plainly(predictions[measured].double(), metres_of(batch)[measured]).item()
+    classification = class_loss_by_hand(logits, batch, lambda metres: min(int(metres), 9), measured)
+    assert (found["regression_loss"], found["class_loss"]) == (pytest.approx(regression, rel=1e-5), pytest.approx(classification, rel=1e-5))
+    assert found["loss"] == pytest.approx(5 * regression + classification, rel=1e-5)
+
+
+def test_a_batch_without_a_measured_pixel_has_no_other_loss_either(job, images, other):
+    task, batch = DepthObjective(job(method=other[0]), images), batch_of(images)
+    network = task.network(None).train()
+    losses = task.losses(network, replace(batch, levels=torch.zeros_like(batch.levels)))
+    losses["loss"].backward()
+    assert losses["loss"].item() == 0
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters())
+
+
+def test_a_step_with_another_loss_is_that_of_plain_pytorch(job, images, other):
+    method, plainly = other
+    own = job(method=method, epochs=1, batch_size=24, milestones=())  # one batch
+    task = DepthObjective(own, images)
+    (batch,) = task.feed(0, 0)
+    network, measured = task.network(None).train(), batch.levels > 0
+    learned = [network.loss_parameters] if method == "reg" else []
+    optimizer = torch.optim.Adam(network.parameters(), own.spec.learning_rate, weight_decay=own.spec.weight_decay)
+    predictions = network(task.evaluation.on_device(batch.images))[0]
+    plainly(predictions[measured], metres_of(batch)[measured].float(), *(width[0, 0] for width in learned)).backward()
+    optimizer.step()
+    trained = read_weights(make(own).files[LAST], device="cpu")
+    assert trained.keys() == network.state_dict().keys()
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(trained[name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_parameters_of_a_loss_are_learned_kept_in_checkpoints_and_left_out_of_the_model(job, monkeypatch):
+    monkeypatch.setattr("regcls.tasks.depth.train.make_loss", lambda name, **given: OVER_THE_BATCH)
+    whole = make(job(folder="whole", epochs=2, milestones=()))
+    with pytest.raises(KeyboardInterrupt):
+        make(job(epochs=2, milestones=()), interrupt_at=6)  # in the second epoch of four batches
+    again = make(job(epochs=2, milestones=()))
+    weights = [read_weights(made.files[LAST], device="cpu") for made in (whole, again)]
+    assert weights[0]["loss_parameters"].shape == (1, 1) and abs(weights[0]["loss_parameters"].item() - 0.5) > 1e-4
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    pd.testing.assert_frame_equal(again.tables["sums.parquet"], whole.tables["sums.parquet"], check_exact=True)
+    predictor = load_predictor(whole.files[BEST], model="resnet18", width=2, align_corners=True)
+    assert "loss_parameters" in read_weights(whole.files[BEST], device="cpu")
+    assert not any("loss" in name for network in (predictor, model_of(job(), whole).network) for name in network.state_dict())
 
 
 def test_an_epoch_feeds_image_and_depth_of_the_same_sample(job, images):

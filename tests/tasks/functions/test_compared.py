@@ -77,6 +77,13 @@ def test_shares_are_tested_by_repetition_against_one_half() -> None:
     assert (share["low"], share["high"]) == pytest.approx(tuple(theirs.confidence_interval(0.95)))
 
 
+def test_only_methods_with_classes_have_a_share() -> None:
+    rows = [("reg", 0, 0.5), ("focal-r", 0, 0.4), ("reg+cls", 4, 0.4), ("focal-r+cls", 4, 0.6)]
+    networks = pd.DataFrame(rows, columns=["method", "classes", "val_mse"])
+    networks = networks.assign(setting="clean", noise=0.0, sampling="mild", lam=1.0, repetition=0, function=0)
+    assert compared.win_shares(networks, "val_mse")[["method", "share"]].to_numpy().tolist() == [["reg+cls", 100.0], ["focal-r+cls", 0.0]]
+
+
 def test_gaps_by_lambda_have_a_row_a_lambda(collected: Collected) -> None:
     networks = collected.networks
     table = compared.gaps(networks, "val_mse", by_lambda=True).query("setting == 'clean' and sampling == 'severe' and method == 'reg+cls'")

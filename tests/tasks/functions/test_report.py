@@ -136,6 +136,9 @@ def test_a_grid_of_one_repetition_has_gaps_and_no_tests(small: Params) -> None:
     [
         (("reg",), []),
         (("reg+cls",), ["reg+cls"]),
+        (("focal-r",), ["focal-r"]),
+        (("reg", "focal-r"), ["focal-r"]),
+        (("focal-r+cls",), ["focal-r+cls"]),
         (("reg+cls", "reg+cls-bal"), ["reg+cls", "reg+cls-bal"]),
         (("reg", "reg+cls-bal"), ["reg+cls-bal"]),
     ],
@@ -143,8 +146,39 @@ def test_a_grid_of_one_repetition_has_gaps_and_no_tests(small: Params) -> None:
 def test_a_grid_may_lack_methods(methods: tuple[str, ...], said: list[str], small: Params) -> None:
     grids = {name: replace(grid, methods=methods, settings=grid.settings[:1]) for name, grid in small.datasets["functions"].grids.items()}
     report = Store(with_grids(small, **grids)).report()
-    assert [re.split("[ :]", line)[0] for line in report.answers if line.startswith("reg")] == said
+    assert [re.split("[ :]", line)[0] for line in report.answers if line.startswith(("reg", "focal-r"))] == said
     assert (report.line is not None) == (methods == ("reg", "reg+cls-bal"))
+
+
+def test_another_loss_stands_in_tables_figures_and_answers_by_its_name(small: Params) -> None:
+    methods = ("focal-r(beta=1)+cls", "focal-r", "reg+cls", "reg")
+    grids = {name: replace(grid, methods=methods, classes=(16,)) for name, grid in small.datasets["functions"].grids.items()}
+    report = Store(with_grids(small, **grids)).report()
+    cells = [("reg", 0), ("reg+cls", 16), ("focal-r", 0), ("focal-r(beta=1)+cls", 16)]
+    for name in ("summary", "figure5"):
+        shown = csv(report, name).fillna({"classes": 0})[["method", "classes"]].drop_duplicates()
+        assert [*shown.itertuples(index=False, name=None)] == cells
+        assert (
+            "| severe | focal-r |  | " in report.files[f"{name}.md"]
+            and "| severe | focal-r(beta=1)+cls | 16 | " in report.files[f"{name}.md"]
+        )
+    others = [method for method, _ in cells[1:]]
+    assert [*dict.fromkeys(csv(report, "panels")["method"])] == others and [line.split()[0] for line in report.answers[:3]] == others
+    for figure in ("figure3", "figure5"):
+        assert all(f"<!-- {name} -->" in report.files[f"{figure}.svg"] for name in ("reg", *others))
+    assert "<!-- focal-r(beta=1)+cls -->" in report.files["figure4.svg"]  # a row of panels
+    assert report.line is not None and report.line.method == "reg+cls · 16"
+
+
+def test_table_1_counts_only_methods_with_classes(small: Params) -> None:
+    methods = ("reg", "reg+cls", "focal-r", "focal-r+cls", "focal-r+cls-bal")
+    grids = {name: replace(grid, methods=methods) for name, grid in small.datasets["functions"].grids.items()}
+    report = Store(with_grids(small, **grids)).report()
+    table1, counted = csv(report, "table1"), ["reg+cls", "focal-r+cls", "focal-r+cls-bal"]
+    assert [*dict.fromkeys(table1["method"])] == counted and (table1["networks"] == 2 * FUNCTIONS).all()  # of two λ
+    assert report.metrics["table1"].keys() == {"uniform", "focal-r+cls", "focal-r+cls-bal"}
+    assert "MSE(method) < MSE(reg) on validation sets, over 1 class count and 2 values of λ" in report.files["table1.md"]
+    assert csv(report, "figure4_lambda")["method"].drop_duplicates().tolist() == counted
 
 
 def test_other_noise_levels_and_several_lambdas_have_no_published_values(small: Params) -> None:

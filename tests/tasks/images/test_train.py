@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from methods.over_the_batch import OVER_THE_BATCH
 from regcls.classes import equalised, uniform_ranges
 from regcls.errors import UserError
+from regcls.methods import has_classes
 from regcls.metrics import evaluate
 from regcls.models.predictor import build, scaled
 from regcls.provenance import SOURCE, import_closure
@@ -25,7 +27,7 @@ from regcls.tracking.run_table import typed
 from regcls.training.checkpoint import Checkpoints, load_predictor, read_weights
 from regcls.training.feed import draws
 from regcls.training.loop import Recipe
-from regcls.training.single import BEST
+from regcls.training.single import BEST, LAST
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +51,7 @@ def job(params, images, tmp_path):
         spec = replace(
             single_spec(make_spec, params.datasets["imdb_wiki"], "imdb_wiki", ImageOptions(classes=10)), **{"rounding": "round"} | changes
         )
-        if spec.method == "reg":
+        if not has_classes(spec.method):
             spec = replace(spec, classes=0, lam=None)
         return ImageJob(
             spec=spec,
@@ -196,6 +198,87 @@ def test_balanced_data_mask_both_losses_with_the_same_draw(job, images, method):
         labels = classes.labels(targets)
         kept = (draw < classes.keep[labels])[:40]
         assert found["class_loss"] == pytest.approx(F.cross_entropy(logits[kept], torch.from_numpy(labels[:40])[kept]).item())
+
+
+def weighted_by_size(predictions, targets):
+    """focal-r(beta=0.5,gamma=2) on absolute errors."""
+    sizes = (predictions - targets).abs()
+    return (torch.tanh(0.5 * sizes / 2) ** 2 * sizes).mean()
+
+
+def over_the_batch(predictions, targets, width=0.5):
+    distances = (predictions[:, None] - targets) ** 2 / (2 * width**2)
+    return F.cross_entropy(-distances, torch.arange(len(targets)))
+
+
+@pytest.fixture(params=["focal-r(beta=0.5,gamma=2)", "reg"], ids=["focal-r", "over the batch"])
+def other(request, monkeypatch):
+    """Another regression loss: the name of its method, and itself, plainly; one that looks at the whole batch takes the place of reg."""
+    if request.param == "reg":
+        monkeypatch.setattr("regcls.tasks.images.train.make_loss", lambda name, **given: OVER_THE_BATCH)
+        return "reg", over_the_batch
+    return request.param, weighted_by_size
+
+
+@pytest.mark.parametrize("changes", [{}, BALANCED_DATA], ids=["all samples", "balanced data"])
+def test_another_loss_is_over_the_samples_that_are_kept(job, images, other, changes):
+    method, plainly = other
+    task = ImageObjective(job(method=method, **changes), images)
+    batch, kept = batch_of(task), slice(None)
+    if changes:
+        kept = draws(len(task.rows), seed=0, epoch=0)[:40] < task.keep[:40]
+        assert 0 < kept.sum() < 40
+    found, predictions, logits = parts(task, batch)
+    assert logits is None and found == {"loss": pytest.approx(plainly(predictions[kept], targets_of(task, batch)[kept]).item(), rel=1e-5)}
+
+
+def test_another_loss_takes_the_place_of_the_regression_loss_beside_a_class_loss(job, images, other):
+    method, plainly = other
+    task = ImageObjective(job(method=f"{method}+cls", lam=5.0), images)
+    batch = batch_of(task)
+    found, predictions, logits = parts(task, batch)
+    regression, classification = (
+        plainly(predictions, targets_of(task, batch)).item(),
+        F.cross_entropy(logits, labels_by_hand(targets_of(task, batch), 10)).item(),
+    )
+    assert (found["regression_loss"], found["class_loss"]) == (pytest.approx(regression, rel=1e-5), pytest.approx(classification))
+    assert found["loss"] == pytest.approx(5 * regression + classification, rel=1e-5)
+
+
+def test_a_step_with_another_loss_is_that_of_plain_pytorch(job, images, other):
+    method, plainly = other
+    own = job(method=method, epochs=1, batch_size=1000, milestones=())  # one batch
+    task = ImageObjective(own, images)
+    (batch,) = task.feed(0, 0)
+    network = task.network().train()
+    learned = [network.loss_parameters] if method == "reg" else []
+    optimizer = torch.optim.Adam(network.parameters(), own.spec.learning_rate, weight_decay=own.spec.weight_decay)
+    plainly(network(task._on_device(batch.images))[0], targets_of(task, batch), *(width[0, 0] for width in learned)).backward()
+    optimizer.step()
+    trained = read_weights(make(own).files[LAST], device="cpu")
+    assert trained.keys() == network.state_dict().keys()
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(trained[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_parameters_of_a_loss_are_learned_kept_in_checkpoints_and_left_out_of_the_model(job, monkeypatch):
+    monkeypatch.setattr("regcls.tasks.images.train.make_loss", lambda name, **given: OVER_THE_BATCH)
+    whole = make(job(folder="whole"))
+    with pytest.raises(KeyboardInterrupt):
+        make(job(), interrupt_at=7)  # in the second epoch
+    again = make(job())
+    weights = [read_weights(made.files[LAST], device="cpu") for made in (whole, again)]
+    assert weights[0]["loss_parameters"].shape == (1, 1) and abs(weights[0]["loss_parameters"].item() - 0.5) > 1e-4
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    pd.testing.assert_frame_equal(again.tables["predictions.parquet"], whole.tables["predictions.parquet"], check_exact=True)
+    predictor, model = load_predictor(whole.files[BEST], model="resnet18", width=2), model_of(job(), whole).network
+    assert "loss_parameters" in read_weights(whole.files[BEST], device="cpu")
+    assert not any("loss" in name for network in (predictor, model) for name in network.state_dict())
+
+
+def test_reg_and_focal_r_have_no_parameters_of_a_loss_and_begin_alike(job, images):
+    reg, focal = (ImageObjective(job(method=method), images).network().state_dict() for method in ("reg", "focal-r"))
+    assert reg.keys() == focal.keys() and all(torch.equal(value, focal[name]) for name, value in reg.items())
 
 
 def test_an_epoch_feeds_every_training_image_once_in_an_order_of_its_own(job, images):
@@ -394,7 +477,8 @@ def test_the_recipe_is_that_of_the_spec(job):
 
 
 # What tasks.images.train imports and what decides no number: where things are read, kept and told, the spec itself (it has its own part of
-# the fingerprint), how the prepared data were made (they have a digest), and the errors that are told of a run.
+# the fingerprint, and so have the method's loss and its options), how the prepared data were made (they have a digest), and the errors that
+# are told of a run.
 DECIDES_NOTHING = {
     "choices",
     "data.store", "errors", "files", "methods", "metrics", "params", "params.single", "params.types", "progress", "provenance", "runs", "runs.grids", "tasks",

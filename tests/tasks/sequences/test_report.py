@@ -156,6 +156,7 @@ def test_metrics_are_few_and_a_hole_is_none(store: Store, report: Report) -> Non
     [
         (("random", "reg"), "No other method is trained"),
         (("reg+cls",), "No run of reg is finished"),
+        (("focal-r",), "No run of reg is finished"),
         (("reg", "reg+cls-bal"), "reg+cls-bal with 100 classes has the lower"),
     ],
 )
@@ -163,6 +164,31 @@ def test_a_grid_may_lack_methods(methods: Any, said: str, params: Params) -> Non
     report = changed(params, methods=methods, seeds=1)
     assert report.answers[0].startswith(said)
     assert (report.line is not None) == (methods == ("reg", "reg+cls-bal")) == ("progress.svg" in report.files)
+
+
+def test_another_loss_stands_in_tables_figures_and_answers_by_its_name(params: Params) -> None:
+    report = changed(params, methods=("focal-r(gamma=2)+cls", "focal-r", "reg+cls", "reg", "random"))
+    cells = [("random", 0), ("reg", 0), ("reg+cls", 100), ("focal-r", 0), ("focal-r(gamma=2)+cls", 100)]
+    for unit in ("a", "b"):
+        assert [
+            *csv(report, f"table5{unit}")
+            .query("source == 'ours' and split == 's1'")[["method", "classes"]]
+            .itertuples(index=False, name=None)
+        ] == cells
+        differences = csv(report, f"table5{unit}_differences").query("split == 'all'")
+        assert differences["method"].tolist() == ["reg+cls", "focal-r", "focal-r(gamma=2)+cls"]
+        assert differences["gap"].tolist() == pytest.approx((differences["reg"] - differences["other"]).tolist(), abs=1e-4)
+    assert "| focal-r(gamma=2)+cls · 100 " in report.files["table5a_activities.md"] and "| focal-r |  |  |" in report.files["table5a.md"]
+    said = ["reg+cls with 100 classes has", "focal-r has", "focal-r(gamma=2)+cls with 100 classes has"]
+    assert all(line.startswith(start) for line, start in zip(report.answers, said, strict=False))
+    assert report.line is not None and report.line.method == "reg+cls · 100"  # the first screen says so above its columns
+    assert {"focal-r", "focal-r(gamma=2)+cls-100-100"} <= report.metrics["rmse"]["percent"].keys() & report.metrics["gap"]["percent"].keys()
+
+
+def test_another_loss_beside_reg_alone_is_compared_and_drawn_but_not_for_the_first_screen(params: Params) -> None:
+    report = changed(params, methods=("reg", "focal-r"))
+    assert report.answers[0].startswith("focal-r has the lower test RMSE on progress in percent") and report.line is None
+    assert "<!-- focal-r -->" in report.files["progress.svg"] and "classes" not in report.answers[0]
 
 
 def test_where_only_frames_are_trained_the_first_screen_gives_the_relative_difference_that_was_judged(params: Params) -> None:

@@ -14,6 +14,8 @@ from regcls.reports.drawing import grid_of_axes, look_of, style, to_svg
 from regcls.reports.picking import records
 from regcls.tasks.functions.collected import PANEL, data_name, in_order
 
+LEGEND_LINE = 0.205  # inches
+
 
 def mse_by_classes(
     cells: pd.DataFrame, *, gaps: pd.DataFrame | None = None, published: pd.DataFrame | None = None, released: str = "released"
@@ -152,8 +154,21 @@ def _legend(figure: Figure, axes: np.ndarray) -> None:
     for here in axes.flat:
         for handle, label in zip(*here.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
-    if entries:
-        figure.legend(list(entries.values()), list(entries), loc="upper center", ncols=min(7, len(entries)))
+    if not entries:
+        return
+    width, height = figure.get_size_inches()
+    columns = next((n for n in range(min(7, len(entries)), 1, -1) if _legend_width(list(entries), n) <= width), 1)
+    figure.legend(list(entries.values()), list(entries), loc="upper center", ncols=columns)
+    more = LEGEND_LINE * max(0, -(-len(entries) // columns) - 1)  # there is room for one line
+    figure.set_figheight(height + more)
+    figure.subplots_adjust(
+        bottom=figure.subplotpars.bottom * height / (height + more), top=figure.subplotpars.top * height / (height + more)
+    )
+
+
+def _legend_width(labels: Sequence[str], columns: int) -> float:
+    """About, in inches."""
+    return sum(0.6 + 0.075 * max(map(len, column)) for column in np.array_split(labels, columns))
 
 
 def points(cells: pd.DataFrame, value: str, *, repeat_reg: bool) -> pd.DataFrame:

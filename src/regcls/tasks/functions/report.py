@@ -233,7 +233,7 @@ def _add_figure3(report: Report, collected: Collected, beside: bool, warning: st
     caption = (
         f"Test MSE by number of classes, on uniformly sampled test sets. Lines: means over {_n_text(collected)}; shading: standard "
         f"deviation over all of these networks{', as in the paper' * beside} (the standard error by repetition stands in the table). A "
-        "reg network is trained once, whatever the number of classes, so reg is a level. "
+        "network without classes is trained once, so reg is a level. "
         f"{'Dotted: the released values. ' * beside}Gap: mean of MSE(reg) − MSE(reg+cls); above 0 the class loss helps."
     )
     numbers = f"Figure 3 as numbers: test MSE, mean over {_n_text(collected)}."
@@ -254,7 +254,7 @@ def _add_figure3(report: Report, collected: Collected, beside: bool, warning: st
 def _add_figure4_and_table1(report: Report, collected: Collected, beside: bool, warning: str) -> Table:
     cells, holes = compared.cells(collected.networks, collected.wanted, "val_mse"), hole_lines(collected.runs)
     others = collected.wanted[collected.wanted["classes"] > 0]
-    extent = f"{others['classes'].nunique()} class counts and {others['lam'].nunique()} values of λ"
+    extent = f"{counted(others['classes'].nunique(), 'class count')} and {counted(others['lam'].nunique(), 'value')} of λ"
     caption = (
         f"Validation MSE by λ, a line for each number of classes; means over {_n_text(collected)}, shading: standard deviation over "
         "repetitions (of the means over functions). reg has no λ."
@@ -265,7 +265,7 @@ def _add_figure4_and_table1(report: Report, collected: Collected, beside: bool, 
     section = Section(name="figure4", title="Figure 4: the weight λ", svg=svg, alt=alt, caption=caption, table=table, holes=holes)
     tests = compared.against_reg(collected.networks, "val_mse").rename(columns={"n": "pairs"})
     report.add(section, numbers=figures.points(cells.merge(tests, on=CELL, how="left"), "val_mse", repeat_reg=False))
-    what = f"Share (%) of networks with MSE(reg+cls) < MSE(reg) on validation sets, over {extent}, {_n_text(collected)}."
+    what = f"Share (%) of networks with MSE(method) < MSE(reg) on validation sets, over {extent}, {_n_text(collected)}."
     wins = shares.win_table(collected, caption=what, beside_published=beside, warning=warning)
     title = "Table 1: how often a class loss helps, whatever λ"
     report.add(Section(name="table1", title=title, caption=what, table=wins, holes=holes))

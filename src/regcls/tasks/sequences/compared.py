@@ -147,7 +147,7 @@ def main_difference(sequences: Sequences, table: pd.DataFrame, unit: Unit, metho
 def first_line(sequences: Sequences, found: Differences) -> Line | None:
     """reg against reg+cls (or reg+cls-bal, where only that is trained) on progress in percent, or in frames where only that is trained."""
     for unit, table in found.items():
-        for method in dict.fromkeys(table["method"]):
+        for method in ("reg+cls", "reg+cls-bal"):
             row = main_difference(sequences, table, unit, method)
             if row is not None and row["seeds"]:
                 return Line(

@@ -1,6 +1,7 @@
 """The sections of sequences in params.yaml: the progress of a video from features of its frames (paper, section 3.3)."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from regcls.choices import Activation, Rounding
 from regcls.errors import UserError
-from regcls.methods import has_classes, parsed, searched_as
+from regcls.methods import canonical, has_classes, in_words, searched_as
 from regcls.params.single import SEARCH, growing
 from regcls.params.types import (
     FROM_TEXT,
@@ -34,14 +35,8 @@ SequenceSplit = Literal["s1", "s2", "s3", "s4"]
 Person = Annotated[int, Field(ge=0)]
 
 
-def _method(name: str) -> str:
-    try:
-        return name if name in ("random", "kukleva") else parsed(name).name
-    except ValueError as error:
-        raise ValueError(f"{error}, and here random and kukleva") from None
-
-
-SequenceMethod = Annotated[str, AfterValidator(_method)]  # random is not trained, kukleva has sigmoids
+# random is not trained, kukleva has sigmoids.
+SequenceMethod = Annotated[str, AfterValidator(partial(canonical, also=("random", "kukleva")))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +205,7 @@ PARAMS = TaskParams(
     check=check,
     defaults=_defaults,
     purposes={
-        "method": "random, kukleva (sigmoids), reg, reg+cls, or reg+cls-bal (balanced classes)",
+        "method": f"random, kukleva (sigmoids), {in_words()}",
         "unit": "of the target: percent of the video, or frames",
         "split": "whose persons test: s1, s2, s3 or s4",
         "hidden": "units of the two hidden layers, as in 40x20",

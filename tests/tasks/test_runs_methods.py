@@ -1,0 +1,97 @@
+"""Grids of other losses than reg, in every task."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from regcls.methods import make_loss
+from regcls.params import load_params, parse_options
+from regcls.runs import grids
+from regcls.tasks import TASKS, task_named
+from regcls.tasks.depth import runs as depth
+from regcls.tasks.functions import runs as functions
+from regcls.tasks.functions.networks import recipe as recipe_of_functions
+from regcls.tasks.images import runs as images
+from regcls.tasks.sequences import runs as sequences
+from regcls.tasks.sequences.networks import SequenceNetworks
+
+GRIDS = {
+    "functions": ("functions", "figure3"),
+    "images": ("portraits", "table3"),
+    "depth": ("nyud2", "table2"),
+    "sequences": ("breakfast", "table5"),
+}
+SEARCHING = ("images", "depth", "sequences")
+
+
+@pytest.fixture(params=TASKS)
+def expanded(request, make_project):
+    """Methods of the task's first grid, as params.yaml has them -> its runs."""
+    dataset, name = GRIDS[request.param]
+
+    def expanded(*methods, found=None, **others):
+        over = {"methods": list(methods), "classes": [10, 100], "lambdas": "default" if found is None else "searched"}
+        section = load_params(make_project({dataset: {"grids": {name: over, **others}}}) / "params.yaml").datasets[dataset]
+        match request.param:
+            case "functions":
+                return functions.expand(section, dataset, section.grids[name])
+            case "sequences":
+                return sequences.expand(section, dataset, name, found or {})
+            case kind:
+                return grids.expand({"images": images, "depth": depth}[kind].make_spec, section, dataset, section.grids[name], found or {})
+
+    expanded.task = request.param
+    return expanded
+
+
+def test_another_loss_has_the_runs_of_reg_under_its_own_name(expanded):
+    usual = expanded("reg", "reg+cls", "reg+cls-bal")
+    other = expanded("focal-r(gamma=1, beta=0.5)", "focal-r(beta=.5)+cls", "focal-r(beta=0.5,)+cls-bal")
+    assert other == [replace(spec, method=spec.method.replace("reg", "focal-r(beta=0.5)")) for spec in usual]
+    assert {spec.method for spec in other} == {f"focal-r(beta=0.5){classes}" for classes in ("", "+cls", "+cls-bal")}
+    assert len({spec.digest() for spec in usual + other}) == 2 * len(usual)
+
+
+def test_only_a_class_loss_has_classes_and_lambda_and_only_a_balanced_one_rounding(expanded):
+    specs = expanded("reg", "focal-r", "focal-r+cls", "focal-r(beta=0.5)", "focal-r(beta=0.5)+cls-bal")
+    alone = [spec for spec in specs if "+" not in spec.method]
+    assert {spec.method for spec in alone} == {"reg", "focal-r", "focal-r(beta=0.5)"}
+    assert {(spec.classes, spec.lam, spec.rounding) for spec in alone} == {(0, None, None)} and len(alone) == len(set(alone))
+    for spec in set(specs) - set(alone):
+        assert spec.classes in (10, 100) and spec.lam > 0 and (spec.rounding is None) == (not spec.balanced)
+    of_each = {
+        method: sum(spec.method == method for spec in specs)
+        for method in ("reg", "focal-r", "focal-r(beta=0.5)", "focal-r+cls", "focal-r(beta=0.5)+cls-bal")
+    }
+    assert of_each["focal-r+cls"] == of_each["focal-r(beta=0.5)+cls-bal"] == 2 * of_each["reg"] > 0
+    assert of_each["reg"] == of_each["focal-r"] == of_each["focal-r(beta=0.5)"]
+
+
+def test_balanced_classes_of_another_loss_take_its_own_lambda(expanded):
+    if expanded.task not in SEARCHING:
+        pytest.skip("no search")
+    place = (10, "percent", "s1") if expanded.task == "sequences" else (10,)
+    found = {("reg+cls", *place): 2.0, ("focal-r+cls", *place): 3.0}
+    search = {"lambda_search": {"methods": ["reg+cls", "focal-r+cls"], "classes": [10, 100], "lambdas": [2.0, 3.0], "seeds": 1}}
+    specs = expanded("reg", "focal-r", "reg+cls-bal", "focal-r+cls", "focal-r+cls-bal", found=found, **search)
+    assert {(spec.method, spec.classes, spec.lam) for spec in specs} == {
+        ("reg", 0, None), ("focal-r", 0, None), ("reg+cls-bal", 10, 2.0), ("focal-r+cls", 10, 3.0), ("focal-r+cls-bal", 10, 3.0),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["functions", "sequences"])
+def test_small_networks_of_a_run_train_with_its_loss_on_squared_errors(params, kind):
+    dataset, _ = GRIDS[kind]
+    recipe = {"functions": recipe_of_functions, "sequences": partial(SequenceNetworks.recipe, None)}[kind]
+    for method, loss in (("focal-r(beta=0.5)+cls", make_loss("focal-r(beta=0.5)", kind="mse")), ("reg+cls", None)):
+        spec = task_named(kind).single_spec(params.datasets[dataset], dataset, parse_options(kind, {"method": method}))
+        assert recipe(spec).loss == loss
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_a_run_of_another_loss_is_asked_for_on_the_command_line(params, kind):
+    dataset, _ = GRIDS[kind]
+    spec = task_named(kind).single_spec(params.datasets[dataset], dataset, parse_options(kind, {"method": "focal-r( beta = 0.5 )+cls"}))
+    assert (spec.method, spec.balanced, spec.params()["method"]) == ("focal-r(beta=0.5)+cls", False, "focal-r(beta=0.5)+cls")
+    assert spec.classes > 0 and spec.name.startswith(f"focal-r(beta=0.5)+cls {spec.classes} λ")
