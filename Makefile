@@ -30,7 +30,7 @@ repro: $(READY)  ## set up, then data -> runs -> reports/index.html of `datasets
 	@echo "Open reports/index.html, or compare the runs with: make ui"
 
 test: $(READY)  ## set up, then run the tests, in a process a core
-	python -m pytest -n auto --maxprocesses 8 --dist loadgroup
+	python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)  ## check style and types
 	ruff check .

@@ -13,8 +13,6 @@ import yaml
 
 from conftest import ROOT, SHRUNK, laid_over
 
-pytestmark = pytest.mark.xdist_group("dvc")  # in one process, for one project
-
 # Five runs of two networks on the 1D functions, two on faces, with all that the gaps are made of.
 FEW_RUNS = {
     "datasets": ["functions", "imdb_wiki"],

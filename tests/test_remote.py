@@ -16,7 +16,6 @@ from s3_server import S3Server
 from servers import TrackingServer
 from test_dvc import call  # noqa: F401  # a fixture
 
-pytestmark = pytest.mark.xdist_group("remote")  # in one process, for one project
 PART = 5 << 20  # bytes: the least that S3 takes, but for the last part
 
 

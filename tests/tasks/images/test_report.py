@@ -262,7 +262,7 @@ def test_another_loss_stands_in_tables_figures_and_answers_by_its_name(params: P
     assert differences["gap"].tolist() == pytest.approx((differences["reg"] - differences["other"]).tolist(), abs=1e-4)
     assert "| focal-r |  |  |" in report.files["table3.md"] and "| focal-r(beta=1)+cls | 100 |" in report.files["table3_differences.md"]
     for name in ("reg", "reg+cls with 100 classes", "focal-r", "focal-r(beta=1)+cls with 100 classes"):
-        assert f"<!-- {name} -->" in report.files["error_by_age.svg"]
+        assert f"<!-- {name} -->" in report.files["error_by_target.svg"]
     said = ["reg+cls with 100 classes has", "focal-r has", "focal-r(beta=1)+cls with 100 classes has"]
     assert all(line.startswith(start) for line, start in zip(report.answers, said, strict=False))
     assert "several class counts" not in report.answers[-1] and report.line is not None and report.line.method == "reg+cls · 100"
