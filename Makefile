@@ -1,12 +1,12 @@
-# Everything runs in .venv, made from requirements.lock. `make help` lists the targets.
+# Everything runs in .venv, which is built from requirements.lock. `make help` lists the targets.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
 PORT ?= 5000
-# So that the stages find what they start (dvc -> regcls), whether .venv is activated or not.
+# Lets DVC's stages find regcls even if .venv is not activated.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# Bytecode is written when a module is first imported. Writing it for 200 packages while they are installed takes as long as the installation.
+# Bytecode is compiled on first import; compiling 200 packages at installation would double its time.
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
@@ -29,7 +29,7 @@ repro: $(READY)  ## set up, then data -> runs -> reports/index.html of `datasets
 	dvc repro
 	@echo "Open reports/index.html, or compare the runs with: make ui"
 
-test: $(READY)  ## set up, then run the tests, in a process a core
+test: $(READY)  ## set up, then run the tests, one process per core
 	python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)  ## check style and types
@@ -43,8 +43,8 @@ audit: $(READY)  ## look for known vulnerabilities in the locked packages (pip-a
 ui: $(READY)  ## show the tracked runs at http://127.0.0.1:5000 (mlflow ui)
 	mlflow ui
 
-# New experiments get the absolute path of mlartifacts, as they do from `regcls` without a server: each reads what the other has written.
-serve: $(READY)  ## run a tracking server at http://127.0.0.1:5000 over mlflow.db, for several processes at once (make serve PORT=5001)
+# New experiments get the absolute path of mlartifacts, as with `regcls` without a server, so that each can read what the other writes.
+serve: $(READY)  ## run a tracking server at http://127.0.0.1:5000 on mlflow.db, for several concurrent processes (make serve PORT=5001)
 	@test -e mlflow.db || MLFLOW_TRACKING_URI= regcls setup
 	@echo "In other shells: export MLFLOW_TRACKING_URI=http://127.0.0.1:$(PORT)"
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 \
@@ -56,5 +56,5 @@ lock: $(READY)  ## resolve requirements.lock again from pyproject.toml
 	{ sed -n '/^#/p;/^#/!q' requirements.lock; sed -E 's/^(torch==[0-9.]+)\+cpu/\1/; s/ \(pyproject.toml\)//' .lock.new; } > requirements.lock.part
 	mv requirements.lock.part requirements.lock && rm .lock.new
 
-clean:  ## remove .venv and what the stages wrote, but no data and no tracked runs
+clean:  ## remove .venv and the stages' outputs, but no data and no tracked runs
 	rm -rf .venv build reports runs .pytest_cache .mypy_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""What the class head per pixel costs, all logits at once against pieces: peak memory and time of its loss and gradients.
+"""Cost of the class head per pixel, all logits at once or in pieces: peak memory and time of its loss and gradients.
 
     python benchmarks/depth_head.py                                              # on the CPU: two images of the paper's size
     python benchmarks/depth_head.py --device cuda --batch 16 --precision bf16    # the paper's batch, on a GPU
@@ -35,7 +35,7 @@ def measure(options: argparse.Namespace, classes: int, chunk: int) -> tuple[int,
 
     def step() -> float:
         features.grad = None
-        begun = time.perf_counter()
+        started = time.perf_counter()
         with torch.autocast(device, torch.bfloat16, enabled=half == torch.bfloat16):
             if not classes:
                 loss = features.float().mean()
@@ -46,7 +46,7 @@ def measure(options: argparse.Namespace, classes: int, chunk: int) -> tuple[int,
         loss.backward()
         if device == "cuda":
             torch.cuda.synchronize()
-        return time.perf_counter() - begun
+        return time.perf_counter() - started
 
     step()
     seconds = [step() for _ in range(options.rounds)]

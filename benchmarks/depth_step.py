@@ -1,4 +1,4 @@
-"""Training a depth network: images/s, peak memory and the share of time spent waiting for data, by number of classes.
+"""Speed of training a depth network: images/s, peak memory and share of time spent waiting for data, by class count.
 
     python benchmarks/depth_step.py                   # on the CPU: the small network and images of the generated rooms
     python benchmarks/depth_step.py --device cuda --dataset nyud2 --steps 60    # on a GPU: ResNet-50, 320×240 cropped to 304×228
@@ -41,7 +41,7 @@ WARM_UP = 5  # steps
 
 
 def write_random(depth: Depth, folder: Path, images: int) -> None:
-    """Prepared images and depth maps without any sense."""
+    """Write prepared images and depth maps of random numbers."""
     rng, (height, width), short = np.random.default_rng(0), depth.data.crop, depth.data.short_side
     shape, tested = (images, short, short * 4 // 3), (2, height, width)
     levels = rng.integers(0, 256, shape, dtype=np.uint8)
@@ -74,20 +74,20 @@ class Clock:
             self.began = time.perf_counter()
 
     def epoch(self, epoch: Epoch) -> None:
-        """Not needed."""
+        """Do nothing."""
 
 
 class Steps(DepthObjective):
-    """So many batches, and no validation: the clock stops there, where all losses have been read."""
+    """A fixed number of batches without validation: the clock stops when all losses have been read."""
 
     def validate(self, network: torch.nn.Module) -> dict[str, float]:
-        """Of no meaning."""
+        """A placeholder."""
         self.ended = time.perf_counter()
         return dict.fromkeys(self.selections.values(), 0.0)
 
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, float]:
-    """One line's figures, of this process."""
+    """The figures of one line, measured in this process."""
     depth = load_params(PARAMS).datasets[options.dataset]
     data = DepthSet(folder)
     classes = options.classes[0]
@@ -114,19 +114,19 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as checkpoints:
         how = {"device": job.device, "compiled": job.compiled, "checkpoint_minutes": 60.0, "hooks": clock, "say": lambda text: None}
         kept = Checkpoints(Path(checkpoints), fingerprint="benchmark")
-        done = train(task.network(None), task, Recipe.of(spec), checkpoints=kept, **how)
+        result = train(task.network(None), task, Recipe.of(spec), checkpoints=kept, **how)
     memory = torch.cuda.max_memory_allocated() if job.device == "cuda" else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = task.ended - clock.began
-    return {"speed": clock.samples / seconds, "waiting": done.waiting / done.seconds, "memory": memory / 1e9, "batch": spec.batch_size}
+    return {"speed": clock.samples / seconds, "waiting": result.waiting / result.seconds, "memory": memory / 1e9, "batch": spec.batch_size}
 
 
 def in_a_process(options: argparse.Namespace, folder: Path, classes: int, precision: str) -> dict[str, float]:
-    """Its peak of memory is its own."""
-    told = {name: getattr(options, name) for name in ("device", "dataset", "steps", "loaders", "batch")}
-    words = [word for name, value in told.items() if value is not None for word in (f"--{name}", str(value))]
+    """Measure in a new process, so that its peak memory is its own."""
+    settings = {name: getattr(options, name) for name in ("device", "dataset", "steps", "loaders", "batch")}
+    words = [word for name, value in settings.items() if value is not None for word in (f"--{name}", str(value))]
     words += ["--classes", str(classes), "--precision", precision, "--measured", str(folder)] + ["--compile"] * options.compile
-    done = subprocess.run([sys.executable, __file__, *words], stdout=subprocess.PIPE, check=True, text=True)
-    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    result = subprocess.run([sys.executable, __file__, *words], stdout=subprocess.PIPE, check=True, text=True)
+    figures: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
     return figures
 
 

@@ -1,4 +1,4 @@
-"""Seconds a network in the ensemble engine, against the machine's limit and against training one network at a time.
+"""Seconds per network in the ensemble engine, compared with the machine's limit and with training one network at a time.
 
     python benchmarks/ensemble.py [--epochs 2] [--rounds 3] [--batches 8] [--device cpu]
 
@@ -28,7 +28,7 @@ from regcls.tasks.functions.networks import recipe
 from regcls.tasks.functions.params import FunctionOptions, Sampling
 from regcls.tasks.functions.prepare import SineSum, draw
 from regcls.tasks.functions.runs import FunctionSpec, single_spec
-from regcls.training.ensemble import train  # first: it sets MKL's mode before torch is loaded
+from regcls.training.ensemble import train  # first, since it sets MKL's mode before torch is loaded
 from regcls.training.ensemble_data import Network
 from regcls.training.ensemble_study import most_together
 
@@ -55,7 +55,7 @@ def sets(sampling: Sampling, function: int, repetition: int) -> dict[str, tuple[
 
 
 def network(index: int, classes: int) -> Network:
-    """The index-th of the data sets with C classes: functions in turn, then repetitions."""
+    """A network with C classes on the index-th data set: functions in turn, then repetitions."""
     function, repetition = index % 10, index // 10 % 5
     x, y = sets("severe", function, repetition)["train"]
     ranges = class_ranges(classes, y, balanced=False) if classes else None
@@ -64,7 +64,7 @@ def network(index: int, classes: int) -> Network:
 
 
 def engine(nets: Sequence[Network], spec: FunctionSpec, epochs: int, device: str) -> float:
-    """Seconds a network: one epoch with set-up and test, and the other 79 at the pace of `epochs` more."""
+    """Seconds per network: one epoch with set-up and test, the other 79 extrapolated from `epochs` more."""
     seconds = []
     for count in (1, 1 + epochs):
         started = time.perf_counter()
@@ -74,7 +74,7 @@ def engine(nets: Sequence[Network], spec: FunctionSpec, epochs: int, device: str
 
 
 def limit(together: int, classes: int, spec: FunctionSpec, steps: int, device: str) -> float:
-    """Seconds a network for the three products of each layer and the exponential of the logits, and nothing else."""
+    """Seconds per network for nothing but the three products of each layer and the exponential of the logits."""
     h1, h2 = spec.hidden
     shapes = [(h1, 2), (h2, h1 + 1), (1 + classes, h2 + 1)]
     layers = [
@@ -100,7 +100,7 @@ def limit(together: int, classes: int, spec: FunctionSpec, steps: int, device: s
 
 
 class Samples(Dataset[tuple[torch.Tensor, ...]]):
-    """One sample at a time, as a data set class is usually written."""
+    """One sample at a time, like a typical data set class."""
 
     def __init__(self, x: np.ndarray, y: np.ndarray, classes: ClassRanges) -> None:
         self.x, self.y, self.labels = x.T.astype(np.float64), y.astype(np.float64), classes.labels(y)
@@ -113,13 +113,13 @@ class Samples(Dataset[tuple[torch.Tensor, ...]]):
 
 
 def one_by_one(classes: int, spec: FunctionSpec, batches: int) -> float:
-    """Seconds for reg and reg+cls as usually written (C = 0: reg alone), validated each epoch, at the pace of `batches` batches."""
+    """Seconds for typical code for reg and reg+cls (C = 0: reg alone), validated each epoch, extrapolated from `batches` batches."""
     net = network(0, max(classes, 1))
     data = Samples(net.x, net.y, net.classes)
     models = [MLP(1, spec.hidden).double(), *([MLP(1, spec.hidden, classes).double()] if classes else [])]
     optimizers = [torch.optim.Adam(model.parameters(), lr=spec.learning_rate, weight_decay=spec.weight_decay) for model in models]
     started = time.perf_counter()
-    for done, (x, y, labels) in enumerate(DataLoader(data, batch_size=spec.batch_size, shuffle=True, drop_last=True), start=1):
+    for batch, (x, y, labels) in enumerate(DataLoader(data, batch_size=spec.batch_size, shuffle=True, drop_last=True), start=1):
         for model, optimizer in zip(models, optimizers, strict=True):
             with_classes = model.classifier is not None
             loss = reg_cls(model(x), y, model.classifier(model.features(x)), labels, lam=net.lam) if with_classes else mse_loss(model(x), y)
@@ -127,18 +127,18 @@ def one_by_one(classes: int, spec: FunctionSpec, batches: int) -> float:
             loss.backward()
             optimizer.step()
             loss.item()
-        if done == batches:
+        if batch == batches:
             break
-    training = (time.perf_counter() - started) / done * _batches(spec)
+    training = (time.perf_counter() - started) / batch * _batches(spec)
     x, y = net.evaluate["val"]
     started = time.perf_counter()
-    for done, (xs, ys, _) in enumerate(DataLoader(Samples(x, y, net.classes), batch_size=spec.batch_size), start=1):
+    for batch, (xs, ys, _) in enumerate(DataLoader(Samples(x, y, net.classes), batch_size=spec.batch_size), start=1):
         with torch.no_grad():
             for model in models:
                 mse_loss(model(xs), ys).item()
-        if done == batches:
+        if batch == batches:
             break
-    return (training + (time.perf_counter() - started) / done * (y.size / spec.batch_size)) * spec.epochs
+    return (training + (time.perf_counter() - started) / batch * (y.size / spec.batch_size)) * spec.epochs
 
 
 def _batches(spec: FunctionSpec) -> int:

@@ -1,4 +1,4 @@
-"""What preparing features of videos costs: seconds and frames/s from text files to prepared data, beside numpy.loadtxt.
+"""Cost of preparing video features: seconds and frames/s from text files to prepared data, compared with numpy.loadtxt.
 
     python benchmarks/features.py [--frames 3600000] [--videos 1712] [--processes 2] [--folder /tmp]
 
@@ -23,12 +23,12 @@ from regcls.tasks.sequences.prepare import prepare
 from regcls.tasks.sequences.stand_in import Walk, features, text
 
 LINES = 20000  # different ones
-PLAIN_FRAMES = 20000  # about as many are read with numpy.loadtxt, before and after
+PLAIN_FRAMES = 20000  # read with numpy.loadtxt before and after, approximately
 PERSONS = range(3, 55)
 
 
 def write_files(raw: Path, frames: int, videos: int) -> list[Path]:
-    """Write `videos` files with `frames` lines in all; lengths differ by a factor of up to 15."""
+    """Write `videos` files with `frames` lines in total; lengths differ by a factor of up to 15."""
     lines = text(features(Walk(3, "cam01", "tea", LINES), seed=0, index=0)).splitlines(keepends=True)
     rng = np.random.default_rng(0)
     shares = rng.uniform(0.2, 1, videos) ** 2
@@ -72,8 +72,8 @@ def main() -> None:
         expected_videos=options.videos,
         stand_in=SequenceStandIn(persons=4, frames=40, seed=0),
     )
-    with tempfile.TemporaryDirectory(dir=options.folder) as made:
-        raw, prepared = Path(made) / "raw", Path(made) / "prepared"
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        raw, prepared = Path(folder) / "raw", Path(folder) / "prepared"
         files = write_files(raw, options.frames, options.videos)
         size = sum(file.stat().st_size for file in files)
         before = plain(files)

@@ -1,4 +1,4 @@
-"""What feeding a network costs a sample: from the prepared data, against decoding the original JPEG for every sample of every epoch.
+"""Cost per sample of feeding a network from prepared data, compared with decoding the original JPEG in every epoch.
 
     python benchmarks/feed.py [--original 250] [--size 224] [--samples 2000] [--rounds 5]
 
@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from regcls.tasks.images.drawing import draw_portrait
-from regcls.training.augment import for_faces  # first: it keeps albumentations quiet
+from regcls.training.augment import for_faces  # first, since it silences albumentations
 from regcls.training.feed import AugmentedBatches
 
 PORTRAITS = 200
@@ -60,7 +60,7 @@ def prepared(batches: AugmentedBatches, rows: NDArray[np.int64]) -> None:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """By the clock of the processor: other work on the machine does not count."""
+    """Processor time: other work on the machine does not count."""
     before = time.process_time()
     work()
     return time.process_time() - before
@@ -97,7 +97,7 @@ def main() -> None:
         for _ in range(options.rounds):
             times["usual"].append(seconds(lambda: usual(files, size, samples)))
             times["ours"].append(seconds(lambda: prepared(ours, rows)))
-        held = memory("RssAnon") - before
+        used = memory("RssAnon") - before
         megabytes = file.stat().st_size / 2**20
     table = Table(title=f"one process, {options.original} px JPEG -> {size} px, {samples} samples × {options.rounds} rounds")
     for column in ("", "ms a sample (least to greatest)", "samples/s"):
@@ -111,7 +111,7 @@ def main() -> None:
     ratios = sorted(slow / fast for slow, fast in zip(times["usual"], times["ours"], strict=True))
     console.print(f"{statistics.median(ratios):.1f} times faster ({ratios[0]:.1f} to {ratios[-1]:.1f})")
     console.print(
-        f"memory: {megabytes:.0f} MB of pixels were read {options.rounds} times; this process holds {held:.0f} MB more than before"
+        f"memory: {megabytes:.0f} MB of pixels were read {options.rounds} times; this process holds {used:.0f} MB more than before"
     )
 
 

@@ -1,4 +1,4 @@
-"""How far a panel of Figure 3 moves with its random peaks (or regions): the same panel on many other seeds.
+"""How much a panel of Figure 3 varies with its random peaks (or regions): the same panel with many other seeds.
 
     python benchmarks/peaks.py --setting clean --sampling moderate [--classes 16] [--seeds 16] [--first 100]
 
@@ -50,7 +50,7 @@ def network(study: Functions, options: FunctionOptions, seed: int, function: int
 def errors_by_seed(study: Functions, options: FunctionOptions, seeds: Sequence[int], classes: int) -> np.ndarray:
     """(seeds, functions) test MSE."""
     functions = range(len(study.data.functions))
-    groups = defaultdict(list)  # networks with equally many batches train side by side
+    groups = defaultdict(list)  # networks with equal numbers of batches train together
     for place in np.ndindex(len(seeds), len(functions)):
         net = network(study, options, seeds[place[0]], place[1], classes)
         groups[net.y.size // study.training.batch_size].append((place, net))

@@ -1,4 +1,4 @@
-"""What preparing images costs: images/s of one core that only decodes, images/s of all cores into prepared data, and memory.
+"""Cost of preparing images: images/s of one core that only decodes, images/s of all cores into prepared data, and memory.
 
     python benchmarks/prepare.py [--images 12000] [--original 250] [--size 224] [--processes 16]
 
@@ -27,12 +27,12 @@ from regcls.tasks.images.stand_in import write_archives
 
 PORTRAITS = 500
 END = b"\xff\xd9"  # of a whole JPEG
-SECONDS = 5.0  # that one core is timed for
+SECONDS = 5.0  # of the timing of one core
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of `images` images: seconds by the clock, and of processors."""
+    """Cost of `images` images: wall-clock and processor seconds."""
 
     images: int
     clock: float
@@ -40,17 +40,17 @@ class Cost:
 
 
 def one_core(places: list[Place], size: int) -> Cost:
-    """Decoding and resizing alone, in this process; the files' content is in memory."""
+    """Decode and resize only, in this process, with the files' content in memory."""
     contents = itertools.cycle([place.read() for place in places])
-    done, clock, processor = 0, time.perf_counter(), time.process_time()
+    decoded, clock, processor = 0, time.perf_counter(), time.process_time()
     while time.perf_counter() - clock < SECONDS:
         decode(next(contents), size)
-        done += 1
-    return Cost(done, time.perf_counter() - clock, time.process_time() - processor)
+        decoded += 1
+    return Cost(decoded, time.perf_counter() - clock, time.process_time() - processor)
 
 
 def all_cores(folder: Path, places: list[Place], size: int, processes: int) -> tuple[Cost, float]:
-    """Archive to prepared data with worker processes, their start included; and the seconds for checksums and the disk after that."""
+    """From archive to prepared data with worker processes, including their start; and the seconds for checksums and disk after that."""
     table = pd.DataFrame({"path": "", "row": range(len(places))})
     with prepared_writer(folder, made_from={}) as writer:
         clock, processor = time.perf_counter(), processor_seconds()
@@ -62,14 +62,14 @@ def all_cores(folder: Path, places: list[Place], size: int, processes: int) -> t
 
 
 def limit(places: list[Place], size: int, processes: int) -> float:
-    """images/s of `processes` that only decode, side by side."""
+    """images/s of `processes` that only decode, in parallel."""
     with get_context("spawn").Pool(processes) as pool:
         costs = pool.starmap(one_core, [(places, size)] * processes, chunksize=1)
     return sum(cost.images / cost.clock for cost in costs)
 
 
 def processor_seconds() -> float:
-    """Processor time of this process and of those that it has waited for."""
+    """Processor time of this process and of its finished children."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
 
@@ -82,17 +82,17 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224, help="pixels of a side when prepared (224)")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="worker processes (one a core)")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as made:
-        write_archives(Path(made), StandIn(images=PORTRAITS, seed=0), size=options.original, processes=options.processes)
-        archive = Holder(Path(made), "imdb_crop", remedy="")
+    with tempfile.TemporaryDirectory() as folder:
+        write_archives(Path(folder), StandIn(images=PORTRAITS, seed=0), size=options.original, processes=options.processes)
+        archive = Holder(Path(folder), "imdb_crop", remedy="")
         found = [archive.place(path) for path in archive.names()]
         portraits = [place for place in found if place and place.read().endswith(END)]
         places = list(itertools.islice(itertools.cycle(portraits), options.images))
         before = one_core(portraits, options.size)
         most = limit(portraits, options.size, options.processes)
-        cost, after_it = all_cores(Path(made) / "prepared", places, options.size, options.processes)
+        cost, after_it = all_cores(Path(folder) / "prepared", places, options.size, options.processes)
         after = one_core(portraits, options.size)
-        array = (Path(made) / "prepared" / "images.npy").stat().st_size / 2**20
+        array = (Path(folder) / "prepared" / "images.npy").stat().st_size / 2**20
     rates = [alone.images / alone.clock for alone in (before, after)]
     rate, share = cost.images / cost.clock, cost.images / cost.clock / (sum(rates) / 2 * options.processes)
     by_processor = (before.processor + after.processor) / (before.images + after.images) / (cost.processor / cost.images)

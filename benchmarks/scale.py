@@ -1,4 +1,4 @@
-"""What 5 000 tracked runs cost: seconds of `regcls compare` and of its parts, of the first page of `mlflow ui`, and eight trainers at once.
+"""Cost of 5 000 tracked runs: seconds of `regcls compare`, its parts and the first page of `mlflow ui`; and eight parallel trainers.
 
     python benchmarks/scale.py sqlite|postgres [--runs 5000] [--repeats 3] [--folder FOLDER] [--look SECONDS]
 
@@ -41,7 +41,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "tests"))
 
 TRAINERS, EACH, EPOCHS = 8, 10, 20  # processes, runs of each, epochs logged of each
-FIRST_PAGE = {"max_results": 100, "order_by": ["attributes.start_time DESC"], "run_view_type": "ACTIVE_ONLY"}  # what `mlflow ui` asks for
+FIRST_PAGE = {"max_results": 100, "order_by": ["attributes.start_time DESC"], "run_view_type": "ACTIVE_ONLY"}  # what `mlflow ui` requests
 say = Console(stderr=True).print
 
 
@@ -69,7 +69,7 @@ def running(kind: str, folder: Path) -> Iterator[tuple[str, str]]:
     with tempfile.TemporaryDirectory(prefix="regcls-scale-") as aside:
         nursery = Nursery(Path(aside))
         (Path(aside) / "postgres").mkdir()
-        Path(aside).chmod(0o755)  # PostgreSQL runs as another user than root
+        Path(aside).chmod(0o755)  # PostgreSQL does not run as root
         binaries = postgres_binaries() or sys.exit("needs PostgreSQL: apt-get install postgresql")
         database = Postgres(Path(aside) / "postgres", binaries, nursery)
         store = database.make_store("scale")
@@ -83,10 +83,10 @@ def running(kind: str, folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def fill(database: str, template: str, wanted: dict[FunctionSpec, str], count: int) -> None:
-    """Copy the rows of the run `template` for each spec, and for as many others that there are `count` in all."""
+    """Copy the rows of the run `template` for each spec, and for others up to `count` in total."""
     specs = list(wanted)
     others = [replace(specs[k % len(specs)], seed=1_000_000 + k) for k in range(max(count - len(specs), 0))]
-    made = [(uuid.uuid4().hex, spec, wanted.get(spec, f"{k:032x}")) for k, spec in enumerate([*specs, *others][: count - 1])]
+    copies = [(uuid.uuid4().hex, spec, wanted.get(spec, f"{k:032x}")) for k, spec in enumerate([*specs, *others][: count - 1])]
     engine = sqlalchemy.create_engine(database)
     tables = sqlalchemy.MetaData()
     tables.reflect(engine, only=["runs", "tags", "params", "metrics", "latest_metrics", "inputs"])
@@ -108,27 +108,27 @@ def fill(database: str, template: str, wanted: dict[FunctionSpec, str], count: i
                 run
                 | {"run_uuid": new, "name": spec.name, "artifact_uri": run["artifact_uri"].replace(template, new)}
                 | {"start_time": run["start_time"] - 1000 * k, "end_time": run["end_time"] - 1000 * k}
-                for k, (new, spec, _) in enumerate(made, 1)
+                for k, (new, spec, _) in enumerate(copies, 1)
             ],
         )
         for name in ("params", "tags"):
             rows = []
-            for new, spec, fingerprint in made:
+            for new, spec, fingerprint in copies:
                 own = spec.params() if name == "params" else spec.tags() | {"fingerprint": fingerprint, "mlflow.runName": spec.name}
                 kept = {row["key"]: row["value"] for row in read[name]} if name == "tags" else {}
                 rows += [{"run_uuid": new, "key": key, "value": value} for key, value in (kept | own).items()]
             connection.execute(insert[name], rows)
         connection.execute(
             insert["inputs"],
-            [row | {"input_uuid": uuid.uuid4().hex, "destination_id": new} for new, _, _ in made for row in read["inputs"]],
+            [row | {"input_uuid": uuid.uuid4().hex, "destination_id": new} for new, _, _ in copies for row in read["inputs"]],
         )
-        for some in np.array_split(np.arange(len(made)), 20):  # a million points of history
-            factors = {made[k][0]: float(rng.uniform(0.5, 2)) for k in some}
+        for some in np.array_split(np.arange(len(copies)), 20):  # a million points of history
+            factors = {copies[k][0]: float(rng.uniform(0.5, 2)) for k in some}
             for name in ("metrics", "latest_metrics"):
                 rows = [row | {"run_uuid": new, "value": row["value"] * factor} for new, factor in factors.items() for row in read[name]]
                 connection.execute(insert[name], rows)
     with engine.connect() as connection:
-        connection.execute(sqlalchemy.text("ANALYZE"))  # what each of them does by itself, later
+        connection.execute(sqlalchemy.text("ANALYZE"))  # what each of them would do by itself later
     engine.dispose()
 
 
@@ -143,13 +143,13 @@ def timed(what: Callable[[], Any], repeats: int) -> str:
 
 
 def compare(folder: Path, uri: str) -> None:
-    """As a user runs it."""
+    """Run `regcls compare` like a user."""
     environment = os.environ | {"MLFLOW_TRACKING_URI": uri, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-m", "regcls", "compare"], cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
 
 
 def train(folder: Path, uri: str, worker: int) -> None:
-    """One of the trainers: EACH runs, logged epoch by epoch. A process of its own: see main."""
+    """Be one of the trainers: EACH runs, logged epoch by epoch, in a process of its own (see main)."""
     os.environ["MLFLOW_TRACKING_URI"] = uri
     tracker, rng = Tracker(folder, experiment="trainers"), np.random.default_rng(worker)
     spec = replace(all_specs(load_params(folder / "params.yaml").datasets["functions"], "functions")[0], epochs=EPOCHS)
@@ -162,7 +162,7 @@ def train(folder: Path, uri: str, worker: int) -> None:
 
 
 def trainers(folder: Path, uri: str, database: str) -> str:
-    """Run TRAINERS at once, and count what has arrived."""
+    """Run TRAINERS in parallel, and count what arrived."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     start = time.perf_counter()
     processes = [
@@ -190,7 +190,7 @@ def trainers(folder: Path, uri: str, database: str) -> str:
 
 
 def first_page(uri: str, experiment_id: str) -> None:
-    """The request that fills the page's list."""
+    """The request that fills the list of the page."""
     answer = requests.post(f"{uri}/ajax-api/2.0/mlflow/runs/search", json={**FIRST_PAGE, "experiment_ids": [experiment_id]}, timeout=60)
     assert len(answer.json()["runs"]) == FIRST_PAGE["max_results"], answer.text[:300]
 
@@ -213,7 +213,7 @@ def page(uri: str, folder: Path) -> Iterator[str]:
 
 
 def measure(kind: str, folder: Path, count: int, repeats: int, look: float) -> None:
-    """Fill a store, and print a line a figure."""
+    """Fill a store, and print a line per figure."""
     with say_and_time("preparing the data"):
         make_project(folder)
     params = load_params(folder / "params.yaml")
@@ -242,7 +242,7 @@ def measure(kind: str, folder: Path, count: int, repeats: int, look: float) -> N
 
 @contextmanager
 def say_and_time(what: str) -> Iterator[None]:
-    """So that nobody waits without knowing for what."""
+    """Announce a long step, and time it."""
     start = time.perf_counter()
     say(f"{what} ...")
     yield

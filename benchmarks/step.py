@@ -1,4 +1,4 @@
-"""What a training step costs, and whether the feed keeps up with it: images/s end to end, from prepared data on the disk.
+"""Cost of a training step, and whether the feed keeps up: images/s end to end, from prepared data on disk.
 
     python benchmarks/step.py                                          # on the CPU: the small network of the generated portraits
     python benchmarks/step.py --device cuda --model resnet50 --width 64 --size 224 --batch 128    # the paper's, on a GPU
@@ -61,7 +61,7 @@ class Steps:
         return {"loss": regression_loss(predictions, self.targets[places], kind="mae")}
 
     def describe(self, batch: Any) -> dict[str, Any]:
-        """Nothing: random targets do not diverge in a few steps."""
+        """Return nothing: random targets do not diverge in a few steps."""
         return {}
 
     def size(self, batch: Any) -> int:
@@ -69,16 +69,16 @@ class Steps:
         return len(batch[0][1])
 
     def validate(self, network: torch.nn.Module) -> dict[str, float]:
-        """The clock stops here: all steps are through, since their losses were read, and no checkpoint is written yet."""
+        """Stop the clock: all steps are done, since their losses were read, and no checkpoint is written yet."""
         self.ended = time.perf_counter()
         return {"val_mae": 0.0}
 
 
 class FromTensor(Steps):
-    """The same steps with one batch that lies on the device."""
+    """The same steps with one batch on the device."""
 
     def feed(self, epoch: int, batch: int) -> Iterator[Any]:
-        """That batch again and again."""
+        """Yield that batch again and again."""
         samples = np.arange(self.options.batch)
         pixels = self.made[0, samples][1]["image"].to(self.options.device)
         return (((0, samples), {"image": pixels}) for _ in range(self.batches))
@@ -101,11 +101,11 @@ class Clock:
             self.samples += samples
 
     def epoch(self, epoch: Epoch) -> None:
-        """Not needed."""
+        """Do nothing."""
 
 
 def run(task: Steps, options: argparse.Namespace, precision: str, compiled: bool) -> tuple[float, float]:
-    """Images/s, and the share of the time in which the loop waited for data."""
+    """Images/s, and the share of time that the loop waited for data."""
     torch.manual_seed(0)
     network = build(options.model, width=options.width, classes=0).to(options.device)
     if task.channels_last:
@@ -117,9 +117,9 @@ def run(task: Steps, options: argparse.Namespace, precision: str, compiled: bool
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(Path(folder), fingerprint="benchmark")
         how = {"device": options.device, "compiled": compiled, "checkpoints": checkpoints, "checkpoint_minutes": 60.0}
-        done = train(network, task, recipe, hooks=clock, say=lambda text: None, **how)
+        trained = train(network, task, recipe, hooks=clock, say=lambda text: None, **how)
     seconds = task.ended - clock.began
-    return clock.samples / seconds, done.waiting / seconds
+    return clock.samples / seconds, trained.waiting / seconds
 
 
 def main() -> None:

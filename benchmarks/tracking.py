@@ -1,4 +1,4 @@
-"""What tracking costs: milliseconds a run, and seconds to read all runs back into a table, on an SQLite store of its own.
+"""Cost of tracking: milliseconds per run, and seconds to read all runs into a table, in a temporary SQLite store.
 
     python benchmarks/tracking.py [--runs 3000]
 
@@ -39,7 +39,7 @@ def example_result(rng: np.random.Generator, spec: FunctionSpec) -> RunResult:
 
 
 def log_runs(tracker: Tracker, specs: Sequence[FunctionSpec], count: int) -> np.ndarray:
-    """Track `count` runs, and return the milliseconds of each: wall clock and processor, (2, count)."""
+    """Track `count` runs; return the milliseconds of each, wall clock and processor: (2, count)."""
     origin = lineage(ROOT, "functions")
     tags = {**origin["git"], **origin["machine"], "data_md5": "0123456789abcdef"}
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""What the upload of a run's state costs the training beside it, and how soon a tracking server that was down has everything.
+"""How much uploading a run's state slows training, and how soon a tracking server has everything after an outage.
 
     python benchmarks/upload.py [--megabytes 280] [--rounds 5] [--runs 300]
 
@@ -39,7 +39,7 @@ ROOT = Path(__file__).parents[1]
 
 @contextmanager
 def server(folder: Path, port: int) -> Iterator[None]:
-    """A tracking server over SQLite, up in the block."""
+    """A tracking server over SQLite, running within the block."""
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "artifacts")]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -74,12 +74,12 @@ def stepper() -> Callable[[], None]:
 
 
 def timed(step: Callable[[], None], more: Callable[[int], bool]) -> tuple[float, int]:
-    """Seconds of as many steps as `more` wants, and how many these were."""
-    count, begun = 0, time.perf_counter()
+    """Seconds of as many steps as `more` wants, and their number."""
+    count, started = 0, time.perf_counter()
     while more(count):
         step()
         count += 1
-    return time.perf_counter() - begun, count
+    return time.perf_counter() - started, count
 
 
 def a_spec() -> FunctionSpec:
@@ -88,7 +88,7 @@ def a_spec() -> FunctionSpec:
 
 
 def uploads(tracker: Tracker, file: Path, rounds: int) -> None:
-    """Print what an upload costs the training beside it."""
+    """Print how much an upload slows training."""
     step, run = stepper(), tracker.start(a_spec(), fingerprint="f", tags={})
     tracker.deliver()
     timed(step, lambda count: count < 20)
@@ -110,19 +110,19 @@ def uploads(tracker: Tracker, file: Path, rounds: int) -> None:
 
 
 def recovery(tracker: Tracker, folder: Path, port: int, runs: int) -> None:
-    """Print how long it takes until a server that was away has everything."""
+    """Print how long a server needs to receive everything after an outage."""
     spec, rng = a_spec(), np.random.default_rng(0)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     for number in range(runs):
         tracker.finish(tracker.start(spec, fingerprint=str(number), tags={}), example_result(rng, spec))
-    said = f"{1000 * (time.perf_counter() - begun) / runs:.1f} ms a run for the training"
+    expected = f"{1000 * (time.perf_counter() - started) / runs:.1f} ms a run for the training"
     with server(folder, port):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         while tracker._courier and tracker._courier.deliver(patience=60.0):
             pass
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - started
         assert len(tracker.finished("functions")) == runs + 1
-    print(f"{runs} runs without a server   {said}; delivered {seconds:.1f} s after it was back, {1000 * seconds / runs:.0f} ms a run")
+    print(f"{runs} runs without a server   {expected}; delivered {seconds:.1f} s after it was back, {1000 * seconds / runs:.0f} ms a run")
 
 
 def spread(values: list[float], scale: float = 1.0) -> str:

@@ -1,4 +1,4 @@
-"""Seconds of the published networks on video progress: many at once in the ensemble engine, against one at a time in a PyTorch loop.
+"""Speed of the published networks on video progress: many at once in the ensemble engine, or one at a time in a PyTorch loop.
 
     python benchmarks/video.py [--frames 120000] [--rounds 3] [--device cpu]
 
@@ -27,7 +27,7 @@ from regcls.classes import equalised, uniform_ranges
 from regcls.params import load_params
 from regcls.progress import progress
 from regcls.tasks.sequences.runs import make_spec
-from regcls.training.ensemble import Recipe, train  # first: it sets MKL's mode before torch is loaded
+from regcls.training.ensemble import Recipe, train  # first, since it sets MKL's mode before torch is loaded
 from regcls.training.ensemble_data import Network, padded_to
 from regcls.training.ensemble_study import most_together
 
@@ -64,7 +64,7 @@ def activity(seed: int, frames: int) -> tuple[Frames, Frames]:
 
 
 def networks(method: str, activities: Sequence[tuple[Frames, Frames]], count: int) -> list[Network]:
-    """`count` networks, in turn on the activities, with a seed each for two of them, as for the two units."""
+    """`count` networks, alternating between activities; two share a seed each, like the two units."""
     nets = []
     for index in range(count):
         (x, y), test = activities[index * len(activities) // count]
@@ -76,7 +76,7 @@ def networks(method: str, activities: Sequence[tuple[Frames, Frames]], count: in
 
 
 def engine(method: str, frames: int, device: str) -> tuple[float, int]:
-    """Microseconds a network and step, tests included, and how many networks stood side by side."""
+    """Microseconds per network and step, including tests, and how many networks trained together."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     activities = [activity(seed, frames) for seed in (0, 1)]
@@ -89,7 +89,7 @@ def engine(method: str, frames: int, device: str) -> tuple[float, int]:
 
 
 def plain(method: str, frames: int) -> float:
-    """Microseconds a step of one network."""
+    """Microseconds per step of one network."""
     torch.set_num_threads(1)
     (x, y), _ = activity(0, frames)
     how, net = recipe(method), networks(method, [((x, y), (x, y))], 1)[0]
@@ -147,8 +147,8 @@ def main() -> None:
     print(f"Table 5, {runs * len(METHODS) * ACTIVITIES} trained networks: {ours / 60:.0f} min here, {theirs / 3600:.1f} h one at a time: "
           f"{theirs / ours:.0f} times")  # fmt: skip
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    held = 2 * options.frames * (1 + 1 / TEST_SHARE) * INPUTS * 4 / 1024
-    print(f"memory of the largest call, two activities ({held / 1024:.0f} MiB of features): {peak / 1024:.0f} MiB")
+    memory = 2 * options.frames * (1 + 1 / TEST_SHARE) * INPUTS * 4 / 1024
+    print(f"memory of the largest call, two activities ({memory / 1024:.0f} MiB of features): {peak / 1024:.0f} MiB")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The real params.yaml, shrunk, so that tests run the real path in seconds; and quiet, deterministic libraries."""
+"""Fixtures: the real params.yaml, shrunk so that tests run the real code in seconds, and quiet, deterministic libraries."""
 
 import os
 import shutil
@@ -7,11 +7,11 @@ import sqlite3
 import subprocess
 import sys
 
-# As in production: before MKL and MLflow are loaded.
+# As in production; before MKL and MLflow are loaded.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DVC_NO_ANALYTICS", "true")
-# A shell that starts the tests in the background has them ignore Ctrl-C, and with them every process that they start.
+# Tests started by a shell in the background ignore Ctrl-C, and so would every process that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"):
     os.environ.pop(name, None)
@@ -20,7 +20,7 @@ from jaxtyping import install_import_hook
 
 CHECKED = ("losses", "models.heads", "models.mlp", "models.predictor", "models.resnet")
 CHECKED += ("tasks.depth.class_head", "tasks.depth.model", "tasks.depth.sums")
-# Shapes written in annotations are checked under pytest only. Before regcls is imported.
+# Shapes in annotations are checked under pytest only. Before regcls is imported.
 install_import_hook([f"regcls.{name}" for name in CHECKED], "beartype.beartype")
 
 from collections.abc import Callable, Iterator
@@ -32,6 +32,7 @@ import pytest
 import yaml
 
 from processes import session
+from regcls import provenance
 from regcls.params import Params, load_params
 from regcls.pipeline.prepare import prepare
 from regcls.tracking.tracker import Tracker
@@ -39,6 +40,10 @@ from s3_server import s3, s3_server  # noqa: F401  # fixtures
 from servers import make_server, nursery, postgres, tracking_server  # noqa: F401  # fixtures
 
 ROOT = Path(__file__).parent.parent
+
+# The data sets of params.yaml as it ships; tests ignore any others that a user adds, and the data sets that a user chooses.
+SHIPPED = ("functions", "functions_small", "imdb_wiki", "agedb", "portraits", "nyud2", "rooms", "breakfast", "walks")
+SHIPPED_CHOICE: dict[str, Any] = {"datasets": ["functions_small", "portraits", "rooms", "walks"], "default_dataset": "portraits"}
 
 SHRUNK: dict[str, Any] = {
     "datasets": ["functions"],
@@ -58,7 +63,7 @@ SHRUNK: dict[str, Any] = {
             "figure5": {"samplings": ["severe"], "noise": [0.1], "classes": [4], "repetitions": 1},
         },
     },
-    "functions_small": {"grids": {"figure3": None, "figure4": None}},  # they need settings that tests leave out
+    "functions_small": {"grids": {"figure3": None, "figure4": None}},  # they need settings that the tests omit
     "imdb_wiki": {
         "data": {
             "source": "stand-in",
@@ -84,6 +89,7 @@ SHRUNK: dict[str, Any] = {
             "lambda_search": {"classes": [10], "lambdas": [0.1, 10.0], "seeds": 0},
         },
     },
+    "agedb": {"data": {"source": "raw"}},
     "nyud2": {
         "data": {
             "source": "stand-in",
@@ -122,24 +128,30 @@ SHRUNK: dict[str, Any] = {
 }
 
 
-def laid_over(base: Any, over: Any) -> Any:
-    """`over` in place of what `base` has under the same keys."""
+def overlay(base: Any, over: Any) -> Any:
+    """`base` with the values of `over`, key by key."""
     if isinstance(base, dict) and isinstance(over, dict):
         return {
-            key: laid_over(base.get(key), over[key]) if key in over else base.get(key)
-            for key in [*base, *(k for k in over if k not in base)]
+            key: overlay(base.get(key), over[key]) if key in over else base.get(key) for key in [*base, *(k for k in over if k not in base)]
         }
     return over
 
 
+def shipped_tree() -> dict[str, Any]:
+    """The tree of params.yaml, with the shipped data sets only."""
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text())
+    added = {key for key, value in tree.items() if isinstance(value, dict) and {"task", "like"} & value.keys()} - set(SHIPPED)
+    return {key: value for key, value in tree.items() if key not in added} | SHIPPED_CHOICE
+
+
 @pytest.fixture
 def make_project(tmp_path: Path) -> Callable[..., Path]:
-    """A folder with a params.yaml like the real one, shrunk, and with `changes` over that."""
+    """Make a folder with the shrunk params.yaml, overlaid with `changes`."""
 
     def make(changes: dict[str, Any] | None = None, folder: Path | None = None) -> Path:
         root = folder or tmp_path / "project"
         root.mkdir(exist_ok=True)
-        tree = laid_over(laid_over(yaml.safe_load((ROOT / "params.yaml").read_text()), SHRUNK), changes or {})
+        tree = overlay(overlay(shipped_tree(), SHRUNK), changes or {})
         (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
         return root
 
@@ -148,9 +160,9 @@ def make_project(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def prepared_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with imdb_wiki prepared as SHRUNK says and an empty store, made once; make_faces copies it."""
+    """A project with imdb_wiki prepared and an empty store, made once per session; make_faces copies it."""
     root = tmp_path_factory.mktemp("faces")
-    tree = laid_over(yaml.safe_load((ROOT / "params.yaml").read_text()), SHRUNK)
+    tree = overlay(shipped_tree(), SHRUNK)
     (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
     prepare(load_params(root / "params.yaml"), root, "imdb_wiki")
     Tracker(root, experiment="regcls")
@@ -159,10 +171,10 @@ def prepared_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_faces(make_project: Callable[..., Path], prepared_faces: Path) -> Callable[..., Path]:
-    """A project with prepared faces and an empty store, with `changes` to its parameters."""
+    """Make a project with prepared faces, an empty store and `changes` to its parameters."""
 
     def make(changes: dict[str, Any] | None = None) -> Path:
-        root = make_project(laid_over({"datasets": ["functions", "imdb_wiki"]}, changes or {}))
+        root = make_project(overlay({"datasets": ["functions", "imdb_wiki"]}, changes or {}))
         shutil.copytree(prepared_faces / "data", root / "data")
         shutil.copy(prepared_faces / "mlflow.db", root)
         with closing(sqlite3.connect(root / "mlflow.db")) as connection, connection:
@@ -173,8 +185,28 @@ def make_faces(make_project: Callable[..., Path], prepared_faces: Path) -> Calla
 
 
 @pytest.fixture
+def source_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the package's source; code digests are computed from it."""
+    copy = tmp_path / provenance.SOURCE.name
+    shutil.copytree(provenance.SOURCE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(provenance, "SOURCE", copy)
+    return copy
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """PyTorch on one thread: more would cost time on such small networks, and round differently."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
 def one_core() -> Iterator[None]:
-    """For this process and those that it starts: sums over several threads end in other digits."""
+    """One core for this process and its children: sums over several threads differ in the last digits."""
     import torch
 
     cores, threads = os.sched_getaffinity(0), torch.get_num_threads()
@@ -187,7 +219,7 @@ def one_core() -> Iterator[None]:
 
 @pytest.fixture
 def signals() -> Iterator[None]:
-    """As they were: main() takes SIGTERM."""
+    """Restore the SIGTERM handler, which main() replaces."""
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
@@ -195,7 +227,7 @@ def signals() -> Iterator[None]:
 
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Writing aside meets a full disk: the kernel's own, /dev/full."""
+    """Writing to temporary files meets a full disk: the kernel's /dev/full."""
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
     path_open: Callable[..., Any] = Path.open
@@ -208,7 +240,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Start a command in a process group of its own, writing to output.txt; what is left of it ends with the test."""
+    """Start a command in its own process group, with its output in output.txt; what is left of it is killed after the test."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(root: Path, *command: str, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:

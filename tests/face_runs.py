@@ -1,16 +1,17 @@
-"""A run on faces that takes about two seconds, in a process of its own, so that there is a middle to be interrupted in."""
+"""A run on faces in its own process that takes about two seconds: long enough to be interrupted halfway."""
 
 import sys
 
 import torch
 
-from processes import until
+from processes import wait_until
 from regcls.params import load_params
 from regcls.runs.grids import all_specs
 from regcls.tasks.images.data import ImageSet
 from regcls.tasks.images.runs import make_spec
 from regcls.tasks.images.train import ImageJob, train_run
 from regcls.training.single import LAST
+from training.hooks import Hooks
 
 EPOCHS = 16
 ONE_RUN = {
@@ -30,30 +31,22 @@ def start_training(start, root):
     return start(root, sys.executable, "-m", "regcls", "train", "imdb_wiki")
 
 
-def wait_for_the_middle(root, process):
-    """Until the second epoch is through: then there is a state to fall back to."""
+def wait_until_halfway(root, process):
+    """Wait until the second epoch is done: then there is a state to fall back to."""
 
     def reached():
         assert process.poll() is None, (root / "output.txt").read_text()
         return any(file.name >= "state-00002" for file in states(root))
 
-    until(reached, "a state of the second epoch")
+    wait_until(reached, "a state of the second epoch")
 
 
-class Silent:
-    def batch(self, samples, note):
-        pass
-
-    def epoch(self, epoch):
-        pass
+cache = {}  # cached result of the uninterrupted run
 
 
-made = {}  # what an undisturbed run gives, once
-
-
-def undisturbed_run(root, folder):
-    """The result of the only run of `root`, trained without any store and in one go, and the weights at its end."""
-    if not made:
+def uninterrupted_run(root, folder):
+    """The result and final weights of the only run of `root`, trained in one go without a store."""
+    if not cache:
         section = load_params(root / "params.yaml").datasets["imdb_wiki"]
         (spec,) = all_specs(make_spec, section, "imdb_wiki", {})
         prepared = root / "data" / "imdb_wiki" / "prepared"
@@ -61,6 +54,6 @@ def undisturbed_run(root, folder):
             spec=spec, prepared=prepared, data_digest=ImageSet(prepared).digest, checkpoints=folder / "undisturbed", fingerprint="f",
             device="cpu", loaders=0, channels_last=True, compiled=False, checkpoint_minutes=10.0, shots=section.shots,
         )  # fmt: skip
-        made["result"] = train_run(job, Silent(), print)
-        made["weights"] = torch.load(made["result"].files[LAST], weights_only=True)["weights"]
-    return made["result"], made["weights"]
+        cache["result"] = train_run(job, Hooks(), print)
+        cache["weights"] = torch.load(cache["result"].files[LAST], weights_only=True)["weights"]
+    return cache["result"], cache["weights"]

@@ -1,4 +1,4 @@
-"""What goes wrong between a client and a server that lives: nobody answers, nobody is there, for a while."""
+"""Network faults between a client and a running server: no answer, no connection, for a while."""
 
 import os
 import socket
@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 
 
 def free_port() -> int:
-    """A free port below those that the kernel gives to clients: a client that knocks at a dead server cannot get it and meet itself."""
+    """A free port below those that the kernel gives to clients: otherwise a client of a dead server might connect to itself."""
     for port in range(11_000 + os.getpid() * 7 % 8_000, 32_000):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
@@ -30,7 +30,7 @@ def black_hole() -> Iterator[str]:
 
 
 class Gate:
-    """A loopback port that leads to another one, and can be shut: the network between a client and a server that lives.
+    """A loopback port that forwards to another one and can be shut: the network between a client and a running server.
 
     `mode`: "open"; "refused", new and old connections are cut; "silent", they stay and nothing comes through.
     """
@@ -42,7 +42,7 @@ class Gate:
 
     @property
     def mode(self) -> str:
-        """How it stands."""
+        """ "open", "refused" or "silent"."""
         return self._mode
 
     @mode.setter
@@ -86,7 +86,7 @@ class Gate:
             sink.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """End it and its connections."""
+        """Close the gate and its connections."""
         self._mode = "refused"
         self._listener.close()
         self._cut()
@@ -94,9 +94,9 @@ class Gate:
 
 @contextmanager
 def gate(target: int) -> Iterator[Gate]:
-    """A Gate to the port `target`, open."""
-    made = Gate(target)
+    """An open Gate to the port `target`."""
+    opened = Gate(target)
     try:
-        yield made
+        yield opened
     finally:
-        made.close()
+        opened.close()

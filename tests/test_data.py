@@ -1,4 +1,4 @@
-"""`regcls data`: bringing archives, and looking at stand-ins, as a user types it."""
+"""`regcls data`: fetching archives and writing stand-ins, with the commands of a user."""
 
 import json
 import tarfile
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("signals")
 
 @pytest.fixture
 def project(make_project, monkeypatch):
-    """A project that prepares what lies in data/imdb_wiki/raw, with no address of its own for AgeDB; the working folder."""
+    """A project that prepares data/imdb_wiki/raw and has no URLs for AgeDB, as the working folder."""
     root = make_project({"imdb_wiki": {"data": {"source": "raw"}}})
     monkeypatch.chdir(root)
     return root
@@ -22,13 +22,13 @@ def project(make_project, monkeypatch):
 
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory):
-    """imdb_crop.tar and wiki_crop.tar with 300 portraits, as somebody else keeps them."""
+    """imdb_crop.tar and wiki_crop.tar with 300 portraits, stored outside the project."""
     folder = tmp_path_factory.mktemp("elsewhere")
     write_archives(folder, StandIn(images=300, seed=0), size=32, processes=1)
     return sorted(folder.glob("*.tar"))
 
 
-def test_archives_are_fetched_from_paths_recorded_and_then_prepared(project, archives, capsys):
+def test_archives_are_fetched_from_paths_recorded_and_prepared(project, archives, capsys):
     assert main(["data", "fetch", "imdb_wiki", *map(str, archives)]) == 0
     assert "Next: regcls prepare imdb_wiki" in capsys.readouterr().err
     records = json.loads((project / "data/imdb_wiki/checksums.json").read_text())
@@ -39,7 +39,7 @@ def test_archives_are_fetched_from_paths_recorded_and_then_prepared(project, arc
     assert (project / "data/imdb_wiki/prepared/images.npy").exists()
 
 
-def test_another_archive_under_a_recorded_name_is_refused(project, archives, tmp_path, capsys):
+def test_a_different_archive_under_a_recorded_name_is_refused(project, archives, tmp_path, capsys):
     assert main(["data", "fetch", "imdb_wiki", str(archives[0])]) == 0
     (project / "data/imdb_wiki/raw" / archives[0].name).unlink()
     other = tmp_path / archives[0].name
@@ -49,24 +49,24 @@ def test_another_archive_under_a_recorded_name_is_refused(project, archives, tmp
     assert not (project / "data/imdb_wiki/raw" / archives[0].name).exists()
 
 
-def test_an_archive_is_unpacked_where_prepare_finds_it(project, archives):
+def test_archives_are_unpacked_where_prepare_finds_them(project, archives):
     assert main(["data", "fetch", "imdb_wiki", *map(str, archives), "--extract"]) == 0
     with tarfile.open(archives[0]) as tar:
         assert all((project / "data/imdb_wiki/raw" / name).exists() for name in tar.getnames())
 
 
-def test_a_data_set_without_an_address_says_what_to_do(project, capsys):
+def test_the_error_for_a_data_set_without_urls_says_what_to_do(project, capsys):
     assert main(["data", "fetch", "agedb"]) == 2
-    said = capsys.readouterr().err
-    assert "agedb has no public address" in said and "docs/own-data.md says what belongs there" in said
+    output = capsys.readouterr().err
+    assert "agedb has no public URL" in output and "docs/own-data.md says what belongs there" in output
 
 
-def test_without_archives_prepare_names_the_command_that_brings_them(project, capsys):
+def test_without_archives_prepare_names_the_command_to_fetch_them(project, capsys):
     assert main(["prepare", "imdb_wiki"]) == 2
     assert "regcls data fetch imdb_wiki" in capsys.readouterr().err
 
 
-def test_stand_in_archives_are_written_to_look_at(project, tmp_path):
+def test_stand_in_archives_can_be_written_for_inspection(project, tmp_path):
     assert main(["data", "samples", "imdb_wiki", str(tmp_path / "portraits")]) == 0
     assert sorted(file.name for file in (tmp_path / "portraits").iterdir()) == ["imdb_crop.tar", "wiki_crop.tar"]
 
@@ -78,7 +78,7 @@ def test_stand_ins_never_replace_an_archive(project, archives, tmp_path, capsys)
     assert (tmp_path / "imdb_crop.tar").read_bytes() == b"real"
 
 
-def test_files_in_raw_that_stand_ins_leave_unread_are_told(project, capsys):
+def test_unused_raw_files_next_to_stand_ins_are_reported(project, capsys):
     raw = project / "data/breakfast/raw"
     raw.mkdir(parents=True)
     (raw / ".gitkeep").touch()
@@ -89,12 +89,12 @@ def test_files_in_raw_that_stand_ins_leave_unread_are_told(project, capsys):
     assert f"{raw} is not read: breakfast.data.source in params.yaml is stand-in" in capsys.readouterr().err
 
 
-def test_a_data_set_that_is_drawn_from_params_yaml_alone_has_no_stand_in(project, tmp_path, capsys):
+def test_a_data_set_without_raw_files_has_no_stand_in(project, tmp_path, capsys):
     assert main(["data", "samples", "functions", str(tmp_path / "looked-at")]) == 2
     assert "there are no raw files" in capsys.readouterr().err
 
 
-def test_stand_ins_need_a_folder_with_a_name(project, capsys):
+def test_stand_ins_need_a_folder_name(project, capsys):
     with pytest.raises(SystemExit) as end:
         main(["data", "samples", "nyud2", ""])
     assert end.value.code == 2 and "the folder's name is empty" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""dvc.yaml as a user drives it: `dvc repro`, an experiment, and what DVC then shows of both."""
+"""dvc.yaml in use: `dvc repro`, an experiment, and what DVC shows of both."""
 
 import json
 import os
@@ -11,9 +11,9 @@ from contextlib import closing
 import pytest
 import yaml
 
-from conftest import ROOT, SHRUNK, laid_over
+from conftest import ROOT, SHRUNK, overlay, shipped_tree
 
-# Five runs of two networks on the 1D functions, two on faces, with all that the gaps are made of.
+# Five runs of two networks on the 1D functions and two on faces, with everything needed for gaps.
 FEW_RUNS = {
     "datasets": ["functions", "imdb_wiki"],
     "imdb_wiki": {
@@ -36,7 +36,7 @@ FEW_RUNS = {
 
 @pytest.fixture(scope="module")
 def call(tmp_path_factory):
-    """A committed DVC repository like this one, with shrunk parameters -> call a command there; its `cwd`, its `dvc`, and `at` for the same in a clone."""
+    """Call a command in a committed DVC repository like this one, shrunk. Attributes: `cwd`, `dvc`, and `at` for the same in a clone."""
     root, beside = tmp_path_factory.mktemp("project"), tmp_path_factory.mktemp("beside")
     shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
@@ -44,7 +44,7 @@ def call(tmp_path_factory):
     for dataset in ("functions", "imdb_wiki"):
         (root / "data" / dataset / "raw").mkdir(parents=True)
         (root / "data" / dataset / "raw" / ".gitkeep").touch()
-    tree = laid_over(laid_over(yaml.safe_load((ROOT / "params.yaml").read_text()), SHRUNK), FEW_RUNS)
+    tree = overlay(overlay(shipped_tree(), SHRUNK), FEW_RUNS)
     (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
     python = beside / "python"  # on the PATH, as in an activated environment
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
@@ -62,9 +62,9 @@ def call(tmp_path_factory):
 
     def at(root):
         def call(*command):
-            done = subprocess.run(command, cwd=root, env=environment, text=True, capture_output=True, timeout=240, check=False)
-            assert done.returncode == 0, done.stdout + done.stderr
-            return done.stdout
+            result = subprocess.run(command, cwd=root, env=environment, text=True, capture_output=True, timeout=240, check=False)
+            assert result.returncode == 0, result.stdout + result.stderr
+            return result.stdout
 
         call.cwd, call.at, call.dvc = root, at, lambda *arguments: call("python", "-m", "dvc", *arguments)
         return call
@@ -83,7 +83,7 @@ def call(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def experiment(call):
-    """The same after `dvc repro`, committed, and one experiment in the workspace."""
+    """The same repository after `dvc repro`, a commit, and one experiment in the workspace."""
     call.dvc("repro", "--quiet")
     call("git", "add", "dvc.lock")
     call("git", "commit", "--quiet", "--message", "Its results")
@@ -92,7 +92,7 @@ def experiment(call):
 
 
 def finished_epochs(root):
-    """How many FINISHED runs of the 1D study the store has of each number of epochs."""
+    """Number of FINISHED runs of the 1D study in the store, by epochs."""
     query = (
         "SELECT p.value, COUNT(*) FROM runs JOIN params p USING (run_uuid) JOIN tags t USING (run_uuid) "
         "WHERE status = 'FINISHED' AND p.key = 'epochs' AND t.key = 'dataset' AND t.value = 'functions' GROUP BY p.value"
@@ -102,19 +102,19 @@ def finished_epochs(root):
 
 
 def leaves(tree, where=()):
-    """("a", "b") -> value, for all that is no dict."""
+    """Yield ("a", "b"), value for every value that is not a dict."""
     for key, value in tree.items():
         yield from leaves(value, (*where, key)) if isinstance(value, dict) else [((*where, key), value)]
 
 
 def gaps(state):
-    """The gaps of the 1D study among the metrics that `dvc exp show --json` gives of a commit or an experiment."""
+    """The gaps of the 1D study in the metrics of a commit or experiment in `dvc exp show --json`."""
     metrics = state["data"]["metrics"]["reports/metrics.json"]["data"]["functions"]
     return {where: value for where, value in leaves(metrics) if any("gap" in key for key in where)}
 
 
 @pytest.mark.slow
-def test_an_experiment_is_shown_with_its_gap_beside_the_baseline(experiment):
+def test_an_experiment_is_shown_with_its_gap_next_to_the_baseline(experiment):
     (baseline,) = [row for row in json.loads(experiment.dvc("exp", "show", "--json")) if row["rev"] != "workspace"]
     (one,) = baseline["experiments"]
     assert one["name"] == "one"
@@ -126,14 +126,14 @@ def test_an_experiment_is_shown_with_its_gap_beside_the_baseline(experiment):
 
 
 @pytest.mark.slow
-def test_metrics_and_the_params_that_changed_are_shown(experiment):
+def test_metrics_and_changed_params_are_shown(experiment):
     assert "gap" in experiment.dvc("metrics", "show")
     (changed,) = json.loads(experiment.dvc("params", "diff", "--json")).values()
     assert changed == {"functions.training.epochs": {"old": 2, "new": 1, "diff": -1}}
 
 
 @pytest.mark.slow
-def test_runs_on_faces_are_compared_beside_them_and_made_once(experiment):
+def test_face_runs_are_compared_as_well_and_trained_once(experiment):
     faces = json.loads((experiment.cwd / "reports/metrics.json").read_text())["imdb_wiki"]
     assert faces["runs"] == {"wanted": 2, "finished": 2, "missing": 0}
     assert (experiment.cwd / "reports/imdb_wiki/index.html").exists()
@@ -143,7 +143,7 @@ def test_runs_on_faces_are_compared_beside_them_and_made_once(experiment):
 
 
 @pytest.mark.slow
-def test_an_experiment_in_a_temporary_workspace_leaves_its_runs_in_the_store_of_the_project(experiment):
+def test_temporary_workspaces_use_the_projects_store(experiment):
     experiment.dvc("exp", "run", "--quiet", "--temp", "-S", "functions.training.epochs=3", "-n", "two", "train@functions")
     assert finished_epochs(experiment.cwd)["3"] == 5
     query = "SELECT artifact_uri FROM runs WHERE status != 'FINISHED' OR artifact_uri LIKE '%/.dvc/tmp/%'"
@@ -152,7 +152,7 @@ def test_an_experiment_in_a_temporary_workspace_leaves_its_runs_in_the_store_of_
 
 
 @pytest.mark.slow
-def test_datasets_chooses_which_are_made_also_one_without_any_folder_yet(experiment):
+def test_datasets_may_choose_one_without_a_folder(experiment):
     experiment.dvc("exp", "run", "--quiet", "--temp", "-S", "datasets=[breakfast]", "-n", "other")
     shown = json.loads(experiment.dvc("exp", "show", "--json"))
     (other,) = [found["revs"][0] for row in shown for found in row.get("experiments") or () if found["name"] == "other"]
@@ -162,12 +162,12 @@ def test_datasets_chooses_which_are_made_also_one_without_any_folder_yet(experim
 
 @pytest.fixture
 def changed(experiment):
-    """Changes to params.yaml -> the stages that DVC would redo then; afterwards it is as it was."""
+    """Find the stages that DVC would rerun after changes to params.yaml, which is restored."""
     file = experiment.cwd / "params.yaml"
     before = file.read_text()
 
     def stages(changes):
-        file.write_text(yaml.safe_dump(laid_over(yaml.safe_load(before), changes), sort_keys=False))
+        file.write_text(yaml.safe_dump(overlay(yaml.safe_load(before), changes), sort_keys=False))
         experiment.dvc("repro", "--quiet", "inputs")
         return json.loads(experiment.dvc("status", "--json")).keys()
 
@@ -182,11 +182,11 @@ def changed(experiment):
         ({}, set()),
         ({"imdb_wiki": {"training": {"width": 3}}}, {"train@imdb_wiki", "compare"}),
         ({"functions": {"data": {"samples": 20480}}}, {"prepare@functions", "train@functions", "compare"}),
-        ({"breakfast": {"training": {"epochs": 1}}}, {"compare"}),  # not chosen, and so not made: what is compared is looked through
+        ({"breakfast": {"training": {"epochs": 1}}}, {"compare"}),  # not chosen and so not prepared: compare looks at all data sets
         ({"tracking": {"experiment": "another"}}, {"train@functions", "train@imdb_wiki", "compare"}),
         ({"compute": {"checkpoint_minutes": 1.0}}, set()),
     ],
     ids=["nothing", "training", "data", "another data set", "experiment", "compute"],
 )
-def test_a_change_redoes_the_stages_of_its_own_data_set_alone(changed, changes, redone):
+def test_a_change_only_reruns_the_stages_of_its_own_data_set(changed, changes, redone):
     assert changed(changes) == redone

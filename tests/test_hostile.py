@@ -1,4 +1,4 @@
-"""Files made to do harm: opened, they do nothing but fail."""
+"""Malicious files: opening them fails and does nothing else."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from regcls.training.checkpoint import Checkpoints, read_weights
 
 
 class Bomb:
-    """Unpickled, it makes the file that it is given."""
+    """Creates the given file when unpickled."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -40,18 +40,18 @@ def bomb(request, tmp_path, went_off):
     return file
 
 
-def test_the_bomb_is_one(bomb, went_off):
+def test_the_bomb_explodes_when_loaded_unsafely(bomb, went_off):
     (torch.load(bomb, weights_only=False) if bomb.read_bytes()[:2] == b"PK" else pickle.loads(bomb.read_bytes()))
     assert went_off.exists()
 
 
-def test_weights_from_a_store_run_no_code(bomb, went_off):
-    with pytest.raises(UserError, match="damaged or no checkpoint"):
+def test_weights_from_a_store_cannot_run_code(bomb, went_off):
+    with pytest.raises(UserError, match="damaged or not a regcls checkpoint"):
         read_weights(bomb, device="cpu")
     assert not went_off.exists()
 
 
-def test_a_state_from_a_store_runs_no_code_though_its_checksum_is_right(bomb, went_off, tmp_path):
+def test_a_state_from_a_store_cannot_run_code_despite_its_checksum(bomb, went_off, tmp_path):
     about = {"name": "state-00003-0000000", "sha256": hashlib.sha256(bomb.read_bytes()).hexdigest(), "fingerprint": "f"}
     (tmp_path / "state.json").write_text(json.dumps(about))
     assert Checkpoints(tmp_path / "own", fingerprint="f").restore([tmp_path]) is None
@@ -59,7 +59,7 @@ def test_a_state_from_a_store_runs_no_code_though_its_checksum_is_right(bomb, we
 
 
 @pytest.mark.parametrize("name", ["../../outside", "state-00003-0000000/../../outside", "/tmp/outside", "best"])
-def test_a_state_from_a_store_does_not_choose_where_it_is_written(name, tmp_path):
+def test_a_state_from_a_store_cannot_choose_where_it_is_written(name, tmp_path):
     torch.save({"best": {"val": {"epoch": 0}}}, tmp_path / "state.pt")
     about = {"name": name, "sha256": hashlib.sha256((tmp_path / "state.pt").read_bytes()).hexdigest(), "fingerprint": "f"}
     (tmp_path / "state.json").write_text(json.dumps(about))
@@ -68,7 +68,7 @@ def test_a_state_from_a_store_does_not_choose_where_it_is_written(name, tmp_path
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_params_file_runs_no_code(make_project, went_off):
+def test_a_params_file_cannot_run_code(make_project, went_off):
     root = make_project()
     (root / "params.yaml").write_text(
         f"datasets: !!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path ['{went_off}']]\n"
@@ -78,7 +78,7 @@ def test_a_params_file_runs_no_code(make_project, went_off):
     assert not went_off.exists()
 
 
-def test_a_dvc_lock_runs_no_code(tmp_path, went_off):
+def test_a_dvc_lock_cannot_run_code(tmp_path, went_off):
     (tmp_path / "dvc.lock").write_text(
         f"stages: !!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path ['{went_off}']]\n"
     )

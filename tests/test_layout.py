@@ -1,4 +1,4 @@
-"""What holds for the project as a whole: who imports whom, and that only a task knows its task, and only params.yaml its data sets."""
+"""Architecture: who imports whom; only a task's folder knows the task, and only params.yaml its data sets."""
 
 import ast
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import CHECKED, ROOT
+from conftest import CHECKED, ROOT, SHIPPED
 from regcls.provenance import import_closure
 from regcls.tasks import TASKS
 
@@ -17,8 +17,8 @@ FILES = {file.relative_to(SOURCE).as_posix(): file for file in sorted(SOURCE.rgl
 PURE = ["regcls.classes", "regcls.losses", "regcls.metrics", "regcls.models.mlp", "regcls.models.predictor", "regcls.training.ensemble"]
 PURE += ["regcls.tasks.depth.metrics", "regcls.tasks.depth.model", "regcls.models.pretrained", "regcls.training.loop"]
 
-# From above downwards: a part imports from itself and from those below. Parts of one line do not import each other. The list of tasks,
-# which is `regcls.tasks` itself, is for all.
+# From top to bottom: a part imports from itself and from those below. Parts of one line do not import each other. The list of tasks,
+# `regcls.tasks` itself, may be imported by all.
 LAYERS = (
     {"__main__"},
     {"cli"},
@@ -37,21 +37,21 @@ LAYERS = (
 HEIGHT = {part: -number for number, parts in enumerate(LAYERS) for part in parts}
 
 PAPER = re.compile(r"\b(imdb_wiki|agedb|nyud2|breakfast|synthetic)\b")  # its data sets
-PRINTED = re.compile(r"imdb|agedb|nyud|breakfast|(table|figure) ?[1-9]", re.IGNORECASE)  # they and its tables, as readers know them too
-HELP = re.compile(r"(Example: )?regcls ")  # how an example on the command line begins
+PRINTED = re.compile(r"imdb|agedb|nyud|breakfast|(table|figure) ?[1-9]", re.IGNORECASE)  # data sets and tables, in the spellings of readers
+HELP = re.compile(r"(Example: )?regcls ")  # the start of an example on the command line
 
 
-def executed(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those that are there for annotations alone."""
+def runtime_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes except imports for annotations only."""
     yield node
     for child in ast.iter_child_nodes(node):
         if not (isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING"):
-            yield from executed(child)
+            yield from runtime_nodes(child)
 
 
 def imports(file: Path) -> Iterator[str]:
-    """The modules that a file imports; of `from regcls import files`, `regcls.files`."""
-    for node in executed(ast.parse(file.read_text())):
+    """The modules that a file imports; for `from regcls import files`, `regcls.files`."""
+    for node in runtime_nodes(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -61,7 +61,7 @@ def imports(file: Path) -> Iterator[str]:
 
 
 def own_imports(file: Path) -> Iterator[tuple[str, ...]]:
-    """Those of regcls: ("data", "store")."""
+    """The imported modules of regcls: ("data", "store")."""
     for module in imports(file):
         package, *parts = module.split(".")
         if package == "regcls" and parts not in ([], ["tasks"]):
@@ -72,15 +72,15 @@ def part_of(name: str) -> str:
     return name.split("/")[0].removesuffix(".py")
 
 
-def test_the_modules_whose_shapes_are_checked_exist():
+def test_modules_with_checked_shapes_exist():
     assert {f"{name.replace('.', '/')}.py" for name in CHECKED} <= FILES.keys()
 
 
-def test_every_part_has_its_place():
+def test_every_module_belongs_to_a_layer():
     assert {part_of(name) for name in FILES} == HEIGHT.keys()
 
 
-def test_imports_go_one_way():
+def test_imports_go_down_the_layers_only():
     wrong = [
         f"{name} imports {'.'.join(module)}"
         for name, file in FILES.items()
@@ -91,22 +91,22 @@ def test_imports_go_one_way():
 
 
 def foreign_tasks(name: str) -> set[str]:
-    """The tasks from whose folders a file imports, but for its own."""
+    """The tasks from whose folders a file imports, except its own."""
     own = name.split("/")[1] if name.startswith("tasks/") else ""
     return {module[1] for module in own_imports(FILES[name]) if module[0] == "tasks" and module[1] in TASKS} - {own}
 
 
-def test_no_task_imports_another_and_nothing_else_imports_from_a_tasks_folder():
+def test_nothing_outside_a_task_imports_from_its_folder():
     assert {name: found for name in FILES if (found := foreign_tasks(name))} == {}
 
 
-def test_no_report_that_tasks_share_imports_a_task():
+def test_shared_reports_import_no_task():
     reports = {name: file for name, file in FILES.items() if part_of(name) == "reports"}
     assert {name for name, file in reports.items() if any(module.startswith("regcls.tasks") for module in imports(file))} == set()
 
 
 def words(file: Path) -> Iterator[str]:
-    """Identifiers and texts of a file; no comments, no docstrings, no examples in help."""
+    """Identifiers and strings of a file, without comments, docstrings and examples in help."""
     tree = ast.parse(file.read_text())
     silent = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
@@ -117,23 +117,23 @@ def words(file: Path) -> Iterator[str]:
 
 def test_no_code_names_a_data_set_of_the_paper():
     named = {name: {word for word in words(file) if PAPER.search(word)} for name, file in FILES.items()}
-    assert {name: found for name, found in named.items() if found} == {  # what `published:` may say
+    assert {name: found for name, found in named.items() if found} == {  # allowed values of `published:`
         "tasks/depth/params.py": {"nyud2"},
         "tasks/images/params.py": {"imdb_wiki"},
         "tasks/sequences/params.py": {"breakfast"},
     }
 
 
-def test_no_report_that_tasks_share_names_a_data_set_or_a_table_of_the_paper():
+def test_shared_reports_name_no_data_set_or_table_of_the_paper():
     named = {name: {word for word in words(file) if PRINTED.search(word)} for name, file in FILES.items() if part_of(name) == "reports"}
     assert {name: found for name, found in named.items() if found} == {}
     texts = {file.name: re.sub("<style>.*?</style>", "", file.read_text(), flags=re.DOTALL) for file in (SOURCE / "reports").glob("*.html")}
     assert len(texts) >= 4 and not [name for name, text in texts.items() if PRINTED.search(text)]
 
 
-def test_dvc_yaml_names_no_data_set_and_calls_one_command_a_stage():
+def test_dvc_yaml_names_no_data_set_and_runs_one_command_per_stage():
     text = re.sub("#.*", "", (ROOT / "dvc.yaml").read_text())
-    datasets = [path.name for path in (ROOT / "data").iterdir() if (path / "raw").is_dir()]
+    datasets = [name for name in SHIPPED if (ROOT / "data" / name / "raw").is_dir()]
     assert len(datasets) >= 9 and not [name for name in datasets if re.search(rf"\b{name}\b", text)]
     assert re.findall(r"cmd: (.*)", text) == [
         f"PYTHONPATH=src python -m regcls {command}"
@@ -142,7 +142,7 @@ def test_dvc_yaml_names_no_data_set_and_calls_one_command_a_stage():
 
 
 @pytest.mark.parametrize("module", PURE)
-def test_what_computes_needs_torch_numpy_and_pandas_only(module):
+def test_computing_modules_need_only_torch_numpy_and_pandas(module):
     for file in import_closure(module):
         foreign = {name.split(".")[0] for name in imports(file)} - {"torch", "numpy", "pandas", "jaxtyping", "regcls"}
         assert not foreign - sys.stdlib_module_names
@@ -154,7 +154,7 @@ def calls(file: Path) -> set[str | None]:
     return {getattr(function, "id", None) or getattr(function, "attr", None) for function in found}
 
 
-def test_only_params_and_provenance_read_yaml_and_only_the_command_line_loads_the_params():
-    """So that params.yaml has one reader and all others are given values; provenance reads dvc.lock."""
+def test_only_the_command_line_loads_the_params():
+    """params.yaml has one reader, and all others receive values; provenance reads dvc.lock."""
     assert {name for name, file in FILES.items() if "safe_load" in calls(file)} == {"params/__init__.py", "provenance.py"}
     assert {name for name, file in FILES.items() if "load_params" in calls(file)} == {"cli.py"}

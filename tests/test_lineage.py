@@ -1,4 +1,4 @@
-"""From a run to what it comes from, from data to the runs on them, and a run made once more: real runs in a real repository, shrunk."""
+"""From a run to its origin, from data to their runs, and reruns: real, small runs in a real repository."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from conftest import ROOT, SHRUNK, laid_over
+from conftest import ROOT, SHRUNK, overlay, shipped_tree
 from regcls import provenance
 from regcls.cli import main
 from regcls.params import Compute, load_params
@@ -29,8 +29,9 @@ from regcls.tasks.images.runs import ImageSpec
 from regcls.tasks.images.runs import make_spec as image_spec
 from regcls.tasks.sequences.runs import all_specs as sequence_specs
 from regcls.tracking.files import RunFiles
-from regcls.tracking.run_table import Row, typed
+from regcls.tracking.run_table import TrackedRun, typed
 from regcls.tracking.tracker import Tracker
+from repositories import git
 from tracked import SPEC
 
 # Four runs of one network each, two on each of two training sets.
@@ -46,11 +47,6 @@ FOUR_RUNS = {
 }
 
 
-def git(root, *arguments):
-    identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false"]
-    return subprocess.run(["git", *identity, *arguments], cwd=root, check=True, capture_output=True, text=True).stdout
-
-
 def commit(root):
     git(root, "init", "--initial-branch=trunk")
     (root / ".gitignore").write_text("data\nmlflow.db*\nmlartifacts\n.regcls\nruns\nreports\n")
@@ -59,7 +55,7 @@ def commit(root):
 
 
 def regcls(capsys, *arguments):
-    """Exit code, stdout, stderr."""
+    """Run a command; return its exit code, stdout and stderr."""
     capsys.readouterr()
     code = main(arguments)
     return code, *capsys.readouterr()
@@ -67,10 +63,10 @@ def regcls(capsys, *arguments):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A repository with uncommitted changes and the four runs; not to be written to."""
+    """A repository with uncommitted changes and the four runs; do not write to it."""
     root = tmp_path_factory.mktemp("lineage") / "project"
     root.mkdir()
-    tree = laid_over(laid_over(yaml.safe_load((ROOT / "params.yaml").read_text()), SHRUNK), FOUR_RUNS)
+    tree = overlay(overlay(shipped_tree(), SHRUNK), FOUR_RUNS)
     (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
     commit(root)
     with (root / "params.yaml").open("a") as file:
@@ -89,7 +85,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def project(trained, tmp_path, monkeypatch, signals):
-    """A copy of it, as working folder."""
+    """A copy of `trained` as the working folder."""
     root = tmp_path / "copy"
     shutil.copytree(trained, root)
     monkeypatch.chdir(root)
@@ -100,10 +96,10 @@ def rows(root, dataset="functions"):
     return Tracker(root, experiment="regcls").tagged("dataset", dataset)
 
 
-# What is kept with a run.
+# What is recorded with a run.
 
 
-def test_uncommitted_changes_are_kept_as_a_patch_that_brings_them_back(tmp_path):
+def test_uncommitted_changes_are_kept_as_a_patch(tmp_path):
     (tmp_path / "a.txt").write_text("a\n")
     commit(tmp_path)
     (tmp_path / "a.txt").write_text("ä\n")
@@ -115,7 +111,7 @@ def test_uncommitted_changes_are_kept_as_a_patch_that_brings_them_back(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"a\n" * provenance.DIFF_BYTES, b"\xe4\n"], ids=["large", "not UTF-8"])
-def test_changes_that_cannot_be_kept_leave_their_digest(tmp_path, content):
+def test_changes_that_cannot_be_kept_are_recorded_by_digest(tmp_path, content):
     (tmp_path / "a.txt").write_text("a\n")
     commit(tmp_path)
     (tmp_path / "a.txt").write_bytes(content)
@@ -124,7 +120,7 @@ def test_changes_that_cannot_be_kept_leave_their_digest(tmp_path, content):
     json.dumps(changes)
 
 
-def test_without_a_repository_params_yaml_and_the_machine_are_kept(tmp_path, monkeypatch):
+def test_without_a_repository_params_yaml_and_the_machine_are_recorded(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     (tmp_path / "params.yaml").write_text("datasets: [functions]\n")
     kept = lineage(tmp_path, "functions")
@@ -132,7 +128,7 @@ def test_without_a_repository_params_yaml_and_the_machine_are_kept(tmp_path, mon
     assert kept["params.yaml"] == "datasets: [functions]\n" and kept["machine"]["python"]
 
 
-def test_the_runs_of_one_call_share_one_file_that_says_what_they_come_from(trained):
+def test_runs_of_one_call_share_one_provenance_file(trained):
     files = [trained / "mlartifacts/0" / row.run_id / "artifacts/lineage.json" for row in rows(trained)]
     assert len(files) == 4 and len({os.stat(file).st_ino for file in files}) == 1
     kept = json.loads(files[0].read_text())
@@ -145,7 +141,7 @@ def test_the_runs_of_one_call_share_one_file_that_says_what_they_come_from(train
 # regcls show
 
 
-def test_show_says_where_a_run_comes_from_and_that_it_is_the_same_here(project, capsys):
+def test_show_reports_the_origin_of_a_run_and_that_it_matches(project, capsys):
     row = rows(project)[0]
     code, out, err = regcls(capsys, "show", row.run_id[:10])
     assert (code, err) == (0, "")
@@ -162,7 +158,7 @@ def test_show_says_where_a_run_comes_from_and_that_it_is_the_same_here(project, 
     assert "lineage.json (" in out and "weights.safetensors (" in out
 
 
-def test_parts_of_the_record_are_printed_as_they_were(project, capsys):
+def test_parts_of_the_record_are_printed_verbatim(project, capsys):
     run_id = rows(project)[0].run_id
     assert regcls(capsys, "show", run_id, "--print", "params.yaml") == (0, (project / "params.yaml").read_text(), "")
     assert regcls(capsys, "show", run_id, "--print", "diff") == (0, git(project, "diff", "HEAD"), "")
@@ -170,7 +166,7 @@ def test_parts_of_the_record_are_printed_as_they_were(project, capsys):
     assert code == 0 and yaml.safe_load(out)["prepare@functions"]["outs"][0]["md5"] == "0a1b2c3d.dir"
 
 
-def test_show_names_what_is_other_here_and_how_to_bring_it(project, capsys, monkeypatch):
+def test_show_lists_differences_and_how_to_restore_them(project, capsys, monkeypatch):
     row = rows(project)[0]
     git(project, "commit", "--all", "-m", "second")
     for owner, name in ((FunctionsTask, "code"), (FunctionNetworks, "result_code")):
@@ -183,7 +179,7 @@ def test_show_names_what_is_other_here_and_how_to_bring_it(project, capsys, monk
     assert "DVC md5: 0a1b2c3d.dir (here: unknown)" in out and "git log -S 0a1b2c3d.dir -- dvc.lock" in out
 
 
-def test_a_run_is_named_by_the_start_of_its_id_its_fingerprint_or_the_address_of_its_page(project, capsys):
+def test_a_run_is_found_by_id_prefix_fingerprint_or_page_url(project, capsys):
     tracker = Tracker(project, experiment="regcls")
     row = rows(project)[1]
     for text in (row.run_id, row.run_id[:8], row.tags["fingerprint"], row.tags["fingerprint"][:12], tracker.run_url(row.run_id)):
@@ -193,7 +189,7 @@ def test_a_run_is_named_by_the_start_of_its_id_its_fingerprint_or_the_address_of
     assert tracker.find(row.tags["fingerprint"][:12]).run_id == row.run_id
 
 
-def test_no_run_several_runs_and_a_deleted_one_are_clear_errors(project, capsys):
+def test_unknown_ambiguous_and_deleted_runs_are_clear_errors(project, capsys):
     tracker = Tracker(project, experiment="regcls")
     run_id = rows(project)[0].run_id
     for text in ("zebra", "0' or 1=1", "%", "0" * 32):
@@ -209,7 +205,7 @@ def test_no_run_several_runs_and_a_deleted_one_are_clear_errors(project, capsys)
     assert code == 2 and f"mlflow runs restore --run-id {run_id}" in err
 
 
-def test_a_run_without_a_record_is_shown_as_far_as_it_is_known(project, capsys):
+def test_a_run_without_a_record_is_shown_as_far_as_possible(project, capsys):
     run_id = Tracker(project, experiment="regcls").start(SPEC, fingerprint="f", tags={})
     code, out, _ = regcls(capsys, "show", run_id)
     assert code == 0 and "its commit is not known" in out
@@ -220,26 +216,26 @@ def test_a_run_without_a_record_is_shown_as_far_as_it_is_known(project, capsys):
     assert code == 0 and "was not made by regcls run or regcls train" in out
 
 
-def test_all_runs_on_a_version_of_data_are_listed(project, capsys):
+def test_all_runs_on_a_data_version_are_listed(project, capsys):
     runs = rows(project)
     digest = runs[0].tags["data_digest"]
     on_it = {row.run_id[:12] for row in runs if row.tags["data_digest"] == digest}
     assert len(on_it) == 2
 
-    def listed(version):
+    def listed_runs(version):
         code, out, _ = regcls(capsys, "show", "--data", version)
         assert code == 0
         return {line.split()[0] for line in out.splitlines()[1:]}
 
-    assert listed(digest) == listed(digest[:8]) == on_it
-    assert listed("functions") == listed("0a1b2c3d.dir") == listed("0a1b2c3d") == {row.run_id[:12] for row in runs}
-    for version, said in (
+    assert listed_runs(digest) == listed_runs(digest[:8]) == on_it
+    assert listed_runs("functions") == listed_runs("0a1b2c3d.dir") == listed_runs("0a1b2c3d") == {row.run_id[:12] for row in runs}
+    for version, expected in (
         ("ffff", "no run on the data ffff"),
         ("imdb_wiki", "no run on the data imdb_wiki"),
         ("all of it", "--data all of it: "),
     ):
         code, _, err = regcls(capsys, "show", "--data", version)
-        assert code == 2 and said in err
+        assert code == 2 and expected in err
 
 
 # regcls rerun
@@ -255,7 +251,7 @@ SPECS_OF = {
 
 
 @pytest.mark.parametrize("dataset", ["functions", "functions_small", "imdb_wiki", "portraits", "nyud2", "rooms", "breakfast", "walks"])
-def test_the_spec_of_every_run_is_rebuilt_from_its_recorded_parameters(dataset):
+def test_every_spec_can_be_rebuilt_from_its_recorded_parameters(dataset):
     params = load_params(ROOT / "params.yaml")
     specs = SPECS_OF[params.task(dataset)](params.datasets[dataset], dataset)
     specs += [replace(spec, milestones=(), loss_scaling="eq4", huber_delta=1e-7) for spec in specs if isinstance(spec, ImageSpec)]
@@ -264,7 +260,7 @@ def test_the_spec_of_every_run_is_rebuilt_from_its_recorded_parameters(dataset):
     assert all(kind(**typed(spec.params(), kind)).digest() == spec.digest() for spec in specs)
 
 
-def test_a_rerun_is_a_run_of_its_own_and_gives_the_same(project, capsys):
+def test_a_rerun_is_a_new_run_with_the_same_results(project, capsys):
     row = next(row for row in rows(project) if row.params["method"] == "reg+cls")
     code, out, err = regcls(capsys, "rerun", row.run_id[:8])
     assert code == 0
@@ -280,31 +276,31 @@ def test_a_rerun_is_a_run_of_its_own_and_gives_the_same(project, capsys):
     assert f"repeats      {row.run_id}" in regcls(capsys, "show", again.run_id)[1]
 
     code, out, err = regcls(capsys, "compare")
-    assert code == 0 and "duplicates" not in err  # it was made on purpose
+    assert code == 0 and "duplicates" not in err  # a deliberate rerun
     page = (project / "reports/functions/index.html").read_text()
     assert row.run_id in page and again.run_id not in page
 
 
 @pytest.mark.parametrize(
-    "now, same, said",
+    "now, same, expected",
     [
         ({"threads": "1", "gpu": "none"}, True, "code, data and kind of machine are the same. On a GPU"),
-        ({"threads": "2", "gpu": "none"}, True, "threads of a run: then 1, now 2. Sums round otherwise"),
-        ({"gpu": "none"}, True, "code, data and kind of machine are the same. On a GPU"),  # of a run that had no such tag
+        ({"threads": "2", "gpu": "none"}, True, "threads of a run: then 1, now 2. Sums round differently"),
+        ({"gpu": "none"}, True, "code, data and kind of machine are the same. On a GPU"),  # for a run without such a tag
         ({"threads": "16", "gpu": "H100"}, False, ""),
     ],
 )
-def test_a_rerun_says_where_rounding_may_have_come_from(capsys, now, same, said):
-    then = Row(
+def test_a_rerun_names_possible_causes_of_rounding(capsys, now, same, expected):
+    then = TrackedRun(
         run_id="a" * 32, name="nyud2 · reg", status="FINISHED", started=0, ended=1, tags={"task": "depth", "threads": "1", "gpu": "none"},
         params={"dataset": "nyud2"}, metrics={"test/rmse/all": 3.493, "val/rmse/all": 3.2},
     )  # fmt: skip
     _compare_results(then, replace(then, tags={"task": "depth"} | now, metrics={"test/rmse/all": 3.329, "val/rmse/all": 3.2}), same=same)
     *_, last = capsys.readouterr().out.splitlines()
-    assert last.startswith(said or "1 of 2 final metrics differ")
+    assert last.startswith(expected or "1 of 2 final metrics differ")
 
 
-def test_a_rerun_with_other_code_says_so_and_goes_on(project, capsys, monkeypatch):
+def test_a_rerun_with_other_code_says_so_and_continues(project, capsys, monkeypatch):
     row = rows(project)[0]
     git(project, "commit", "--all", "-m", "second")
     for owner, name in ((FunctionsTask, "code"), (FunctionNetworks, "result_code")):
@@ -317,9 +313,9 @@ def test_a_rerun_with_other_code_says_so_and_goes_on(project, capsys, monkeypatc
     assert f"The recorded code: git checkout {row.tags['git_commit']}" in err
 
 
-def test_a_rerun_on_other_data_is_made_only_when_asked_for(project, make_project, capsys):
+def test_a_rerun_on_other_data_needs_an_explicit_request(project, make_project, capsys):
     row = rows(project)[0]
-    make_project(laid_over(FOUR_RUNS, {"functions": {"data": {"samples": 20480}}}), project)
+    make_project(overlay(FOUR_RUNS, {"functions": {"data": {"samples": 20480}}}), project)
     assert regcls(capsys, "prepare", "functions")[0] == 0
     code, _, err = regcls(capsys, "rerun", row.run_id)
     assert code == 2 and f"the data here are not those of run {row.run_id}" in err and "git log -S 0a1b2c3d.dir" in err
@@ -329,24 +325,24 @@ def test_a_rerun_on_other_data_is_made_only_when_asked_for(project, make_project
     (again,) = Tracker(project, experiment="regcls").tagged("rerun_of", row.run_id)
     assert again.tags["data_digest"] != row.tags["data_digest"] and again.tags["fingerprint"] != row.tags["fingerprint"]
 
-    make_project(laid_over(FOUR_RUNS, {"functions": {"data": {"data_seeds": [5, 6, 7, 8, 9]}}}), project)
+    make_project(overlay(FOUR_RUNS, {"functions": {"data": {"data_seeds": [5, 6, 7, 8, 9]}}}), project)
     assert regcls(capsys, "prepare", "functions")[0] == 0
     code, _, err = regcls(capsys, "rerun", row.run_id, "--anyway")
     assert code == 2 and "were drawn with data seed 5, the run's with 2732" in err
 
 
-def test_a_rerun_whose_data_are_prepared_with_params_that_have_changed_since_needs_no_such_params(project, make_project, capsys):
-    make_project(laid_over(FOUR_RUNS, {"functions": {"data": {"samples": 20480}, "training": {"epochs": 3}}}), project)
+def test_a_rerun_does_not_need_the_params_its_data_were_prepared_with(project, make_project, capsys):
+    make_project(overlay(FOUR_RUNS, {"functions": {"data": {"samples": 20480}, "training": {"epochs": 3}}}), project)
     code, out, _ = regcls(capsys, "rerun", rows(project)[0].run_id)
     assert code == 0 and "final metrics are equal" in out
 
 
-def test_a_rerun_without_data_or_of_a_run_in_the_making_is_a_clear_error(project, capsys):
+def test_a_rerun_without_data_or_of_a_running_run_is_a_clear_error(project, capsys):
     tracker = Tracker(project, experiment="regcls")
     running = tracker.start(SPEC, fingerprint="f", tags={})
     tracker._client.set_tag(running, "regcls.process", process_identity(os.getppid()))  # lives
     code, _, err = regcls(capsys, "rerun", running)
-    assert code == 2 and f"run {running} is still in the making" in err
+    assert code == 2 and f"run {running} is still in progress" in err
     run_id = rows(project)[0].run_id
     shutil.rmtree(project / "data")
     code, _, err = regcls(capsys, "rerun", run_id)
@@ -356,9 +352,9 @@ def test_a_rerun_without_data_or_of_a_run_in_the_making_is_a_clear_error(project
 
 
 @pytest.mark.slow
-def test_a_rerun_on_faces_leaves_the_state_of_an_interrupted_run_alone(make_faces, capsys, monkeypatch, one_core, signals):
+def test_a_rerun_on_faces_does_not_touch_an_interrupted_runs_state(make_faces, capsys, monkeypatch, one_core, signals):
     monkeypatch.setattr(Compute, "cores", 1)
-    monkeypatch.setattr(RunFiles, "log_model", lambda *args, **kwargs: None)  # seconds, and not used here
+    monkeypatch.setattr(RunFiles, "log_model", lambda *args, **kwargs: None)  # takes seconds and is not used here
     root = make_faces()
     monkeypatch.chdir(root)
     log_metrics = Tracker.log_metrics
@@ -377,7 +373,7 @@ def test_a_rerun_on_faces_leaves_the_state_of_an_interrupted_run_alone(make_face
     code, out, _ = regcls(capsys, "rerun", killed.run_id)
     assert code == 0 and "the recorded run ended as KILLED: there is nothing to compare with" in out
     (first,) = Tracker(root, experiment="regcls").tagged("rerun_of", killed.run_id)
-    assert {file: file.stat().st_mtime_ns for file in kept} == kept  # an equal run can still go on from there
+    assert {file: file.stat().st_mtime_ns for file in kept} == kept  # an equal run can still resume from there
     assert os.listdir(root / ".regcls/checkpoints/imdb_wiki") == [killed.tags["fingerprint"]]
 
     with monkeypatch.context() as patch:
@@ -388,7 +384,7 @@ def test_a_rerun_on_faces_leaves_the_state_of_an_interrupted_run_alone(make_face
     assert code == 0 and second.status == "FINISHED" and "final metrics are equal" in out
 
 
-def test_a_server_is_asked_for_runs_by_their_id_and_data_and_for_a_rerun(trained, project, tracking_server, capsys, monkeypatch):
+def test_runs_on_a_server_are_found_by_id_and_data_and_rerun(trained, project, tracking_server, capsys, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_server.uri)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "lineage")
     assert regcls(capsys, "run", "functions", "--classes", "4")[0] == 0

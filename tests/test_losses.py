@@ -1,4 +1,4 @@
-"""Losses against their closed forms."""
+"""Losses compared with their closed forms."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from regcls.methods import make_loss
 
 
 def regression_loss(predictions, targets, kept=None, *, kind, huber_delta=1.0):
-    """Of a network that trains alone with the method reg."""
+    """The loss of a single network with the method reg."""
     return make_loss("reg", kind=kind, huber_delta=huber_delta).alone(nn.Identity(), predictions, targets, kept)
 
 
@@ -25,17 +25,17 @@ BY_HAND = {  # each sample's loss; Huber with δ = 2
 }
 
 
-def test_class_loss_is_the_mean_negative_log_softmax():
+def test_the_class_loss_is_the_mean_negative_log_softmax():
     by_hand = -(LOGITS.exp() / LOGITS.exp().sum(1, keepdim=True)).log()[torch.arange(3), LABELS].mean()
     torch.testing.assert_close(class_loss(LOGITS, LABELS), by_hand)
 
 
-def test_class_loss_averages_over_kept_samples_only():
+def test_the_class_loss_averages_over_kept_samples_only():
     kept = torch.tensor([True, False, True])
     torch.testing.assert_close(class_loss(LOGITS, LABELS, kept), F.cross_entropy(LOGITS[kept], LABELS[kept]))
 
 
-def test_a_batch_that_keeps_nothing_has_no_class_loss_and_no_gradient():
+def test_a_batch_without_kept_samples_has_no_class_loss_or_gradient():
     logits = LOGITS.clone().requires_grad_()
     loss = class_loss(logits, LABELS, torch.zeros(3, dtype=torch.bool))
     loss.backward()
@@ -43,21 +43,21 @@ def test_a_batch_that_keeps_nothing_has_no_class_loss_and_no_gradient():
     assert logits.grad is not None and not logits.grad.any()
 
 
-def test_reg_cls_weighs_the_regression_loss_with_lambda():
+def test_reg_cls_weights_the_regression_loss_by_lambda():
     predictions, targets = torch.tensor([1.0, 2.0, 3.0]).double(), torch.tensor([1.0, 0.0, 0.0]).double()
     expected = 10 * 13 / 3 + class_loss(LOGITS, LABELS)
     torch.testing.assert_close(reg_cls(predictions, targets, LOGITS, LABELS, lam=10.0), expected)
 
 
 @pytest.mark.parametrize("kind", BY_HAND)
-def test_a_regression_loss_is_the_mean_over_all_or_over_the_kept_samples(kind):
+def test_regression_losses_average_over_all_or_kept_samples(kind):
     each = torch.tensor(BY_HAND[kind]).double()
     torch.testing.assert_close(regression_loss(PREDICTIONS, TARGETS, kind=kind, huber_delta=2.0), each.sum() / 4)
     torch.testing.assert_close(regression_loss(PREDICTIONS, TARGETS, KEPT, kind=kind, huber_delta=2.0), each[KEPT].sum() / 3)
 
 
 @pytest.mark.parametrize("kind", BY_HAND)
-def test_a_batch_that_keeps_nothing_has_no_regression_loss_and_no_gradient(kind):
+def test_a_batch_without_kept_samples_has_no_regression_loss_or_gradient(kind):
     predictions = PREDICTIONS.clone().requires_grad_()
     loss = regression_loss(predictions, TARGETS, torch.zeros(4, dtype=torch.bool), kind=kind)
     loss.backward()
@@ -65,7 +65,7 @@ def test_a_batch_that_keeps_nothing_has_no_regression_loss_and_no_gradient(kind)
     assert predictions.grad is not None and torch.equal(predictions.grad, torch.zeros(4).double())
 
 
-def test_a_sample_that_is_not_kept_has_no_gradient():
+def test_samples_not_kept_have_no_gradient():
     predictions = PREDICTIONS.clone().requires_grad_()
     regression_loss(predictions, TARGETS, KEPT, kind="mae").backward()
     torch.testing.assert_close(predictions.grad, torch.tensor([-1 / 3, 0.0, 0.0, 1 / 3]).double())
@@ -75,13 +75,13 @@ def test_a_sample_that_is_not_kept_has_no_gradient():
     "scaling, lam, expected",
     [("eq4", 0.1, 0.1 * 3 + 5), ("eq4", 10.0, 10 * 3 + 5), ("released", 0.1, 3 + 5 / 0.1), ("released", 1.0, 3 + 5), ("released", 10.0, 10 * 3 + 5)],
 )  # fmt: skip
-def test_lambda_weighs_the_losses(scaling, lam, expected):
+def test_lambda_weights_the_losses(scaling, lam, expected):
     regression, classification = torch.tensor(3.0).double(), torch.tensor(5.0).double()
     torch.testing.assert_close(weighted(regression, classification, lam=lam, scaling=scaling).item(), float(expected))
 
 
 @pytest.mark.parametrize("lam, factor", [(0.1, 0.1), (1.0, 1.0), (10.0, 1.0)])
-def test_the_released_scaling_divides_the_gradient_of_eq_4_by_lambda_up_to_1(lam, factor):
+def test_up_to_lambda_1_the_released_scaling_divides_eq_4_by_lambda(lam, factor):
     def gradients(scaling):
         predictions, logits = PREDICTIONS[:3].clone().requires_grad_(), LOGITS.clone().requires_grad_()
         regression = regression_loss(predictions, TARGETS[:3], kind="mse")
@@ -92,14 +92,14 @@ def test_the_released_scaling_divides_the_gradient_of_eq_4_by_lambda_up_to_1(lam
 
 
 @pytest.mark.parametrize("kind", BY_HAND)
-def test_the_regression_loss_of_a_map_is_that_of_its_pixels(kind):
+def test_the_regression_loss_of_a_map_averages_its_pixels(kind):
     predictions, targets, kept = (tensor.view(1, 2, 2) for tensor in (PREDICTIONS, TARGETS, KEPT))
     for mask in (None, kept):
         expected = regression_loss(PREDICTIONS, TARGETS, None if mask is None else KEPT, kind=kind)
         torch.testing.assert_close(regression_loss(predictions, targets, mask, kind=kind), expected)
 
 
-def test_pixels_without_a_measurement_have_no_gradient():
+def test_unmeasured_pixels_have_no_gradient():
     depth = torch.tensor([[[0.0, 2.0], [4.0, 0.0]]])
     predictions = torch.full_like(depth, 1.0).requires_grad_()
     loss = regression_loss(predictions, depth, depth > 0, kind="mse")

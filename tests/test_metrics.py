@@ -1,4 +1,4 @@
-"""Errors by shot group, against loops and scipy."""
+"""Errors by shot group, compared with loops and scipy."""
 
 import math
 
@@ -12,7 +12,7 @@ COUNTS = {20: 101, 21: 100, 22: 20, 23: 19, 24: 1}
 
 
 def by_integer(counts=COUNTS, *, many_above=100, few_below=20):
-    """Groups of training samples: so many of each integer."""
+    """Groups with the given counts of each integer among the training samples."""
     training = np.repeat(list(counts), list(counts.values()))
     return ShotGroups.by_integer(training, many_above=many_above, few_below=few_below)
 
@@ -39,16 +39,16 @@ def made_up(samples=500):
         (19.99, "few"),
     ],
 )
-def test_the_group_is_that_of_the_training_samples_of_the_integer_target(target, shot):
+def test_the_group_depends_on_the_training_count_of_the_integer_target(target, shot):
     assert by_integer().shot_of([target]).tolist() == [shot]
 
 
-def test_a_fraction_counts_for_the_integer_below_it_in_training_as_well():
+def test_fractions_are_rounded_down_in_training_too():
     groups = ShotGroups.by_integer([20.0, 20.5, 20.99, 21.0], many_above=2, few_below=2)
     assert groups.counts == {20: 3, 21: 1} and groups.shot_of([20.7, 21.5]).tolist() == ["many", "few"]
 
 
-def test_a_negative_target_belongs_to_the_integer_below_it():
+def test_negative_targets_are_rounded_down():
     assert by_integer({-1: 50, 0: 500}).shot_of([-0.5, 0.5]).tolist() == ["medium", "many"]
 
 
@@ -64,7 +64,7 @@ def test_groups_may_touch_but_not_overlap():
 
 
 @pytest.mark.parametrize("target", [math.nan, math.inf])
-def test_a_target_that_is_not_finite_has_no_group(target):
+def test_a_non_finite_target_is_refused(target):
     with pytest.raises(ValueError, match="not finite"):
         by_integer().shot_of([20, target])
     with pytest.raises(ValueError, match="not finite"):
@@ -84,7 +84,7 @@ RANGES = {
 
 
 @pytest.mark.parametrize("name", RANGES)
-def test_groups_by_density_are_those_of_a_loop_over_bins_of_equal_width(name):
+def test_density_groups_agree_with_a_loop_over_equal_bins(name):
     rng = np.random.default_rng(2)
     training, tested = (np.sort(RANGES[name](rng.beta(2, 4, size))) for size in (800, 100))
     low, high, mean = training.min(), training.max(), 800 / 20
@@ -97,7 +97,7 @@ def test_groups_by_density_are_those_of_a_loop_over_bins_of_equal_width(name):
     assert by_density(training).shot_of(tested).tolist() == expected and set(expected) == {"many", "medium", "few"}
 
 
-def test_the_limits_of_density_are_multiples_of_the_mean_count_of_a_bin():
+def test_density_limits_are_multiples_of_the_mean_bin_count():
     groups = by_density(np.linspace(-3.0, 7.0, 500), bins=10, many_above=1.5, few_below=0.5)
     assert (groups.many_above, groups.few_below, groups.low, groups.high, groups.width) == (75.0, 25.0, -3.0, 7.0, 1.0)
     assert sum(groups.counts.values()) == 500 and set(groups.counts) == set(range(10))
@@ -115,26 +115,26 @@ def test_a_target_outside_the_training_range_is_few(beyond):
 
 
 @pytest.mark.parametrize("value", [0.0, -17.5, 5_858_000.0])
-def test_where_all_training_targets_are_equal_theirs_is_many_and_all_else_few(value):
+def test_equal_training_targets_are_many_and_all_others_few(value):
     groups = by_density(np.full(50, value))
     assert groups.counts == {0: 50} and groups.shot_of([value, value - 1, value + 1]).tolist() == ["many", "few", "few"]
 
 
-def test_a_density_may_be_many_and_few_at_the_same_limit_but_not_above_it():
+def test_density_limits_may_touch_but_not_overlap():
     groups = by_density([0.0, 0.1, 0.2, 1.0], bins=2, many_above=1.0, few_below=1.0)
     assert groups.shot_of([0.1, 0.9]).tolist() == ["many", "few"]  # nothing is medium
     with pytest.raises(ValueError, match="few_below = 2.2 and many_above = 2 overlap"):
         by_density([0.0, 0.1, 0.2, 1.0], bins=2, many_above=1.0, few_below=1.1)
 
 
-def test_targets_in_float32_are_in_the_groups_of_the_same_numbers_in_float64():
+def test_float32_and_float64_targets_are_in_the_same_groups():
     training = np.random.default_rng(4).uniform(22_000, 5_858_000, 300).astype(np.float32)
     assert by_density(training).shot_of(training).tolist() == by_density(training.astype(float)).shot_of(training.astype(float)).tolist()
-    assert "few" not in by_density(training, few_below=0.001).shot_of(training)  # each lies in the bin that it was counted in
+    assert "few" not in by_density(training, few_below=0.001).shot_of(training)  # each is in the bin in which it was counted
 
 
 @pytest.mark.parametrize("shot", ["all", "many", "medium", "few"])
-def test_errors_are_averaged_over_the_samples_of_the_group(shot):
+def test_metrics_are_computed_over_the_samples_of_the_group(shot):
     predictions, targets, shots = made_up()
     errors = [abs(float(p) - float(t)) for p, t, s in zip(predictions, targets, shots, strict=True) if shot in ("all", s)]
     found = dict(evaluate(predictions, targets, shots))
@@ -145,12 +145,12 @@ def test_errors_are_averaged_over_the_samples_of_the_group(shot):
     assert found[f"gm/{shot}"] == pytest.approx(stats.gmean(errors))
 
 
-def test_names_come_in_the_order_of_the_tables():
+def test_names_are_in_the_order_of_the_tables():
     groups = ("all", "many", "medium", "few")
-    assert [name for name, _ in evaluate(*made_up())] == [f"{m}/{g}" for g in groups for m in ("mae", "mse", "rmse", "gm", "n")]
+    assert [name for name, _ in evaluate(*made_up())] == [f"{m}/{g}" for g in groups for m in (*METRICS, "n")]
 
 
-def test_a_metric_that_is_added_is_computed_for_every_group(monkeypatch):
+def test_an_added_metric_is_computed_for_every_group(monkeypatch):
     monkeypatch.setitem(METRICS, "worst", lambda errors: float(np.max(np.abs(errors))))
     predictions, targets, shots = made_up()
     found = dict(evaluate(predictions, targets, shots))
@@ -169,7 +169,7 @@ def test_float32_predictions_are_averaged_in_float64():
     assert list(evaluate(predictions, targets, shots)) == list(evaluate(predictions.astype(float), targets.astype(float), shots))
 
 
-def test_an_empty_group_has_zero_samples_and_no_number():
+def test_an_empty_group_has_zero_samples_and_no_metrics():
     found = dict(evaluate([1.0, 2.0], [1.5, 1.0], ["many", "many"]))
     assert {name: value for name, value in found.items() if name.endswith(("medium", "few"))} == {"n/medium": 0.0, "n/few": 0.0}
 
@@ -185,22 +185,22 @@ def test_many_large_errors_do_not_overflow_the_geometric_mean():
 
 
 @pytest.mark.parametrize("missing", [math.nan, math.inf])
-def test_a_prediction_that_is_no_number_shows_in_its_groups_alone(missing):
+def test_a_nan_prediction_affects_only_its_own_groups(missing):
     found = dict(evaluate([missing, 20.0, 23.0], [20.0, 20.0, 22.0], ["few", "few", "many"]))
     assert not any(math.isfinite(found[f"{metric}/{shot}"]) for metric in ("mae", "mse", "rmse", "gm") for shot in ("all", "few"))
     assert found["mae/many"] == 1.0
 
 
-def test_a_column_of_predictions_is_refused_not_broadcast():
+def test_a_column_of_predictions_is_refused_instead_of_broadcast():
     with pytest.raises(ValueError, match=r"predictions \(2, 1\), targets \(2,\)"):
         evaluate(np.zeros((2, 1)), np.zeros(2), ["few", "few"])
 
 
-def test_groups_for_other_samples_are_refused():
+def test_groups_of_another_length_are_refused():
     with pytest.raises(ValueError, match=r"shots \(1,\)"):
         evaluate(np.zeros(2), np.zeros(2), ["few"])
 
 
-def test_no_samples_are_refused():
+def test_evaluating_no_samples_is_refused():
     with pytest.raises(ValueError, match="no samples"):
         evaluate([], [], [])

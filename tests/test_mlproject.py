@@ -1,4 +1,4 @@
-"""`mlflow run . -P classes=100`, as typed, and the undocumented detail of MLflow that lets it find the project's environment."""
+"""`mlflow run . -P classes=100`, and the undocumented detail of MLflow by which it finds the project's environment."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ from regcls.mlproject import register_environment
 PROJECT = Path(__file__).parents[1]
 VENV = Path(sys.prefix)
 
-# In place of the command line: it says what it was given and tracks one run.
+# Replaces the command line: records its arguments and tracks one run.
 STAND_IN = """
 import sys
 from pathlib import Path
@@ -38,7 +38,7 @@ tracker.finish(tracker.start(replace(SPEC, classes=classes), fingerprint="f", ta
 
 @pytest.fixture
 def real_project(tmp_path: Path, make_project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the project with shrunk parameters; its environment is registered in a folder of the test's own."""
+    """A copy of the project with shrunk parameters; its environment is registered in a temporary folder."""
     if not (VENV / "bin/activate").exists():
         pytest.skip("the tests do not run in a virtual environment")
     root = make_project({"default_dataset": "imdb_wiki"})
@@ -51,7 +51,7 @@ def real_project(tmp_path: Path, make_project: Callable[..., Path], monkeypatch:
 
 @pytest.fixture
 def project(real_project: Path) -> Path:
-    """With a stand-in for the command line, which trains nothing."""
+    """The same with a stand-in for the command line that trains nothing."""
     for name in ("src/regcls/__main__.py", "src/regcls/cli.py"):
         (real_project / name).write_text(STAND_IN)
     shutil.copy(PROJECT / "tests/tracked.py", real_project / "src")
@@ -67,19 +67,19 @@ def mlflow_run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def runs(root: Path) -> list[tuple[str, str, str]]:
-    """(status, classes, name) of each."""
+    """(status, classes, name) of each run."""
     query = "SELECT status, value, name FROM runs LEFT JOIN params ON params.run_uuid = runs.run_uuid AND key = 'classes'"
     return select(root, query)
 
 
 def select(root: Path, query: str) -> list[tuple[Any, ...]]:
-    """Rows of the project's store."""
+    """Query the project's store."""
     with closing(sqlite3.connect(root / "mlflow.db")) as connection:
         return connection.execute(query).fetchall()
 
 
 @pytest.mark.slow
-def test_mlflow_run_trains_one_tracked_run_and_a_misspelt_parameter_none(real_project: Path) -> None:
+def test_mlflow_run_trains_one_run_and_none_with_a_misspelt_parameter(real_project: Path) -> None:
     set_up = subprocess.run(
         [sys.executable, "-m", "regcls", "setup"],
         cwd=real_project,
@@ -89,25 +89,25 @@ def test_mlflow_run_trains_one_tracked_run_and_a_misspelt_parameter_none(real_pr
         check=False,
     )
     assert set_up.returncode == 0, set_up.stderr
-    done = mlflow_run(real_project, "-P", "classes=100", "-P", "epochs=1")
-    assert done.returncode == 0, done.stderr
+    result = mlflow_run(real_project, "-P", "classes=100", "-P", "epochs=1")
+    assert result.returncode == 0, result.stderr
     query = "SELECT experiments.name, status, runs.name FROM runs JOIN experiments USING (experiment_id)"
     assert select(real_project, query) == [("regcls", "FINISHED", "reg+cls 100 λ0.1 s0 · imdb_wiki")]
     logged = dict(select(real_project, "SELECT key, value FROM params"))
     assert (logged["classes"], logged["epochs"], logged["method"]) == ("100", "1", "reg+cls")
     assert dict(select(real_project, "SELECT key, value FROM latest_metrics"))["test/mae/all"] > 0
 
-    done = mlflow_run(real_project, "-P", "clases=1")
-    assert done.returncode != 0
-    assert "unknown option --clases; did you mean --classes?" in done.stdout + done.stderr
+    result = mlflow_run(real_project, "-P", "clases=1")
+    assert result.returncode != 0
+    assert "unknown option --clases; did you mean --classes?" in result.stdout + result.stderr
     assert sorted(status for status, *_ in runs(real_project)) == ["FAILED", "FINISHED"]
 
 
 @pytest.mark.slow
-def test_mlflow_run_as_typed_leaves_one_finished_run_with_what_was_given(project: Path) -> None:
+def test_mlflow_run_leaves_one_finished_run_with_the_given_parameters(project: Path) -> None:
     register_environment(project, VENV)
-    done = mlflow_run(project, "-P", "dataset=functions", "-P", "classes=100", "-P", "lambda=1e3")
-    assert done.returncode == 0, done.stderr
+    result = mlflow_run(project, "-P", "dataset=functions", "-P", "classes=100", "-P", "lambda=1e3")
+    assert result.returncode == 0, result.stderr
     assert runs(project) == [("FINISHED", "100", "reg+cls 100 λ1000 s421 · noisy-0.1-severe functions")]
     *given, package = (project / "argv.txt").read_text().splitlines()
     assert given == ["run", "--dataset", "functions", "--classes", "100", "--lambda", "1e3"]
@@ -115,19 +115,19 @@ def test_mlflow_run_as_typed_leaves_one_finished_run_with_what_was_given(project
 
 
 @pytest.mark.slow
-def test_mlflow_run_fails_when_the_run_does(project: Path) -> None:
+def test_mlflow_run_fails_if_the_run_fails(project: Path) -> None:
     register_environment(project, VENV)
     assert mlflow_run(project, "-P", "fail=now").returncode != 0
     assert [status for status, *_ in runs(project)] == ["FAILED"]
 
 
-def test_mlproject_declares_no_parameter_so_that_params_yaml_is_the_only_home_of_a_default() -> None:
+def test_mlproject_declares_no_parameters() -> None:
     mlproject = yaml.safe_load((PROJECT / "MLproject").read_text())
     assert mlproject["python_env"] == "python_env.yaml"
     assert mlproject["entry_points"] == {"main": {"command": "PYTHONPATH=src python -m regcls run"}}
 
 
-def test_registering_again_changes_nothing_and_a_stale_link_is_replaced(project: Path, tmp_path: Path) -> None:
+def test_registering_twice_changes_nothing_but_replaces_a_stale_link(project: Path, tmp_path: Path) -> None:
     link = register_environment(project, VENV)
     assert link.parent == tmp_path / "envs" and link.resolve() == VENV.resolve()
     assert register_environment(project, VENV) == link
@@ -145,7 +145,7 @@ def test_an_environment_that_mlflow_built_is_not_overwritten(project: Path) -> N
         register_environment(project, VENV)
 
 
-def test_new_requirements_are_another_environment(project: Path) -> None:
+def test_new_requirements_make_another_environment(project: Path) -> None:
     before = register_environment(project, VENV)
     with (project / "requirements.lock").open("a") as lock:
         lock.write("another==1.0\n")
@@ -153,7 +153,7 @@ def test_new_requirements_are_another_environment(project: Path) -> None:
 
 
 def test_a_folder_without_an_environment_is_a_clear_error(project: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no virtual environment"):
+    with pytest.raises(UserError, match="is not a virtual environment"):
         register_environment(project, tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""A project's folder is moved or copied: the runs made before keep their files, new ones have theirs here, and the old place is left alone."""
+"""Moved and copied projects: earlier runs keep their files, new ones store theirs in the new place, and the old place is left alone."""
 
 import os
 import shutil
@@ -21,8 +21,8 @@ NAMES = ["moved", "é moved 50%20 of #1? +'"]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A project with a finished run in each of two experiments, to be copied by `project`."""
+def original(tmp_path_factory):
+    """A project with a finished run in each of two experiments; `project` copies it."""
     root = tmp_path_factory.mktemp("made") / "project"
     root.mkdir()
     for experiment in ("regcls", "other"):
@@ -31,10 +31,10 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def project(made, tmp_path, capsys):
-    """A project of its own, as it is in the folder where it was made."""
+def project(original, tmp_path, capsys):
+    """A copy of the project, as if it had been made in its folder."""
     root = tmp_path / "project"
-    shutil.copytree(made, root)
+    shutil.copytree(original, root)
     Tracker(root, experiment="regcls")
     capsys.readouterr()
     return root
@@ -48,7 +48,7 @@ def finished_run(tracker, spec=SPEC, fingerprint="f"):
 
 
 def locations(root):
-    """Every address of a file that the store has."""
+    """Every file address in the store."""
     query = (
         "SELECT artifact_location FROM experiments UNION SELECT artifact_uri FROM runs UNION SELECT artifact_location FROM logged_models "
         "UNION SELECT source FROM model_versions UNION SELECT storage_location FROM model_versions UNION SELECT value FROM trace_tags"
@@ -63,7 +63,7 @@ def execute(root, statement, *values):
 
 
 def content(root):
-    """Path -> bytes of all files, but for what SQLite and locks leave behind."""
+    """Path -> bytes of all files except leftovers of SQLite and locks."""
     return {
         str(path.relative_to(root)): path.read_bytes()
         for path in root.rglob("*")
@@ -78,7 +78,7 @@ def assert_files_found(tracker, *runs):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("how", [shutil.move, shutil.copytree])
-def test_old_runs_have_their_files_and_new_ones_put_theirs_where_the_project_is_now(project, tmp_path, capsys, how, name):
+def test_runs_old_and_new_have_their_files_in_the_moved_project(project, tmp_path, capsys, how, name):
     before, here = content(project), tmp_path / name
     how(project, here)
     tracker = Tracker(here, experiment="regcls")
@@ -93,7 +93,7 @@ def test_old_runs_have_their_files_and_new_ones_put_theirs_where_the_project_is_
     assert sorted(os.listdir(tmp_path)) == sorted({here.name} | ({"project"} if how is shutil.copytree else set()))
 
 
-def test_a_project_that_is_moved_on_and_back_is_as_it_was(project, tmp_path):
+def test_moving_a_project_back_restores_its_addresses(project, tmp_path):
     before = locations(project)
     for home, here in ((project, tmp_path / NAMES[1]), (tmp_path / NAMES[1], tmp_path / "third"), (tmp_path / "third", project)):
         home.rename(here)
@@ -124,7 +124,7 @@ def test_registered_models_logged_models_and_traces_move_as_well(project, tmp_pa
     "address",
     ["s3://bucket/mlartifacts/0", "mlflow-artifacts:/0", "{elsewhere}/files/0", "{elsewhere}/mlartifacts/0", "file://{elsewhere}/x"],
 )
-def test_files_that_the_user_keeps_elsewhere_stay_there(project, tmp_path, address):
+def test_files_kept_elsewhere_by_the_user_stay_there(project, tmp_path, address):
     address = address.format(elsewhere=tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "mlartifacts" / "0").mkdir(parents=True)
     execute(project, "UPDATE experiments SET artifact_location = ? WHERE name = 'other'", address)
@@ -137,7 +137,7 @@ def test_files_that_the_user_keeps_elsewhere_stay_there(project, tmp_path, addre
 
 @pytest.mark.parametrize("moves", [False, True])
 @pytest.mark.parametrize("there", ["nothing", "another store"])
-def test_an_address_of_our_form_outside_the_project_is_the_users_choice(project, tmp_path, there, moves):
+def test_addresses_outside_the_project_are_the_users_choice(project, tmp_path, there, moves):
     address = str(tmp_path / "disk" / "mlruns" / "mine")
     if there == "another store":
         (tmp_path / "disk" / "mlruns" / "mine").mkdir(parents=True)
@@ -148,7 +148,7 @@ def test_an_address_of_our_form_outside_the_project_is_the_users_choice(project,
     assert address in locations(here)
 
 
-def test_an_artifact_root_that_the_user_has_chosen_for_the_whole_store_stays(project, tmp_path):
+def test_an_artifact_root_chosen_for_the_whole_store_stays(project, tmp_path):
     root = shutil.move(project / "mlartifacts", tmp_path / "big" / "mlartifacts")
     for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
         execute(project, f"UPDATE {table} SET {column} = replace({column}, ?, ?)", f"{project}/mlartifacts", str(root))
@@ -157,13 +157,13 @@ def test_an_artifact_root_that_the_user_has_chosen_for_the_whole_store_stays(pro
     assert locations(project) == before
 
 
-def test_any_folder_within_the_project_moves_with_it(project, tmp_path):
+def test_folders_within_the_project_move_with_it(project, tmp_path):
     execute(project, "UPDATE experiments SET artifact_location = ? WHERE name = 'other'", str(project / "myart" / "deep"))
     Tracker(project.rename(tmp_path / "moved"), experiment="regcls")
     assert str(tmp_path / "moved" / "myart" / "deep") in locations(tmp_path / "moved")
 
 
-def test_addresses_as_a_plain_mlflow_command_writes_them_move_as_well(project, tmp_path):
+def test_addresses_written_by_plain_mlflow_commands_move_as_well(project, tmp_path):
     (project / "mlartifacts").rename(project / "mlruns")
     old = (project / "mlruns").as_uri()
     for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
@@ -174,7 +174,7 @@ def test_addresses_as_a_plain_mlflow_command_writes_them_move_as_well(project, t
     assert_files_found(tracker, *tracker.finished("functions").values())
 
 
-def test_a_store_that_the_user_has_named_is_never_rewritten(project, tmp_path, monkeypatch):
+def test_a_store_named_by_the_user_is_never_rewritten(project, tmp_path, monkeypatch):
     shared = tmp_path / "shared"
     project.rename(shared)
     before = locations(shared)
@@ -184,7 +184,7 @@ def test_a_store_that_the_user_has_named_is_never_rewritten(project, tmp_path, m
     assert locations(shared) == before
 
 
-def test_a_folder_that_has_two_names_is_no_copy(project, tmp_path):
+def test_a_folder_with_two_names_is_not_a_copy(project, tmp_path):
     before = locations(project)
     (tmp_path / "again").mkdir()
     os.link(project / "mlflow.db", tmp_path / "again" / "mlflow.db")  # as good as a bind mount, for a test without root
@@ -192,21 +192,21 @@ def test_a_folder_that_has_two_names_is_no_copy(project, tmp_path):
     assert locations(project) == before
 
 
-def test_while_somebody_trains_in_the_folder_no_address_changes(project, tmp_path, capsys):
+def test_addresses_do_not_change_while_a_run_is_training(project, tmp_path, capsys):
     here = tmp_path / "moved"
     project.rename(here)
     before = locations(here)
-    held = try_lock(here / ".regcls" / "train-functions.lock")
+    lock = try_lock(here / ".regcls" / "train-functions.lock")
     Tracker(here, experiment="regcls")
-    assert f"are put right once process {os.getpid()}" in capsys.readouterr().err
+    assert f"are corrected once process {os.getpid()}" in capsys.readouterr().err
     assert locations(here) == before
-    held.close()
+    lock.close()
     Tracker(here, experiment="regcls")
     assert not locations(here) & before
 
 
 @pytest.mark.slow
-def test_processes_that_open_a_moved_project_together_all_find_the_files(project, tmp_path):
+def test_concurrent_processes_in_a_moved_project_all_find_the_files(project, tmp_path):
     here = tmp_path / "moved"
     project.rename(here)
     code = (
@@ -215,6 +215,6 @@ def test_processes_that_open_a_moved_project_together_all_find_the_files(project
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     processes = [subprocess.Popen([sys.executable, "-c", code], cwd=here, env=environment, stderr=subprocess.PIPE) for _ in range(3)]
-    said = [process.communicate()[1].decode() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0], said
-    assert sum("this project was in" in text for text in said) == 1
+    expected = [process.communicate()[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], expected
+    assert sum("this project was in" in text for text in expected) == 1

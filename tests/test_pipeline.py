@@ -1,4 +1,4 @@
-"""From params to tracked runs in real processes and a real SQLite store, and what is left when they are killed on the way."""
+"""From params to tracked runs in real processes and a real SQLite store, and what is left when they are killed."""
 
 import json
 import os
@@ -13,8 +13,8 @@ from contextlib import closing
 import psutil
 import pytest
 
-from conftest import ROOT, laid_over
-from processes import DEADLINE, runs, session, until, with_status
+from conftest import ROOT, overlay
+from processes import DEADLINE, runs, session, wait_until, with_status
 from regcls.cli import main
 from regcls.params import load_params
 from regcls.tasks.functions.runs import all_specs
@@ -31,25 +31,25 @@ FEW_RUNS = {
         },
     }
 }
-LONG = {"functions": {"training": {"epochs": 30}}}  # seconds, so that there is a middle to be interrupted in
-LONGER = {"functions": {"training": {"epochs": 120}}}  # one wave of runs takes longer than it takes to notice that dvc is gone
+LONG = {"functions": {"training": {"epochs": 30}}}  # takes seconds, to be interrupted halfway
+LONGER = {"functions": {"training": {"epochs": 120}}}  # a wave of runs takes longer than noticing that dvc is gone
 
 
 @pytest.fixture
 def make_prepared(make_project, tmp_path_factory, signals):
-    """A project with prepared data and an empty store; both are made once."""
+    """Make a project with prepared data and an empty store, which are both made only once."""
 
     def make(changes=None):
-        made = tmp_path_factory.getbasetemp() / "prepared"
-        if not made.exists():
-            make_project(FEW_RUNS, made)
+        template = tmp_path_factory.getbasetemp() / "prepared"
+        if not template.exists():
+            make_project(FEW_RUNS, template)
             with pytest.MonkeyPatch.context() as patch:
-                patch.chdir(made)
+                patch.chdir(template)
                 assert main(["prepare", "functions"]) == 0
-            Tracker(made, experiment="regcls")
-        root = make_project(laid_over(FEW_RUNS, changes or {}))
-        shutil.copytree(made / "data", root / "data")
-        shutil.copy(made / "mlflow.db", root)
+            Tracker(template, experiment="regcls")
+        root = make_project(overlay(FEW_RUNS, changes or {}))
+        shutil.copytree(template / "data", root / "data")
+        shutil.copy(template / "mlflow.db", root)
         with closing(sqlite3.connect(root / "mlflow.db")) as connection, connection:
             connection.execute("UPDATE experiments SET artifact_location = ?", [f"{root}/mlartifacts/0"])
         return root
@@ -57,8 +57,8 @@ def make_prepared(make_project, tmp_path_factory, signals):
     return make
 
 
-def wait_for_the_middle(root, process):
-    """Until a run is finished and one begun after it is in the making: then it trains, and no longer waits to be logged."""
+def wait_until_halfway(root, process):
+    """Wait until a run is finished and a later one is running: the latter is training, not waiting to be logged."""
     query = "SELECT count(*) FROM runs WHERE status = 'RUNNING' AND start_time > (SELECT min(end_time) FROM runs WHERE status = 'FINISHED')"
 
     def reached():
@@ -68,18 +68,18 @@ def wait_for_the_middle(root, process):
         with closing(sqlite3.connect(f"file:{root}/mlflow.db?mode=ro", uri=True, timeout=30)) as connection:
             return connection.execute(query).fetchone()[0]
 
-    until(reached, "a finished run and one in the making")
+    wait_until(reached, "a finished run and a running one")
 
 
 def train(root):
-    """`regcls train functions` in this process: importing torch and MLflow takes longer than the training."""
+    """Run `regcls train functions` in this process: importing torch and MLflow takes longer than training."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         return main(["train", "functions"])
 
 
-def assert_each_run_done_once(root, *, kept=frozenset()):
-    """Every run of the grids is FINISHED once, `kept` among them, none is RUNNING, and the index lists them."""
+def assert_each_run_finished_once(root, *, kept=frozenset()):
+    """Assert that every run of the grids is FINISHED once, including `kept`, none is RUNNING, and the index lists them."""
     wanted = all_specs(load_params(root / "params.yaml").datasets["functions"], "functions")
     assert len(wanted) == 13
     assert not with_status(root, "RUNNING")
@@ -93,19 +93,19 @@ def assert_each_run_done_once(root, *, kept=frozenset()):
 
 
 @pytest.mark.slow
-def test_prepare_and_train_make_every_run_once_and_again_nothing(make_prepared, capsys, monkeypatch):
+def test_prepare_and_train_make_every_run_exactly_once(make_prepared, capsys, monkeypatch):
     root = make_prepared()
-    (root / "mlflow.db").unlink()  # a missing store is made
+    (root / "mlflow.db").unlink()  # a missing store is created
     assert train(root) == 0
     assert "13 runs trained, 0 were there already, 0 failed" in capsys.readouterr().err
-    assert_each_run_done_once(root)
+    assert_each_run_finished_once(root)
     before = runs(root), (root / "runs" / "functions.json").read_bytes()
 
     assert train(root) == 0
     assert "0 runs trained, 13 were there already, 0 failed" in capsys.readouterr().err
     assert (runs(root), (root / "runs" / "functions.json").read_bytes()) == before
 
-    (root / "runs" / f".functions.json.{os.getpid()}.part").symlink_to("/dev/full")  # where it is written aside
+    (root / "runs" / f".functions.json.{os.getpid()}.part").symlink_to("/dev/full")  # the temporary file
     assert train(root) == 2
     assert "no space left on the disk while writing" in capsys.readouterr().err
     assert (root / "runs" / "functions.json").read_bytes() == before[1]
@@ -113,13 +113,13 @@ def test_prepare_and_train_make_every_run_once_and_again_nothing(make_prepared, 
 
 
 @pytest.mark.slow
-def test_training_in_a_copy_neither_ends_nor_doubles_what_the_original_makes(make_prepared, start, tmp_path):
+def test_training_in_a_copy_does_not_interfere_with_the_original(make_prepared, start, tmp_path):
     root, copy = make_prepared(LONG), tmp_path / "copy"
     process = start(root)
-    wait_for_the_middle(root, process)
-    process.send_signal(signal.SIGSTOP)  # alive, and a copy of its database is whole
+    wait_until_halfway(root, process)
+    process.send_signal(signal.SIGSTOP)  # alive, with a consistent copy of its database
     shutil.copytree(root, copy)
-    before, begun = runs(root), with_status(copy, "RUNNING")  # in the copy one may be begun that is about to be in the original
+    before, begun = runs(root), with_status(copy, "RUNNING")  # the copy may start one that the original is about to start
     assert train(copy) == 0
     assert runs(root) == before
     assert with_status(copy, "RUNNING") == begun != set()  # as long as its process lives
@@ -127,49 +127,49 @@ def test_training_in_a_copy_neither_ends_nor_doubles_what_the_original_makes(mak
     assert process.wait(DEADLINE) == 0
     assert train(copy) == 0
     for folder in (root, copy):
-        assert_each_run_done_once(folder)
+        assert_each_run_finished_once(folder)
         assert {path.name for path in (folder / "mlartifacts" / "0").iterdir()} <= {run_id for run_id, _, _ in runs(folder)}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("whole_group, processes", [(True, 1), (False, 2)], ids=["whole group", "parent alone"])
-def test_after_kill_9_training_goes_on_and_repeats_no_finished_run(make_prepared, start, whole_group, processes):
+def test_after_kill_9_training_resumes_without_repeating_finished_runs(make_prepared, start, whole_group, processes):
     root = make_prepared({**LONG, "compute": {"processes": processes}})
     process = start(root)
-    wait_for_the_middle(root, process)
+    wait_until_halfway(root, process)
     (os.killpg if whole_group else os.kill)(process.pid, signal.SIGKILL)
     process.wait()
-    until(lambda: not session(process), "the workers end by themselves")
+    wait_until(lambda: not session(process), "the end of the workers")
     finished = with_status(root, "FINISHED")
     assert 0 < len(finished) < 13 and with_status(root, "RUNNING")
     assert train(root) == 0
-    assert_each_run_done_once(root, kept=finished)
+    assert_each_run_finished_once(root, kept=finished)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "number, to, processes, code", [(signal.SIGINT, os.killpg, 2, 130), (signal.SIGTERM, os.kill, 1, 143)], ids=["Ctrl-C", "SIGTERM"]
 )
-def test_an_interruption_marks_open_runs_killed_and_training_goes_on_from_there(make_prepared, start, number, to, processes, code):
+def test_an_interruption_kills_open_runs_and_training_resumes(make_prepared, start, number, to, processes, code):
     root = make_prepared({**LONG, "compute": {"processes": processes}})
     process = start(root)
-    wait_for_the_middle(root, process)
+    wait_until_halfway(root, process)
     to(process.pid, number)
     assert process.wait(DEADLINE) == code
-    said = (root / "output.txt").read_text()
-    assert "Traceback" not in said
+    expected = (root / "output.txt").read_text()
+    assert "Traceback" not in expected
     if number == signal.SIGINT:
-        assert said.endswith("regcls: interrupted. Finished runs are kept; the same command goes on from here.\n")
+        assert expected.endswith("regcls: interrupted. Finished runs are kept; the same command resumes from here.\n")
     finished = with_status(root, "FINISHED")
     assert 0 < len(finished) < 13
     assert with_status(root, "KILLED") and not with_status(root, "RUNNING")
-    until(lambda: not session(process), "the workers end")
+    wait_until(lambda: not session(process), "the end of the workers")
     assert train(root) == 0
-    assert_each_run_done_once(root, kept=finished)
+    assert_each_run_finished_once(root, kept=finished)
 
 
 @pytest.mark.parametrize("method", ["start", "finish"])
-def test_an_interruption_while_a_run_is_logged_leaves_no_run_behind(make_prepared, monkeypatch, method):
+def test_an_interruption_while_logging_leaves_no_run_behind(make_prepared, monkeypatch, method):
     root = make_prepared()
     real = getattr(Tracker, method)
 
@@ -189,19 +189,20 @@ def test_two_processes_at_once_share_a_grid(make_prepared, start):
     root = make_prepared()
     first, second = start(root), start(root)
     assert (first.wait(DEADLINE), second.wait(DEADLINE)) == (0, 0)
-    said = (root / "output.txt").read_text()
-    assert "13 runs trained, 0 were there already" in said and "0 runs trained, 13 were there already" in said
-    assert_each_run_done_once(root)
+    expected = (root / "output.txt").read_text()
+    assert "13 runs trained, 0 were there already" in expected and "0 runs trained, 13 were there already" in expected
+    assert_each_run_finished_once(root)
     assert len(runs(root)) == 13
 
 
-def test_a_run_that_diverges_stops_no_other_and_alone_is_tried_again(make_prepared, capsys):
+def test_only_a_diverged_run_is_retried(make_prepared, capsys):
     root = make_prepared({"functions": {"training": {"optimizer": "sgd", "learning_rate": {"noisy": 1e6}}}})
     assert train(root) == 0
-    said = capsys.readouterr().err
-    assert "12 runs trained, 0 were there already, 1 failed" in said
+    output = capsys.readouterr().err
+    assert "12 runs trained, 0 were there already, 1 failed" in output
     assert (
-        "FAILED reg s0 · noisy-0.1-severe functions: diverged on function 0, 1: weights are no longer finite (learning rate 1e+06)" in said
+        "FAILED reg s0 · noisy-0.1-severe functions: diverged on function 0, 1: weights are no longer finite (learning rate 1e+06)"
+        in output
     )
     finished, (failed,) = with_status(root, "FINISHED"), with_status(root, "FAILED")
     index = json.loads((root / "runs" / "functions.json").read_text())
@@ -216,49 +217,49 @@ def test_a_run_that_diverges_stops_no_other_and_alone_is_tried_again(make_prepar
 def test_a_worker_that_is_killed_is_a_clear_error(make_prepared, start):
     root = make_prepared({**LONG, "compute": {"processes": 2}})
     process = start(root)
-    wait_for_the_middle(root, process)
+    wait_until_halfway(root, process)
     worker = next(child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline()))
     worker.kill()
     assert process.wait(DEADLINE) == 2
-    said = (root / "output.txt").read_text()
-    assert "regcls: error: a worker process was ended from outside, perhaps for want of memory" in said and "Traceback" not in said
+    expected = (root / "output.txt").read_text()
+    assert "regcls: error: a worker process was killed, perhaps because memory ran out" in expected and "Traceback" not in expected
     assert with_status(root, "FINISHED") and not with_status(root, "RUNNING")
 
 
 @pytest.fixture
 def preparing(make_project, start):
-    """A project and `regcls prepare functions` in it, with two workers and half a minute of work."""
+    """A project and a running `regcls prepare functions` with two workers and half a minute of work."""
     data = {"samples": 60000, "repetitions": 5, "functions": [[share / 10, 20] for share in range(1, 11)]}
     root = make_project({"compute": {"processes": 2}, "functions": {"data": data}})
     return root, start(root, sys.executable, "-m", "regcls", "prepare", "functions")
 
 
 def assert_nothing_is_left(root, process):
-    until(lambda: not session(process), "the workers end by themselves")
+    wait_until(lambda: not session(process), "the end of the workers")
     assert not (root / "data" / "functions" / "prepared").exists()
 
 
 @pytest.mark.slow
-def test_the_workers_of_a_killed_prepare_end_by_themselves(preparing):
+def test_workers_of_a_killed_prepare_end_by_themselves(preparing):
     root, process = preparing
-    until(lambda: sum(other.cpu_times().user > 2 for other in session(process)) >= 2, "two workers at work")  # imports take less
+    wait_until(lambda: sum(other.cpu_times().user > 2 for other in session(process)) >= 2, "two busy workers")  # imports take less
     assert process.poll() is None
     process.kill()
     process.wait()
     assert_nothing_is_left(root, process)
 
 
-def test_prepare_can_be_interrupted_while_its_workers_start(preparing):
+def test_prepare_can_be_interrupted_while_workers_start(preparing):
     root, process = preparing
-    until(lambda: len(session(process)) == 4, "two workers, their parent and multiprocessing's resource tracker")
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    wait_until(lambda: len(session(process)) == 4, "two workers, their parent and multiprocessing's resource tracker")
+    os.killpg(process.pid, signal.SIGINT)  # like a terminal
     assert process.wait(DEADLINE) == 130
     assert_nothing_is_left(root, process)
     assert "Traceback" not in (root / "output.txt").read_text()
 
 
 @pytest.mark.slow
-def test_an_equal_single_run_is_kept(make_prepared, monkeypatch, capsys):
+def test_an_equal_single_run_is_not_repeated(make_prepared, monkeypatch, capsys):
     root = make_prepared()
     monkeypatch.chdir(root)
     assert main(["run", "functions", "--classes", "5", "--seed", "3"]) == 0
@@ -268,7 +269,7 @@ def test_an_equal_single_run_is_kept(make_prepared, monkeypatch, capsys):
     assert [status for _, status, _ in runs(root)] == ["FINISHED"]
 
 
-def test_a_single_run_that_diverges_is_a_clear_error(make_prepared, monkeypatch, capsys):
+def test_a_diverging_single_run_is_a_clear_error(make_prepared, monkeypatch, capsys):
     root = make_prepared()
     monkeypatch.chdir(root)
     assert main(["run", "functions", "--method", "reg", "--optimizer", "sgd", "--learning-rate", "1e6"]) == 2
@@ -278,7 +279,7 @@ def test_a_single_run_that_diverges_is_a_clear_error(make_prepared, monkeypatch,
 
 @pytest.fixture
 def dvc(make_prepared, start, tmp_path):
-    """A DVC repository like this one, with shrunk parameters -> start `dvc repro` there."""
+    """A DVC repository like this one, shrunk, and a function that starts `dvc repro` there."""
     root = make_prepared(LONGER)
     shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     shutil.copy(ROOT / "dvc.yaml", root)
@@ -298,25 +299,25 @@ def dvc(make_prepared, start, tmp_path):
     }
     for command in (["git", "init", "--quiet"], [sys.executable, "-m", "dvc", "init", "--quiet"]):
         subprocess.run(command, cwd=root, env=os.environ | environment, check=True)
-    shutil.copy(ROOT / ".dvcignore", root)  # bytecode that a later stage leaves beside the source is no change of it
+    shutil.copy(ROOT / ".dvcignore", root)  # bytecode that a later stage leaves next to the source does not count as a change
     return root, lambda: start(root, sys.executable, "-m", "dvc", "repro", environment=environment)
 
 
 @pytest.mark.slow
-def test_dvc_repro_goes_on_after_kill_9_and_a_third_one_changes_nothing(dvc):
+def test_dvc_repro_resumes_after_kill_9_and_then_changes_nothing(dvc):
     root, repro = dvc
     process = repro()
-    wait_for_the_middle(root, process)
+    wait_until_halfway(root, process)
     process.kill()  # dvc alone: the training notices, and ends by itself
     process.wait()
-    until(lambda: not session(process), "the orphan ends")
+    wait_until(lambda: not session(process), "the end of the orphan")
     assert not with_status(root, "RUNNING") and with_status(root, "KILLED")
     finished = with_status(root, "FINISHED")
     assert 0 < len(finished) < 13
 
     second = repro()
     assert second.wait(2 * DEADLINE) == 0, (root / "output.txt").read_text()
-    assert_each_run_done_once(root, kept=finished)
+    assert_each_run_finished_once(root, kept=finished)
     assert (root / "reports" / "index.html").exists()
 
     before = runs(root), (root / "dvc.lock").read_bytes(), (root / "reports" / "index.html").stat().st_mtime_ns

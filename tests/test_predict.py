@@ -15,7 +15,7 @@ from regcls.tasks import task_named
 from regcls.tasks.depth.model import DepthPredictor, build_depth
 from regcls.tasks.depth.runs import DepthSpec
 from regcls.tasks.images.data import ImageSet
-from regcls.tasks.task import Asked
+from regcls.tasks.task import PredictRequest
 from regcls.tracking.run_table import typed
 from regcls.tracking.tracker import Tracker
 from regcls.training.checkpoint import Checkpoints
@@ -26,9 +26,9 @@ FEW = {"compute": {"processes": 1}, "imdb_wiki": {"training": {"epochs": 1, "mil
 
 @pytest.fixture
 def project(make_faces, monkeypatch):
-    """A project with one finished run: its root, the run's id and the paths of the test images, written as PNG."""
+    """A project with one finished run: its root, the run's id, and the paths of the test images as PNG files."""
     monkeypatch.setattr(Compute, "cores", 1)
-    monkeypatch.setattr(Tracker, "log_model", lambda *args, **kwargs: None)  # seconds, and not used here
+    monkeypatch.setattr(Tracker, "log_model", lambda *args, **kwargs: None)  # takes seconds and is not used here
     root = make_faces(FEW)
     monkeypatch.chdir(root)
     before = torch.get_num_threads()
@@ -37,7 +37,7 @@ def project(make_faces, monkeypatch):
     (run_id,) = tracker.finished("imdb_wiki").values()
     images = ImageSet(root / "data" / "imdb_wiki" / "prepared")
     (root / "faces").mkdir()
-    files = [f"faces/{place}.png" for place in range(len(images.rows("test")))]
+    files = [f"faces/{index}.png" for index in range(len(images.rows("test")))]
     for row, file in zip(images.rows("test"), files, strict=True):
         Image.fromarray(images.images[row]).save(root / file)
     yield root, tracker, run_id, files
@@ -45,14 +45,14 @@ def project(make_faces, monkeypatch):
 
 
 def predict(capsys, *arguments):
-    """Exit code, rows of the csv on stdout, stderr."""
+    """Run `regcls predict`; return its exit code, csv rows and stderr."""
     capsys.readouterr()
     code = main(["predict", *arguments])
     out, err = capsys.readouterr()
     return code, list(csv.reader(io.StringIO(out))), err
 
 
-def test_predictions_for_image_files_are_those_of_the_run(project, capsys):
+def test_predictions_for_image_files_equal_those_of_the_run(project, capsys):
     _root, tracker, run_id, files = project
     table = tracker.files.table(run_id, "predictions.parquet")
     code, (header, *rows), err = predict(capsys, run_id[:8], *files)  # more than are read at a time
@@ -61,11 +61,11 @@ def test_predictions_for_image_files_are_those_of_the_run(project, capsys):
     np.testing.assert_allclose([float(value) for _, value in rows], table["prediction"], rtol=1e-3)
     assert "predicting: 100 %" in err
 
-    last = predict(capsys, run_id, files[0], "--checkpoint", "last")  # of a single epoch, which is the best
+    last = predict(capsys, run_id, files[0], "--checkpoint", "last")  # of a single epoch, which is thus the best
     assert last[:2] == (0, [header, rows[0]])
 
 
-def test_an_image_that_cannot_be_read_is_named_and_the_others_are_predicted(project, capsys):
+def test_unreadable_images_are_reported_and_the_others_predicted(project, capsys):
     root, _, run_id, files = project
     (root / "notes.txt").write_text("no image")
     code, (_, *rows), err = predict(capsys, run_id, files[0], "notes.txt", "nowhere.png", files[0])
@@ -75,14 +75,14 @@ def test_an_image_that_cannot_be_read_is_named_and_the_others_are_predicted(proj
     assert err.endswith("regcls: error: 2 of 4 images could not be read; they are named above\n")
 
 
-def test_any_size_and_kind_of_image_will_do(project, capsys):
+def test_images_of_any_size_and_format_are_accepted(project, capsys):
     root, _, run_id, files = project
     Image.open(root / files[0]).convert("L").resize((200, 150)).save(root / "large.jpg")
     code, (_, *rows), _ = predict(capsys, run_id, "large.jpg")
     assert code == 0 and np.isfinite(float(rows[0][1]))
 
 
-def test_a_run_that_is_not_there_or_not_the_only_one_is_a_clear_error(project, capsys, monkeypatch):
+def test_an_unknown_or_ambiguous_run_is_a_clear_error(project, capsys, monkeypatch):
     root, tracker, run_id, files = project
     code, rows, err = predict(capsys, "0123456789", files[0])
     assert (code, rows) == (2, []) and "no run in sqlite:///" in err and "'0123456789'" in err
@@ -94,10 +94,10 @@ def test_a_run_that_is_not_there_or_not_the_only_one_is_a_clear_error(project, c
     assert (code, rows) == (2, []) and f"runs in sqlite:///{root}/mlflow.db with an id that begins with '{shared}'" in err
 
 
-def test_a_folder_is_refused_where_no_file_would_be_written(project, capsys):
+def test_a_folder_is_refused_if_no_file_would_be_written(project, capsys):
     _, _, run_id, files = project
     code, rows, err = predict(capsys, run_id, files[0], "--folder", "maps")
-    assert (code, rows) == (2, []) and "its predictions are printed, no file is written. Leave out --folder maps" in err
+    assert (code, rows) == (2, []) and "its predictions are printed, not written to files. Leave out --folder maps" in err
 
 
 def test_a_run_of_the_1d_study_is_refused(project, capsys):
@@ -115,19 +115,19 @@ def test_a_run_of_an_earlier_version_is_refused(project, capsys):
     assert (code, rows) == (2, []) and f"run {run_id} is on imdb_wiki, made by an earlier version of regcls" in err
 
 
-def test_a_checkpoint_that_is_gone_or_damaged_is_a_clear_error(project, capsys):
+def test_a_missing_or_damaged_checkpoint_is_a_clear_error(project, capsys):
     root, _, run_id, files = project
     file = root / "mlartifacts" / "0" / run_id / "artifacts" / "checkpoints" / "best.pt"
     file.write_bytes(file.read_bytes()[:1000])
     code, rows, err = predict(capsys, run_id, files[0])
-    assert (code, rows) == (2, []) and "best.pt is damaged or no checkpoint of regcls" in err
+    assert (code, rows) == (2, []) and "best.pt is damaged or not a regcls checkpoint" in err
     shutil.rmtree(file.parent)
     code, rows, err = predict(capsys, run_id, files[0])
     assert (code, rows) == (2, []) and f"run {run_id} has no file checkpoints/best.pt" in err
 
 
 @pytest.mark.parametrize(("recorded", "used"), [("True", True), ("False", False)])
-def test_a_stored_runs_predictor_has_its_own_align_corners(recorded, used, tmp_path):
+def test_the_predictor_of_a_stored_run_has_its_own_align_corners(recorded, used, tmp_path):
     torch.manual_seed(0)
     network = build_depth("resnet18", width=2, classes=0, align_corners=used)
     checkpoints = Checkpoints(tmp_path / "run", fingerprint="f")
@@ -136,8 +136,10 @@ def test_a_stored_runs_predictor_has_its_own_align_corners(recorded, used, tmp_p
     Image.fromarray(pixels).save(tmp_path / "room.png")
     params = {"model": "resnet18", "width": "2", "short_side": "36", "align_corners": recorded}
     spec, file = typed(params, DepthSpec), checkpoints.best_file(1)
-    asked = Asked(run_id="r", spec=spec, checkpoint=lambda: file, device="cpu", images=[tmp_path / "room.png"], folder=tmp_path / "maps")
-    assert task_named("depth").predict(asked) == []
+    request = PredictRequest(
+        run_id="r", spec=spec, checkpoint=lambda: file, device="cpu", images=[tmp_path / "room.png"], folder=tmp_path / "maps"
+    )
+    assert task_named("depth").predict(request) == []
     with Image.open(tmp_path / "maps" / "room_depth.png") as depth, torch.inference_mode():
         expected = DepthPredictor(network)(torch.from_numpy(pixels[None]))[0].clamp(min=0)
         np.testing.assert_allclose(np.asarray(depth) / 1000, expected, atol=1e-3)

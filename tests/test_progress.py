@@ -1,4 +1,4 @@
-"""What a log sees of a long operation: pytest's stderr is no terminal."""
+"""Progress of a long operation in a log: pytest's stderr is no terminal."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from regcls.progress import progress, tracked
 
 @pytest.fixture
 def wait(monkeypatch):
-    """Let seconds pass for the bar, and for nobody else."""
+    """Let seconds pass for the progress bar only."""
 
     class Clock:
         now = 0.0
@@ -25,11 +25,11 @@ def wait(monkeypatch):
     return pass_by
 
 
-def test_a_line_now_and_then_says_how_far_and_how_long(wait, capsys):
+def test_occasional_lines_report_progress_and_remaining_time(wait, capsys):
     with progress(200, "training") as advance:
-        for place in range(4):
+        for index in range(4):
             wait(8)
-            advance(25, f"run {place}")
+            advance(25, f"run {index}")
     assert capsys.readouterr().err.splitlines() == [
         "training: 25 % run 1 (16 s, about 48 s left)",
         "training: 50 % run 3 (32 s, about 32 s left)",
@@ -38,19 +38,19 @@ def test_a_line_now_and_then_says_how_far_and_how_long(wait, capsys):
 
 
 @pytest.mark.parametrize("done", [0, 1, 3])
-def test_what_has_hardly_begun_foretells_nothing(wait, capsys, done):
+def test_no_remaining_time_is_estimated_at_the_start(wait, capsys, done):
     with progress(200, "training") as advance:
         wait(20)
         advance(done)
         assert capsys.readouterr().err == f"training: {done / 2:.0f} %  (20 s)\n"
 
 
-def test_nothing_to_do_is_all_done(wait, capsys):
+def test_an_empty_task_is_complete(wait, capsys):
     with progress(0, "reading"):
         pass
     assert capsys.readouterr().err == "reading: 100 %  (0 s)\n"
 
 
-def test_tracked_items_are_all_there_and_counted(wait, capsys):
+def test_tracked_items_are_complete_and_counted(wait, capsys):
     assert list(tracked("abc", 3, "drawing")) == ["a", "b", "c"]
     assert capsys.readouterr().err == "drawing: 100 %  (0 s)\n"

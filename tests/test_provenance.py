@@ -1,4 +1,4 @@
-"""Provenance against real git repositories and the project's own source."""
+"""Provenance with real git repositories and the project's own source."""
 
 import ast
 import os
@@ -10,13 +10,9 @@ import pytest
 
 from regcls import provenance
 from regcls.provenance import code_digest, dvc_md5, git_tags, import_closure, machine_tags
+from repositories import git
 
 SOURCE = Path(provenance.__file__).parent
-
-
-def git(root: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false"]
-    return subprocess.run(["git", *identity, *arguments], cwd=root, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.fixture
@@ -30,7 +26,7 @@ def repository(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package `regcls` of its own to look at: a imports b, b imports the part of a subpackage, that imports a again."""
+    """A small package `regcls`: a imports b, b imports a part of a subpackage, which imports a again."""
     root = tmp_path / "regcls"
     (root / "part").mkdir(parents=True)
     for name, text in {
@@ -50,11 +46,11 @@ def names(files: list[Path], root: Path) -> list[str]:
     return [file.relative_to(root).as_posix() for file in files]
 
 
-def test_a_clean_commit_is_named(repository: Path) -> None:
-    assert git_tags(repository) == {"git_commit": git(repository, "rev-parse", "HEAD"), "git_branch": "trunk", "git_dirty": "false"}
+def test_a_clean_commit_is_reported(repository: Path) -> None:
+    assert git_tags(repository) == {"git_commit": git(repository, "rev-parse", "HEAD").strip(), "git_branch": "trunk", "git_dirty": "false"}
 
 
-def test_a_changed_file_makes_it_dirty_and_a_new_one_does_not(repository: Path) -> None:
+def test_a_changed_file_makes_the_commit_dirty_but_a_new_one_does_not(repository: Path) -> None:
     (repository / "new.txt").write_text("new")
     assert git_tags(repository)["git_dirty"] == "false"
     (repository / "a.txt").write_text("changed")
@@ -66,17 +62,17 @@ def test_a_detached_head_has_no_branch(repository: Path) -> None:
     assert git_tags(repository)["git_branch"] == "detached"
 
 
-def test_a_repository_without_a_commit_has_a_branch(tmp_path: Path) -> None:
+def test_a_repository_without_commits_has_a_branch(tmp_path: Path) -> None:
     git(tmp_path, "init", "--initial-branch=trunk")
     assert git_tags(tmp_path) == {"git_commit": "unknown", "git_branch": "trunk", "git_dirty": "false"}
 
 
-def test_outside_a_repository_all_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outside_a_repository_everything_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert set(git_tags(tmp_path).values()) == {"unknown"}
 
 
-def test_without_git_all_is_unknown(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_git_everything_is_unknown(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(repository))
     assert set(git_tags(repository).values()) == {"unknown"}
 
@@ -102,32 +98,32 @@ def test_the_md5_of_an_output_is_read_from_dvc_lock(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "stages: 3", "<<<<<<< HEAD", "stages: {a: {outs: [x]}}"])
-def test_a_dvc_lock_that_says_nothing_useful_gives_unknown(tmp_path: Path, text: str) -> None:
+def test_a_useless_dvc_lock_gives_unknown(tmp_path: Path, text: str) -> None:
     assert dvc_md5(tmp_path, Path("data")) == "unknown"
     (tmp_path / "dvc.lock").write_text(text)
     assert dvc_md5(tmp_path, Path("data")) == "unknown"
 
 
-def test_the_closure_follows_every_form_of_import_and_cycles(package: Path) -> None:
+def test_the_closure_follows_all_forms_of_imports_and_cycles(package: Path) -> None:
     everything = ["__init__.py", "a.py", "b.py", "part/__init__.py", "part/c.py"]
     assert names(import_closure("regcls.a"), package) == everything
     assert names(import_closure("regcls.part.c"), package) == everything
     assert names(import_closure("regcls.alone"), package) == ["__init__.py", "alone.py"]
 
 
-def test_what_is_imported_for_annotations_alone_is_not_in_the_closure(package: Path) -> None:
+def test_type_checking_imports_are_not_in_the_closure(package: Path) -> None:
     (package / "alone.py").write_text("from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from regcls import a\n")
     assert names(import_closure("regcls.alone"), package) == ["__init__.py", "alone.py"]
 
 
-def test_a_module_that_does_not_exist_has_neither_closure_nor_digest(package: Path) -> None:
+def test_a_missing_module_has_neither_closure_nor_digest(package: Path) -> None:
     with pytest.raises(ModuleNotFoundError, match=r"regcls\.nothing"):
         import_closure("regcls.nothing")
     with pytest.raises(ModuleNotFoundError, match=r"regcls\.nothing"):
         code_digest("regcls.a", alone=["regcls.nothing"])
 
 
-def test_the_closure_of_a_real_module_holds_what_python_imports_for_it() -> None:
+def test_the_closure_contains_what_python_really_imports() -> None:
     code = "import sys, regcls.runs; print('\\n'.join(m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'regcls'))"
     environment = {**os.environ, "PYTHONPATH": str(SOURCE.parent)}
     imported = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout.split()
@@ -147,14 +143,14 @@ def test_the_closure_of_a_real_module_holds_what_python_imports_for_it() -> None
         ("double", "twice", False),
     ],
 )
-def test_the_digest_sees_code_and_nothing_else(package: Path, old: str, new: str, same: bool) -> None:
+def test_the_digest_covers_code_only(package: Path, old: str, new: str, same: bool) -> None:
     before = code_digest("regcls.part.c")
     text = (package / "a.py").read_text()
     (package / "a.py").write_text(text.replace(old, new))
     assert (code_digest("regcls.part.c") == before) is same
 
 
-def test_code_that_moves_to_another_file_keeps_its_digest(package: Path) -> None:
+def test_code_moved_to_another_file_keeps_its_digest(package: Path) -> None:
     before = code_digest("regcls.part.c")
     (package / "moved").mkdir()
     (package / "moved" / "__init__.py").write_text("")
@@ -166,7 +162,7 @@ def test_code_that_moves_to_another_file_keeps_its_digest(package: Path) -> None
     assert code_digest("regcls.part.c") != before
 
 
-def test_modules_alone_count_without_what_they_import(package: Path) -> None:
+def test_modules_given_as_alone_count_without_their_imports(package: Path) -> None:
     before = code_digest("regcls.alone", alone=["regcls.part.c"])
     assert before != code_digest("regcls.alone")
     (package / "a.py").write_text("changed = 1\n")
@@ -179,7 +175,7 @@ def test_modules_alone_count_without_what_they_import(package: Path) -> None:
     ("file", "same"),
     [("params/types.py", True), ("part/params.py", True), ("tasks/__init__.py", True), ("part/c.py", False), ("b.py", False)],
 )
-def test_without_params_the_digest_sees_all_but_what_reads_params_yaml(package: Path, file: str, same: bool) -> None:
+def test_without_params_the_digest_ignores_code_that_reads_params(package: Path, file: str, same: bool) -> None:
     for folder, text in {"params": "import regcls.tasks\n", "tasks": "TASKS = ('part',)\n"}.items():
         (package / folder).mkdir()
         (package / folder / "__init__.py").write_text(text)
@@ -192,7 +188,7 @@ def test_without_params_the_digest_sees_all_but_what_reads_params_yaml(package: 
     assert code_digest("regcls.part.c") != whole
 
 
-def test_mlflow_is_imported_by_tracking_and_for_mlflow_run_only() -> None:
+def test_only_tracking_and_mlflow_run_import_mlflow() -> None:
     def imports_mlflow(file: Path) -> bool:
         nodes = list(ast.walk(ast.parse(file.read_bytes())))
         modules = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]

@@ -1,4 +1,4 @@
-"""A team's data and results over real servers: a DVC remote on S3 and one tracking server, from one clone to another; and large artifacts."""
+"""A team's data and results on real servers: a DVC remote on S3 and a tracking server, shared by two clones; and large artifacts."""
 
 import random
 import re
@@ -21,7 +21,7 @@ PART = 5 << 20  # bytes: the least that S3 takes, but for the last part
 
 @pytest.fixture(scope="module", autouse=True)
 def environment(tracking_server: TrackingServer, s3_server: S3Server):
-    """What each member of the team has set; before `call` takes its environment."""
+    """The environment of each team member, set before `call` copies it."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (tracking_server.environment | s3_server.environment).items():
             patch.setenv(name, value)
@@ -46,7 +46,7 @@ def team(call, s3_server):  # noqa: F811
 
 @pytest.fixture(scope="module")
 def clone(team, tmp_path_factory):
-    """A colleague's clone after `dvc pull` -> call a command there."""
+    """Call a command in a colleague's clone after `dvc pull`."""
     root = tmp_path_factory.mktemp("elsewhere") / "clone"
     team("git", "clone", "--quiet", str(team.cwd), str(root))
     commands = team.at(root)
@@ -60,13 +60,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_after_a_pull_there_is_nothing_to_reproduce(team, clone):
-    said = clone.dvc("repro")
-    assert re.findall("Running stage '(.+?)'", said) == ["inputs"]  # which says that nothing has changed
+    output = clone.dvc("repro")
+    assert re.findall("Running stage '(.+?)'", output) == ["inputs"]  # which finds that nothing changed
     assert contents(clone.cwd / "reports") == contents(team.cwd / "reports")
 
 
 @pytest.mark.slow
-def test_a_report_made_again_from_the_server_is_the_same_byte_for_byte_but_for_where_it_was_made(clone):
+def test_a_report_rebuilt_from_the_server_differs_only_in_its_origin(clone):
     before = contents(clone.cwd / "reports")
     shutil.rmtree(clone.cwd / "reports")
     clone("env", "PYTHONPATH=src", "python", "-m", "regcls", "compare")
@@ -80,7 +80,7 @@ def test_a_report_made_again_from_the_server_is_the_same_byte_for_byte_but_for_w
 
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
-    """A file of two and a half parts of S3."""
+    """A file of two and a half S3 parts."""
     file = tmp_path / "state.safetensors"
     file.write_bytes(random.Random(0).randbytes(5 * PART // 2))
     return file
@@ -89,13 +89,13 @@ def large(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("location", "settings", "parts"),
     [
-        ("mlflow-artifacts:/large", {}, 2),  # through the server, which sends it on in pieces of 8 MiB
+        ("mlflow-artifacts:/large", {}, 2),  # through the server, which forwards it in pieces of 8 MiB
         ("mlflow-artifacts:/large", {"MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "true"}, 3),  # pieces straight to S3, as the server signs them
         ("s3://boot/large", {}, 2),  # with the client's own credentials
     ],
     ids=["proxied", "signed", "direct"],
 )
-def test_a_large_file_of_a_run_reaches_s3_in_parts_and_comes_back_whole(
+def test_large_files_reach_s3_in_parts_and_come_back_intact(
     location: str,
     settings: dict[str, str],
     parts: int,
@@ -118,4 +118,4 @@ def test_a_large_file_of_a_run_reaches_s3_in_parts_and_comes_back_whole(
     with closing(s3_server.client()) as s3:
         prefix = "large" if location.startswith("s3:") else "proxied/large"
         (stored,) = s3.list_objects_v2(Bucket="boot", Prefix=f"{prefix}/{run.run_id}")["Contents"]
-    assert stored["ETag"].endswith(f'-{parts}"')  # S3's way to say in how many
+    assert stored["ETag"].endswith(f'-{parts}"')  # the number of parts, in S3's notation

@@ -1,4 +1,4 @@
-"""Many runs, and many trainers at once, on real servers. benchmarks/scale.py does the same with 5 000 runs, and measures it."""
+"""Many runs and parallel trainers on real servers. benchmarks/scale.py measures the same with 5 000 runs."""
 
 import multiprocessing
 import os
@@ -20,7 +20,7 @@ TRAINERS, EACH, EPOCHS = 8, 3, 5
 
 @pytest.fixture
 def at(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Callable[[str], str]:
-    """Have the process track at a server, in an experiment of this test."""
+    """Track to a server in this process, in an experiment of this test."""
 
     def at(uri: str) -> str:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
@@ -31,7 +31,7 @@ def at(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Calla
 
 
 def train(root: Path, worker: int, environment: dict[str, str]) -> None:
-    """One of the trainers, in a process of its own."""
+    """Be one of the trainers, in its own process."""
     os.environ.update(environment)
     tracker = Tracker(root, experiment="regcls")
     for k in range(EACH):
@@ -43,10 +43,10 @@ def train(root: Path, worker: int, environment: dict[str, str]) -> None:
 
 
 def train_all(root: Path) -> Tracker:
-    """Run the trainers together. Forked from a process that has imported all they need: they meet in the store, not in the import."""
+    """Run the trainers in parallel, forked from a process that has already imported everything, so that they compete for the store."""
     where = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["regcls.tracking.tracker", "pytest"])  # tests are not on its path yet
+    context.set_forkserver_preload(["regcls.tracking.tracker", "pytest"])  # the tests are not on its path yet
     processes = [context.Process(target=train, args=[root, worker, where]) for worker in range(TRAINERS)]
     for process in processes:
         process.start()
@@ -57,7 +57,7 @@ def train_all(root: Path) -> Tracker:
 
 
 def assert_nothing_is_lost(tracker: Tracker) -> None:
-    """Every run is there once, whole, with every point of its history once."""
+    """Assert that every run is there once and complete, with every point of its history once."""
     runs = tracker.finished("functions")
     assert runs.keys() == {f"{worker:016x}{k:016x}" for worker in range(TRAINERS) for k in range(EACH)}
     assert len(tracker.collect("functions", FunctionSpec)) == TRAINERS * EACH
@@ -69,12 +69,12 @@ def assert_nothing_is_lost(tracker: Tracker) -> None:
 
 
 @pytest.mark.slow
-def test_eight_trainers_at_once_lose_nothing_in_an_sqlite_file(tmp_path: Path) -> None:
+def test_eight_parallel_trainers_lose_nothing_in_an_sqlite_file(tmp_path: Path) -> None:
     assert_nothing_is_lost(train_all(tmp_path))
 
 
 @pytest.mark.slow
-def test_eight_trainers_at_once_lose_nothing_on_a_server_over_postgresql(
+def test_eight_parallel_trainers_lose_nothing_on_a_postgresql_server(
     tmp_path: Path, postgres: Postgres, make_server: Callable[..., TrackingServer], at: Callable[[str], str]
 ) -> None:
     at(make_server(store=postgres.make_store("trainers")).uri)
@@ -82,7 +82,7 @@ def test_eight_trainers_at_once_lose_nothing_on_a_server_over_postgresql(
 
 
 @pytest.mark.parametrize("page", [1, 4, 5, 6])
-def test_where_a_page_of_a_servers_list_ends_no_run_is_lost_or_double(
+def test_pagination_neither_loses_nor_repeats_runs(
     page: int, tmp_path: Path, tracking_server: TrackingServer, at: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at(tracking_server.uri)
@@ -93,7 +93,7 @@ def test_where_a_page_of_a_servers_list_ends_no_run_is_lost_or_double(
     assert sorted(tracker.collect("functions", FunctionSpec)["fingerprint"]) == list("01234")
 
 
-def test_runs_read_back_from_postgresql_as_from_an_sqlite_file(
+def test_runs_from_postgresql_equal_those_from_an_sqlite_file(
     tmp_path: Path, postgres: Postgres, make_server: Callable[..., TrackingServer], at: Callable[[str], str]
 ) -> None:
     tables = []

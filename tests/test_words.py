@@ -4,7 +4,7 @@ from regcls.words import counted
 
 
 @pytest.mark.parametrize(
-    "number, thing, things, said",
+    "number, thing, things, expected",
     [
         (1, "seed", "", "1 seed"),
         (0, "seed", "", "0 seeds"),
@@ -14,5 +14,5 @@ from regcls.words import counted
         (10, "activity", "activities", "10 activities"),
     ],
 )
-def test_a_number_of_things_agrees_with_its_noun(number, thing, things, said):
-    assert counted(number, thing, things) == said
+def test_a_number_of_things_agrees_with_its_noun(number, thing, things, expected):
+    assert counted(number, thing, things) == expected

@@ -1,4 +1,4 @@
-"""A run to be tracked, with what it leaves behind; for tests in this process and in others."""
+"""A run to track and its results, for tests in this process and in others."""
 
 import math
 from dataclasses import replace

@@ -1,7 +1,7 @@
-"""Choices that params.yaml offers and that code without params knows too. Nothing is imported here: reading params.yaml must be quick."""
+"""Values of params.yaml that code without params uses too. Imports nothing else: reading params.yaml must be fast."""
 
 from typing import Literal
 
 Activation = Literal["relu", "sigmoid"]  # of hidden units
-RegressionLoss = Literal["mae", "mse", "huber"]  # |e|, e² or Huber's, of each sample
-Rounding = Literal["ceil", "floor", "round"]  # of the sum in Eq. 12, which makes balanced classes
+RegressionLoss = Literal["mae", "mse", "huber"]  # |e|, e² or Huber's, for each sample
+Rounding = Literal["ceil", "floor", "round"]  # of the sum in Eq. 12, for balanced classes

@@ -1,6 +1,6 @@
-"""Targets -> classes: uniform ranges, histogram equalisation (Eq. 12), class-keeping probability (Eq. 13).
+"""Classes from targets: uniform ranges, histogram equalisation (Eq. 12), class-keeping probability (Eq. 13).
 
-Legend: N samples, C classes asked for, K <= C classes that remain after merging.
+Legend: N samples, C classes requested, K <= C classes left after merging.
 """
 
 import warnings
@@ -14,10 +14,10 @@ from regcls.choices import Rounding
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ClassRanges:
-    """Adjoining target ranges, one a class; a range holds its lower edge, the last one also its upper edge."""
+    """Adjacent target ranges, one per class. A range includes its lower edge; the last one also includes its upper edge."""
 
     edges: NDArray[np.float64]  # (K + 1,), increasing
-    keep: NDArray[np.float64]  # (K,), ρ of Eq. 13; all 1 where classes are not balanced
+    keep: NDArray[np.float64]  # (K,), ρ of Eq. 13; all 1 if classes are not balanced
 
     def __len__(self) -> int:
         return len(self.edges) - 1
@@ -28,17 +28,15 @@ class ClassRanges:
         return np.searchsorted(inner, np.asarray(targets, dtype=np.float64), side="right").astype(np.int64)
 
     def kept(self, labels: NDArray[np.int64], draws: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Which samples enter the class loss this time: `draws` are uniform on [0, 1), fresh each time a sample is seen (Eq. 13)."""
+        """Mask of the samples that enter the class loss (Eq. 13); `draws`: uniform on [0, 1), fresh each time a sample is seen."""
         return draws < self.keep[labels]
 
 
 def uniform_ranges(classes: int, low: float, high: float) -> ClassRanges:
-    """C ranges of equal width over [low, high], every class kept always.
-
-    All-equal targets (low = high) give one class, since no range can be cut.
+    """C ranges of equal width over [low, high], with ρ = 1 for all; a single class if low = high.
 
     Raises:
-        ValueError: C < 1, or bounds that are not finite or not in order.
+        ValueError: C < 1, or low and high are not finite or not in order.
     """
     if classes < 1:
         raise ValueError(f"classes must be at least 1, got {classes}")
@@ -51,27 +49,27 @@ def uniform_ranges(classes: int, low: float, high: float) -> ClassRanges:
 def equalised(
     ranges: ClassRanges, targets: ArrayLike, *, counts: NDArray[np.integer] | None = None, rounding: Rounding = "ceil"
 ) -> ClassRanges:
-    """Merge ranges until their histogram over `targets` (N,) is about level (Eq. 12), with ρ of the result (Eq. 13).
+    """Merge ranges until their histogram over `targets` (N,) is roughly flat (Eq. 12), and compute ρ of the result (Eq. 13).
 
-    `counts` (N,) says how many each target stands for: the 256 levels of 8-bit depth, with their pixels, for all pixels.
+    `counts` (N,) are multiplicities of the targets, such as the number of pixels of each of the 256 levels of 8-bit depth.
 
-    Class k maps to the bin that its cumulative share falls in, C/N · Σ_{j<=k} H(j), rounded; classes of one bin are
-    merged. Equation 12 rounds down. The release rounds up (`ceil`) in the 1D study and to the nearest integer, halves to
-    even, (`round`) for images and video, then counts from 0; it clips below 0 for images, as is done here always.
-    Empty classes in front are joined to the first occupied one before C is counted, as in the release.
+    Class k maps to the bin C/N · Σ_{j<=k} H(j), rounded, and the classes of a bin are merged. Equation 12 rounds down. The
+    release rounds up (`ceil`) in the 1D study and to the nearest integer, halves to even, (`round`) for images and video,
+    then counts from 0; it clips below 0 for images only, this code always. As in the release, leading empty classes are
+    joined to the first occupied one and do not count towards C.
 
     Raises:
-        ValueError: no targets, or counts that are no whole numbers from 0, one a target.
+        ValueError: there are no targets, or `counts` does not have one non-negative integer per target.
 
     Warns:
-        UserWarning: fewer than two classes would remain. Then the edges of `ranges` stay, with ρ over its own classes.
+        UserWarning: fewer than two classes would remain. The edges of `ranges` are then kept, with ρ of its own classes.
     """
     histogram = _histogram(ranges.labels(targets).ravel(), counts, len(ranges))
     if not histogram.any():
         raise ValueError("equalising classes needs at least one target")
-    empty = int(np.flatnonzero(histogram)[0])  # classes in front
+    empty = int(np.flatnonzero(histogram)[0])  # number of leading empty classes
     bins = _bins(histogram[empty:], rounding)
-    starts = np.flatnonzero(np.diff(bins, prepend=-1)) + empty  # first class of every merged one
+    starts = np.flatnonzero(np.diff(bins, prepend=-1)) + empty  # first class of each merged class
     if len(starts) < 2:
         warnings.warn(
             f"equalising {len(ranges)} classes leaves one: nearly all targets share one range; the uniform ranges are kept, balanced by ρ",
@@ -83,19 +81,19 @@ def equalised(
 
 
 def class_ranges(classes: int, targets: ArrayLike, *, balanced: bool, rounding: Rounding = "ceil") -> ClassRanges:
-    """The classes of a training set: C uniform ranges from its least to its greatest target, equalised if `balanced`."""
+    """The classes of a training set: C uniform ranges from its minimum to its maximum target, equalised if `balanced`."""
     values = np.asarray(targets, dtype=np.float64)
     ranges = uniform_ranges(classes, float(values.min()), float(values.max()))
     return equalised(ranges, values, rounding=rounding) if balanced else ranges
 
 
 def _keep(histogram: NDArray[np.int64]) -> NDArray[np.float64]:
-    """ρ (Eq. 13): the smallest count of an occupied class over that of each; 1 for an empty one, which no target asks for."""
+    """ρ (Eq. 13): the smallest count of an occupied class divided by each class's count; 1 for empty classes."""
     return np.where(histogram > 0, histogram[histogram > 0].min() / np.maximum(histogram, 1), 1.0)
 
 
 def _histogram(labels: NDArray[np.int64], counts: NDArray[np.integer] | None, classes: int) -> NDArray[np.int64]:
-    """Targets of each class. In integers: pixels of a data set are thousands of millions."""
+    """Number of targets in each class, as integers: a data set has billions of pixels."""
     if counts is None:
         return np.bincount(labels, minlength=classes)
     if counts.shape != labels.shape or counts.dtype.kind not in "iu" or (counts < 0).any():
@@ -106,7 +104,7 @@ def _histogram(labels: NDArray[np.int64], counts: NDArray[np.integer] | None, cl
 
 
 def _bins(histogram: NDArray[np.int64], rounding: Rounding) -> NDArray[np.int64]:
-    """Zero-based bin of every class. In integers: a float product can land on the wrong side of a whole number."""
+    """Zero-based bin of each class, computed in integers: a float product can end up on the wrong side of a whole number."""
     scaled, total = len(histogram) * np.cumsum(histogram), histogram.sum()
     down, rest = np.divmod(scaled, total)
     match rounding:

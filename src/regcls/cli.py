@@ -1,7 +1,6 @@
-"""The command line: argv -> calls. No logic."""
+"""The command line: parses arguments and calls the commands."""
 
 import argparse
-import difflib
 import os
 import signal
 import sys
@@ -15,19 +14,20 @@ from regcls.options import PREDICTIONS, purpose_of
 from regcls.params import Params, load_params, option_names, parse_options
 from regcls.processes import end_with_launcher
 from regcls.tasks import task_params
+from regcls.words import suggestion
 
-# Before MLflow, DVC or albumentations are imported: no telemetry, no questions to an update server.
+# Before MLflow, DVC or albumentations are imported: no telemetry, no update checks.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DVC_NO_ANALYTICS", "true")
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0 done, 2 a user's mistake, 130 Ctrl-C, 143 SIGTERM."""
+    """Run a command and return its exit code: 0 success, 2 user error, 130 Ctrl-C, 143 SIGTERM."""
     signal.signal(signal.SIGTERM, _terminated)
     end_with_launcher()
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # where λ cannot be written (cron, LANG=C), \u03bb is better than a traceback
+        if isinstance(stream, TextIOWrapper):  # if the encoding lacks λ (cron, LANG=C), print \u03bb instead of a traceback
             stream.reconfigure(errors="backslashreplace")
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -40,11 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _parser(None, "").parse_args(argv)
             if argv[:1] != ["doctor"]:
                 raise
-            problem = error  # for the doctor to tell
+            problem = error  # for the doctor to report
         dataset, argv = _dataset_of_run(argv, params) if params and argv[:1] == ["run"] else ("", argv)
         arguments, rest = _parser(params, dataset).parse_known_args(argv)
         if dataset:
-            arguments.dataset = dataset  # argparse would take the value of an unknown option for it
+            arguments.dataset = dataset  # argparse might take the value of an unknown option instead
         if rest:
             raise UserError(_unknown(arguments, rest, params))
         if arguments.command == "doctor":
@@ -58,32 +58,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except SystemExit as stop:
         if stop.code == 128 + signal.SIGTERM:
-            print("regcls: told to end. Finished runs are kept; the same command goes on from here.", file=sys.stderr)
+            print("regcls: terminated. Finished runs are kept; the same command resumes from here.", file=sys.stderr)
         raise
     except KeyboardInterrupt:
-        print("regcls: interrupted. Finished runs are kept; the same command goes on from here.", file=sys.stderr)
+        print("regcls: interrupted. Finished runs are kept; the same command resumes from here.", file=sys.stderr)
         return 130
     return 0
 
 
 def _dataset_of_run(argv: Sequence[str], params: Params) -> tuple[str, list[str]]:
-    """The data set that `regcls run …` names, else the default, and the words without it.
+    """The data set of `regcls run …`, by default the project's, and the other arguments.
 
-    It is an argument or, as `mlflow run . -P dataset=…` has it, an option, before or after others.
+    It is a positional argument or, with `mlflow run . -P dataset=…`, an option, anywhere among the others.
     """
-    named, others, words = dict[str, None](), [*argv[:1]], iter(argv[1:])
+    datasets, others, words = dict[str, None](), [*argv[:1]], iter(argv[1:])
     for word in words:
-        option, given, value = word.partition("=")
-        following = next(words, None) if word.startswith("-") and not given and word not in ("-h", "--help") else None
+        option, equals, value = word.partition("=")
+        following = next(words, None) if word.startswith("-") and not equals and word not in ("-h", "--help") else None
         if not word.startswith("-"):
-            named[word] = None
-        elif option == "--dataset" and (given or following is not None):
-            named[following or value] = None
+            datasets[word] = None
+        elif option == "--dataset" and (equals or following is not None):
+            datasets[following or value] = None
         else:
             others += [word] if following is None else [word, following]
-    if len(named) > 1:
-        raise UserError(f"regcls run takes one data set, not {' and '.join(named)}")
-    dataset = next(iter(named), params.default_dataset)
+    if len(datasets) > 1:
+        raise UserError(f"regcls run takes one data set, not {' and '.join(datasets)}")
+    dataset = next(iter(datasets), params.default_dataset)
     params.check_name(dataset)
     return dataset, others
 
@@ -95,10 +95,10 @@ def _folder(text: str) -> Path:
 
 
 def find_root(start: Path) -> Path:
-    """The project's root: the nearest folder upwards with a params.yaml.
+    """The project's root: `start` or the nearest folder above it with a params.yaml.
 
     Raises:
-        UserError: there is none, or its name is no text: MLflow and SQLite cannot open files in it.
+        UserError: there is none, or its name cannot be decoded: MLflow and SQLite cannot open files in it.
     """
     try:
         str(start).encode()
@@ -112,7 +112,7 @@ def find_root(start: Path) -> Path:
 
 
 def _call(arguments: argparse.Namespace, params: Params, root: Path) -> None:
-    # Imported where it is needed: PyTorch and MLflow take seconds, and `--help` should not.
+    # Lazy imports: PyTorch and MLflow take seconds, and `--help` should not.
     match arguments.command:
         case "prepare":
             from regcls.pipeline.prepare import prepare
@@ -126,8 +126,8 @@ def _call(arguments: argparse.Namespace, params: Params, root: Path) -> None:
             from regcls.pipeline.train import run
 
             task = params.task(arguments.dataset)
-            given = {name: value for name in option_names(task) if (value := getattr(arguments, name)) is not None}
-            run(params, root, arguments.dataset, parse_options(task, given))
+            options = {name: value for name in option_names(task) if (value := getattr(arguments, name)) is not None}
+            run(params, root, arguments.dataset, parse_options(task, options))
         case "params":
             from regcls.pipeline.show_params import show_params
 
@@ -175,12 +175,12 @@ def _call(arguments: argparse.Namespace, params: Params, root: Path) -> None:
             from regcls.tracking.tracker import Tracker
 
             print(f"mlflow run . uses {register_environment(root, Path(sys.prefix))}")
-            if not os.environ.get("MLFLOW_TRACKING_URI"):  # before a plain mlflow command makes one with other settings
+            if not os.environ.get("MLFLOW_TRACKING_URI"):  # creates the store before a plain mlflow command does with other settings
                 print(f"runs go to {Tracker(root, experiment=params.tracking.experiment).uri}")
 
 
 def _parser(params: Params | None, run_dataset: str) -> argparse.ArgumentParser:
-    """`run_dataset`: the data set whose options `regcls run` takes."""
+    """`run_dataset`: the data set that determines the options of `regcls run`."""
     parser = argparse.ArgumentParser(
         prog="regcls",
         description="Does a classification loss next to the regression loss help on imbalanced continuous targets?",
@@ -188,7 +188,7 @@ def _parser(params: Params | None, run_dataset: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    datasets = tuple(params.datasets) if params else ()  # all sections, whichever `dvc repro` makes
+    datasets = tuple(params.datasets) if params else ()  # all sections, not only those that `dvc repro` trains
 
     def command(name: str, purpose: str, example: str, *, dataset: bool = True) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=purpose, description=purpose, epilog=f"Example: {example}", allow_abbrev=False)
@@ -196,67 +196,70 @@ def _parser(params: Params | None, run_dataset: str) -> argparse.ArgumentParser:
             sub.add_argument("dataset", help=f"one of {', '.join(datasets) or 'those in params.yaml'}")
         return sub
 
-    command("prepare", "make a data set's prepared files in data/<dataset>/prepared", "regcls prepare portraits")
+    command("prepare", "write a data set's prepared files into data/<dataset>/prepared", "regcls prepare portraits")
     command("train", "train and track every run of the grids in params.yaml that is not finished yet", "regcls train portraits")
     run = command("run", "train and track one run", "regcls run portraits --method reg+cls --classes 100 --seed 0", dataset=False)
     if params and run_dataset:
         _add_run_options(run, params, run_dataset)
-    command("params", "print a data set's section as it is used, and where each value comes from", "regcls params portraits")
-    command("inputs", "write build/inputs, which tells DVC what has changed for which data set", "regcls inputs", dataset=False)
-    command("compare", "write reports/ (tables, figures, index.html) from the tracked runs", "regcls compare", dataset=False)
+    command("params", "print the effective parameters of a data set, and where each value comes from", "regcls params portraits")
+    command("inputs", "write build/inputs, from which DVC sees what has changed for each data set", "regcls inputs", dataset=False)
+    command(
+        "compare",
+        "write reports/ (tables, figures, index.html) on the data sets in `datasets` of params.yaml, from the tracked runs",
+        "regcls compare",
+        dataset=False,
+    )
     command("setup", "let `mlflow run .` use this Python environment, and create the local store of runs", "regcls setup", dataset=False)
     predict = command(
         "predict",
         "predict the targets or depth maps of new images with a tracked run",
-        "regcls predict RUN face1.jpg face2.jpg",
+        "regcls predict RUN image1.jpg image2.jpg",
         dataset=False,
     )
     predict.add_argument("run", metavar="RUN", help="id of the run, as `mlflow ui` and `regcls run` show it, or its first characters")
-    predict.add_argument(
-        "images", metavar="IMAGE", nargs="+", type=Path, help="image files, as the data set has them: a face, cropped; a room"
-    )
-    predict.add_argument("--folder", type=Path, help=f"for the depth maps of a run on depth; default: {PREDICTIONS}")
+    predict.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="image files like those of the data set")
+    predict.add_argument("--folder", type=Path, help=f"folder for the depth maps of a run on depth; default: {PREDICTIONS}")
     predict.add_argument(
         "--checkpoint", choices=["best", "last"], default="best", help="lowest validation error (default), or the last epoch"
     )
-    show = command("show", "say where a tracked run comes from, or list the runs on a version of data", "regcls show RUN", dataset=False)
-    which = show.add_mutually_exclusive_group(required=True)
-    named = "id or fingerprint of the run, the first characters of one, or the address of its page"
-    which.add_argument("run", metavar="RUN", nargs="?", help=named)
-    which.add_argument(
-        "--data", metavar="VERSION", help="list all runs on these data: digest or DVC md5, the first characters, or a data set"
+    show = command("show", "show the provenance of a tracked run, or list the runs on a version of data", "regcls show RUN", dataset=False)
+    subject = show.add_mutually_exclusive_group(required=True)
+    run_help = "id or fingerprint of the run, the first characters of one, or the URL of its page"
+    subject.add_argument("run", metavar="RUN", nargs="?", help=run_help)
+    subject.add_argument(
+        "--data", metavar="VERSION", help="list all runs on these data: first characters of the digest or DVC md5, or a data set"
     )
-    show.add_argument("--print", choices=["params.yaml", "dvc.lock", "diff"], help="only this part of the run's record, as it was")
+    show.add_argument("--print", choices=["params.yaml", "dvc.lock", "diff"], help="print only this part of the run's record, unchanged")
     rerun = command(
-        "rerun", "make a tracked run once more, say if commit or data differ, and compare the results", "regcls rerun RUN", dataset=False
+        "rerun", "repeat a tracked run, report if commit or data differ, and compare the results", "regcls rerun RUN", dataset=False
     )
-    rerun.add_argument("run", metavar="RUN", help=named)
-    rerun.add_argument("--anyway", action="store_true", help="also on other data than the run's")
-    data = command("data", "bring a data set's raw files, or look at stand-ins for them", "regcls data fetch imdb_wiki", dataset=False)
+    rerun.add_argument("run", metavar="RUN", help=run_help)
+    rerun.add_argument("--anyway", action="store_true", help="repeat it even on other data")
+    data = command("data", "fetch a data set's raw files, or write stand-ins for them", "regcls data fetch imdb_wiki", dataset=False)
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
-    purpose = "bring the archives of a data set into data/<dataset>/raw; a download that was cut goes on"
+    purpose = "fetch the archives of a data set into data/<dataset>/raw; resumes an interrupted download"
     example = "Example: regcls data fetch imdb_wiki, or regcls data fetch imdb_wiki s3://bucket/imdb_crop.tar"
     fetch = actions.add_parser("fetch", help=purpose, description=purpose, epilog=example, allow_abbrev=False)
     fetch.add_argument("dataset", help=f"one of {', '.join(datasets)}")
-    fetch.add_argument("source", nargs="*", help="https:// or s3:// addresses or paths; default: <dataset>.data.archives in params.yaml")
-    fetch.add_argument("--extract", action="store_true", help="unpack them as well; preparing does not need it")
+    fetch.add_argument("source", nargs="*", help="https:// or s3:// URLs or paths; default: <dataset>.data.archives in params.yaml")
+    fetch.add_argument("--extract", action="store_true", help="also unpack them; prepare does not need it")
     purpose = "write the generated stand-in archives into a folder, to look at them"
     samples = actions.add_parser(
         "samples", help=purpose, description=purpose, epilog="Example: regcls data samples portraits /tmp/portraits"
     )
     samples.add_argument("dataset", help=f"one of {', '.join(datasets)}")
     samples.add_argument("folder", type=_folder)
-    command("sync", "deliver to the tracking server what it could not be told of", "regcls sync", dataset=False)
+    command("sync", "deliver runs to the tracking server that it has not received yet", "regcls sync", dataset=False)
     command("doctor", "check machine, project, tracking store and DVC remote, and say what to do", "regcls doctor", dataset=False)
-    s3 = command("s3", "see whether an S3 bucket can be used for data and artifacts", "regcls s3 check s3://bucket/prefix", dataset=False)
+    s3 = command("s3", "check whether an S3 bucket works for data and artifacts", "regcls s3 check s3://bucket/prefix", dataset=False)
     actions = s3.add_subparsers(dest="action", required=True, metavar="ACTION")
-    purpose = "try endpoint, clock, credentials and bucket: put, get, delete and an upload in parts; nothing is left behind"
+    purpose = "check endpoint, clock, credentials and bucket: put, get, delete and a multipart upload; nothing is left behind"
     example = "Example: regcls s3 check s3://bucket/prefix --create"
     check = actions.add_parser("check", help=purpose, description=purpose, epilog=example, allow_abbrev=False)
     check.add_argument(
         "url", nargs="?", help="s3://bucket or s3://bucket/prefix; default: the DVC remote's, or MLFLOW_ARTIFACTS_DESTINATION"
     )
-    check.add_argument("--create", action="store_true", help="make the bucket if there is none")
+    check.add_argument("--create", action="store_true", help="create the bucket if there is none")
     return parser
 
 
@@ -268,7 +271,7 @@ def _add_run_options(run: argparse.ArgumentParser, params: Params, dataset: str)
     run.add_argument("--dataset", dest="dataset_option", metavar="DATASET", help="the same, for mlflow run . -P dataset=NAME")
     defaults = task_params(task).defaults(params.datasets[dataset])
     for option in option_names(task):
-        # Both: `mlflow run -P batch_size=64` gives --batch_size.
+        # Both spellings: `mlflow run -P batch_size=64` passes --batch_size.
         flags = dict.fromkeys([f"--{option.replace('_', '-')}", f"--{option}"])
         text = f"{purpose_of(option, task)}; default {defaults[option]}"
         run.add_argument(*flags, dest=option, metavar=option.upper(), help=text.replace("%", "%%"))
@@ -277,11 +280,12 @@ def _add_run_options(run: argparse.ArgumentParser, params: Params, dataset: str)
 
 def _unknown(arguments: argparse.Namespace, rest: Sequence[str], params: Params | None) -> str:
     option = next((word for word in rest if word.startswith("-")), rest[0])
-    running = arguments.command == "run" and params is not None
-    known = [f"--{name.replace('_', '-')}" for name in option_names(params.task(arguments.dataset))] if running and params else []
-    close = difflib.get_close_matches(option.split("=")[0], known, n=1)
-    hint = f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}" if known else ""
-    command = f"run {arguments.dataset}" if arguments.command == "run" else arguments.command
+    if arguments.command == "compare" and not option.startswith("-"):
+        return "regcls compare takes no data set: it writes the reports on those in `datasets` of params.yaml"
+    is_run = arguments.command == "run"
+    options = [f"--{name.replace('_', '-')}" for name in option_names(params.task(arguments.dataset))] if is_run and params else []
+    hint = suggestion(option.split("=")[0], options) or (f"; known: {', '.join(options)}" if options else "")
+    command = f"run {arguments.dataset}" if is_run else arguments.command
     return f"unknown option {option}{hint} (regcls {command} --help)"
 
 

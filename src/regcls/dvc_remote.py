@@ -1,4 +1,4 @@
-"""The default DVC remote: where it is, and with what access, as DVC itself reads its configuration (.dvc/config, config.local, …)."""
+"""The default DVC remote: its URL and settings, read with DVC's own configuration (.dvc/config, config.local, …)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,10 +25,10 @@ class Remote:
 
     name: str
     url: str
-    settings: Mapping[str, Any] = field(repr=False)  # may hold a password
+    settings: Mapping[str, Any] = field(repr=False)  # may contain a password
 
     def s3_settings(self) -> dict[str, Any]:
-        """What `regcls.object_store.s3_client` is given for it."""
+        """Keyword arguments for `regcls.object_store.s3_client`."""
         return {_CLIENT_NAMES[name]: value for name, value in self.settings.items() if name in _CLIENT_NAMES}
 
 
@@ -36,13 +36,13 @@ def default_remote(root: Path) -> Remote:
     """The remote that `dvc push` and `dvc pull` use in the project `root`.
 
     Raises:
-        MissingError: none is configured, or `root` is no DVC project.
-        UserError: the configuration cannot be read, or names a remote that is not there.
+        MissingError: none is configured, or `root` is not a DVC project.
+        UserError: the configuration cannot be read, or names a remote that it does not define.
     """
     from dvc.config import Config, ConfigError  # type: ignore[import-untyped]
 
     if not (root / ".dvc").is_dir():
-        raise MissingError(f"{root} is no DVC project: there is no folder .dvc. Clone the repository, or run: dvc init --no-scm")
+        raise MissingError(f"{root} is not a DVC project: there is no folder .dvc. Clone the repository, or run: dvc init --no-scm")
     try:
         config = Config(str(root / ".dvc"))
     except ConfigError as error:

@@ -1,12 +1,12 @@
-"""What went wrong, said to the person who can mend it."""
+"""Errors that the user can fix."""
 
 
 class UserError(Exception):
-    """A mistake of the user or of the machine (not a bug): printed in a line or two, exit code 2, no traceback.
+    """A mistake of the user or a fault of the machine, not a bug: printed in a line or two without traceback, exit code 2.
 
     The message says what is wrong, where, and what to do.
     """
 
 
 class MissingError(UserError):
-    """What was asked for is not there: for who can do without it."""
+    """Something does not exist; callers that can do without it catch this."""

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and locks that die with their owner."""
+"""Atomic writes of files and folders, and locks that are released when their process dies."""
 
 import errno
 import fcntl
@@ -15,7 +15,7 @@ from regcls.errors import UserError
 
 @contextmanager
 def explain_os_errors(path: Path) -> Iterator[None]:
-    """Turn "disk full", "read-only", "permission denied", "not a folder" and what else keeps `path` from being made into a UserError."""
+    """Turn OSErrors that prevent writing `path` (disk full, read-only, permission denied, not a folder, …) into UserErrors."""
     try:
         yield
     except OSError as error:
@@ -34,7 +34,7 @@ def explain_os_errors(path: Path) -> Iterator[None]:
 
 
 def _belongs_to(path: Path, file: Path) -> bool:
-    """Whether `file` is `path`, a folder above it, or what is written aside for it."""
+    """Whether `file` is `path`, a folder above it, or a temporary file for it."""
     return file in (path, *path.parents) or (file.parent == path.parent and file.name.startswith(f".{path.name}."))
 
 
@@ -47,10 +47,10 @@ def _sync(path: Path) -> None:
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a file beside `path`, then rename it: a reader sees the old file or the whole new one.
+    """Call `write` on a temporary file beside `path`, then rename it: readers see either the old file or the complete new one.
 
     Raises:
-        UserError: the disk is full or the folder is not writable; `path` is as it was.
+        UserError: the disk is full or the folder is not writable; `path` is unchanged.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     with explain_os_errors(path):
@@ -70,12 +70,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write_atomically` for JSON, keys in the order given, one trailing newline."""
+    """`write_atomically` for JSON, with the keys in their order and a trailing newline."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def link_or_copy(file: Path, to: Path) -> None:
-    """Have `file` at `to` as well; the content is shared where the file system can, so neither may be written to."""
+    """Hard-link `file` to `to`, or copy it to another file system. Neither may be written to afterwards."""
     to.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(file, to)
@@ -85,10 +85,10 @@ def link_or_copy(file: Path, to: Path) -> None:
 
 @contextmanager
 def folder_written_aside(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `folder`; on success it takes `folder`'s place, on failure it is removed.
+    """Yield an empty folder beside `folder`; on success it replaces `folder`, on failure it is removed.
 
     Raises:
-        UserError: the disk is full or the parent is not writable; `folder` is as it was.
+        UserError: the disk is full or the parent is not writable; `folder` is unchanged.
     """
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
@@ -109,11 +109,11 @@ def folder_written_aside(folder: Path) -> Iterator[Path]:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what a process that was killed while it wrote `folder` has left beside it."""
+    """Remove temporary folders of processes that were killed while writing `folder`."""
     for leftover in folder.parent.glob(f".{folder.name}.*.*"):
         pid, kind = leftover.name.split(".")[-2:]
         if pid.isdecimal() and kind in ("part", "old") and (int(pid) == os.getpid() or not _is_alive(int(pid))):
-            if kind == "old" and not folder.exists():  # killed between the two renames: the old one is whole
+            if kind == "old" and not folder.exists():  # killed between the two renames: the old folder is complete
                 leftover.rename(folder)
             shutil.rmtree(leftover, ignore_errors=True)
 
@@ -129,23 +129,23 @@ def _is_alive(pid: int) -> bool:
 
 
 @contextmanager
-def lock(path: Path, *, waiting: Callable[[str], None]) -> Iterator[None]:
-    """Hold the advisory lock `path`; the kernel frees it when the process dies, however it dies.
+def lock(path: Path, *, on_wait: Callable[[str], None]) -> Iterator[None]:
+    """Hold the advisory lock `path`; the kernel releases it when the process dies, however it dies.
 
-    `waiting` is called once, with the holder's note, if another process holds the lock; then this one waits for it.
+    If another process holds the lock, calls `on_wait` once with the holder's name, then waits.
     """
-    held = try_lock(path)
-    if held is None:
-        waiting(lock_holder(path))
-        held = _lock_file(path)
-        fcntl.flock(held, fcntl.LOCK_EX)
-        _sign(held)
-    with held:
-        yield  # closing the handle frees the lock
+    handle = try_lock(path)
+    if handle is None:
+        on_wait(lock_holder(path))
+        handle = _lock_file(path)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        _sign(handle)
+    with handle:
+        yield  # closing the handle releases the lock
 
 
 def try_lock(path: Path) -> IO[str] | None:
-    """The lock `path` as an open file, to be closed; None if another process holds it."""
+    """Acquire the lock `path`; returns an open file whose closing releases it, or None if another process holds it."""
     handle = _lock_file(path)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -157,7 +157,7 @@ def try_lock(path: Path) -> IO[str] | None:
 
 
 def lock_holder(path: Path) -> str:
-    """The note of whoever holds the lock `path`."""
+    """The process that holds the lock `path`, as it has noted in the file."""
     try:
         return path.read_text().strip() or "another process"
     except OSError:

@@ -1,6 +1,6 @@
 """Training losses: regression, and regression with classification (Eq. 4).
 
-Legend: B batch, C classes; N samples; where a target is a map, its pixels are the samples.
+Legend: B batch size, C classes, N samples (pixels if targets are maps).
 """
 
 from typing import Literal
@@ -27,18 +27,18 @@ def elementwise(
 
 
 def mean_of(losses: Float[Tensor, "*M N"], kept: Bool[Tensor, "*M N"] | None) -> Float[Tensor, "*M"]:
-    """The mean over the kept samples; 0 if none is.
+    """Mean over the kept samples; 0 if none is kept.
 
-    Kept are those that are drawn (balanced data, Table 4) and, of a depth map, the pixels with a measurement.
+    Kept samples are those that were drawn (balanced data, Table 4) and, in depth maps, have a measurement.
     """
     if kept is None:
         return losses.mean(-1)
-    # Not losses[kept].mean(): that is NaN for an empty selection, and so is its gradient.
+    # Not losses[kept].mean(): for an empty selection, it and its gradient are NaN.
     return torch.where(kept, losses, 0.0).sum(-1) / kept.sum(-1).clamp(min=1)
 
 
 def class_loss(logits: Float[Tensor, "B C"], labels: Int[Tensor, " B"], kept: Bool[Tensor, " B"] | None = None) -> Float[Tensor, ""]:
-    """Cross-entropy in nats, averaged over the kept samples (Eq. 13); 0 for a batch in which none is kept."""
+    """Cross-entropy in nats, averaged over the kept samples (Eq. 13); 0 if none is kept."""
     return mean_of(F.cross_entropy(logits, labels, reduction="none"), kept)
 
 
@@ -47,7 +47,7 @@ def weighted(
 ) -> Float[Tensor, ""]:
     """λ · regression + classification (Eq. 4).
 
-    `released` divides that by λ where λ ≤ 1, as the authors' image experiments do: with Adam the same but for ε and weight decay.
+    `released` divides this by λ if λ ≤ 1, as the authors' image experiments do: equivalent with Adam, except for ε and weight decay.
     """
     if scaling == "released" and lam <= 1:
         return regression + classification / lam

@@ -1,6 +1,6 @@
-"""Errors of predictions, over all test samples and by shot group: how many training samples there are around a target (section 3.2).
+"""Errors of predictions, over all test samples and by shot group: the number of training samples near a target (section 3.2).
 
-Nothing here decides what a run learns: errors and groups are made anew from what runs have left behind. Legend: N samples.
+Nothing here affects training: errors and groups are recomputed from the artifacts of runs. Legend: N samples.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -17,13 +17,13 @@ Errors = NDArray[np.float64]  # (N,), prediction − target
 
 
 def _geometric_mean(errors: Errors) -> float:
-    """Of |error|, 0 if any error is. By logarithms: the product of a few hundred errors would overflow."""
-    # log 0 = −∞, whose mean is −∞ and whose exponential is 0; with an infinite error beside it, it is not a number.
+    """Geometric mean of |error|; 0 if any error is 0. Computed with logarithms: the product of a few hundred errors would overflow."""
+    # log 0 = −∞, so the mean is −∞ and its exponential 0; together with an infinite error, it is NaN.
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(np.exp(np.mean(np.log(np.abs(errors)))))
 
 
-# Name -> of the errors of a group. Units are the target's, of mse its square.
+# Each takes the errors of a group. Units are those of the target, squared for mse.
 METRICS: Mapping[str, Callable[[Errors], float]] = {
     "mae": lambda errors: float(np.mean(np.abs(errors))),
     "mse": lambda errors: float(np.mean(errors**2)),
@@ -34,27 +34,27 @@ METRICS: Mapping[str, Callable[[Errors], float]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ShotGroups:
-    """Many, medium and few: by the training samples of the bin that a target lies in. Outside all bins there are none: few."""
+    """Many, medium and few, by the number of training samples in a target's bin; targets outside all bins are few."""
 
-    low: float  # where bin 0 begins
+    low: float  # lower edge of bin 0
     width: float  # of a bin
-    counts: Mapping[int, int]  # training samples by bin; those without any may be left out
-    many_above: float  # training samples of a bin
+    counts: Mapping[int, int]  # training samples by bin; empty bins may be missing
+    many_above: float  # training samples in a bin
     few_below: float
-    high: float | None = None  # the end of the last bin, which holds it; None: bins have no end
+    high: float | None = None  # upper edge of the last bin, included in it; None: there is no last bin
 
     @classmethod
     def by_integer(cls, training: ArrayLike, *, many_above: int, few_below: int) -> Self:
-        """The benchmark's rule: a bin is an integer, rounded down; many has more than `many_above` samples, few fewer than `few_below`.
+        """The benchmark's rule: targets are rounded down to bins; many has more than `many_above` samples, few fewer than `few_below`.
 
         Raises:
-            ValueError: groups that overlap, or a target that is not finite.
+            ValueError: the groups overlap, or a target is not finite.
         """
         return cls._of(training, low=0.0, width=1.0, high=None, many_above=many_above, few_below=few_below)
 
     @classmethod
     def by_density(cls, training: ArrayLike, *, bins: int, many_above: float, few_below: float) -> Self:
-        """For targets of any range: `bins` of equal width over the training targets; the limits are multiples of a bin's mean count.
+        """For targets of any range: `bins` equal bins over the range of the training targets; limits are multiples of the mean bin count.
 
         Raises:
             ValueError: as by_integer.
@@ -62,58 +62,58 @@ class ShotGroups:
         values = np.asarray(training, dtype=np.float64)
         low, high = float(values.min()), float(values.max())
         mean = values.size / bins
-        width = (high - low) / bins or 1.0  # all alike: one bin holds them
+        width = (high - low) / bins or 1.0  # if all targets are equal, they share a bin
         return cls._of(values, low=low, width=width, high=high, many_above=many_above * mean, few_below=few_below * mean)
 
     @classmethod
     def _of(cls, training: ArrayLike, *, low: float, width: float, high: float | None, many_above: float, few_below: float) -> Self:
-        if few_below > many_above + (high is None):  # whole numbers of samples by integer, so that 21 and 20 do not overlap
+        if few_below > many_above + (high is None):  # counts are integers: below 21 and above 20 do not overlap
             raise ValueError(f"few_below = {few_below:g} and many_above = {many_above:g} overlap: a target would be few and many at once")
         empty = cls(low=low, width=width, high=high, counts={}, many_above=many_above, few_below=few_below)
         bins, counts = np.unique(empty.bin_of(training), return_counts=True)
-        known = dict(zip(bins.tolist(), counts.tolist(), strict=True))
-        return cls(low=low, width=width, high=high, counts=known, many_above=many_above, few_below=few_below)
+        by_bin = dict(zip(bins.tolist(), counts.tolist(), strict=True))
+        return cls(low=low, width=width, high=high, counts=by_bin, many_above=many_above, few_below=few_below)
 
     def bin_of(self, targets: ArrayLike) -> NDArray[np.int64]:
         """The bin of each target, same shape.
 
         Raises:
-            ValueError: a target that is not finite.
+            ValueError: a target is not finite.
         """
         values = np.asarray(targets, dtype=np.float64)
         if not np.isfinite(values).all():
-            raise ValueError("a target that is not finite belongs to no shot group")
+            raise ValueError("a target is not finite: it has no shot group")
         bins = np.floor((values - self.low) / self.width).astype(np.int64)
         return bins if self.high is None else np.where(values == self.high, max(round((self.high - self.low) / self.width), 1) - 1, bins)
 
     def shot_of(self, targets: ArrayLike) -> NDArray[np.str_]:
         """Group of each target, same shape: `many`, `medium` or `few`."""
-        bins, place = np.unique(self.bin_of(targets), return_inverse=True)
-        counts = np.array([self.counts.get(index, 0) for index in bins.tolist()])[place]
+        bins, inverse = np.unique(self.bin_of(targets), return_inverse=True)
+        counts = np.array([self.counts.get(index, 0) for index in bins.tolist()])[inverse]
         return np.where(counts > self.many_above, "many", np.where(counts < self.few_below, "few", "medium"))
 
 
 def evaluate(predictions: ArrayLike, targets: ArrayLike, shots: ArrayLike) -> Iterator[tuple[str, float]]:
-    """Yield (name, value) for all samples and for each group of `shots`, as from `shot_of`; the three arguments are (N,).
+    """Yield (name, value) of the metrics over all samples and over each group of `shots` (as from `shot_of`); all arguments are (N,).
 
-    Names: `mae/all`, `mae/few` and so on for each of METRICS, and `n/all` … (samples). A group without samples yields its n of 0 and
-    nothing else. A prediction that is not a number makes the errors of its groups so.
+    Names are `mae/all`, `mae/few` and so on for each of METRICS, and `n/all` … (number of samples). An empty group yields only its n of 0.
+    A NaN prediction makes the errors of its groups NaN.
 
     Raises:
-        ValueError: shapes that differ, or no samples.
+        ValueError: the shapes differ, or there are no samples.
     """
-    predicted, wanted = np.asarray(predictions, dtype=np.float64), np.asarray(targets, dtype=np.float64)
+    predicted, actual = np.asarray(predictions, dtype=np.float64), np.asarray(targets, dtype=np.float64)
     group = np.asarray(shots)
-    if not (predicted.shape == wanted.shape == group.shape and wanted.ndim == 1):
-        raise ValueError(f"predictions {predicted.shape}, targets {wanted.shape} and shots {group.shape} must be of one shape (N,)")
-    if not wanted.size:
+    if not (predicted.shape == actual.shape == group.shape and actual.ndim == 1):
+        raise ValueError(f"predictions {predicted.shape}, targets {actual.shape} and shots {group.shape} must have the same shape (N,)")
+    if not actual.size:
         raise ValueError("there are no samples to evaluate")
-    return _by_group(predicted - wanted, group)
+    return _by_group(predicted - actual, group)
 
 
 def _by_group(errors: Errors, group: NDArray[np.str_]) -> Iterator[tuple[str, float]]:
     for shot in SHOTS:
-        chosen = errors if shot == "all" else errors[group == shot]
-        if chosen.size:
-            yield from ((f"{name}/{shot}", metric(chosen)) for name, metric in METRICS.items())
-        yield f"n/{shot}", float(chosen.size)
+        selected = errors if shot == "all" else errors[group == shot]
+        if selected.size:
+            yield from ((f"{name}/{shot}", metric(selected)) for name, metric in METRICS.items())
+        yield f"n/{shot}", float(selected.size)

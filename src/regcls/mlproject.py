@@ -1,8 +1,8 @@
-"""Makes the project's .venv the environment that a plain `mlflow run .` uses.
+"""Makes a plain `mlflow run .` use the project's .venv.
 
-For a project with a python_env, `mlflow run` wants to build a virtual environment with pyenv, unless the folder it would build stands
-already. The folder's name is a hash of python_env.yaml and the requirements; a link with that name to .venv needs no pyenv and no second
-installation. MLflow does not document this, which is why its version is pinned and tests/test_mlproject.py runs it.
+For a project with a python_env, `mlflow run` builds a virtual environment with pyenv, unless its folder exists already. The folder's name
+is a hash of python_env.yaml and the requirements; a link of that name to .venv needs neither pyenv nor a second installation. MLflow does
+not document this, so its version is pinned and tests/test_mlproject.py runs it.
 """
 
 import os
@@ -23,12 +23,12 @@ def register_environment(root: Path, venv: Path) -> Path:
     """Link `$MLFLOW_ENV_ROOT` (or ~/.mlflow/envs)/<hash> to `venv` for the project in `root`, and return the link.
 
     Raises:
-        UserError: `venv` is no virtual environment, python_env.yaml or the requirements cannot be read, or an environment that MLflow
-            built stands at that place.
+        UserError: `venv` is not a virtual environment, python_env.yaml or the requirements cannot be read, or MLflow has built an
+            environment in place of the link.
     """
     venv = venv.absolute()
     if not (venv / "bin" / "activate").is_file():
-        raise UserError(f"{venv} is no virtual environment. Make it with: python3.11 -m venv {venv}")
+        raise UserError(f"{venv} is not a virtual environment. Create it with: python3.11 -m venv {venv}")
     link = environment_link(root)
     if link.is_symlink() and link.resolve() == venv.resolve():
         return link

@@ -1,4 +1,4 @@
-"""Worker processes that never outlive their work, writing that Ctrl-C does not cut in two, and ending when told to."""
+"""Worker processes that never outlive the main process, and control over SIGINT and SIGTERM."""
 
 import os
 import signal
@@ -16,13 +16,13 @@ from typing import Any
 from regcls.errors import UserError
 
 SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "fish", "ash", "busybox"}
-LOOK_EVERY = 0.5  # seconds, for whether the launcher lives
+POLL_SECONDS = 0.5  # for whether the launcher lives
 
 
 class _Pool(ProcessPoolExecutor):
     def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
-        # Not cut in two, or the process that this starts finds half of what it is sent. It inherits the mask: Ctrl-C reaches it as well,
-        # and is this one's to handle, from its first moment on.
+        # Uninterrupted, or the new process might receive incomplete data. It inherits the signal mask: Ctrl-C is sent to it too, but only
+        # the parent handles it, from the first moment on.
         with uninterrupted():
             before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
             try:
@@ -33,12 +33,12 @@ class _Pool(ProcessPoolExecutor):
 
 @contextmanager
 def worker_pool(processes: int, set_up: Callable[..., object] | None = None, *arguments: Any) -> Iterator[ProcessPoolExecutor]:
-    """A pool whose processes run `set_up(*arguments)` first, leave Ctrl-C to this one and end with it, however it ends.
+    """A pool whose processes first run `set_up(*arguments)`, ignore Ctrl-C, and end when this process ends, however it ends.
 
-    Leaving the block by an exception ends the work that is still going on.
+    Leaving the block by an exception kills running work.
 
     Raises:
-        UserError: a worker was ended from outside.
+        UserError: a worker was killed.
     """
     pool = _Pool(processes, mp_context=get_context("spawn"), initializer=_begin, initargs=(set_up, arguments))
     try:
@@ -46,11 +46,11 @@ def worker_pool(processes: int, set_up: Callable[..., object] | None = None, *ar
         pool.shutdown()
     except BrokenProcessPool:
         raise UserError(
-            "a worker process was ended from outside, perhaps for want of memory. Start again, with fewer compute.processes "
+            "a worker process was killed, perhaps because memory ran out. Start again, with fewer compute.processes "
             "if need be; finished runs are kept."
         ) from None
     finally:
-        for process in list((pool._processes or {}).values()):  # work that nobody waits for any more
+        for process in list((pool._processes or {}).values()):  # nobody waits for their work any more
             process.kill()
         pool.shutdown(cancel_futures=True)
 
@@ -58,32 +58,32 @@ def worker_pool(processes: int, set_up: Callable[..., object] | None = None, *ar
 def _begin(set_up: Callable[..., object] | None, arguments: tuple[Any, ...]) -> None:
     parent = parent_process()
     assert parent is not None
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent to a whole group, it is for the parent to handle
-    # A worker holds both ends of the queue that it waits at: it would never learn that the parent was killed.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # if sent to the process group, the parent handles it
+    # A worker has both ends of its queue open, so it would not notice that the parent was killed.
     threading.Thread(target=_end_with, args=[parent], daemon=True).start()
     if set_up is not None:
         set_up(*arguments)
 
 
 class Termination:
-    """Whether SIGTERM has come."""
+    """Whether SIGTERM was received."""
 
     def __init__(self) -> None:
-        self._came = False
+        self._received = False
 
     def __call__(self) -> bool:
-        return self._came
+        return self._received
 
     def note(self, number: int, frame: object) -> None:
-        """As a signal handler; a second SIGTERM ends the process at once."""
-        if self._came:
+        """Signal handler; a second SIGTERM ends the process at once."""
+        if self._received:
             raise SystemExit(128 + number)
-        self._came = True
+        self._received = True
 
 
 @contextmanager
 def termination_noted() -> Iterator[Termination]:
-    """In the block, SIGTERM interrupts nothing: the block asks whether it came, and ends by itself."""
+    """In the block, SIGTERM is only noted: the block must ask for it, and end by itself."""
     termination = Termination()
     before = signal.signal(signal.SIGTERM, termination.note)
     try:
@@ -93,14 +93,14 @@ def termination_noted() -> Iterator[Termination]:
 
 
 def process_identity(pid: int) -> str | None:
-    """Tells a living process from any other, also from a later one with the same number; None if it has ended."""
+    """Unique identity of a live process, also distinct from a later process with the same pid; None if it has ended."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if state in "ZX" else f"{pid}-{fields[18]}"  # field 22 of proc(5): start time in ticks since boot
     except (FileNotFoundError, ProcessLookupError):
         if Path("/proc/self/stat").exists():
             return None
-    try:  # no /proc, as on macOS: the number must do
+    try:  # no /proc, as on macOS: the pid must do
         os.kill(pid, 0)
     except ProcessLookupError:
         return None
@@ -110,14 +110,14 @@ def process_identity(pid: int) -> str | None:
 
 
 def is_living(identity: str) -> bool:
-    """Whether the process of that `process_identity` lives."""
+    """Whether the process with this `process_identity` is alive."""
     return process_identity(int(identity.partition("-")[0] or 0)) == identity
 
 
 def end_with_launcher() -> None:
-    """Have SIGTERM sent to this process when the `dvc` or `mlflow run` that has started it dies: its successor would start another one.
+    """Send SIGTERM to this process when the `dvc` or `mlflow run` that started it dies: starting that again would start a second process.
 
-    They start a shell which starts this, and which would outlive them.
+    They start this process through a shell, which would outlive them.
     """
     if not ({"DVC_STAGE", "MLFLOW_RUN_ID"} & set(os.environ)):
         return
@@ -130,7 +130,7 @@ def end_with_launcher() -> None:
 
 def _follow(pid: int, identity: str) -> None:
     while process_identity(pid) == identity:
-        time.sleep(LOOK_EVERY)
+        time.sleep(POLL_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -155,16 +155,16 @@ def _end_with(parent: BaseProcess) -> None:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM wait until the block is through. Does nothing outside the main thread, which never sees them."""
+    """Defer Ctrl-C and SIGTERM to the end of the block. Does nothing outside the main thread, since other threads never receive them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    caught: list[int] = []
-    handlers = {number: signal.signal(number, lambda number, frame: caught.append(number)) for number in (signal.SIGINT, signal.SIGTERM)}
+    signals: list[int] = []
+    handlers = {number: signal.signal(number, lambda number, frame: signals.append(number)) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        if caught:
-            signal.raise_signal(caught[0])
+        if signals:
+            signal.raise_signal(signals[0])

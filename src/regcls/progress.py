@@ -1,4 +1,4 @@
-"""Progress on a terminal as a bar, elsewhere (a log, CI) as a plain line now and then."""
+"""Shows progress: a bar on a terminal, an occasional plain line elsewhere (a log, CI)."""
 
 import sys
 import time
@@ -11,18 +11,18 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 T = TypeVar("T")
 PLAIN_EVERY = 15.0  # seconds between plain lines
-FORETELLS = 0.02  # share of the work from which on the time left can be told: processes start, files are read for the first time
+ESTIMATE_FROM = 0.02  # share of the work, before which the remaining time is not estimated: starting processes and first reads distort it
 
 
 class Advance(Protocol):
-    """Move on by `amount`, and say `note` behind the bar."""
+    """Advance by `amount`, and show `note` behind the bar."""
 
     def __call__(self, amount: float, note: str = "") -> None: ...
 
 
 @contextmanager
 def progress(total: float, label: str) -> Iterator[Advance]:
-    """Show how much of `total` is done, on stderr, with the time left."""
+    """Show the share of `total` that is done, and the remaining time, on stderr."""
     console = Console(stderr=True)
     if not console.is_terminal:
         with _plain(total, label) as advance:
@@ -44,24 +44,25 @@ def progress(total: float, label: str) -> Iterator[Advance]:
 
 @contextmanager
 def _plain(total: float, label: str) -> Iterator[Advance]:
-    started = said = time.monotonic()
-    done, last = 0.0, ""
+    started = last_print = time.monotonic()
+    done, last_note = 0.0, ""
 
     def advance(amount: float, note: str = "") -> None:
-        nonlocal done, said, last
-        done, last, now = done + amount, note, time.monotonic()
-        if now - said >= PLAIN_EVERY:
-            said = now
+        nonlocal done, last_print, last_note
+        done, last_note, now = done + amount, note, time.monotonic()
+        if now - last_print >= PLAIN_EVERY:
+            last_print = now
             spent = now - started
-            left = f", about {spent / done * (total - done):.0f} s left" if done > FORETELLS * total else ""
+            left = f", about {spent / done * (total - done):.0f} s left" if done > ESTIMATE_FROM * total else ""
             print(f"{label}: {100 * done / total:.0f} % {note} ({spent:.0f} s{left})", file=sys.stderr, flush=True)
 
     yield advance
-    print(f"{label}: {100 * done / total if total else 100:.0f} % {last} ({time.monotonic() - started:.0f} s)", file=sys.stderr, flush=True)
+    percent, spent = 100 * done / total if total else 100, time.monotonic() - started
+    print(f"{label}: {percent:.0f} % {last_note} ({spent:.0f} s)", file=sys.stderr, flush=True)
 
 
 def tracked(items: Iterable[T], total: int, label: str) -> Iterator[T]:
-    """`items`, with progress as they are consumed."""
+    """Iterate over `items`, and show progress."""
     with progress(total, label) as advance:
         for item in items:
             yield item
@@ -69,5 +70,5 @@ def tracked(items: Iterable[T], total: int, label: str) -> Iterator[T]:
 
 
 def say(text: str) -> None:
-    """A line for the user, on stderr: stdout is for results."""
+    """Print a message on stderr; stdout is for results."""
     print(text, file=sys.stderr, flush=True)

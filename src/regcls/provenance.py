@@ -1,4 +1,4 @@
-"""Where a run comes from: commit, machine, versions of data and code."""
+"""The provenance of a run: commit, machine, versions of data and code."""
 
 import ast
 import hashlib
@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 
 UNKNOWN = "unknown"
-DIFF_BYTES = 200_000  # of uncommitted changes that are kept with a run; of more, the digest alone
-NEW_FILES = 50  # names of files unknown to git that are kept
+DIFF_BYTES = 200_000  # most bytes of uncommitted changes to record; of larger ones only the digest
+NEW_FILES = 50  # most names of untracked files to record
 SOURCE = Path(__file__).parent  # of the package regcls
 
 
@@ -32,12 +32,12 @@ def git_tags(root: Path) -> dict[str, str]:
 
 
 def lineage(root: Path, dataset: str) -> dict[str, Any]:
-    """What runs on a data set come from, for a person who wants to make them again.
+    """The provenance of runs on a data set, from which they can be reproduced.
 
-    git: see `git_tags`. changes: the tracked files' difference to the commit, as `git apply` takes it, with its size and SHA-256 (`diff` is
-    None above DIFF_BYTES, or where it is not UTF-8); None without a commit. new_files: not known to git and not ignored, the first
-    NEW_FILES. machine: see `machine_tags`. params.yaml: its text. dvc.lock: the entry of the stage that prepared the data, None if there is
-    none. data_md5: see `dvc_md5`.
+    git: see `git_tags`. changes: diff of the tracked files against the commit, for `git apply`, with its size and SHA-256 (`diff` is None
+    above DIFF_BYTES, or if it is not UTF-8); None without a commit. new_files: the first NEW_FILES untracked files that are not ignored.
+    machine: see `machine_tags`. params.yaml: its text. dvc.lock: the entry of the stage that prepared the data, or None. data_md5: see
+    `dvc_md5`.
     """
     prepared = Path("data") / dataset / "prepared"
     try:
@@ -67,25 +67,25 @@ def _changes(root: Path) -> dict[str, Any] | None:
 
 
 def _git(root: Path, *arguments: str) -> str | None:
-    """git's answer; None if it fails or is not installed."""
+    """Output of a git command; None if it fails or git is not installed."""
     content = _git_bytes(root, *arguments)
     return None if content is None else content.decode("utf-8", "replace").strip()
 
 
 def _git_bytes(root: Path, *arguments: str) -> bytes | None:
-    # GIT_OPTIONAL_LOCKS: `status` must not take the index's lock away from the user.
+    # GIT_OPTIONAL_LOCKS: `status` must not lock the index, which would block the user's git commands.
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
     try:
-        done = subprocess.run(["git", *arguments], cwd=root, env=environment, capture_output=True, timeout=60, check=False)
+        completed = subprocess.run(["git", *arguments], cwd=root, env=environment, capture_output=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout if done.returncode == 0 else None
+    return completed.stdout if completed.returncode == 0 else None
 
 
 def machine_tags() -> dict[str, str]:
     """host, cpus, gpu (its name or "none") and the versions of python, torch, numpy and mlflow.
 
-    The GPU is looked for only if torch is imported already: a process that does not train should not wait for it.
+    The GPU is determined only if torch is imported already: a process that does not train should not wait for the import.
     """
     torch: Any = sys.modules.get("torch")
     gpu = torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else "none"
@@ -104,14 +104,14 @@ def dvc_md5(root: Path, path: Path) -> str:
     """The MD5 that dvc.lock records for the output `path` (relative to `root`, or absolute); "unknown" if none."""
     try:
         outputs = {out["path"]: out["md5"] for stage in _locked_stages(root).values() for out in stage.get("outs", ())}
-    except (KeyError, TypeError, AttributeError):  # of another format
+    except (KeyError, TypeError, AttributeError):  # another format
         return UNKNOWN
     relative = path.relative_to(root) if path.is_absolute() and path.is_relative_to(root) else path
     return str(outputs.get(relative.as_posix(), UNKNOWN))
 
 
 def _locked_stages(root: Path) -> dict[str, Any]:
-    """What dvc.lock says, by stage; nothing if it is absent, in the middle of a merge, or of another format."""
+    """The entries of dvc.lock by stage; empty if it is absent, has merge conflicts, or another format."""
     try:
         return dict(yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))["stages"])
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
@@ -119,23 +119,23 @@ def _locked_stages(root: Path) -> dict[str, Any]:
 
 
 def import_closure(module: str, *, without: Callable[[Path], bool] = lambda file: False) -> list[Path]:
-    """The source files of regcls that `module` ("regcls.training.ensemble") imports, directly or through others, with its own; sorted.
+    """The file of `module` ("regcls.training.ensemble") and all files of regcls that it imports, directly or indirectly; sorted.
 
-    Imports inside functions count too, those under `if TYPE_CHECKING` do not. A package's __init__.py counts when something in it does.
-    Files that are to be left out (`without`) do not count, nor does what they alone import.
+    Includes imports inside functions, but not under `if TYPE_CHECKING`, and the __init__.py of each package that a module is in. Excludes
+    files for which `without` is true, and files that only they import.
 
     Raises:
         ModuleNotFoundError: regcls has no such module.
     """
-    _known_file(module)
+    _existing_file(module)
     seen: set[str] = set()
-    waiting = [module]
-    while waiting:
-        name = waiting.pop()
-        if name in seen or without(_known_file(name)):
+    pending = [module]
+    while pending:
+        name = pending.pop()
+        if name in seen or without(_existing_file(name)):
             continue
         seen.add(name)
-        waiting += _imports(name)
+        pending += _imports(name)
     return sorted(file for name in seen if (file := _file(name)))
 
 
@@ -150,7 +150,7 @@ def _file(module: str) -> Path | None:
     return None
 
 
-def _known_file(module: str) -> Path:
+def _existing_file(module: str) -> Path:
     file = _file(module)
     if file is None:
         raise ModuleNotFoundError(f"no module {module} in {SOURCE}", name=module)
@@ -158,7 +158,7 @@ def _known_file(module: str) -> Path:
 
 
 def _imports(module: str) -> list[str]:
-    """The modules of regcls that must be there for `module`: those it names, and the packages that they and itself lie in."""
+    """The modules of regcls that importing `module` needs: those it imports, and all parent packages."""
     file = _file(module)
     assert file is not None
     names = [module]
@@ -166,14 +166,14 @@ def _imports(module: str) -> list[str]:
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            # `from regcls import files` names a module, `from regcls.files import lock` a part of one: _file tells.
+            # `from regcls import files` imports a module, `from regcls.files import lock` a name from one: _file tells them apart.
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     parents = [name.rsplit(".", end)[0] for name in names for end in range(1, name.count(".") + 1)]
     return [name for name in dict.fromkeys([*names, *parents]) if _file(name)]
 
 
 def _executed(node: ast.AST) -> Iterator[ast.AST]:
-    """`node` and all nodes below it, but for those under `if TYPE_CHECKING`."""
+    """`node` and all nodes below it, except those under `if TYPE_CHECKING`."""
     yield node
     for child in ast.iter_child_nodes(node):
         if not (isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING"):
@@ -181,42 +181,42 @@ def _executed(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def code_digest(module: str, *, alone: Sequence[str] = (), without_params: bool = False) -> str:
-    """SHA-256 of the code of `module` with all it imports of regcls, and of the modules `alone` without what they import.
+    """SHA-256 of the code of `module` and all it imports from regcls, and of the modules `alone` without their imports.
 
-    `without_params`: not of the code that reads params.yaml, nor of methods and the list of tasks with it, for whom knows the values
-    themselves; nor of what that code alone imports.
+    `without_params` excludes the code that reads params.yaml, the methods and the list of tasks, and what only they import: for callers
+    that depend on the parameter values themselves.
 
-    Comments, docstrings and formatting do not count, nor do names and folders of files, and which module of regcls a name is imported
-    from: code that is moved makes no tracked run stale. So two functions of regcls with one name are taken for one another; `other as name`
-    counts, and so do imports of other libraries.
+    Ignores comments, docstrings, formatting, names and folders of files, and which module of regcls a name is imported from, so that moving
+    code makes no tracked run stale. So it does not distinguish two functions of regcls with the same name. `other as name` and imports of
+    other libraries count.
 
     Raises:
         ModuleNotFoundError: regcls has no such module.
     """
     params = [*(SOURCE / "params").glob("*.py"), *(SOURCE / "methods").glob("*.py"), SOURCE / "tasks" / "__init__.py"]
-    reading = set(params) if without_params else set[Path]()
-    closure = import_closure(module, without=lambda file: file in reading or (without_params and file.stem == "params"))
-    files = {*closure, *map(_known_file, alone)}
+    excluded = set(params) if without_params else set[Path]()
+    closure = import_closure(module, without=lambda file: file in excluded or (without_params and file.stem == "params"))
+    files = {*closure, *map(_existing_file, alone)}
     code = sorted(filter(None, (ast.unparse(_Code().visit(ast.parse(file.read_bytes()))) for file in files)))
     return hashlib.sha256("\n".join(code).encode()).hexdigest()
 
 
 class _Code(ast.NodeTransformer):
-    """Takes docstrings out, and imports of regcls."""
+    """Removes docstrings and imports from regcls."""
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
-        """Leave no body empty."""
+        """Fill empty bodies with `pass`."""
         super().generic_visit(node)
         if getattr(node, "body", None) == [] and not isinstance(node, ast.Module):
             node.body = [ast.Pass()]  # type: ignore[attr-defined]
         return node
 
     def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
-        """A docstring, or a text that does nothing elsewhere."""
+        """Remove docstrings and other bare strings."""
         return None if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str) else node
 
     def visit_Import(self, node: ast.Import | ast.ImportFrom) -> ast.stmt | None:
-        """Of those of regcls only `other as name` is left."""
+        """Of imports from regcls, keep only `other as name`."""
         module = node.names[0].name if isinstance(node, ast.Import) else node.module
         if (module or "").partition(".")[0] != SOURCE.name:
             return node

@@ -1,4 +1,4 @@
-"""What the machine has, with a driver and a GPU that are played where there are none."""
+"""Checks of the machine, with a simulated driver and GPU."""
 
 import shutil
 import sys
@@ -14,7 +14,7 @@ from regcls.params import load_params
 
 @pytest.fixture
 def place(make_project):
-    """Changes to params.yaml -> a place."""
+    """Make a Place from changes to params.yaml."""
 
     def make(**changes):
         root = make_project(changes)
@@ -25,7 +25,7 @@ def place(make_project):
 
 @pytest.fixture
 def driver(tmp_path, monkeypatch):
-    """Text, exit code -> a program nvidia-smi that gives them is first on PATH."""
+    """Put a program nvidia-smi first on PATH that prints a text and ends with an exit code."""
 
     def make(text, code=0):
         program = tmp_path / "bin" / "nvidia-smi"
@@ -42,20 +42,20 @@ def driver(tmp_path, monkeypatch):
 H100 = "NVIDIA H100, 535.104.05\\n"
 
 
-def test_packages_are_compared_with_the_lock(place, monkeypatch):
+def test_packages_are_compared_with_the_lock_file(place, monkeypatch):
     where = place()
-    assert machine.python(where).state == "note" and "no requirements.lock" in machine.python(where).said
+    assert machine.python(where).state == "note" and "no requirements.lock" in machine.python(where).text
     lock = where.root / "requirements.lock"
     lock.write_text(f"# a lock\nnumpy=={machine._version('numpy')}   # via regcls\ntorch=={torch.__version__.partition('+')[0]}\n")
-    assert machine.python(where).said.endswith(f"{sys.prefix}; all 2 packages as in requirements.lock")
+    assert machine.python(where).text.endswith(f"{sys.prefix}; all 2 packages as in requirements.lock")
     lock.write_text("numpy==1.0  # via x\nno-such-package[extra]==2.0\n")
     found = machine.python(where)
-    assert (found.state, found.do) == ("note", "pip install -r requirements.lock (make venv)")
-    assert "1 packages of requirements.lock missing: no-such-package; 1 of another version: numpy" in found.said
-    assert found.said.endswith("(locked: 1.0)")
+    assert (found.state, found.remedy) == ("note", "pip install -r requirements.lock (make venv)")
+    assert "1 packages of requirements.lock missing: no-such-package; 1 of another version: numpy" in found.text
+    assert found.text.endswith("(locked: 1.0)")
 
 
-def test_commands_of_another_environment_are_named(place, monkeypatch, tmp_path):
+def test_commands_from_another_environment_are_reported(place, monkeypatch, tmp_path):
     where = place()
     monkeypatch.setattr(sys, "executable", str(tmp_path / "venv" / "bin" / "python"))
     for folder in ("venv", "other"):
@@ -66,48 +66,48 @@ def test_commands_of_another_environment_are_named(place, monkeypatch, tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path / "venv" / "bin"))
     assert machine.commands(where).state == "good"
     monkeypatch.setenv("PATH", str(tmp_path / "other" / "bin"))
-    assert f"{tmp_path}/other/bin/dvc" in machine.commands(where).said
-    assert machine.commands(where).do == f"source {tmp_path}/venv/bin/activate"
+    assert f"{tmp_path}/other/bin/dvc" in machine.commands(where).text
+    assert machine.commands(where).remedy == f"source {tmp_path}/venv/bin/activate"
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "not on PATH: python, regcls, dvc, mlflow" in machine.commands(where).said
+    assert "not on PATH: python, regcls, dvc, mlflow" in machine.commands(where).text
 
 
-def test_torch_is_named_with_its_build(place):
-    assert machine.torch(place()).said.startswith(f"{torch.__version__}, built for C")
+def test_the_torch_build_is_reported(place):
+    assert machine.torch(place()).text.startswith(f"{torch.__version__}, built for C")
 
 
-def test_no_gpu_is_no_fault_unless_params_ask_for_one(place, driver):
+def test_a_missing_gpu_is_fine_unless_params_ask_for_one(place, driver):
     assert machine.gpu(place()).state == "note"
-    asked = machine.gpu(place(compute={"device": "cuda"}))
-    assert asked.state == "bad" and "set compute.device to auto" in asked.do
+    requested = machine.gpu(place(compute={"device": "cuda"}))
+    assert requested.state == "bad" and "set compute.device to auto" in requested.remedy
     driver("")  # a driver without a device
     assert machine.gpu(place()).state == "note"
 
 
-def test_a_gpu_that_a_cpu_build_leaves_idle_is_bad(place, driver, monkeypatch):
+def test_a_gpu_that_a_cpu_build_of_torch_cannot_use_is_bad(place, driver, monkeypatch):
     driver(H100)
     monkeypatch.setattr(torch.version, "cuda", None)
     found = machine.gpu(place())
-    assert found.state == "bad" and found.said.startswith("NVIDIA H100 (driver 535.104.05), but PyTorch")
-    assert found.do.startswith(f"pip install --force-reinstall torch=={torch.__version__.partition('+')[0]} ")
+    assert found.state == "bad" and found.text.startswith("NVIDIA H100 (driver 535.104.05), but PyTorch")
+    assert found.remedy.startswith(f"pip install --force-reinstall torch=={torch.__version__.partition('+')[0]} ")
 
 
 def test_a_driver_that_is_too_old_for_pytorch_is_bad(place, driver, monkeypatch):
     driver(H100)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     found = machine.gpu(place())
-    assert found.state == "bad" and "built for CUDA 13.0, cannot use it" in found.said and "install a driver" in found.do
+    assert found.state == "bad" and "built for CUDA 13.0, cannot use it" in found.text and "install a driver" in found.remedy
 
 
-def test_a_driver_that_fails_is_told_with_its_words(place, driver):
+def test_a_failing_driver_is_reported_with_its_own_message(place, driver):
     driver("Failed to initialize NVML: Driver/library version mismatch", code=18)
     found = machine.gpu(place())
-    assert found.state == "bad" and "Driver/library version mismatch" in found.said
+    assert found.state == "bad" and "Driver/library version mismatch" in found.text
 
 
 @pytest.fixture
 def a_gpu(driver, monkeypatch):
-    """PyTorch says that there is one; `ones` are made on the CPU."""
+    """PyTorch reports a GPU; `ones` are made on the CPU."""
     device = SimpleNamespace(name="NVIDIA H100", total_memory=85e9, major=9, minor=0)
     ones = torch.ones
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -117,37 +117,37 @@ def a_gpu(driver, monkeypatch):
     monkeypatch.setattr(torch, "ones", lambda *shape, device: ones(*shape))
 
 
-def test_a_gpu_is_named_after_it_has_computed(place, a_gpu):
+def test_a_gpu_is_reported_once_it_has_computed_something(place, a_gpu):
     found = machine.gpu(place())
-    assert (found.state, found.said) == ("good", "2 × NVIDIA H100, 85 GB, compute capability 9.0")
+    assert (found.state, found.text) == ("good", "2 × NVIDIA H100, 85 GB, compute capability 9.0")
 
 
-def test_a_gpu_that_this_pytorch_has_no_code_for_is_bad(place, a_gpu, monkeypatch):
+def test_a_gpu_that_this_pytorch_does_not_support_is_bad(place, a_gpu, monkeypatch):
     def fail(*shape, device):
         raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
 
     monkeypatch.setattr(torch, "ones", fail)
     found = machine.gpu(place())
-    assert found.state == "bad" and "no kernel image is available" in found.said
+    assert found.state == "bad" and "no kernel image is available" in found.text
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_the_real_gpu_computes(place):
     found = machine.gpu(place())
-    assert found.state == "good" and torch.cuda.get_device_name() in found.said
+    assert found.state == "good" and torch.cuda.get_device_name() in found.text
 
 
-def test_a_full_disk_is_bad_with_what_it_is_full_of(place, monkeypatch):
+def test_a_full_disk_is_bad_and_says_what_is_stored_on_it(place, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("usage", "total used free")(10, 9, int(1.5e9)))
     found = machine.disk(place())
-    assert found.state == "bad" and "1.5 GB free (project, .regcls, artifacts); a run needs about 2" in found.said
+    assert found.state == "bad" and "1.5 GB free (project, .regcls, artifacts); a run needs about 2" in found.text
 
 
-def test_disks_that_are_large_enough_and_writable_are_good(place, monkeypatch):
+def test_large_writable_disks_are_good(place, monkeypatch):
     where = place()
     monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("usage", "total used free")(10, 9, int(5e10)))
-    assert machine.disk(where).said == "50.0 GB free (project, .regcls, artifacts)"
+    assert machine.disk(where).text == "50.0 GB free (project, .regcls, artifacts)"
     monkeypatch.setattr(machine.os, "access", lambda path, mode: False)
     found = machine.disk(where)
-    assert found.state == "bad" and str(where.root) in found.said
+    assert found.state == "bad" and str(where.root) in found.text

@@ -1,4 +1,4 @@
-"""What keeps results, on real servers: found usable or not, with what to do, and left as it was."""
+"""Checks of result stores on real servers: they report usability and remedies, and leave the stores unchanged."""
 
 import os
 import socket
@@ -23,8 +23,8 @@ from servers import PASSWORD, black_hole
 
 
 @pytest.fixture(autouse=True)
-def surroundings(monkeypatch, tmp_path):
-    """As in the doctor's processes, and nothing of the machine's own."""
+def clean_environment(monkeypatch, tmp_path):
+    """The environment of the doctor's processes, without settings of this machine."""
     for name in [*os.environ]:
         if name.startswith("AWS_") or name in ("MLFLOW_S3_ENDPOINT_URL", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
             monkeypatch.delenv(name)
@@ -43,14 +43,14 @@ def place(make_project):
 
 
 @pytest.fixture
-def found(place):
-    """Check -> its outcome as one text: "good: …", "bad: … -> …"."""
+def run_check(place):
+    """Run a check; its outcome as text: "good: …", "bad: … -> …"."""
 
-    def found(check):
+    def run_check(check):
         outcome = outcome_of(check, place)
-        return f"{outcome.state}: {outcome.said} -> {outcome.do}"
+        return f"{outcome.state}: {outcome.text} -> {outcome.remedy}"
 
-    return found
+    return run_check
 
 
 def files(folder):
@@ -60,67 +60,67 @@ def files(folder):
 # The tracking store
 
 
-def test_a_fresh_project_is_no_fault_and_stays_as_it_is(place, found):
+def test_a_fresh_project_passes_and_is_left_untouched(place, run_check):
     before = files(place.root)
-    assert found(stores.tracking).startswith(f"note: {place.root}/mlflow.db is not there yet")
-    assert found(stores.artifacts).startswith(f"good: {place.root}/mlartifacts can be written, once it is made")
-    assert found(stores.stale_runs).startswith("good: none")
-    assert found(stores.undelivered).startswith("good: none")
+    assert run_check(stores.tracking).startswith(f"note: {place.root}/mlflow.db is not there yet")
+    assert run_check(stores.artifacts).startswith(f"good: {place.root}/mlartifacts can be written, once it is created")
+    assert run_check(stores.stale_runs).startswith("good: none")
+    assert run_check(stores.undelivered).startswith("good: none")
     assert files(place.root) == before
 
 
-def test_an_sqlite_store_that_can_be_used_is_named_with_its_size(place, found):
+def test_a_usable_sqlite_store_is_reported_with_its_size(place, run_check):
     Tracker(place.root, experiment="regcls")
     before = files(place.root)
-    assert found(stores.tracking).startswith(f"good: {place.root}/mlflow.db, 1.0 MB, of MLflow ")
-    assert found(stores.artifacts).startswith(f"good: {place.root}/mlartifacts")
+    assert run_check(stores.tracking).startswith(f"good: {place.root}/mlflow.db, 1.0 MB, of MLflow ")
+    assert run_check(stores.artifacts).startswith(f"good: {place.root}/mlartifacts")
     assert [path for path in files(place.root) if ".db-" not in path.name] == [path for path in before if ".db-" not in path.name]
 
 
-def test_a_file_that_is_no_store_is_bad(place, found):
+def test_a_file_that_is_not_a_store_is_bad(place, run_check):
     (place.root / "mlflow.db").write_text("not SQLite at all" * 100)
-    assert "is no SQLite database: overwritten or damaged -> Move it away" in found(stores.tracking)
+    assert "is no SQLite database: overwritten or damaged -> Move it away" in run_check(stores.tracking)
     (place.root / "mlflow.db").unlink()
     with closing(sqlite3.connect(place.root / "mlflow.db")) as connection:
         connection.execute("CREATE TABLE other (x)")
-    assert found(stores.tracking).startswith(f"bad: {place.root}/mlflow.db is an SQLite file, but no MLflow store")
+    assert run_check(stores.tracking).startswith(f"bad: {place.root}/mlflow.db is an SQLite file, but not an MLflow store")
 
 
-def test_a_server_is_named_with_its_version_and_its_time(tracking_server, found, monkeypatch):
+def test_a_server_is_reported_with_its_version_and_response_time(tracking_server, run_check, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_server.uri)
     monkeypatch.setattr(stores, "FAST_MS", 10_000)
-    assert found(stores.tracking).startswith(f"good: {tracking_server.uri}: MLflow {mlflow.__version__}, ")
+    assert run_check(stores.tracking).startswith(f"good: {tracking_server.uri}: MLflow {mlflow.__version__}, ")
     monkeypatch.setattr(stores, "FAST_MS", 0)
-    assert "ms an answer: slow" in found(stores.tracking)
+    assert "ms per response: slow" in run_check(stores.tracking)
 
 
 @pytest.mark.parametrize(("version", "state"), [("3.0.1", "note"), ("4.1.0", "bad")])
-def test_a_server_of_another_version_is_said_and_of_another_generation_bad(tracking_server, found, monkeypatch, version, state):
+def test_another_server_version_is_noted_and_another_major_version_is_bad(tracking_server, run_check, monkeypatch, version, state):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_server.uri)
     monkeypatch.setattr(probe, "OURS", version)
-    assert found(stores.tracking).startswith(f"{state}: ") and f"here is MLflow {version}" in found(stores.tracking)
+    assert run_check(stores.tracking).startswith(f"{state}: ") and f"here is MLflow {version}" in run_check(stores.tracking)
 
 
-def test_who_is_not_let_in_is_told_which_variables_to_set(make_server, found, monkeypatch):
+def test_a_login_failure_names_the_variables_to_set(make_server, run_check, monkeypatch):
     server = make_server(auth=True)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-    assert found(stores.tracking) == (
+    assert run_check(stores.tracking) == (
         f"bad: the tracking server {server.uri} asks for a user and a password -> "
         "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
     )
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "a guess")
-    assert "does not take user admin with this password -> Check MLFLOW_TRACKING_USERNAME" in found(stores.tracking)
-    assert "a guess" not in found(stores.tracking)
+    assert "does not accept user admin with this password -> Check MLFLOW_TRACKING_USERNAME" in run_check(stores.tracking)
+    assert "a guess" not in run_check(stores.tracking)
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
-    assert f"MLflow {mlflow.__version__}, as admin, " in found(stores.tracking)
-    assert "put, read and deleted 1 KiB" in found(stores.artifacts)
+    assert f"MLflow {mlflow.__version__}, as admin, " in run_check(stores.tracking)
+    assert "put, read and deleted 1 KiB" in run_check(stores.artifacts)
 
 
-def test_a_server_that_does_not_know_its_name_is_told_apart(tracking_server, found, monkeypatch):
+def test_a_server_that_rejects_its_host_name_is_recognised(tracking_server, run_check, monkeypatch):
     monkeypatch.setattr(probe, "_get", lambda uri, path: forbidden())
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
-    assert "does not know itself by this name -> Start it with --allowed-hosts mlflow:5000." in found(stores.tracking)
+    assert "does not accept this host name -> Start it with --allowed-hosts mlflow:5000." in run_check(stores.tracking)
 
 
 def forbidden():
@@ -129,29 +129,29 @@ def forbidden():
     return answer
 
 
-def test_a_server_that_is_not_there_is_bad(found, monkeypatch):
+def test_an_unreachable_server_is_bad(run_check, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hush@127.0.0.1:9")
-    outcome = found(stores.tracking)
+    outcome = run_check(stores.tracking)
     assert outcome.startswith("bad: no answer from the tracking server http://127.0.0.1:9") and "hush" not in outcome
 
 
-def test_a_server_that_never_answers_is_given_up(found, monkeypatch):
+def test_a_server_that_never_answers_times_out(run_check, monkeypatch):
     monkeypatch.setattr(probe, "WAIT", 0.5)
     with black_hole() as uri:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         started = time.monotonic()
-        assert found(stores.tracking).startswith(f"bad: no answer from the tracking server {uri}")
+        assert run_check(stores.tracking).startswith(f"bad: no answer from the tracking server {uri}")
     assert time.monotonic() - started < 3
 
 
-def test_a_web_page_is_no_tracking_server(found, monkeypatch, web_page):
+def test_a_web_page_is_not_taken_for_a_tracking_server(run_check, monkeypatch, web_page):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", web_page)
-    assert "is no MLflow server: it sends a web page -> Check MLFLOW_TRACKING_URI" in found(stores.tracking)
+    assert "is not an MLflow server: it sends a web page -> Check MLFLOW_TRACKING_URI" in run_check(stores.tracking)
 
 
 @pytest.fixture
 def web_page():
-    """The address of a page."""
+    """The URL of a web page."""
 
     class Page(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -173,20 +173,20 @@ def web_page():
 # Artifacts
 
 
-def test_artifacts_through_a_server_are_tried_and_nothing_stays(make_server, place, found, monkeypatch):
+def test_artifacts_proxied_by_a_server_are_tested_without_leaving_files(make_server, place, run_check, monkeypatch):
     server = make_server()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-    assert "mlflow-artifacts:/ through the server: put, read and deleted 1 KiB" in found(stores.artifacts)
-    assert MlflowClient(server.uri).search_experiments()[0].name == "Default"  # none was made
+    assert "mlflow-artifacts:/ through the server: put, read and deleted 1 KiB" in run_check(stores.artifacts)
+    assert MlflowClient(server.uri).search_experiments()[0].name == "Default"  # none was created
     number = MlflowClient(server.uri).create_experiment("regcls")
     kept = Path(server.artifacts) / number / "kept"
     kept.parent.mkdir(parents=True)
     kept.write_text("of a run")
-    assert f"mlflow-artifacts:/{number} through the server: put, read and deleted 1 KiB" in found(stores.artifacts)
+    assert f"mlflow-artifacts:/{number} through the server: put, read and deleted 1 KiB" in run_check(stores.artifacts)
     assert files(server.artifacts) == [Path(number), Path(number) / "kept"]
 
 
-def test_a_server_whose_artifacts_cannot_be_stored_is_bad(make_server, found, monkeypatch):
+def test_a_server_that_cannot_store_artifacts_is_bad(make_server, run_check, monkeypatch):
     server = make_server(
         artifacts="s3://boot/team",
         environment={
@@ -197,33 +197,33 @@ def test_a_server_whose_artifacts_cannot_be_stored_is_bad(make_server, found, mo
         },
     )
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-    assert found(stores.artifacts).startswith(f"bad: artifacts cannot be stored in mlflow-artifacts:/ of {server.uri}: ")
+    assert run_check(stores.artifacts).startswith(f"bad: artifacts cannot be stored in mlflow-artifacts:/ of {server.uri}: ")
 
 
-def test_artifacts_that_a_server_puts_into_s3_are_tried_as_well(make_server, s3_server, found, monkeypatch):
+def test_artifacts_that_a_server_stores_in_s3_are_tested_too(make_server, s3_server, run_check, monkeypatch):
     server = make_server(artifacts="s3://boot/team", environment={"MLFLOW_S3_ENDPOINT_URL": s3_server.endpoint, **s3_server.environment})
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-    assert "put, read and deleted 1 KiB" in found(stores.artifacts)
+    assert "put, read and deleted 1 KiB" in run_check(stores.artifacts)
     with closing(s3_server.client()) as client:
         assert "Contents" not in client.list_objects_v2(Bucket="boot", Prefix="team/")
 
 
-def test_artifacts_that_go_to_s3_directly_are_tried_there(place, s3_server, found, monkeypatch):
+def test_artifacts_stored_directly_in_s3_are_tested_there(place, s3_server, run_check, monkeypatch):
     Tracker(place.root, experiment="regcls")
     MlflowClient(f"sqlite:///{place.root}/mlflow.db").create_experiment("direct", artifact_location="s3://boot/direct")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "direct")
     monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", s3_server.endpoint)
-    assert found(stores.artifacts).startswith("bad: s3://boot/direct: Unable to locate credentials -> Check AWS_ACCESS_KEY_ID")
+    assert run_check(stores.artifacts).startswith("bad: s3://boot/direct: Unable to locate credentials -> Check AWS_ACCESS_KEY_ID")
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
-    assert "good: s3://boot/direct: put, get and delete of 1 KiB" in found(stores.artifacts)
+    assert "good: s3://boot/direct: put, get and delete of 1 KiB" in run_check(stores.artifacts)
 
 
-def test_artifacts_on_the_servers_own_disk_that_we_do_not_have_are_bad(make_server, found, monkeypatch, tmp_path):
+def test_artifacts_on_a_server_disk_that_we_cannot_reach_are_bad(make_server, run_check, monkeypatch, tmp_path):
     server = make_server()
     MlflowClient(server.uri).create_experiment("regcls", artifact_location=str(tmp_path / "elsewhere"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-    assert f"to {tmp_path}/elsewhere, which this machine does not have -> start the server with --artifacts-destination" in found(
+    assert f"to {tmp_path}/elsewhere, which this machine does not have -> start the server with --artifacts-destination" in run_check(
         stores.artifacts
     )
     assert not (tmp_path / "elsewhere").exists()
@@ -232,33 +232,33 @@ def test_artifacts_on_the_servers_own_disk_that_we_do_not_have_are_bad(make_serv
 # Runs left behind
 
 
-def test_a_run_whose_process_has_died_is_told_and_not_touched(place, found):
+def test_a_run_whose_process_died_is_reported_and_left_alone(place, run_check):
     tracker = Tracker(place.root, experiment="regcls")
     client = MlflowClient(tracker.uri)
-    dead = {"regcls.host": socket.gethostname(), "regcls.root": str(place.root), "regcls.process": "1-1"}  # no process has started so early
+    dead = {"regcls.host": socket.gethostname(), "regcls.root": str(place.root), "regcls.process": "1-1"}  # no process started that early
     run = client.create_run(tracker.experiment_id, tags={"dataset": "agedb", **dead}).info.run_id
-    assert found(stores.stale_runs) == (
+    assert run_check(stores.stale_runs) == (
         f"note: 1 run is RUNNING though the process has ended ({run[:8]}) -> "
-        "regcls train agedb marks them KILLED and goes on from their checkpoints"
+        "regcls train agedb marks them KILLED and resumes from their checkpoints"
     )
     assert client.get_run(run).info.status == "RUNNING"
 
 
-def test_dead_runs_on_several_data_sets_are_counted_together(place, found):
+def test_dead_runs_of_several_data_sets_are_counted_together(place, run_check):
     tracker = Tracker(place.root, experiment="regcls")
     client = MlflowClient(tracker.uri)
     dead = {"regcls.host": socket.gethostname(), "regcls.root": str(place.root), "regcls.process": "1-1"}
     for dataset in ("rooms", "breakfast", "rooms"):
         client.create_run(tracker.experiment_id, tags={"dataset": dataset, **dead})
-    outcome = found(stores.stale_runs)
+    outcome = run_check(stores.stale_runs)
     assert outcome.startswith("note: 3 runs are RUNNING") and "-> regcls train rooms and regcls train breakfast marks them" in outcome
 
 
-def test_runs_that_wait_for_the_server_are_bad(found, monkeypatch):
+def test_runs_waiting_for_the_server_are_bad(run_check, monkeypatch):
     from regcls.tracking import journal
 
-    monkeypatch.setattr(journal, "waiting", lambda root: 3)
-    assert found(stores.undelivered) == "bad: 3 runs wait in .regcls/journal for the tracking server -> regcls sync"
+    monkeypatch.setattr(journal, "undelivered_count", lambda root: 3)
+    assert run_check(stores.undelivered) == "bad: 3 runs wait in .regcls/journal for the tracking server -> regcls sync"
 
 
 # The DVC remote
@@ -266,7 +266,7 @@ def test_runs_that_wait_for_the_server_are_bad(found, monkeypatch):
 
 @pytest.fixture
 def remote(place):
-    """Lines of the default remote's configuration."""
+    """Write the configuration of the default remote."""
 
     def write(*lines):
         (place.root / ".dvc").mkdir(exist_ok=True)
@@ -275,22 +275,24 @@ def remote(place):
     return write
 
 
-def test_no_remote_is_no_fault(place, found, remote):
-    assert found(stores.dvc_remote).startswith("note: ") and "no DVC project" in found(stores.dvc_remote)
+def test_a_missing_remote_is_not_a_fault(place, run_check, remote):
+    assert run_check(stores.dvc_remote).startswith("note: ") and "not a DVC project" in run_check(stores.dvc_remote)
     remote("url = /tmp")
     (place.root / ".dvc" / "config").write_text("")
-    assert found(stores.dvc_remote) == ("note: no default remote -> To share data: dvc remote add -d NAME s3://bucket/prefix (or a folder)")
+    assert run_check(stores.dvc_remote) == (
+        "note: no default remote -> To share data: dvc remote add -d NAME s3://bucket/prefix (or a folder)"
+    )
 
 
-def test_a_remote_in_a_folder_is_tried_and_a_disk_that_is_not_mounted_is_bad(found, remote, tmp_path):
+def test_a_folder_remote_is_tested_and_an_unmounted_disk_is_bad(run_check, remote, tmp_path):
     remote(f"url = {tmp_path}/store")
-    assert "store: put, read and deleted 1 KiB" in found(stores.dvc_remote)
+    assert "store: put, read and deleted 1 KiB" in run_check(stores.dvc_remote)
     assert not (tmp_path / "store").exists()
     remote(f"url = {tmp_path}/unmounted/store")
-    assert "there is no such folder -> mount that disk" in found(stores.dvc_remote)
+    assert "there is no such folder -> mount its disk" in run_check(stores.dvc_remote)
 
 
-def test_a_remote_on_s3_is_tried_with_its_own_access(s3_server, found, remote):
+def test_an_s3_remote_is_tested_with_its_own_credentials(s3_server, run_check, remote):
     access = s3_server.environment
     lines = [
         "url = s3://boot/dvc",
@@ -299,12 +301,12 @@ def test_a_remote_on_s3_is_tried_with_its_own_access(s3_server, found, remote):
         "region = us-east-1",
     ]
     remote(*lines, f"secret_access_key = {access['AWS_SECRET_ACCESS_KEY']}")
-    assert "good: team: s3://boot/dvc: put, get and delete of 1 KiB" in found(stores.dvc_remote)
+    assert "good: team: s3://boot/dvc: put, get and delete of 1 KiB" in run_check(stores.dvc_remote)
     remote(*lines, "secret_access_key = hush")
-    assert "the secret key is not that of the access key" in found(stores.dvc_remote) and "hush" not in found(stores.dvc_remote)
+    assert "the secret key does not belong to the access key" in run_check(stores.dvc_remote) and "hush" not in run_check(stores.dvc_remote)
 
 
-def test_a_remote_of_another_kind_is_asked_through_dvc(place, found, remote):
+def test_other_kinds_of_remote_are_queried_through_dvc(place, run_check, remote):
     remote("url = ssh://nobody:hush@127.0.0.1:9/data")
-    outcome = found(stores.dvc_remote)
+    outcome = run_check(stores.dvc_remote)
     assert outcome.startswith("bad: team: ssh://127.0.0.1:9/data: ") and "hush" not in outcome

@@ -1,4 +1,4 @@
-"""Images read from folders, .tar and .zip without unpacking, and what is said of archives that cannot be read."""
+"""Images read from folders, .tar and .zip without unpacking, and errors for unreadable archives."""
 
 import io
 import tarfile
@@ -55,7 +55,7 @@ def holder(raw, top="faces"):
     ],
     ids=["tar", "tar with ./", "zip", "zip stored"],
 )
-def test_every_file_of_an_archive_is_read_and_nothing_else_is_found(tmp_path, write):
+def test_exactly_the_files_of_an_archive_can_be_read(tmp_path, write):
     write(tmp_path)
     faces = holder(tmp_path)
     assert {name: faces.place(name).read() for name in FILES} == FILES
@@ -63,7 +63,7 @@ def test_every_file_of_an_archive_is_read_and_nothing_else_is_found(tmp_path, wr
     assert faces.place("faces") is None and faces.place("faces/other.jpg") is None
 
 
-def test_a_folder_is_read_and_what_is_missing_is_known_when_it_is_read(tmp_path):
+def test_missing_files_of_a_folder_are_noticed_on_reading(tmp_path):
     write_folder(tmp_path)
     faces = holder(tmp_path)
     assert faces.place("faces/00/a.jpg").read() == FILES["faces/00/a.jpg"]
@@ -74,7 +74,7 @@ def test_a_folder_is_read_and_what_is_missing_is_known_when_it_is_read(tmp_path)
         faces.place("faces/00").read()
 
 
-def test_a_folder_wins_over_an_archive_and_it_is_said(tmp_path, capsys):
+def test_a_folder_takes_precedence_over_an_archive_with_a_message(tmp_path, capsys):
     write_tar(tmp_path)
     (tmp_path / "faces" / "00").mkdir(parents=True)
     (tmp_path / "faces" / "00" / "a.jpg").write_bytes(b"unpacked")
@@ -87,12 +87,12 @@ def test_without_a_name_the_folder_itself_is_read(tmp_path):
     assert holder(tmp_path, "").place("a.jpg").read() == b"here"
 
 
-def test_a_missing_archive_says_what_to_put_where(tmp_path):
+def test_a_missing_archive_is_reported_with_what_to_put_where(tmp_path):
     with pytest.raises(UserError, match=r"there is no faces\.tar, faces\.zip or folder faces in .*\. Fetch it\."):
         holder(tmp_path)
 
 
-def test_a_tar_that_is_cut_short_anywhere_is_refused(tmp_path):
+def test_a_tar_truncated_anywhere_is_refused(tmp_path):
     write_tar(tmp_path)
     file = tmp_path / "faces.tar"
     whole, end = file.read_bytes(), 0
@@ -100,11 +100,11 @@ def test_a_tar_that_is_cut_short_anywhere_is_refused(tmp_path):
         end = max(member.offset_data + member.size for member in tar)
     for kept in range(0, end, 256):
         file.write_bytes(whole[:kept])
-        with pytest.raises(UserError, match=r"faces\.tar is not a whole \.tar archive: .*\. Remove it and bring it anew"):
+        with pytest.raises(UserError, match=r"faces\.tar is not an intact \.tar archive: .*\. Remove it and get a new copy"):
             holder(tmp_path)
 
 
-def test_a_tar_that_is_overwritten_in_the_middle_is_refused(tmp_path):
+def test_a_tar_overwritten_in_the_middle_is_refused(tmp_path):
     write_tar(tmp_path)
     content = bytearray((tmp_path / "faces.tar").read_bytes())
     content[512:1024] = b"x" * 512
@@ -116,19 +116,19 @@ def test_a_tar_that_is_overwritten_in_the_middle_is_refused(tmp_path):
 @pytest.mark.parametrize("mode", ["w:gz", "w:xz"])
 def test_a_compressed_tar_is_refused(tmp_path, mode):
     write_tar(tmp_path, mode=mode)
-    with pytest.raises(UserError, match=r"is not a whole \.tar archive"):
+    with pytest.raises(UserError, match=r"is not an intact \.tar archive"):
         holder(tmp_path)
 
 
-def test_a_zip_that_is_cut_short_is_refused(tmp_path):
+def test_a_truncated_zip_is_refused(tmp_path):
     write_zip(tmp_path)
     content = (tmp_path / "faces.zip").read_bytes()
     (tmp_path / "faces.zip").write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match=r"faces\.zip is not a whole \.zip archive: File is not a zip file"):
+    with pytest.raises(UserError, match=r"faces\.zip is not an intact \.zip archive: File is not a zip file"):
         holder(tmp_path)
 
 
-def test_an_encrypted_zip_says_how_to_unpack_it(tmp_path):
+def test_the_error_for_an_encrypted_zip_says_how_to_unpack_it(tmp_path):
     write_zip(tmp_path)
     content = bytearray((tmp_path / "faces.zip").read_bytes())
     content[content.index(b"PK\x01\x02") + 8] |= 1  # the flag in the directory
@@ -137,13 +137,13 @@ def test_an_encrypted_zip_says_how_to_unpack_it(tmp_path):
         holder(tmp_path)
 
 
-def test_a_zip_with_another_compression_says_to_unpack_it(tmp_path):
+def test_the_error_for_an_unsupported_compression_says_to_unpack(tmp_path):
     write_zip(tmp_path, zipfile.ZIP_LZMA)
     with pytest.raises(UserError, match=r"is not compressed the usual way \(deflate\): unpack it there"):
         holder(tmp_path)
 
 
-def test_damage_within_a_zip_is_told_of_the_file_alone(tmp_path):
+def test_damage_within_a_zip_is_reported_for_the_affected_file_only(tmp_path):
     write_zip(tmp_path)
     place = holder(tmp_path).place("faces/00/a.jpg")
     content = bytearray((tmp_path / "faces.zip").read_bytes())
@@ -153,7 +153,7 @@ def test_damage_within_a_zip_is_told_of_the_file_alone(tmp_path):
         place.read()
 
 
-def test_a_place_beyond_the_end_has_no_bytes(tmp_path):
+def test_reading_beyond_the_end_gives_no_bytes(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert Place(str(tmp_path / "a"), 2, 10).read() == b"c"
     assert Place(str(tmp_path / "a"), 5, 10).read() == b""

@@ -1,4 +1,4 @@
-"""Raw files from real servers on loopback that cut, lie and change."""
+"""Raw files from real servers on loopback that cut connections, lie and change their content."""
 
 import hashlib
 import json
@@ -28,8 +28,8 @@ HALF = len(CONTENT) // 2
 
 
 @pytest.fixture(autouse=True)
-def surroundings(monkeypatch, tmp_path):
-    """No waiting between attempts; no proxy, credentials or endpoint of the machine's own."""
+def clean_environment(monkeypatch, tmp_path):
+    """No waiting between attempts; no proxy, credentials or endpoint of this machine."""
     monkeypatch.setattr(download, "PAUSES", (0.0, 0.0, 0.0))
     monkeypatch.setenv("NO_PROXY", "*")
     for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "PROFILE", "ENDPOINT_URL", "ENDPOINT_URL_S3", "REGION"):
@@ -43,32 +43,32 @@ def surroundings(monkeypatch, tmp_path):
 
 @dataclass
 class Served:
-    """What the server has, and what it does wrong."""
+    """What the server offers, and what it does wrong."""
 
     content: bytes = CONTENT
     etag: str | None = '"one"'
-    cuts: list[int] = field(default_factory=list)  # bytes after which the connection is cut, one a request
+    cuts: list[int] = field(default_factory=list)  # bytes after which the connection is cut, one per request
     takes_ranges: bool = True
-    answers_from: list[int] = field(default_factory=list)  # instead of where it was asked to begin
+    answers_from: list[int] = field(default_factory=list)  # instead of the requested start
     says_length: bool = True
-    more: int = 0  # bytes announced that do not come
-    statuses: list[int] = field(default_factory=list)  # instead of an answer, one a request
+    more: int = 0  # bytes announced but not sent
+    statuses: list[int] = field(default_factory=list)  # instead of a response, one per request
     kind: str = "application/x-tar"
-    held: threading.Event = field(default_factory=threading.Event)  # a cut connection is not closed before this
-    asked: list[tuple[str | None, str | None]] = field(default_factory=list)  # Range and If-Range of each request
+    released: threading.Event = field(default_factory=threading.Event)  # a cut connection is closed only after this
+    ranges: list[tuple[str | None, str | None]] = field(default_factory=list)  # Range and If-Range of each request
     url: str = ""
 
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         served = self.server.served
-        asked, condition = self.headers.get("Range"), self.headers.get("If-Range")
-        served.asked.append((asked, condition))
+        requested, condition = self.headers.get("Range"), self.headers.get("If-Range")
+        served.ranges.append((requested, condition))
         if served.statuses:
             self.send_error(served.statuses.pop(0))
             return
         length = len(served.content) + served.more
-        start = int(asked[len("bytes=") : -1]) if asked and served.takes_ranges and condition == served.etag else 0
+        start = int(requested[len("bytes=") : -1]) if requested and served.takes_ranges and condition == served.etag else 0
         if start and start >= len(served.content):
             self.send_error(416)
             return
@@ -86,7 +86,7 @@ class Handler(BaseHTTPRequestHandler):
         stop = served.cuts.pop(0) if served.cuts else None
         self.wfile.write(served.content[start:stop])
         if stop is not None:
-            served.held.wait(60)
+            served.released.wait(60)
 
     def log_message(self, *_):
         pass
@@ -103,11 +103,11 @@ class Server(ThreadingHTTPServer):
 def served():
     with Server(("127.0.0.1", 0), Handler) as server:
         server.served = Served(url=f"http://127.0.0.1:{server.server_port}/static/faces.tar")
-        server.served.held.set()
+        server.served.released.set()
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server.served
-        server.served.held.set()
+        server.served.released.set()
         server.shutdown()
         thread.join()
 
@@ -119,7 +119,7 @@ def raw(tmp_path):
 
 @pytest.fixture
 def get(raw, tmp_path):
-    """fetch, into raw."""
+    """Fetch into raw."""
     return lambda url: fetch(str(url), raw, checksums=tmp_path / "checksums.json")
 
 
@@ -135,13 +135,13 @@ def recorded(tmp_path):
     return access
 
 
-def shown(folder):
-    """Names of the files of a folder that are not hidden."""
+def visible_files(folder):
+    """Names of the visible files in a folder."""
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def hidden(folder):
-    """Names of the hidden ones, without locks, which stay."""
+def hidden_files(folder):
+    """Names of the hidden files except locks, which stay."""
     return sorted(path.name for path in folder.iterdir() if path.name.startswith(".") and path.suffix != ".lock")
 
 
@@ -160,7 +160,7 @@ def hidden(folder):
         ("~/faces.zip", "faces.zip"),
     ],
 )
-def test_a_file_has_the_name_at_the_end_of_its_url(url, name):
+def test_a_file_is_named_after_the_end_of_its_url(url, name):
     assert Archive(url=url).name == name
 
 
@@ -173,62 +173,62 @@ def test_a_url_without_a_file_name_is_refused(url):
         Archive(url=url)
 
 
-def test_another_scheme_is_refused():
+def test_other_url_schemes_are_refused():
     with pytest.raises(UserError, match="cannot fetch ftp://host/a.tar: give a URL with https://"):
         Archive(url="ftp://host/a.tar")
 
 
-def test_messages_show_neither_password_nor_signature():
+def test_messages_hide_passwords_and_signatures():
     assert Archive(url="https://me:secret@host:8080/a.tar?X-Amz-Signature=secret").shown == "https://host:8080/a.tar"
 
 
 # Over http
 
 
-def test_a_file_is_downloaded_and_its_checksum_recorded(served, get, raw, recorded):
+def test_a_downloaded_file_is_saved_with_its_checksum(served, get, raw, recorded):
     assert get(served.url) == raw / "faces.tar"
     assert (raw / "faces.tar").read_bytes() == CONTENT
     assert recorded() == {"faces.tar": {"bytes": len(CONTENT), "sha256": SHA256}}
-    assert hidden(raw) == []
+    assert hidden_files(raw) == []
 
 
-def test_entries_of_other_files_stay(served, get, recorded):
+def test_checksums_of_other_files_are_kept(served, get, recorded):
     recorded(other={"bytes": 1, "sha256": "aa"})
     get(served.url)
     assert recorded() == {"faces.tar": {"bytes": len(CONTENT), "sha256": SHA256}, "other.tar": {"bytes": 1, "sha256": "aa"}}
 
 
-def test_a_cut_connection_is_taken_up_where_it_was_cut(served, get, capsys):
+def test_a_broken_download_resumes_where_it_stopped(served, get, capsys):
     served.cuts = [HALF, 700_001]
     assert get(served.url).read_bytes() == CONTENT
-    assert served.asked == [(None, None), (f"bytes={HALF}-", '"one"'), ("bytes=700001-", '"one"')]
+    assert served.ranges == [(None, None), (f"bytes={HALF}-", '"one"'), ("bytes=700001-", '"one"')]
     assert (
         "reading broke off (IncompleteRead(500000 bytes read, 500000 more expected)); 500 kB of 1.0 MB of faces.tar are there; another attempt in 0 s"
         in capsys.readouterr().err
     )
 
 
-def test_attempts_that_bring_something_are_not_counted(served, get):
+def test_attempts_that_make_progress_are_not_counted(served, get):
     served.cuts = list(range(50_000, 1_000_000, 50_000))
     assert get(served.url).read_bytes() == CONTENT
-    assert len(served.asked) == 20
+    assert len(served.ranges) == 20
 
 
-def test_when_all_attempts_fail_the_next_command_goes_on(served, get, raw, recorded):
+def test_after_all_attempts_failed_the_next_command_resumes(served, get, raw, recorded):
     served.cuts = [HALF] * 5
     with pytest.raises(
-        UserError, match=r"500 kB of 1\.0 MB of faces\.tar are there, in .*raw/\.faces\.tar\.part; the same command goes on from there\."
+        UserError, match=r"500 kB of 1\.0 MB of faces\.tar are there, in .*raw/\.faces\.tar\.part; the same command resumes from there\."
     ):
         get(served.url)
-    assert shown(raw) == []
-    served.asked.clear(), served.cuts.clear()
+    assert visible_files(raw) == []
+    served.ranges.clear(), served.cuts.clear()
     assert get(served.url).read_bytes() == CONTENT
-    assert served.asked == [(f"bytes={HALF}-", '"one"')]
+    assert served.ranges == [(f"bytes={HALF}-", '"one"')]
     assert recorded()["faces.tar"]["sha256"] == SHA256
 
 
-def test_a_killed_download_goes_on_from_what_had_come(served, get, raw, tmp_path):
-    served.held.clear()
+def test_a_killed_download_resumes_from_what_had_arrived(served, get, raw, tmp_path):
+    served.released.clear()
     served.cuts = [HALF]
     code = "import sys; from pathlib import Path; from regcls.data.download import fetch; fetch(sys.argv[1], Path(sys.argv[2]), checksums=Path(sys.argv[3]))"
     arguments = [served.url, str(raw), str(tmp_path / "checksums.json")]
@@ -237,7 +237,7 @@ def test_a_killed_download_goes_on_from_what_had_come(served, get, raw, tmp_path
         process.kill()
     had_come = (raw / ".faces.tar.part").stat().st_size
     assert get(served.url).read_bytes() == CONTENT
-    assert served.asked[1:] == [(f"bytes={had_come}-", '"one"')]
+    assert served.ranges[1:] == [(f"bytes={had_come}-", '"one"')]
 
 
 def wait_for(condition):
@@ -247,7 +247,7 @@ def wait_for(condition):
         time.sleep(0.01)
 
 
-def test_a_download_ended_before_its_last_step_asks_the_server_for_nothing(served, get, raw, monkeypatch):
+def test_a_complete_download_is_finalised_without_another_request(served, get, raw, monkeypatch):
     def ended(*_):
         raise KeyboardInterrupt
 
@@ -256,20 +256,20 @@ def test_a_download_ended_before_its_last_step_asks_the_server_for_nothing(serve
         get(served.url)
     served.statuses = [404]
     assert get(served.url).read_bytes() == CONTENT
-    assert hidden(raw) == []
+    assert hidden_files(raw) == []
 
 
-def test_content_that_changed_between_attempts_is_not_mixed(served, get, capsys):
+def test_old_and_new_content_are_not_mixed(served, get, capsys):
     served.cuts = [HALF] * 4
     with pytest.raises(UserError):
         get(served.url)
     served.content, served.etag = CONTENT[::-1], '"two"'
     assert get(served.url).read_bytes() == CONTENT[::-1]
-    assert served.asked[-1] == (f"bytes={HALF}-", '"one"')
+    assert served.ranges[-1] == (f"bytes={HALF}-", '"one"')
     assert "the source has changed" in capsys.readouterr().err
 
 
-def test_a_length_that_changed_under_the_same_etag_is_not_mixed(served, get):
+def test_a_changed_length_under_the_same_etag_is_not_mixed(served, get):
     served.cuts = [HALF] * 4
     with pytest.raises(UserError):
         get(served.url)
@@ -277,29 +277,29 @@ def test_a_length_that_changed_under_the_same_etag_is_not_mixed(served, get):
     assert get(served.url).read_bytes() == CONTENT[::-1] + b"more"
 
 
-def test_a_server_that_ignores_ranges_starts_from_the_beginning(served, get):
+def test_without_range_support_the_download_starts_over(served, get):
     served.takes_ranges = False
     served.cuts = [HALF, HALF]
     assert get(served.url).read_bytes() == CONTENT
 
 
-def test_an_answer_from_another_place_than_asked_for_is_not_appended(served, get):
+def test_a_response_with_a_different_range_is_not_appended(served, get):
     served.answers_from = [HALF + 1]
     served.cuts = [HALF, 700_000]
     assert get(served.url).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("etag", [None, 'W/"weak"'])
-def test_without_a_mark_of_the_version_nothing_is_taken_up(served, get, etag):
+def test_without_a_version_marker_nothing_is_resumed(served, get, etag):
     served.etag = etag
     served.cuts = [HALF] * 4
     with pytest.raises(UserError, match="; try again later"):
         get(served.url)
     assert get(served.url).read_bytes() == CONTENT
-    assert served.asked == [(None, None)] * 5
+    assert served.ranges == [(None, None)] * 5
 
 
-def test_a_part_longer_than_the_file_is_dropped(served, get, raw):
+def test_a_partial_file_longer_than_the_file_is_discarded(served, get, raw):
     served.cuts = [HALF] * 4
     with pytest.raises(UserError):
         get(served.url)
@@ -308,53 +308,53 @@ def test_a_part_longer_than_the_file_is_dropped(served, get, raw):
     assert get(served.url).read_bytes() == CONTENT
 
 
-def test_a_part_without_its_description_is_dropped(served, get, raw):
+def test_a_partial_file_without_metadata_is_discarded(served, get, raw):
     raw.mkdir()
     (raw / ".faces.tar.part").write_bytes(CONTENT[:-1] + b"?")
     assert get(served.url).read_bytes() == CONTENT
 
 
-def test_a_file_shorter_than_announced_is_not_taken(served, get, raw):
+def test_a_file_shorter_than_announced_is_refused(served, get, raw):
     served.more = 100
     with pytest.raises(UserError, match=r"faces\.tar: .*1\.0 MB of 1\.0 MB of faces\.tar are there"):
         get(served.url)
-    assert shown(raw) == []
+    assert visible_files(raw) == []
 
 
-def test_a_file_of_unannounced_length_is_taken_when_the_server_ends_it(served, get, recorded):
+def test_a_file_of_unannounced_length_ends_with_the_connection(served, get, recorded):
     served.says_length = False
     assert get(served.url).read_bytes() == CONTENT
     assert recorded()["faces.tar"]["bytes"] == len(CONTENT)
 
 
-def test_a_busy_server_is_asked_again(served, get):
+def test_a_busy_server_is_retried(served, get):
     served.statuses = [503, 429, 500]
     assert get(served.url).read_bytes() == CONTENT
 
 
-def test_a_server_that_stays_busy_is_named(served, get):
+def test_a_server_that_stays_busy_is_an_error(served, get):
     served.statuses = [503] * 9
     with pytest.raises(UserError, match=r"http://127\.0\.0\.1:\d+/static/faces\.tar: the server answers 503 Service Unavailable"):
         get(served.url)
-    assert len(served.asked) == 4
+    assert len(served.ranges) == 4
 
 
 @pytest.mark.parametrize("status, reason", [(404, "Not Found"), (403, "Forbidden"), (410, "Gone")])
-def test_a_refusal_is_final_and_says_that_a_path_may_be_given(served, get, raw, status, reason):
+def test_a_refusal_is_final_and_suggests_giving_a_path(served, get, raw, status, reason):
     served.statuses = [status] * 2
     with pytest.raises(
         UserError, match=rf"faces\.tar: the server answers {status} {reason}\. If you have faces\.tar, give its path in place of the URL"
     ):
         get(served.url)
-    assert len(served.asked) == 1
-    assert shown(raw) == hidden(raw) == []
+    assert len(served.ranges) == 1
+    assert visible_files(raw) == hidden_files(raw) == []
 
 
-def test_a_web_page_is_not_taken_for_an_archive(served, get, raw):
+def test_a_web_page_is_not_accepted_as_an_archive(served, get, raw):
     served.kind = "text/html; charset=utf-8"
     with pytest.raises(UserError, match="the server answers with a web page, not with the file"):
         get(served.url)
-    assert shown(raw) == []
+    assert visible_files(raw) == []
 
 
 def test_an_empty_file_is_refused(served, get):
@@ -363,7 +363,7 @@ def test_an_empty_file_is_refused(served, get):
         get(served.url)
 
 
-def test_a_server_that_is_not_there_is_named_with_the_reason(get):
+def test_an_unreachable_server_is_reported_with_the_reason(get):
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{nobody.getsockname()[1]}/faces.tar"
@@ -371,13 +371,13 @@ def test_a_server_that_is_not_there_is_named_with_the_reason(get):
             get(url)
 
 
-def test_a_server_that_says_nothing_is_given_up(get, monkeypatch):
+def test_a_silent_server_times_out(get, monkeypatch):
     monkeypatch.setattr(sources, "TIMEOUTS", (1.0, 0.1))
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(UserError, match="timed out"):
         get(f"http://127.0.0.1:{silent.getsockname()[1]}/faces.tar")
 
 
-def test_a_url_that_is_none_is_a_clear_error(get):
+def test_an_invalid_url_is_a_clear_error(get):
     with pytest.raises(UserError, match="cannot fetch http://:80x/faces.tar"):
         get("http://:80x/faces.tar")
 
@@ -385,19 +385,19 @@ def test_a_url_that_is_none_is_a_clear_error(get):
 # Checksums
 
 
-def test_a_file_that_is_there_is_recorded_and_not_downloaded(served, get, raw, recorded):
+def test_an_existing_file_is_recorded_instead_of_downloaded(served, get, raw, recorded):
     raw.mkdir()
     (raw / "faces.tar").write_bytes(b"mine")
     get(served.url)
     assert recorded() == {"faces.tar": {"bytes": 4, "sha256": hashlib.sha256(b"mine").hexdigest()}}
-    assert served.asked == []
+    assert served.ranges == []
 
 
-def test_a_file_that_is_there_and_as_recorded_is_left_alone(served, get):
+def test_an_existing_file_with_the_recorded_checksum_is_kept(served, get):
     before = get(served.url).stat()
     after = get(served.url).stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
-    assert len(served.asked) == 1
+    assert len(served.ranges) == 1
 
 
 @pytest.mark.parametrize(
@@ -405,7 +405,7 @@ def test_a_file_that_is_there_and_as_recorded_is_left_alone(served, get):
     [(b"mine", "4 bytes instead of 1000000"), (CONTENT[::-1], "SHA-256 .* instead of " + SHA256[:12])],
     ids=["length", "content"],
 )
-def test_a_file_that_is_there_and_not_as_recorded_is_named_and_left_alone(served, get, raw, recorded, content, difference):
+def test_an_existing_file_with_another_checksum_is_reported_and_kept(served, get, raw, recorded, content, difference):
     get(served.url).write_bytes(content)
     with pytest.raises(
         UserError,
@@ -424,13 +424,13 @@ def test_a_download_with_another_checksum_is_set_aside(served, get, raw, recorde
         match=r'does not give the file of the entry "faces\.tar" of .*checksums\.json: SHA-256 .*kept as .*raw/faces\.tar\.rejected\. To accept it, delete that entry',
     ):
         get(served.url)
-    assert shown(raw) == ["faces.tar.rejected"]
+    assert visible_files(raw) == ["faces.tar.rejected"]
     assert recorded()["faces.tar"]["sha256"] == SHA256
     served.content = CONTENT
     assert get(served.url).read_bytes() == CONTENT
 
 
-def test_what_was_set_aside_can_be_accepted_as_the_message_says(served, get, raw, recorded, tmp_path):
+def test_a_file_set_aside_can_be_accepted_as_the_message_says(served, get, raw, recorded, tmp_path):
     recorded(faces={"bytes": len(CONTENT), "sha256": "aa"})
     with pytest.raises(UserError):
         get(served.url)
@@ -440,29 +440,29 @@ def test_what_was_set_aside_can_be_accepted_as_the_message_says(served, get, raw
     assert recorded()["faces.tar"]["sha256"] == SHA256
 
 
-def test_another_length_than_recorded_is_found_before_the_download(served, get, raw, recorded):
+def test_an_unexpected_length_is_noticed_before_the_download(served, get, raw, recorded):
     recorded(faces={"bytes": 7, "sha256": SHA256})
     with pytest.raises(UserError, match=r'has 1000000 bytes, the entry "faces\.tar" of .*checksums\.json says 7; nothing was downloaded'):
         get(served.url)
-    assert shown(raw) == hidden(raw) == []
+    assert visible_files(raw) == hidden_files(raw) == []
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"faces.tar": 3}', '{"faces.tar": {"bytes": 3}}', "\xff"])
-def test_damaged_checksums_are_a_clear_error_before_the_download(served, get, tmp_path, text):
+def test_a_damaged_checksum_file_is_an_error_before_the_download(served, get, tmp_path, text):
     (tmp_path / "checksums.json").write_text(text, encoding="latin-1")
-    with pytest.raises(UserError, match=r"checksums\.json is not JSON of the form .*Mend it"):
+    with pytest.raises(UserError, match=r"checksums\.json is not JSON of the form .*Fix it"):
         get(served.url)
-    assert served.asked == []
+    assert served.ranges == []
 
 
 # The disk, and other processes
 
 
-def test_too_little_space_is_found_before_the_download(served, get, raw, monkeypatch):
+def test_lack_of_space_is_noticed_before_the_download(served, get, raw, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 5000))
     with pytest.raises(UserError, match=r"raw/faces\.tar needs 1\.0 MB more, 5\.0 kB are free there"):
         get(served.url)
-    assert shown(raw) == []
+    assert visible_files(raw) == []
 
 
 def test_a_disk_that_fills_up_during_the_download_is_a_clear_error(served, get, raw, monkeypatch):
@@ -477,32 +477,32 @@ def test_a_disk_that_fills_up_during_the_download_is_a_clear_error(served, get, 
     ):
         patch.setattr(Path, "open", full)
         get(served.url)
-    assert shown(raw) == []
+    assert visible_files(raw) == []
     assert get(served.url).read_bytes() == CONTENT
 
 
-def test_a_folder_that_cannot_be_made_is_a_clear_error(served, tmp_path):
+def test_a_folder_that_cannot_be_created_is_a_clear_error(served, tmp_path):
     (tmp_path / "data").write_text("mine")
     with pytest.raises(UserError, match="is a file, not a folder"):
         fetch(served.url, tmp_path / "data" / "raw", checksums=tmp_path / "checksums.json")
 
 
-def test_two_that_fetch_the_same_file_download_it_once(served, get, raw, capsys):
-    served.held.clear()
+def test_two_processes_fetching_the_same_file_download_it_once(served, get, raw, capsys):
+    served.released.clear()
     served.cuts = [HALF]
     threads = [threading.Thread(target=get, args=(served.url,)) for _ in range(2)]
     for thread in threads:
         thread.start()
-        wait_for(lambda: served.asked)
-    wait_for(lambda: "fetches faces.tar already; waiting" in capsys.readouterr().err)
-    served.held.set()
+        wait_for(lambda: served.ranges)
+    wait_for(lambda: "is fetching faces.tar; waiting" in capsys.readouterr().err)
+    served.released.set()
     for thread in threads:
         thread.join()
     assert (raw / "faces.tar").read_bytes() == CONTENT
-    assert [asked for asked, _ in served.asked] == [None, f"bytes={HALF}-"]
+    assert [requested for requested, _ in served.ranges] == [None, f"bytes={HALF}-"]
 
 
-# From disk
+# From local files
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}"])
@@ -515,7 +515,7 @@ def test_a_path_is_copied_and_recorded(get, raw, tmp_path, recorded, form):
     assert recorded() == {"a b.tar": {"bytes": len(CONTENT), "sha256": SHA256}}
 
 
-def test_a_copy_goes_on_where_it_was_ended(get, raw, tmp_path, monkeypatch):
+def test_an_interrupted_copy_resumes_where_it_stopped(get, raw, tmp_path, monkeypatch):
     source = tmp_path / "faces.tar"
     source.write_bytes(CONTENT)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -524,13 +524,13 @@ def test_a_copy_goes_on_where_it_was_ended(get, raw, tmp_path, monkeypatch):
     with (raw / ".faces.tar.part").open("r+b") as part:
         assert len(part.read()) == sources.CHUNK
         part.seek(0)
-        part.write(b"seen")  # to see that it is gone on from
+        part.write(b"seen")  # to see that it is resumed
     assert get(source).read_bytes() == b"seen" + CONTENT[4:]
 
 
 @contextmanager
 def interrupted(total, label):
-    """regcls.progress.progress, under which the user types Ctrl-C at the first step."""
+    """A regcls.progress.progress with a Ctrl-C at its first step."""
 
     def advance(amount, note=""):
         raise KeyboardInterrupt
@@ -538,7 +538,7 @@ def interrupted(total, label):
     yield advance
 
 
-def test_a_copy_of_a_file_that_changed_starts_anew(get, tmp_path, monkeypatch):
+def test_copying_a_changed_file_starts_over(get, tmp_path, monkeypatch):
     source = tmp_path / "faces.tar"
     source.write_bytes(CONTENT)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -549,7 +549,7 @@ def test_a_copy_of_a_file_that_changed_starts_anew(get, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["none.tar", "folder.tar"])
-def test_a_path_without_a_file_is_a_clear_error(get, tmp_path, name):
+def test_a_nonexistent_path_is_a_clear_error(get, tmp_path, name):
     (tmp_path / "folder.tar").mkdir()
     with pytest.raises(UserError, match=rf"there is no file .*{name}"):
         get(tmp_path / name)
@@ -560,7 +560,7 @@ def test_a_path_without_a_file_is_a_clear_error(get, tmp_path, name):
 
 @pytest.fixture
 def s3(s3):
-    """It holds s3://boot/raw/faces.tar."""
+    """A client of S3, which holds s3://boot/raw/faces.tar."""
     s3.put_object(Bucket="boot", Key="raw/faces.tar", Body=CONTENT)
     return s3
 
@@ -570,7 +570,7 @@ S3_URL = "s3://boot/raw/faces.tar"
 
 @pytest.fixture
 def between(s3, s3_server, monkeypatch):
-    """Stands between the client and the server, and does wrong what its list says, one a connection: (bytes to let through, then)."""
+    """A proxy with one fault per connection: (bytes to let through, what then)."""
     faults = []
     with socket.create_server(("127.0.0.1", 0)) as front:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{front.getsockname()[1]}")
@@ -583,7 +583,7 @@ def between(s3, s3_server, monkeypatch):
 
 
 def relay(front, port, faults):
-    """Pass one request a connection to `port`, and the answer back up to a fault."""
+    """Forward one request per connection to `port`, and the response up to a fault."""
     while True:
         try:
             client, _ = front.accept()
@@ -593,43 +593,43 @@ def relay(front, port, faults):
             server.sendall(client.recv(65536))
             server.settimeout(0.5)
             length, fault = faults.pop(0) if faults else (None, "")
-            done = 0
+            sent = 0
             with suppress(TimeoutError, BrokenPipeError, ConnectionResetError):
-                while (answer := server.recv(65536)) and (length is None or done < length or fault == "spoil"):
-                    if fault == "spoil" and done <= length < done + len(answer):
-                        answer = answer[: length - done] + bytes([answer[length - done] ^ 1]) + answer[length - done + 1 :]
+                while (answer := server.recv(65536)) and (length is None or sent < length or fault == "spoil"):
+                    if fault == "spoil" and sent <= length < sent + len(answer):
+                        answer = answer[: length - sent] + bytes([answer[length - sent] ^ 1]) + answer[length - sent + 1 :]
                     client.sendall(answer)
-                    done += len(answer)
+                    sent += len(answer)
 
 
-def test_an_object_is_downloaded_and_its_checksum_recorded(s3, get, recorded):
+def test_an_s3_object_is_downloaded_and_its_checksum_recorded(s3, get, recorded):
     assert get(S3_URL).read_bytes() == CONTENT
     assert recorded() == {"faces.tar": {"bytes": len(CONTENT), "sha256": SHA256}}
 
 
-def test_the_endpoint_of_mlflow_is_taken_where_aws_names_none(s3, s3_server, get, monkeypatch):
+def test_the_endpoint_of_mlflow_is_used_if_aws_sets_none(s3, s3_server, get, monkeypatch):
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", s3_server.endpoint)
     assert get(S3_URL).read_bytes() == CONTENT
 
 
-def test_a_cut_object_is_taken_up_where_it_was_cut(between, get, capsys):
+def test_a_broken_s3_download_resumes_where_it_stopped(between, get, capsys):
     between.append((HALF, "cut"))
     assert get(S3_URL).read_bytes() == CONTENT
-    said = capsys.readouterr().err
-    assert re.search(r"\d\d\d kB of 1\.0 MB of faces\.tar are there; another attempt", said)
-    assert re.search(r"faces\.tar from \d\d\d kB on: 100 %", said)
+    output = capsys.readouterr().err
+    assert re.search(r"\d\d\d kB of 1\.0 MB of faces\.tar are there; another attempt", output)
+    assert re.search(r"faces\.tar from \d\d\d kB on: 100 %", output)
 
 
-def test_an_object_that_changed_between_attempts_is_not_mixed(s3, between, get):
+def test_old_and_new_content_of_an_s3_object_are_not_mixed(s3, between, get):
     between += [(HALF, "cut"), (0, "cut"), (0, "cut"), (0, "cut")]
-    with pytest.raises(UserError, match="the same command goes on from there"):
+    with pytest.raises(UserError, match="the same command resumes from there"):
         get(S3_URL)
     s3.put_object(Bucket="boot", Key="raw/faces.tar", Body=CONTENT[::-1])
     assert get(S3_URL).read_bytes() == CONTENT[::-1]
 
 
-def test_an_object_that_was_spoilt_on_the_way_is_not_taken(between, get, capsys):
+def test_an_s3_object_corrupted_in_transit_is_refused(between, get, capsys):
     between.append((HALF, "spoil"))
     assert get(S3_URL).read_bytes() == CONTENT
     assert "checksum" in capsys.readouterr().err
@@ -641,8 +641,8 @@ def test_an_object_that_was_spoilt_on_the_way_is_not_taken(between, get, capsys)
         ("s3://nobucket/faces.tar", {}, r"s3://nobucket/faces\.tar: there is no such bucket \(at http://127"),
         ("s3://boot/none.tar", {}, r"s3://boot/none\.tar: there is no such key in the bucket \(at http://127"),
         ("s3://a b/faces.tar", {}, "cannot fetch s3://a b/faces.tar: a b cannot be the name of a bucket"),
-        (S3_URL, {"AWS_ACCESS_KEY_ID": "other"}, "the access key is not known"),
-        (S3_URL, {"AWS_SECRET_ACCESS_KEY": "other"}, "the secret key is not that of the access key"),
+        (S3_URL, {"AWS_ACCESS_KEY_ID": "other"}, "the access key is unknown"),
+        (S3_URL, {"AWS_SECRET_ACCESS_KEY": "other"}, "the secret key does not belong to the access key"),
         (S3_URL, {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}, "Unable to locate credentials. Check AWS_ACCESS_KEY_ID"),
         (S3_URL, {"AWS_SECRET_ACCESS_KEY": None}, "Partial credentials .*Check AWS_ACCESS_KEY_ID"),
         (S3_URL, {"AWS_PROFILE": "other"}, r"profile \(other\) could not be found"),
@@ -654,7 +654,7 @@ def test_an_object_that_was_spoilt_on_the_way_is_not_taken(between, get, capsys)
         ),
     ],
 )
-def test_what_s3_refuses_is_a_clear_error(s3, get, monkeypatch, url, environment, message):
+def test_a_refusal_by_s3_is_a_clear_error(s3, get, monkeypatch, url, environment, message):
     for name, value in environment.items():
         monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name)
     with pytest.raises(UserError, match=message):

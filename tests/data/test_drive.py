@@ -1,4 +1,4 @@
-"""Files of Google Drive, from a server on loopback that answers as Drive does; gdown reads its pages."""
+"""Files on Google Drive, from a server on loopback that imitates Drive; gdown reads its pages."""
 
 import json
 import random
@@ -28,16 +28,16 @@ SIGN_IN = "<html><title>Sign in - Google Accounts</title>Use your account</html>
 
 @dataclass
 class Drive:
-    """What it has, and how it answers."""
+    """What the server offers, and how it answers."""
 
     address: str = ""
     large: bool = True  # asks for confirmation first
     page: str = CONFIRM
-    statuses: list[int] = field(default_factory=list)  # of the page, one a request
+    statuses: list[int] = field(default_factory=list)  # of the page, one per request
     refuses: int = 0  # status instead of the file
     disposition: str = 'attachment; filename="data.zip"'
-    cuts: list[int] = field(default_factory=list)  # bytes after which the connection is cut, one a request of content
-    asked: list[str | None] = field(default_factory=list)  # Range of each request of the file itself
+    cuts: list[int] = field(default_factory=list)  # bytes after which the connection is cut, one per request for content
+    ranges: list[str | None] = field(default_factory=list)  # Range of each request for the file itself
     pages: int = 0
 
 
@@ -65,9 +65,9 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(text.encode())
 
     def file(self):
-        drive, asked = self.server.drive, self.headers.get("Range")
-        drive.asked.append(asked)
-        start = int(asked[len("bytes=") : -1]) if asked else 0
+        drive, requested = self.server.drive, self.headers.get("Range")
+        drive.ranges.append(requested)
+        start = int(requested[len("bytes=") : -1]) if requested else 0
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(CONTENT) - start))
         if start:
@@ -100,7 +100,7 @@ def drive(monkeypatch):
 
 @pytest.fixture
 def get(tmp_path):
-    """fetch, into raw."""
+    """Fetch into raw."""
     return lambda url=LINK: fetch(url, tmp_path / "raw", checksums=tmp_path / "checksums.json")
 
 
@@ -108,46 +108,46 @@ def get(tmp_path):
     "url", [LINK, f"{LINK}?usp=sharing", f"https://drive.google.com/uc?id={FILE}", f"https://drive.google.com/open?id={FILE}"]
 )
 @pytest.mark.parametrize("large", [True, False])
-def test_a_file_comes_under_the_name_that_drive_says(drive, get, tmp_path, url, large):
+def test_a_file_is_saved_under_the_name_given_by_drive(drive, get, tmp_path, url, large):
     drive.large = large
     assert get(url) == tmp_path / "raw" / "data.zip"
     assert (tmp_path / "raw" / "data.zip").read_bytes() == CONTENT
     assert list(json.loads((tmp_path / "checksums.json").read_text())) == ["data.zip"]
 
 
-def test_a_cut_is_taken_up_with_a_new_confirmation(drive, get):
+def test_a_broken_download_resumes_with_a_new_confirmation(drive, get):
     drive.cuts = [HALF]
     assert get().read_bytes() == CONTENT
-    assert drive.asked == [None, None, f"bytes={HALF}-"] and drive.pages == 3
+    assert drive.ranges == [None, None, f"bytes={HALF}-"] and drive.pages == 3
 
 
-def test_a_file_that_is_there_already_is_not_downloaded(drive, get):
+def test_an_existing_file_is_not_downloaded(drive, get):
     get()
-    drive.asked.clear()
+    drive.ranges.clear()
     get()
-    assert len(drive.asked) == 1  # for its name
+    assert len(drive.ranges) == 1  # for its name
 
 
 @pytest.mark.parametrize("disposition", ["attachment; filename*=UTF-8''my%20data.zip", 'attachment; filename="my data.zip"'])
-def test_a_name_may_be_encoded(drive, disposition):
+def test_an_encoded_name_is_decoded(drive, disposition):
     drive.disposition = disposition
     assert named(Archive(url=LINK)).name == "my data.zip"
 
 
-def test_a_name_that_leads_out_of_the_folder_is_refused(drive, get):
+def test_a_name_that_leaves_the_folder_is_refused(drive, get):
     drive.disposition = 'attachment; filename="../data.zip"'
     with pytest.raises(UserError, match="there is no file name at its end"):
         get()
 
 
 @pytest.mark.parametrize("page", [QUOTA, SIGN_IN, "<html></html>"], ids=["quota", "sign in", "nothing known"])
-def test_a_page_instead_of_the_file_says_why_it_may_be_and_what_to_do(drive, get, page):
+def test_a_page_in_place_of_the_file_is_explained_with_a_remedy(drive, get, page):
     drive.page = page
     with pytest.raises(UserError) as caught:
         get()
     assert str(caught.value) == (
-        f"Google Drive does not give {LINK}: too many have fetched it of late, or it is not open to everyone with the link. "
-        "Open that address in a browser, download the file, and give its path in place of the address (or put it into the data set's raw/ "
+        f"Google Drive does not give {LINK}: too many downloads recently, or it is not shared with everyone who has the link. "
+        "Open that URL in a browser, download the file, and give its path in place of the URL (or put it into the data set's raw/ "
         "yourself); a copy in s3:// will do as well."
     )
 
@@ -160,29 +160,29 @@ def test_a_page_instead_of_the_file_says_why_it_may_be_and_what_to_do(drive, get
         ({"disposition": ""}, "it answers with a web page"),
     ],
 )
-def test_a_refusal_by_status_is_told(drive, get, changes, why):
+def test_an_http_refusal_is_reported(drive, get, changes, why):
     for name, value in changes.items():
         setattr(drive, name, value)
-    with pytest.raises(UserError, match=rf"Google Drive does not give .*: {why}\. Open that address in a browser"):
+    with pytest.raises(UserError, match=rf"Google Drive does not give .*: {why}\. Open that URL in a browser"):
         get()
 
 
-def test_a_busy_server_is_named_at_first_and_asked_again_later(drive, get):
+def test_a_busy_server_is_reported_and_retried_later(drive, get):
     drive.statuses = [503]
-    with pytest.raises(UserError, match=r"Google Drive answers 503 Service Unavailable; try again later\. Open that address"):
+    with pytest.raises(UserError, match=r"Google Drive answers 503 Service Unavailable; try again later\. Open that URL"):
         get()
     drive.statuses = [200, 503, 429, 200]
     assert get().read_bytes() == CONTENT
 
 
-def test_a_folder_of_drive_is_not_a_file(drive, get):
+def test_a_drive_folder_is_refused(drive, get):
     with pytest.raises(
         UserError, match=r"is not a single file of Google Drive, whose address is https://drive\.google\.com/file/d/<id>/view"
     ):
         get("https://drive.google.com/drive/folders/1WoOZOBpOWfmwe7bknWS5PMUCLBPFKTOw")
 
 
-def test_a_drive_that_is_not_there_is_a_clear_error(monkeypatch, get):
+def test_an_unreachable_drive_is_a_clear_error(monkeypatch, get):
     monkeypatch.setattr(sources, "DRIVE", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "*")
     with pytest.raises(UserError, match="Connection refused; try again later"):

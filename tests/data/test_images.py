@@ -1,4 +1,4 @@
-"""Decoding against an independent resize; every kind of file that is no plain JPEG; the opened set."""
+"""Decoding compared with an independent resize; every kind of file besides plain JPEG; opened sets."""
 
 import warnings
 from dataclasses import replace
@@ -34,7 +34,7 @@ DATA = ImageData(
 
 
 def picture(height=45, width=60, channels=3):
-    """Smooth, so that JPEG keeps it, and different in every corner and channel."""
+    """A smooth picture, so that JPEG keeps it, different in every corner and channel."""
     y, x, c = np.mgrid[0:height, 0:width, 0:channels]
     return (120 + 60 * np.sin(x / 9 + c) + 60 * np.cos(y / 7 - c)).astype(np.uint8)
 
@@ -56,13 +56,13 @@ def test_resizing_is_bilinear_with_antialiasing_to_a_square():
     assert np.abs(decode(content, 40) - expected.permute(1, 2, 0).numpy()).max() <= 1  # Pillow rounds between the two directions
 
 
-def test_a_jpeg_is_decoded_in_full_before_it_is_resized():
+def test_a_jpeg_is_fully_decoded_before_resizing():
     assert np.abs(decode(jpeg(), 20).astype(int) - decode(encoded(Image.fromarray(picture())), 20)).mean() < 2
 
 
 def test_the_exif_orientation_is_not_applied():
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned by a quarter
+    exif[0x0112] = 6  # rotated by 90°
     assert np.array_equal(decode(jpeg(exif=exif), 20), decode(jpeg(), 20))
 
 
@@ -85,11 +85,11 @@ GREY = Image.fromarray(picture(channels=1)[..., 0])
     ],
     ids=["grey", "16 bits", "16 bits TIFF", "CMYK", "palette", "GIF", "1 bit", "grey and alpha", "alpha"],
 )
-def test_every_kind_of_pixel_becomes_rgb(image, kind, expected):
+def test_every_pixel_format_becomes_rgb(image, kind, expected):
     assert np.array_equal(decode(encoded(image, kind), 60), np.asarray(expected.resize((60, 60), Image.Resampling.BILINEAR)))
 
 
-def test_a_cmyk_jpeg_has_the_colours_that_were_meant():
+def test_a_cmyk_jpeg_keeps_its_intended_colours():
     assert np.abs(decode(encoded(PLAIN.convert("CMYK"), "JPEG", quality=95), 20).astype(int) - decode(encoded(PLAIN), 20)).mean() < 3
 
 
@@ -124,12 +124,12 @@ def huge():
     ],
     ids=["empty", "text", "header", "half a JPEG", "part of a PNG", "huge", "PostScript", "float"],
 )
-def test_what_cannot_be_read_has_a_reason(content, reason):
+def test_unreadable_files_are_rejected_with_a_reason(content, reason):
     with pytest.raises(ValueError, match=reason):
         decode(content, 16)
 
 
-def test_no_damage_to_a_file_leads_to_anything_but_pixels_or_a_reason():
+def test_a_damaged_file_gives_either_pixels_or_a_reason():
     rng = np.random.default_rng(0)
     for whole in (jpeg(), encoded(PLAIN), encoded(PLAIN.quantize(16), "GIF"), encoded(PLAIN, "TIFF"), encoded(PLAIN, "BMP")):
         for _ in range(60):
@@ -142,7 +142,7 @@ def test_no_damage_to_a_file_leads_to_anything_but_pixels_or_a_reason():
                 assert str(error)
 
 
-def test_want_of_memory_is_not_the_files_fault(monkeypatch):
+def test_lack_of_memory_does_not_count_as_an_unreadable_file(monkeypatch):
     def full(image):
         raise MemoryError
 
@@ -155,7 +155,7 @@ CONTENTS = [encoded(Image.new("RGB", (9, 7), (k, 2 * k, 3 * k))) for k in range(
 
 
 def write_set(folder, processes=1, made_from=DATA):
-    """80 one-coloured images in one file, back to front, of which 5 is empty and 7 missing."""
+    """Write 80 single-coloured images in one file in reverse order; image 5 is empty and image 7 missing."""
     store, places = folder.parent / "raw.bin", {}
     with store.open("wb") as handle:
         for k in reversed(range(80)):
@@ -178,7 +178,7 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_every_image_lies_in_its_row_and_what_cannot_be_read_has_none(folder, processes):
+def test_every_readable_image_is_stored_in_its_row(folder, processes):
     assert write_set(folder, processes) == {5: "empty file", 7: "not in the archive"}
     opened = ImageSet(folder, verify=True, made_from=DATA)
     assert opened.images.shape == (80, 4, 4, 3) and opened.images.dtype == np.uint8 and opened.size == 4
@@ -186,7 +186,7 @@ def test_every_image_lies_in_its_row_and_what_cannot_be_read_has_none(folder, pr
         assert (opened.images[k] == ([0, 0, 0] if k in (5, 7) else [k, 2 * k, 3 * k])).all()
 
 
-def test_the_parts_of_a_split_belong_together(folder):
+def test_rows_paths_and_targets_of_a_split_match(folder):
     write_set(folder)
     opened = ImageSet(folder)
     rows = opened.rows("val")
@@ -195,7 +195,7 @@ def test_the_parts_of_a_split_belong_together(folder):
     assert opened.targets("val").tolist() == [20.5 + k % 3 for k in rows] and opened.targets("val").dtype == np.float32
 
 
-def test_the_digest_is_that_of_pixels_targets_and_splits(folder, monkeypatch):
+def test_the_digest_covers_pixels_targets_and_splits(folder, monkeypatch):
     write_set(folder)
     first = ImageSet(folder).digest
     write_set(folder, made_from=replace(DATA, split_seed=1))
@@ -205,7 +205,7 @@ def test_the_digest_is_that_of_pixels_targets_and_splits(folder, monkeypatch):
     assert ImageSet(folder).digest != first
 
 
-def test_data_made_from_other_parameters_are_refused_unless_these_decide_nothing(folder):
+def test_data_from_other_parameters_are_refused_if_they_matter(folder):
     write_set(folder)
     ImageSet(folder, made_from=replace(DATA, archives=(), expected_images=7, unit="decades"))
     with pytest.raises(UserError, match=r"other values of size, stand_in than .*regcls prepare imdb_wiki"):
@@ -215,14 +215,14 @@ def test_data_made_from_other_parameters_are_refused_unless_these_decide_nothing
     ImageSet(folder, made_from=replace(raw, stand_in=StandIn(images=300, seed=0)))
 
 
-def test_images_are_not_read_when_a_set_is_opened(folder):
+def test_opening_a_set_does_not_read_its_images(folder):
     write_set(folder)
     assert isinstance(ImageSet(folder).images, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         ImageSet(folder).images[0, 0, 0, 0] = 1
 
 
-def test_a_full_disk_is_an_error_before_any_image_is_decoded(folder, monkeypatch):
+def test_a_full_disk_is_noticed_before_any_image_is_decoded(folder, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
@@ -233,7 +233,7 @@ def test_a_full_disk_is_an_error_before_any_image_is_decoded(folder, monkeypatch
     assert [file.name for file in folder.parent.iterdir()] == ["raw.bin"]
 
 
-def test_warnings_of_others_still_come_after_a_decode():
+def test_unrelated_warnings_still_appear_after_decoding():
     decode(jpeg(), 8)
     with pytest.warns(UserWarning, match="mine"):
         warnings.warn("mine", stacklevel=1)

@@ -1,4 +1,4 @@
-"""The prepared format: what is written comes back, and what is damaged is never read as if it were whole."""
+"""The prepared format: data are read back unchanged, and damaged data are never taken for intact."""
 
 import errno
 import json
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from corruption import flip_bit
 from regcls.data import store
 from regcls.data.store import open_prepared, prepared_writer, write_prepared
 from regcls.errors import UserError
@@ -32,18 +33,12 @@ def files(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def flip_a_bit(file, position):
-    content = bytearray(file.read_bytes())
-    content[position] ^= 1
-    file.write_bytes(content)
-
-
 def change_meta(folder, **changes):
     meta = json.loads((folder / "meta.json").read_text())
     (folder / "meta.json").write_text(json.dumps(meta | changes))
 
 
-def test_what_is_written_comes_back(folder):
+def test_written_data_is_read_back_unchanged(folder):
     prepared = open_prepared(folder)
     prepared.verify()
     assert {name: array.tolist() for name, array in prepared.arrays.items()} == {name: array.tolist() for name, array in ARRAYS.items()}
@@ -52,14 +47,14 @@ def test_what_is_written_comes_back(folder):
     assert prepared.meta["made_from"] == {"samples": 1000, "seeds": [1, 2]}
 
 
-def test_an_array_is_a_view_of_its_file_that_cannot_be_written(folder):
+def test_arrays_are_read_only_views_of_their_files(folder):
     array = open_prepared(folder).arrays["clean"]
     assert isinstance(array, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         array[0, 0] = 1
 
 
-def test_an_array_that_is_not_contiguous_is_written_right(folder):
+def test_a_non_contiguous_array_is_written_correctly(folder):
     write(folder, {"clean": np.arange(20.0).reshape(10, 2).T})
     assert open_prepared(folder).arrays["clean"].tolist() == np.arange(20.0).reshape(10, 2).T.tolist()
 
@@ -74,7 +69,7 @@ def test_the_same_data_gives_the_same_bytes(folder, tmp_path):
     assert files(tmp_path / "again") == files(folder)
 
 
-def test_no_prepared_data_says_how_to_make_it(tmp_path):
+def test_the_error_for_missing_data_says_how_to_prepare_it(tmp_path):
     with pytest.raises(UserError, match=r"there is no prepared data in .*regcls prepare functions"):
         open_prepared(tmp_path / "data" / "functions" / "prepared")
 
@@ -83,7 +78,7 @@ def test_no_prepared_data_says_how_to_make_it(tmp_path):
 def test_another_format_version_is_refused(folder, version):
     change_meta(folder, format=version)
     with pytest.raises(
-        UserError, match=rf"has prepared format {version}, this regcls reads format 1\. Make it anew with: regcls prepare functions"
+        UserError, match=rf"has prepared format {version}, this regcls reads format 1\. Prepare it with: regcls prepare functions"
     ):
         open_prepared(folder)
 
@@ -99,7 +94,7 @@ def test_damaged_metadata_is_a_clear_error(folder, content):
 
 @pytest.mark.parametrize("name", ["clean.npy", "noisy-0.1.npy", "table.parquet"])
 @pytest.mark.parametrize("kept", [None, 0, 10, -1], ids=["missing", "empty", "start", "all but a byte"])
-def test_a_missing_or_truncated_file_is_named(folder, name, kept):
+def test_a_missing_or_truncated_file_is_reported(folder, name, kept):
     content = (folder / name).read_bytes()
     (folder / name).unlink()
     if kept is not None:
@@ -109,22 +104,22 @@ def test_a_missing_or_truncated_file_is_named(folder, name, kept):
 
 
 @pytest.mark.parametrize("position", [0, 20, *range(50, 75), 200, 4000, -1])
-def test_a_flipped_bit_of_an_array_is_found_when_verified(folder, position):
-    flip_a_bit(folder / "clean.npy", position)
+def test_verify_finds_a_flipped_bit_in_an_array(folder, position):
+    flip_bit(folder / "clean.npy", position)
     with pytest.raises(UserError, match=r"clean\.npy is damaged: its content is not what prepare wrote"):
         open_prepared(folder).verify()
 
 
-def test_a_flipped_bit_of_the_table_is_always_found(folder):
+def test_a_flipped_bit_in_the_table_is_always_found(folder):
     whole = (folder / "table.parquet").read_bytes()
     for position in range(0, len(whole), 97):
         (folder / "table.parquet").write_bytes(whole)
-        flip_a_bit(folder / "table.parquet", position)
+        flip_bit(folder / "table.parquet", position)
         with pytest.raises(UserError, match=r"table\.parquet is damaged: its content is not what prepare wrote"):
             open_prepared(folder)
 
 
-def test_a_full_disk_leaves_the_old_data(folder, full_disk):
+def test_a_full_disk_keeps_the_old_data(folder, full_disk):
     before = files(folder.parent)
     with pytest.raises(UserError, match=r"no space left on the disk while writing .*prepared; nothing was replaced"):
         write(folder, {"clean": np.zeros((2, 100_000))})
@@ -132,13 +127,13 @@ def test_a_full_disk_leaves_the_old_data(folder, full_disk):
     assert [path.name for path in folder.parent.iterdir()] == ["prepared"]
 
 
-def test_a_full_disk_leaves_no_new_folder(tmp_path, full_disk):
+def test_a_full_disk_creates_no_new_folder(tmp_path, full_disk):
     with pytest.raises(UserError, match="no space left"):
         write(tmp_path / "functions" / "prepared")
     assert list((tmp_path / "functions").iterdir()) == []
 
 
-def test_a_read_only_disk_leaves_the_old_data(folder, monkeypatch):
+def test_a_read_only_disk_keeps_the_old_data(folder, monkeypatch):
     before = files(folder.parent)
 
     def refuse(path, *args, **kwargs):
@@ -150,14 +145,14 @@ def test_a_read_only_disk_leaves_the_old_data(folder, monkeypatch):
     assert files(folder.parent) == before
 
 
-def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
+def test_a_file_in_place_of_a_folder_is_reported(tmp_path):
     (tmp_path / "data").write_text("mine")
     with pytest.raises(UserError, match=rf"cannot write .*prepared: {tmp_path}/data is a file, not a folder"):
         write(tmp_path / "data" / "functions" / "prepared")
     assert (tmp_path / "data").read_text() == "mine"
 
 
-def test_a_process_that_died_while_writing_leaves_nothing_that_is_taken_for_data(folder):
+def test_leftovers_of_a_killed_writer_are_not_taken_for_data(folder):
     aside = folder.with_name(".prepared.1.part")
     shutil.copytree(folder, aside)
     (aside / "meta.json").unlink()
@@ -168,10 +163,10 @@ def test_a_process_that_died_while_writing_leaves_nothing_that_is_taken_for_data
     open_prepared(folder).verify()
 
 
-def test_an_array_that_is_filled_in_place_comes_back(folder):
+def test_an_array_filled_in_place_is_read_back_unchanged(folder):
     with prepared_writer(folder, made_from={}) as writer:
         images = writer.empty("images", (5, 2, 3), np.uint8)
-        with open(images.filename, "r+b") as handle:  # as another process does
+        with open(images.filename, "r+b") as handle:  # like another process
             handle.seek(images.offset + 6)
             handle.write(bytes(range(6)))
         images[4] = 9
@@ -185,7 +180,7 @@ def test_an_array_that_is_filled_in_place_comes_back(folder):
     assert prepared.arrays["edges"].tolist() == [0, 1, 2]
 
 
-def test_both_ways_to_write_an_array_give_the_same_bytes(folder, tmp_path):
+def test_both_ways_of_writing_an_array_give_the_same_bytes(folder, tmp_path):
     with prepared_writer(tmp_path / "again", made_from={"samples": 1000, "seeds": (1, 2)}) as writer:
         for name, array in ARRAYS.items():
             writer.empty(name, array.shape, array.dtype)[:] = array
@@ -193,7 +188,7 @@ def test_both_ways_to_write_an_array_give_the_same_bytes(folder, tmp_path):
     assert files(tmp_path / "again") == files(folder)
 
 
-def test_other_files_and_notes_are_kept_with_the_data(folder):
+def test_other_files_and_notes_are_stored_with_the_data(folder):
     with prepared_writer(folder, made_from={}) as writer:
         writer.save_table(TABLE)
         (writer.folder / "rejected.csv").write_text("path,reason\n")
@@ -202,7 +197,7 @@ def test_other_files_and_notes_are_kept_with_the_data(folder):
     assert open_prepared(folder).meta["notes"] == {"rejected": 0}
 
 
-def test_what_fails_while_it_is_written_leaves_the_old_data(folder):
+def test_a_failed_write_keeps_the_old_data(folder):
     before = files(folder.parent)
     with pytest.raises(RuntimeError), prepared_writer(folder, made_from={}) as writer:
         writer.empty("images", (5, 2), np.uint8)
@@ -210,7 +205,7 @@ def test_what_fails_while_it_is_written_leaves_the_old_data(folder):
     assert files(folder.parent) == before
 
 
-def test_an_array_that_the_disk_has_no_space_for_is_an_error_at_once(folder):
+def test_an_array_too_large_for_the_disk_is_an_immediate_error(folder):
     before = files(folder.parent)
     free = shutil.disk_usage(folder).free
     with (

@@ -1,4 +1,4 @@
-"""Archives that are unpacked, and those that would write where they must not."""
+"""Unpacking of archives, and archives that would write where they must not."""
 
 import errno
 import io
@@ -36,7 +36,7 @@ def zip_of(file, members):
 
 
 def files(folder):
-    """Content of all files of a folder but the locks."""
+    """Content of all files in a folder except locks."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"
     }
@@ -59,7 +59,7 @@ def test_a_zip_is_unpacked(tmp_path):
     assert files(tmp_path / "raw") == GOOD
 
 
-def test_an_archive_is_unpacked_beside_itself(tmp_path):
+def test_an_archive_is_unpacked_next_to_itself(tmp_path):
     archive = tar_of(tmp_path / "a.tar", GOOD)
     (tmp_path / "mine").write_bytes(b"mine")
     extract(archive, tmp_path)
@@ -68,7 +68,7 @@ def test_an_archive_is_unpacked_beside_itself(tmp_path):
 
 @pytest.mark.parametrize("pack, suffix", [(tar_of, "tar"), (zip_of, "zip")])
 @pytest.mark.parametrize("name", ["../out", "/tmp/out", "faces/../../out", "..", "faces/.."])
-def test_a_member_that_leaves_the_folder_is_refused(tmp_path, pack, suffix, name):
+def test_a_member_outside_the_folder_is_refused(tmp_path, pack, suffix, name):
     archive = pack(tmp_path / f"a.{suffix}", GOOD | {name: b"bad"})
     with pytest.raises(
         UserError, match=rf"a\.{suffix}: the member {re.escape(name)} would be written outside .*raw\. Nothing was unpacked"
@@ -107,7 +107,7 @@ def test_a_link_in_a_zip_is_refused(tmp_path):
     assert files(tmp_path / "raw") == {}
 
 
-def test_what_is_there_already_is_not_replaced(tmp_path):
+def test_existing_files_are_not_replaced(tmp_path):
     (tmp_path / "raw" / "faces").mkdir(parents=True)
     (tmp_path / "raw" / "faces" / "mine").write_bytes(b"mine")
     with pytest.raises(UserError, match=r"raw/faces is there already\. Move it away to unpack a\.tar"):
@@ -123,7 +123,7 @@ def test_a_truncated_tar_leaves_nothing(tmp_path, name, mode, kept):
         tmp_path / name, {"faces/1.jpg": random.Random(0).randbytes(600), "faces/2.jpg": random.Random(1).randbytes(600)}, mode=mode
     )
     archive.write_bytes(archive.read_bytes()[:kept])
-    with pytest.raises(UserError, match=rf"cannot unpack .*{name}: .*Fetch it anew"):
+    with pytest.raises(UserError, match=rf"cannot unpack .*{name}: .*Fetch it again"):
         extract(archive, tmp_path / "raw")
     assert files(tmp_path / "raw") == {}
 
@@ -149,7 +149,7 @@ def test_a_gz_with_a_wrong_checksum_leaves_nothing(tmp_path):
     assert files(tmp_path / "raw") == {}
 
 
-def test_a_file_that_is_no_archive_is_a_clear_error(tmp_path):
+def test_a_file_that_is_not_an_archive_is_a_clear_error(tmp_path):
     (tmp_path / "a.tar").write_bytes(random.Random(0).randbytes(10_000))
     with pytest.raises(UserError, match=r"cannot unpack .*a\.tar: "):
         extract(tmp_path / "a.tar", tmp_path / "raw")
@@ -160,7 +160,7 @@ def test_a_missing_archive_is_a_clear_error(tmp_path):
         extract(tmp_path / "a.tar", tmp_path / "raw")
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path):
+def test_leftovers_of_a_killed_process_are_removed(tmp_path):
     (tmp_path / "raw" / ".a.tar.unpacked.part").mkdir(parents=True)
     (tmp_path / "raw" / ".a.tar.unpacked.part" / "half").write_bytes(b"half")
     extract(tar_of(tmp_path / "a.tar", GOOD), tmp_path / "raw")

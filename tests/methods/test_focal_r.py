@@ -1,4 +1,4 @@
-"""focal-r against its formula, and its gradient."""
+"""focal-r compared with its formula, and its gradient."""
 
 import math
 
@@ -21,13 +21,13 @@ def data(networks=2, samples=9, *, zeros=False):
 
 
 def loss_of(kind, beta=0.2, gamma=1.0):
-    """Without parameters that are learned."""
+    """A loss without learned parameters."""
     loss = make_loss(f"focal-r(beta={beta},gamma={gamma})", kind=kind, huber_delta=DELTA)
     return lambda predictions, targets, kept: loss(predictions, targets, kept, predictions.new_zeros(len(predictions), 0))
 
 
 def by_hand(kind, beta, gamma, predictions, targets, kept):
-    """One network, a sample after the other."""
+    """The loss of one network, sample by sample."""
     total = 0.0
     for prediction, target in zip(predictions[kept].tolist(), targets[kept].tolist(), strict=True):
         error = abs(prediction - target)
@@ -40,7 +40,7 @@ def by_hand(kind, beta, gamma, predictions, targets, kept):
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("beta, gamma", [(0.2, 1.0), (2.0, 0.5), (0.7, 2.0), (1.0, 0.0)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_error_weighs_the_more_the_larger_it_is(kind, beta, gamma, masked):
+def test_the_loss_agrees_with_its_formula_computed_by_hand(kind, beta, gamma, masked):
     predictions, targets, kept = data()
     found = loss_of(kind, beta, gamma)(predictions, targets, kept if masked else None)
     for m in range(2):
@@ -49,14 +49,14 @@ def test_an_error_weighs_the_more_the_larger_it_is(kind, beta, gamma, masked):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_usual_options_are_those_of_the_paper(kind):
+def test_default_options_are_those_of_the_paper(kind):
     predictions, targets, _ = data(1)
     loss = make_loss("focal-r", kind=kind, huber_delta=DELTA)(predictions, targets, None, predictions.new_zeros(1, 0))
     assert loss.item() == pytest.approx(by_hand(kind, 0.2, 1.0, predictions[0].numpy(), targets[0].numpy(), np.ones(9, bool)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_where_no_sample_is_kept_the_loss_and_its_gradient_are_0(kind):
+def test_without_kept_samples_the_loss_and_its_gradient_are_0(kind):
     predictions, targets, kept = data()
     predictions.requires_grad_()
     kept[1] = False
@@ -79,7 +79,7 @@ def test_the_weight_is_part_of_the_gradient(kind, gamma, masked):
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_error_of_exactly_0_has_a_gradient_of_0_and_spoils_no_other(kind, gamma, masked, dtype):
+def test_an_error_of_0_has_gradient_0_and_does_not_affect_the_others(kind, gamma, masked, dtype):
     predictions, targets, kept = data(zeros=True)
     predictions, targets = predictions.to(dtype).requires_grad_(), targets.to(dtype)
     kept = kept if masked else None

@@ -1,4 +1,4 @@
-"""The network for regression from images: what it gives, when, and in which type."""
+"""The network for regression from images: its outputs and their types."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def images(batch=4):
     return torch.rand(batch, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
 
-def test_both_heads_are_one_linear_layer_on_the_pooled_features():
+def test_each_head_is_a_linear_layer_on_the_pooled_features():
     model = network(classes=10)
     model.backbone.eval()  # so that both passes normalise alike
     predictions, logits = model(images())
@@ -26,7 +26,7 @@ def test_both_heads_are_one_linear_layer_on_the_pooled_features():
     torch.testing.assert_close(logits, features @ model.classifier.weight.T + model.classifier.bias)
 
 
-def test_the_class_head_does_not_touch_the_prediction():
+def test_the_class_head_does_not_affect_the_prediction():
     predictions, logits = network(classes=10).eval()(images())
     assert logits.shape == (4, 10)
     torch.testing.assert_close(predictions, network(classes=0).eval()(images())[0])
@@ -45,7 +45,7 @@ def test_one_image_gives_one_prediction():
 
 
 @pytest.mark.parametrize("classes", [2, 100])
-def test_reg_and_reg_cls_of_one_seed_start_from_the_same_weights(classes):
+def test_reg_and_reg_cls_with_one_seed_start_from_the_same_weights(classes):
     reg, reg_cls = network(classes=0).state_dict(), network(classes=classes).state_dict()
     assert set(reg_cls) - set(reg) == {"classifier.weight", "classifier.bias"}
     assert all(torch.equal(value, reg_cls[name]) for name, value in reg.items())

@@ -14,13 +14,13 @@ def test_weights_are_xavier_uniform_and_biases_zero():
     assert all(not value.any() for name, value in weights.items() if name.endswith("bias"))
 
 
-def test_the_trunk_of_reg_cls_is_the_same_for_every_number_of_classes_and_not_that_of_reg():
+def test_the_trunk_of_reg_cls_depends_on_no_class_count_but_differs_from_reg():
     reg, few, many = (initial_weights(1, (6, 15), classes, 421, "xavier") for classes in (0, 4, 1024))
     assert torch.equal(few["layers.1.weight"], many["layers.1.weight"])
     assert not torch.equal(reg["layers.1.weight"], few["layers.1.weight"])
 
 
-def test_reg_draws_first_with_pytorchs_own_initialisation_before_xaviers():
+def test_reg_draws_pytorchs_default_weights_before_xaviers():
     torch.manual_seed(7)
     layer = torch.nn.Linear(1, 6)
     torch.nn.init.xavier_uniform_(layer.weight)
@@ -28,7 +28,7 @@ def test_reg_draws_first_with_pytorchs_own_initialisation_before_xaviers():
 
 
 def drawn_by_hand(seed, classes=0):
-    """Linear layers of PyTorch's own initialisation, one after the other."""
+    """Linear layers drawn one after another with PyTorch's default initialisation."""
     torch.manual_seed(seed)
     pairs = {"layers.0": (64, 40), "layers.1": (40, 20), "regressor": (20, 1)} | ({"classifier": (20, classes)} if classes else {})
     layers = {name: torch.nn.Linear(*pair) for name, pair in pairs.items()}
@@ -40,11 +40,11 @@ def same(weights, expected):
 
 
 @pytest.mark.parametrize("classes", [0, 100])
-def test_networks_with_relu_may_keep_pytorchs_initialisation(classes):
+def test_relu_networks_may_keep_pytorchs_initialisation(classes):
     assert same(initial_weights(64, (40, 20), classes, 5, "pytorch"), drawn_by_hand(5, classes)[1])
 
 
-def test_normal_weights_of_standard_deviation_0_01_are_drawn_after_pytorchs_own():
+def test_normal_weights_are_drawn_after_pytorchs_default_ones():
     layers, expected = drawn_by_hand(5, 100)
     for layer in layers.values():
         torch.nn.init.normal_(layer.weight, 0, 0.01)
@@ -52,12 +52,12 @@ def test_normal_weights_of_standard_deviation_0_01_are_drawn_after_pytorchs_own(
     assert same(initial_weights(64, (40, 20), 100, 5, "normal"), expected)
 
 
-def test_with_pytorchs_initialisation_reg_and_reg_cls_begin_with_one_trunk_and_regression_output():
+def test_pytorchs_initialisation_gives_reg_and_reg_cls_the_same_start():
     reg, both = (initial_weights(64, (40, 20), classes, 3, "pytorch") for classes in (0, 100))
     assert all(torch.equal(reg[name], both[name]) for name in reg)
 
 
-def test_drawing_weights_leaves_the_global_generator_alone():
+def test_drawing_weights_does_not_touch_the_global_generator():
     torch.manual_seed(3)
     before = torch.get_rng_state()
     initial_weights(1, (6, 15), 4, 0, "xavier")
@@ -70,7 +70,7 @@ def test_the_prediction_is_the_regression_output():
     assert model(torch.zeros(5, 3)).shape == (5,)
 
 
-def test_hidden_units_may_be_sigmoids():
+def test_hidden_units_may_use_sigmoids():
     torch.manual_seed(0)
     model, x = MLP(3, (6, 15), activation="sigmoid"), torch.randn(5, 3)
     first = torch.sigmoid(model.layers[0](x))

@@ -1,4 +1,4 @@
-"""Pixels in, targets out, whatever the network was trained with."""
+"""Predictors: pixels in, targets out, however the network was trained."""
 
 import numpy as np
 import pytest
@@ -18,12 +18,12 @@ def test_pixels_are_scaled_to_minus_one_and_one():
     assert extremes.flatten().unique().tolist() == [-1, 1]
 
 
-def test_scaling_keeps_the_pixels_where_they_lie():
+def test_scaling_keeps_the_memory_format():
     assert scaled(IMAGES).is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("model", DEPTHS)
-def test_networks_are_built_by_name_width_and_classes(model):
+def test_networks_are_built_from_name_width_and_classes(model):
     network = build(model, width=2, classes=7)
     assert network.backbone.depth == int(model.removeprefix("resnet"))
     assert network.backbone.conv1.out_channels == 2
@@ -31,11 +31,11 @@ def test_networks_are_built_by_name_width_and_classes(model):
     assert build(model, width=2, classes=0).classifier is None
 
 
-def test_a_predictor_gives_the_regression_output_of_a_network_in_eval_mode():
+def test_a_predictor_returns_the_regression_output_in_eval_mode():
     torch.manual_seed(0)
     network = build("resnet18", width=2, classes=5).train()
     with torch.no_grad():
-        network(scaled(IMAGES))  # moves the running statistics, by which eval mode differs
+        network(scaled(IMAGES))  # changes the running statistics, so that eval mode differs
         predictions = Predictor(network)(IMAGES)
         assert torch.equal(predictions, network.eval()(scaled(IMAGES))[0])
         alone = torch.cat([Predictor(network)(image[None]) for image in IMAGES])

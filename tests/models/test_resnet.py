@@ -1,4 +1,4 @@
-"""The backbone against published facts about torchvision's checkpoints and a plain forward pass from a state dict."""
+"""The backbone compared with facts about torchvision's checkpoints and with a plain forward pass from a state dict."""
 
 import math
 
@@ -48,7 +48,7 @@ def published(depth, width=64):
 
 
 def plain_stages(state, x):
-    """The four maps in eval mode, computed from a state dict alone."""
+    """The four maps in eval mode, computed from just a state dict."""
 
     def conv_norm(conv, norm, x, stride=1):
         weight = state[f"{conv}.weight"]
@@ -86,7 +86,7 @@ def loaded(state, depth, width=64):
 
 
 def noise():
-    """Two images. In float64: rounding in float32 grows to 1e-4 through fifty layers."""
+    """Two images, in float64: float32 rounding grows to 1e-4 over fifty layers."""
     return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
@@ -94,7 +94,7 @@ def noise():
     ("depth", "parameters", "keys"),
     [(18, 11_689_512, 122), (34, 21_797_672, 218), (50, 25_557_032, 320)],
 )
-def test_names_shapes_and_number_of_parameters_are_the_published_ones(depth, parameters, keys, checkpoints):
+def test_names_shapes_and_parameter_counts_match_the_published_files(depth, parameters, keys, checkpoints):
     with torch.device("meta"):
         model = ResNet(depth, width=64)
     fc = 1000 * model.features + 1000
@@ -115,13 +115,13 @@ def test_names_shapes_and_number_of_parameters_are_the_published_ones(depth, par
         (50, "layer4.2.bn3.running_mean", (2048,)),
     ],
 )
-def test_single_shapes_are_those_of_the_published_files(depth, name, shape, checkpoints):
+def test_some_shapes_match_the_published_files(depth, name, shape, checkpoints):
     assert checkpoints[depth][name].shape == shape
 
 
 @pytest.mark.parametrize("depth", BLOCKS)
 @torch.inference_mode()
-def test_a_loaded_checkpoint_computes_what_a_plain_forward_pass_does(depth, checkpoints):
+def test_a_loaded_checkpoint_agrees_with_a_plain_forward_pass(depth, checkpoints):
     images, model = noise(), loaded(checkpoints[depth], depth).double()
     expected = list(plain_stages({name: value.double() for name, value in checkpoints[depth].items()}, images))
     for ours, reference in zip(model.stages(images), expected, strict=True):
@@ -132,7 +132,7 @@ def test_a_loaded_checkpoint_computes_what_a_plain_forward_pass_does(depth, chec
 @pytest.mark.parametrize("size", [(64, 64), (224, 224), (65, 97), (1, 1)])
 @pytest.mark.parametrize(("depth", "features"), [(18, 64), (34, 64), (50, 256)])
 @torch.inference_mode()
-def test_stages_halve_the_size_and_double_the_channels_for_any_input(depth, features, size):
+def test_each_stage_halves_the_size_and_doubles_the_channels(depth, features, size):
     model = ResNet(depth, width=8).eval()
     maps = model.stages(torch.zeros(2, 3, *size))
     for k, found in enumerate(maps, start=1):
@@ -141,14 +141,14 @@ def test_stages_halve_the_size_and_double_the_channels_for_any_input(depth, feat
 
 
 @torch.inference_mode()
-def test_the_memory_format_changes_nothing():
+def test_the_memory_format_does_not_change_the_result():
     images, model = noise(), loaded(published(50, width=8), 50, width=8).double()
     expected = model(images)
     found = model.to(memory_format=torch.channels_last)(images.to(memory_format=torch.channels_last))
     torch.testing.assert_close(found, expected)
 
 
-def test_convolutions_start_with_he_normal_weights_over_the_fan_out():
+def test_convolutions_start_with_he_normal_weights_by_fan_out():
     torch.manual_seed(0)
     model = ResNet(50, width=32)
     for weight in (p for p in model.parameters() if p.ndim == 4):
@@ -156,7 +156,7 @@ def test_convolutions_start_with_he_normal_weights_over_the_fan_out():
         assert weight.std().item() == pytest.approx(expected, rel=5 / (2 * weight.numel()) ** 0.5)
 
 
-def test_batch_norms_start_at_one_and_zero_the_last_of_a_block_too():
+def test_every_batch_norm_starts_at_one_and_zero():
     norms = {name: p for name, p in ResNet(50, width=8).named_parameters() if p.ndim == 1}
     assert all((p == (1 if name.endswith("weight") else 0)).all() for name, p in norms.items())
 
@@ -169,7 +169,7 @@ def test_gradients_reach_every_parameter(depth):
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
-def test_files_from_before_num_batches_tracked_load(checkpoints):
+def test_old_files_without_num_batches_tracked_can_be_loaded(checkpoints):
     old = {name: value for name, value in checkpoints[18].items() if not name.endswith("num_batches_tracked")}
     assert torch.equal(loaded(old, 18).bn1.running_var, old["bn1.running_var"])
 
@@ -185,7 +185,7 @@ def test_files_from_before_num_batches_tracked_load(checkpoints):
         ),
     ],
 )
-def test_a_checkpoint_that_does_not_fit_is_refused_by_key_and_changes_nothing(change, message, checkpoints):
+def test_a_mismatched_checkpoint_is_refused_by_key_and_changes_nothing(change, message, checkpoints):
     state = dict(checkpoints[18])
     change(state)
     model = ResNet(18, width=64)
@@ -195,7 +195,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_by_key_and_changes_nothing(ch
     assert torch.equal(model.conv1.weight, before)
 
 
-def test_a_checkpoint_of_another_depth_is_refused_in_one_short_line(checkpoints):
+def test_a_checkpoint_of_another_depth_is_refused_in_one_line(checkpoints):
     with pytest.raises(ValueError, match=r"ResNet-34 .* is missing.*\(and \d+ more\)") as refused:
         load_torchvision(ResNet(34, width=64), checkpoints[18])
     assert len(str(refused.value)) < 200

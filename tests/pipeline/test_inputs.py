@@ -1,4 +1,4 @@
-"""build/inputs: what each data set's stages depend on changes with what decides them, and with nothing else."""
+"""build/inputs: the dependencies of each data set's stages change with what affects their results, and only then."""
 
 import json
 import os
@@ -9,8 +9,7 @@ import sys
 import pytest
 import yaml
 
-from conftest import ROOT, laid_over
-from regcls import provenance
+from conftest import ROOT, overlay, shipped_tree
 from regcls.params import load_params
 from regcls.pipeline.inputs import write_inputs
 
@@ -23,33 +22,33 @@ OF_TASK = {
 
 
 def files_of(root):
-    """build/inputs as written: ("rooms", "train") -> its text."""
+    """The files of build/inputs: ("rooms", "train") -> text."""
     return {(file.parent.name, file.stem): file.read_text() for file in (root / "build" / "inputs").glob("*/*.json")}
 
 
-def differing(before, after):
-    """Which of them changed: the data sets of prepare.json, and of train.json."""
+def changed_data_sets(before, after):
+    """The data sets whose prepare.json changed, and those whose train.json did."""
     assert before.keys() == after.keys()
     changed = {key for key in before if before[key] != after[key]}
     return tuple({dataset for dataset, stage in changed if stage == which} for which in ("prepare", "train"))
 
 
 @pytest.fixture(scope="module")
-def changed_by(tmp_path_factory):
-    """Changes to params.yaml -> the data sets that are to be prepared, and those to be trained on."""
+def affected_by(tmp_path_factory):
+    """Find the data sets to be prepared and those to be trained on after changes to params.yaml."""
     root = tmp_path_factory.mktemp("params")
 
-    def written(changes):
-        tree = laid_over(yaml.safe_load((ROOT / "params.yaml").read_text()), changes)
+    def inputs_written(changes):
+        tree = overlay(shipped_tree(), changes)
         (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
         write_inputs(load_params(root / "params.yaml"), root)
         return files_of(root)
 
-    before = written({})
-    return lambda changes: differing(before, written(changes))
+    before = inputs_written({})
+    return lambda changes: changed_data_sets(before, inputs_written(changes))
 
 
-def test_both_files_of_every_data_set_are_written_and_again_with_the_same_bytes(make_project):
+def test_rewriting_the_files_of_every_data_set_gives_the_same_bytes(make_project):
     root = make_project({"datasets": ["rooms"]})
     params = load_params(root / "params.yaml")
     write_inputs(params, root)
@@ -59,7 +58,7 @@ def test_both_files_of_every_data_set_are_written_and_again_with_the_same_bytes(
     assert files_of(root) == before
 
 
-def test_the_files_say_of_the_section_what_the_stages_use(make_project):
+def test_the_files_hold_what_the_stages_use_of_a_section(make_project):
     root = make_project()
     write_inputs(load_params(root / "params.yaml"), root)
     prepare, train = (json.loads(files_of(root)["rooms", stage]) for stage in ("prepare", "train"))
@@ -67,7 +66,7 @@ def test_the_files_say_of_the_section_what_the_stages_use(make_project):
     assert (train["training"]["epochs"], train["data"], len(train["code"])) == (4, prepare["data"], 64)
 
 
-def test_a_folder_for_raw_files_is_made_and_what_is_there_is_left(make_project):
+def test_a_folder_for_raw_files_is_made_and_existing_files_are_kept(make_project):
     root = make_project()
     (root / "data/rooms/raw").mkdir(parents=True)
     (root / "data/rooms/raw/nyud2.zip").write_text("mine")
@@ -75,7 +74,7 @@ def test_a_folder_for_raw_files_is_made_and_what_is_there_is_left(make_project):
     assert (root / "data/walks/raw").is_dir() and (root / "data/rooms/raw/nyud2.zip").read_text() == "mine"
 
 
-def test_a_data_set_that_has_gone_leaves_nothing_behind(make_project):
+def test_nothing_is_left_of_a_removed_data_set(make_project):
     root = make_project({"houses": {"like": "portraits"}})
     write_inputs(load_params(root / "params.yaml"), root)
     make_project(folder=root)
@@ -92,37 +91,37 @@ def test_a_data_set_that_has_gone_leaves_nothing_behind(make_project):
         ({"rooms": {"data": {"split_seed": 1}}}, {"rooms"}, {"rooms"}),
         ({"nyud2": {"training": {"jitter": 0.1}}}, set(), {"nyud2", "rooms"}),
         ({"nyud2": {"data": {"split_seed": 1}}}, {"nyud2", "rooms"}, {"nyud2", "rooms"}),
-        ({"nyud2": {"training": {"learning_rate": 0.5}}}, set(), {"nyud2"}),  # rooms has its own
+        ({"nyud2": {"training": {"learning_rate": 0.5}}}, set(), {"nyud2"}),  # rooms sets its own
         ({"imdb_wiki": {"training": {"flip": 0.1}}}, set(), {"imdb_wiki", "agedb", "portraits"}),
         ({"datasets": ["rooms"], "default_dataset": "rooms"}, set(), set()),
         ({"tracking": {"state_epochs": 1}, "compute": {"processes": 2}}, set(), set()),
     ],
     ids=["training", "grids", "title", "data", "like", "data of like", "overridden", "two like it", "choice", "compute"],
 )
-def test_a_change_of_a_section_reaches_it_and_those_that_are_like_it(changed_by, changes, prepared, trained):
-    assert changed_by(changes) == (prepared, trained)
+def test_a_changed_section_affects_itself_and_those_that_inherit_from_it(affected_by, changes, prepared, trained):
+    assert affected_by(changes) == (prepared, trained)
 
 
 @pytest.fixture(scope="module")
-def changed_by_code(tmp_path_factory):
-    """A file of src/regcls and a text to put at its end -> the data sets to be prepared, and those to be trained on."""
+def affected_by_code(tmp_path_factory):
+    """Find the data sets to be prepared and those to be trained on after a text was appended to a file of src/regcls."""
     root = tmp_path_factory.mktemp("code")
     shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    shutil.copy(ROOT / "params.yaml", root)
+    (root / "params.yaml").write_text(yaml.safe_dump(shipped_tree(), sort_keys=False))
 
-    def written():
+    def inputs_written():
         command = [sys.executable, "-m", "regcls", "inputs"]
         subprocess.run(command, cwd=root, env={**os.environ, "PYTHONPATH": "src"}, check=True, timeout=120)
         return files_of(root)
 
-    before = written()
+    before = inputs_written()
 
     def changed(name, text):
         file = root / "src" / "regcls" / name
         content = file.read_text()
         file.write_text(content + text)
         try:
-            return differing(before, written())
+            return changed_data_sets(before, inputs_written())
         finally:
             file.write_text(content)
 
@@ -149,31 +148,29 @@ def changed_by_code(tmp_path_factory):
         ("tasks/images/params.py", set(), set()),
         ("tasks/__init__.py", set(), set()),
         ("methods/__init__.py", set(), set()),
-        ("methods/focal_r.py", set(), set()),  # which no grid of params.yaml asks for
+        ("methods/focal_r.py", set(), set()),  # not used by any grid of params.yaml
         ("methods/loss.py", set(), {"images", "depth"}),
     ],
 )
-def test_code_is_of_what_it_decides(changed_by_code, name, prepared, trained):
+def test_changed_code_affects_only_the_stages_it_decides(affected_by_code, name, prepared, trained):
     expected = tuple(set().union(*(OF_TASK[task] for task in tasks)) for tasks in (prepared, trained))
-    assert changed_by_code(name, "\nSOMETHING_ELSE = 1\n") == expected
+    assert affected_by_code(name, "\nSOMETHING_ELSE = 1\n") == expected
 
 
-def test_the_code_of_another_loss_reaches_the_data_sets_whose_grids_ask_for_it(make_project, tmp_path, monkeypatch):
-    source = tmp_path / "regcls"
-    shutil.copytree(provenance.SOURCE, source, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(provenance, "SOURCE", source)
+def test_the_code_of_a_loss_affects_only_data_sets_whose_grids_use_it(make_project, source_copy):
     methods = {"methods": ["reg", "focal-r(beta=1)+cls"]}
     root = make_project({"rooms": {"grids": {"table2": methods}}, "walks": {"grids": {"table5": methods}}})
-    params, written = load_params(root / "params.yaml"), []
+    params, inputs_written = load_params(root / "params.yaml"), []
     for more in ("", "\nSOMETHING_ELSE = 1\n"):
-        (source / "methods" / "focal_r.py").write_text((source / "methods" / "focal_r.py").read_text() + more)
+        file = source_copy / "methods" / "focal_r.py"
+        file.write_text(file.read_text() + more)
         write_inputs(params, root)
-        written.append(files_of(root))
-    assert differing(*written) == (set(), {"rooms", "walks"})
-    assert json.loads(written[0]["rooms", "train"])["losses"].keys() == {"focal-r(beta=1)+cls"}
-    assert "losses" not in json.loads(written[0]["portraits", "train"])
+        inputs_written.append(files_of(root))
+    assert changed_data_sets(*inputs_written) == (set(), {"rooms", "walks"})
+    assert json.loads(inputs_written[0]["rooms", "train"])["losses"].keys() == {"focal-r(beta=1)+cls"}
+    assert "losses" not in json.loads(inputs_written[0]["portraits", "train"])
 
 
 @pytest.mark.parametrize("name", ["training/loop.py", "training/ensemble.py", "data/store.py"])
-def test_a_comment_or_a_text_that_does_nothing_redoes_nothing(changed_by_code, name):
-    assert changed_by_code(name, '\n# a remark\n"""Another."""\n') == (set(), set())
+def test_comments_and_docstrings_trigger_nothing(affected_by_code, name):
+    assert affected_by_code(name, '\n# a remark\n"""Another."""\n') == (set(), set())

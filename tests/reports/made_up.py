@@ -1,4 +1,4 @@
-"""What made-up stores share: small parameters, and what stands in MLflow's place."""
+"""Shared parts of made-up stores: small parameters, and a replacement for MLflow."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from conftest import SHIPPED
 from regcls.params import Params, load_params
 from regcls.tasks.task import Sources
 from regcls.tracking.views import View
@@ -16,23 +17,23 @@ PARAMS = Path(__file__).parents[2] / "params.yaml"
 SMALL = {"functions": "functions_small", "imdb_wiki": "portraits", "nyud2": "rooms", "breakfast": "walks"}
 PROVENANCE = {"git commit": "abc<1>"}
 
-Kept = Mapping[str, Callable[[str], Any]]  # path -> run id -> the table or arrays that the run keeps there
+Kept = Mapping[str, Callable[[str], Any]]  # path -> run id -> the table or arrays that the run stores there
 
 
 def small_params() -> Params:
-    """params.yaml with a small data set in the place of each of the paper's, whose values stand beside."""
+    """params.yaml with a small data set in place of each of the paper's, and the paper's values as published ones."""
     params = load_params(PARAMS)
     small = {name: replace(params.datasets[other], title=params.datasets[name].title, published=name) for name, other in SMALL.items()}
-    return replace(params, chosen=tuple(small), datasets={**params.datasets, **small})
+    return replace(params, chosen=tuple(small), datasets={**{name: params.datasets[name] for name in SHIPPED}, **small})
 
 
 def with_section(params: Params, dataset: str, **values: Any) -> Params:
-    """`params` with other values in the section of a data set."""
+    """`params` with changed values in the section of a data set."""
     return replace(params, datasets={**params.datasets, dataset: replace(params.datasets[dataset], **values)})
 
 
 class MadeUpLinks:
-    """Those of `mlflow ui`, in short."""
+    """Links like those of `mlflow ui`, abbreviated."""
 
     def run_url(self, run_id: str) -> str:
         return f"http://127.0.0.1:5000/#/experiments/1/runs/{run_id}"
@@ -49,7 +50,7 @@ class MadeUpLinks:
 
 
 class MadeUpTracker(MadeUpLinks):
-    """In MLflow's place: links to runs, and the files that they have left behind."""
+    """Replaces MLflow: links to runs, and their files."""
 
     def __init__(self, kept: Kept) -> None:
         self.kept, self.files = kept, self
@@ -65,7 +66,7 @@ class MadeUpTracker(MadeUpLinks):
 
 
 def sources(params: Params, dataset: str, *, data: Any, runs: pd.DataFrame, kept: Kept | None = None, **changed: Any) -> Sources:
-    """What a task's report is made from."""
+    """The inputs of a task's report."""
     tracker: Any = MadeUpTracker(kept or {})
-    usual: dict[str, Any] = {"params": params, "dataset": dataset, "data": data, "runs": runs, "tracker": tracker}
-    return Sources(**({"root": Path(), "provenance": PROVENANCE} | usual | changed))
+    defaults: dict[str, Any] = {"params": params, "dataset": dataset, "data": data, "runs": runs, "tracker": tracker}
+    return Sources(**({"root": Path(), "provenance": PROVENANCE} | defaults | changed))

@@ -1,4 +1,4 @@
-"""Runs that train one network each, and what a report on them is told: made up, of no task. The id of a run is its cell's and its seed."""
+"""Made-up runs with one network each, of no particular task, and the subject of a report. A run's id is cell-seed."""
 
 import math
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ def in_group(shot: str) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class MadeUp:
-    """`errors`: test image by run id, prediction − target, which differences are made from; tables are made from `runs.values`."""
+    """`errors`: prediction − target by test image and run id, for differences; tables use `runs.values`."""
 
     subject: Subject
     errors: pd.DataFrame
@@ -37,7 +37,7 @@ class MadeUp:
 
 
 def runs_of(seeds: int, missing: tuple[str, ...]) -> Runs:
-    """Of CELLS, without what they have measured: the first run of the second cell is `1-0`."""
+    """The runs of CELLS without measurements: the first run of the second cell is `1-0`."""
     wanted = pd.DataFrame(
         [
             {"method": method, "classes": classes, "lam": lam, "weight": weight, "seed": seed, "run_id": f"{cell}-{seed}"}
@@ -71,18 +71,18 @@ def made_up(seeds: int = 3, *, missing: tuple[str, ...] = ()) -> MadeUp:
 
 
 def with_another_loss() -> MadeUp:
-    """reg, focal-r in the place of reg+cls with 10 classes, and focal-r+cls in the place of that with 100."""
-    made = made_up()
-    first, second = (made.runs.wanted["classes"] == classes for classes in (10, 100))
-    made.runs.wanted.loc[first, ["method", "classes", "lam", "weight"]] = ["focal-r", 0, math.nan, ""]
-    made.runs.wanted.loc[second, "method"] = "focal-r+cls"
-    return made
+    """reg, focal-r in place of reg+cls with 10 classes, and focal-r+cls in place of reg+cls with 100."""
+    study = made_up()
+    first, second = (study.runs.wanted["classes"] == classes for classes in (10, 100))
+    study.runs.wanted.loc[first, ["method", "classes", "lam", "weight"]] = ["focal-r", 0, math.nan, ""]
+    study.runs.wanted.loc[second, "method"] = "focal-r+cls"
+    return study
 
 
 def subject_of(runs: Runs, **changed: Any) -> Subject:
     mae, mse = (Metric(name=name, measured=f"test/{name}", title=name.upper()) for name in ("mae", "mse"))
     sizes: dict[Shot, tuple[str, ...]] = {shot: (f"{in_group(shot).sum()} images", "of people") for shot in SHOTS}
-    usual: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "runs": runs,
         "grids": {"table3": GRID},
         "titles": {"table3": "Table 3: errors"},
@@ -106,7 +106,7 @@ def subject_of(runs: Runs, **changed: Any) -> Subject:
         "intervals": "Intervals are over test images.",
         "digits": lambda value: 2,
     }
-    return Subject(**(usual | changed))
+    return Subject(**(defaults | changed))
 
 
 IMAGES = 14
@@ -114,7 +114,7 @@ IMAGES = 14
 
 @cache
 def squares(run_id: str) -> dict[tuple[int, str], list[float]]:
-    """Squared errors of the pixels of each (image, group but all): the same pixels for all runs."""
+    """Squared errors of the pixels of each (image, group except all): the same pixels for all runs."""
     cell, seed = map(int, run_id.split("-"))
     pixels = np.random.default_rng(1).poisson(20.0, (IMAGES, 3))
     own = np.random.default_rng([cell, seed])

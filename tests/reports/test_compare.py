@@ -1,4 +1,4 @@
-"""The stage: what is prepared and tracked -> reports/, whatever one data set lacks."""
+"""The compare stage: from prepared data and tracked runs to reports/, whatever a data set lacks."""
 
 import json
 from collections.abc import Callable
@@ -30,7 +30,7 @@ SMALL = {
 
 
 class FakeTracker(MadeUpTracker):
-    """The made-up store in place of MLflow: of images alone."""
+    """The made-up store of images in place of MLflow."""
 
     def __init__(self, store: Store) -> None:
         super().__init__({"predictions.parquet": store.predictions})
@@ -55,34 +55,32 @@ def project(make_project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) 
 
 
 def prepare_images(root: Path, params: Params) -> None:
-    """Three training images; the runs and their test images are made up."""
+    """Prepare three training images; the runs and their test images are made up."""
     table = pd.DataFrame({"path": list("abc"), "target": np.float32([30, 30, 31]), "split": "train", "row": range(3)})
     images = {"images": np.zeros((3, 8, 8, 3), np.uint8)}
     made_from = deciding_parameters(params.datasets["imdb_wiki"].data)
     write_prepared(prepared_folder(root, "imdb_wiki"), arrays=images, table=table, made_from=made_from)
 
 
-def test_a_data_set_that_is_not_prepared_does_not_stop_the_others(project: tuple[Path, Params], capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unprepared_data_set_does_not_stop_the_others(project: tuple[Path, Params], capsys: pytest.CaptureFixture[str]) -> None:
     root, params = project
     prepare_images(root, params)
     stage.compare(params, root)
-    said = capsys.readouterr().err
-    assert "functions: left out, because there is no prepared data in" in said and "regcls prepare functions" in said
+    output = capsys.readouterr().err
+    assert "functions: left out, because there is no prepared data in" in output and "regcls prepare functions" in output
     assert "reg+cls with 10 classes has the" in (root / "reports/imdb_wiki/index.html").read_text()
     metrics = json.loads((root / "reports/metrics.json").read_text())
     assert metrics["functions"] is None and metrics["imdb_wiki"]["runs"]["finished"] == 3
 
 
-def test_without_any_prepared_data_there_is_an_error_that_names_each(project: tuple[Path, Params]) -> None:
+def test_without_prepared_data_the_error_names_every_data_set(project: tuple[Path, Params]) -> None:
     root, params = project
     with pytest.raises(UserError, match=r"(?s)functions: there is no prepared data.*imdb_wiki: there is no prepared data"):
         stage.compare(params, root)
     assert not (root / "reports").exists()
 
 
-def test_a_store_that_fails_is_an_error_and_the_previous_reports_stay(
-    project: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_store_is_an_error_and_keeps_the_previous_reports(project: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch) -> None:
     root, params = project
     prepare_images(root, params)
     stage.compare(params, root)

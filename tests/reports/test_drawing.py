@@ -8,7 +8,7 @@ from regcls.reports import drawing
 from regcls.reports.measured import METHODS
 
 
-def test_a_method_that_the_paper_has_not_has_a_look_of_its_own_always_the_same() -> None:
+def test_a_method_not_in_the_paper_has_its_own_consistent_style() -> None:
     look = drawing.look_of("ordinal")
     assert look == drawing.look_of("ordinal") and look.keys() == drawing.LINES["reg"].keys()
     for known in drawing.LINES.values():
@@ -17,11 +17,11 @@ def test_a_method_that_the_paper_has_not_has_a_look_of_its_own_always_the_same()
     assert len({(each["color"], each["marker"]) for each in looks}) == len(looks)
 
 
-def test_known_methods_look_as_in_the_papers_figures() -> None:
+def test_methods_of_the_paper_look_as_in_its_figures() -> None:
     assert {method: drawing.look_of(method) for method in drawing.LINES} == drawing.LINES
 
 
-def test_a_figure_is_the_same_text_every_time_whatever_the_user_has_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures_are_reproducible_whatever_the_users_matplotlibrc(monkeypatch: pytest.MonkeyPatch) -> None:
     def drawn() -> str:
         with drawing.style():
             figure, axes = drawing.grid_of_axes(1, 2, width=2.0, height=1.0, head=0.5)
@@ -31,17 +31,17 @@ def test_a_figure_is_the_same_text_every_time_whatever_the_user_has_set(monkeypa
     before = drawn()
     monkeypatch.setitem(matplotlib.rcParams, "lines.linewidth", 7.0)
     assert drawn() == before and "<dc:date>" not in before
-    assert matplotlib.rcParams["lines.linewidth"] == 7.0  # ours end with the figure
+    assert matplotlib.rcParams["lines.linewidth"] == 7.0  # our settings end with the figure
 
 
-def test_panels_have_the_size_asked_for() -> None:
+def test_panels_have_the_requested_size() -> None:
     with drawing.style():
         figure, axes = drawing.grid_of_axes(2, 3, width=2.0, height=1.0, head=0.5)
     inches = [tuple(box.get_position().size * figure.get_size_inches()) for box in axes.flat]
     assert axes.shape == (2, 3) and all(abs(width - 2) < 1e-9 and abs(height - 1) < 1e-9 for width, height in inches)
 
 
-def test_errors_by_target_are_drawn_for_a_method_that_the_paper_has_not() -> None:
+def test_errors_by_target_are_drawn_for_a_method_not_in_the_paper() -> None:
     bins = pd.DataFrame({"start": [0.0, 1.0], "end": [1.0, 2.0]})
     lines = bins.assign(method="ordinal", classes=5, weight="2", lam=2.0, error=[3.0, 4.0], std=[0.5, float("nan")])
     histogram = bins.assign(count=[30, 2], shot=["many", "few"])
@@ -54,7 +54,7 @@ def test_errors_by_target_are_drawn_for_a_method_that_the_paper_has_not() -> Non
 
 
 def by_target(counts: list[int], shots: list[str], *, limits: dict[str, float] | None = None) -> str:
-    """Of reg and reg+cls · 100 over bins of one, with so many training images."""
+    """The figure of reg and reg+cls · 100 over bins of width one, with these numbers of training images."""
     start = np.arange(len(counts), dtype=float)
     bars = pd.DataFrame({"start": start, "end": start + 1, "count": counts, "shot": shots})
     lines = [
@@ -66,7 +66,7 @@ def by_target(counts: list[int], shots: list[str], *, limits: dict[str, float] |
     return drawing.error_by_target(errors, bars, **named, limits=limits or {})
 
 
-def test_the_figure_of_errors_names_its_lines_and_groups_and_is_the_same_every_time() -> None:
+def test_the_error_figure_labels_lines_and_groups_and_is_reproducible() -> None:
     counts, shots = [150, 0, 40, 3], ["many", "few", "medium", "few"]
     svg = by_target(counts, shots)
     assert svg == by_target(counts, shots)
@@ -74,7 +74,7 @@ def test_the_figure_of_errors_names_its_lines_and_groups_and_is_the_same_every_t
         assert f"<!-- {text} -->" in svg
 
 
-def test_limits_are_written_as_readers_expect_them_and_only_where_bars_reach() -> None:
+def test_group_limits_are_labelled_only_where_bars_reach_them() -> None:
     svg = by_target(
         [150, 20], ["many", "few"], limits={"many: above": 252.52000000000004, "few: below": 25, "rare: below": 0.5, "all: above": 301}
     )
@@ -82,10 +82,10 @@ def test_limits_are_written_as_readers_expect_them_and_only_where_bars_reach() -
     assert "rare: below" not in svg and "all: above" not in svg
 
 
-def test_groups_that_nothing_is_in_are_not_in_the_legend() -> None:
+def test_empty_groups_are_not_in_the_legend() -> None:
     svg = by_target([3, 2], ["few", "few"], limits={"many: above": 100})
     assert "many training" not in svg and "medium training" not in svg and "many: above" not in svg and "few training" in svg
 
 
-def test_a_histogram_without_anything_still_is_a_figure() -> None:
+def test_an_empty_histogram_is_still_a_figure() -> None:
     assert "<!-- reg -->" in by_target([0, 0], ["few", "few"])

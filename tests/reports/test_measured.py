@@ -15,16 +15,16 @@ from regcls.reports.tables import RunGroup
 PARTS = ("coffee", "juice", "tea")
 CELLS = (("s1", "reg", 0, ""), ("s1", "reg+cls", 10, "0.1"), ("s2", "reg", 0, ""), ("s2", "reg+cls", 10, "0.1"), ("s2", "mine", 5, "2"))
 SEEDS = 3
-HOLES = ("a0-1", "a2-0", "a2-2", "a4-0", "a4-1", "a4-2")  # the third cell has one run left, the last none
+HOLES = ("a0-1", "a2-0", "a2-2", "a4-0", "a4-1", "a4-2")  # the third cell has one run, the last none
 COLUMNS = {"rmse": [f"test/rmse/{part}" for part in PARTS]}
 
 
 def made_up(holes: Sequence[str] = HOLES) -> Runs:
-    """Three seeds of each of CELLS; the id of a run is its cell's place and its seed, as in `a0-1`."""
+    """Three seeds of each of CELLS; a run's id is its cell and seed, as in `a0-1`."""
     rows: list[dict[str, Any]] = []
-    for place, (split, method, classes, weight) in enumerate(CELLS):
+    for index, (split, method, classes, weight) in enumerate(CELLS):
         for seed in range(SEEDS):
-            run_id = f"a{place}-{seed}"
+            run_id = f"a{index}-{seed}"
             state = "missing" if run_id in holes else "finished"
             what = {"split": split, "method": method, "classes": classes, "weight": weight, "seed": seed}
             rows.append(what | {"state": state, "run_id": "" if run_id in holes else run_id})
@@ -34,13 +34,13 @@ def made_up(holes: Sequence[str] = HOLES) -> Runs:
 
 
 def numbers_of(runs: Runs, place: int) -> list[list[float]]:
-    """By run and part, of the runs of a cell that count."""
+    """Numbers by run and part, of the usable runs of a cell."""
     found = [f"a{place}-{seed}" for seed in range(SEEDS) if f"a{place}-{seed}" in runs.values.index]
     return [[float(runs.values.loc[run_id, column]) for column in COLUMNS["rmse"]] for run_id in found]
 
 
 def mean_of(values: Sequence[float]) -> float:
-    """Without those that are not there (NaN)."""
+    """The mean without missing numbers (NaN)."""
     there = [value for value in values if not math.isnan(value)]
     return sum(there) / len(there) if there else math.nan
 
@@ -54,7 +54,7 @@ def std_of(values: Sequence[float], ddof: int) -> float:
 
 
 def spread_over(numbers: list[list[float]], over: str) -> list[float]:
-    """What a standard deviation is over, of numbers by run and part."""
+    """The numbers by run and part over which a standard deviation is taken."""
     if over == "runs":
         return [mean_of(run) for run in numbers]
     if over == "parts":
@@ -65,19 +65,19 @@ def spread_over(numbers: list[list[float]], over: str) -> list[float]:
 @pytest.mark.parametrize("ddof", [0, 1])
 @pytest.mark.parametrize("over", ["runs", "parts", "both"])
 @pytest.mark.parametrize("unmeasured", [False, True])
-def test_means_and_deviations_are_those_of_plain_loops(over: Any, ddof: int, unmeasured: bool) -> None:
+def test_means_and_deviations_agree_with_plain_loops(over: Any, ddof: int, unmeasured: bool) -> None:
     runs = made_up()
     if unmeasured:  # one part of a run, and one part of a whole cell
         runs.values.loc["a1-2", "test/rmse/juice"] = np.nan
         runs.values.loc[["a3-0", "a3-1", "a3-2"], "test/rmse/tea"] = np.nan
     table = measured.means(runs, COLUMNS, over=over, ddof=ddof).set_index(["split", "method"])
     assert len(table) == len(CELLS)
-    for place, (split, method, _, _) in enumerate(CELLS):
-        row, spread = table.loc[(split, method)], spread_over(numbers_of(runs, place), over)
+    for index, (split, method, _, _) in enumerate(CELLS):
+        row, spread = table.loc[(split, method)], spread_over(numbers_of(runs, index), over)
         assert (row["rmse"], row["rmse_std"]) == pytest.approx((mean_of(spread), std_of(spread, ddof)), nan_ok=True)
 
 
-def test_a_cell_that_was_asked_for_is_there_with_the_seeds_that_it_has() -> None:
+def test_every_requested_cell_appears_with_the_seeds_it_has() -> None:
     table = measured.means(made_up(), COLUMNS)
     assert table[["split", "method", "classes", "weight", "seeds", "seeds_wanted"]].to_numpy().tolist() == [
         ["s1", "reg", 0, "", 2, 3],
@@ -89,7 +89,7 @@ def test_a_cell_that_was_asked_for_is_there_with_the_seeds_that_it_has() -> None
     assert table["rmse"].isna().tolist() == [False] * 4 + [True]
 
 
-def test_one_run_has_no_deviation_over_runs_but_one_over_its_parts() -> None:
+def test_one_run_has_no_deviation_over_runs_but_has_one_over_its_parts() -> None:
     runs = made_up()
     by_over = {
         over: measured.means(runs, COLUMNS, over=over).query("split == 's2' and method == 'reg'").iloc[0] for over in ("runs", "parts")
@@ -97,18 +97,18 @@ def test_one_run_has_no_deviation_over_runs_but_one_over_its_parts() -> None:
     assert math.isnan(by_over["runs"]["rmse_std"]) and by_over["parts"]["rmse_std"] == pytest.approx(np.std(numbers_of(runs, 2)[0], ddof=1))
 
 
-def test_what_no_run_has_measured_is_not_a_number() -> None:
+def test_an_unmeasured_metric_is_nan() -> None:
     table = measured.means(made_up(), {"gm": ["test/gm/few"]})
     assert table[["gm", "gm_std"]].isna().all(axis=None) and table["seeds"].sum() == 9
 
 
-def test_without_any_run_wanted_the_columns_are_there() -> None:
+def test_without_wanted_runs_the_columns_still_exist() -> None:
     runs = made_up()
     empty = measured.means(runs.where(split="s3"), COLUMNS)
     assert list(empty) == ["split", "method", "classes", "weight", "seeds", "seeds_wanted", "rmse", "rmse_std"] and empty.empty
 
 
-def test_rows_stand_in_the_papers_order_of_methods_and_unknown_ones_behind_by_name() -> None:
+def test_methods_are_in_the_papers_order_followed_by_others_by_name() -> None:
     methods = ["zeta", "reg+cls-bal", "alpha", "reg+cls", "random", "reg", "kukleva"]
     frame = pd.DataFrame({"method": methods, "classes": 0, "weight": "", "place": range(7)})
     ordered = Runs(wanted=frame, values=pd.DataFrame()).in_order(frame)
@@ -116,7 +116,7 @@ def test_rows_stand_in_the_papers_order_of_methods_and_unknown_ones_behind_by_na
     assert ordered["place"].tolist() == [4, 6, 5, 3, 1, 2, 0] and ordered.index.tolist() == list(range(7))
 
 
-def test_axes_come_first_in_their_own_order_and_lambda_is_sorted_as_a_number() -> None:
+def test_axes_come_first_and_lambda_is_sorted_numerically() -> None:
     rows = [
         ("b", "reg+cls", 100, "10"),
         ("b", "reg+cls", 100, "2"),
@@ -139,17 +139,17 @@ def test_axes_come_first_in_their_own_order_and_lambda_is_sorted_as_a_number() -
     assert runs.in_order(frame[["weight", "method"]])["weight"].tolist() == ["", "", "", "0.1", "2", "10", "100/10"]
 
 
-def test_rows_that_are_alike_keep_their_order() -> None:
+def test_equal_rows_keep_their_order() -> None:
     frame = pd.DataFrame({"method": "mine", "seed": [2, 0, 1]})
     assert Runs(wanted=frame, values=pd.DataFrame()).in_order(frame)["seed"].tolist() == [2, 0, 1]
 
 
-def test_a_part_has_the_levels_asked_for() -> None:
+def test_a_part_has_the_requested_levels() -> None:
     part = made_up().where(split="s2", method="reg")
     assert part.wanted["run_id"].tolist() == ["", "a2-1", ""] and part.cell == ["split", "method", "classes", "weight"]
 
 
-def test_holes_have_a_line_a_cell_in_order() -> None:
+def test_missing_runs_are_listed_cell_by_cell_in_order() -> None:
     assert made_up().hole_lines(lambda row: f"{row['split']} {measured.row_name(row)}") == [
         "s1 reg: 2 of 3 seeds (missing: seed 1)",
         "s2 reg: 1 of 3 seeds (missing: seeds 0, 2)",
@@ -157,7 +157,7 @@ def test_holes_have_a_line_a_cell_in_order() -> None:
     ]
 
 
-def test_runs_are_grouped_by_what_is_repeated_and_holes_have_none() -> None:
+def test_runs_are_grouped_by_cell_and_missing_cells_have_none() -> None:
     groups = measured.groups_of(made_up().where(split="s1").wanted, measured.row_name)
     assert groups == (
         RunGroup(label="reg", runs=(("0", "a0-0"), ("2", "a0-2"))),
@@ -166,7 +166,7 @@ def test_runs_are_grouped_by_what_is_repeated_and_holes_have_none() -> None:
     assert measured.by_seed(made_up().where(split="s2", method="mine").wanted) == {}
 
 
-def test_the_best_cell_of_a_method_is_that_of_the_lowest_mean_among_those_with_all_seeds_that_any_has() -> None:
+def test_the_best_cell_has_the_lowest_mean_among_cells_with_the_most_seeds() -> None:
     rows = [("reg", 0, "", 3, 9.0), ("reg+cls", 2, "1", 3, 5.0), ("reg+cls", 10, "1", 3, 4.0), ("reg+cls", 100, "1", 2, 1.0)]
     rows += [("mine", 5, "1", 0, math.nan)]
     cells = pd.DataFrame(rows, columns=["method", "classes", "weight", "seeds", "val/mse/all"])
@@ -176,7 +176,7 @@ def test_the_best_cell_of_a_method_is_that_of_the_lowest_mean_among_those_with_a
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """What a run of some task is made from, as far as `collect` looks."""
+    """The fields of a run's spec that `collect` uses."""
 
     method: str
     seed: int
@@ -194,7 +194,7 @@ TRACKED = pd.DataFrame(
 )
 
 
-def test_what_is_wanted_has_a_row_a_spec_and_the_runs_that_count_their_measurements() -> None:
+def test_every_wanted_spec_has_a_row_and_usable_runs_have_measurements() -> None:
     def measure(chosen: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
         values = pd.DataFrame({"test/mae/all": [1.5, 2.5]}, index=chosen["run_id"])
         return values, {"2": "without a finite error"}
@@ -212,7 +212,7 @@ def test_what_is_wanted_has_a_row_a_spec_and_the_runs_that_count_their_measureme
     assert runs.of(list(SPECS)[2:]).wanted["fingerprint"].tolist() == ["c0", "c1"]
 
 
-def test_where_no_run_counts_there_is_an_error() -> None:
+def test_an_error_is_raised_if_no_run_is_usable() -> None:
     def measure(chosen: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
         return pd.DataFrame(), dict.fromkeys(chosen["run_id"], "without sums")
 
@@ -220,14 +220,14 @@ def test_where_no_run_counts_there_is_an_error() -> None:
         measured.collect(TRACKED, SPECS, measure, dataset="mine")  # type: ignore[type-var]
 
 
-def test_runs_without_a_finite_value_of_a_tracked_metric_cannot_count() -> None:
+def test_runs_without_a_finite_tracked_metric_are_unusable() -> None:
     chosen = pd.DataFrame({"run_id": list("abcd"), "x": [1.0, np.nan, 2.0, -np.inf], "y": [1.0, 1.0, np.inf, 1.0]})
-    said = "without a finite error"
-    assert measured.finite(chosen, ["x", "y"]) == {"b": said, "c": said, "d": said}
-    assert measured.finite(chosen, ["x", "z"]) == dict.fromkeys("abcd", said)
+    expected = "without a finite error"
+    assert measured.finite(chosen, ["x", "y"]) == {"b": expected, "c": expected, "d": expected}
+    assert measured.finite(chosen, ["x", "z"]) == dict.fromkeys("abcd", expected)
 
 
-def test_runs_whose_table_is_gone_cannot_count_and_are_warned_of() -> None:
+def test_runs_without_their_table_are_unusable_with_a_warning() -> None:
     def read(run_id: str) -> pd.DataFrame:
         if run_id == "b":
             raise MissingError("gone")
@@ -243,7 +243,7 @@ def test_runs_whose_table_is_gone_cannot_count_and_are_warned_of() -> None:
     assert measured.lost_lines(wanted.iloc[:1], "predictions", "predictions.parquet") == []
 
 
-def test_a_row_is_named_as_its_readers_need_it() -> None:
+def test_rows_have_long_and_short_names() -> None:
     row, reg = {"method": "reg+cls", "classes": 10, "weight": "0.1"}, {"method": "reg", "classes": 0, "weight": ""}
     names = [measured.row_name, measured.method_name, measured.short_name]
     assert [name(row) for name in names] == ["reg+cls · 10 · λ 0.1", "reg+cls with 10 classes", "reg+cls · 10"]

@@ -1,4 +1,4 @@
-"""What a page says of the data and the commits behind its runs, and how it leads to them."""
+"""What a page says about the data and commits of its runs, and its links to them."""
 
 import re
 
@@ -19,15 +19,15 @@ def store() -> Store:
 
 
 def with_origin(runs: pd.DataFrame, **tags: object) -> pd.DataFrame:
-    usual = {"data_md5": MD5, "data_digest": "d1", "git_commit": "c" * 40, "git_dirty": "false", "rerun_of": None}
-    return runs.assign(**{**usual, **tags})
+    defaults = {"data_md5": MD5, "data_digest": "d1", "git_commit": "c" * 40, "git_dirty": "false", "rerun_of": None}
+    return runs.assign(**{**defaults, **tags})
 
 
 def page(store: Store, runs: pd.DataFrame) -> str:
     return store.report(runs=runs).files["index.html"]
 
 
-def test_versions_of_data_and_commits_are_counted_the_most_used_first() -> None:
+def test_data_versions_and_commits_are_counted_most_used_first() -> None:
     runs = with_origin(
         pd.DataFrame({"run_id": list("abcd")}), git_commit=["x", "y", "y", "y"], git_dirty=["false", "true", "true", "false"]
     )
@@ -38,20 +38,20 @@ def test_versions_of_data_and_commits_are_counted_the_most_used_first() -> None:
     }
 
 
-def test_a_page_names_the_commit_and_links_the_version_of_the_data(store: Store) -> None:
+def test_a_page_names_the_commit_and_links_the_data_version(store: Store) -> None:
     html = page(store, with_origin(store.runs))
     assert f"Code – {len(store.runs)} runs: commit <code>{'c' * 12}</code>." in re.sub(r"\s+", " ", html)
     assert f'<a href="{MadeUpLinks().runs_url("data_md5", MD5)}" title="regcls show --data 0123456789ab">' in html
     assert f'title="regcls show {store.runs["run_id"][0][:12]}"' in html
 
 
-def test_many_versions_that_dvc_does_not_know_are_only_counted(store: Store) -> None:
+def test_many_versions_unknown_to_dvc_are_only_counted(store: Store) -> None:
     html = page(store, with_origin(store.runs, data_md5="unknown", data_digest=[f"d{k % 9}" for k in range(len(store.runs))]))
     assert "9 versions of data that DVC does not know: <code>regcls show --data functions</code>" in html
 
 
-def test_a_run_made_to_repeat_another_is_no_duplicate(store: Store) -> None:
+def test_a_deliberate_rerun_is_not_a_duplicate(store: Store) -> None:
     again = store.runs.iloc[[0]].assign(run_id="f" * 32, started=2e9)
     for repeats, warned in ((None, True), (store.runs["run_id"][0], False)):
         both = pd.concat([with_origin(store.runs), with_origin(again, rerun_of=repeats)], ignore_index=True)
-        assert ("of what was there already" in page(store, both)) == warned
+        assert ("equal to earlier ones" in page(store, both)) == warned

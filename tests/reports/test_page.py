@@ -1,4 +1,4 @@
-"""What every report must fulfil, whatever its tables, and the parts of a page."""
+"""Requirements on every report, whatever its tables, and the parts of a page."""
 
 import re
 from io import StringIO
@@ -19,7 +19,7 @@ from tasks.functions import made_up_functions
 from tasks.images import made_up_images
 from tasks.sequences import made_up_sequences
 
-# Data set -> its made-up runs, some of its files, and a column without which no run counts.
+# Data set -> its made-up runs, some of its files, and a column without which no run is usable.
 PAGES: dict[str, tuple[ModuleType, set[str], str]] = {
     "functions": (
         made_up_functions,
@@ -53,93 +53,93 @@ def store(dataset: str) -> Any:
 
 @pytest.fixture(scope="module")
 def report(store: Any) -> Report:
-    made: Report = store.report()
-    return made
+    result: Report = store.report()
+    return result
 
 
-def test_the_same_runs_give_the_same_bytes_in_any_order(dataset: str, store: Any, report: Report) -> None:
+def test_the_page_does_not_depend_on_the_order_of_runs(dataset: str, store: Any, report: Report) -> None:
     again = store.report(runs=store.runs.sample(frac=1, random_state=1))
     assert (again.files, again.answers, again.warnings, again.line) == (report.files, report.answers, report.warnings, report.line)
     assert PAGES[dataset][1] | {"index.html", "holes.csv"} <= set(report.files)
 
 
-def test_every_run_is_linked_and_every_file_that_the_page_links_to_is_there(store: Any, report: Report) -> None:
+def test_every_run_is_linked_and_every_linked_file_exists(store: Any, report: Report) -> None:
     html = report.files["index.html"]
     assert set(re.findall(r"/runs/(\w+)", html)) == set(store.runs["run_id"])
     links = set(re.findall(r'href="([^"#:]+)"', html)) - {"../index.html"}
     assert links and links <= set(report.files)
 
 
-def test_the_page_asks_nothing_of_the_network(report: Report) -> None:
+def test_the_page_loads_nothing_from_the_network(report: Report) -> None:
     html = report.files["index.html"]
     assert "<script" not in html and not re.search(r"""(src|@import|url\()\s*=?\s*["']?(https?:)?//""", html)
-    assert "abc&lt;1&gt;" in html  # what is shown is escaped
+    assert "abc&lt;1&gt;" in html  # shown text is escaped
 
 
-def test_published_values_beside_stand_ins_are_said_to_be_not_comparable(dataset: str, report: Report) -> None:
+def test_published_values_next_to_stand_ins_are_called_not_comparable(dataset: str, report: Report) -> None:
     published = [text for name, text in report.files.items() if name.endswith((".md", ".tex")) and "*Published" in text]
     assert all(re.search("not comparable with ours: .*generated stand-in ", text) for text in published)
     assert bool(published) == (dataset != "functions")  # which are drawn anyway, and whose tables have a column for them
 
 
-def test_without_published_values_none_are_shown_and_nothing_is_said_of_the_paper(dataset: str, store: Any) -> None:
+def test_without_published_values_the_paper_is_not_mentioned(dataset: str, store: Any) -> None:
     report = PAGES[dataset][0].Store(with_section(store.params, dataset, published=None)).report()
     texts = {name: re.sub(r'base64,[^"]*', "", text) for name, text in report.files.items()}
-    said = {name: re.findall(r"paper|published|released|printed|later re-run", text, re.IGNORECASE) for name, text in texts.items()}
-    assert {name: words for name, words in said.items() if words} == {} and PAGES[dataset][1] <= set(said)
+    mentions = {name: re.findall(r"paper|published|released|printed|later re-run", text, re.IGNORECASE) for name, text in texts.items()}
+    assert {name: words for name, words in mentions.items() if words} == {} and PAGES[dataset][1] <= set(mentions)
 
 
-def test_duplicates_and_stale_runs_are_warned_of(store: Any) -> None:
+def test_duplicates_and_stale_runs_give_warnings(store: Any) -> None:
     again = store.runs.iloc[:2].assign(run_id=["later-1", "later-2"], started=2e9, fingerprint=[store.runs["fingerprint"][0], "another"])
     warnings = store.report(runs=pd.concat([store.runs, again])).warnings
     assert warnings[0].startswith("duplicates: 1 finished run ") and "later-1" in warnings[0]
     assert warnings[1].startswith("stale: 1 finished run ")
 
 
-def test_no_run_that_counts_is_an_error_that_says_what_to_do(dataset: str, store: Any) -> None:
+def test_without_usable_runs_the_error_says_what_to_do(dataset: str, store: Any) -> None:
     for runs in (store.runs.iloc[:0], store.runs.assign(status="FAILED"), store.runs.assign(**{PAGES[dataset][2]: float("nan")})):
         with pytest.raises(UserError, match=rf"regcls train {dataset} \(or: dvc repro -f train@{dataset}\)"):
             store.report(runs=runs)
 
 
-def test_runs_that_are_not_there_have_a_row_each_with_lambda_as_params_yaml_calls_it(store: Any) -> None:
+def test_each_missing_run_has_a_row_with_lambda_as_in_params_yaml(store: Any) -> None:
     report = store.report(runs=store.runs.drop(index=store.runs.index[store.runs["lam"].notna()][:3]))
     holes = pd.read_csv(StringIO(report.files["holes.csv"]))
     assert len(holes) == 3 and set(holes["state"]) == {"missing"} and holes["lambda"].notna().all()
     assert not {"run_id", "lam", "weight"} & set(holes) and report.metrics["runs"]["missing"] == 3
 
 
-def test_the_list_of_all_runs_is_linked_with_the_columns_that_the_report_names(store: Any, report: Report) -> None:
+def test_the_list_of_all_runs_is_linked_with_the_columns_of_the_report(store: Any, report: Report) -> None:
     assert report.view is not None and set(report.view.metrics) <= set(store.runs)
     listed, beside = MadeUpLinks().view_urls(report.view)
     for url in (listed, beside.replace("&", "&amp;")):
         assert f'href="{url}"' in report.files["index.html"]
 
 
-def shown(table: Table | None = None, *, view: View | None = None, holes: int = 0) -> str:
+def rendered(table: Table | None = None, *, view: View | None = None, holes: int = 0) -> str:
     """A page of one section."""
     section = Section(name="one", title="One", caption="One", table=table, holes=[f"hole {k}." for k in range(holes)])
-    made = Report(dataset="mine", title="Mine", wanted=1, finished=1, sections=[section], view=view)
+    made_up_report = Report(dataset="mine", title="Mine", wanted=1, finished=1, sections=[section], view=view)
     links = MadeUpLinks()
     views, nothing = view and links.view_urls(view), {"data": [], "code": []}
-    return page.render("dataset.html", report=made, links=links, views=views, provenance={}, machines=[], origins=nothing)
+    return page.render("dataset.html", report=made_up_report, links=links, views=views, provenance={}, machines=[], origins=nothing)
 
 
 @pytest.mark.parametrize(("count", "linked"), [(1, False), (2, True), (page.COMPARED_MOST, True), (page.COMPARED_MOST + 1, False)])
-def test_the_runs_of_a_table_are_linked_side_by_side_where_they_are_not_too_many(count: int, linked: bool) -> None:
+def test_the_runs_of_a_table_are_linked_side_by_side_unless_too_many(count: int, linked: bool) -> None:
     ids = [f"id{k}" for k in range(count)]
     cells = [Cell(text="1", runs=(RunGroup(label="reg", runs=(("0", run_id),)),)) for run_id in (*ids, ids[0])]
     table = Table(name="t", caption="T", columns=("a",) * len(cells), rows=(tuple(cells),), frame=pd.DataFrame())
-    found = re.findall(r'href="([^"]*)">its (\d+) runs beside one another', shown(table))
+    found = re.findall(r'href="([^"]*)">its (\d+) runs compared in MLflow', rendered(table))
     assert found == ([(MadeUpLinks().compare_url(ids), str(count))] if linked else [])
 
 
 def test_a_page_without_a_view_has_no_list_of_all_runs() -> None:
     view = View(tag=("dataset", "mine"), params=("method",), metrics=("test/mae/all",))
-    assert "parallel coordinates" in shown(view=view) and "parallel coordinates" not in shown()
+    assert "parallel coordinates" in rendered(view=view) and "parallel coordinates" not in rendered()
 
 
-def test_many_holes_are_not_all_listed() -> None:
-    few, many = shown(holes=page.HOLES_SHOWN), shown(holes=page.HOLES_SHOWN + 3)
+def test_many_missing_runs_are_not_all_listed() -> None:
+    few, many = rendered(holes=page.HOLES_SHOWN), rendered(holes=page.HOLES_SHOWN + 3)
     assert few.count("<li>hole") == many.count("<li>hole") == page.HOLES_SHOWN
     assert "and 3 more:" in many and "more:" not in few

@@ -1,4 +1,4 @@
-"""What a class loss changes, against scipy and plain loops."""
+"""Differences made by a class loss, compared with scipy and plain loops."""
 
 import math
 
@@ -14,12 +14,12 @@ from regcls.reports.stats import LEVEL, bootstrap
 from reports.made_up_shots import GROUPS, IMAGES, MadeUp, compared_by_image, in_group, made_up, made_up_sums, row_of, squares
 
 
-def table_of(made: MadeUp) -> pd.DataFrame:
-    return differences(made.runs, made.subject.compare)
+def table_of(study: MadeUp) -> pd.DataFrame:
+    return differences(study.runs, study.subject.compare)
 
 
 @pytest.mark.parametrize(
-    ("gap", "p", "p_seeds", "said"),
+    ("gap", "p", "p_seeds", "expected"),
     [
         (1.0, 0.01, 0.01, "helps"),
         (-1.0, 0.01, 0.01, "hurts"),
@@ -31,11 +31,11 @@ def table_of(made: MadeUp) -> pd.DataFrame:
         (math.nan, math.nan, math.nan, "no runs"),
     ],
 )
-def test_the_answer_says_no_more_than_the_tests(gap: float, p: float, p_seeds: float, said: str) -> None:
-    assert answer({"gap": gap, "images": 5, "p_holm": p, "p_holm_seeds": p_seeds}) == said
+def test_the_answer_claims_no_more_than_the_tests_show(gap: float, p: float, p_seeds: float, expected: str) -> None:
+    assert answer({"gap": gap, "images": 5, "p_holm": p, "p_holm_seeds": p_seeds}) == expected
 
 
-def test_without_images_the_answer_is_that_there_are_none() -> None:
+def test_without_test_images_the_answer_says_so() -> None:
     assert answer({"gap": math.nan, "images": 0, "p_holm": math.nan, "p_holm_seeds": math.nan}) == "no images"
 
 
@@ -45,11 +45,11 @@ def test_without_images_the_answer_is_that_there_are_none() -> None:
 @pytest.mark.parametrize(("error", "power"), [("mae", 1), ("mse", 2)])
 @pytest.mark.parametrize("shot", ["all", "medium", "few"])
 def test_a_difference_is_tested_over_images_and_over_seeds(error: str, power: int, shot: str) -> None:
-    made, chosen = made_up(), in_group(shot)
-    reg, other = (np.abs(made.errors[[f"{cell}-{seed}" for seed in range(3)]].to_numpy()[chosen]) ** power for cell in (0, 2))
+    study, chosen = made_up(), in_group(shot)
+    reg, other = (np.abs(study.errors[[f"{cell}-{seed}" for seed in range(3)]].to_numpy()[chosen]) ** power for cell in (0, 2))
     over_images = scipy_stats.ttest_rel(reg.mean(axis=1), other.mean(axis=1))
     over_seeds = scipy_stats.ttest_rel(reg.mean(axis=0), other.mean(axis=0))
-    found = row_of(table_of(made), classes=100, error=error, shot=shot)
+    found = row_of(table_of(study), classes=100, error=error, shot=shot)
     assert found["gap"] == pytest.approx(reg.mean() - other.mean())
     assert (found["p"], found["p_seeds"]) == pytest.approx((over_images.pvalue, over_seeds.pvalue))
     assert (found["low"], found["high"]) == pytest.approx(tuple(over_images.confidence_interval(0.95)))
@@ -57,15 +57,15 @@ def test_a_difference_is_tested_over_images_and_over_seeds(error: str, power: in
     assert (found["images"], found["seeds"]) == (chosen.sum(), 3)
 
 
-def test_the_gap_is_the_difference_of_the_means_in_the_table() -> None:
-    made = made_up()
-    table = cells(made.subject, made.runs, made.subject.main.metrics)
-    found = row_of(table_of(made), classes=10, error="mse", shot="many")
+def test_the_gap_is_the_difference_between_the_means_in_the_table() -> None:
+    study = made_up()
+    table = cells(study.subject, study.runs, study.subject.main.metrics)
+    found = row_of(table_of(study), classes=10, error="mse", shot="many")
     by_hand = row_of(table, method="reg")["mse_many"] - row_of(table, classes=10)["mse_many"]
     assert found["gap"] == pytest.approx(by_hand)
 
 
-def test_p_values_are_adjusted_over_the_whole_table_and_by_kind() -> None:
+def test_p_values_are_adjusted_over_the_whole_table_for_each_kind() -> None:
     table = table_of(made_up())
     assert len(table) == 2 * 2 * 4
     for p, adjusted in (("p", "p_holm"), ("p_seeds", "p_holm_seeds")):
@@ -74,32 +74,32 @@ def test_p_values_are_adjusted_over_the_whole_table_and_by_kind() -> None:
         assert np.sort(table[adjusted]) == pytest.approx(by_hand)
 
 
-def test_rows_come_by_error_and_then_by_method_and_class_count() -> None:
+def test_rows_are_sorted_by_error_then_method_and_class_count() -> None:
     table = table_of(made_up())
     expected = [(error, classes, shot) for error in ("mae", "mse") for classes in (10, 100) for shot in SHOTS]
     assert table[["error", "classes", "shot"]].apply(tuple, axis=1).tolist() == expected
 
 
-def test_only_seeds_that_both_have_are_compared() -> None:
+def test_only_common_seeds_are_compared() -> None:
     table = table_of(made_up(missing=("0-0", "1-1")))
     assert row_of(table, classes=10, error="mae", shot="all")["seeds"] == 1
     assert row_of(table, classes=100, error="mae", shot="all")["seeds"] == 2
 
 
-def test_one_seed_is_tested_over_images_alone() -> None:
+def test_one_seed_is_tested_over_images_only() -> None:
     table = table_of(made_up(1))
     assert table["p"].notna().all() and table["p_seeds"].isna().all() and table["low_seeds"].isna().all()
 
 
-def test_where_reg_is_not_asked_for_there_is_nothing_to_compare_with() -> None:
-    made = made_up()
-    assert differences(made.runs.where(method="reg+cls"), made.subject.compare).empty
+def test_without_reg_there_is_nothing_to_compare_with() -> None:
+    study = made_up()
+    assert differences(study.runs.where(method="reg+cls"), study.subject.compare).empty
 
 
-def test_a_group_without_images_is_said_to_have_none() -> None:
-    made = made_up()
-    compare = of_means(lambda run_ids: {"mae": np.abs(made.errors[list(run_ids)].to_numpy())}, np.where(GROUPS == "few", "many", GROUPS))
-    few = differences(made.runs, compare).query("shot == 'few'")
+def test_an_empty_group_is_reported_as_empty() -> None:
+    study = made_up()
+    compare = of_means(lambda run_ids: {"mae": np.abs(study.errors[list(run_ids)].to_numpy())}, np.where(GROUPS == "few", "many", GROUPS))
+    few = differences(study.runs, compare).query("shot == 'few'")
     assert set(few["answer"]) == {"no images"} and few["gap"].isna().all() and set(few["images"]) == {0}
 
 
@@ -112,7 +112,7 @@ def by_image(seeds: int = 3, *, missing: tuple[str, ...] = ()) -> pd.DataFrame:
 
 
 def rmse(run_id: str, shot: str, images: list[int] | None = None) -> float:
-    """In a loop over images; one counts as often as it is listed."""
+    """RMSE in a loop over images, each counted as often as it is listed."""
     shots = SHOTS[1:] if shot == "all" else (shot,)
     chosen = [
         square for image in (range(IMAGES) if images is None else images) for each in shots for square in squares(run_id)[image, each]
@@ -121,7 +121,7 @@ def rmse(run_id: str, shot: str, images: list[int] | None = None) -> float:
 
 
 @pytest.mark.parametrize("shot", SHOTS)
-def test_the_gap_of_ratios_is_that_of_the_means_and_is_tested_over_seeds(shot: str) -> None:
+def test_the_gap_of_ratios_is_that_of_their_means_tested_over_seeds(shot: str) -> None:
     reg, other = ([rmse(f"{cell}-{seed}", shot) for seed in range(3)] for cell in (0, 2))
     found = row_of(by_image(), classes=100, shot=shot)
     over_seeds = scipy_stats.ttest_rel(reg, other)
@@ -131,7 +131,7 @@ def test_the_gap_of_ratios_is_that_of_the_means_and_is_tested_over_seeds(shot: s
     assert (found["error"], found["images"], found["seeds"]) == ("rmse", IMAGES, 3)
 
 
-def test_the_bootstrap_draws_whole_images_for_both_sides_at_once() -> None:
+def test_the_bootstrap_resamples_whole_images_jointly() -> None:
     _, sums = made_up_sums()
     times = np.random.default_rng(3).multinomial(IMAGES, np.full(IMAGES, 1 / IMAGES), size=200)
     gaps = []
@@ -144,7 +144,7 @@ def test_the_bootstrap_draws_whole_images_for_both_sides_at_once() -> None:
     assert p == pytest.approx(2 * (1 + min(np.sum(np.array(gaps) <= 0), np.sum(np.array(gaps) >= 0))) / 201)
 
 
-def test_the_interval_is_that_of_scipys_paired_bootstrap_up_to_chance() -> None:
+def test_the_interval_agrees_with_scipys_paired_bootstrap() -> None:
     _, sums = made_up_sums(1)
     sides = [sums[f"{cell}-0"][:, 0] for cell in (0, 1)]
 
@@ -159,7 +159,7 @@ def test_the_interval_is_that_of_scipys_paired_bootstrap_up_to_chance() -> None:
     assert (found["low"], found["high"]) == pytest.approx(tuple(theirs.confidence_interval), abs=0.1 * width)
 
 
-def test_the_same_resamples_are_drawn_every_time() -> None:
+def test_the_bootstrap_is_reproducible() -> None:
     pd.testing.assert_frame_equal(by_image(), by_image())
 
 
@@ -169,7 +169,7 @@ def test_equal_networks_are_not_tested() -> None:
     assert table["p"].isna().all() and set(table["answer"]) == {"not tested"}
 
 
-def test_a_resample_without_such_pixels_is_left_out() -> None:
+def test_resamples_without_such_pixels_are_left_out() -> None:
     sums = np.zeros((4, 1, 2))
     sums[:2, 0] = [[10, 40], [10, 90]]
     times = np.array([[0, 0, 2, 2], [2, 1, 1, 0], [1, 2, 0, 1], [1, 1, 1, 1]], dtype=float)
@@ -179,7 +179,7 @@ def test_a_resample_without_such_pixels_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("images, tested", [(1, False), (9, False), (10, True)])
-def test_a_group_that_few_images_have_is_not_tested_over_images(images: int, tested: bool) -> None:
+def test_a_group_present_in_few_images_is_not_tested_over_images(images: int, tested: bool) -> None:
     runs, sums = made_up_sums()
     for of_run in sums.values():
         of_run[:, 3] = of_run[:, 2]
@@ -191,7 +191,7 @@ def test_a_group_that_few_images_have_is_not_tested_over_images(images: int, tes
     assert (many["images"], many["answer"]) == (0, "no images") and math.isnan(many["gap"])
 
 
-def test_only_seeds_that_both_have_are_compared_by_ratios_too() -> None:
+def test_ratios_are_compared_over_common_seeds_only() -> None:
     table = by_image(missing=("0-0", "1-1", "2-1", "2-2"))
     assert row_of(table, classes=10, shot="all")["seeds"] == 1
     alone = row_of(table, classes=100, shot="all")
@@ -199,7 +199,7 @@ def test_only_seeds_that_both_have_are_compared_by_ratios_too() -> None:
 
 
 @pytest.mark.parametrize("tests", [8, 200])
-def test_there_are_so_many_resamples_that_the_least_p_can_be_clear_after_correction(tests: int) -> None:
+def test_enough_resamples_for_significance_after_correction(tests: int) -> None:
     _, sums = made_up_sums(1)
     better = {run_id: of_run * (1 if run_id == "0-0" else np.array([1.0, 0.01])) for run_id, of_run in sums.items()}
     compare = of_ratios(better, error="rmse", units=IMAGES, tests=tests)

@@ -1,4 +1,4 @@
-"""The tables where each run is one network: what stands in which cell, and what is bold."""
+"""Tables in which each run is one network: the content of cells, and what is bold."""
 
 import math
 from dataclasses import replace
@@ -18,7 +18,7 @@ from reports.made_up_shots import GRID, MadeUp, made_up, row_of, with_another_lo
 
 
 def printed(**changed: Any) -> Published:
-    """A baseline of another paper, reg, and reg+cls, of which only some errors are printed."""
+    """Published values: a baseline of another paper, reg, and reg+cls with only some errors."""
     rows = [
         ("lds+fds", 0, "mae", "all", 7.85, math.nan),
         *(("reg", 0, "mae", shot, value, 0.5) for shot, value in (("all", 7.74), ("many", 7.1), ("medium", 13.0), ("few", 25.0))),
@@ -30,102 +30,102 @@ def printed(**changed: Any) -> Published:
 
 
 def table3(values: dict[str, list[float]] | None = None, *, published: Published | None = None, digits: int = 2) -> Table:
-    """Of reg, reg+cls · 10 and reg+cls · 100 with one seed; `values` are what these three measured."""
+    """Table 3 of reg, reg+cls · 10 and reg+cls · 100 with one seed; `values` are their three measurements."""
     return table_of(made_up(1), values, published=published, digits=digits)
 
 
-def table_of(made: MadeUp, values: dict[str, list[float]] | None = None, *, published: Published | None = None, digits: int = 2) -> Table:
+def table_of(study: MadeUp, values: dict[str, list[float]] | None = None, *, published: Published | None = None, digits: int = 2) -> Table:
     for name, found in (values or {}).items():
-        made.runs.values[f"test/{name}"] = found
-    subject = replace(made.subject, digits=lambda value: digits)
-    return shots_table(subject, made.runs, subject.main, name="table3", caption="c", published=published)
+        study.runs.values[f"test/{name}"] = found
+    subject = replace(study.subject, digits=lambda value: digits)
+    return shots_table(subject, study.runs, subject.main, name="table3", caption="c", published=published)
 
 
 def strong(table: Table, column: int) -> list[str]:
     return [row[column].text for row in table.rows if row[column].strong]
 
 
-def test_a_cell_has_the_mean_and_the_deviation_over_its_seeds() -> None:
-    made = made_up()
-    values = made.runs.values["test/mae/few"].loc[["1-0", "1-1", "1-2"]]
+def test_a_cell_shows_mean_and_deviation_over_its_seeds() -> None:
+    study = made_up()
+    values = study.runs.values["test/mae/few"].loc[["1-0", "1-1", "1-2"]]
     unmeasured = Metric(name="gm", measured="test/gm", title="GM")
-    cell = row_of(cells(made.subject, made.runs, [*made.subject.main.metrics, unmeasured]), classes=10)
+    cell = row_of(cells(study.subject, study.runs, [*study.subject.main.metrics, unmeasured]), classes=10)
     assert (cell["mae_few"], cell["mae_few_std"]) == pytest.approx((np.mean(values), np.std(values, ddof=1)))
     assert (cell["seeds"], cell["seeds_wanted"]) == (3, 3) and math.isnan(cell["gm_few"])
 
 
-def test_a_cell_without_runs_is_there_and_empty() -> None:
-    made = made_up(1, missing=("2-0",))
-    cell = row_of(cells(made.subject, made.runs, made.subject.main.metrics), classes=100)
+def test_a_cell_without_runs_is_shown_empty() -> None:
+    study = made_up(1, missing=("2-0",))
+    cell = row_of(cells(study.subject, study.runs, study.subject.main.metrics), classes=100)
     assert cell["seeds"] == 0 and math.isnan(cell["mae_all"])
 
 
-def test_the_class_count_is_chosen_by_validation_and_not_among_thin_means() -> None:
-    made = made_up()
-    made.runs.values["val/mse/all"] = [9, 9, 1, 9, 2, 5, 9, 2, 1]  # by seed, then by cell
-    assert best_by_validation(made.subject, made.runs)["classes"].tolist() == [0, 100]
+def test_the_class_count_is_chosen_by_validation_among_complete_means() -> None:
+    study = made_up()
+    study.runs.values["val/mse/all"] = [9, 9, 1, 9, 2, 5, 9, 2, 1]  # by seed, then by cell
+    assert best_by_validation(study.subject, study.runs)["classes"].tolist() == [0, 100]
     thin = made_up(missing=("2-1",))
     thin.runs.values["val/mse/all"] = 5.0
     thin.runs.values.loc["2-0", "val/mse/all"] = 0.0
     assert best_by_validation(thin.subject, thin.runs)["classes"].tolist() == [0, 10]
 
 
-def test_beside_reg_stands_the_best_of_all_others() -> None:
-    made = made_up()
-    made.runs.values["val/mse/all"] = [5.0 - int(run_id[0]) for run_id in made.runs.values.index]
-    assert reg_and_best(made.subject, made.runs)["classes"].tolist() == [0, 100]
-    made.runs.values.loc["2-1", "val/mse/all"] = 99.0
-    assert reg_and_best(made.subject, made.runs)["classes"].tolist() == [0, 10]
+def test_reg_is_compared_with_the_best_of_all_other_methods() -> None:
+    study = made_up()
+    study.runs.values["val/mse/all"] = [5.0 - int(run_id[0]) for run_id in study.runs.values.index]
+    assert reg_and_best(study.subject, study.runs)["classes"].tolist() == [0, 100]
+    study.runs.values.loc["2-1", "val/mse/all"] = 99.0
+    assert reg_and_best(study.subject, study.runs)["classes"].tolist() == [0, 10]
     without = made_up(1, missing=("0-0",))
     without.runs.values["val/mse/all"] = [4.0, 3.0]
     assert reg_and_best(without.subject, without.runs)["classes"].tolist() == [100]
 
 
-def test_the_lowest_mean_of_a_column_is_bold_and_published_ones_do_not_compete() -> None:
+def test_the_lowest_of_our_means_in_a_column_is_bold() -> None:
     table = table3({"mae/all": [9.0, 8.5, 8.25]}, published=printed())
     assert strong(table, 3) == ["8.25"]  # the published 0.01 is lower
     assert "**8.25**" in markdown(table) and r"\textbf{8.25}" in latex(table)
 
 
-def test_means_that_are_printed_alike_are_bold_together_and_one_alone_is_not() -> None:
+def test_equal_printed_means_are_bold_together_and_a_lone_one_is_not() -> None:
     assert strong(table3({"mae/all": [9.0, 8.251, 8.252]}), 3) == ["8.25", "8.25"]
-    made = made_up(1)
-    alone = replace(made.runs, wanted=made.runs.wanted.iloc[:1])
-    only = shots_table(made.subject, alone, made.subject.main, name="t", caption="")
+    study = made_up(1)
+    alone = replace(study.runs, wanted=study.runs.wanted.iloc[:1])
+    only = shots_table(study.subject, alone, study.subject.main, name="t", caption="")
     assert [cell.strong for cell in only.rows[0]] == [False] * len(only.columns)
 
 
 @pytest.mark.parametrize("thin", [1.0, 8.0], ids=["lower", "the same"])
 def test_a_mean_over_fewer_seeds_is_not_bold(thin: float) -> None:
-    made = made_up(2, missing=("2-1",))
-    table = table_of(made, {"mae/all": [9.0, 8.0, thin, 9.0, 8.0]})
+    study = made_up(2, missing=("2-1",))
+    table = table_of(study, {"mae/all": [9.0, 8.0, thin, 9.0, 8.0]})
     assert strong(table, 3) == ["8.00 ± 0.00"] and table.rows[2][11].text == "1 of 2"
     assert not table.rows[2][3].strong
 
 
-def test_where_higher_is_better_the_highest_is_bold() -> None:
-    made = made_up(1)
-    made.runs.values["test/share/all"] = [0.5, 0.7, 0.6]
+def test_the_highest_mean_is_bold_if_higher_is_better() -> None:
+    study = made_up(1)
+    study.runs.values["test/share/all"] = [0.5, 0.7, 0.6]
     share = Metric(name="share", measured="test/share", title="share", higher_is_better=True)
-    table = shots_table(made.subject, made.runs, ShotTable(suffix="s", metrics=[share], caption=""), name="t", caption="")
+    table = shots_table(study.subject, study.runs, ShotTable(suffix="s", metrics=[share], caption=""), name="t", caption="")
     assert strong(table, 3) == ["0.70"] and "the highest mean" in markdown(table)
-    both = ShotTable(suffix="s", metrics=[share, *made.subject.main.metrics], caption="")
-    assert "the best mean" in markdown(shots_table(made.subject, made.runs, both, name="t", caption=""))
+    both = ShotTable(suffix="s", metrics=[share, *study.subject.main.metrics], caption="")
+    assert "the best mean" in markdown(shots_table(study.subject, study.runs, both, name="t", caption=""))
     assert "the lowest mean" in markdown(table3())
 
 
-def test_a_group_without_images_is_a_dash() -> None:
+def test_an_empty_group_is_shown_as_a_dash() -> None:
     table = table3({"mae/few": [np.nan] * 3, "mse/few": [np.nan] * 3})
     assert [row[6].text for row in table.rows] == ["–"] * 3 and strong(table, 6) == []
 
 
-def test_each_error_has_a_block_of_its_own_with_its_own_best() -> None:
+def test_each_error_has_its_own_block_and_best_value() -> None:
     table = table3({"mae/all": [1.6, 1.5, 1.7], "mse/all": [1.3, 1.4, 1.35]})
     assert table.spans[1:3] == (("MAE", 4), ("MSE", 4)) and (strong(table, 3), strong(table, 7)) == (["1.50"], ["1.30"])
     assert sum(width for _, width in table.spans) == len(table.columns) == len(table.under)
 
 
-def test_published_rows_stand_below_ours_set_apart() -> None:
+def test_published_rows_are_set_apart_below_ours() -> None:
     table = table3(published=printed(why="epochs 10 instead of 90"))
     assert [(part.place, part.title, part.ours) for part in table.parts] == [
         (0, "Ours", True),
@@ -133,26 +133,26 @@ def test_published_rows_stand_below_ours_set_apart() -> None:
     ]
     text = {(row[0].text, row[1].text): [cell.text for cell in row] for row in table.rows[3:]}
     assert text["reg", ""][3:7] == ["7.74 ± 0.50", "7.10 ± 0.50", "13.00 ± 0.50", "25.00 ± 0.50"]
-    assert text["reg+cls", "100"][3:] == ["0.01 ± 0.04", *["–"] * 6, "1017.59 ± 20.00", "3", ""]
+    assert text["reg+cls", "100"][3:] == ["0.01 ± 0.04", *["–"] * 6, "1,017.59 ± 20.00", "3", ""]
     assert text["lds+fds", ""][3:] == ["7.85", *["–"] * 7, "–", ""]
     assert "not comparable with ours: epochs 10 instead of 90." in markdown(table) and "lds+fds: baselines" in markdown(table)
     assert table.frame.query("source == 'published' and classes == 100")["mse_few"].tolist() == [1017.59]
     assert table3(published=printed()).parts[1].title == "Published"
 
 
-def test_without_published_values_ours_have_no_heading() -> None:
+def test_without_published_values_our_rows_have_no_heading() -> None:
     assert table3().parts == () and "source" not in table3().frame and "ublished" not in markdown(table3())
 
 
-def test_published_values_that_are_uncertain_are_marked_and_explained() -> None:
+def test_uncertain_published_values_are_marked_and_explained() -> None:
     given = printed().values
     table = table3(published=printed(values=given.assign(uncertain=given["method"] == "reg")))
     assert [row[0].text for row in table.rows[3:]] == ["lds+fds", "reg†", "reg+cls"]
     assert any(note.startswith("†") for note in table.notes) and not any(note.startswith("†") for note in table3(published=printed()).notes)
 
 
-def test_of_balanced_data_it_is_said_what_the_papers_class_loss_is() -> None:
-    note = "The paper's reg+cls on balanced data has equalised classes, and so is reg+cls-bal here."
+def test_for_balanced_data_the_papers_class_loss_is_explained() -> None:
+    note = "The paper's reg+cls on balanced data has equalised classes, so it is called reg+cls-bal here."
     assert note in table3(published=printed(balanced_data=True)).notes and note not in table3(published=printed()).notes
 
 
@@ -161,13 +161,13 @@ def test_published_values_keep_their_own_digits() -> None:
     assert table.rows[4][3].text == "7.740 ± 0.500" and "." not in table.rows[0][3].text
 
 
-def test_the_sizes_of_the_groups_stand_under_their_names_and_in_the_notes() -> None:
+def test_group_sizes_are_shown_under_their_names_and_in_the_notes() -> None:
     table = table3()
     assert table.under[3:7] == ("8 images\nof people", "3 images\nof people", "3 images\nof people", "2 images\nof people")
     assert len(table.under) == len(table.columns) and "- Many: all that is frequent." in markdown(table)
 
 
-def test_every_row_leads_to_its_runs_and_to_those_of_reg() -> None:
+def test_every_row_links_to_its_runs_and_those_of_reg() -> None:
     table = table_of(made_up(2))
     assert [[(group.label, group.ids) for group in row[-1].runs] for row in table.rows] == [
         [("reg", ("0-0", "0-1"))],
@@ -176,17 +176,17 @@ def test_every_row_leads_to_its_runs_and_to_those_of_reg() -> None:
     ]
 
 
-def test_a_table_has_the_unrounded_numbers_of_its_own_columns() -> None:
-    made = made_up(1)
-    frame = table_of(made).frame
-    assert frame["mse_few"].tolist() == made.runs.values["test/mse/few"].tolist()
+def test_table_data_holds_the_unrounded_numbers_of_its_columns() -> None:
+    study = made_up(1)
+    frame = table_of(study).frame
+    assert frame["mse_few"].tolist() == study.runs.values["test/mse/few"].tolist()
     errors = {f"{error}_{shot}{end}" for error in ("mae", "mse") for shot in ("all", "many", "medium", "few") for end in ("", "_std")}
     assert set(frame) == errors | {"method", "classes", "lambda", "seeds", "seeds_wanted"}
 
 
-def test_the_differences_have_a_row_a_method_error_and_group() -> None:
-    made = made_up()
-    table = differences_table(made.subject, made.runs, differences(made.runs, made.subject.compare), name="d", caption="c")
+def test_the_differences_have_a_row_per_method_error_and_group() -> None:
+    study = made_up()
+    table = differences_table(study.subject, study.runs, differences(study.runs, study.subject.compare), name="d", caption="c")
     assert len(table.rows) == 2 * 2 * 4 and [part.place for part in table.parts] == [0, 8]
     row, frame = table.rows[0], table.frame.iloc[0]
     assert [cell.text for cell in row[:4]] == ["reg+cls", "10", "1", "All"]
@@ -196,25 +196,25 @@ def test_the_differences_have_a_row_a_method_error_and_group() -> None:
 
 
 def test_differences_of_one_error_have_no_headings() -> None:
-    made = made_up()
-    table = differences(made.runs, made.subject.compare)
-    subject = replace(made.subject, tested={"mae": "MAE"})
-    shown = differences_table(subject, made.runs, table[table["error"] == "mae"], name="d", caption="c")
+    study = made_up()
+    table = differences(study.runs, study.subject.compare)
+    subject = replace(study.subject, tested={"mae": "MAE"})
+    shown = differences_table(subject, study.runs, table[table["error"] == "mae"], name="d", caption="c")
     assert shown.parts == () and len(shown.rows) == 2 * 4
 
 
 def searched(seeds: int = 3) -> MadeUp:
-    """reg+cls with 10 classes and two λ, of which 0.1 is better."""
-    made = made_up(seeds)
-    made.runs.wanted["classes"] = made.runs.wanted["classes"].replace(100, 10)
+    """A search of reg+cls with 10 classes over two values of λ, of which 0.1 is better."""
+    study = made_up(seeds)
+    study.runs.wanted["classes"] = study.runs.wanted["classes"].replace(100, 10)
     for name in ("val/mse/all", "val/mae/all"):
-        made.runs.values[name] = [float({"0": 7, "1": 6, "2": 5}[run_id[0]]) for run_id in made.runs.values.index]
-    return made
+        study.runs.values[name] = [float({"0": 7, "1": 6, "2": 5}[run_id[0]]) for run_id in study.runs.values.index]
+    return study
 
 
-def test_the_best_lambda_is_bold_in_both_errors() -> None:
-    made = searched()
-    table = search_table(made.subject, made.runs)
+def test_the_best_lambda_is_bold_for_both_errors() -> None:
+    study = searched()
+    table = search_table(study.subject, study.runs)
     assert table.columns == ("method", "classes", "λ 0.1", "λ 1", "λ 0.1", "λ 1")
     assert table.spans[1:] == (("validation MSE", 2), ("validation MAE", 2))
     assert [[cell.text for cell in row if cell.strong] for row in table.rows] == [[], ["5.00 ± 0.00", "5.00 ± 0.00"]]
@@ -223,54 +223,56 @@ def test_the_best_lambda_is_bold_in_both_errors() -> None:
 
 @pytest.mark.parametrize(("seeds", "best"), [(1, "3.00"), (2, "3.00 ± 0.00")])
 def test_the_search_is_judged_by_its_first_error(seeds: int, best: str) -> None:
-    made = searched(seeds)
-    made.runs.values["val/mse/all"] = [{"0": 5.0, "1": 3.0, "2": 4.0}[run_id[0]] for run_id in made.runs.values.index]
-    table = search_table(made.subject, made.runs)
+    study = searched(seeds)
+    study.runs.values["val/mse/all"] = [{"0": 5.0, "1": 3.0, "2": 4.0}[run_id[0]] for run_id in study.runs.values.index]
+    table = search_table(study.subject, study.runs)
     assert [cell.text for cell in table.rows[1] if cell.strong] == [best, table.rows[1][5].text]  # λ 1, whatever its MAE
 
 
-def test_the_lambda_of_fewer_seeds_does_not_win() -> None:
-    made = searched(2)
-    made.runs.wanted.loc[made.runs.wanted["run_id"] == "2-1", ["run_id", "state"]] = ["", "failed"]
-    table = search_table(made.subject, made.runs)
+def test_a_lambda_with_fewer_seeds_does_not_win() -> None:
+    study = searched(2)
+    study.runs.wanted.loc[study.runs.wanted["run_id"] == "2-1", ["run_id", "state"]] = ["", "failed"]
+    table = search_table(study.subject, study.runs)
     assert [cell.text for cell in table.rows[1][2:4]] == ["5.00 (n = 1 of 2)", "6.00 ± 0.00"]
     assert [cell.strong for cell in table.rows[1][2:4]] == [False, True]
 
 
-def test_another_loss_has_rows_of_its_own_without_classes_and_lambda_where_it_has_none() -> None:
-    made = with_another_loss()
+def test_another_loss_has_its_own_rows_with_classes_only_if_it_has_any() -> None:
+    study = with_another_loss()
     rows = [("reg", "", ""), ("focal-r", "", ""), ("focal-r+cls", "100", "0.1")]
-    table = shots_table(made.subject, made.runs, made.subject.main, name="t", caption="c")
+    table = shots_table(study.subject, study.runs, study.subject.main, name="t", caption="c")
     assert [tuple(cell.text for cell in row[:3]) for row in table.rows] == rows
-    differences_of = differences(made.runs, made.subject.compare)
-    shown = differences_table(made.subject, made.runs, differences_of, name="d", caption="c")
+    differences_of = differences(study.runs, study.subject.compare)
+    shown = differences_table(study.subject, study.runs, differences_of, name="d", caption="c")
     assert [*dict.fromkeys(tuple(cell.text for cell in row[:3]) for row in shown.rows)] == rows[1:]
     row = row_of(differences_of, method="focal-r", error="mae", shot="all")
-    values = made.runs.values["test/mae/all"]
+    values = study.runs.values["test/mae/all"]
     assert row["gap"] == pytest.approx(np.mean([values[f"0-{seed}"] - values[f"1-{seed}"] for seed in range(3)]))
 
 
-def test_another_loss_without_classes_has_one_value_for_all_lambda() -> None:
-    made = with_another_loss()
-    table = search_table(made.subject, made.runs)
+def test_another_loss_without_classes_has_one_value_for_all_lambdas() -> None:
+    study = with_another_loss()
+    table = search_table(study.subject, study.runs)
     assert [(row[0].text, row[1].text) for row in table.rows] == [("reg", ""), ("focal-r", ""), ("focal-r+cls", "100")]
     assert "A method without classes has no λ: its value is repeated." in table.notes
 
 
-def test_all_that_grids_give_is_added_to_a_report_in_order() -> None:
-    made = made_up()
-    grids = {"table3": made.runs, SEARCH: searched().runs}
+def test_all_results_of_grids_are_added_to_a_report_in_order() -> None:
+    study = made_up()
+    grids = {"table3": study.runs, SEARCH: searched().runs}
     report, seen = Report(dataset="d", title="t", wanted=9, finished=9), list[Any]()
-    complete(report, made.subject, grids, found={}, extra=lambda runs: seen.append((runs, [section.name for section in report.sections])))
+    complete(
+        report, study.subject, grids, best_lambdas={}, extra=lambda runs: seen.append((runs, [section.name for section in report.sections]))
+    )
     assert [section.name for section in report.sections] == ["table3", "table3_differences", SEARCH]
-    assert seen == [(made.runs, ["table3", "table3_differences"])]
+    assert seen == [(study.runs, ["table3", "table3_differences"])]
     assert report.sections[0].caption == "Errors on all images." and report.sections[1].title == "Table 3: differences to reg"
     assert report.line is not None and len(report.answers) == 2 and set(report.metrics) == {"mae", "gap"}
 
 
-def test_a_grid_whose_lambda_is_not_found_yet_is_warned_of() -> None:
-    made, report = made_up(), Report(dataset="d", title="t", wanted=9, finished=9)
+def test_a_grid_still_waiting_for_lambda_gives_a_warning() -> None:
+    study, report = made_up(), Report(dataset="d", title="t", wanted=9, finished=9)
     grids = {"table3": replace(GRID, lambdas="searched"), SEARCH: replace(GRID, lambdas=(0.1, 1.0))}
-    subject = replace(made.subject, grids=grids)
-    complete(report, subject, {"table3": made.runs}, found={("reg+cls", 100): 0.1}, extra=lambda runs: None)
-    assert report.warnings == ["table3: no λ is found yet for reg+cls · 10; these runs are neither made nor counted"]
+    subject = replace(study.subject, grids=grids)
+    complete(report, subject, {"table3": study.runs}, best_lambdas={("reg+cls", 100): 0.1}, extra=lambda runs: None)
+    assert report.warnings == ["table3: no λ found yet for reg+cls · 10; these runs are neither trained nor counted"]

@@ -1,7 +1,6 @@
-"""What every task must do, whatever it is about: one set of checks for all of TASKS. A task's own tests are in a folder of its name."""
+"""Requirements on every task: one set of tests for all of TASKS. A task's own tests are in the folder of its name."""
 
 import re
-import shutil
 import sys
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from conftest import ROOT, SHRUNK, laid_over
+from conftest import SHRUNK, overlay, shipped_tree
 from regcls import provenance
 from regcls.data.store import prepared_folder
 from regcls.errors import UserError
@@ -26,8 +25,8 @@ from regcls.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True, kw_only=True)
-class Own:
-    """A data set of a task under a name of its own: like another one, generated and shrunk."""
+class OwnDataset:
+    """A data set of a task under its own name, which inherits from a shipped one: generated and shrunk."""
 
     root: Path
     kind: str  # the task's name
@@ -54,7 +53,7 @@ class Own:
         return prepared_folder(self.root, self.name)
 
     def prepare(self, folder, *, data=None, raw=None):
-        """Lines that tell of what was prepared into `folder`, from other `data` than the section's if there are any."""
+        """Prepare into `folder`, optionally with other `data` than the section's; return the report lines."""
         section = replace(self.section, data=data or self.section.data)
         return self.task.prepare(section, folder, raw=raw or folder.parent / "raw", dataset=self.name, processes=1)
 
@@ -73,14 +72,14 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture(scope="module", params=TASKS)
-def own(request, root) -> Own:
-    tree = laid_over(yaml.safe_load((ROOT / "params.yaml").read_text()), SHRUNK)
+def own(request, root) -> OwnDataset:
+    tree = overlay(shipped_tree(), SHRUNK)
     (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
     params = load_params(root / "params.yaml")
     generated = (n for n, section in params.datasets.items() if getattr(section.data, "source", "stand-in") == "stand-in")
-    made = Own(root=root, kind=request.param, like=next(name for name in generated if params.task(name) == request.param))
-    (root / "params.yaml").write_text(yaml.safe_dump({**tree, made.name: {"like": made.like}}, sort_keys=False))
-    return made
+    dataset = OwnDataset(root=root, kind=request.param, like=next(name for name in generated if params.task(name) == request.param))
+    (root / "params.yaml").write_text(yaml.safe_dump({**tree, dataset.name: {"like": dataset.like}}, sort_keys=False))
+    return dataset
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +88,7 @@ def tracker(root):
 
 
 def reseeded(values: Any) -> Any:
-    """A dataclass with every seed one more."""
+    """A dataclass with every seed increased by one."""
     changed = {}
     for name, value in ((field.name, getattr(values, field.name)) for field in fields(values)):
         if is_dataclass(value):
@@ -99,12 +98,12 @@ def reseeded(values: Any) -> Any:
     return replace(values, **changed)
 
 
-def test_a_section_may_be_like_another_one_under_another_name(own):
+def test_a_section_may_inherit_from_another_under_its_own_name(own):
     assert own.params.task(own.name) == own.kind and own.section == own.params.datasets[own.like]
     assert isinstance(own.section, task_params(own.kind).section) and isinstance(own.section, Section)
 
 
-def test_what_is_prepared_can_be_opened_and_verified(own, tmp_path):
+def test_prepared_data_can_be_opened_and_verified(own, tmp_path):
     assert own.prepare(tmp_path / "prepared"), "lines with its counts"
     for section, verify in ((None, False), (own.section, False), (own.section, True)):
         data = own.task.open(tmp_path / "prepared", section=section, verify=verify)
@@ -118,7 +117,7 @@ def test_data_made_from_other_parameters_are_refused(own):
         own.task.open(own.data.prepared.folder, section=other, verify=False)
 
 
-def test_preparing_twice_gives_the_same_digest_and_another_seed_another_one(own, tmp_path):
+def test_the_digest_is_reproducible_and_depends_on_the_seed(own, tmp_path):
     own.prepare(tmp_path / "again")
     own.prepare(tmp_path / "other", data=reseeded(own.section.data))
     again, other = (own.task.open(tmp_path / name, section=None, verify=False) for name in ("again", "other"))
@@ -126,7 +125,7 @@ def test_preparing_twice_gives_the_same_digest_and_another_seed_another_one(own,
     assert again.prepared.digest() == own.data.prepared.digest() != other.prepared.digest()
 
 
-def test_a_stand_in_is_prepared_as_raw_files_are_or_there_are_none(own, tmp_path):
+def test_a_stand_in_is_prepared_like_raw_files_if_the_task_has_any(own, tmp_path):
     raw = tmp_path / "raw"
     raw.mkdir()
     if not hasattr(own.section.data, "source"):
@@ -140,7 +139,7 @@ def test_a_stand_in_is_prepared_as_raw_files_are_or_there_are_none(own, tmp_path
     assert own.task.digest(own.spec(), found) == own.task.digest(own.spec(), own.data)
 
 
-def test_a_run_has_a_name_and_the_tags_that_runs_are_found_by(own):
+def test_a_run_has_a_name_and_the_tags_for_finding_it(own):
     spec = own.spec()
     assert isinstance(spec, own.task.spec_type) and (spec.task, spec.dataset) == (own.kind, own.name)
     assert spec.name.startswith(spec.method) and own.name in spec.name
@@ -149,17 +148,17 @@ def test_a_run_has_a_name_and_the_tags_that_runs_are_found_by(own):
 
 
 @pytest.mark.parametrize("method", ["reg", "reg+cls", "reg+cls-bal", "focal-r", "focal-r(beta=0.5)+cls", "focal-r(gamma=2)+cls-bal"])
-def test_a_spec_comes_back_from_the_params_that_its_run_is_logged_with(own, method):
+def test_a_spec_can_be_rebuilt_from_its_logged_params(own, method):
     spec = own.spec(method=method)
     assert spec.method == method and type(spec)(**typed(spec.params(), type(spec))) == spec
 
 
-def test_a_fingerprint_changes_with_the_spec_the_data_and_the_code(own, tmp_path, monkeypatch):
+def test_fingerprints_depend_on_spec_data_and_code(own, tmp_path, monkeypatch):
     own.prepare(tmp_path / "other", data=reseeded(own.section.data))
     other = own.task.open(tmp_path / "other", section=None, verify=False)
     spec, prints = own.spec(), []
-    for asked, data in ((spec, own.data), (own.spec(seed=str(spec.seed + 1)), own.data), (spec, other)):
-        prints.append(own.task.fingerprint(asked, data))
+    for candidate, data in ((spec, own.data), (own.spec(seed=str(spec.seed + 1)), own.data), (spec, other)):
+        prints.append(own.task.fingerprint(candidate, data))
     assert own.task.fingerprint(own.spec(), own.data) == prints[0]
     for name, module in list(sys.modules.items()):
         if name.startswith(f"regcls.tasks.{own.kind}.") and hasattr(module, "result_code"):
@@ -168,21 +167,21 @@ def test_a_fingerprint_changes_with_the_spec_the_data_and_the_code(own, tmp_path
     assert len({*prints, own.task.fingerprint(spec, own.data)}) == 4
 
 
-def test_every_option_has_a_purpose_and_a_default_for_the_help(own):
-    known = option_names(own.kind)
-    assert {"method", "seed", "epochs"} <= set(known) and all(purpose_of(option, own.kind) for option in known)
+def test_every_option_has_a_purpose_and_a_default(own):
+    options = option_names(own.kind)
+    assert {"method", "seed", "epochs"} <= set(options) and all(purpose_of(option, own.kind) for option in options)
     defaults = task_params(own.kind).defaults(own.section)
-    assert all(defaults[option] for option in known)
+    assert all(defaults[option] for option in options)
 
 
-def test_the_example_of_the_help_is_a_run(own):
+def test_the_example_in_the_help_gives_a_valid_run(own):
     words = task_params(own.kind).example.split()
     given = {option.removeprefix("--").replace("-", "_"): value for option, value in zip(words[::2], words[1::2], strict=True)}
     logged = own.spec(**given).params()
     assert given and {name: logged[name] for name in given} == given
 
 
-def test_a_run_fits_its_own_data(own):
+def test_a_run_matches_its_own_data(own):
     assert own.task.misfit(own.spec(), own.data) is None
 
 
@@ -191,8 +190,8 @@ METRIC_NAME = re.compile(r"(epochs/)?((selected_on_test/)?(train|val|test)/\w+(/
 
 
 @pytest.mark.usefixtures("one_core")
-def test_a_run_is_tracked_as_finished_with_its_test_error_and_an_equal_one_is_kept(own, tracker, monkeypatch):
-    monkeypatch.setattr(Tracker, "log_model", lambda *args, **kwargs: None)  # seconds, and tested elsewhere
+def test_a_run_is_tracked_with_its_test_error_and_not_repeated(own, tracker, monkeypatch):
+    monkeypatch.setattr(Tracker, "log_model", lambda *args, **kwargs: None)  # takes seconds and is tested elsewhere
     session = Session(params=own.params, root=own.root, dataset=own.name, tracker=tracker)
     first = own.task.train_one(own.spec(), own.data, session)
     (row,) = tracker.collect(own.name, own.task.spec_type).to_dict("records")
@@ -204,17 +203,8 @@ def test_a_run_is_tracked_as_finished_with_its_test_error_and_an_equal_one_is_ke
     assert len(tracker.collect(own.name, own.task.spec_type)) == 1
 
 
-@pytest.fixture
-def source(tmp_path, monkeypatch):
-    """A copy of the package's source, which digests are taken of."""
-    copy = tmp_path / provenance.SOURCE.name
-    shutil.copytree(provenance.SOURCE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(provenance, "SOURCE", copy)
-    return copy
-
-
 def code_digests(kind):
-    """Of the code that prepares, and of that which decides a result."""
+    """Digests of the code that prepares data, and of the code that affects results."""
     result_code = import_module(f"regcls.tasks.{kind}.code").result_code
     return (
         provenance.code_digest(f"regcls.tasks.{kind}.prepare", without_params=True),
@@ -223,18 +213,22 @@ def code_digests(kind):
 
 
 @pytest.mark.parametrize("kind", TASKS)
-def test_neither_another_task_nor_tracking_nor_reports_make_data_and_runs_stale(kind, source):
-    def lengthened(*files):
+def test_only_code_that_affects_results_makes_data_and_runs_stale(kind, source_copy):
+    def digests_after_appending_to(*files):
         for file in files:
             file.write_text(file.read_text() + "\nmore = 1\n")
         return code_digests(kind)
 
     before = code_digests(kind)
-    unrelated = [source / "tasks" / "__init__.py", *(source / "tracking").glob("*.py"), *(source / "reports").glob("*.py")]
-    assert lengthened(*unrelated) == before
-    own = source / "tasks" / kind
-    told = [
-        own / f"{name}.py" for name in ("report", "published", "figures", "tables", "compared", "metrics") if (own / f"{name}.py").exists()
+    unrelated = [source_copy / "tasks" / "__init__.py", *(source_copy / "tracking").glob("*.py"), *(source_copy / "reports").glob("*.py")]
+    assert digests_after_appending_to(*unrelated) == before
+    folder = source_copy / "tasks" / kind
+    report_files = [
+        folder / f"{name}.py"
+        for name in ("report", "published", "figures", "tables", "compared", "metrics")
+        if (folder / f"{name}.py").exists()
     ]
-    assert len(told) >= 2 and lengthened(source / "metrics.py", *told) == before, "what a report makes of a run"
-    assert not set(lengthened(*(source / "tasks" / kind).glob("*.py"))) & set(before)
+    assert len(report_files) >= 2 and digests_after_appending_to(source_copy / "metrics.py", *report_files) == before, (
+        "what a report makes of a run"
+    )
+    assert not set(digests_after_appending_to(*(source_copy / "tasks" / kind).glob("*.py"))) & set(before)

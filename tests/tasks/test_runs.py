@@ -15,10 +15,10 @@ from regcls.tasks.functions.params import FunctionOptions
 from regcls.tasks.functions.runs import FunctionSpec, all_specs, expand, single_spec
 from regcls.tasks.images import runs as faces
 from regcls.tasks.images.params import ImageOptions
-from regcls.tracking.run_table import Row, run_table
+from regcls.tracking.run_table import TrackedRun, run_table
 
 
-def test_a_grid_holds_every_combination_once_and_reg_once_for_each_data_set(params):
+def test_a_grid_has_each_combination_once_and_reg_once_per_data_set(params):
     grid = params.datasets["functions"].grids["figure3"]
     specs = expand(params.datasets["functions"], "functions", grid)
     data_sets = len(grid.settings) * len(grid.samplings) * grid.repetitions
@@ -33,12 +33,12 @@ def test_grids_share_runs(params):
     )
 
 
-def test_a_repetition_brings_its_own_seeds(params):
+def test_each_repetition_has_its_own_seeds(params):
     seeds = {(s.repetition, s.data_seed, s.seed) for s in all_specs(params.datasets["functions"], "functions")}
     assert seeds == {(0, 2732, 0), (1, 9845, 421)}
 
 
-def test_a_name_tells_data_method_classes_lambda_and_seed(params):
+def test_a_name_has_data_method_classes_lambda_and_seed(params):
     spec = single_spec(params.datasets["functions"], "functions", parse_options("functions", {"repetition": "1"}))
     assert spec.name == "reg+cls 64 λ1000 s421 · noisy-0.1-severe functions"
     assert (
@@ -59,13 +59,13 @@ def test_every_option_reaches_the_spec(params):
 
 
 @pytest.mark.parametrize("name", [f.name for f in fields(FunctionSpec)])
-def test_every_field_of_a_spec_counts_in_its_fingerprint(params, name):
+def test_every_field_of_a_spec_affects_its_fingerprint(params, name):
     spec = single_spec(params.datasets["functions"], "functions", FunctionOptions())
     other = replace(spec, **{name: "other"})
     assert fingerprint(spec, data_digest="d", code_digest="c") != fingerprint(other, data_digest="d", code_digest="c")
 
 
-def test_data_and_code_count_in_a_fingerprint(params):
+def test_data_and_code_affect_a_fingerprint(params):
     spec = single_spec(params.datasets["functions"], "functions", FunctionOptions())
     assert len({fingerprint(spec, data_digest=d, code_digest=c) for d in "ab" for c in "ab"}) == 4
 
@@ -87,19 +87,19 @@ def with_grids(params, **grids):
     return replace(params.datasets["imdb_wiki"], grids={name: replace(GRID, **changes) for name, changes in grids.items()})
 
 
-def told(specs):
+def summary(specs):
     return [(s.method, s.classes, s.lam, s.seed) for s in specs]
 
 
-def test_a_grid_of_faces_holds_every_combination_once_and_reg_once_a_seed(params):
+def test_a_face_grid_has_each_combination_once_and_reg_once_per_seed(params):
     specs = images.expand(faces.make_spec, params.datasets["imdb_wiki"], NAME, GRID, {})
     of_a_seed = [("reg", 0, None), ("reg+cls", 10, 1.0), ("reg+cls", 100, 0.1), ("reg+cls-bal", 10, 1.0), ("reg+cls-bal", 100, 0.1)]
-    assert told(specs) == [(*combination, seed) for seed in (0, 1) for combination in of_a_seed]
+    assert summary(specs) == [(*combination, seed) for seed in (0, 1) for combination in of_a_seed]
 
 
-def test_listed_lambdas_are_each_tried(params):
+def test_every_listed_lambda_is_tried(params):
     grid = replace(GRID, methods=("reg", "reg+cls"), classes=(10,), lambdas=(0.5, 2.0), seeds=1)
-    assert told(images.expand(faces.make_spec, params.datasets["imdb_wiki"], NAME, grid, {})) == [
+    assert summary(images.expand(faces.make_spec, params.datasets["imdb_wiki"], NAME, grid, {})) == [
         ("reg", 0, None, 0),
         ("reg+cls", 10, 0.5, 0),
         ("reg+cls", 10, 2.0, 0),
@@ -107,39 +107,39 @@ def test_listed_lambdas_are_each_tried(params):
 
 
 @pytest.mark.parametrize("classes, lam", [(2, 1.0), (10, 1.0), (100, 0.1), (3, 1.0), (31, 1.0), (32, 0.1), (5000, 0.1)])
-def test_an_unlisted_number_of_classes_takes_the_lambda_of_the_nearest_in_ratio(params, classes, lam):
+def test_an_unlisted_class_count_uses_the_lambda_of_the_nearest_one(params, classes, lam):
     assert face_spec(params, classes=classes).lam == lam  # listed: 2 and 10 -> 1, 100 -> 0.1
 
 
-def test_balanced_data_have_their_own_learning_rate_and_bins(params):
+def test_balanced_data_use_their_own_learning_rate_and_bins(params):
     plain, balanced = (face_spec(params, balanced_data=value) for value in ("false", "true"))
     assert (plain.learning_rate, plain.balanced_bins) == (0.001, 0)
     assert (balanced.learning_rate, balanced.balanced_bins) == (0.0001, 10)
     assert balanced.name == "reg+cls 100 λ0.1 s0 · imdb_wiki balanced"
 
 
-def test_the_runs_of_the_search_come_first_and_shared_ones_once(params):
+def test_search_runs_come_first_and_shared_runs_once(params):
     section = with_grids(params, table3={}, lambda_search={"methods": ("reg+cls",), "lambdas": (0.1, 10.0), "seeds": 1})
     specs = images.all_specs(faces.make_spec, section, NAME, {})
-    assert told(specs[:4]) == [("reg+cls", 10, 0.1, 0), ("reg+cls", 10, 10.0, 0), ("reg+cls", 100, 0.1, 0), ("reg+cls", 100, 10.0, 0)]
+    assert summary(specs[:4]) == [("reg+cls", 10, 0.1, 0), ("reg+cls", 10, 10.0, 0), ("reg+cls", 100, 0.1, 0), ("reg+cls", 100, 10.0, 0)]
     assert len(specs) == len(set(specs)) == 10 + 4 - 1  # 100 classes with λ 0.1 are in both
 
 
-def test_a_run_whose_lambda_is_not_found_yet_is_left_out(params):
+def test_runs_still_waiting_for_lambda_are_left_out(params):
     section = with_grids(params, table3={"lambdas": "searched", "seeds": 1}, lambda_search={"methods": ("reg+cls", "reg+cls-bal"), "lambdas": (0.1,), "seeds": 1})  # fmt: skip
     assert images.needs_search(section)
-    assert told(images.expand(faces.make_spec, section, NAME, section.grids["table3"], {})) == [("reg", 0, None, 0)]
+    assert summary(images.expand(faces.make_spec, section, NAME, section.grids["table3"], {})) == [("reg", 0, None, 0)]
     found = {("reg+cls", 10): 3.0}
-    assert told(images.expand(faces.make_spec, section, NAME, section.grids["table3"], found)) == [
+    assert summary(images.expand(faces.make_spec, section, NAME, section.grids["table3"], found)) == [
         ("reg", 0, None, 0),
         ("reg+cls", 10, 3.0, 0),
     ]
 
 
-def test_balanced_classes_that_are_not_searched_take_the_lambda_of_reg_cls(params):
+def test_unsearched_balanced_classes_use_the_lambda_of_reg_cls(params):
     section = with_grids(params, table3={"lambdas": "searched", "classes": (10,), "seeds": 1}, lambda_search={"methods": ("reg+cls",), "lambdas": (0.1,), "seeds": 1})  # fmt: skip
     specs = images.expand(faces.make_spec, section, NAME, section.grids["table3"], {("reg+cls", 10): 3.0})
-    assert told(specs) == [("reg", 0, None, 0), ("reg+cls", 10, 3.0, 0), ("reg+cls-bal", 10, 3.0, 0)]
+    assert summary(specs) == [("reg", 0, None, 0), ("reg+cls", 10, 3.0, 0), ("reg+cls-bal", 10, 3.0, 0)]
 
 
 def test_the_lambda_with_the_lowest_mean_validation_error_is_chosen(params):
@@ -150,7 +150,7 @@ def test_the_lambda_with_the_lowest_mean_validation_error_is_chosen(params):
     found = lowest_lambdas(
         {face_spec(params, method="reg"): 0.0}
         | errors("reg+cls", 10, {0.1: [1.0, 9.0], 1.0: [4.0, 4.0], 10.0: [5.0, 5.0]})
-        | errors("reg+cls", 100, {1.0: [2.0], 0.1: [2.0]})  # equal: the smaller
+        | errors("reg+cls", 100, {1.0: [2.0], 0.1: [2.0]})  # a tie: the smaller one
         | errors("reg+cls-bal", 10, {0.1: [float("nan"), 1.0], 1.0: [float("inf")], 10.0: [50.0]})
         | errors("reg+cls-bal", 100, {0.1: [float("inf")]}),
         images.searched_for,
@@ -158,7 +158,7 @@ def test_the_lambda_with_the_lowest_mean_validation_error_is_chosen(params):
     assert found == {("reg+cls", 10): 1.0, ("reg+cls", 100): 0.1, ("reg+cls-bal", 10): 10.0}
 
 
-def test_every_option_of_a_run_on_faces_reaches_its_spec(params):
+def test_every_option_reaches_the_spec_of_a_face_run(params):
     given = dict(
         method="reg+cls-bal", classes="7", balanced_data="true", seed="9", model="resnet34", width="3", loss="huber", huber_delta="2.5",
         loss_scaling="eq4", epochs="3", batch_size="32", accumulate="4", optimizer="sgd", learning_rate="0.5", weight_decay="0.25",
@@ -171,11 +171,11 @@ def test_every_option_of_a_run_on_faces_reaches_its_spec(params):
 
 
 @pytest.mark.parametrize(
-    "given, said",
+    "given, expected",
     [
         ({"method": "reg", "classes": 10}, "method reg has no classes and no λ: leave out --classes and --lambda"),
         ({"method": "reg", "lam": 1.0}, "method reg has no classes and no λ"),
-        ({"method": "reg", "loss_scaling": "eq4"}, "method reg has one loss, nothing to scale: leave out --loss-scaling"),
+        ({"method": "reg", "loss_scaling": "eq4"}, "method reg has only one loss to scale: leave out --loss-scaling"),
         ({"method": "reg+cls", "rounding": "floor"}, "method reg+cls has no balanced classes: leave out --rounding"),
         ({"huber_delta": 2}, "loss mae has no δ: leave out --huber-delta, or choose --loss huber"),
         ({"classes": 1}, "--classes = "),
@@ -183,28 +183,28 @@ def test_every_option_of_a_run_on_faces_reaches_its_spec(params):
         ({"loss": "rmse"}, "--loss = "),
     ],
 )
-def test_an_option_that_would_be_ignored_or_cannot_be_is_refused(params, given, said):
+def test_ignored_and_impossible_options_are_refused(params, given, expected):
     with pytest.raises(UserError) as caught:
         face_spec(params, **given)
-    assert str(caught.value).startswith(said)
+    assert str(caught.value).startswith(expected)
 
 
-def test_runs_that_are_equal_have_equal_specs(params):
+def test_equal_runs_have_equal_specs(params):
     assert face_spec(params, method="reg") == face_spec(params, method="reg", loss="mae", balanced_data="false")
     assert face_spec(params, method="reg").huber_delta == 0.0 and face_spec(params, loss="huber").huber_delta == 1.0
 
 
 @pytest.mark.parametrize("name", [f.name for f in fields(faces.ImageSpec)])
-def test_every_field_of_a_run_on_faces_counts_in_its_fingerprint(params, name):
+def test_every_field_of_a_face_run_affects_its_fingerprint(params, name):
     spec = face_spec(params)
     other = replace(spec, **{name: "other"})
     assert fingerprint(spec, data_digest="d", code_digest="c") != fingerprint(other, data_digest="d", code_digest="c")
 
 
 @pytest.mark.parametrize("given", [{}, {"method": "reg", "loss": "huber"}, {"method": "reg+cls-bal", "balanced_data": "true", "lam": 1e-7}])
-def test_a_spec_comes_back_from_the_params_that_its_run_was_logged_with(params, given):
+def test_a_spec_can_be_rebuilt_from_its_logged_params(params, given):
     spec = face_spec(params, **given)
-    row = Row(run_id="r", name=spec.name, status="FINISHED", started=0, ended=1, tags={}, params=spec.params(), metrics={})
+    row = TrackedRun(run_id="r", name=spec.name, status="FINISHED", started=0, ended=1, tags={}, params=spec.params(), metrics={})
     (found,) = run_table([row], faces.ImageSpec).to_dict("records")
     again = {field.name: found[field.name] for field in fields(faces.ImageSpec)}
     again |= {name: None for name in ("lam", "rounding") if pd.isna(again[name])}
@@ -212,7 +212,7 @@ def test_a_spec_comes_back_from_the_params_that_its_run_was_logged_with(params, 
     assert faces.ImageSpec(**again).digest() == spec.digest()
 
 
-def test_what_does_not_apply_to_a_run_on_faces_does_not_change_it(params):
+def test_inapplicable_values_do_not_change_a_face_run(params):
     other = replace(params.datasets["imdb_wiki"].training, loss_scaling="eq4", class_range=(0.0, 50.0))
     changed = replace(params.datasets["imdb_wiki"], training=other)
 

@@ -27,7 +27,7 @@ SEARCHING = ("images", "depth", "sequences")
 
 @pytest.fixture(params=TASKS)
 def expanded(request, make_project):
-    """Methods of the task's first grid, as params.yaml has them -> its runs."""
+    """Expand methods in the task's main grid to its runs."""
     dataset, name = GRIDS[request.param]
 
     def expanded(*methods, found=None, **others):
@@ -45,15 +45,15 @@ def expanded(request, make_project):
     return expanded
 
 
-def test_another_loss_has_the_runs_of_reg_under_its_own_name(expanded):
-    usual = expanded("reg", "reg+cls", "reg+cls-bal")
+def test_another_loss_has_the_same_runs_as_reg_under_its_own_name(expanded):
+    reference = expanded("reg", "reg+cls", "reg+cls-bal")
     other = expanded("focal-r(gamma=1, beta=0.5)", "focal-r(beta=.5)+cls", "focal-r(beta=0.5,)+cls-bal")
-    assert other == [replace(spec, method=spec.method.replace("reg", "focal-r(beta=0.5)")) for spec in usual]
+    assert other == [replace(spec, method=spec.method.replace("reg", "focal-r(beta=0.5)")) for spec in reference]
     assert {spec.method for spec in other} == {f"focal-r(beta=0.5){classes}" for classes in ("", "+cls", "+cls-bal")}
-    assert len({spec.digest() for spec in usual + other}) == 2 * len(usual)
+    assert len({spec.digest() for spec in reference + other}) == 2 * len(reference)
 
 
-def test_only_a_class_loss_has_classes_and_lambda_and_only_a_balanced_one_rounding(expanded):
+def test_only_class_losses_have_lambda_and_only_balanced_ones_rounding(expanded):
     specs = expanded("reg", "focal-r", "focal-r+cls", "focal-r(beta=0.5)", "focal-r(beta=0.5)+cls-bal")
     alone = [spec for spec in specs if "+" not in spec.method]
     assert {spec.method for spec in alone} == {"reg", "focal-r", "focal-r(beta=0.5)"}
@@ -68,7 +68,7 @@ def test_only_a_class_loss_has_classes_and_lambda_and_only_a_balanced_one_roundi
     assert of_each["reg"] == of_each["focal-r"] == of_each["focal-r(beta=0.5)"]
 
 
-def test_balanced_classes_of_another_loss_take_its_own_lambda(expanded):
+def test_balanced_classes_of_another_loss_use_its_own_lambda(expanded):
     if expanded.task not in SEARCHING:
         pytest.skip("no search")
     place = (10, "percent", "s1") if expanded.task == "sequences" else (10,)
@@ -81,7 +81,7 @@ def test_balanced_classes_of_another_loss_take_its_own_lambda(expanded):
 
 
 @pytest.mark.parametrize("kind", ["functions", "sequences"])
-def test_small_networks_of_a_run_train_with_its_loss_on_squared_errors(params, kind):
+def test_small_networks_apply_their_loss_to_squared_errors(params, kind):
     dataset, _ = GRIDS[kind]
     recipe = {"functions": recipe_of_functions, "sequences": partial(SequenceNetworks.recipe, None)}[kind]
     for method, loss in (("focal-r(beta=0.5)+cls", make_loss("focal-r(beta=0.5)", kind="mse")), ("reg+cls", None)):
@@ -90,7 +90,7 @@ def test_small_networks_of_a_run_train_with_its_loss_on_squared_errors(params, k
 
 
 @pytest.mark.parametrize("kind", TASKS)
-def test_a_run_of_another_loss_is_asked_for_on_the_command_line(params, kind):
+def test_a_run_of_another_loss_can_be_requested_on_the_command_line(params, kind):
     dataset, _ = GRIDS[kind]
     spec = task_named(kind).single_spec(params.datasets[dataset], dataset, parse_options(kind, {"method": "focal-r( beta = 0.5 )+cls"}))
     assert (spec.method, spec.balanced, spec.params()["method"]) == ("focal-r(beta=0.5)+cls", False, "focal-r(beta=0.5)+cls")

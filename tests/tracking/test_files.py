@@ -1,4 +1,4 @@
-"""What a run leaves in the store comes back, and its model answers where this project is not installed."""
+"""Files of a run come back from the store, and its model predicts where this project is not installed."""
 
 import os
 import shutil
@@ -35,7 +35,7 @@ def run_id(tracker):
     return tracker.start(spec, fingerprint="f", tags={})
 
 
-def test_files_come_back_under_the_path_that_they_were_given(tracker, run_id, tmp_path):
+def test_files_come_back_under_their_path(tracker, run_id, tmp_path):
     (tmp_path / "state-00001.pt").write_bytes(b"weights")
     tracker.log_files(run_id, {"checkpoints/best.pt": tmp_path / "state-00001.pt", "top.pt": tmp_path / "state-00001.pt"})
     (tmp_path / "state-00001.pt").write_bytes(b"of another epoch")
@@ -46,7 +46,7 @@ def test_files_come_back_under_the_path_that_they_were_given(tracker, run_id, tm
     assert (tracker.root / "mlartifacts" / "0" / run_id / "artifacts" / "checkpoints" / "best.pt").is_file()  # not a link
 
 
-def test_a_file_that_is_logged_again_is_replaced(tracker, run_id, tmp_path):
+def test_a_file_logged_again_is_replaced(tracker, run_id, tmp_path):
     for content in ("first and longer", "second"):
         (tmp_path / "file").write_text(content)
         tracker.log_files(run_id, {"some/file": tmp_path / "file"})
@@ -115,19 +115,19 @@ def test_the_model_of_a_run_predicts_without_this_project(tracker, run_id, tmp_p
     here.mkdir()
     np.save(here / "images.npy", IMAGES)
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", ELSEWHERE, model.artifact_location],
         cwd=here, env=environment | {"MLFLOW_TRACKING_URI": f"sqlite:///{here}/own.db"}, capture_output=True, text=True, timeout=200,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "Tensor('uint8', (-1, 32, 32, 3))" in done.stdout and "Tensor('float32', (-1,))" in done.stdout
+    assert result.returncode == 0, result.stderr
+    assert "Tensor('uint8', (-1, 32, 32, 3))" in result.stdout and "Tensor('float32', (-1,))" in result.stdout
     with torch.inference_mode():
         expected = predictor(torch.from_numpy(IMAGES)).numpy()
     np.testing.assert_allclose(np.load(here / "predicted.npy"), [*expected, expected[0]], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
-def test_models_of_one_architecture_are_traced_once_and_keep_their_own_weights(tmp_path, monkeypatch):
+def test_models_of_one_architecture_are_traced_once_with_their_own_weights(tmp_path, monkeypatch):
     traced, export = [], torch.export.export
     monkeypatch.setattr(files_module, "_programs", {})
     monkeypatch.setattr(torch.export, "export", lambda *args, **kwargs: (traced.append(args), export(*args, **kwargs))[1])
@@ -145,7 +145,7 @@ def test_models_of_one_architecture_are_traced_once_and_keep_their_own_weights(t
 
 
 @pytest.mark.slow
-def test_a_model_that_was_cut_short_is_stored_again(tracker, run_id, monkeypatch):
+def test_an_incompletely_stored_model_is_stored_again(tracker, run_id, monkeypatch):
     predictor = Predictor(build("resnet18", width=2, classes=0))
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "log_model_artifacts", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt()))

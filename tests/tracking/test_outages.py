@@ -1,4 +1,4 @@
-"""A tracking server that goes away, and comes back or not: training never ends for it, and nothing is lost. Real servers, killed."""
+"""Outages of a tracking server: training continues and nothing is lost. With real servers that are killed."""
 
 import shutil
 import subprocess
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from processes import until
+from processes import wait_until
 from regcls.errors import UserError
 from regcls.processes import process_identity
 from regcls.tasks.functions.runs import FunctionSpec
@@ -30,7 +30,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in (("FIRST_PAUSE", 0.05), ("LONGEST_PAUSE", 0.2)):
         monkeypatch.setattr(courier, name, seconds)
     monkeypatch.setattr("regcls.tracking.tracker.PATIENCE", 1.0)
-    # One retry: a server closes a connection that is idle, perhaps at the moment when it is used.
+    # One retry: a server may close an idle connection just when it is used.
     for name, value in (("MAX_RETRIES", "1"), ("BACKOFF_FACTOR", "0"), ("BACKOFF_JITTER", "0")):
         monkeypatch.setenv(f"MLFLOW_HTTP_REQUEST_{name}", value)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
@@ -38,10 +38,10 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def server(make_server: Callable[..., TrackingServer], monkeypatch: pytest.MonkeyPatch) -> TrackingServer:
-    made = make_server()
-    for name, value in made.environment.items():
+    running = make_server()
+    for name, value in running.environment.items():
         monkeypatch.setenv(name, value)
-    return made
+    return running
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def tracker(server: TrackingServer, tmp_path: Path) -> Tracker:
 
 
 @contextmanager
-def away(server: TrackingServer):
+def outage(server: TrackingServer):
     server.kill()
     yield
     server.start()
@@ -64,7 +64,7 @@ def history(tracker: Tracker, run_id: str, key: str = "epochs/train/loss") -> li
     return [(metric.step, metric.value) for metric in tracker._client.get_metric_history(run_id, key)]
 
 
-def test_a_run_over_an_outage_equals_an_undisturbed_one(tracker: Tracker, server: TrackingServer, tmp_path: Path) -> None:
+def test_a_run_through_an_outage_equals_an_uninterrupted_one(tracker: Tracker, server: TrackingServer, tmp_path: Path) -> None:
     (tmp_path / "best").write_bytes(b"weights")
     ids = {}
     for disturbed in (False, True):
@@ -89,8 +89,8 @@ def test_a_run_over_an_outage_equals_an_undisturbed_one(tracker: Tracker, server
     assert not list(tracker._sender._journal.folder.glob("*/start.json"))
 
 
-def test_a_run_that_begins_and_ends_while_the_server_is_away_is_delivered_when_it_is_back(tracker: Tracker, server: TrackingServer) -> None:
-    with away(server):
+def test_a_run_made_during_an_outage_is_delivered_afterwards(tracker: Tracker, server: TrackingServer) -> None:
+    with outage(server):
         run = tracker.start(SPEC, fingerprint="f", tags=TAGS)
         tracker.finish(run, RESULT)
         assert tracker.run_id(run) == ""
@@ -99,48 +99,46 @@ def test_a_run_that_begins_and_ends_while_the_server_is_away_is_delivered_when_i
     assert [step for step, _ in history(tracker, tracker.run_id(run), "train/mse/all")] == [1, 2, 3]
 
 
-def test_what_a_server_never_took_is_kept_and_the_next_process_delivers_it(
+def test_undelivered_data_are_kept_for_the_next_process(
     tracker: Tracker, server: TrackingServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.kill()
     tracker.finish(tracker.start(SPEC, fingerprint="f", tags=TAGS), RESULT)
     with pytest.raises(UserError, match=r"1 run.s. could not be delivered to http.*no answer.*regcls sync"):
         tracker.deliver()
-    left(tracker)
-    assert journal.waiting(tracker.root) == 1
+    abandon(tracker)
+    assert journal.undelivered_count(tracker.root) == 1
     server.start()
     again = Tracker(tracker.root, experiment="regcls")
     assert again.inherit() == 1
-    assert list(again.finished("functions")) == ["f"] and journal.waiting(tracker.root) == 0
+    assert list(again.finished("functions")) == ["f"] and journal.undelivered_count(tracker.root) == 0
     assert again.inherit() == 0
 
 
-def left(tracker: Tracker) -> None:
-    """As if the process had ended: its journal is nobody's."""
-    tracker._sender._journal._held.close()
+def abandon(tracker: Tracker) -> None:
+    """Simulate the end of the process: nobody owns its journal any more."""
+    tracker._sender._journal._lock.close()
     tracker._sender._round = lambda runs: None
 
 
-def test_a_copy_of_a_project_leaves_undelivered_runs_to_the_original_and_makes_none_twice(
-    tracker: Tracker, server: TrackingServer, tmp_path: Path
-) -> None:
+def test_a_copied_project_leaves_undelivered_runs_to_the_original(tracker: Tracker, server: TrackingServer, tmp_path: Path) -> None:
     server.kill()
     tracker.finish(tracker.start(SPEC, fingerprint="f", tags=TAGS), RESULT)
     with pytest.raises(UserError, match="could not be delivered"):
         tracker.deliver()
-    left(tracker)
+    abandon(tracker)
     shutil.copytree(tracker.root, tmp_path / "copy")
     server.start()
     copy = Tracker(tmp_path / "copy", experiment="regcls")
-    assert copy.inherit() == 0 and journal.waiting(copy.root) == 0
+    assert copy.inherit() == 0 and journal.undelivered_count(copy.root) == 0
     assert Tracker(tracker.root, experiment="regcls").inherit() == 1
     (run_id,) = copy.finished("functions").values()
-    assert copy.inherit() == 1  # the original has none left: as if the project had been moved
-    assert journal.waiting(copy.root) == 0
+    assert copy.inherit() == 1  # the original has none: as if the project had been moved
+    assert journal.undelivered_count(copy.root) == 0
     assert list(copy.collect("functions", FunctionSpec)["run_id"]) == [run_id]
 
 
-def test_a_copy_of_a_project_leaves_the_runs_that_the_original_makes_alone(tracker: Tracker, tmp_path: Path) -> None:
+def test_a_copied_project_leaves_running_runs_to_the_original(tracker: Tracker, tmp_path: Path) -> None:
     run = tracker.start(SPEC, fingerprint="f", tags=TAGS)
     tracker.deliver()
     run_id = tracker.run_id(run)
@@ -150,7 +148,7 @@ def test_a_copy_of_a_project_leaves_the_runs_that_the_original_makes_alone(track
         tags = tracker._client.get_run(run_id).data.tags
         copy = Tracker(tmp_path / "copy", experiment="regcls")
         assert copy.inherit() == 0 and copy.reconcile("functions") == []
-        theirs = copy.start(SPEC, fingerprint="f", tags=TAGS, continues=run)  # as is noted beside its checkpoints
+        theirs = copy.start(SPEC, fingerprint="f", tags=TAGS, continues=run)  # as recorded with its checkpoints
         copy.deliver()
         assert copy.run_id(theirs) != run_id
         original = tracker._client.get_run(run_id)
@@ -158,21 +156,21 @@ def test_a_copy_of_a_project_leaves_the_runs_that_the_original_makes_alone(track
         maker.kill()
 
 
-def test_a_lost_answer_makes_no_second_run(tracker: Tracker, server: TrackingServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = type(tracker._client).create_run
+def test_a_lost_response_does_not_create_a_second_run(tracker: Tracker, server: TrackingServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    create_run = type(tracker._client).create_run
     calls = []
 
-    def lose_the_answer(*args: Any, **kwargs: Any) -> Any:
-        run = made(*args, **kwargs)
+    def lose_response(*args: Any, **kwargs: Any) -> Any:
+        run = create_run(*args, **kwargs)
         calls.append(run.info.run_id)
         if len(calls) == 1:
             server.kill()
-            tracker._client.get_run(run.info.run_id)  # fails, as the answer would
+            tracker._client.get_run(run.info.run_id)  # fails like the response would
         return run
 
-    monkeypatch.setattr(type(tracker._client), "create_run", lose_the_answer)
+    monkeypatch.setattr(type(tracker._client), "create_run", lose_response)
     run = tracker.start(SPEC, fingerprint="f", tags=TAGS)
-    until(lambda: calls, "the run is begun")
+    wait_until(lambda: calls, "the start of the run")
     tracker.log_metrics(run, point(1))
     server.start()
     tracker.finish(run, RESULT)
@@ -181,21 +179,21 @@ def test_a_lost_answer_makes_no_second_run(tracker: Tracker, server: TrackingSer
     assert tracker._client.get_run(calls[0]).data.params["classes"] == "64"
 
 
-def test_a_server_that_accepts_and_never_answers_does_not_stop_training(tracker: Tracker, server: TrackingServer) -> None:
+def test_a_silent_server_does_not_stop_training(tracker: Tracker, server: TrackingServer) -> None:
     run = tracker.start(SPEC, fingerprint="f", tags=TAGS)
     tracker.deliver()
     server.freeze()
     began = time.monotonic()
     for epoch in range(1, 20):
         tracker.log_metrics(run, point(epoch))
-    assert time.monotonic() - began < 2.0  # no request was waited for
+    assert time.monotonic() - began < 2.0  # nobody waited for a request
     server.thaw()
     tracker.end(run)
     tracker.deliver()
     assert [step for step, _ in history(tracker, tracker.run_id(run))] == list(range(1, 20))
 
 
-def test_a_run_that_somebody_deletes_does_not_hold_up_the_others(tracker: Tracker, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_deleted_run_does_not_hold_up_the_others(tracker: Tracker, capsys: pytest.CaptureFixture[str]) -> None:
     gone, other = (tracker.start(spec, fingerprint=spec.method, tags=TAGS) for spec in (SPEC, REG))
     tracker.deliver()
     tracker._client.delete_run(tracker.run_id(gone))
@@ -204,23 +202,23 @@ def test_a_run_that_somebody_deletes_does_not_hold_up_the_others(tracker: Tracke
     with pytest.raises(UserError, match="1 run.s. could not be delivered.*active"):
         tracker.deliver()
     assert list(tracker.finished("functions")) == ["reg"]
-    assert (kept := tracker._sender._runs[gone]).refused and kept.waiting()
+    assert (kept := tracker._sender._runs[gone]).refused and kept.events()
 
 
-def test_a_finished_run_is_whole_also_where_its_files_came_late(
+def test_a_finished_run_is_complete_even_if_its_files_came_late(
     tracker: Tracker, server: TrackingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The object store is away while the server lives."""
+    """The object store is down while the server is up."""
     artifacts = Path(server.artifacts)
     artifacts.mkdir(exist_ok=True)
     artifacts.rename(aside := tmp_path / "aside")
-    artifacts.write_text("no folder")  # what the server writes to fails
+    artifacts.write_text("no folder")  # the server's writes fail
     (tmp_path / "best").write_bytes(b"weights")
     run = tracker.start(SPEC, fingerprint="f", tags=TAGS)
     tracker.log_files(run, {"best.pt": tmp_path / "best"})
     tracker.log_metrics(run, point(1))
     tracker.end(run)
-    until(lambda: tracker.run_id(run) and history(tracker, tracker.run_id(run)), "the metrics are there")
+    wait_until(lambda: tracker.run_id(run) and history(tracker, tracker.run_id(run)), "the metrics")
     assert tracker._client.get_run(tracker.run_id(run)).info.status == "RUNNING"
     with pytest.raises(UserError, match="1 run.s. could not be delivered"):
         tracker.deliver()
@@ -231,33 +229,33 @@ def test_a_finished_run_is_whole_also_where_its_files_came_late(
     assert tracker.files.fetch(tracker.run_id(run), "best.pt", tmp_path / "..").read_bytes() == b"weights"
 
 
-def test_a_later_state_takes_the_place_of_one_that_was_not_delivered(tracker: Tracker, server: TrackingServer, tmp_path: Path) -> None:
+def test_a_later_state_replaces_an_undelivered_one(tracker: Tracker, server: TrackingServer, tmp_path: Path) -> None:
     run = tracker.start(SPEC, fingerprint="f", tags=TAGS)
     tracker.deliver()
-    with away(server):
+    with outage(server):
         for number in range(5):
             file = tmp_path / f"state{number}"
             file.write_text(str(number))
             tracker.log_state(run, {"state.pt": file}, slot=number % 2)
-        assert len(tracker._sender._runs[run].waiting()) == 2
+        assert len(tracker._sender._runs[run].events()) == 2
     tracker.deliver()
     slots = tracker.fetch_state(tracker.run_id(run), tmp_path)
     assert [(slot / "state.pt").read_text() for slot in slots] == ["4", "3"]
     tracker.end(run)
     tracker.deliver()
-    assert tracker.fetch_state(tracker.run_id(run), tmp_path / "none") == []  # of no use any more
+    assert tracker.fetch_state(tracker.run_id(run), tmp_path / "none") == []  # no longer needed
 
 
-def test_a_run_goes_on_under_its_own_id_and_repeats_no_epoch(tracker: Tracker) -> None:
+def test_a_run_resumes_under_its_own_id_without_repeating_epochs(tracker: Tracker) -> None:
     first = tracker.start(SPEC, fingerprint="f", tags=TAGS)
     for epoch in (1, 2, 3):
         tracker.log_metrics(first, point(epoch))
     tracker.deliver()
     run_id = tracker.run_id(first)
-    for name in (first, run_id):  # as this machine knows it, and as another one does
+    for name in (first, run_id):  # as seen by this machine, and by another one
         tracker.stop(first, status="KILLED", reason="a test")
         run = tracker.start(SPEC, fingerprint="f", tags=TAGS, continues=name)
-        for epoch in (2, 3, 4):  # from an earlier state: other times
+        for epoch in (2, 3, 4):  # from an earlier state, with other times
             tracker.log_metrics(run, [(name, value, step, at + 100) for name, value, step, at in point(epoch)])
         tracker.deliver()
         assert tracker.run_id(run) == run_id
@@ -269,14 +267,14 @@ def test_a_run_goes_on_under_its_own_id_and_repeats_no_epoch(tracker: Tracker) -
     assert tracker.run_id(other) != run_id
 
 
-def test_a_run_that_another_machine_has_taken_over_is_left_to_it(
+def test_a_run_taken_over_by_another_machine_is_left_to_it(
     tracker: Tracker, server: TrackingServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mine = tracker.start(SPEC, fingerprint="f", tags=TAGS)
     tracker.log_metrics(mine, point(1))
     tracker.deliver()
     run_id = tracker.run_id(mine)
-    left(tracker)
+    abandon(tracker)
     tracker._sender._runs[mine].add("metrics", {"points": [["epochs/train/loss", 9.0, 2, 0]]}, {})
     elsewhere = Tracker(tmp_path / "elsewhere", experiment="regcls")
     elsewhere._client.set_terminated(run_id, "KILLED")  # after half an hour without a sign of life
@@ -288,12 +286,10 @@ def test_a_run_that_another_machine_has_taken_over_is_left_to_it(
     assert history(again, again.run_id(mine)) == [(2, 9.0)]
     assert again._client.get_run(again.run_id(mine)).info.status == "KILLED"
     assert elsewhere._client.get_run(run_id).info.status == "RUNNING"
-    assert "another process has gone on with run" in capsys.readouterr().err
+    assert "another process has taken over run" in capsys.readouterr().err
 
 
-def test_a_wrong_password_is_said_before_anything_else(
-    make_server: Callable[..., TrackingServer], tmp_path: Path, monkeypatch: Any
-) -> None:
+def test_a_wrong_password_is_reported_first(make_server: Callable[..., TrackingServer], tmp_path: Path, monkeypatch: Any) -> None:
     server = make_server(auth=True)
     for name, value in {**server.environment, "MLFLOW_TRACKING_PASSWORD": "wrong"}.items():
         monkeypatch.setenv(name, value)
@@ -305,7 +301,7 @@ def test_a_wrong_password_is_said_before_anything_else(
         Tracker(tmp_path, experiment="regcls")
 
 
-def test_over_a_restart_of_the_database_nothing_is_lost(
+def test_a_database_restart_loses_nothing(
     postgres: Postgres, make_server: Callable[..., TrackingServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = make_server(store=postgres.make_store("restarted"))
@@ -317,7 +313,7 @@ def test_over_a_restart_of_the_database_nothing_is_lost(
     postgres.kill()
     tracker.log_metrics(run, point(2))
     other = tracker.start(REG, fingerprint="g", tags=TAGS)
-    until(tracker._sender.undelivered, "the database is missed")
+    wait_until(tracker._sender.undelivered, "the outage to be noticed")
     postgres.start()
     for ended in (run, other):
         tracker.end(ended)
@@ -326,7 +322,7 @@ def test_over_a_restart_of_the_database_nothing_is_lost(
     assert [step for step, _ in history(tracker, tracker.run_id(run))] == [1, 2]
 
 
-def test_while_s3_is_away_or_refuses_the_key_numbers_arrive_and_files_wait(
+def test_without_s3_metrics_arrive_and_files_wait(
     s3_server: S3Server, make_server: Callable[..., TrackingServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "best").write_bytes(b"weights")
@@ -362,7 +358,7 @@ def test_while_s3_is_away_or_refuses_the_key_numbers_arrive_and_files_wait(
             )
 
 
-def test_a_full_disk_in_the_journal_is_a_clear_error_and_what_was_written_before_is_delivered(
+def test_a_full_disk_in_the_journal_loses_nothing_written_before(
     tracker: Tracker, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     run = tracker.start(SPEC, fingerprint="f", tags=TAGS)
@@ -378,10 +374,10 @@ def test_a_full_disk_in_the_journal_is_a_clear_error_and_what_was_written_before
     assert [step for step, _ in history(tracker, tracker.run_id(run))] == [1, 3]
 
 
-def test_a_second_account_goes_on_with_its_run_and_finishes_it(
+def test_a_second_account_resumes_and_finishes_its_run(
     make_server: Callable[..., TrackingServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may write to the experiment, but did not make it: it may not delete, and what it may not know it is told not to touch."""
+    """It may write to the experiment but did not create it: it may not delete, and must not touch what it may not know."""
     server = make_server(auth=True)
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)

@@ -1,4 +1,4 @@
-"""Real SQLite stores, and real servers where one is needed."""
+"""The tracker on real SQLite stores, and on real servers if needed."""
 
 import math
 import os
@@ -17,6 +17,7 @@ from urllib.parse import unquote
 import pytest
 from safetensors.numpy import load_file
 
+from network import free_port
 from regcls.errors import UserError
 from regcls.tasks.functions.runs import FunctionSpec
 from regcls.tracking import store as tracking_store
@@ -36,7 +37,7 @@ def no_mlflow_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made once: it takes seconds."""
+    """An empty store, made once since it takes seconds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         root = tmp_path_factory.mktemp("empty")
@@ -69,15 +70,13 @@ def finished_run(tracker: Tracker, spec: FunctionSpec = SPEC, *, fingerprint: st
 
 
 def python(code: str, root: Path) -> subprocess.Popen[str]:
-    """A process of its own that has `root` and the names of tracked.py."""
+    """Run code in another process that has `root` and the names of tracked.py."""
     head = f"import os, time\nfrom pathlib import Path\nfrom regcls.tracking.tracker import Tracker\nfrom tracked import *\nroot = Path({str(root)!r})\n"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.Popen([sys.executable, "-c", head + code], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def test_a_new_store_has_the_experiment_in_place_of_default_and_artifacts_beside_it(
-    tracker: Tracker, root: Path, empty_store: Path
-) -> None:
+def test_a_new_store_has_its_experiment_and_artifacts_next_to_it(tracker: Tracker, root: Path, empty_store: Path) -> None:
     assert tracker.experiment_id == "0"
     assert tracker.uri == f"sqlite:///{root}/mlflow.db"
     with closing(sqlite3.connect(empty_store)) as connection:
@@ -86,7 +85,7 @@ def test_a_new_store_has_the_experiment_in_place_of_default_and_artifacts_beside
     assert {file.name for file in empty_store.parent.iterdir()} <= {"mlflow.db", "mlflow.db-wal", "mlflow.db-shm", "mlflow.db.lock"}
 
 
-def test_a_new_store_can_be_read_while_it_is_written(tracker: Tracker, root: Path) -> None:
+def test_a_new_store_can_be_read_during_writes(tracker: Tracker, root: Path) -> None:
     with closing(sqlite3.connect(root / "mlflow.db", isolation_level=None, timeout=0.1)) as reader:
         reader.execute("BEGIN")
         assert reader.execute("SELECT count(*) FROM runs").fetchone() == (0,)
@@ -94,7 +93,7 @@ def test_a_new_store_can_be_read_while_it_is_written(tracker: Tracker, root: Pat
         assert reader.execute("SELECT count(*) FROM runs").fetchone() == (0,)
 
 
-def test_a_finished_run_holds_its_parameters_metrics_history_weights_and_data(tracker: Tracker, root: Path) -> None:
+def test_a_finished_run_has_parameters_metrics_history_weights_and_data(tracker: Tracker, root: Path) -> None:
     run = tracker._client.get_run(finished_run(tracker))
     assert run.info.status == "FINISHED"
     assert run.info.run_name == SPEC.name
@@ -116,7 +115,7 @@ def test_a_finished_run_holds_its_parameters_metrics_history_weights_and_data(tr
     assert (data.dataset.name, data.dataset.digest) == ("functions/noisy-0.1-severe/1", "0123456789abcdef")
 
 
-def test_tags_say_what_the_run_is_and_where_it_comes_from(tracker: Tracker) -> None:
+def test_tags_describe_a_run_and_its_origin(tracker: Tracker) -> None:
     tags = tracker._client.get_run(finished_run(tracker)).data.tags
     expected = {
         "dataset": "functions",
@@ -132,12 +131,12 @@ def test_tags_say_what_the_run_is_and_where_it_comes_from(tracker: Tracker) -> N
     assert tags["mlflow.user"] and tags["mlflow.source.name"].startswith("regcls")
 
 
-def test_a_balanced_run_is_tagged_as_one(tracker: Tracker) -> None:
+def test_a_balanced_run_is_tagged_as_balanced(tracker: Tracker) -> None:
     run_id = tracker.start(replace(SPEC, method="reg+cls-bal"), fingerprint="f", tags={})
     assert tracker._client.get_run(run_id).data.tags["balanced"] == "true"
 
 
-def test_a_metric_with_a_history_has_no_point_but_its_epochs(tracker: Tracker, root: Path) -> None:
+def test_a_metric_with_a_history_has_one_point_per_epoch(tracker: Tracker, root: Path) -> None:
     finished_run(tracker)
     assert execute(root, "SELECT key, count(*) FROM metrics WHERE key IN ('train/mse/all', 'test/mse/all') GROUP BY key") == [
         ("test/mse/all", 1),
@@ -164,9 +163,7 @@ def test_finishing_a_run_twice_changes_nothing(tracker: Tracker, root: Path) -> 
     assert before == (execute(root, "SELECT * FROM metrics ORDER BY key, step"), execute(root, "SELECT * FROM latest_metrics ORDER BY key"))
 
 
-def test_the_quick_way_to_log_metrics_writes_what_mlflow_itself_writes(
-    tracker: Tracker, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fast_metric_logging_writes_the_same_as_mlflow(tracker: Tracker, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finished_run(tracker)
     quick = execute(root, "SELECT key, value, timestamp, step, is_nan FROM metrics ORDER BY key, step")
     quick_latest = execute(root, "SELECT key, value, timestamp, step, is_nan FROM latest_metrics ORDER BY key")
@@ -178,7 +175,7 @@ def test_the_quick_way_to_log_metrics_writes_what_mlflow_itself_writes(
     assert execute(root, "SELECT key, value, timestamp, step, is_nan FROM latest_metrics ORDER BY key") == quick_latest
 
 
-def test_the_table_has_the_types_of_the_spec(tracker: Tracker) -> None:
+def test_the_run_table_has_the_types_of_the_spec(tracker: Tracker) -> None:
     first, second = finished_run(tracker), finished_run(tracker, REG, fingerprint="g")
     table = tracker.collect("functions", FunctionSpec).set_index("run_id").loc[[first, second]]
     assert table["hidden"].tolist() == [(6, 15), (6, 15)]
@@ -189,7 +186,7 @@ def test_the_table_has_the_types_of_the_spec(tracker: Tracker) -> None:
     assert str(table["started"].dtype).endswith("UTC]")
 
 
-def test_the_table_keeps_nan_and_infinity_and_sorts_metrics_by_number(tracker: Tracker) -> None:
+def test_the_run_table_keeps_nan_and_infinity_and_sorts_numerically(tracker: Tracker) -> None:
     finished_run(tracker)
     table = tracker.collect("functions", FunctionSpec)
     metrics = ["test/mse/all", "test/mse/function_0", "test/mse/function_2", "test/mse/function_10", "train/mse/all", "val/mse/all"]
@@ -197,12 +194,12 @@ def test_the_table_keeps_nan_and_infinity_and_sorts_metrics_by_number(tracker: T
     assert table[metrics].iloc[0].tolist() == pytest.approx([2.5, math.nan, math.inf, 0.5, 1.0, 1.5], nan_ok=True)
 
 
-def test_the_table_of_no_runs_has_its_columns(tracker: Tracker) -> None:
+def test_an_empty_run_table_has_its_columns(tracker: Tracker) -> None:
     table = tracker.collect("functions", FunctionSpec)
     assert len(table) == 0 and {"run_id", "status", "lam", "hidden", "seconds"} <= set(table.columns)
 
 
-def test_the_table_shows_duplicates_and_unfinished_runs_and_no_other_data_set(tracker: Tracker) -> None:
+def test_the_run_table_has_all_runs_of_its_data_set_only(tracker: Tracker) -> None:
     first, second = finished_run(tracker), finished_run(tracker)
     running = tracker.start(SPEC, fingerprint="f", tags={})
     finished_run(tracker, replace(SPEC, dataset="other"))
@@ -211,7 +208,7 @@ def test_the_table_shows_duplicates_and_unfinished_runs_and_no_other_data_set(tr
     assert table.set_index("run_id").loc[running, ["status", "seconds"]].tolist() == ["RUNNING", pytest.approx(math.nan, nan_ok=True)]
 
 
-def test_finished_gives_the_earliest_run_of_a_fingerprint_and_no_unfinished_one(tracker: Tracker, root: Path) -> None:
+def test_finished_returns_the_earliest_finished_run_of_a_fingerprint(tracker: Tracker, root: Path) -> None:
     late, early = finished_run(tracker), finished_run(tracker)
     execute(root, "UPDATE runs SET start_time = 1 WHERE run_uuid = ?", early)
     tracker.stop(tracker.start(REG, fingerprint="g", tags={}), status="FAILED", reason="a test")
@@ -221,28 +218,28 @@ def test_finished_gives_the_earliest_run_of_a_fingerprint_and_no_unfinished_one(
     assert tracker.finished("functions") == {"f": late}
 
 
-def test_a_stopped_run_says_why(tracker: Tracker) -> None:
+def test_a_stopped_run_records_the_reason(tracker: Tracker) -> None:
     run_id = tracker.start(SPEC, fingerprint="f", tags={})
     tracker.stop(run_id, status="KILLED", reason="Ctrl-C")
     run = tracker._client.get_run(run_id)
     assert (run.info.status, run.data.tags["stopped"]) == ("KILLED", "Ctrl-C")
 
 
-def test_reconcile_kills_what_a_dead_process_left_running(tracker: Tracker, root: Path) -> None:
+def test_reconcile_kills_runs_left_by_a_dead_process(tracker: Tracker, root: Path) -> None:
     process = python(
         "print(Tracker(root, experiment='regcls').start(SPEC, fingerprint='f', tags={}), flush=True)\nos.kill(os.getpid(), 9)", root
     )
     left, _ = process.communicate()
     assert process.returncode == -9
-    done = finished_run(tracker)
+    result = finished_run(tracker)
     assert tracker.reconcile("other") == []
     assert tracker.reconcile("functions") == [left.strip()]
     run = tracker._client.get_run(left.strip())
     assert run.info.status == "KILLED" and "process" in run.data.tags["stopped"] and run.info.end_time
-    assert tracker._client.get_run(done).info.status == "FINISHED"
+    assert tracker._client.get_run(result).info.status == "FINISHED"
 
 
-def test_reconcile_leaves_the_run_of_a_living_process_alone(tracker: Tracker, root: Path) -> None:
+def test_reconcile_keeps_the_run_of_a_living_process(tracker: Tracker, root: Path) -> None:
     process = python("print(Tracker(root, experiment='regcls').start(SPEC, fingerprint='f', tags={}), flush=True)\ntime.sleep(60)", root)
     try:
         assert process.stdout is not None
@@ -253,9 +250,7 @@ def test_reconcile_leaves_the_run_of_a_living_process_alone(tracker: Tracker, ro
         process.communicate()
 
 
-def test_reconcile_leaves_the_adopted_run_and_runs_of_other_programs_alone(
-    tracker: Tracker, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reconcile_keeps_the_adopted_run_and_runs_of_other_programs(tracker: Tracker, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     adopted = tracker._client.create_run("0").info.run_id
     tracker._client.create_run("0", tags={"dataset": "functions"})
     monkeypatch.setenv("MLFLOW_RUN_ID", adopted)
@@ -264,7 +259,7 @@ def test_reconcile_leaves_the_adopted_run_and_runs_of_other_programs_alone(
     assert again.reconcile("functions") == []
 
 
-def test_reconcile_judges_another_host_only_in_the_projects_own_store(tracker: Tracker, root: Path) -> None:
+def test_reconcile_kills_runs_of_other_hosts_only_in_the_projects_store(tracker: Tracker, root: Path) -> None:
     run_id = tracker.start(SPEC, fingerprint="f", tags={})
     tracker._client.set_tag(run_id, "regcls.host", "another")
     tracker._is_own = False  # as if it were on a server that both hosts use
@@ -273,10 +268,8 @@ def test_reconcile_judges_another_host_only_in_the_projects_own_store(tracker: T
     assert tracker.reconcile("functions") == [run_id]
 
 
-def test_a_run_in_a_file_that_another_folder_uses_too_is_not_dead_for_its_silence(
-    tracker: Tracker, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Signs of life are given to servers only."""
+def test_a_silent_run_in_a_shared_sqlite_file_is_not_dead(tracker: Tracker, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only runs on servers show signs of life."""
     run_id = tracker.start(SPEC, fingerprint="f", tags={})
     tracker._client.set_tag(run_id, "regcls.root", "/another/clone")
     tracker._is_own = False
@@ -284,9 +277,7 @@ def test_a_run_in_a_file_that_another_folder_uses_too_is_not_dead_for_its_silenc
     assert tracker.reconcile("functions") == []
 
 
-def test_the_run_of_mlflow_run_is_adopted_once_and_keeps_what_was_typed(
-    tracker: Tracker, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_run_of_mlflow_run_is_adopted_once_with_its_parameters(tracker: Tracker, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tracker._client.create_run("0", run_name="nebulous-fox-12", tags={"mlflow.source.name": "typed"})
     tracker._client.log_param(run.info.run_id, "lambda", "1e3")
     monkeypatch.setenv("MLFLOW_RUN_ID", run.info.run_id)
@@ -299,13 +290,13 @@ def test_the_run_of_mlflow_run_is_adopted_once_and_keeps_what_was_typed(
     assert execute(root, "SELECT value FROM tags WHERE key = 'mlflow.source.name'") == [("typed",)]
 
 
-def test_a_name_given_to_mlflow_run_stays(tracker: Tracker, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_given_to_mlflow_run_is_kept(tracker: Tracker, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_RUN_ID", tracker._client.create_run("0", run_name="my best").info.run_id)
     run_id = Tracker(root, experiment="regcls").start(SPEC, fingerprint="f", tags={}, adopt=True)
     assert tracker._client.get_run(run_id).info.run_name == "my best"
 
 
-def test_runs_of_a_grid_started_by_mlflow_run_are_its_children(tracker: Tracker, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_grid_runs_started_by_mlflow_run_are_its_children(tracker: Tracker, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parent = tracker._client.create_run("0").info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", parent)
     again = Tracker(root, experiment="regcls")
@@ -313,13 +304,13 @@ def test_runs_of_a_grid_started_by_mlflow_run_are_its_children(tracker: Tracker,
     assert again.collect("functions", FunctionSpec)["parent"].tolist() == [parent]
 
 
-def test_an_adopted_run_that_is_not_in_the_store_is_a_clear_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_adopted_run_missing_from_the_store_is_a_clear_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
     with pytest.raises(UserError, match="not found"):
         Tracker(root, experiment="regcls").start(SPEC, fingerprint="f", tags={}, adopt=True)
 
 
-def test_the_environment_chooses_the_experiment(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_selects_the_experiment(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "another one")
     tracker = Tracker(root, experiment="regcls")
     assert tracker._client.get_experiment(tracker.experiment_id).name == "another one"
@@ -329,7 +320,7 @@ def test_the_environment_chooses_the_experiment(root: Path, monkeypatch: pytest.
     assert Tracker(root, experiment="regcls").experiment_id == "0"
 
 
-def test_an_experiment_that_does_not_exist_is_a_clear_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_experiment_is_a_clear_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "77")
     with pytest.raises(UserError, match="77"):
         Tracker(root, experiment="regcls")
@@ -341,13 +332,13 @@ def test_a_deleted_experiment_is_not_used_silently(tracker: Tracker, root: Path)
         Tracker(root, experiment="regcls")
 
 
-def test_a_store_that_a_plain_mlflow_command_made_gets_the_experiments_name(root: Path) -> None:
+def test_a_store_made_by_plain_mlflow_gets_the_experiments_name(root: Path) -> None:
     execute(root, "UPDATE experiments SET name = 'Default'")
     assert Tracker(root, experiment="regcls").experiment_id == "0"
     assert execute(root, "SELECT experiment_id, name FROM experiments") == [(0, "regcls")]
 
 
-def test_in_a_store_of_other_peoples_runs_nothing_is_renamed(
+def test_nothing_is_renamed_in_a_store_with_other_runs(
     root: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execute(root, "UPDATE experiments SET name = 'Default'")
@@ -362,7 +353,7 @@ def test_a_relative_sqlite_path_is_made_absolute(root: Path, monkeypatch: pytest
     assert Tracker(root, experiment="regcls").uri == f"sqlite:///{root}/mlflow.db"
 
 
-def test_an_odd_folder_name_leads_to_the_file_that_mlflow_uses(root: Path, tmp_path: Path) -> None:
+def test_odd_folder_names_give_the_same_file_as_in_mlflow(root: Path, tmp_path: Path) -> None:
     from mlflow.utils.file_utils import path_to_local_sqlite_uri
 
     odd = tmp_path / "50% of #1 ä?"
@@ -375,7 +366,7 @@ def test_an_odd_folder_name_leads_to_the_file_that_mlflow_uses(root: Path, tmp_p
 
 
 @pytest.mark.parametrize("name", ["my é project", "50%20 of #1? +'\"&\\日"])
-def test_a_store_in_a_folder_of_any_name_is_made_in_that_folder_and_nowhere_else(tmp_path: Path, name: str) -> None:
+def test_a_store_is_created_in_its_folder_whatever_its_name(tmp_path: Path, name: str) -> None:
     root = tmp_path / name / name
     root.mkdir(parents=True)
     tracker, other = Tracker(root, experiment="regcls"), Tracker(root, experiment="an é")
@@ -387,14 +378,14 @@ def test_a_store_in_a_folder_of_any_name_is_made_in_that_folder_and_nowhere_else
     assert {folder.name for folder in (root / "mlartifacts").iterdir()} == {"0", "an_é"}
 
 
-def test_in_a_temporary_dvc_workspace_the_repositorys_store_is_used(tmp_path: Path) -> None:
+def test_a_temporary_dvc_workspace_uses_the_repositorys_store(tmp_path: Path) -> None:
     workspace = tmp_path / ".dvc/tmp/exps/tmpabc123"
     workspace.mkdir(parents=True)
     assert project_root(workspace) == tmp_path
     assert project_root(tmp_path) == tmp_path
 
 
-def test_a_runs_page_is_on_the_server_or_where_mlflow_ui_serves_it_and_shows_no_password(tracker: Tracker) -> None:
+def test_run_urls_lead_to_the_server_or_mlflow_ui_without_passwords(tracker: Tracker) -> None:
     assert tracker.run_url("abc") == "http://127.0.0.1:5000/#/experiments/0/runs/abc"
     tracker.uri = "https://me:secret@example.org/mlflow/"
     assert tracker.run_url("abc") == "https://example.org/mlflow/#/experiments/0/runs/abc"
@@ -403,7 +394,7 @@ def test_a_runs_page_is_on_the_server_or_where_mlflow_ui_serves_it_and_shows_no_
     assert unquote(compared.partition("?")[2]) == 'runs=["abc","def"]&experiments=["0"]'
 
 
-def test_a_file_that_is_no_database_is_a_clear_error(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_bytes(b"no database at all" * 100)
     with pytest.raises(UserError, match=r"mlflow\.db is no SQLite database"):
         Tracker(tmp_path, experiment="regcls")
@@ -411,19 +402,19 @@ def test_a_file_that_is_no_database_is_a_clear_error(tmp_path: Path) -> None:
 
 def test_a_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
     execute(tmp_path, "CREATE TABLE mine (x)")
-    with pytest.raises(UserError, match="no MLflow store"):
+    with pytest.raises(UserError, match="not an MLflow store"):
         Tracker(tmp_path, experiment="regcls")
     assert execute(tmp_path, "SELECT name FROM sqlite_master") == [("mine",)]
 
 
-def test_a_store_of_another_mlflow_version_is_not_touched_and_the_error_says_how_to_upgrade(root: Path) -> None:
+def test_a_store_of_another_mlflow_version_is_left_untouched(root: Path) -> None:
     execute(root, "UPDATE alembic_version SET version_num = '0123456789ab'")
     with pytest.raises(UserError, match=f"another version of MLflow.*mlflow db upgrade '{sqlite_uri(root / 'mlflow.db')}'"):
         Tracker(root, experiment="regcls")
     assert execute(root, "SELECT version_num FROM alembic_version") == [("0123456789ab",)]
 
 
-def test_a_locked_store_is_a_clear_error_after_a_while(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locked_store_is_a_clear_error_after_a_timeout(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking_store, "LOCK_WAIT", 0.2)
     with closing(sqlite3.connect(root / "mlflow.db", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -431,7 +422,7 @@ def test_a_locked_store_is_a_clear_error_after_a_while(root: Path, monkeypatch: 
             Tracker(root, experiment="regcls")
 
 
-def test_a_folder_that_cannot_be_written_is_a_clear_error() -> None:
+def test_a_read_only_folder_is_a_clear_error() -> None:
     with pytest.raises(UserError, match="cannot write"):
         Tracker(Path("/sys/regcls"), experiment="regcls")  # not even for root
 
@@ -443,13 +434,13 @@ def test_a_read_only_store_is_a_clear_error(root: Path) -> None:
         Tracker(root, experiment="regcls")
 
 
-def test_a_store_in_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_in_memory_store_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///:memory:")
     with pytest.raises(UserError, match="keeps nothing"):
         Tracker(tmp_path, experiment="regcls")
 
 
-def test_a_server_that_is_not_there_is_a_clear_error_within_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_server_is_a_clear_error_within_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{free_port()}")
     start = time.monotonic()
     with pytest.raises(UserError, match="no answer from the tracking server http://127") as caught:
@@ -457,7 +448,7 @@ def test_a_server_that_is_not_there_is_a_clear_error_within_seconds(tmp_path: Pa
     assert time.monotonic() - start < 10 and "secret" not in str(caught.value)
 
 
-def test_a_server_that_accepts_but_never_answers_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_server_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("regcls.tracking.tracker.PROBE_WAIT", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{mute.getsockname()[1]}")
@@ -465,13 +456,8 @@ def test_a_server_that_accepts_but_never_answers_is_a_clear_error(tmp_path: Path
             Tracker(tmp_path, experiment="regcls")
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 @pytest.mark.slow
-def test_processes_that_start_together_share_one_new_store(tmp_path: Path) -> None:
+def test_processes_starting_together_share_one_new_store(tmp_path: Path) -> None:
     code = (
         "tracker = Tracker(root, experiment='regcls')\ntracker.finish(tracker.start(SPEC, fingerprint=str(os.getpid()), tags=TAGS), RESULT)"
     )
@@ -484,7 +470,7 @@ def test_processes_that_start_together_share_one_new_store(tmp_path: Path) -> No
     assert execute(tmp_path, "SELECT count(*) FROM datasets") == [(1,)]
 
 
-def test_a_server_gives_the_same_table_as_the_file_behind_it(
+def test_a_server_gives_the_same_table_as_its_database(
     tracker: Tracker, root: Path, make_server: Callable[..., TrackingServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = make_server(store=f"sqlite:///{root}/mlflow.db")
@@ -500,7 +486,7 @@ def test_a_server_gives_the_same_table_as_the_file_behind_it(
     assert remote.finished("functions") == tracker.finished("functions")
     here, there = tracker.collect("functions", FunctionSpec), remote.collect("functions", FunctionSpec)
     assert here.equals(there) and len(here) == 6
-    another = Tracker(root, experiment="made by the server")  # which keeps its artifacts, too
+    another = Tracker(root, experiment="made by the server")  # which stores its artifacts, too
     run = finished_run(another)
     another.deliver()
     assert [file.path for file in another._client.list_artifacts(another.run_id(run))] == ["weights.safetensors"]

@@ -1,4 +1,4 @@
-"""The views of the run list that reports link: kept with the experiment, and read by the page of the pinned MLflow."""
+"""Views of the run list that reports link to: stored with the experiment, and read by the page of the pinned MLflow."""
 
 import base64
 import functools
@@ -34,33 +34,33 @@ def kept(tracker: Tracker) -> dict[str, str]:
 
 
 def decoded(state: str) -> dict[str, Any]:
-    """As the page reads it."""
+    """Decode a view like the page does."""
     content: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(state.removeprefix("deflate;"), validate=True)))
     return content
 
 
 @functools.cache
 def page() -> str:
-    """The JavaScript of the page that is installed."""
+    """The JavaScript of the installed page."""
     return "".join(file.read_text() for file in Path(mlflow.__file__).parent.glob("server/js/build/static/js/*.js"))
 
 
-def test_an_address_names_a_view_that_is_kept_with_the_experiment(tracker: Tracker) -> None:
+def test_a_url_names_a_view_stored_with_the_experiment(tracker: Tracker) -> None:
     for address, mode in zip(tracker.view_urls(VIEW), (None, ["CHART"]), strict=True):
         path, query = urlsplit(address).fragment.split("?")
-        asked = parse_qs(query, strict_parsing=True)
-        assert path == f"/experiments/{tracker.experiment_id}/runs" and asked.get("compareRunsMode") == mode
-        assert not SEARCH & set(asked), "beside any of these the page does not look at the key"
-        assert kept(tracker)[asked["viewStateShareKey"][0]] == VIEW.state
+        parameters = parse_qs(query, strict_parsing=True)
+        assert path == f"/experiments/{tracker.experiment_id}/runs" and parameters.get("compareRunsMode") == mode
+        assert not SEARCH & set(parameters), "beside any of these the page does not look at the key"
+        assert kept(tracker)[parameters["viewStateShareKey"][0]] == VIEW.state
 
 
-def test_the_same_view_is_kept_once_and_another_one_beside_it(tracker: Tracker) -> None:
+def test_equal_views_are_stored_once(tracker: Tracker) -> None:
     assert tracker.view_urls(VIEW) == tracker.view_urls(VIEW) and len(kept(tracker)) == 1
     tracker.view_urls(View(tag=("dataset", "rooms"), params=(), metrics=("test/rmse/all",)))
     assert len(kept(tracker)) == 2
 
 
-def test_the_search_of_a_view_finds_its_runs_the_best_one_first(tracker: Tracker) -> None:
+def test_the_search_of_a_view_finds_its_runs_best_first(tracker: Tracker) -> None:
     client = tracker._client
     for name, dataset, error in (("worse", "portraits", 9.0), ("other", "rooms", 1.0), ("better", "portraits", 8.0)):
         run = client.create_run(tracker.experiment_id, tags={"dataset": dataset}, run_name=name)
@@ -71,16 +71,16 @@ def test_the_search_of_a_view_finds_its_runs_the_best_one_first(tracker: Tracker
     assert [run.info.run_name for run in found] == ["better", "worse"]
 
 
-def test_where_the_store_refuses_a_view_filter_and_order_stand_in_the_address(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_permission_filter_and_order_are_put_into_the_url(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*arguments: Any) -> None:
         raise MlflowException("Permission denied")
 
     monkeypatch.setattr(tracker._client, "set_experiment_tag", refused)
-    asked = parse_qs(urlsplit(tracker.view_urls(VIEW)[0]).fragment.split("?")[1])
-    assert asked == {"searchFilter": ["tags.dataset = 'portraits'"], "orderByKey": ["metrics.`test/mae/all`"], "orderByAsc": ["true"]}
+    parameters = parse_qs(urlsplit(tracker.view_urls(VIEW)[0]).fragment.split("?")[1])
+    assert parameters == {"searchFilter": ["tags.dataset = 'portraits'"], "orderByKey": ["metrics.`test/mae/all`"], "orderByAsc": ["true"]}
 
 
-def test_columns_stand_in_the_order_given_and_the_first_metric_gives_the_colours() -> None:
+def test_columns_keep_their_order_and_the_first_metric_is_coloured() -> None:
     state = decoded(VIEW.state)
     assert state["columnOrder"] == ["params.`method`", "params.`lambda`", "metrics.`test/mae/all`", "metrics.`test/mae/few`"]
     assert state["selectedColumns"] == state["columnOrder"]
@@ -89,8 +89,8 @@ def test_columns_stand_in_the_order_given_and_the_first_metric_gives_the_colours
     assert chart["metricSectionId"] in {section["uuid"] for section in state["compareRunSections"]}
 
 
-def test_the_page_of_the_installed_mlflow_reads_all_that_a_view_holds() -> None:
-    """Fails with an MLflow whose page has other names for these."""
+def test_the_installed_mlflow_page_reads_all_fields_of_a_view() -> None:
+    """Fails with an MLflow whose page uses other names."""
     for word in (f'"{TAG}"', '"viewStateShareKey"', '"compareRunsMode"', '"deflate;"', 'PARALLEL="PARALLEL"'):
         assert word in page(), word
     lists = re.findall(r'\["(?:selectedColumns","columnOrder|searchFilter","orderByKey)"[^\]]*\]', page())

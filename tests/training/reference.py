@@ -1,4 +1,4 @@
-"""The plain way: one network, autograd, torch.optim. What the ensemble engine must agree with."""
+"""Plain training of one network with autograd and torch.optim, with which the ensemble engine must agree."""
 
 import torch
 from torch.nn import functional as F
@@ -10,7 +10,7 @@ from regcls.training.ensemble_data import Network, stream_seeds
 
 
 def train_plainly(network: Network, recipe: Recipe) -> tuple[MLP, list[float], float]:
-    """Same initial weights, batches and draws as the engine; the network, its training error by epoch and its accuracy in the last one."""
+    """Train with the engine's initial weights, batches and draws; return the network, its training error by epoch and its last accuracy."""
     dtype = getattr(torch, recipe.precision)
     x, y = torch.from_numpy(network.x.T).to(dtype), torch.from_numpy(network.y).to(dtype)
     model = MLP(x.shape[1], recipe.hidden, network.outputs, activation=recipe.activation)

@@ -1,4 +1,4 @@
-"""An augmented image is a crop of the padded one, and depends on seed, epoch and sample alone."""
+"""Augmented images are crops of the padded image, and depend only on seed, epoch and sample."""
 
 from itertools import product
 
@@ -12,8 +12,8 @@ IMAGES = np.random.default_rng(5).integers(0, 256, (20, SIZE, SIZE, 3), dtype=np
 
 
 def augmentation(**changes):
-    made = for_faces(**({"pad": PAD, "flip": 0.5, "seed": 7} | changes))
-    return lambda image, **place: made(image=image, **place)["image"]
+    transform = for_faces(**({"pad": PAD, "flip": 0.5, "seed": 7} | changes))
+    return lambda image, **place: transform(image=image, **place)["image"]
 
 
 def all_crops(image, pad):
@@ -25,7 +25,7 @@ def all_crops(image, pad):
     }
 
 
-def test_an_augmented_image_is_a_crop_of_the_padded_one_flipped_or_not():
+def test_augmentation_crops_the_padded_image_and_may_flip_it():
     augment = augmentation()
     found = [
         all_crops(image, PAD)[augment(image, epoch=epoch, sample=n).tobytes()] for epoch in range(30) for n, image in enumerate(IMAGES)
@@ -43,7 +43,7 @@ def test_flip_is_a_probability(flip):
     assert all(np.array_equal(augment(image, epoch=0, sample=n), expected[n]) for n, image in enumerate(IMAGES))
 
 
-def test_an_augmentation_depends_on_seed_epoch_and_sample_whatever_was_augmented_before():
+def test_augmentation_depends_only_on_seed_epoch_and_sample():
     alone = {(e, n): augmentation()(IMAGES[n], epoch=e, sample=n) for e in (0, 1) for n in (3, 4, 5)}
     augment = augmentation()
     for _ in range(3):
@@ -58,4 +58,4 @@ def test_each_seed_epoch_and_sample_has_its_own_augmentation():
     for seed, epoch, sample in product(range(4), range(4), range(4)):
         key = all_crops(image, PAD)[augmentation(seed=seed)(image, epoch=epoch, sample=sample).tobytes()]
         seen.setdefault(key, []).append((seed, epoch, sample))
-    assert len(seen) > 40  # of 64 draws from 98: about 47
+    assert len(seen) > 40  # of 64 draws from 98, about 47 are distinct

@@ -1,4 +1,4 @@
-"""Checkpoints are whole or none; what is damaged is never trained on, and the one before it is."""
+"""Checkpoints are complete or ignored: damaged ones are never used, but the previous ones are."""
 
 import json
 import pickle
@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from corruption import flip_bit
 from regcls.errors import UserError
 from regcls.models.predictor import Predictor, build
 from regcls.training.checkpoint import Checkpoints, load_predictor, load_weights, read_weights
@@ -27,7 +28,7 @@ def checkpoints(tmp_path):
 
 @pytest.fixture
 def saved(checkpoints):
-    """With two states of each of two epochs saved, numbered 1 to 4, of which the last two need the best weights of epoch 1."""
+    """Checkpoints with two states of each of two epochs, numbered 1 to 4; the last two need the best weights of epoch 1."""
     for number, (epoch, batch) in enumerate(PLACES, 1):
         if (epoch, batch) == (1, 0):
             checkpoints.save_best({"w": torch.ones(2)}, epoch=1)
@@ -39,12 +40,6 @@ def files(checkpoints):
     return {file.name: file.read_bytes() for file in checkpoints.folder.iterdir()}
 
 
-def flip_a_bit(file, position):
-    content = bytearray(file.read_bytes())
-    content[position] ^= 1
-    file.write_bytes(content)
-
-
 def newest(checkpoints, suffix):
     return checkpoints.folder / f"state-00001-0000007{suffix}"
 
@@ -53,7 +48,7 @@ def number(checkpoints):
     return checkpoints.load(device="cpu").content["number"]
 
 
-def test_the_newest_state_comes_back(saved):
+def test_the_newest_state_is_loaded(saved):
     loaded = saved.load(device="cpu")
     assert loaded.content["number"] == 4 and loaded.content["best"] == {"val": {"epoch": 1, "score": 1.5}}
     assert torch.equal(loaded.content["weights"]["w"], torch.full((3, 2), 4.0))
@@ -61,7 +56,7 @@ def test_the_newest_state_comes_back(saved):
     assert loaded.damaged == ()
 
 
-def test_best_weights_come_back(saved):
+def test_best_weights_are_loaded(saved):
     assert torch.equal(saved.load_best(1, device="cpu")["w"], torch.ones(2))
     assert torch.equal(read_weights(saved.best_file(1), device="cpu")["w"], torch.ones(2))
 
@@ -70,7 +65,7 @@ def test_without_a_folder_there_is_no_checkpoint(checkpoints):
     assert checkpoints.load(device="cpu") is None
 
 
-def test_only_two_states_are_kept_and_the_best_weights_that_they_need(saved):
+def test_only_two_states_and_their_best_weights_are_kept(saved):
     saved.save_best({"w": torch.ones(2)}, epoch=2)
     names = [f"{name}{suffix}" for name in ("best-00001-0000000", "best-00002-0000000") for suffix in (".json", ".pt")]
     states = [f"state-00001-000000{batch}{suffix}" for batch in (0, 7) for suffix in (".json", ".pt")]
@@ -82,8 +77,8 @@ def test_only_two_states_are_kept_and_the_best_weights_that_they_need(saved):
 
 
 DAMAGES = {
-    "flipped bit": lambda pt, about: flip_a_bit(pt, 700),
-    "first byte": lambda pt, about: flip_a_bit(pt, 0),
+    "flipped bit": lambda pt, about: flip_bit(pt, 700),
+    "first byte": lambda pt, about: flip_bit(pt, 0),
     "truncated": lambda pt, about: pt.write_bytes(pt.read_bytes()[:-100]),
     "empty": lambda pt, about: pt.write_bytes(b""),
     "no .pt": lambda pt, about: pt.unlink(),
@@ -95,41 +90,39 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_state_is_named_and_the_one_before_it_used(saved, damage):
+def test_a_damaged_state_is_reported_and_the_previous_one_used(saved, damage):
     DAMAGES[damage](newest(saved, ".pt"), newest(saved, ".json"))
     loaded = saved.load(device="cpu")
     assert loaded.content["number"] == 3
-    (said,) = loaded.damaged
-    assert said.startswith("state-00001-0000007: ")
+    (problem,) = loaded.damaged
+    assert problem.startswith("state-00001-0000007: ")
 
 
 def test_every_flipped_bit_is_found(saved):
     whole = newest(saved, ".pt").read_bytes()
     for position in range(0, len(whole), 61):
         newest(saved, ".pt").write_bytes(whole)
-        flip_a_bit(newest(saved, ".pt"), position)
+        flip_bit(newest(saved, ".pt"), position)
         assert number(saved) == 3
 
 
-def test_a_damaged_state_never_takes_the_place_of_a_whole_one(saved):
-    flip_a_bit(newest(saved, ".pt"), 700)
+def test_a_damaged_state_never_replaces_an_intact_one(saved):
+    flip_bit(newest(saved, ".pt"), 700)
     assert number(saved) == 3
-    saved.save(state(5, best_epoch=1), epoch=1, batch=3)  # training went on from state 3
+    saved.save(state(5, best_epoch=1), epoch=1, batch=3)  # training resumed from state 3
     saved.save(state(6, best_epoch=1), epoch=1, batch=5)
-    flip_a_bit(saved.folder / "state-00001-0000005.pt", 700)
+    flip_bit(saved.folder / "state-00001-0000005.pt", 700)
     assert number(saved) == 5
 
 
-def test_where_all_states_are_damaged_that_is_said(saved):
+def test_damage_to_all_states_is_reported(saved):
     for file in saved.folder.glob("state*.pt"):
-        flip_a_bit(file, 700)
-    with pytest.raises(
-        UserError, match=rf"no checkpoint in {saved.folder} is whole \(state-00001-0000007: .*its content is not what was written"
-    ):
+        flip_bit(file, 700)
+    with pytest.raises(UserError, match=rf"no intact checkpoint in {saved.folder} \(state-00001-0000007: .*its checksum does not match"):
         saved.load(device="cpu")
 
 
-def test_a_process_killed_while_it_wrote_the_first_state_leaves_none(checkpoints):
+def test_a_process_killed_while_writing_its_first_state_leaves_none(checkpoints):
     checkpoints.save(state(1), epoch=0, batch=7)
     (checkpoints.folder / "state-00000-0000007.json").unlink()  # the last to be written
     assert checkpoints.load(device="cpu") is None
@@ -151,11 +144,11 @@ def test_a_state_whose_best_weights_are_damaged_is_not_used(checkpoints, damage)
         DAMAGES[damage](checkpoints.best_file(2), checkpoints.best_file(2).with_suffix(".json"))
     loaded = checkpoints.load(device="cpu")
     assert loaded.content["number"] == 1 and len(loaded.damaged) == 1
-    with pytest.raises(UserError, match=r"best-00002-0000000\.pt is damaged: .*Remove that folder"):
+    with pytest.raises(UserError, match=r"best-00002-0000000\.pt is damaged: .*Remove the folder"):
         checkpoints.load_best(2, device="cpu")
 
 
-def test_a_full_disk_leaves_the_old_states(saved, full_disk):
+def test_a_full_disk_keeps_the_old_states(saved, full_disk):
     before = files(saved)
     with pytest.raises(UserError, match=r"no space left on the disk while writing .*state-00002-0000000\.pt"):
         saved.save(state(5, best_epoch=1), epoch=2, batch=0)
@@ -165,7 +158,7 @@ def test_a_full_disk_leaves_the_old_states(saved, full_disk):
     assert number(saved) == 4
 
 
-def test_a_state_that_is_written_again_is_none_until_it_is_whole(saved, monkeypatch):
+def test_a_state_being_rewritten_is_ignored_until_complete(saved, monkeypatch):
     def killed(*args):
         raise KeyboardInterrupt
 
@@ -185,14 +178,14 @@ class Trap:
         return Path.touch, (self.file,)
 
 
-def test_a_pickled_object_is_refused_not_executed(checkpoints, tmp_path):
+def test_a_pickled_object_is_refused_and_not_executed(checkpoints, tmp_path):
     checkpoints.save(state(1), epoch=0, batch=1)
     checkpoints.save(state(2) | {"trap": Trap(tmp_path / "sprung")}, epoch=0, batch=2)
     assert number(checkpoints) == 1
-    with pytest.raises(UserError, match=r"state-00000-0000002\.pt is damaged or no checkpoint of regcls"):
+    with pytest.raises(UserError, match=r"state-00000-0000002\.pt is damaged or not a regcls checkpoint"):
         read_weights(checkpoints.folder / "state-00000-0000002.pt", device="cpu")
     (tmp_path / "plain.pt").write_bytes(pickle.dumps({"weights": Trap(tmp_path / "sprung")}))
-    with pytest.raises(UserError, match=r"plain\.pt is damaged or no checkpoint of regcls"):
+    with pytest.raises(UserError, match=r"plain\.pt is damaged or not a regcls checkpoint"):
         read_weights(tmp_path / "plain.pt", device="cpu")
     assert not (tmp_path / "sprung").exists()
 
@@ -203,7 +196,7 @@ def network(width=2, classes=10):
 
 
 @pytest.mark.parametrize(
-    "other, said",
+    "other, expected",
     [
         ({"classes": 100}, r"classifier\.weight has shape \(100, 16\), this network needs \(10, 16\)"),
         ({"classes": 0}, r"classifier\.weight has shape none, this network needs \(10, 16\)"),
@@ -211,10 +204,10 @@ def network(width=2, classes=10):
     ],
     ids=["more classes", "no classes", "wider"],
 )  # fmt: skip
-def test_weights_of_another_network_are_refused_and_change_nothing(other, said):
+def test_weights_of_another_network_are_refused_without_side_effects(other, expected):
     own = network()
     before = {name: value.clone() for name, value in own.state_dict().items()}
-    with pytest.raises(UserError, match=rf"mine\.pt is a checkpoint of another network .*{said}"):
+    with pytest.raises(UserError, match=rf"mine\.pt is a checkpoint of another network .*{expected}"):
         load_weights(own, network(**other).state_dict(), file=Path("mine.pt"))
     assert all(torch.equal(value, before[name]) for name, value in own.state_dict().items())
 
@@ -224,7 +217,7 @@ def test_weights_of_a_larger_network_are_refused():
         load_weights(network(classes=0), network().state_dict(), file=Path("mine.pt"))
 
 
-def test_a_predictor_has_the_weights_of_the_file_without_the_class_head(checkpoints):
+def test_a_predictor_loads_weights_without_the_class_head(checkpoints):
     trained = network()
     nn.init.normal_(trained.regressor.bias)
     checkpoints.save_best(trained.state_dict(), epoch=1)
@@ -236,7 +229,7 @@ def test_a_predictor_has_the_weights_of_the_file_without_the_class_head(checkpoi
         load_predictor(checkpoints.best_file(1), model="resnet34", width=2)
 
 
-def test_what_vouches_for_a_checkpoint_tells_its_size_and_run(saved):
+def test_the_json_file_of_a_checkpoint_records_its_size_and_run(saved):
     about = json.loads(newest(saved, ".json").read_text())
     assert (about["bytes"], about["fingerprint"]) == (newest(saved, ".pt").stat().st_size, "f")
 
@@ -262,36 +255,36 @@ def test_the_best_weights_of_every_selection_are_kept(two_selections):
     assert two_selections.load_best(1, device="cpu")["w"].tolist() == [1.0] * 3
 
 
-def test_a_state_of_which_one_selections_weights_are_damaged_is_not_used(two_selections):
-    flip_a_bit(two_selections.best_file(2), 700)
+def test_a_state_with_one_selections_weights_damaged_is_not_used(two_selections):
+    flip_bit(two_selections.best_file(2), 700)
     assert number(two_selections) == 1
-    flip_a_bit(two_selections.best_file(1), 700)
-    with pytest.raises(UserError, match="is whole"):
+    flip_bit(two_selections.best_file(1), 700)
+    with pytest.raises(UserError, match="no intact checkpoint"):
         two_selections.load(device="cpu")
 
 
-def kept_elsewhere(checkpoints, folder):
+def stored_elsewhere(checkpoints, folder):
     folder.mkdir()
     for name, file in checkpoints.newest().items():
         shutil.copy(file, folder / name)
     return folder
 
 
-def test_a_state_kept_elsewhere_comes_back_with_the_best_weights_of_every_selection(two_selections, tmp_path):
+def test_a_state_stored_elsewhere_is_restored_with_all_best_weights(two_selections, tmp_path):
     other = Checkpoints(tmp_path / "other machine", fingerprint="f")
-    assert other.restore([kept_elsewhere(two_selections, tmp_path / "slot")]) == "state-00002-0000000"
+    assert other.restore([stored_elsewhere(two_selections, tmp_path / "slot")]) == "state-00002-0000000"
     assert number(other) == 2
     assert [other.load_best(epoch, device="cpu")["w"][0].item() for epoch in (1, 2)] == [1.0, 2.0]
 
 
-def test_a_state_kept_elsewhere_without_one_selections_weights_is_not_taken(two_selections, tmp_path):
-    slot = kept_elsewhere(two_selections, tmp_path / "slot")
+def test_a_state_stored_elsewhere_without_all_weights_is_not_used(two_selections, tmp_path):
+    slot = stored_elsewhere(two_selections, tmp_path / "slot")
     (slot / "best-0.pt").unlink()
     other = Checkpoints(tmp_path / "other machine", fingerprint="f")
     assert other.restore([slot]) is None and other.load(device="cpu") is None
 
 
-def test_a_state_kept_elsewhere_takes_the_place_of_the_earlier_one(two_selections, tmp_path):
+def test_a_state_stored_elsewhere_replaces_the_earlier_one(two_selections, tmp_path):
     before = set(two_selections.newest())
     two_selections.save_best({"w": torch.full((3,), 3.0)}, epoch=3)
     two_selections.save(state(3) | {"best": {"val": {"epoch": 3, "score": 0.5}, "test": {"epoch": 1, "score": 1.0}}}, epoch=3, batch=0)
@@ -301,5 +294,5 @@ def test_a_state_kept_elsewhere_takes_the_place_of_the_earlier_one(two_selection
         == {f"{name}{suffix}" for name in ("state", "best-0", "best-1") for suffix in (".pt", ".json")}
     )
     other = Checkpoints(tmp_path / "other machine", fingerprint="f")
-    other.restore([kept_elsewhere(two_selections, tmp_path / "slot")])
+    other.restore([stored_elsewhere(two_selections, tmp_path / "slot")])
     assert [other.load_best(epoch, device="cpu")["w"][0].item() for epoch in (1, 3)] == [1.0, 3.0]

@@ -1,4 +1,4 @@
-"""The engine against plain PyTorch, and against itself in other company."""
+"""The engine compared with plain PyTorch, and with itself alongside other networks."""
 
 from dataclasses import replace
 
@@ -15,6 +15,8 @@ from regcls.training.ensemble import Recipe, _Ensemble, train
 from regcls.training.ensemble_data import Network, stream_seeds
 from training.reference import train_plainly
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 RECIPE = Recipe(
     hidden=(6, 15),
     activation="relu",
@@ -30,15 +32,6 @@ RECIPE = Recipe(
     weight_decay=0.001,
     precision="float64",
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As in production: a vector loop that is cut among threads rounds the ends of its parts otherwise."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def network(classes: int = 0, *, balanced: bool = False, seed: int = 0, samples: int = 700, lam: float = 10.0, inputs: int = 1) -> Network:
@@ -66,7 +59,7 @@ def difference(trained, model):
 @pytest.mark.parametrize("precision, tolerance", [("float64", 1e-10), ("float32", 1e-5)])
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 @pytest.mark.parametrize("classes, balanced", [(0, False), (2, False), (16, False), (100, False), (16, True), (100, True)])
-def test_agrees_with_plain_pytorch(classes, balanced, optimizer, precision, tolerance):
+def test_networks_agree_with_plain_pytorch(classes, balanced, optimizer, precision, tolerance):
     # Plain gradient descent at λ = 10 needs a smaller step.
     recipe = replace(RECIPE, precision=precision, optimizer=optimizer, learning_rate=0.01 if optimizer == "adam" else 0.001)
     nets = [network(classes, balanced=balanced, seed=seed) for seed in (0, 421)]
@@ -79,7 +72,7 @@ def test_agrees_with_plain_pytorch(classes, balanced, optimizer, precision, tole
             assert trained.evaluated["test"][-1] == pytest.approx(float(((model(x.T) - y) ** 2).mean()), rel=tolerance * 10)
 
 
-def test_several_inputs_agree_with_plain_pytorch():
+def test_networks_with_several_inputs_agree_with_plain_pytorch():
     net = network(16, inputs=3)
     assert difference(train([net], RECIPE)[0], train_plainly(net, RECIPE)[0]) < 1e-10
 
@@ -102,7 +95,7 @@ VIDEO = replace(
 @pytest.mark.parametrize("balanced", [False, True])
 @pytest.mark.parametrize("drop_last", [False, True])
 @pytest.mark.parametrize("loss_over_batch", ["mean", "sum"])
-def test_the_last_batch_and_the_accuracy_of_the_class_head_agree_with_plain_pytorch(loss_over_batch, drop_last, balanced):
+def test_last_batch_and_class_accuracy_agree_with_plain_pytorch(loss_over_batch, drop_last, balanced):
     recipe = replace(VIDEO, loss_over_batch=loss_over_batch, drop_last=drop_last)
     nets = [network(8, balanced=balanced, seed=seed, samples=samples, inputs=64, lam=0.1) for seed, samples in enumerate((410, 241, 80))]
     for net, trained in zip(nets, train(nets, recipe, every_epoch=["val"]), strict=True):
@@ -117,7 +110,7 @@ def test_the_last_batch_and_the_accuracy_of_the_class_head_agree_with_plain_pyto
         assert set(trained.accuracy) == {"val", "test"}
 
 
-def test_fewer_samples_than_a_batch_are_one_batch_where_the_last_is_kept():
+def test_few_samples_form_one_batch_if_the_last_batch_is_kept():
     net = network(16, samples=13, inputs=64)
     model, history, _ = train_plainly(net, VIDEO)
     trained = train([net, network(16, samples=410, inputs=64)], VIDEO)[0]
@@ -149,15 +142,15 @@ def test_each_network_learns_the_parameters_of_its_loss():
 
 
 @pytest.mark.parametrize("loss", [make_loss("focal-r(beta=2,gamma=1.5)", kind="mse"), OVER_THE_BATCH])
-def test_company_does_not_change_a_result_of_another_loss(loss):
+def test_other_networks_do_not_change_results_with_another_loss(loss):
     recipe = replace(VIDEO, loss=loss, precision="float32")
-    nets = unequal(0)
+    nets = unequal_networks(0)
     for net, beside in zip(nets, train(nets, recipe, predict=["test"]), strict=True):
         assert_identical(beside, train([net], recipe, predict=["test"])[0])
 
 
-def unequal(classes, *, samples=(410, 165, 90, 410, 241)):
-    """Networks that take unequally many steps an epoch; the first and the fourth, and their doubles, share their samples."""
+def unequal_networks(classes, *, samples=(410, 165, 90, 410, 241)):
+    """Networks with unequal steps per epoch; the first and the fourth, and their copies, share their samples."""
     nets = [network(classes, seed=seed, samples=count, inputs=64, lam=100.0) for seed, count in enumerate(samples)]
     return [*nets, *(replace(nets[index], seed=seed, lam=3.0) for index, seed in ((0, 0), (0, 9), (3, 3), (2, 9)))]
 
@@ -165,10 +158,10 @@ def unequal(classes, *, samples=(410, 165, 90, 410, 241)):
 @pytest.mark.parametrize("activation", ["relu", "sigmoid"])
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 @pytest.mark.parametrize("classes", [0, 100])
-def test_video_networks_with_unequally_many_samples_agree_with_plain_pytorch(classes, optimizer, activation):
+def test_video_networks_of_unequal_sizes_agree_with_plain_pytorch(classes, optimizer, activation):
     rate = {"adam": 0.001, "sgd": 1e-6}[optimizer]
     recipe = replace(VIDEO, activation=activation, optimizer=optimizer, learning_rate=rate)
-    nets = unequal(classes)
+    nets = unequal_networks(classes)
     for net, trained in zip(nets, train(nets, recipe, predict=["test"]), strict=True):
         model, history, _ = train_plainly(net, recipe)
         assert difference(trained, model) < 1e-10
@@ -178,8 +171,8 @@ def test_video_networks_with_unequally_many_samples_agree_with_plain_pytorch(cla
         assert trained.evaluated["test"] == pytest.approx([np.mean((predictions - net.evaluate["test"][1]) ** 2)], rel=1e-9)
 
 
-def unequally_many_classes():
-    """Networks of one call, K from 2 to 100: some balanced, two of them on the same samples; some not."""
+def networks_with_unequal_classes():
+    """Networks for one call with K from 2 to 100: some balanced (two of them on the same samples), some not."""
     balanced = [network(100, balanced=True, seed=seed, samples=count, inputs=64, lam=100.0) for seed, count in enumerate((410, 165, 241))]
     fewer = equalised(uniform_ranges(40, balanced[0].y.min(), balanced[0].y.max()), balanced[0].y)
     two = replace(network(2, seed=3, samples=241, inputs=64), padded_to=100)
@@ -191,9 +184,9 @@ def unequally_many_classes():
 
 @pytest.mark.parametrize("stable", [False, True])
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_networks_with_unequally_many_classes_agree_with_plain_pytorch(optimizer, stable):
+def test_networks_with_unequal_class_counts_agree_with_plain_pytorch(optimizer, stable):
     recipe = replace(VIDEO, optimizer=optimizer, learning_rate={"adam": 0.001, "sgd": 1e-6}[optimizer])
-    nets = unequally_many_classes()
+    nets = networks_with_unequal_classes()
     for net, trained in zip(nets, train(nets, recipe, stable=stable), strict=True):
         model, history, _ = train_plainly(net, recipe)
         assert {name: value.shape for name, value in trained.weights.items()} == {n: tuple(v.shape) for n, v in model.state_dict().items()}
@@ -203,10 +196,10 @@ def test_networks_with_unequally_many_classes_agree_with_plain_pytorch(optimizer
 
 @pytest.mark.parametrize("stable", [False, True])
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_company_with_other_numbers_of_classes_does_not_change_a_result(optimizer, stable):
+def test_other_networks_class_counts_do_not_change_results(optimizer, stable):
     rate = {"adam": 0.001, "sgd": 1e-6}[optimizer]
     recipe = replace(VIDEO, precision="float32", optimizer=optimizer, learning_rate=rate)
-    nets = unequally_many_classes()
+    nets = networks_with_unequal_classes()
     together = train(nets, recipe, predict=["test"], stable=stable)
     for net, beside in zip(nets, together, strict=True):
         assert_identical(beside, train([net], recipe, predict=["test"], stable=stable)[0])
@@ -214,7 +207,7 @@ def test_company_with_other_numbers_of_classes_does_not_change_a_result(optimize
 
 @pytest.mark.parametrize("stable", [False, True])
 def test_padding_stays_zero(stable):
-    ensemble = _Ensemble(sorted(unequally_many_classes(), key=lambda n: -n.y.size), VIDEO, torch.device("cpu"), stable)
+    ensemble = _Ensemble(sorted(networks_with_unequal_classes(), key=lambda n: -n.y.size), VIDEO, torch.device("cpu"), stable)
     for epoch in range(2):
         ensemble.train_epoch(epoch)
     for m, net in enumerate(ensemble.networks):
@@ -223,7 +216,7 @@ def test_padding_stays_zero(stable):
             assert numbers.layers[2][m, 1 : 1 + net.outputs].any()
 
 
-def test_overflowing_logits_beside_padding_are_trained_stably():
+def test_overflowing_logits_next_to_padding_train_stably():
     # Logits far beyond what exp2 can hold, beside those of padding, which are −∞.
     recipe = replace(RECIPE, precision="float32", learning_rate=3.0, epochs=3)
     nets = [replace(network(16, balanced=balanced, lam=1e-6), padded_to=64) for balanced in (False, True)]
@@ -232,28 +225,28 @@ def test_overflowing_logits_beside_padding_are_trained_stably():
         assert_identical(trained, train([net], recipe, stable=True)[0])
 
 
-def test_heads_are_padded_where_a_batch_has_few_logits():
+def test_heads_are_padded_if_a_batch_has_few_logits():
     assert [ensemble_data.padded_to(classes, 40) for classes in (0, 100, 204, 205)] == [0, 100, 204, 0]
     assert [ensemble_data.padded_to(classes, 256) for classes in (16, 32, 64)] == [16, 32, 0]
 
 
 @pytest.mark.parametrize("classes, optimizer, activation", [(0, "adam", "sigmoid"), (100, "adam", "relu"), (100, "sgd", "relu")])
-def test_company_of_other_sizes_does_not_change_a_result(classes, optimizer, activation):
+def test_other_networks_sizes_do_not_change_results(classes, optimizer, activation):
     rate = {"adam": 0.001, "sgd": 1e-6}[optimizer]
     recipe = replace(VIDEO, precision="float32", optimizer=optimizer, activation=activation, learning_rate=rate)
-    nets = unequal(classes)
+    nets = unequal_networks(classes)
     together, alone = train(nets, recipe, predict=["test"]), [train([n], recipe, predict=["test"])[0] for n in nets]
     for a, b in zip(together, alone, strict=True):
         assert_identical(a, b)
 
 
 @pytest.mark.parametrize("inputs", [1, 64])
-def test_the_size_of_blocks_does_not_change_a_result(monkeypatch, inputs):
+def test_the_block_size_does_not_change_results(monkeypatch, inputs):
     nets = [network(16, seed=seed, samples=count, inputs=inputs) for seed, count in enumerate((410, 165, 90))]
     recipe = replace(VIDEO, precision="float32")
-    usual = train(nets, recipe, predict=["test"])
+    reference = train(nets, recipe, predict=["test"])
     monkeypatch.setitem(ensemble_data.BLOCK_BYTES, "cpu", 100_000)
-    for a, b in zip(usual, train(nets, recipe, predict=["test"]), strict=True):
+    for a, b in zip(reference, train(nets, recipe, predict=["test"]), strict=True):
         assert_identical(a, b)
 
 
@@ -265,16 +258,16 @@ def assert_identical(a, b):
     assert a.accuracy == b.accuracy
 
 
-def test_frames_that_networks_share_are_held_once():
-    nets = unequal(0)
+def test_frames_shared_by_networks_are_stored_once():
+    nets = unequal_networks(0)
     nets.sort(key=lambda n: -n.y.size)
     batches = ensemble_data.Batches(nets, [VIDEO.steps(n.y.size) for n in nets], 40, torch.float64, torch.device("cpu"))
-    held = {source.data_ptr() for group in batches.groups for source, _ in group.sources}
-    assert len(nets) == 9 and len(held) == 5
+    stored = {source.data_ptr() for group in batches.groups for source, _ in group.sources}
+    assert len(nets) == 9 and len(stored) == 5
 
 
-def test_without_epochs_the_networks_stay_as_they_were_drawn():
-    net = network(0, samples=10, inputs=64)  # less than a batch, which nobody needs
+def test_without_epochs_networks_keep_their_initial_weights():
+    net = network(0, samples=10, inputs=64)  # less than a batch, which is never needed
     trained = train([net], replace(VIDEO, epochs=0), predict=["val"], every_epoch=["test"])[0]
     weights = initial_weights(64, VIDEO.hidden, 0, net.seed, VIDEO.initialisation)
     assert all(np.array_equal(trained.weights[name], value.double().numpy()) for name, value in weights.items())
@@ -284,7 +277,7 @@ def test_without_epochs_the_networks_stay_as_they_were_drawn():
 
 
 @pytest.mark.parametrize("classes, balanced", [(0, False), (16, False), (64, True)])
-def test_company_does_not_change_a_result(classes, balanced):
+def test_other_networks_do_not_change_results(classes, balanced):
     recipe = replace(RECIPE, precision="float32")
     nets = [network(classes, balanced=balanced, seed=seed, lam=lam) for seed in (0, 1, 2) for lam in (1.0, 100.0)]
     together, alone = train(nets, recipe), [train([n], recipe)[0] for n in nets]
@@ -298,13 +291,13 @@ def test_sets_of_unequal_size_train_together():
         assert difference(trained, train_plainly(net, RECIPE)[0]) < 1e-10
 
 
-def test_evaluation_follows_the_epochs_asked_for():
+def test_evaluation_happens_at_the_requested_epochs():
     trained = train([network(4)], RECIPE, every_epoch=["val"])[0]
     assert trained.evaluated["val"].shape == (2,)
     assert trained.evaluated["test"].shape == (1,)
 
 
-def test_overflowing_logits_are_trained_stably():
+def test_overflowing_logits_train_stably():
     net = network(16, lam=1e-6)
     recipe = replace(RECIPE, precision="float32", learning_rate=3.0, epochs=3)  # logits far beyond what exp2 can hold
     alone, beside = train([net], recipe)[0], train([network(16, seed=1), net], recipe)[1]
@@ -313,13 +306,13 @@ def test_overflowing_logits_are_trained_stably():
 
 
 @pytest.mark.parametrize("seed", [0, 421, 2**32 - 1])
-def test_order_and_draws_come_from_different_streams(seed):
+def test_order_and_draws_use_different_random_streams(seed):
     order, draws = (torch.rand(4, generator=torch.Generator().manual_seed(s)) for s in stream_seeds(seed))
     assert not torch.isclose(order, draws).any()
 
 
 @pytest.mark.parametrize("classes", [0, 4])
-def test_a_network_that_diverges_says_so_and_leaves_the_others_alone(classes):
+def test_a_diverging_network_says_so_and_does_not_affect_others(classes):
     recipe = replace(RECIPE, optimizer="sgd", learning_rate=0.001, precision="float32")
     good, bad = network(classes), replace(network(classes), y=network(classes).y * 1e30)
     one, other = train([good, bad], recipe)
@@ -327,7 +320,7 @@ def test_a_network_that_diverges_says_so_and_leaves_the_others_alone(classes):
     assert np.array_equal(one.train_mse, train([good], recipe)[0].train_mse)
 
 
-def test_networks_that_do_not_agree_are_refused():
+def test_incompatible_networks_are_refused():
     with pytest.raises(ValueError, match="must agree"):
         train([network(4), network(8)], RECIPE)
 
@@ -339,7 +332,7 @@ def test_too_few_samples_for_a_batch_are_refused():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("classes, balanced", [(0, False), (16, False), (100, True)])
-def test_cuda_agrees_with_the_cpu(classes, balanced):
+def test_cuda_results_agree_with_the_cpu(classes, balanced):
     nets = [network(classes, balanced=balanced, seed=seed) for seed in (0, 1)]
     for a, b in zip(train(nets, RECIPE, device="cuda"), train(nets, RECIPE), strict=True):
         assert all(np.allclose(a.weights[name], b.weights[name], atol=1e-9) for name in a.weights)

@@ -1,4 +1,4 @@
-"""Counting classes."""
+"""Counting the classes of networks."""
 
 from functools import partial
 
@@ -7,10 +7,10 @@ import numpy as np
 from regcls.classes import class_ranges
 from regcls.training.ensemble_networks import ClassCounter, quietly
 
-SPREAD, ALIKE = np.linspace(0, 1, 100), np.append(np.zeros(99), 1.0)  # targets; the latter leave a single equalised class
+SPREAD, ALIKE = np.linspace(0, 1, 100), np.append(np.zeros(99), 1.0)  # targets; the second ones leave a single equalised class
 
 
-def test_training_sets_whose_classes_cannot_be_balanced_are_counted_once():
+def test_training_sets_that_cannot_be_balanced_are_counted_once():
     counter = ClassCounter()
     sizes = [counter(name, partial(class_ranges, 4, y, balanced=True)) for name, y in (("a", SPREAD), ("b", ALIKE), ("b", ALIKE))]
     assert sizes == [4, 4, 4]
@@ -19,11 +19,11 @@ def test_training_sets_whose_classes_cannot_be_balanced_are_counted_once():
     ]
 
 
-def test_nothing_is_said_where_all_classes_can_be_balanced():
+def test_nothing_is_reported_if_all_classes_can_be_balanced():
     counter = ClassCounter()
     counter("a", partial(class_ranges, 4, SPREAD, balanced=True))
     assert counter.remarks() == []
 
 
-def test_classes_are_made_quietly_once_the_plan_has_told_of_them():
+def test_classes_are_computed_silently_after_the_plan_reported_them():
     assert len(quietly(partial(class_ranges, 4, ALIKE, balanced=True))) == 4

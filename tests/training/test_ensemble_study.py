@@ -1,12 +1,13 @@
-"""Planning, and that neither processes nor chunks change a result."""
+"""Planning of chunks; neither processes nor chunks change results."""
 
 from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
 
-from conftest import ROOT
+from conftest import ROOT, SHRUNK, overlay, shipped_tree
 from regcls.errors import UserError
 from regcls.params import load_params
 from regcls.tasks.functions.data import FunctionSets
@@ -16,13 +17,13 @@ from regcls.tasks.functions.runs import all_specs
 from regcls.training import ensemble_study as study
 from regcls.training.device import device_for
 from regcls.training.ensemble_networks import Member
-from training.told_often import ToldOften
+from training.report_every_epoch import ReportEveryEpoch
 
 CPU = replace(load_params(ROOT / "params.yaml").compute, device="cpu", processes=1)
 
 
 class MemoryTracker:
-    """Keeps results: training is tested here, tracking in tests/tracking."""
+    """Keeps results in memory: tracking is tested in tests/tracking."""
 
     adopted_run = None
 
@@ -55,12 +56,8 @@ def kind(sets):
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
-    import yaml
-
-    from conftest import SHRUNK, laid_over
-
     folder = tmp_path_factory.mktemp("study")
-    (folder / "params.yaml").write_text(yaml.safe_dump(laid_over(yaml.safe_load((ROOT / "params.yaml").read_text()), SHRUNK)))
+    (folder / "params.yaml").write_text(yaml.safe_dump(overlay(shipped_tree(), SHRUNK)))
     data = load_params(folder / "params.yaml").datasets["functions"].data
     prepare(data, folder / "prepared", processes=1, progress=lambda items, total, label: items)
     return FunctionSets(folder / "prepared")
@@ -82,7 +79,7 @@ def assert_equal(one, other):
         assert all(np.array_equal(value, other[key].weights[name]) for name, value in one[key].weights.items())
 
 
-def test_every_network_is_in_one_chunk_and_chunks_hold_equals(params, kind):
+def test_every_network_is_in_one_chunk_of_similar_networks(params, kind):
     specs = all_specs(params.datasets["functions"], "functions")
     chunks = list(study.plan_chunks(kind, specs, "cpu"))
     members = [member for chunk in chunks for member in chunk]
@@ -92,14 +89,14 @@ def test_every_network_is_in_one_chunk_and_chunks_hold_equals(params, kind):
 
 
 @pytest.mark.parametrize("classes, together", [(16, True), (1024, False)])
-def test_balanced_networks_of_unequally_many_classes_share_a_chunk_where_that_pays(params, kind, classes, together):
+def test_balanced_networks_share_a_chunk_if_that_is_cheaper(params, kind, classes, together):
     balanced = [replace(spec, classes=classes) for spec in all_specs(params.datasets["functions"], "functions") if spec.balanced]
     sizes = [{kind.head_classes(member) for member in chunk} for chunk in study.plan_chunks(kind, balanced, "cpu")]
     assert len(set.union(*sizes)) > 1
     assert any(len(found) > 1 for found in sizes) == together
 
 
-def test_a_wave_holds_no_more_steps_than_an_interruption_may_lose(params, kind, monkeypatch):
+def test_a_wave_has_no_more_steps_than_an_interruption_may_lose(params, kind, monkeypatch):
     specs = all_specs(params.datasets["functions"], "functions")[:4]
     steps = 2 * sum(kind.samples(Member(spec=specs[0], part=part)) // specs[0].batch_size for part in kind.parts)
     monkeypatch.setitem(study.WAVE_STEPS, "cpu", int(1.5 * steps))
@@ -114,23 +111,23 @@ def test_costly_chunks_come_first(params, kind):
 
 @pytest.mark.parametrize("most", [1, 3])
 def test_chunk_sizes_do_not_change_results(params, kind, monkeypatch, most):
-    usual = results(params, kind)
+    reference = results(params, kind)
     monkeypatch.setitem(study.MOST_TOGETHER, "cpu", most)
-    assert_equal(usual, results(params, kind))
+    assert_equal(reference, results(params, kind))
 
 
 @pytest.fixture
 def advances(monkeypatch):
-    """What the progress bar is told: first the total."""
-    told = []
+    """What the progress bar receives: first the total."""
+    updates = []
 
     @contextmanager
     def progress(total, label):
-        told.append(total)
-        yield lambda amount, note="": told.append(amount)
+        updates.append(total)
+        yield lambda amount, note="": updates.append(amount)
 
     monkeypatch.setattr(study, "progress", progress)
-    return told
+    return updates
 
 
 @pytest.mark.slow
@@ -139,16 +136,16 @@ def test_the_number_of_processes_does_not_change_results(params, kind):
 
 
 @pytest.mark.slow
-def test_processes_tell_of_their_epochs(params, kind, advances):
-    results(params, ToldOften(kind), replace(CPU, processes=2))
+def test_processes_report_their_epochs(params, kind, advances):
+    results(params, ReportEveryEpoch(kind), replace(CPU, processes=2))
     total, *steps = advances
     chunks = len(list(study.plan_chunks(kind, all_specs(params.datasets["functions"], "functions"), "cpu")))
     assert sum(steps) == pytest.approx(total)
     assert len([step for step in steps if step > 0]) > chunks
 
 
-def test_progress_goes_on_within_a_chunk(params, kind, advances, monkeypatch):
-    monkeypatch.setattr(study.worker, "TELL_EVERY", 0.0)
+def test_progress_is_reported_within_a_chunk(params, kind, advances, monkeypatch):
+    monkeypatch.setattr(study.worker, "REPORT_SECONDS", 0.0)
     results(params, kind)
     total, *steps = advances
     chunks = len(list(study.plan_chunks(kind, all_specs(params.datasets["functions"], "functions"), "cpu")))
@@ -156,7 +153,7 @@ def test_progress_goes_on_within_a_chunk(params, kind, advances, monkeypatch):
     assert sum(steps) == pytest.approx(total)
 
 
-def test_metrics_are_by_function_and_their_mean(params, kind):
+def test_metrics_are_reported_by_function_and_as_a_mean(params, kind):
     for result in results(params, kind).values():
         for split in ("train", "val", "test"):
             by_function = [result.metrics[f"{split}/mse/function_{f}"] for f in kind.parts]
@@ -171,14 +168,14 @@ def test_a_batch_larger_than_the_training_set_is_a_clear_error(params, kind):
         list(study.plan_chunks(kind, specs, "cpu"))
 
 
-def test_training_sets_whose_classes_cannot_be_balanced_are_counted(params, kind, capsys):
+def test_training_sets_that_cannot_be_balanced_are_counted(params, kind, capsys):
     results(params, kind)
     for chunk in study.plan_chunks(kind, all_specs(params.datasets["functions"], "functions"), "cpu"):
         assert all(1 < kind.head_classes(member) <= member.spec.classes for member in chunk if member.spec.method != "reg")
     assert "".join(f"{remark}\n" for remark in kind.remarks()) in capsys.readouterr().err
 
 
-def test_a_gpu_that_is_not_there_is_a_clear_error(monkeypatch):
+def test_a_missing_gpu_is_a_clear_error(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(UserError, match="PyTorch sees no GPU"):
         device_for("cuda")

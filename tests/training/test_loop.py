@@ -1,4 +1,4 @@
-"""The loop against a plain one, and that an interrupted training ends bit for bit like one that was not."""
+"""The loop compared with a plain one; interrupted training ends bit for bit the same."""
 
 import math
 import pickle
@@ -17,6 +17,8 @@ from regcls.errors import UserError
 from regcls.training.checkpoint import Checkpoints
 from regcls.training.feed import order, prefetched
 from regcls.training.loop import DivergedError, Recipe, train
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SAMPLES, FEATURES, EPOCHS = 40, 5, 3
 RECIPE = Recipe(
@@ -46,7 +48,7 @@ class Regression:
         self.inputs = INPUTS.clone()
 
     def feed(self, epoch, batch):
-        keys = [(at, place) for at in range(epoch, EPOCHS) for place in range(self.batches)]
+        keys = [(at, index) for at in range(epoch, EPOCHS) for index in range(self.batches)]
         yield from map(self.make, keys[batch:])
 
     def make(self, key):
@@ -72,7 +74,7 @@ class Regression:
 
 
 class Hooks:
-    """Notes what it is told, and interrupts when it is told to."""
+    """Records its calls, and interrupts at a given step or epoch."""
 
     def __init__(self, *, interrupt_at=None):
         self.samples, self.epochs, self.notes, self.interrupt_at = [], [], [], interrupt_at
@@ -95,30 +97,21 @@ def network(dropout=0.0):
 
 
 def plain_network():
-    """Without what makes a batch more than its samples."""
+    """A network without batch norm and dropout, which couple samples or draw numbers."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(FEATURES, 8), nn.ReLU(), nn.Linear(8, 1))
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Threads cost more than they bring here."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def run(tmp_path):
-    """Train, in the folder `name`: (network, trained, hooks, said)."""
+    """Train in the folder `name`; return (network, trained, hooks, messages)."""
 
     def run(task=None, recipe=RECIPE, *, name="run", net=None, hooks=None, **changes):
-        net, hooks, said = network() if net is None else net, hooks or Hooks(), []
+        net, hooks, messages = network() if net is None else net, hooks or Hooks(), []
         how = {"device": "cpu", "compiled": False, "checkpoint_minutes": 10.0} | changes
         checkpoints = Checkpoints(tmp_path / name, fingerprint="f")
-        trained = train(net, task or Regression(), recipe, checkpoints=checkpoints, hooks=hooks, say=said.append, **how)
-        return net, trained, hooks, said
+        trained = train(net, task or Regression(), recipe, checkpoints=checkpoints, hooks=hooks, say=messages.append, **how)
+        return net, trained, hooks, messages
 
     return run
 
@@ -129,13 +122,13 @@ def assert_equal(one, other):
         assert torch.equal(value, other[name]), name
 
 
-def with_(**changes):
+def recipe_with(**changes):
     return replace(RECIPE, **changes)
 
 
 @pytest.mark.parametrize("name", ["adam", "sgd"])
-def test_the_loop_takes_the_steps_of_a_plain_one(run, name):
-    trained = run(recipe=with_(optimizer=name), net=plain_network())[0]
+def test_the_loop_takes_the_same_steps_as_a_plain_one(run, name):
+    trained = run(recipe=recipe_with(optimizer=name), net=plain_network())[0]
     plain, task = plain_network(), Regression()
     kinds = {
         "adam": lambda p: torch.optim.Adam(p, weight_decay=0.001),
@@ -144,42 +137,42 @@ def test_the_loop_takes_the_steps_of_a_plain_one(run, name):
     optimizer = kinds[name](plain.parameters())
     for epoch, rate in enumerate([0.01, 0.001, 0.0001]):
         optimizer.param_groups[0]["lr"] = rate
-        for place in range(task.batches):
+        for index in range(task.batches):
             optimizer.zero_grad()
-            task.losses(plain, task.make((epoch, place)))["loss"].backward()
+            task.losses(plain, task.make((epoch, index)))["loss"].backward()
             optimizer.step()
     for (key, value), expected in zip(trained.state_dict().items(), plain.state_dict().values(), strict=True):
         torch.testing.assert_close(value, expected, msg=lambda text, key=key: f"{key}: {text}")
 
 
-def test_the_learning_rate_falls_after_its_milestones(run):
+def test_the_learning_rate_decays_after_its_milestones(run):
     _, trained, _, _ = run()
     assert [epoch.metrics["learning_rate"] for epoch in trained.history] == pytest.approx([0.01, 0.001, 0.0001])
-    recipe = with_(milestones=(60, 80), learning_rate=1e-3)
+    recipe = recipe_with(milestones=(60, 80), learning_rate=1e-3)
     assert [recipe.rate(epoch) for epoch in (0, 59, 60, 79, 80, 89)] == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5])
 
 
-def test_accumulated_batches_take_the_steps_of_one_batch_that_holds_them(run):
-    whole = run(Regression(batch_size=10), name="whole", net=plain_network())[0]
-    halves = run(Regression(batch_size=5), with_(accumulate=2), name="halves", net=plain_network())[0]
-    for one, other in zip(whole.parameters(), halves.parameters(), strict=True):
+def test_accumulated_batches_equal_one_large_batch(run):
+    uninterrupted = run(Regression(batch_size=10), name="whole", net=plain_network())[0]
+    halves = run(Regression(batch_size=5), recipe_with(accumulate=2), name="halves", net=plain_network())[0]
+    for one, other in zip(uninterrupted.parameters(), halves.parameters(), strict=True):
         torch.testing.assert_close(one, other)
 
 
-def test_the_last_step_of_an_epoch_may_hold_fewer_batches(run):
-    hooks = run(recipe=with_(accumulate=3))[2]
+def test_the_last_step_of_an_epoch_may_have_fewer_batches(run):
+    hooks = run(recipe=recipe_with(accumulate=3))[2]
     assert hooks.samples == [24, 16] * EPOCHS
 
 
-def test_history_tells_mean_losses_and_validation_errors(run):
-    _, trained, hooks, _ = run(recipe=with_(learning_rate=1e-30))
+def test_history_has_mean_losses_and_validation_errors(run):
+    _, trained, hooks, _ = run(recipe=recipe_with(learning_rate=1e-30))
     assert [epoch.number for epoch in trained.history] == [1, 2, 3]
     assert hooks.epochs == trained.history
     metrics = trained.history[0].metrics
     assert list(metrics) == ["train/loss", "train/error", "val/score", "val/mse", "learning_rate"]
     assert metrics["train/loss"] == pytest.approx(2 * metrics["train/error"])
-    still, task = network().train(), Regression()  # at that learning rate nothing moves but batch norm's statistics
-    expected = np.mean([task.losses(still, task.make((0, place)))["error"].item() for place in range(task.batches)])
+    still, task = network().train(), Regression()  # at that learning rate nothing changes but batch norm's statistics
+    expected = np.mean([task.losses(still, task.make((0, index)))["error"].item() for index in range(task.batches)])
     assert metrics["train/error"] == pytest.approx(expected, rel=1e-5)
 
 
@@ -201,7 +194,7 @@ def test_the_best_weights_are_those_with_the_lowest_value_of_their_metric(run, t
 
 
 class Selected(Regression):
-    """With two selections, whose values after each epoch are given."""
+    """A regression with two selections, whose values after each epoch are given."""
 
     selections: Mapping[str, str] = {"val": "val/rmse/all", "test": "test/rmse/all"}
 
@@ -210,7 +203,7 @@ class Selected(Regression):
         self.by_metric = scores
 
     def feed(self, epoch, batch):
-        self.epoch = epoch  # the first to be validated
+        self.epoch = epoch  # the first one validated
         yield from super().feed(epoch, batch)
 
     def validate(self, network):
@@ -227,7 +220,7 @@ TWO_SCORES = {
 
 @pytest.mark.parametrize("scores, best", TWO_SCORES.values(), ids=TWO_SCORES)
 @pytest.mark.parametrize("at", [None, 3, 8, -1, -2, -3])
-def test_each_selection_keeps_the_weights_of_its_own_best_epoch_also_after_a_resume(run, tmp_path, scores, best, at):
+def test_each_selection_keeps_its_best_weights_even_after_a_resume(run, tmp_path, scores, best, at):
     seen = {}
 
     class Watched(Hooks):
@@ -248,12 +241,12 @@ def test_each_selection_keeps_the_weights_of_its_own_best_epoch_also_after_a_res
         assert_equal(Checkpoints(tmp_path / "run", fingerprint="f").load_best(epoch, device="cpu"), seen[epoch])
 
 
-def test_a_selection_without_a_finite_value_is_a_divergence_that_names_it(run):
+def test_a_selection_without_finite_values_diverges_by_name(run):
     with pytest.raises(DivergedError, match="no epoch has a finite test/rmse/all"):
         run(Selected({"val/rmse/all": [1.0] * 3, "test/rmse/all": [math.nan] * 3}))
 
 
-def test_without_any_finite_validation_error_a_run_has_diverged(run):
+def test_a_run_without_finite_validation_errors_has_diverged(run):
     with pytest.raises(DivergedError, match="no epoch has a finite val/score"):
         run(Regression(scores=[math.nan] * 3))
 
@@ -272,32 +265,32 @@ def final_state(tmp_path, name):
         (8, 10.0, "epoch 2, batch 1"),
         (-1, 10.0, "epoch 2, batch 1"),
         (-2, 1e-9, "epoch 3, batch 1"),
-        (-3, 10.0, "all epochs are through"),
+        (-3, 10.0, "all epochs are done"),
     ],
     ids=["first batch", "first batch, saving each", "middle, saving each", "middle", "after epoch 1", "after epoch 2", "after the last"],
 )
-def test_an_interrupted_training_ends_bit_for_bit_like_one_that_was_not(run, tmp_path, accumulate, at, minutes, goes_on):
-    recipe = with_(accumulate=accumulate)
-    whole, trained, _, _ = run(recipe=recipe, name="whole", net=network(dropout=0.3))
+def test_interrupted_training_ends_bit_for_bit_the_same(run, tmp_path, accumulate, at, minutes, goes_on):
+    recipe = recipe_with(accumulate=accumulate)
+    uninterrupted, trained, _, _ = run(recipe=recipe, name="whole", net=network(dropout=0.3))
     if accumulate == 2 and at == 8:
         at = 5  # of three steps an epoch
     with pytest.raises(KeyboardInterrupt):
         run(recipe=recipe, net=network(dropout=0.3), hooks=Hooks(interrupt_at=at), checkpoint_minutes=minutes)
     torch.rand(100)  # a new process has other generators
-    again, resumed, hooks, said = run(recipe=recipe, net=network(dropout=0.3), checkpoint_minutes=minutes)
-    assert_equal(again.state_dict(), whole.state_dict())
+    again, resumed, hooks, messages = run(recipe=recipe, net=network(dropout=0.3), checkpoint_minutes=minutes)
+    assert_equal(again.state_dict(), uninterrupted.state_dict())
     assert [(e.number, e.metrics) for e in resumed.history] == [(e.number, e.metrics) for e in trained.history]
     assert resumed.best_epochs == trained.best_epochs
     one, other = final_state(tmp_path, "run"), final_state(tmp_path, "whole")
     for index, values in other["optimizer"]["state"].items():
         assert_equal(one["optimizer"]["state"][index], values)
     assert torch.equal(one["generators"]["cpu"], other["generators"]["cpu"])
-    assert (len(said) == 1 and goes_on in said[0]) if goes_on else not said
+    assert (len(messages) == 1 and goes_on in messages[0]) if goes_on else not messages
     if goes_on:
-        assert sum(hooks.samples) < SAMPLES * EPOCHS  # it did not begin anew
+        assert sum(hooks.samples) < SAMPLES * EPOCHS  # it did not start over
 
 
-def test_in_the_middle_of_an_epoch_no_batch_is_repeated_or_left_out(run):
+def test_resuming_within_an_epoch_neither_repeats_nor_skips_batches(run):
     first = Hooks(interrupt_at=8)
     with pytest.raises(KeyboardInterrupt):
         run(hooks=first, checkpoint_minutes=1e-9)
@@ -305,20 +298,20 @@ def test_in_the_middle_of_an_epoch_no_batch_is_repeated_or_left_out(run):
     assert len(first.samples) - 1 + len(second.samples) == 5 * EPOCHS  # the state was saved before the interrupted step
 
 
-def test_a_damaged_checkpoint_is_said_and_the_weights_end_the_same(run, tmp_path):
-    whole = run(name="whole")[0]
+def test_a_damaged_checkpoint_is_reported_and_weights_end_the_same(run, tmp_path):
+    uninterrupted = run(name="whole")[0]
     with pytest.raises(KeyboardInterrupt):
         run(hooks=Hooks(interrupt_at=-2))
     file = tmp_path / "run" / "state-00002-0000000.pt"
     file.write_bytes(file.read_bytes()[:-1])
-    again, trained, _, said = run()
-    assert said[0] == "checkpoint state-00002-0000000: its content is not what was written; the one before it is used"
-    assert said[1] == "goes on from state-00001-0000000.pt: epoch 2, batch 1"
-    assert_equal(again.state_dict(), whole.state_dict())
+    again, trained, _, messages = run()
+    assert messages[0] == "checkpoint state-00002-0000000: its checksum does not match; using the one before it"
+    assert messages[1] == "resumes from state-00001-0000000.pt: epoch 2, batch 1"
+    assert_equal(again.state_dict(), uninterrupted.state_dict())
     assert [epoch.number for epoch in trained.history] == [1, 2, 3]
 
 
-def test_a_finished_training_has_nothing_left_to_do(run):
+def test_finished_training_has_nothing_left_to_do(run):
     trained = run()[1]
     again = run()[1]
     assert (again.samples, again.history, again.best_epochs) == (0, trained.history, trained.best_epochs)
@@ -338,7 +331,7 @@ def no_new_threads():
 
 
 def poisoned(epoch, sample):
-    """A task in which a sample is not a number from an epoch on."""
+    """A task in which a sample is NaN from an epoch on."""
     task = Regression()
     make = task.make
 
@@ -351,25 +344,25 @@ def poisoned(epoch, sample):
     return task
 
 
-def test_a_loss_that_is_not_a_number_stops_and_says_what_was_fed(run, tmp_path):
+def test_a_nan_loss_stops_training_and_reports_the_batch(run, tmp_path):
     with pytest.raises(
         DivergedError, match=r"^diverged in epoch 2: loss nan, error nan, gradient norm nan, learning rate 0\.001$"
     ) as caught:
         run(poisoned(epoch=1, sample=7), checkpoint_minutes=1e-9)
-    fed = caught.value.fed
-    assert (fed["epoch"], fed["learning_rate"]) == (2, pytest.approx(0.001))
-    assert math.isnan(fed["losses"]["loss"]) and math.isnan(fed["gradient_norm"])
-    (batch,) = fed["batches"]
+    details = caught.value.details
+    assert (details["epoch"], details["learning_rate"]) == (2, pytest.approx(0.001))
+    assert math.isnan(details["losses"]["loss"]) and math.isnan(details["gradient_norm"])
+    (batch,) = details["batches"]
     assert 7 in batch["samples"]
     task = Regression()
-    place = next(place for place in range(task.batches) if 7 in task.make((1, place)))
-    assert batch["samples"] == task.make((1, place)).tolist()  # the first such step, although several are looked at together
+    index = next(index for index in range(task.batches) if 7 in task.make((1, index)))
+    assert batch["samples"] == task.make((1, index)).tolist()  # the first such step, although several are checked together
     kept = Checkpoints(tmp_path / "run", fingerprint="f").load(device="cpu").content
-    assert kept["position"]["epoch"] == 1 and kept["position"]["batch"] <= place
+    assert kept["position"]["epoch"] == 1 and kept["position"]["batch"] <= index
     assert all(torch.isfinite(value).all() for value in kept["weights"].values())
 
 
-def test_a_gradient_that_is_not_finite_stops_although_the_loss_is(run, tmp_path):
+def test_a_non_finite_gradient_stops_training_despite_a_finite_loss(run, tmp_path):
     task = Regression()
     losses = task.losses
 
@@ -384,12 +377,12 @@ def test_a_gradient_that_is_not_finite_stops_although_the_loss_is(run, tmp_path)
     fatal = task.make((2, 1)).tolist()
     with pytest.raises(DivergedError, match=r"diverged in epoch 3: loss [\d.]+, error [\d.]+, gradient norm nan") as caught:
         run(task)
-    assert caught.value.fed["batches"] == [{"samples": fatal}]
+    assert caught.value.details["batches"] == [{"samples": fatal}]
     kept = Checkpoints(tmp_path / "run", fingerprint="f").load(device="cpu")
     assert kept.file.name == "state-00002-0000000.pt"
 
 
-def test_a_loss_that_is_not_finite_stops_although_the_gradient_is(run):
+def test_a_non_finite_loss_stops_training_despite_a_finite_gradient(run):
     task = Regression()
     losses = task.losses
     task.losses = lambda network, samples: {**losses(network, samples), "loss": losses(network, samples)["loss"] + math.inf}
@@ -397,7 +390,7 @@ def test_a_loss_that_is_not_finite_stops_although_the_gradient_is(run):
         run(task)
 
 
-def test_whatever_ends_a_training_ends_its_feed(run):
+def test_the_feed_ends_however_training_ends(run):
     class Prefetched(Regression):
         def feed(self, epoch, batch):
             yield from prefetched(lambda samples: samples, super().feed(epoch, batch))
@@ -405,7 +398,7 @@ def test_whatever_ends_a_training_ends_its_feed(run):
     with no_new_threads():
         with pytest.raises(KeyboardInterrupt) as caught:
             run(Prefetched(), hooks=Hooks(interrupt_at=2))
-        assert caught.tb  # which holds what the loop held
+        assert caught.tb  # which holds the same values as the loop
     task = Prefetched()
     task.losses = lambda network, samples: {"loss": network(task.inputs[samples]).mean() * math.nan}
     with no_new_threads():
@@ -416,19 +409,19 @@ def test_whatever_ends_a_training_ends_its_feed(run):
         run(Prefetched(), name="third")
 
 
-def test_a_diverged_error_reaches_another_process_whole():
+def test_a_diverged_error_survives_pickling():
     error = pickle.loads(pickle.dumps(DivergedError("diverged", {"epoch": 2})))
-    assert (str(error), error.fed) == ("diverged", {"epoch": 2})
+    assert (str(error), error.details) == ("diverged", {"epoch": 2})
 
 
-def test_waiting_for_data_is_counted(run):
+def test_time_spent_waiting_for_data_is_measured(run):
     quick, slow = run(name="quick")[1], run(Regression(delay=0.02), name="slow")[1]
     assert quick.samples == slow.samples == SAMPLES * EPOCHS
     assert 15 * 0.02 < slow.waiting < slow.seconds
     assert quick.waiting < slow.waiting
 
 
-def test_bfloat16_trains_and_its_weights_and_sums_are_float32(run):
+def test_bfloat16_training_keeps_weights_and_sums_in_float32(run):
     types = set()
 
     class Precise(Regression):
@@ -436,16 +429,16 @@ def test_bfloat16_trains_and_its_weights_and_sums_are_float32(run):
             types.add(network(self.inputs[samples]).dtype)
             return super().losses(network, samples)
 
-    whole = run(name="whole")[0]
-    rounded, trained, _, _ = run(Precise(), with_(precision="bf16"))
+    uninterrupted = run(name="whole")[0]
+    rounded, trained, _, _ = run(Precise(), recipe_with(precision="bf16"))
     assert types == {torch.bfloat16}
     assert {value.dtype for value in rounded.parameters()} == {torch.float32}
-    assert not torch.equal(rounded[0].weight, whole[0].weight)
-    torch.testing.assert_close(rounded[0].weight, whole[0].weight, atol=0.05, rtol=0.05)
+    assert not torch.equal(rounded[0].weight, uninterrupted[0].weight)
+    torch.testing.assert_close(rounded[0].weight, uninterrupted[0].weight, atol=0.05, rtol=0.05)
     assert all(math.isfinite(epoch.metrics["train/loss"]) for epoch in trained.history)
 
 
-def test_a_compiled_network_trains_and_the_plain_one_is_saved_and_validated(run, monkeypatch):
+def test_compiled_training_saves_and_validates_the_plain_network(run, monkeypatch):
     calls = []
 
     def compile(module):
@@ -463,18 +456,18 @@ def test_a_compiled_network_trains_and_the_plain_one_is_saved_and_validated(run,
     assert_equal(compiled.state_dict(), run(name="plain")[0].state_dict())
 
 
-def test_progress_tells_epoch_loss_and_speed(run):
+def test_progress_shows_epoch_loss_and_speed(run):
     notes = run()[2].notes
     assert all(note.startswith("epoch 1 of 3, ") and note.endswith(" images/s") and "nan" not in note for note in notes[:5])
     assert "epoch 2 of 3, loss " in notes[5]
 
 
-def test_a_run_without_a_whole_checkpoint_is_said_to_begin_anew_and_ends_as_if_there_were_none(run, tmp_path):
-    whole = run(name="whole")[0]
-    run(recipe=with_(epochs=1), name="damaged")
+def test_without_an_intact_checkpoint_training_starts_over_with_a_message(run, tmp_path):
+    uninterrupted = run(name="whole")[0]
+    run(recipe=recipe_with(epochs=1), name="damaged")
     for file in (tmp_path / "damaged").glob("*.pt"):
         file.write_bytes(file.read_bytes()[:-1] + b"\1")
-    again, trained, _, said = run(name="damaged")
-    assert "is whole" in said[0] and "it is trained from its beginning" in said[0]
+    again, trained, _, messages = run(name="damaged")
+    assert "no intact checkpoint" in messages[0] and "training starts from scratch" in messages[0]
     assert len(trained.history) == RECIPE.epochs
-    assert_equal(again.state_dict(), whole.state_dict())
+    assert_equal(again.state_dict(), uninterrupted.state_dict())

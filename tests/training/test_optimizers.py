@@ -1,4 +1,4 @@
-"""The steps of many networks at once against torch.optim's, each network having taken a number of its own."""
+"""Optimizer steps of many networks at once, compared with torch.optim; each network has its own step count."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def stacked(count, seed):
 
 @pytest.mark.parametrize("ours, theirs", [(Adam, torch.optim.Adam), (GradientDescent, torch.optim.SGD)])
 @pytest.mark.parametrize("taken", [[0, 0, 0], [0, 0, 5], [20, 7, 40_000]])
-def test_steps_are_those_of_torch_optim(ours, theirs, taken):
+def test_steps_agree_with_torch_optim(ours, theirs, taken):
     params, gradient, moments = stacked(3, 0), stacked(3, 1), [stacked(3, seed) for seed in range(2, 2 + ours.moments)]
     if moments:
         moments[1].flat.abs_()
@@ -37,7 +37,7 @@ def test_steps_are_those_of_torch_optim(ours, theirs, taken):
     for step in range(2):
         kept = gradient.flat.clone()
         optimizer.step(step)
-        gradient.flat.copy_(kept)  # the decay was added to it
+        gradient.flat.copy_(kept)  # the weight decay was added to it
         for one in optimizers:
             one.step()
     for m, tensors in enumerate(plain):
@@ -45,7 +45,7 @@ def test_steps_are_those_of_torch_optim(ours, theirs, taken):
             assert torch.allclose(params.layers[index][m], tensor.detach(), rtol=1e-12, atol=1e-14)
 
 
-def test_networks_that_have_taken_equally_many_steps_or_very_many_share_their_numbers():
+def test_networks_with_equal_or_very_many_steps_share_step_factors():
     params, gradient, moments = stacked(2, 0), stacked(2, 1), [stacked(2, 2), stacked(2, 3)]
     optimizer = Adam(params, gradient, moments, 0.0)
     for taken, alike in (([5, 5], True), ([5, 6], False), ([40_000, 90_000], True)):
@@ -53,7 +53,7 @@ def test_networks_that_have_taken_equally_many_steps_or_very_many_share_their_nu
         assert optimizer.alike == alike
 
 
-def test_the_first_networks_numbers_go_out_and_come_back():
+def test_the_first_networks_can_be_taken_out_and_put_back():
     whole = stacked(3, 0)
     before, part = [layer.clone() for layer in whole.layers], whole.first(2)
     assert all(torch.equal(a, b[:2]) for a, b in zip(part.layers, before, strict=True))

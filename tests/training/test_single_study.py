@@ -1,4 +1,4 @@
-"""Runs on faces in a real SQLite store: each made once, going on where they were interrupted, one that diverges alone."""
+"""Runs on faces in a real SQLite store: trained once, resumed after interruptions, diverging on their own."""
 
 import json
 from collections import Counter
@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from conftest import laid_over
+from conftest import overlay
 from regcls.errors import UserError
 from regcls.params import Compute, load_params
 from regcls.runs import grids as image_runs
@@ -26,8 +26,8 @@ NAME = "imdb_wiki"
 
 
 @pytest.fixture(autouse=True)
-def one_thread(monkeypatch):
-    """Threads cost more than they bring here."""
+def one_core_per_run(monkeypatch):
+    """One core per run: threads cost more than they gain here."""
     monkeypatch.setattr(Compute, "cores", 1)
     before = torch.get_num_threads()
     yield
@@ -36,7 +36,7 @@ def one_thread(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def models(monkeypatch):
-    """Run ids for which a model was logged: the real thing takes seconds, and tests/tracking/test_files.py tests it."""
+    """Ids of runs with a logged model: real logging takes seconds and is tested in tests/tracking/test_files.py."""
     logged = []
 
     def log_model(tracker, run, module, *, example, points, step):
@@ -89,12 +89,12 @@ def open_project(make_faces):
 
 
 def numbers(table):
-    """Metrics by fingerprint, without those that tell the time."""
+    """Metrics by fingerprint, without timings."""
     columns = [name for name in table.columns if name.startswith(("val_", "test_", "epochs/", "best_"))]
     return table.set_index("fingerprint")[columns].sort_index()
 
 
-def test_every_run_of_the_grids_is_made_once(open_project, models, capsys):
+def test_every_run_of_the_grids_is_trained_once(open_project, models, capsys):
     project = open_project()
     wanted = all_specs(make_spec, project.faces, NAME, {})
     outcome = project.train_grids()
@@ -116,7 +116,7 @@ def test_every_run_of_the_grids_is_made_once(open_project, models, capsys):
     assert len(models) == 2
 
 
-def test_a_run_keeps_its_history_its_numbers_and_its_files(open_project, tmp_path):
+def test_a_run_stores_its_history_metrics_and_files(open_project, tmp_path):
     project = open_project()
     spec = project.spec(epochs=3)
     (entry,) = project.train(spec).index
@@ -136,7 +136,7 @@ def test_a_run_keeps_its_history_its_numbers_and_its_files(open_project, tmp_pat
 
 
 @pytest.mark.slow
-def test_the_number_of_processes_changes_no_result(open_project):
+def test_the_number_of_processes_does_not_change_results(open_project):
     project = open_project()
     specs = [project.spec(seed=seed) for seed in (0, 1, 2)]
     project.train(*specs)
@@ -149,25 +149,25 @@ def test_the_number_of_processes_changes_no_result(open_project):
     pd.testing.assert_frame_equal(numbers(project.runs()), numbers(alone), check_exact=True)
 
 
-def test_a_run_has_as_many_threads_alone_as_beside_others(open_project, monkeypatch, capsys):
-    """Other numbers of threads round otherwise, and training amplifies it."""
+def test_a_run_has_as_many_threads_alone_as_in_parallel(open_project, monkeypatch, capsys):
+    """The number of threads changes rounding, which training amplifies."""
     monkeypatch.setattr(Compute, "cores", 4)
-    project, made, make = open_project({"compute": {"processes": 2}}), [], single_study.make
+    project, thread_counts, make = open_project({"compute": {"processes": 2}}), [], single_study.train_jobs
 
     def note(jobs, *arguments, processes, threads, **others):
         make(jobs, *arguments, processes=processes, threads=threads, **others)
-        made.append((processes, threads, torch.get_num_threads() if processes == 1 else None))
+        thread_counts.append((processes, threads, torch.get_num_threads() if processes == 1 else None))
 
-    monkeypatch.setattr(single_study, "make", note)
+    monkeypatch.setattr(single_study, "train_jobs", note)
     project.train(project.spec(seed=0))
     assert "on 2 of 4 cores, as in a grid" in capsys.readouterr().err
     project.train(project.spec(seed=1), project.spec(seed=2))
     assert "as in a grid" not in capsys.readouterr().err
-    assert made == [(1, 2, 2), (2, 2, None)]
+    assert thread_counts == [(1, 2, 2), (2, 2, None)]
     assert project.runs()["threads"].tolist() == ["2"] * 3
 
 
-def test_a_run_that_goes_on_with_other_threads_says_so(open_project, monkeypatch):
+def test_a_run_resumed_with_other_threads_says_so(open_project, monkeypatch):
     project = open_project()
     spec = project.spec(epochs=3)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -179,7 +179,7 @@ def test_a_run_that_goes_on_with_other_threads_says_so(open_project, monkeypatch
 
 
 def interrupt(monkeypatch, at, error=KeyboardInterrupt):
-    """Interrupt the training at its `at`-th step, once."""
+    """Interrupt training once, at its `at`-th step."""
     on_batch, steps = single_study._Ledger.on_batch, []
 
     def and_count(ledger, key, samples, note):
@@ -192,7 +192,7 @@ def interrupt(monkeypatch, at, error=KeyboardInterrupt):
 
 
 @pytest.mark.parametrize("at, goes_on", [(2, None), (8, "epoch 2, batch 1"), (15, "epoch 3, batch 1")])
-def test_an_interrupted_run_goes_on_as_the_same_run(open_project, monkeypatch, capsys, at, goes_on):
+def test_an_interrupted_run_resumes_as_the_same_run(open_project, monkeypatch, capsys, at, goes_on):
     project = open_project()
     spec = project.spec(epochs=3, batch_size=26)
     interrupt(monkeypatch, at)
@@ -203,9 +203,9 @@ def test_an_interrupted_run_goes_on_as_the_same_run(open_project, monkeypatch, c
     assert project.checkpoints()
     capsys.readouterr()
     assert project.train(spec).trained == 1
-    said = capsys.readouterr().err
-    assert (f"goes on from state-0000{int(goes_on[6]) - 1}-0000000.pt: {goes_on}" in said) if goes_on else "goes on" not in said
-    assert "training: 100 %" in said
+    output = capsys.readouterr().err
+    assert (f"resumes from state-0000{int(goes_on[6]) - 1}-0000000.pt: {goes_on}" in output) if goes_on else "resumes" not in output
+    assert "training: 100 %" in output
     (run,) = project.runs().itertuples()
     assert (run.run_id, run.status) == (before.run_id, "FINISHED")
     assert "stopped" not in project.tags(run.run_id)
@@ -215,7 +215,7 @@ def test_an_interrupted_run_goes_on_as_the_same_run(open_project, monkeypatch, c
     assert not project.checkpoints()
 
 
-def test_an_interruption_while_a_run_is_logged_leaves_nothing_twice(open_project, monkeypatch):
+def test_an_interruption_while_logging_duplicates_nothing(open_project, monkeypatch):
     project = open_project()
     spec = project.spec()
     with monkeypatch.context() as patch:
@@ -230,7 +230,7 @@ def test_an_interruption_while_a_run_is_logged_leaves_nothing_twice(open_project
     assert len(project.history(run.run_id, "epochs/val/mse/all")) == 2 and len(project.history(run.run_id, "test/mse/all")) == 1
 
 
-def test_an_interrupted_run_that_was_deleted_is_made_anew_from_its_checkpoint(open_project, monkeypatch, capsys):
+def test_a_deleted_interrupted_run_is_recreated_from_its_checkpoint(open_project, monkeypatch, capsys):
     project = open_project()
     spec = project.spec(batch_size=26)
     interrupt(monkeypatch, 8)
@@ -239,13 +239,13 @@ def test_an_interrupted_run_that_was_deleted_is_made_anew_from_its_checkpoint(op
     (before,) = project.runs()["run_id"]
     project.tracker._client.delete_run(before)
     assert project.train(spec).trained == 1
-    assert "goes on from" in capsys.readouterr().err
+    assert "resumes from" in capsys.readouterr().err
     (run,) = project.runs().itertuples()
     assert run.run_id != before and run.status == "FINISHED"
-    assert [step for step, _ in project.history(run.run_id, "epochs/val/mse/all")] == [1, 2]  # also of the epochs before
+    assert [step for step, _ in project.history(run.run_id, "epochs/val/mse/all")] == [1, 2]  # including earlier epochs
 
 
-def test_what_goes_wrong_is_told_by_the_killed_run(open_project, monkeypatch):
+def test_a_killed_run_records_what_went_wrong(open_project, monkeypatch):
     project = open_project()
     interrupt(monkeypatch, 2, UserError("no space left"))
     with pytest.raises(UserError, match="no space left"):
@@ -255,7 +255,7 @@ def test_what_goes_wrong_is_told_by_the_killed_run(open_project, monkeypatch):
 
 
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_run_that_diverges_is_failed_and_the_others_go_on(open_project, tmp_path, processes):
+def test_a_diverging_run_fails_and_the_others_continue(open_project, tmp_path, processes):
     project = open_project({"compute": {"processes": processes}})
     wrong, right = project.spec(optimizer="sgd", learning_rate=1e30), project.spec()
     outcome = project.train(wrong, right)
@@ -263,9 +263,9 @@ def test_a_run_that_diverges_is_failed_and_the_others_go_on(open_project, tmp_pa
     assert "diverged in epoch 1: loss " in outcome.failed[wrong.name]
     assert [entry["status"] for entry in outcome.index] == ["FAILED", "FINISHED"]
     by_status = project.runs().set_index("status")["run_id"]
-    fed = json.loads(project.tracker.files.fetch(by_status["FAILED"], "diverged.json", tmp_path).read_text())
-    assert fed["epoch"] == 1 and fed["learning_rate"] == 1e30
-    assert set(fed["batches"][0]["rows"]) <= set(project.images.rows("train").tolist())
+    details = json.loads(project.tracker.files.fetch(by_status["FAILED"], "diverged.json", tmp_path).read_text())
+    assert details["epoch"] == 1 and details["learning_rate"] == 1e30
+    assert set(details["batches"][0]["rows"]) <= set(project.images.rows("train").tolist())
     assert "diverged" in project.tags(by_status["FAILED"])["stopped"]
 
     again = project.train(wrong, right)
@@ -282,7 +282,7 @@ SEARCH = {
 }
 
 
-def test_lambda_is_taken_from_the_search_and_the_rest_trained_in_the_same_call(open_project, capsys):
+def test_the_search_and_the_runs_using_its_lambda_train_in_one_call(open_project, capsys):
     project = open_project(SEARCH)
     outcome = project.train_grids()
     table = project.runs()
@@ -299,18 +299,18 @@ def test_lambda_is_taken_from_the_search_and_the_rest_trained_in_the_same_call(o
     assert (again.trained, again.kept, again.index) == (0, 5, outcome.index)
 
 
-def test_a_lambda_that_diverges_is_never_chosen_and_does_not_stop_the_rest(open_project):
+def test_a_diverging_lambda_is_never_chosen_and_stops_nothing_else(open_project):
     changes = {
         NAME: {"grids": {"table3": {"methods": ["reg+cls"]}, "lambda_search": {"lambdas": [1e-40, 10.0]}}}
     }  # class loss / λ overflows
-    project = open_project(laid_over(SEARCH, changes))
+    project = open_project(overlay(SEARCH, changes))
     outcome = project.train_grids()
     assert len(outcome.failed) == 1
     finished = project.runs().query("status == 'FINISHED'")
     assert sorted(zip(finished["lam"], finished["seed"], strict=True)) == [(10.0, 0), (10.0, 1)]
 
 
-def test_half_a_search_chooses_nothing(open_project):
+def test_an_incomplete_search_chooses_nothing(open_project):
     project = open_project(SEARCH)
     specs = image_runs.search_specs(make_spec, project.faces, NAME)
     project.train(specs[0])
@@ -318,7 +318,7 @@ def test_half_a_search_chooses_nothing(open_project):
     assert len(search) == 2 and single_study.found_lambdas(search, "val/mse/all", project.runs()) == {}
 
 
-def test_a_run_that_another_process_has_finished_while_this_one_waited_is_kept(open_project, monkeypatch):
+def test_a_run_finished_by_another_process_meanwhile_is_kept(open_project, monkeypatch):
     project = open_project()
     spec, try_lock = project.spec(), single_study.try_lock
 
@@ -333,7 +333,7 @@ def test_a_run_that_another_process_has_finished_while_this_one_waited_is_kept(o
     assert outcome.index[0]["run_id"] == run.run_id and outcome.index[0]["status"] == "FINISHED"
 
 
-def test_the_run_of_mlflow_run_is_filled_even_if_an_equal_one_is_finished(open_project):
+def test_mlflow_run_trains_even_if_an_equal_run_is_finished(open_project):
     project = open_project()
     spec = project.spec()
     project.train(spec)
@@ -343,14 +343,14 @@ def test_the_run_of_mlflow_run_is_filled_even_if_an_equal_one_is_finished(open_p
     assert project.tracker.metrics(project.tracker.adopted_run)["best_epoch"] > 0
 
 
-def test_what_a_run_computes_with_reaches_its_job(open_project, tmp_path):
+def test_compute_settings_reach_the_job(open_project, tmp_path):
     project = open_project({"compute": {"loaders": 3, "channels_last": False, "compile": True, "checkpoint_minutes": 2.5}})
     job = single_study._job(project.spec(), "f", tmp_path, project.study(), "cpu")
     assert (job.loaders, job.channels_last, job.compiled, job.checkpoint_minutes) == (3, False, True, 2.5)
     assert job.prepared == project.images.prepared.folder
 
 
-def test_code_data_and_spec_decide_a_fingerprint(open_project):
+def test_code_data_and_spec_determine_a_fingerprint(open_project):
     project = open_project()
     spec = project.spec()
     of = lambda spec, code="c": list(single_study.fingerprints([spec], project.images, code).values())  # noqa: E731

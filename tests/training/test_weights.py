@@ -1,4 +1,4 @@
-"""Weights are fetched once and checked each time; without them one is told what to do."""
+"""Weights are fetched once and checked each time; if that fails, the error says what to do."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 @pytest.fixture(autouse=True)
-def surroundings(monkeypatch):
+def clean_environment(monkeypatch):
     monkeypatch.setattr(download, "PAUSES", ())
     monkeypatch.setenv("NO_PROXY", "*")
 
@@ -29,7 +29,7 @@ class Handler(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def address(tmp_path):
-    """Of a server, with the files in its folder `served`."""
+    """The URL of a server of the files in the folder `served`."""
     (tmp_path / "served").mkdir()
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=tmp_path / "served")) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -44,29 +44,29 @@ def serve(tmp_path, name, content=CONTENT):
     return name
 
 
-def test_a_path_is_taken_as_it_is(tmp_path):
+def test_a_path_is_used_as_it_is(tmp_path):
     (tmp_path / "mine.pth").write_bytes(CONTENT)
     assert weights_file(str(tmp_path / "mine.pth"), tmp_path / "weights") == tmp_path / "mine.pth"
     assert not (tmp_path / "weights").exists()
 
 
-def test_a_path_without_a_file_is_a_clear_error(tmp_path):
-    with pytest.raises(UserError, match=r"weights = .*none\.pth: there is no such file\. .*random, only if you mean"):
+def test_a_nonexistent_path_is_a_clear_error(tmp_path):
+    with pytest.raises(UserError, match=r"weights = .*none\.pth: there is no such file\. .*random, only if the encoder"):
         weights_file(str(tmp_path / "none.pth"), tmp_path / "weights")
 
 
-def test_an_address_is_fetched_once_and_recorded(tmp_path, address, capsys):
+def test_a_url_is_fetched_once_and_recorded(tmp_path, address, capsys):
     name = serve(tmp_path, f"resnet-{SHA256[:8]}.pth")
     file = weights_file(f"{address}/{name}", tmp_path / "weights")
     assert file.name == name and tmp_path / "weights" in file.parents and file.read_bytes() == CONTENT and sha256(file) == SHA256
     assert json.loads((file.parent / "checksums.json").read_text())[name]["sha256"] == SHA256
     (tmp_path / "served" / name).unlink()
     capsys.readouterr()
-    assert weights_file(f"{address}/{name}", tmp_path / "weights") == file  # from the folder, and without a word
+    assert weights_file(f"{address}/{name}", tmp_path / "weights") == file  # from the folder, without a message
     assert capsys.readouterr().err == ""
 
 
-def test_a_file_that_is_not_what_its_name_promises_is_refused_and_not_kept(tmp_path, address):
+def test_a_file_not_matching_the_hash_in_its_name_is_refused(tmp_path, address):
     name = serve(tmp_path, "resnet-0123abcd.pth")
     for _ in range(2):
         with pytest.raises(UserError, match=f"is not the file that its name promises: its SHA-256 begins with {SHA256[:8]}"):
@@ -75,7 +75,7 @@ def test_a_file_that_is_not_what_its_name_promises_is_refused_and_not_kept(tmp_p
     assert not (records.parent / name).exists() and json.loads(records.read_text()) == {}
 
 
-def test_a_fetched_file_that_was_damaged_is_a_clear_error(tmp_path, address):
+def test_a_damaged_downloaded_file_is_a_clear_error(tmp_path, address):
     name = serve(tmp_path, "mine.pth")
     file = weights_file(f"{address}/{name}", tmp_path / "weights")
     file.write_bytes(CONTENT[:-1] + b"?")
@@ -86,9 +86,9 @@ def test_a_fetched_file_that_was_damaged_is_a_clear_error(tmp_path, address):
 
 
 @pytest.mark.parametrize("source", ["http://127.0.0.1:9/resnet.pth", "/none.pth"])
-def test_where_they_cannot_be_fetched_one_is_told_what_to_do(tmp_path, address, source):
+def test_the_error_for_a_failed_download_says_what_to_do(tmp_path, address, source):
     whole = source if source.startswith("http") else address + source
-    with pytest.raises(UserError, match=r"cannot be had: .* give its path as `weights`, or give weights: random, only if you mean"):
+    with pytest.raises(UserError, match=r"cannot get the weights: .* set `weights` to its path; or set weights: random, only if"):
         weights_file(whole, tmp_path / "weights")
 
 
@@ -100,7 +100,7 @@ def test_a_damaged_record_is_a_clear_error(tmp_path, address):
         weights_file(f"{address}/{name}", tmp_path / "weights")
 
 
-def test_files_of_one_name_from_two_addresses_are_kept_apart(tmp_path, address):
+def test_files_with_the_same_name_from_two_urls_are_kept_apart(tmp_path, address):
     for folder, content in (("imagenet", b"one"), ("places", b"other")):
         (tmp_path / "served" / folder).mkdir()
         (tmp_path / "served" / folder / "model.bin").write_bytes(content)
@@ -108,7 +108,7 @@ def test_files_of_one_name_from_two_addresses_are_kept_apart(tmp_path, address):
     assert [file.read_bytes() for file in files] == [b"one", b"other", b"one"]
 
 
-def test_a_local_file_is_told_by_its_content_and_an_address_by_itself(tmp_path):
+def test_local_files_are_identified_by_content_and_urls_by_themselves(tmp_path):
     (tmp_path / "mine.pth").write_bytes(CONTENT)
     assert weights_digest(str(tmp_path / "mine.pth")) == SHA256
     assert {weights_digest(source) for source in ("random", "https://example.com/mine.pth", str(tmp_path / "none.pth"))} == {""}

@@ -1,4 +1,4 @@
-"""What `regcls doctor` looks at: small functions that say what they found. stages/doctor.py runs them and makes the table."""
+"""The checks of `regcls doctor`: small functions that return findings. pipeline/doctor.py runs them and prints the table."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,37 +11,37 @@ State = Literal["good", "note", "bad"]
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """What is examined."""
+    """The project to check."""
 
     root: Path
-    params: Params | None  # None where params.yaml cannot be used
-    problem: str = ""  # why
+    params: Params | None  # None: params.yaml cannot be used
+    problem: str = ""  # why not
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
-    """The outcome of a check. A check may raise UserError instead, which counts as bad."""
+class Finding:
+    """The result of a check. A check may raise UserError instead, which counts as bad."""
 
     state: State
-    said: str
-    do: str = ""  # what the user can do about it
+    text: str
+    remedy: str = ""  # what the user can do about it
 
 
-def good(said: str) -> Found:
+def good(text: str) -> Finding:
     """All is well."""
-    return Found(state="good", said=said)
+    return Finding(state="good", text=text)
 
 
-def note(said: str, do: str = "") -> Found:
-    """Worth knowing, no fault."""
-    return Found(state="note", said=said, do=do)
+def note(text: str, remedy: str = "") -> Finding:
+    """Worth knowing, but not a fault."""
+    return Finding(state="note", text=text, remedy=remedy)
 
 
-def bad(said: str, do: str) -> Found:
+def bad(text: str, remedy: str) -> Finding:
     """Something will not work."""
-    return Found(state="bad", said=said, do=do)
+    return Finding(state="bad", text=text, remedy=remedy)
 
 
 def nearest(path: Path) -> Path:
-    """`path`, or the folder above it that exists, where `path` would be made."""
+    """`path`, or the nearest existing folder above it."""
     return next(folder for folder in (path, *path.parents) if folder.exists())

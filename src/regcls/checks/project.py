@@ -3,20 +3,21 @@
 import sys
 from pathlib import Path
 
-from regcls.checks import Found, Place, bad, good, note
+from regcls.checks import Finding, Place, bad, good, note
 from regcls.errors import UserError
 from regcls.provenance import UNKNOWN, git_tags
 
 
-def params(place: Place) -> Found:
+def params(place: Place) -> Finding:
     """Whether params.yaml can be read."""
     if place.params is None:
         raise UserError(place.problem)
+    text = f"data sets: {', '.join(place.params.chosen)}"
     others = [name for name in place.params.datasets if name not in place.params.chosen]
-    return good(f"data sets: {', '.join(place.params.chosen)}" + f"; there are also {', '.join(others)}" * bool(others))
+    return good(f"{text}; there are also {', '.join(others)}" if others else text)
 
 
-def git(place: Place) -> Found:
+def git(place: Place) -> Finding:
     """The commit that runs will be tagged with."""
     tags = git_tags(place.root)
     commit, branch = tags["git_commit"], tags["git_branch"]
@@ -32,8 +33,8 @@ def git(place: Place) -> Found:
     return good(f"{commit[:12]} on {branch}, nothing changed")
 
 
-def data(place: Place) -> Found:
-    """Which data sets are prepared as params.yaml says."""
+def data(place: Place) -> Finding:
+    """Which data sets are prepared with the parameters of params.yaml."""
     from regcls.tasks.task import open_data
 
     assert place.params is not None  # comes after `params`
@@ -46,19 +47,19 @@ def data(place: Place) -> Found:
             not_ready[dataset] = str(error).partition(". ")[0]
     if not not_ready:
         return good(f"prepared: {', '.join(ready)}")
-    said = "; ".join(([f"prepared: {', '.join(ready)}"] if ready else []) + list(not_ready.values()))
-    return note(said, f"dvc repro {' '.join(f'prepare@{dataset}' for dataset in not_ready)}")
+    text = "; ".join(([f"prepared: {', '.join(ready)}"] if ready else []) + list(not_ready.values()))
+    return note(text, f"dvc repro {' '.join(f'prepare@{dataset}' for dataset in not_ready)}")
 
 
-def mlproject(place: Place) -> Found:
-    """Whether a plain `mlflow run .` finds this environment."""
+def mlproject(place: Place) -> Finding:
+    """Whether a plain `mlflow run .` uses this environment."""
     from regcls.mlproject import environment_link
 
     link, here = environment_link(place.root), Path(sys.prefix)
     if link.is_symlink() and link.resolve() == here.resolve():
         return good(f"mlflow run . uses {here}")
     if not (here / "bin" / "activate").is_file():
-        return note(f"{here} is no virtual environment: a plain mlflow run . would build one", "mlflow run . --env-manager local")
+        return note(f"{here} is not a virtual environment: a plain mlflow run . would build one", "mlflow run . --env-manager local")
     if link.exists():
         return note(f"mlflow run . uses {link.resolve()}, not {here}", "regcls setup")
     return bad("a plain mlflow run . would look for pyenv to build an environment", "regcls setup (make does it)")

@@ -1,4 +1,4 @@
-"""Checks of what keeps results: the tracking store, its artifacts, runs left behind, the DVC remote. Nothing is left in any of them."""
+"""Checks of the stores: tracking, artifacts, stale and undelivered runs, DVC remote. They leave nothing behind."""
 
 import os
 import tempfile
@@ -6,18 +6,18 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from regcls.checks import Found, Place, bad, good, nearest, note
+from regcls.checks import Finding, Place, bad, good, nearest, note
 from regcls.dvc_remote import Remote, default_remote
 from regcls.errors import MissingError
 from regcls.files import explain_os_errors
 from regcls.object_store import TIMEOUTS, Bucket, bucket_of, s3_client
 from regcls.tracking.store import address_of, database_of, folder_of, project_root, store_uri, without_password
 
-FAST_MS = 200.0  # milliseconds an answer, above which a run's many requests are felt
+FAST_MS = 200.0  # milliseconds per response; slower ones noticeably delay a run's many requests
 
 
-def tracking(place: Place) -> Found:
-    """Whether runs can be tracked: the SQLite file, or the server, its version and who we are to it."""
+def tracking(place: Place) -> Finding:
+    """Whether runs can be tracked: the SQLite file, or the server, its version and our user name there."""
     from regcls.tracking.probe import OURS, ask_server, check_database
 
     home = project_root(place.root)
@@ -25,20 +25,20 @@ def tracking(place: Place) -> Found:
     shown = without_password(uri)
     if database := database_of(uri):
         if not database.exists():
-            return note(f"{database} is not there yet: the first run makes it", "regcls setup makes it now")
+            return note(f"{database} is not there yet: the first run creates it", "regcls setup creates it now")
         check_database(database, is_own=database == home / "mlflow.db")
         return good(f"{database}, {database.stat().st_size / 1e6:.1f} MB, of MLflow {OURS}")
     if not uri.startswith(("http:", "https:")):
         return note(f"{shown}, reached without a server: not checked further", "for a team, put mlflow server before it")
     server = ask_server(uri)
-    said = f"{shown}: MLflow {server.version}{', as ' + server.user if server.user else ''}, {server.milliseconds:.0f} ms an answer"
+    text = f"{shown}: MLflow {server.version}{', as ' + server.user if server.user else ''}, {server.milliseconds:.0f} ms per response"
     if server.version.partition(".")[0] != OURS.partition(".")[0]:
-        return bad(f"{said}; here is MLflow {OURS}", f"let the server run MLflow {OURS}, as requirements.lock has it")
+        return bad(f"{text}; here is MLflow {OURS}", f"install MLflow {OURS} on the server, as in requirements.lock")
     if server.version != OURS:
-        return note(f"{said}; here is MLflow {OURS}", "let both run one version")
-    return (
-        good(said) if server.milliseconds < FAST_MS else note(f"{said}: slow", "a server nearer by; runs are delivered in the background")
-    )
+        return note(f"{text}; here is MLflow {OURS}", "use the same version on both")
+    if server.milliseconds < FAST_MS:
+        return good(text)
+    return note(f"{text}: slow", "use a server nearby; runs are delivered in the background")
 
 
 def _experiment(place: Place) -> str:
@@ -46,14 +46,14 @@ def _experiment(place: Place) -> str:
     return os.environ.get("MLFLOW_EXPERIMENT_NAME") or place.params.tracking.experiment
 
 
-def artifacts(place: Place) -> Found:
-    """Whether a file can be put where artifacts of new runs go, read back and deleted, on the way that a run takes."""
+def artifacts(place: Place) -> Finding:
+    """Whether an artifact can be stored, read back and deleted in the same way as by a new run."""
     from regcls.tracking.probe import artifact_location, try_artifacts
 
     uri, experiment = store_uri(project_root(place.root)), _experiment(place)
     database = database_of(uri)
     location = artifact_location(uri, experiment) if not database or database.exists() else None
-    if location is None:  # a server puts them there that is not told otherwise
+    if location is None:  # the default location of a server
         location = address_of(database.parent / "mlartifacts") if database else "mlflow-artifacts:/"
     if location.startswith("s3://"):
         endpoint = {"endpoint_url": url} if (url := os.environ.get("MLFLOW_S3_ENDPOINT_URL")) else {}
@@ -65,7 +65,7 @@ def artifacts(place: Place) -> Found:
                 f"the server lets its clients write artifacts of experiment {experiment} to {folder}, which this machine does not have",
                 "start the server with --artifacts-destination, and choose a new experiment with MLFLOW_EXPERIMENT_NAME",
             )
-        return good(f"{folder} can be written{'' if folder.exists() else ', once it is made'}: {_try_folder(folder)}")
+        return good(f"{folder} can be written{'' if folder.exists() else ', once it is created'}: {_try_folder(folder)}")
     return good(f"{without_password(location)} through the server: {try_artifacts(uri, location)}")
 
 
@@ -88,40 +88,40 @@ def _try_folder(folder: Path) -> str:
     return "put, read and deleted 1 KiB"
 
 
-def stale_runs(place: Place) -> Found:
-    """Runs that MLflow shows as RUNNING though their process is gone."""
+def stale_runs(place: Place) -> Finding:
+    """Runs that MLflow shows as RUNNING although their process has ended."""
     from regcls.tracking.probe import artifact_location
     from regcls.tracking.tracker import Tracker
 
     uri, experiment = store_uri(project_root(place.root)), _experiment(place)
     database = database_of(uri)
-    if (database and not database.exists()) or artifact_location(uri, experiment) is None:  # a Tracker would make it
+    if (database and not database.exists()) or artifact_location(uri, experiment) is None:  # a Tracker would create it
         return good(f"none: there is no experiment {experiment} yet")
     assert place.params is not None
     tracker = Tracker(place.root, experiment=place.params.tracking.experiment)
     stale = {dataset: runs for dataset in place.params.datasets if (runs := tracker.stale(dataset))}
     if not stale:
         return good("none")
-    many = sum(map(len, stale.values()))
+    count = sum(map(len, stale.values()))
     first = ", ".join(run[:8] for run in next(iter(stale.values()))[:3])
     return note(
-        f"{many} {'run is' if many == 1 else 'runs are'} RUNNING though the process has ended ({first}{' …' if many > 3 else ''})",
-        " and ".join(f"regcls train {dataset}" for dataset in stale) + " marks them KILLED and goes on from their checkpoints",
+        f"{count} {'run is' if count == 1 else 'runs are'} RUNNING though the process has ended ({first}{' …' if count > 3 else ''})",
+        " and ".join(f"regcls train {dataset}" for dataset in stale) + " marks them KILLED and resumes from their checkpoints",
     )
 
 
-def undelivered(place: Place) -> Found:
-    """Runs that the tracking server has not been given yet."""
-    from regcls.tracking.journal import waiting
+def undelivered(place: Place) -> Finding:
+    """Runs that are not delivered to the tracking server yet."""
+    from regcls.tracking.journal import undelivered_count
 
-    many = waiting(project_root(place.root))
-    if not many:
+    count = undelivered_count(project_root(place.root))
+    if not count:
         return good("none")
-    return bad(f"{many} {'run waits' if many == 1 else 'runs wait'} in .regcls/journal for the tracking server", "regcls sync")
+    return bad(f"{count} {'run waits' if count == 1 else 'runs wait'} in .regcls/journal for the tracking server", "regcls sync")
 
 
-def dvc_remote(place: Place) -> Found:
-    """Whether what `dvc push` and `dvc pull` use can be reached and written."""
+def dvc_remote(place: Place) -> Finding:
+    """Whether the remote of `dvc push` and `dvc pull` can be reached and written."""
     try:
         remote = default_remote(place.root)
     except MissingError as error:
@@ -132,21 +132,21 @@ def dvc_remote(place: Place) -> Found:
     if "://" not in remote.url:
         folder = Path(remote.url)
         if not folder.exists() and not folder.parent.exists():
-            return bad(f"{shown}: there is no such folder", "mount that disk, or choose another remote: dvc remote add -d NAME URL")
+            return bad(f"{shown}: there is no such folder", "mount its disk, or choose another remote: dvc remote add -d NAME URL")
         return good(f"{shown}: {_try_folder(folder)}")
     return _try_other(place.root, remote, shown)
 
 
-def _try_other(root: Path, remote: Remote, shown: str) -> Found:
-    """ssh, gs, azure, https …: DVC itself looks whether there is something."""
+def _try_other(root: Path, remote: Remote, shown: str) -> Finding:
+    """Check ssh, gs, azure, https … with DVC itself: whether the remote answers, and has data."""
     from dvc.exceptions import DvcException  # type: ignore[import-untyped]
     from dvc.repo import Repo  # type: ignore[import-untyped]
 
     try:
         with Repo(str(root)) as repo:
-            there = repo.cloud.get_remote(remote.name).fs.exists(remote.url)
+            exists = repo.cloud.get_remote(remote.name).fs.exists(remote.url)
     except (DvcException, OSError) as error:
         return bad(
             f"{shown}: {' '.join(str(error).split())[:200]}", f"dvc push -v says more; its settings: dvc remote modify {remote.name}"
         )
-    return good(f"{shown} answers; {'there is data' if there else 'empty as yet'} (writing is not tried)")
+    return good(f"{shown} answers; {'there is data' if exists else 'still empty'} (writing is not tested)")

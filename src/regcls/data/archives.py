@@ -1,4 +1,4 @@
-"""Images where they lie: in a folder, a .tar or a .zip, read without unpacking."""
+"""Reads images from a folder, a .tar or a .zip, without unpacking."""
 
 import os
 import tarfile
@@ -11,31 +11,31 @@ from pathlib import Path
 from regcls.errors import UserError
 from regcls.progress import progress, say
 
-LOCAL_HEADER = 30  # bytes of a zip member's own header before its name; the lengths of name and extra field end it
-ZERO_BLOCK = bytes(tarfile.BLOCKSIZE)  # ends every tar
+LOCAL_HEADER = 30  # bytes of a zip member's local header before its name; it ends with the lengths of name and extra field
+ZERO_BLOCK = bytes(tarfile.BLOCKSIZE)  # marks the end of a tar
 
 
 def missing_remedy(raw: Path, dataset: str, archives: Sequence[str]) -> str:
-    """What to do where raw files are missing: fetch what params.yaml names, or read what belongs there."""
-    guide = raw.parent / "README.md"
-    known = f"{guide if guide.exists() else 'docs/own-data.md'} says what belongs there"
-    return f"Fetch it with: regcls data fetch {dataset}; or put your copy there, {known}" if archives else known
+    """What to do if raw files are missing: fetch the archives of params.yaml, if any, or see the guide."""
+    readme = raw.parent / "README.md"
+    guide = f"{readme if readme.exists() else 'docs/own-data.md'} says what belongs there"
+    return f"Fetch it with: regcls data fetch {dataset}; or put your copy there, {guide}" if archives else guide
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the bytes of an image lie: a whole file, or a stretch of an archive."""
+    """Location of the bytes of an image: a whole file, or a range of an archive."""
 
     file: str
     offset: int = 0  # bytes
-    size: int = -1  # bytes; -1: up to the end
+    size: int = -1  # bytes; -1: to the end
     deflated: bool = False
 
     def read(self) -> bytes:
         """The content.
 
         Raises:
-            ValueError: it cannot be had; the reason.
+            ValueError: it cannot be read; with the reason.
         """
         try:
             with open(self.file, "rb") as handle:
@@ -51,17 +51,17 @@ class Place:
 
 
 class Holder:
-    """What lies in raw/<top>/ or, if there is no such folder, in raw/<top>.tar or raw/<top>.zip."""
+    """The files in raw/<top>/ or, if there is no such folder, in raw/<top>.tar or raw/<top>.zip."""
 
     def __init__(self, raw: Path, top: str, *, remedy: str) -> None:
-        """Look for `top` in `raw` and, if it is an archive, index it. With `top` empty, `raw` itself is the folder.
+        """Find `top` in `raw` and, if it is an archive, index it. If `top` is empty, the folder is `raw` itself.
 
         Raises:
-            UserError: there is no such folder or archive (with `remedy` behind that), or the archive is damaged, encrypted or
+            UserError: there is no such folder or archive (the message ends with `remedy`), or the archive is damaged, encrypted or
                 compressed as a whole.
         """
         self.raw, self.origin = raw, raw / top
-        self._places: Mapping[str, Place] | None = None  # of an archive
+        self._places: Mapping[str, Place] | None = None  # in an archive
         archives = [file for suffix in (".tar", ".zip") if (file := raw / f"{top}{suffix}").exists()] if top else []
         if self.origin.is_dir():
             for archive in archives:
@@ -73,11 +73,11 @@ class Holder:
             raise UserError(f"there is no {top}.tar, {top}.zip or folder {top} in {raw}. {remedy}")
 
     def place(self, path: str) -> Place | None:
-        """Where `path`, which begins with `top`, lies. In a folder this does not look whether it is there."""
+        """Location of `path`, which begins with `top`; None if an archive does not have it. In a folder, existence is not checked."""
         return Place(str(self.raw / path)) if self._places is None else self._places.get(path)
 
     def names(self) -> Iterator[str]:
-        """The paths of its files."""
+        """Paths of all files."""
         if self._places is not None:
             return iter(self._places)
         return (str(file.relative_to(self.raw)) for file in self.origin.rglob("*") if file.is_file())
@@ -87,19 +87,19 @@ def _index_tar(archive: Path) -> dict[str, Place]:
     size, places = archive.stat().st_size, {}
     try:
         with tarfile.open(archive, "r:") as tar, progress(size, f"indexing {archive.name}") as advance:
-            at = 0
+            position = 0
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # else all headers stay in memory
                 if member.isreg():
                     places[member.name.removeprefix("./")] = Place(str(archive), member.offset_data, member.size)
-                advance(tar.offset - at)
-                at = tar.offset
+                advance(tar.offset - position)
+                position = tar.offset
     except (tarfile.TarError, EOFError) as error:
         raise _damaged(archive, str(error)) from None
-    with archive.open("rb") as handle:  # tarfile takes damage in the middle for the end
-        handle.seek(at)
+    with archive.open("rb") as handle:  # tarfile mistakes damage in the middle for the end
+        handle.seek(position)
         if handle.read(tarfile.BLOCKSIZE) != ZERO_BLOCK:
-            raise _damaged(archive, f"cut short or overwritten at byte {at} of {size}")
+            raise _damaged(archive, f"cut short or overwritten at byte {position} of {size}")
     return places
 
 
@@ -110,10 +110,10 @@ def _index_zip(archive: Path) -> dict[str, Place]:
             for member in opened.infolist():
                 if member.flag_bits & 1:
                     raise UserError(
-                        f"{archive} is encrypted: unpack it there with its password (7z x {archive.name}); the folder is read then"
+                        f"{archive} is encrypted: unpack it there with its password (7z x {archive.name}); then the folder is read"
                     )
                 if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                    raise UserError(f"{archive} is not compressed the usual way (deflate): unpack it there; the folder is read then")
+                    raise UserError(f"{archive} is not compressed the usual way (deflate): unpack it there; then the folder is read")
                 handle.seek(member.header_offset)
                 header = handle.read(LOCAL_HEADER)
                 name, extra = (int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
@@ -126,4 +126,4 @@ def _index_zip(archive: Path) -> dict[str, Place]:
 
 
 def _damaged(archive: Path, why: str) -> UserError:
-    return UserError(f"{archive} is not a whole {archive.suffix} archive: {why}. Remove it and bring it anew")
+    return UserError(f"{archive} is not an intact {archive.suffix} archive: {why}. Remove it and get a new copy")

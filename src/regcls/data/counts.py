@@ -1,10 +1,10 @@
-"""Whether about as many were found as there should be."""
+"""Checks the number of samples found against the expected number."""
 
 from collections.abc import Mapping
 
 from regcls.errors import UserError
 
-TOLERANCE = 0.01  # share by which the number may differ from the expected one
+TOLERANCE = 0.01  # relative
 
 
 def about_equal(found: int, expected: int) -> bool:
@@ -13,10 +13,10 @@ def about_equal(found: int, expected: int) -> bool:
 
 
 def check_count(found: int, expected: int | None, *, what: str, dataset: str, key: str, left_out: Mapping[str, int]) -> None:
-    """Compare the number of `what` with the `expected` one of params.yaml's `<dataset>.data.<key>`; None: any will do.
+    """Compare the number of `what` found with `expected`, the value of `<dataset>.data.<key>` in params.yaml; None: accept any number.
 
     Raises:
-        UserError: it differs by more than 1 %; with how many were left out, by reason.
+        UserError: it differs by more than 1 %; with the number left out for each reason.
     """
     if expected is None or about_equal(found, expected):
         return

@@ -1,6 +1,6 @@
-"""Raw archives over http(s), from Google Drive, from s3:// or from a path: resumed after a cut, compared with their recorded SHA-256.
+"""Downloads raw archives from http(s), Google Drive, s3:// or a path: resumes after a cut, and checks the recorded SHA-256.
 
-A download grows in `.<name>.part`; `.<name>.part.json` beside it keeps what the source said of the whole.
+A partial download is in `.<name>.part`, with version and total size in `.<name>.part.json`.
 """
 
 import hashlib
@@ -18,52 +18,51 @@ from regcls.errors import UserError
 from regcls.files import explain_os_errors, lock, write_atomically, write_json
 from regcls.progress import PLAIN_EVERY, Advance, progress, say
 
-PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before another attempt; from the first again once an attempt has brought something new
+PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before another attempt; restarts whenever an attempt has received new bytes
 
 
 class Content(NamedTuple):
-    """What is recorded of a file."""
+    """Recorded size and digest of a file."""
 
     bytes: int
     sha256: str  # hexadecimal
 
 
 def fetch(url: str, folder: Path, *, checksums: Path) -> Path:
-    """Bring a file into `folder` under its own name, and return its path.
+    """Fetch a file into `folder` under its own name, and return its path.
 
-    `checksums` is a JSON file {name: {"bytes": n, "sha256": hex}}: an entry is made at the first download and compared with from then
-    on. A file that is there already is compared (or recorded), not downloaded. A download that was cut goes on where it stopped, unless
-    the source has changed.
+    `checksums`: a JSON file {name: {"bytes": n, "sha256": hex}}. The first download adds an entry; later ones are checked against it. An
+    existing file is checked (or recorded), not downloaded. A download that was cut is resumed, unless the source has changed.
 
     Raises:
-        UserError: the source cannot be read, or not to its end; the content is not the recorded one; no space, or no permission.
+        UserError: the source cannot be read, or not to its end; the content differs from the record; no space, or no permission.
     """
     archive = named(Archive(url=url))
     target = folder / archive.name
-    with lock(folder / f".{target.name}.lock", waiting=lambda holder: say(f"{holder} fetches {target.name} already; waiting")):
+    with lock(folder / f".{target.name}.lock", on_wait=lambda holder: say(f"{holder} is fetching {target.name}; waiting")):
         recorded = _read_records(checksums).get(target.name)
         entry = f'the entry "{target.name}" of {checksums}'
         if target.exists():
-            found = _hash_present(target, recorded)
-            if recorded and found != recorded:
+            content = _hash_existing(target, recorded)
+            if recorded and content != recorded:
                 raise UserError(
-                    f"{target} is not the file of {entry}: {_difference(found, recorded)}. "
+                    f"{target} is not the file of {entry}: {_difference(content, recorded)}. "
                     "If it is the right one, delete that entry; if not, move it away. Then start again."
                 )
         else:
             part = _download(archive, target, recorded, entry)
-            found = part.content
-            if recorded and found != recorded:
+            content = part.content
+            if recorded and content != recorded:
                 rejected = target.with_name(f"{target.name}.rejected")
                 part.move(rejected)
                 raise UserError(
-                    f"{archive.shown} does not give the file of {entry}: {_difference(found, recorded)}. What came is kept as {rejected}. "
-                    f"To accept it, delete that entry and rename it to {target.name}; else start again, to fetch it anew."
+                    f"{archive.shown} does not give the file of {entry}: {_difference(content, recorded)}. The download is kept as "
+                    f"{rejected}. To accept it, delete that entry and rename it to {target.name}; else start again, to fetch it anew."
                 )
             write_atomically(target, part.move)
         if not recorded:
-            _record(checksums, target.name, found, folder)
-    say(f"{target}: {_size(found.bytes)}, SHA-256 {found.sha256[:12]}…, {'as' if recorded else 'now'} recorded in {checksums}")
+            _record(checksums, target.name, content, folder)
+    say(f"{target}: {_size(content.bytes)}, SHA-256 {content.sha256[:12]}…, {'as' if recorded else 'now'} recorded in {checksums}")
     return target
 
 
@@ -75,22 +74,22 @@ def _read_records(checksums: Path) -> dict[str, Content]:
         return {}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         shape = '{"imdb_crop.tar": {"bytes": 7012157440, "sha256": "…"}}'
-        raise UserError(f"{checksums} is not JSON of the form {shape} ({error}). Mend it, or take it from git again.") from None
+        raise UserError(f"{checksums} is not JSON of the form {shape} ({error}). Fix it, or restore it from git.") from None
 
 
-def _record(checksums: Path, name: str, found: Content, folder: Path) -> None:
-    with lock(folder / f".{checksums.name}.lock", waiting=lambda holder: None):  # another archive may be recorded at this moment
-        records = _read_records(checksums) | {name: found}
+def _record(checksums: Path, name: str, content: Content, folder: Path) -> None:
+    with lock(folder / f".{checksums.name}.lock", on_wait=lambda holder: None):  # another process may be recording another archive
+        records = _read_records(checksums) | {name: content}
         write_json(checksums, {name: records[name]._asdict() for name in sorted(records)})
 
 
-def _difference(found: Content, recorded: Content) -> str:
-    if found.bytes != recorded.bytes:
-        return f"{found.bytes} bytes instead of {recorded.bytes}"
-    return f"SHA-256 {found.sha256[:12]}… instead of {recorded.sha256[:12]}…"
+def _difference(content: Content, recorded: Content) -> str:
+    if content.bytes != recorded.bytes:
+        return f"{content.bytes} bytes instead of {recorded.bytes}"
+    return f"SHA-256 {content.sha256[:12]}… instead of {recorded.sha256[:12]}…"
 
 
-def _hash_present(target: Path, recorded: Content | None) -> Content:
+def _hash_existing(target: Path, recorded: Content | None) -> Content:
     size = target.stat().st_size
     if recorded and size != recorded.bytes:
         return Content(size, "")
@@ -107,23 +106,23 @@ def _hash(file: Path, hasher: "hashlib._Hash", label: str) -> None:
 
 
 class _Part:
-    """The beginning of a file: what has come of it, with its running SHA-256."""
+    """A partial download, with a running SHA-256."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
         self.path = target.with_name(f".{target.name}.part")
-        self._said = target.with_name(f".{target.name}.part.json")
+        self._record = target.with_name(f".{target.name}.part.json")
         self.bytes, self.hasher = 0, hashlib.sha256()
         self.total: int | None = None
-        self.version: str | None = None  # None: the next attempt begins anew
-        if self.path.exists() and self._said.exists():
-            said = json.loads(self._said.read_text(encoding="utf-8"))
-            if said["version"]:
-                self.bytes, self.total, self.version = self.path.stat().st_size, said["total"], said["version"]
+        self.version: str | None = None  # None: the next attempt starts from byte 0
+        if self.path.exists() and self._record.exists():
+            record = json.loads(self._record.read_text(encoding="utf-8"))
+            if record["version"]:
+                self.bytes, self.total, self.version = self.path.stat().st_size, record["total"], record["version"]
                 _hash(self.path, self.hasher, f"{target.name}: checking the {_size(self.bytes)} that are there")
 
     @property
-    def whole(self) -> bool:
+    def is_complete(self) -> bool:
         return self.bytes == self.total
 
     @property
@@ -131,17 +130,17 @@ class _Part:
         return Content(self.bytes, self.hasher.hexdigest())
 
     def restart(self, *, version: str | None, total: int | None) -> None:
-        """Drop what is there; what comes now is of `version`."""
-        self.path.write_bytes(b"")  # first: bytes of one version never lie beside the description of another
+        """Drop the bytes received so far; the next ones are of `version`."""
+        self.path.write_bytes(b"")  # first, so that bytes of one version are never beside the record of another
         self.bytes, self.hasher, self.version, self.total = 0, hashlib.sha256(), version, total
-        write_json(self._said, {"version": version, "total": total})
+        write_json(self._record, {"version": version, "total": total})
 
     def take(self, chunks: Iterator[bytes]) -> Iterator[int]:
-        """Append each chunk, and give its size."""
+        """Append each chunk, and yield its size."""
         with self.path.open("ab") as handle:
             for chunk in chunks:
                 handle.write(chunk)
-                handle.flush()  # what counts as there outlives this process
+                handle.flush()  # bytes that are counted must survive this process
                 self.hasher.update(chunk)
                 self.bytes += len(chunk)
                 yield len(chunk)
@@ -149,15 +148,15 @@ class _Part:
 
     def move(self, place: Path) -> None:
         self.path.replace(place)
-        self._said.unlink()
+        self._record.unlink()
 
 
 def _download(archive: Archive, target: Path, recorded: Content | None, entry: str) -> _Part:
-    """The whole file as a part. Attempts go on as long as they bring something new."""
+    """Download a complete file. Retries as long as attempts receive new bytes."""
     with explain_os_errors(target):
         part = _Part(target)
         furthest, pauses = part.bytes, iter(PAUSES)
-        while not part.whole:
+        while not part.is_complete:
             try:
                 _attempt(archive, part, recorded, entry)
             except CutError as cut:
@@ -165,15 +164,15 @@ def _download(archive: Archive, target: Path, recorded: Content | None, entry: s
                     part.restart(version=None, total=None)
                 if part.bytes > furthest:
                     furthest, pauses = part.bytes, iter(PAUSES)
-                there = f"{_amount(part.bytes, part.total)} of {target.name} are there" if part.bytes else "nothing has come yet"
+                received = f"{_amount(part.bytes, part.total)} of {target.name} are there" if part.bytes else "nothing received yet"
                 if (pause := next(pauses, None)) is None:
-                    onward = (
-                        f"{there}, in {part.path}; the same command goes on from there"
+                    advice = (
+                        f"{received}, in {part.path}; the same command resumes from there"
                         if part.bytes and part.version
                         else "try again later"
                     )
-                    raise UserError(f"{archive.shown}: {cut}; {onward}.") from cut
-                say(f"{cut}; {there}; another attempt in {pause:.0f} s")
+                    raise UserError(f"{archive.shown}: {cut}; {advice}.") from cut
+                say(f"{cut}; {received}; another attempt in {pause:.0f} s")
                 time.sleep(pause)
     return part
 
@@ -190,10 +189,10 @@ def _attempt(archive: Archive, part: _Part, recorded: Content | None, entry: str
             )
         if reply.start == 0:
             if part.bytes:
-                say(f"{part.target.name}: the source has changed, or gives only the whole; from the beginning")
+                say(f"{part.target.name}: the source has changed, or cannot resume; starting from the beginning")
             part.restart(version=reply.version, total=reply.total)
         elif reply.total != part.total:
-            raise CutError(f"the length of the whole has changed from {part.total} to {reply.total} bytes", spoiled=True)
+            raise CutError(f"the total length has changed from {part.total} to {reply.total} bytes", spoiled=True)
         _check_space(part.target, (reply.total or 0) - part.bytes)
         started, before = time.monotonic(), part.bytes
         label = f"{part.target.name} from {_size(before)} on" if before else part.target.name
@@ -214,17 +213,17 @@ def _check_space(target: Path, needed: int) -> None:
 
 @contextmanager
 def _bar(total: int | None, label: str) -> Iterator[Advance]:
-    """A progress bar, or a line now and then where the source does not say its length."""
+    """A progress bar, or an occasional line if the total is unknown."""
     if total is not None:
         with progress(total, label) as advance:
             yield advance
         return
-    said = time.monotonic()
+    last_print = time.monotonic()
 
     def count(amount: float, note: str = "") -> None:
-        nonlocal said
-        if time.monotonic() - said >= PLAIN_EVERY:
-            said = time.monotonic()
+        nonlocal last_print
+        if time.monotonic() - last_print >= PLAIN_EVERY:
+            last_print = time.monotonic()
             say(f"{label}: {note}")
 
     yield count

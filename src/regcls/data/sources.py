@@ -1,6 +1,6 @@
-"""Where raw archives come from: http(s)://, a file of Google Drive, s3://bucket/key, file:// or a path.
+"""Sources of raw archives: http(s)://, a file on Google Drive, s3://bucket/key, file:// or a path.
 
-Each source is asked for the bytes of an archive from `start` on, if it still is `version` (None: from 0), and says what it gives.
+A source opens an archive at byte `start`, provided that it is still `version` (None: at byte 0), and yields a Reply.
 """
 
 import os
@@ -14,35 +14,35 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from regcls.errors import UserError
-from regcls.object_store import CREDENTIALS, innermost, s3_client, said_by_s3
+from regcls.object_store import CREDENTIALS, explain_client_error, innermost, s3_client
 
 if TYPE_CHECKING:
     from requests import Response
 
 CHUNK = 1 << 18  # bytes read and written at a time
-TIMEOUTS = (10.0, 60.0)  # seconds to a connection, and between two bytes, after which an attempt counts as cut
+TIMEOUTS = (10.0, 60.0)  # seconds to connect, and between two bytes, after which an attempt counts as cut
 DRIVE = "https://drive.google.com"
 DRIVE_HOSTS = ("drive.google.com", "docs.google.com")
-PASSING = {408, 425, 429}  # HTTP statuses that pass by themselves, like all from 500 on
+TEMPORARY = {408, 425, 429}  # HTTP statuses, besides all from 500 on
 
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """Where a raw file comes from: http(s)://, a file of Google Drive, s3://bucket/key, file:// or a path.
+    """URL of a raw file: http(s)://, a file on Google Drive, s3://bucket/key, file:// or a path.
 
     Raises:
         UserError: another scheme, or no file name at the end.
     """
 
     url: str
-    called: str = ""  # its name, where only the server knows it: `named` asks
+    called: str = ""  # file name, if the URL does not contain it: see `named`
 
     def __post_init__(self) -> None:
         if self.scheme not in SOURCES:
             raise UserError(f"cannot fetch {self.shown}: give a URL with https://, http://, s3:// or file://, or a path")
         if self.scheme == "drive" and not self.called:
             return
-        if self.name in ("", ".", "..") or "/" in self.name or "\0" in self.name:  # %2F would lead out of the folder
+        if self.name in ("", ".", "..") or "/" in self.name or "\0" in self.name:  # %2F could escape the folder
             raise UserError(f"cannot fetch {self.shown}: there is no file name at its end")
 
     @property
@@ -53,9 +53,9 @@ class Archive:
 
     @property
     def path(self) -> str:
-        """What follows the server; of s3://, bucket/key."""
+        """The path after the host; for s3://, bucket/key."""
         if self.scheme == "s3":
-            return self.url.partition("://")[2]  # a key may hold ?, # and %
+            return self.url.partition("://")[2]  # a key may contain ?, # and %
         return unquote(urlsplit(self.url).path) if self.scheme else str(Path(self.url).expanduser())
 
     @property
@@ -73,7 +73,7 @@ class Archive:
 
     @property
     def shown(self) -> str:
-        """The URL for messages: without password and signature."""
+        """The URL without password and signature, for messages."""
         if self.scheme not in ("http", "https"):
             return self.url
         parts = urlsplit(self.url)
@@ -81,7 +81,7 @@ class Archive:
 
 
 class CutError(Exception):
-    """An attempt ended before the file did; another may bring the rest. `spoiled`: what came before is not to be gone on from."""
+    """A download was cut; another attempt may get the rest. `spoiled`: the bytes received so far must not be resumed from."""
 
     def __init__(self, why: object, *, spoiled: bool = False) -> None:
         super().__init__(str(why))
@@ -89,11 +89,11 @@ class CutError(Exception):
 
 
 class Reply(NamedTuple):
-    """What a source answers when asked for its bytes from `start` on."""
+    """The answer of a source to a request for the bytes from `start` on."""
 
-    start: int  # 0 where the source has changed, or cannot begin elsewhere
-    total: int | None  # bytes of the whole file, where the source says it
-    version: str | None  # differs when the content does: ETag, or time of the last change
+    start: int  # 0 if the source has changed, or cannot start elsewhere
+    total: int | None  # bytes of the whole file, if known
+    version: str | None  # ETag or time of the last change, which changes with the content
     chunks: Iterator[bytes]
 
 
@@ -112,25 +112,25 @@ def _response(archive: Archive, url: str, headers: dict[str, str]) -> "Response"
 
 @contextmanager
 def _over_http(archive: Archive, start: int, version: str | None, *, at: str = "") -> Iterator[Reply]:
-    """`at`: the address to ask, where it is not the archive's own."""
+    """`at`: the URL to request, if it is not the archive's own."""
     import urllib3
 
-    asked = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-", "If-Range": version} if version else {})
-    with _response(archive, at or archive.url, asked) as response:
+    request_headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-", "If-Range": version} if version else {})
+    with _response(archive, at or archive.url, request_headers) as response:
         status, headers = response.status_code, response.headers
-        given, _, total = headers.get("Content-Range", "").removeprefix("bytes ").rpartition("/")
-        if start and (status == 416 or (status == 206 and not given.startswith(f"{start}-"))):
+        byte_range, _, total = headers.get("Content-Range", "").removeprefix("bytes ").rpartition("/")
+        if start and (status == 416 or (status == 206 and not byte_range.startswith(f"{start}-"))):
             with _over_http(archive, 0, None, at=at) as reply:
                 yield reply
             return
-        if status >= 500 or status in PASSING:
+        if status >= 500 or status in TEMPORARY:
             raise CutError(f"the server answers {status} {response.reason}")
         if status not in (200, 206):
             raise UserError(f"{archive.shown}: the server answers {status} {response.reason}. {_instead(archive)}")
         if headers.get("Content-Type", "").startswith("text/html") and not archive.name.endswith(("html", "htm")):
             raise UserError(f"{archive.shown}: the server answers with a web page, not with the file. {_instead(archive)}")
         total = total if status == 206 else headers.get("Content-Length", "")
-        etag = headers.get("ETag", "W/")  # a weak one does not promise equal bytes
+        etag = headers.get("ETag", "W/")  # a weak one does not guarantee equal bytes
         yield Reply(
             start=start if status == 206 else 0,
             total=int(total) if total.isdecimal() else None,
@@ -146,10 +146,10 @@ def _over_drive(archive: Archive, start: int, version: str | None) -> Iterator[R
 
 
 def named(archive: Archive) -> Archive:
-    """`archive` with its name; Google Drive, whose addresses do not hold it, is asked for it.
+    """`archive` with its file name, which is requested from Google Drive, since its URLs do not contain it.
 
     Raises:
-        UserError: Drive does not give the file, or cannot be reached.
+        UserError: Drive refuses the file, or cannot be reached.
     """
     if archive.scheme != "drive" or archive.called:
         return archive
@@ -167,7 +167,7 @@ def named(archive: Archive) -> Archive:
 
 
 def _drive_address(archive: Archive) -> str:
-    """Where Drive gives the file itself: behind a page that asks for confirmation where it is too large to be searched for viruses."""
+    """The download URL of a file on Drive: behind a confirmation page, if it is too large for the virus scan."""
     from gdown.download import get_url_from_gdrive_confirmation
     from gdown.exceptions import FileURLRetrievalError
     from gdown.parse_url import parse_url
@@ -177,7 +177,7 @@ def _drive_address(archive: Archive) -> str:
         raise UserError(f"{archive.url} is not a single file of Google Drive, whose address is https://drive.google.com/file/d/<id>/view")
     address = f"{DRIVE}/uc?export=download&id={file}"
     with _response(archive, address, {}) as response:
-        if response.status_code >= 500 or response.status_code in PASSING:
+        if response.status_code >= 500 or response.status_code in TEMPORARY:
             raise CutError(f"Google Drive answers {response.status_code} {response.reason}")
         if response.status_code == 404:
             raise _refused(archive, "there is no such file")
@@ -185,8 +185,8 @@ def _drive_address(archive: Archive) -> str:
             return address
         try:
             return get_url_from_gdrive_confirmation(response.text)
-        except FileURLRetrievalError:  # its message tells about the package
-            why = "too many have fetched it of late, or it is not open to everyone with the link"
+        except FileURLRetrievalError:  # its message is about gdown
+            why = "too many downloads recently, or it is not shared with everyone who has the link"
             raise _refused(archive, why) from None
 
 
@@ -199,24 +199,24 @@ def _over_s3(archive: Archive, start: int, version: str | None) -> Iterator[Repl
     from botocore import exceptions  # type: ignore[import-untyped]
 
     bucket, _, key = archive.path.partition("/")
-    asked = {"Range": f"bytes={start}-", "IfMatch": version} if version else {}
+    conditions = {"Range": f"bytes={start}-", "IfMatch": version} if version else {}
     try:
         client = s3_client(timeouts=TIMEOUTS)
     except UserError as error:
         raise UserError(f"cannot fetch {archive.shown}: {error}") from error
     with closing(client):
         try:
-            reply = client.get_object(Bucket=bucket, Key=key, **asked)
+            response = client.get_object(Bucket=bucket, Key=key, **conditions)
         except exceptions.ClientError as error:
-            status, said = error.response["ResponseMetadata"]["HTTPStatusCode"], error.response["Error"]
+            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
             if start and status in (412, 416):
-                with _over_s3(archive, 0, None) as anew:
-                    yield anew
+                with _over_s3(archive, 0, None) as reply:
+                    yield reply
                 return
-            if status >= 500 or status in PASSING:
-                raise CutError(f"S3 answers {status} {said['Code']}") from error
+            if status >= 500 or status in TEMPORARY:
+                raise CutError(f"S3 answers {status} {error.response['Error']['Code']}") from error
             raise UserError(
-                f"{archive.shown}: {said_by_s3(error, doing='read it')} (at {client.meta.endpoint_url}). {_instead(archive)}"
+                f"{archive.shown}: {explain_client_error(error, action='read it')} (at {client.meta.endpoint_url}). {_instead(archive)}"
             ) from error
         except (exceptions.ConnectionError, exceptions.HTTPClientError) as error:
             raise CutError(error) from error
@@ -224,11 +224,11 @@ def _over_s3(archive: Archive, start: int, version: str | None) -> Iterator[Repl
             raise UserError(f"cannot fetch {archive.shown}: {bucket} cannot be the name of a bucket") from error
         except exceptions.BotoCoreError as error:
             raise UserError(f"cannot fetch {archive.shown}: {error}. {CREDENTIALS}") from error
-        with closing(reply["Body"]) as body:
+        with closing(response["Body"]) as body:
             yield Reply(
                 start=start,
-                total=start + reply["ContentLength"],
-                version=reply["ETag"],
+                total=start + response["ContentLength"],
+                version=response["ETag"],
                 chunks=_chunks(body.read, exceptions.BotoCoreError, spoiled_by=exceptions.FlexibleChecksumError),
             )
 
@@ -271,7 +271,7 @@ def _chunks(read: Callable[[int], bytes], cut_by: type[Exception], spoiled_by: t
 def _instead(archive: Archive) -> str:
     if archive.scheme == "drive":
         return (
-            "Open that address in a browser, download the file, and give its path in place of the address (or put it into the data set's "
+            "Open that URL in a browser, download the file, and give its path in place of the URL (or put it into the data set's "
             "raw/ yourself); a copy in s3:// will do as well."
         )
     return f"If you have {archive.name}, give its path in place of the URL."

@@ -1,4 +1,4 @@
-"""What prepared sets of images share: each row belongs to training, validation or test."""
+"""Prepared image sets with training, validation and test splits."""
 
 from functools import cached_property
 from typing import Any, Literal, cast
@@ -13,10 +13,10 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 class SplitSet(PreparedSet[Data]):
-    """A prepared set whose table has path, split and row of the arrays. Rows that no split names were rejected."""
+    """A prepared set whose table has columns path, split and row (in the arrays). Rows without an entry were rejected."""
 
     def rows(self, split: Split) -> NDArray[np.int64]:
-        """Which rows of the arrays belong to a split (n,), in the order of the source."""
+        """Rows of a split in the arrays (n,), in the order of the source."""
         return self._of(split, "row").astype(np.int64)
 
     def paths(self, split: Split) -> list[str]:
@@ -25,7 +25,7 @@ class SplitSet(PreparedSet[Data]):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over all that a run sees: arrays, targets and splits, by their recorded checksums."""
+        """SHA-256 of all data that a run sees: arrays, targets and splits, by their recorded checksums."""
         return self.prepared.digest()
 
     def _of(self, split: Split, column: str) -> NDArray[Any]:

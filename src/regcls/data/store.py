@@ -24,13 +24,13 @@ from regcls.progress import progress
 
 FORMAT = 1
 Data = TypeVar("Data")  # the dataclass of a data set's parameters
-READ_BYTES = 2**24  # at a time, for checksums
-LONG_BYTES = 2**30  # a file that takes seconds to read
+READ_BYTES = 2**24  # per read, for checksums
+LONG_BYTES = 2**30  # larger files take seconds to read, and get a progress bar
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
-    """An opened data set. Arrays are read-only views of the files: nothing is held in memory until it is used."""
+    """An opened data set. Arrays are read-only views of the files, loaded into memory only when used."""
 
     folder: Path
     arrays: Mapping[str, np.ndarray]
@@ -38,10 +38,10 @@ class Prepared:
     meta: Mapping[str, Any]
 
     def check_made_from(self, wanted: Mapping[str, Any]) -> None:
-        """Compare the parameters that the data set was made from with `wanted`.
+        """Compare the parameters of the prepared data set with `wanted`.
 
         Raises:
-            UserError: naming the ones that differ.
+            UserError: some differ; names them.
         """
         made_from, as_json = self.meta["made_from"], json.loads(json.dumps(wanted))
         if differing := [key for key in as_json if made_from.get(key) != as_json[key]]:
@@ -51,30 +51,30 @@ class Prepared:
             )
 
     def verify(self) -> None:
-        """Read every array and compare it with its recorded SHA-256.
+        """Compare the SHA-256 of every array with the recorded one.
 
         Raises:
-            UserError: naming the file that was changed.
+            UserError: a file has changed; names it.
         """
         for name, recorded in self.meta["arrays"].items():
             if _sha256(self.folder / f"{name}.npy") != recorded["sha256"]:
                 raise _damaged(self.folder / f"{name}.npy", "its content is not what prepare wrote")
 
     def digest(self, *more: object) -> str:
-        """SHA-256 over the table, the arrays, by their recorded checksums, and what `more` decides a result."""
+        """SHA-256 of the table and the arrays, by their recorded checksums, and of `more` values that decide a result."""
         arrays = self.meta["arrays"]
         parts = [self.meta["table"]["sha256"], *(arrays[name]["sha256"] for name in sorted(arrays)), *map(str, more)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 class PreparedSet(Generic[Data]):
-    """Prepared data of some kind, memory-mapped: nothing is held in memory but the table."""
+    """Base class of prepared data sets. Arrays are memory-mapped; only the table is in memory."""
 
     def __init__(self, folder: Path, *, verify: bool = False, made_from: Data | None = None) -> None:
-        """Open `folder`; with `verify`, after reading all of it and comparing checksums.
+        """Open `folder`; `verify`: check all checksums.
 
         Raises:
-            UserError: absent, damaged, of another format version, or made from other parameters than the dataclass `made_from`.
+            UserError: missing, damaged, of another format version, or prepared with other parameters than the dataclass `made_from`.
         """
         self.prepared = open_prepared(folder)
         if made_from is not None:
@@ -84,7 +84,7 @@ class PreparedSet(Generic[Data]):
 
 
 def deciding_parameters(data: Any) -> dict[str, Any]:
-    """Of a dataclass `data`, what decides the prepared data: not where they are fetched from, nor how many are expected."""
+    """The fields of the dataclass `data` that decide the prepared data: not archive URLs, units or expected counts."""
     values = asdict(data)
     unused = {"archives", "unit"} | {name for name in values if name.startswith("expected_")}
     if values.get("source") == "raw":
@@ -93,16 +93,16 @@ def deciding_parameters(data: Any) -> dict[str, Any]:
 
 
 def prepared_folder(root: Path, dataset: str) -> Path:
-    """Where a data set's prepared files are."""
+    """Folder of a data set's prepared files."""
     return root / "data" / dataset / "prepared"
 
 
 class Writer:
-    """A data set that is being written. Other files of it may be put into `folder`, what else is to be known of it into `notes`."""
+    """Writes a data set. Callers may put further files into `folder`, and further information into `notes`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.notes: dict[str, Any] = {}  # meta.json holds these too
+        self.notes: dict[str, Any] = {}  # stored in meta.json
         self._arrays: dict[str, dict[str, Any]] = {}
 
     def save(self, name: str, array: np.ndarray) -> None:
@@ -110,20 +110,20 @@ class Writer:
         array = np.ascontiguousarray(array)
         with (self.folder / f"{name}.npy").open("wb") as handle:
             _write_header(handle, array.shape, array.dtype)
-            handle.write(array.data)  # np.save leaves out the reason where the disk is full
+            handle.write(array.data)  # np.save does not say that the disk is full
         self._arrays[name] = {"shape": list(array.shape), "dtype": str(array.dtype)}
 
     def empty(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> np.memmap:
-        """A memory-mapped array of zeros, to be filled in place, by other processes too (`.filename`, `.offset`).
+        """A memory-mapped array of zeros, to be filled in place, also by other processes (`.filename`, `.offset`).
 
-        Its space on the disk is taken at once: a full disk is an error here, not a crash when a page is written.
+        Allocates its disk space at once: a full disk is an error here, not a crash when a page is written.
 
         Raises:
-            UserError: there is less space.
+            UserError: not enough space.
         """
         file, dtype = self.folder / f"{name}.npy", np.dtype(dtype)
         size, free = dtype.itemsize * math.prod(shape), shutil.disk_usage(self.folder).free
-        if size > free:  # asked first: a file system may fill up before it refuses
+        if size > free:  # checked first: a file system may fill up before it refuses
             raise UserError(
                 f"{self.folder.parent} has {free / 1e9:.1f} GB of free space, {size / 1e9:.1f} GB are needed; nothing was replaced. "
                 "Free some space and start again."
@@ -152,7 +152,7 @@ class Writer:
 
 @contextmanager
 def prepared_writer(folder: Path, *, made_from: Mapping[str, Any]) -> Iterator[Writer]:
-    """Write a data set piece by piece; `folder` holds the old one or, when the block is left without an exception, the whole new one.
+    """Write a data set piece by piece; it replaces `folder` when the block ends without an exception.
 
     Raises:
         UserError: the disk is full or the folder is not writable.
@@ -164,7 +164,7 @@ def prepared_writer(folder: Path, *, made_from: Mapping[str, Any]) -> Iterator[W
 
 
 def write_prepared(folder: Path, *, arrays: Mapping[str, np.ndarray], table: pd.DataFrame, made_from: Mapping[str, Any]) -> None:
-    """`prepared_writer` for arrays that are in memory.
+    """`prepared_writer` for arrays in memory.
 
     Raises:
         UserError: the disk is full or the folder is not writable.
@@ -180,12 +180,12 @@ def _write_header(handle: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any
 
 
 def open_prepared(folder: Path) -> Prepared:
-    """Open what `write_prepared` wrote.
+    """Open a prepared data set.
 
     Raises:
-        UserError: nothing there, another format version, or a file missing or cut short.
+        UserError: it does not exist, has another format version, or a file is missing or cut short.
     """
-    remedy = f"Make it anew with: regcls prepare {folder.parent.name}"
+    remedy = f"Prepare it with: regcls prepare {folder.parent.name}"
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -200,13 +200,13 @@ def open_prepared(folder: Path) -> Prepared:
         raise _damaged(folder / "meta.json", "it is not what prepare wrote") from None
     for name, size in sizes.items():
         file = folder / f"{name}.npy"
-        found = file.stat().st_size if file.exists() else 0
-        if found != size:
-            raise _damaged(file, f"it has {found} bytes instead of {size}")
+        actual = file.stat().st_size if file.exists() else 0
+        if actual != size:
+            raise _damaged(file, f"it has {actual} bytes instead of {size}")
     table = folder / "table.parquet"
     if not table.exists():
         raise _damaged(table, "it is missing")
-    if _sha256(table) != table_sha256:  # always: it is small, and decides which samples are whose
+    if _sha256(table) != table_sha256:  # always checked: it is small, and assigns the samples to splits
         raise _damaged(table, "its content is not what prepare wrote")
     arrays = {name: _map(folder / f"{name}.npy", recorded) for name, recorded in meta["arrays"].items()}
     return Prepared(folder=folder, arrays=arrays, table=pd.read_parquet(table), meta=meta)
@@ -215,16 +215,16 @@ def open_prepared(folder: Path) -> Prepared:
 def _map(file: Path, recorded: Mapping[str, Any]) -> np.ndarray:
     try:
         array: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
-        whole = (list(array.shape), str(array.dtype)) == (recorded["shape"], recorded["dtype"])
-    except Exception:  # a damaged header is read as Python source, which fails in every way there is
-        whole = False
-    if not whole:
+        intact = (list(array.shape), str(array.dtype)) == (recorded["shape"], recorded["dtype"])
+    except Exception:  # the header is parsed as Python source, so a damaged one can raise anything
+        intact = False
+    if not intact:
         raise _damaged(file, "its content is not what prepare wrote")
     return array
 
 
 def _damaged(file: Path, why: str) -> UserError:
-    return UserError(f"{file} is damaged: {why}. Make it anew with: regcls prepare {file.parent.parent.name}")
+    return UserError(f"{file} is damaged: {why}. Prepare it again with: regcls prepare {file.parent.parent.name}")
 
 
 def _sha256(file: Path) -> str:

@@ -1,4 +1,4 @@
-"""Unpacking archives: every member stays in the folder, and what is there already is never replaced."""
+"""Unpacks archives safely: no member leaves the folder, and existing files are never replaced."""
 
 import gzip
 import os
@@ -19,9 +19,9 @@ _UNREADABLE = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError,
 
 
 def extract(archive: Path, folder: Path) -> int:
-    """Unpack a .zip or a .tar, compressed or not, into `folder`; return the number of files. What is there already is never replaced.
+    """Unpack a .zip or a .tar, compressed or not, into `folder`; return the number of files. Existing files are never replaced.
 
-    Members are unpacked aside, and moved into place when all are whole.
+    Members are unpacked into a temporary folder, and moved into place when all are complete.
 
     Raises:
         UserError: a member would be written outside, is a link or a device, or exists already; the archive is damaged, or the disk full.
@@ -30,19 +30,19 @@ def extract(archive: Path, folder: Path) -> int:
         raise UserError(f"there is no archive {archive}")
     aside = folder / f".{archive.name}.unpacked.part"
     with (
-        lock(folder / f".{archive.name}.lock", waiting=lambda holder: say(f"{holder} works on {archive.name} already; waiting")),
+        lock(folder / f".{archive.name}.lock", on_wait=lambda holder: say(f"{holder} is unpacking {archive.name}; waiting")),
         explain_os_errors(folder),
     ):
-        shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
+        shutil.rmtree(aside, ignore_errors=True)  # left by a killed process
         aside.mkdir()
         try:
             count = (_unzip if archive.suffix.lower() == ".zip" else _untar)(archive, folder, aside)
-            os.sync()  # at once: half a million files one by one take half an hour
+            os.sync()  # once for all: half a million single syncs take half an hour
             for entry in sorted(aside.iterdir()):
                 entry.rename(folder / entry.name)
         except _UNREADABLE as error:
             reason = str(error).partition(":\n")[0]  # tarfile appends a line for each compression it tried
-            raise UserError(f"cannot unpack {archive}: {reason}. Nothing was unpacked. Fetch it anew, or unpack it by hand.") from error
+            raise UserError(f"cannot unpack {archive}: {reason}. Nothing was unpacked. Fetch it again, or unpack it by hand.") from error
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     return count
@@ -58,7 +58,7 @@ def _untar(archive: Path, folder: Path, aside: Path) -> int:
         while member := tar.next():
             _check_member(archive, member.name, folder, plain=member.isfile() or member.isdir())
             tar.extract(member, aside, filter="data")
-            tar.members = []  # type: ignore[attr-defined]  # it would hold all of them
+            tar.members = []  # type: ignore[attr-defined]  # else all headers stay in memory
             count += member.isfile()
             advance(handle.tell() - done, f"{count} files")
             done = handle.tell()
@@ -67,12 +67,12 @@ def _untar(archive: Path, folder: Path, aside: Path) -> int:
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
-    """tarfile takes a header that is cut or damaged for the end, unless it is the first."""
+    """Check the end mark: tarfile mistakes a cut or damaged header for the end, unless it is the first."""
     assert tar.fileobj
     tar.fileobj.seek(tar.offset)
     if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise tarfile.ReadError("it is cut short or damaged: the mark of its end is missing")
-    while tar.fileobj.read(CHUNK):  # to the checksum, if compressed
+    while tar.fileobj.read(CHUNK):  # up to the checksum, if compressed
         pass
 
 

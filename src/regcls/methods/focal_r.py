@@ -1,7 +1,7 @@
-"""focal-r: large errors weigh more. The error |e| or e² times (2σ(β|e|) − 1)^γ, with the logistic σ.
+"""focal-r: the error |e| or e² times (2σ(β|e|) − 1)^γ with the logistic σ, so that large errors weigh more.
 
-Yang et al., "Delving into deep imbalanced regression", ICML 2021, after the focal loss of Lin et al., ICCV 2017; β and γ as there. The
-weight is part of the gradient.
+Yang et al., "Delving into deep imbalanced regression", ICML 2021, after the focal loss of Lin et al., ICCV 2017; default β and γ as
+there. The gradient flows through the weight.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from regcls.methods.loss import Loss
 
 @dataclass(frozen=True, kw_only=True)
 class FocalR(Loss):
-    """See above."""
+    """The loss of this module."""
 
     beta: float
     gamma: float
@@ -30,7 +30,7 @@ class FocalR(Loss):
     ) -> Float[Tensor, " M"]:
         """See Loss."""
         sizes = (2 * torch.sigmoid(self.beta * (predictions - targets).abs()) - 1).clamp(min=torch.finfo(predictions.dtype).tiny)
-        weights = sizes.pow(self.gamma)  # not of 0, where the gradient is infinite for γ below 1
+        weights = sizes.pow(self.gamma)  # sizes are above 0, where the gradient would be infinite for γ below 1
         return mean_of(weights * self.errors(predictions, targets), kept)
 
 

@@ -1,6 +1,6 @@
-"""What a regression loss is to all trainers.
+"""The interface of regression losses.
 
-Legend: M networks, N samples: those of a batch, or all pixels of a batch of maps; P parameters of a loss.
+Legend: M networks, N samples (of a batch, or all pixels of a batch of maps), P parameters of a loss.
 """
 
 from abc import ABC, abstractmethod
@@ -17,13 +17,13 @@ from regcls.losses import elementwise, mean_of
 
 @dataclass(frozen=True, kw_only=True)
 class Loss(ABC):
-    """The regression loss of networks side by side, or of one that trains alone. Its options are fields. It may look at the whole batch."""
+    """A regression loss of M networks that train in parallel, or of a single one. Fields are its options. It may compare samples."""
 
-    kind: RegressionLoss  # of the error that it builds on
+    kind: RegressionLoss  # error per sample
     huber_delta: float
     learned: ClassVar[
         tuple[float, ...]
-    ] = ()  # (P,) parameters of its own as they begin; each network's optimizer learns them with the weights
+    ] = ()  # (P,) initial values of the loss's own parameters, which each network's optimizer trains with the weights
 
     @abstractmethod
     def __call__(
@@ -33,14 +33,14 @@ class Loss(ABC):
         kept: Bool[Tensor, "M N"] | None,
         learned: Float[Tensor, "M P"],
     ) -> Float[Tensor, " M"]:
-        """Of each network, over the samples that are kept (None: all); 0 where none is."""
+        """Loss of each network over its kept samples (None: all); 0 if none is kept."""
 
     def errors(self, predictions: Float[Tensor, "M N"], targets: Float[Tensor, "M N"]) -> Float[Tensor, "M N"]:
-        """Of each sample: |e|, e² or Huber's."""
+        """Error of each sample: |e|, e² or Huber's."""
         return elementwise(predictions, targets, kind=self.kind, huber_delta=self.huber_delta)
 
     def attach(self, network: nn.Module) -> None:
-        """Give a network that trains alone the parameters of its loss: its optimizer learns them, its checkpoints keep them."""
+        """Register the loss's parameters with a single network, so that its optimizer trains and its checkpoints save them."""
         if self.learned:
             network.loss_parameters = nn.Parameter(torch.tensor([self.learned]))
 
@@ -51,7 +51,7 @@ class Loss(ABC):
         targets: Float[Tensor, "*shape"],
         kept: Bool[Tensor, "*shape"] | None,
     ) -> Float[Tensor, ""]:
-        """The loss of such a network, over samples or pixels."""
+        """Loss of a single network, over samples or pixels."""
         learned = network.loss_parameters if self.learned else predictions.new_zeros(1, 0)
         assert isinstance(learned, Tensor)
         flat = None if kept is None else kept.reshape(1, -1)

@@ -1,6 +1,6 @@
-"""A regression output on pooled image features and, for training, a class head beside it (section 3.2).
+"""A regression head on pooled image features and, for training, a class head (section 3.2).
 
-Legend: B batch, C classes.
+Legend: B batch size, F features, C classes.
 """
 
 import torch
@@ -11,12 +11,12 @@ from regcls.models.resnet import ResNet
 
 
 class RegressionNetwork(nn.Module):
-    """Linear F → 1 on the backbone's features and, if `classes` > 0, linear F → C, which is used in training only."""
+    """A linear head F → 1 on the backbone's features and, if `classes` > 0, a class head F → C, used only in training."""
 
     def __init__(self, backbone: ResNet, classes: int) -> None:
-        """Heads as PyTorch initialises them, from its global generator.
+        """Heads have PyTorch's default initialisation, drawn from its global generator.
 
-        The class head comes last: after one seed, reg and every reg+cls begin with the same backbone and regression head.
+        The class head is drawn last: with the same seed, reg and every reg+cls start from the same backbone and regression head.
         """
         super().__init__()
         self.backbone = backbone
@@ -24,9 +24,9 @@ class RegressionNetwork(nn.Module):
         self.classifier = nn.Linear(backbone.features, classes) if classes else None
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, " B"], Float[Tensor, "B C"] | None]:
-        """Predictions, always the regression output, and the classes' logits: None without a class head.
+        """Predictions, always those of the regression head, and class logits (None without a class head).
 
-        Both have the type of the weights (float32), also under autocast: the steps of bfloat16 are 0.25 near an age of 40.
+        Both have the dtype of the weights (float32), even under autocast: near an age of 40, bfloat16 has steps of 0.25.
         """
         features = self.backbone(images)
         with torch.autocast(features.device.type, enabled=False):

@@ -1,4 +1,4 @@
-"""The small multi-layer perceptron of the 1D study and of video progress: D → hidden → 1, and a class head for training."""
+"""The small multi-layer perceptron of the 1D study and of video progress: D → hidden → 1, with a class head for training."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from regcls.choices import Activation
 
-# Of the weights: PyTorch's own, Xavier uniform with zero biases, or N(0, 0.01²) with zero biases.
+# Weights: PyTorch's default, Xavier uniform with zero biases, or N(0, 0.01²) with zero biases.
 Initialisation = Literal["pytorch", "xavier", "normal"]
 NORMAL_STD = 0.01
 
 
 class MLP(nn.Module):
-    """A regression output and, if `classes` > 0, a class head on the last hidden features (section 2.1; sigmoid: Kukleva et al.)."""
+    """A regression head and, if `classes` > 0, a class head on the last hidden features (section 2.1; sigmoid: Kukleva et al.)."""
 
     def __init__(
         self,
@@ -26,9 +26,9 @@ class MLP(nn.Module):
         activation: Activation = "relu",
         initialisation: Initialisation = "xavier",
     ) -> None:
-        """Weights are drawn from torch's global generator in the order of the forward pass, the class head's last.
+        """Weights are drawn from torch's global generator in the order of the forward pass, those of the class head last.
 
-        As in the release, PyTorch's own are drawn before the others: of each layer in turn for Xavier's, of all layers for normal ones.
+        As in the release, PyTorch's default weights are drawn first and then replaced: layer by layer for Xavier, all layers for normal.
         """
         super().__init__()
         widths = [inputs, *hidden]
@@ -49,22 +49,22 @@ class MLP(nn.Module):
                 nn.init.zeros_(values) if name.endswith("bias") else nn.init.normal_(values, 0.0, NORMAL_STD)
 
     def features(self, x: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch hidden"]:
-        """Last hidden features."""
+        """Features of the last hidden layer."""
         for layer in self.layers:
             x = self.activation(layer(x))
         return x
 
     def forward(self, x: Float[Tensor, "batch inputs"]) -> Float[Tensor, " batch"]:
-        """The prediction: always the regression output."""
+        """The prediction of the regression head."""
         prediction: Tensor = self.regressor(self.features(x))
         return prediction.squeeze(-1)
 
 
 def initial_weights(inputs: int, hidden: Sequence[int], classes: int, seed: int, initialisation: Initialisation) -> dict[str, Tensor]:
-    """Float32 weights of the release's networks; the activation makes no difference here.
+    """Initial float32 weights of the release's networks; they do not depend on the activation.
 
-    With PyTorch's own weights, `reg` and every `reg+cls` of a seed start from one trunk. With Xavier's (the 1D study) every `reg+cls` does,
-    but not reg: the release draws `reg` first and `reg+cls` after it.
+    With PyTorch's default weights, `reg` and every `reg+cls` of a seed share their initial trunk. With Xavier (the 1D study) only the
+    `reg+cls` do: the release draws `reg` first and `reg+cls` after it.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

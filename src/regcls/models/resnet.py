@@ -1,6 +1,6 @@
-"""ResNet-18, -34 and -50 (He et al., CVPR 2016) up to the pooled features, with the parameter names of torchvision's checkpoints.
+"""ResNet-18, -34 and -50 (He et al., CVPR 2016) up to the pooled features, with torchvision's parameter names.
 
-Legend: B batch, F features; stage k of four has F / 2^(4 − k) channels at 1 / 2^(k + 1) of the input's height and width (rounded up).
+Legend: B batch size, F features; stage k of four has F / 2^(4 − k) channels at 1 / 2^(k + 1) of the input's height and width (rounded up).
 """
 
 from collections.abc import Mapping
@@ -11,19 +11,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Depth = Literal[18, 34, 50]
-ONEDNN_BLOCK = 16  # channels that it computes at once
+ONEDNN_BLOCK = 16  # channels that oneDNN processes at once
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    """No bias: the batch norm that follows would take it out again."""
+    """A convolution without bias, which the following batch norm would cancel."""
     return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
 
 
 class _SampledConv(nn.Conv2d):
-    """A 1×1 convolution with stride 2 as one with stride 1 over every second pixel: equal results and names.
+    """A 1×1 convolution with stride 2, computed with stride 1 on every second pixel: same results and parameter names.
 
-    On the CPU, with channels last and fewer than 16 input channels, oneDNN writes past its memory in the gradient of the weights of the
-    strided one (https://github.com/uxlfoundation/oneDNN/issues/6035): wrong values, or a crash.
+    On the CPU, with channels last and fewer than 16 input channels, oneDNN's weight gradient of the strided convolution writes past its
+    memory (https://github.com/uxlfoundation/oneDNN/issues/6035): wrong values, or a crash.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ class _SampledConv(nn.Conv2d):
 
 
 def _downsample(inputs: int, outputs: int, stride: int) -> nn.Module | None:
-    """What brings a block's input to the shape of its output, so that the two can be added; None where the shapes agree."""
+    """The shortcut's projection to the block's output shape; None if the shapes agree."""
     if inputs == outputs and stride == 1:
         return None
     pointwise = _SampledConv(inputs, outputs, 1, bias=False) if stride == 2 and inputs < ONEDNN_BLOCK else _conv(inputs, outputs, 1, stride)
@@ -39,7 +39,7 @@ def _downsample(inputs: int, outputs: int, stride: int) -> nn.Module | None:
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions beside a shortcut (ResNet-18 and -34)."""
+    """Two 3×3 convolutions and a shortcut (ResNet-18 and -34)."""
 
     expansion = 1  # output channels for each of `channels`
 
@@ -57,7 +57,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1×1 down, 3×3, 1×1 up, beside a shortcut (ResNet-50)."""
+    """1×1 (down), 3×3 and 1×1 (up) convolutions and a shortcut (ResNet-50)."""
 
     expansion = 4
 
@@ -65,7 +65,7 @@ class Bottleneck(nn.Module):
         super().__init__()
         outputs = channels * self.expansion
         self.conv1, self.bn1 = _conv(inputs, channels, 1), nn.BatchNorm2d(channels)
-        # The paper has the stride in the 1×1 before; torchvision's checkpoints are trained with it here.
+        # He et al. put the stride into the first 1×1; torchvision's checkpoints are trained with it here.
         self.conv2, self.bn2 = _conv(channels, channels, 3, stride), nn.BatchNorm2d(channels)
         self.conv3, self.bn3 = _conv(channels, outputs, 1), nn.BatchNorm2d(outputs)
         self.downsample = _downsample(inputs, outputs, stride)
@@ -86,10 +86,10 @@ BLOCKS: Mapping[Depth, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int,
 
 
 class ResNet(nn.Module):
-    """Images to F pooled features. `width` is the channels of the first convolution, 64 in the paper; all others are in proportion."""
+    """Images to F pooled features. `width`: channels of the first convolution, 64 in the paper; all others scale with it."""
 
     def __init__(self, depth: Depth, *, width: int) -> None:
-        """Convolutions are drawn from torch's global generator (He normal, fan-out); batch norms begin at scale 1 and shift 0."""
+        """Convolutions are drawn from torch's global generator (He normal, fan-out); batch norms start at scale 1 and shift 0."""
         super().__init__()
         block, (first, second, third, fourth) = BLOCKS[depth]
         self.depth, self.width = depth, width
@@ -106,7 +106,7 @@ class ResNet(nn.Module):
     def stages(
         self, images: Float[Tensor, "B 3 H W"]
     ) -> tuple[Float[Tensor, "B F1 H1 W1"], Float[Tensor, "B F2 H2 W2"], Float[Tensor, "B F3 H3 W3"], Float[Tensor, "B F H4 W4"]]:
-        """The maps after each of the four stages, finest first; a depth decoder uses them all."""
+        """The feature maps of all four stages, finest first, for a depth decoder."""
         x = F.relu(self.bn1(self.conv1(images)), inplace=True)
         first = self.layer1(F.max_pool2d(x, kernel_size=3, stride=2, padding=1))
         second = self.layer2(first)
@@ -114,34 +114,34 @@ class ResNet(nn.Module):
         return first, second, third, self.layer4(third)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B F"]:
-        """The last stage, averaged over all its positions, so that any input size will do."""
+        """The last stage's features, averaged over all positions; any input size works."""
         return self.stages(images)[-1].mean((2, 3))
 
 
 def _stage(block: type[BasicBlock | Bottleneck], blocks: int, inputs: int, channels: int, *, stride: int) -> nn.Sequential:
-    """Blocks in a row; the first one strides and changes the number of channels."""
+    """A sequence of blocks; the first one has the stride and changes the number of channels."""
     rest = (block(channels * block.expansion, channels, 1) for _ in range(blocks - 1))
     return nn.Sequential(block(inputs, channels, stride), *rest)
 
 
 def load_torchvision(model: ResNet, state: Mapping[str, Tensor]) -> None:
-    """Copy the weights of a torchvision checkpoint (a state dict) into `model`; its classifier, fc.*, is left out.
+    """Copy the weights of a torchvision checkpoint (a state dict) into `model`, except its classifier fc.*.
 
-    Old files have no `num_batches_tracked`; it may be missing, since these batch norms do not use it.
+    `num_batches_tracked` may be missing, as in old files: these batch norms do not use it.
 
     Raises:
-        ValueError: a key is missing, unexpected or of another shape; the model is as it was.
+        ValueError: a key is missing, unexpected or of another shape; the model is left unchanged.
     """
     own = model.state_dict()
-    given = {name: value for name, value in state.items() if not name.startswith("fc.")}
-    wrong = [f"{name} is missing" for name in own if name not in given and not name.endswith("num_batches_tracked")]
-    wrong += [f"{name} is unexpected" for name in given if name not in own]
+    weights = {name: value for name, value in state.items() if not name.startswith("fc.")}
+    wrong = [f"{name} is missing" for name in own if name not in weights and not name.endswith("num_batches_tracked")]
+    wrong += [f"{name} is unexpected" for name in weights if name not in own]
     wrong += [
         f"{name} has shape {tuple(value.shape)} instead of {tuple(own[name].shape)}"
-        for name, value in given.items()
+        for name, value in weights.items()
         if name in own and value.shape != own[name].shape
     ]
     if wrong:
         more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
         raise ValueError(f"not a checkpoint of ResNet-{model.depth} with width {model.width}: {'; '.join(wrong[:3])}{more}")
-    model.load_state_dict(own | given)
+    model.load_state_dict(own | weights)

@@ -1,8 +1,8 @@
-"""params.yaml -> frozen dataclasses. The only reader of params.yaml, which is the only home of a default."""
+"""Reads params.yaml, the single source of defaults, into frozen dataclasses. Nothing else reads it."""
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -14,13 +14,14 @@ from pydantic import Field, TypeAdapter, ValidationError
 from regcls.errors import UserError
 from regcls.params.types import STRICT, Count, OneOrMore, Positive, Section
 from regcls.tasks import TASKS, task_params
+from regcls.words import suggestion
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")]  # of a data set: a folder, an argument, a key for dvc exp run -S
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tracking:
-    """Where runs are tracked, as far as it is not MLflow's own environment variables."""
+    """Tracking settings, besides MLflow's own environment variables."""
 
     experiment: Annotated[str, Field(min_length=1)]
     state_epochs: Annotated[int, Field(ge=0)]
@@ -29,7 +30,7 @@ class Tracking:
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
-    """How to compute; never what."""
+    """How to compute, without effect on what is computed."""
 
     device: Literal["auto", "cpu", "cuda"]
     processes: Literal["auto"] | Count
@@ -41,23 +42,23 @@ class Compute:
 
     @property
     def cores(self) -> int:
-        """Those that this process may use."""
+        """CPU cores available to this process."""
         return len(os.sched_getaffinity(0))
 
     @property
     def process_count(self) -> int:
-        """Processes on the CPU; auto is one a core."""
+        """Worker processes on the CPU; auto: one per core."""
         return self.cores if self.processes == "auto" else self.processes
 
     @property
     def threads(self) -> int:
-        """Of a training on the CPU, however many there are: other numbers of threads round otherwise, which training amplifies."""
+        """Threads of a run on the CPU, even if it runs alone: the number of threads changes rounding, which training amplifies."""
         return max(1, self.cores // self.process_count)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Settings:
-    """The keys of params.yaml that are no data set."""
+    """The keys of params.yaml that are not data sets."""
 
     datasets: OneOrMore[Name]
     default_dataset: Name
@@ -71,35 +72,42 @@ SETTINGS = tuple(setting.name for setting in fields(_Settings))
 
 @dataclass(frozen=True, kw_only=True)
 class Params:
-    """All of params.yaml."""
+    """The content of params.yaml."""
 
-    chosen: tuple[str, ...]  # the data sets that `dvc repro` makes: `datasets` in params.yaml
-    default_dataset: str  # which `regcls run` and `mlflow run .` train on where none is named
+    chosen: tuple[str, ...]  # `datasets`: the data sets that `dvc repro` processes
+    default_dataset: str  # the data set of `regcls run` and `mlflow run .` if none is named
     tracking: Tracking
     compute: Compute
-    datasets: Mapping[str, Any]  # every data set's section, by name: a dataclass of its task
+    datasets: Mapping[str, Any]  # name -> section, a dataclass of the data set's task
 
     def task(self, dataset: str) -> str:
-        """The name of the task of a data set."""
+        """The task name of a data set."""
         section: Section = self.datasets[dataset]
         return section.task
 
     def check_name(self, dataset: str) -> None:
-        """Raise a UserError where params.yaml has no such data set."""
+        """Raise a UserError if params.yaml has no such data set."""
         if dataset not in self.datasets:
-            raise UserError(f"{dataset or repr('')} is no data set of params.yaml; there are {', '.join(self.datasets)}")
+            hint = suggestion(dataset, self.datasets) or f"; there are {', '.join(self.datasets)}"
+            raise UserError(f"{dataset or repr('')} is not a data set in params.yaml{hint}")
+
+    def left_out(self, dataset: str) -> str:
+        """A note if `dvc repro` and `regcls compare` do not process a data set; else empty."""
+        if dataset in self.chosen:
+            return ""
+        return f"dvc repro and regcls compare leave {dataset} out: it is not in `datasets` of params.yaml"
 
 
 def load_params(path: Path) -> Params:
-    """Read `path`.
+    """Read and validate `path`.
 
     Raises:
-        UserError: naming the key, the value and what is allowed.
+        UserError: the file or a value is invalid; the message names the key, the value and what is allowed.
     """
     tree = _read(path)
     sections = {name: section for name, section in tree.items() if name not in SETTINGS}
     _check_names(path, sections)
-    # First those that others take values from, so that a mistake is named where it stands.
+    # Sections that others inherit from come first, so that a mistake is reported in the section that contains it.
     order = sorted(sections, key=lambda name: len(_ancestors(path, sections, name)))
     whole = {name: resolved(path, sections, name) for name in order}
     settings: _Settings = _validated(path, _Settings, {name: tree[name] for name in SETTINGS if name in tree})
@@ -110,7 +118,8 @@ def load_params(path: Path) -> Params:
         params.check(path, name, datasets[name])
     for key, names in {"datasets": settings.datasets, "default_dataset": (settings.default_dataset,)}.items():
         if unknown := [name for name in names if name not in datasets]:
-            raise UserError(f"{path}: {key} names {unknown[0]}, which has no section; sections: {', '.join(sections)}")
+            hint = suggestion(unknown[0], sections) or f"; sections: {', '.join(sections)}"
+            raise UserError(f"{path}: {key} names {unknown[0]}, which has no section{hint}")
     return Params(
         chosen=settings.datasets,
         default_dataset=settings.default_dataset,
@@ -128,7 +137,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
-        raise UserError(f"{path} holds no keys. Restore it with: git checkout params.yaml")
+        raise UserError(f"{path} has no keys. Restore it with: git checkout params.yaml")
     return {str(key): value for key, value in tree.items()}
 
 
@@ -137,63 +146,66 @@ def _check_names(path: Path, sections: Mapping[str, Any]) -> None:
         try:
             _adapter(Name).validate_python(name)
         except ValidationError:
-            known = "a name begins with a letter or digit and has no more than letters, digits, _ and -"
-            raise UserError(f"{path}: {json.dumps(name, ensure_ascii=False)} cannot be the name of a data set: {known}") from None
+            rule = "a name begins with a letter or digit and contains only letters, digits, _ and -"
+            raise UserError(f"{path}: {json.dumps(name, ensure_ascii=False)} cannot be the name of a data set: {rule}") from None
 
 
 def resolved(path: Path, sections: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The section `name` with what it takes from the section that it is `like`; a grid that is null there is left out.
+    """The section `name`, merged over the sections it inherits from by `like:`. Null grids are removed.
 
     Raises:
-        UserError: it is no data set, or is like one that there is not.
+        UserError: it is not a data set, or `like:` names an unknown section.
     """
     whole: Any = {}
     for ancestor in reversed([name, *_ancestors(path, sections, name)]):
         if whole and sections[ancestor].get("task", whole.get("task")) != whole.get("task"):
             raise UserError(
-                f"{path}: {ancestor}.task = {json.dumps(sections[ancestor]['task'], default=str)}, but it is like a section whose "
-                f"task is {whole.get('task')}: leave one of the two out"
+                f"{path}: {ancestor}.task = {json.dumps(sections[ancestor]['task'], default=str)}, but `like:` names a section whose "
+                f"task is {whole.get('task')}: remove one of the two"
             )
-        whole = _laid_over(whole, {key: value for key, value in sections[ancestor].items() if key != "like"})
+        whole = _merged(whole, {key: value for key, value in sections[ancestor].items() if key != "like"})
     if whole.get("task") not in TASKS:
-        known = f"write one of {', '.join(TASKS)}, or `like:` and the name of another data set"
-        raise UserError(f"{path}: {name}.task = {json.dumps(whole.get('task'), default=str)}: {known}")
+        choices = f"write one of {', '.join(TASKS)}, or `like:` and the name of another data set"
+        hint = suggestion(name, SETTINGS) or next(filter(None, (suggestion(key, ("like", "task")) for key in whole if key != "task")), "")
+        raise UserError(f"{path}: {name}.task = {json.dumps(whole.get('task'), default=str)}: {choices}{hint}")
     if isinstance(grids := whole.get("grids"), dict):
         whole["grids"] = {key: grid for key, grid in grids.items() if grid is not None}
     return dict(whole)
 
 
 def _ancestors(path: Path, sections: Mapping[str, Any], name: str) -> list[str]:
-    """The sections that one takes values from, the nearest first."""
-    found: list[str] = []
-    here = name
+    """The sections that `name` inherits from, nearest first."""
+    ancestors: list[str] = []
+    current = name
     while True:
-        section = sections[here]
+        section = sections[current]
         if not isinstance(section, dict):
             raise UserError(
-                f"{path}: {here} is not a known key, and no data set either: that has `task:` or `like:`. Known: {', '.join(SETTINGS)}"
+                f"{path}: {current} is neither a known key nor a data set, which has `task:` or `like:`. Known keys: {', '.join(SETTINGS)}"
             )
         if "like" not in section:
-            return found
+            return ancestors
         like = section["like"]
         if not isinstance(like, str) or like not in sections:
-            others = ", ".join(other for other in sections if other != here)
-            raise UserError(f"{path}: {here}.like = {json.dumps(like, default=str)}: there is no such section; there are {others}")
-        if like in (name, *found):
-            way = [name, *found][[name, *found].index(like) + 1 :]
-            raise UserError(f"{path}: {like} is like itself" + f", by way of {', '.join(way)}" * bool(way))
-        found.append(like)
-        here = like
+            others = [other for other in sections if other != current]
+            hint = suggestion(str(like), others) or f"; there are {', '.join(others)}"
+            raise UserError(f"{path}: {current}.like = {json.dumps(like, default=str)}: there is no such section{hint}")
+        chain = [name, *ancestors]
+        if like in chain:
+            between = chain[chain.index(like) + 1 :]
+            raise UserError(f"{path}: {like} inherits from itself" + (f" through {', '.join(between)}" if between else ""))
+        ancestors.append(like)
+        current = like
 
 
-def _laid_over(base: Any, over: Any) -> Any:
-    if not (isinstance(base, dict) and isinstance(over, dict)):
-        return over
-    return {**base, **{key: _laid_over(base.get(key), value) for key, value in over.items()}}
+def _merged(base: Any, override: Any) -> Any:
+    if not (isinstance(base, dict) and isinstance(override, dict)):
+        return override
+    return {**base, **{key: _merged(base.get(key), value) for key, value in override.items()}}
 
 
 def origins(path: Path, name: str) -> list[tuple[str, Any, str]]:
-    """Every value of a data set's section: its key (`training.epochs`), the value, and the section that it stands in.
+    """Every value of a data set's section: its key (`training.epochs`), the value, and the section that defines it.
 
     Raises:
         UserError: params.yaml has no such data set.
@@ -203,10 +215,10 @@ def origins(path: Path, name: str) -> list[tuple[str, Any, str]]:
 
     def source(keys: tuple[str, ...]) -> str:
         for section in ancestry:
-            here = sections[section]
+            value = sections[section]
             for key in keys:
-                here = here.get(key) if isinstance(here, dict) and key in here else _ABSENT
-            if here is not _ABSENT:
+                value = value.get(key) if isinstance(value, dict) and key in value else _ABSENT
+            if value is not _ABSENT:
                 return section
         return name
 
@@ -229,69 +241,78 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 def _validated(path: Path, kind: Any, tree: Mapping[str, Any], *, within: str = "") -> Any:
     try:
-        # Through JSON, so that strict means strict (no "3" for 3) while a YAML list may still fill a tuple.
+        # Via JSON, so that validation is strict (no "3" for 3) but still accepts a YAML list for a tuple.
         return _adapter(kind).validate_json(json.dumps(tree, default=str))
     except ValidationError as error:
         raise UserError(f"{path}: {_explain(error, within, tree)}") from None
-    except (TypeError, ValueError) as error:  # a key that is no text, an alias within itself
-        raise UserError(f"{path} holds what no parameter can be: {error}") from None
+    except (TypeError, ValueError) as error:  # a key that is not text, a recursive alias
+        raise UserError(f"{path} has a value that cannot be a parameter: {error}") from None
 
 
 def option_names(task: str) -> tuple[str, ...]:
-    """What `regcls run` can be told of a run on a data set of the task."""
+    """The options of `regcls run` on a data set of the task."""
     return tuple("lambda" if option.name == "lam" else option.name for option in fields(task_params(task).options))
 
 
-def parse_options(task: str, given: Mapping[str, str]) -> Any:
-    """Command-line text, by option name -> the options of a task.
+def parse_options(task: str, texts: Mapping[str, str]) -> Any:
+    """Parse command-line texts, by option name, into the options dataclass of a task.
 
     Raises:
-        UserError: naming the option, the value and what is allowed.
+        UserError: an option is invalid; the message names it, its value and what is allowed.
     """
     try:
         kind: Any = task_params(task).options
-        return _adapter(kind).validate_python(dict(given))
+        return _adapter(kind).validate_python(dict(texts))
     except ValidationError as error:
-        raise UserError(f"--{_explain(error, '', given).replace('_', '-')}") from None
+        raise UserError(f"--{_explain(error, '', texts).replace('_', '-')}") from None
 
 
-BRANCHES = ("function-", "constrained-", "literal[", "tuple[")  # what pydantic calls the alternatives of a type, among the keys
+BRANCHES = ("function-", "constrained-", "literal[", "tuple[")  # pydantic's names of a union's alternatives, which it puts among the keys
 
 
-def _keys(place: Sequence[int | str], tree: Any) -> list[str]:
-    """Where a mistake lies, without pydantic's names of alternatives: those are in the way to a key that is there."""
-    keys, here = list[str](), tree
-    for index, part in enumerate(map(str, place)):
-        pairs = here.items() if isinstance(here, Mapping) else enumerate(here) if isinstance(here, list) else ()
-        known = {str(key): value for key, value in pairs}
-        if part in known or (index == len(place) - 1 and not part.startswith(BRANCHES)):
+def _keys(location: Sequence[int | str], tree: Any) -> list[str]:
+    """The keys of pydantic's error location, without its names of union alternatives."""
+    keys, node = list[str](), tree
+    for index, part in enumerate(map(str, location)):
+        pairs = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+        children = {str(key): value for key, value in pairs}
+        if part in children or (index == len(location) - 1 and not part.startswith(BRANCHES)):
             keys.append(part)
-            here = known.get(part)
+            node = children.get(part)
     return keys
 
 
 def _explain(error: ValidationError, within: str, tree: Mapping[str, Any]) -> str:
-    said: list[str] = []
-    for problem in error.errors():
-        keys = _keys(problem["loc"], tree)
-        where = ".".join([within, *keys] if within else keys)
+    problems = [(problem, _keys(problem["loc"], tree)) for problem in error.errors()]
+    known = {tuple(map(str, keys[:depth])) for keys, _ in _leaves(tree) for depth in range(1, len(keys) + 1)}
+    known |= {tuple(keys) for problem, keys in problems if problem["type"] in ("missing", "missing_argument")}
+    messages: list[str] = []
+    for problem, keys in problems:
+        key = ".".join([within, *keys] if within else keys)
         match problem["type"]:
             case "extra_forbidden" | "unexpected_keyword_argument":
-                text = f"{where} is not a known key"
+                message = f"{key} is not a known key{_similar_key(tuple(keys), known)}"
             case "missing" | "missing_argument":
-                text = f"{where} is missing"
+                message = f"{key} is missing"
             case _:
-                text = f"{where} = {json.dumps(problem['input'], ensure_ascii=False)}: {problem['msg'].removeprefix('Value error, ')}"
-                if isinstance(problem["input"], str) and (meant := _number(problem["input"], problem["type"])):
-                    text += f" (YAML reads this as text: write {meant}, without quotes)"
-        if text not in said:
-            said.append(text)
-    more = f" (and {len(said) - 2} more)" if len(said) > 2 else ""
-    return "; ".join(said[:2]) + more
+                message = f"{key} = {json.dumps(problem['input'], ensure_ascii=False)}: {problem['msg'].removeprefix('Value error, ')}"
+                if isinstance(problem["input"], str) and (number := _number(problem["input"], problem["type"])):
+                    message += f" (YAML reads this as text: write {number}, without quotes)"
+        if message not in messages:
+            messages.append(message)
+    more = f" (and {len(messages) - 2} more)" if len(messages) > 2 else ""
+    return "; ".join(messages[:2]) + more
+
+
+def _similar_key(keys: tuple[str, ...], known: Collection[tuple[str, ...]]) -> str:
+    """`; did you mean epochs?`: a similar key next to an unknown one, or the same key elsewhere in the section; else empty."""
+    siblings = sorted(path[-1] for path in known if path[:-1] == keys[:-1] and path != keys)
+    elsewhere = sorted(".".join(path) for path in known if path[-1] == keys[-1] and path != keys)
+    return suggestion(keys[-1], siblings) or (f"; did you mean {elsewhere[0]}?" if elsewhere else "")
 
 
 def _number(text: str, problem: str) -> str:
-    """The number that was meant where one was asked for, as YAML reads it; empty if none."""
+    """The number that `text` spells, as YAML reads it; empty if it is not a number or pydantic expected none."""
     try:
         return repr({"int_type": int, "float_type": float}[problem](text))
     except (KeyError, ValueError):

@@ -1,4 +1,4 @@
-"""What the sections of images and depth share: runs that train one network each, and grids of such runs (paper, section 3.2)."""
+"""Parameters shared by images and depth: runs that train one network each, and grids of such runs (paper, section 3.2)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,27 +17,27 @@ Backbone = Literal["resnet18", "resnet34", "resnet50"]
 Scaling = Literal["eq4", "released"]
 MixedPrecision = Literal["float32", "bf16"]
 
-SEARCH = "lambda_search"  # the grid that λ is taken from where a grid's lambdas are `searched`
+SEARCH = "lambda_search"  # the grid that determines λ for grids with `lambdas: searched`
 
 
 def growing(values: tuple[float, ...]) -> tuple[float, ...]:
-    """`values`.
+    """Check that `values` increase strictly, and return them.
 
     Raises:
-        ValueError: they are not in growing order, or one stands twice.
+        ValueError: they do not.
     """
     if list(values) != sorted(set(values)):
-        raise ValueError("write the values in growing order, each once")
+        raise ValueError("write the values in increasing order, each once")
     return values
 
 
 @dataclass(frozen=True, kw_only=True)
 class SingleTraining:
-    """How each network is trained, as far as faces and depth are alike."""
+    """Training parameters shared by images and depth."""
 
     model: Backbone
     width: Count
-    class_range: Literal["data"] | Annotated[tuple[Finite, Finite], AfterValidator(growing)]  # data: that of the training targets
+    class_range: Literal["data"] | Annotated[tuple[Finite, Finite], AfterValidator(growing)]  # data: range of the training targets
     loss: RegressionLoss
     huber_delta: Positive
     loss_scaling: Scaling
@@ -58,13 +58,13 @@ class SingleTraining:
     __pydantic_config__ = STRICT
 
     def lam_for(self, classes: int) -> float:
-        """λ of C classes: the one listed, or that of the listed count nearest in ratio (the smaller of two as near)."""
-        return self.lam[min(sorted(self.lam), key=lambda known: max(known, classes) / min(known, classes))]
+        """λ of C classes, or of the listed class count nearest in ratio (the smaller one in a tie)."""
+        return self.lam[min(sorted(self.lam), key=lambda listed: max(listed, classes) / min(listed, classes))]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SingleRun:
-    """The run that `regcls run <dataset>` trains where no option says otherwise."""
+    """The run that `regcls run <dataset>` trains by default."""
 
     method: Method
     classes: Classes
@@ -74,7 +74,7 @@ class SingleRun:
 
 @dataclass(frozen=True, kw_only=True)
 class SingleOptions:
-    """What may be said of a single run on the command line; None leaves it to params.yaml."""
+    """Command-line options of a single run; None: as in params.yaml."""
 
     method: Method | None = None
     classes: Classes | None = None
@@ -99,7 +99,7 @@ class SingleOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SingleGrid:
-    """Every combination is one run. `reg` has neither classes nor λ: once for each seed. Without seeds a grid is left out."""
+    """A grid of runs, one per combination. `reg` has neither classes nor λ and runs once per seed. `seeds: 0` disables the grid."""
 
     methods: OneOrMore[Method]
     classes: OneOrMore[Classes]
@@ -111,7 +111,7 @@ class SingleGrid:
 
 @dataclass(frozen=True, kw_only=True)
 class SingleSection(Section):
-    """A data set whose runs train one network each; its task adds what it prepares, and how its errors are grouped."""
+    """A data set whose runs train one network each; tasks add data parameters and shot groups."""
 
     training: SingleTraining
     run: SingleRun
@@ -120,7 +120,7 @@ class SingleSection(Section):
 
 
 def check_grids(path: Path, name: str, grids: Mapping[str, SingleGrid], *, seeds: int) -> None:
-    """Raise a UserError where grids ask for more seeds than there are, or for a λ that is not searched for."""
+    """Raise a UserError if a grid asks for more seeds than there are, or for a λ that is not searched for."""
     if not any(grid.seeds for grid in grids.values()):
         raise UserError(f"{path}: {name}.grids: every grid has seeds: 0, so there is nothing to train")
     for key, grid in grids.items():
@@ -136,7 +136,7 @@ def check_grids(path: Path, name: str, grids: Mapping[str, SingleGrid], *, seeds
 def _check_searched(where: str, name: str, grid: SingleGrid, search: SingleGrid | None) -> None:
     if search is None or not search.seeds:
         raise UserError(f"{where}.lambdas = 'searched' needs the grid {name}.grids.{SEARCH} with at least one seed")
-    # With balanced classes a method takes the λ of uniform ones where it is not searched for itself.
+    # A method with balanced classes uses the λ of uniform ones if the search does not include it.
     methods = [method for method in grid.methods if has_classes(method) and not {method, searched_as(method)} & set(search.methods)]
     classes = [count for count in grid.classes if count not in search.classes]
     if (methods or classes) and any(map(has_classes, grid.methods)):
@@ -145,18 +145,18 @@ def _check_searched(where: str, name: str, grid: SingleGrid, search: SingleGrid 
 
 
 def lambdas_text(training: SingleTraining) -> str:
-    """λ by class count, for help."""
+    """λ by class count, for help texts."""
     by_classes = ", ".join(f"{lam:g} ({classes})" for classes, lam in training.lam.items())
-    return f"by classes: {by_classes}; another number takes the nearest one's"
+    return f"by classes: {by_classes}; others use that of the nearest count"
 
 
 PURPOSES = {
-    "balanced_data": "true: rare targets enter both losses more often (Table 4)",
+    "balanced_data": "true: frequent targets enter both losses less often (Table 4)",
     "seed": "of initial weights, order and augmentation",
     "model": "resnet18, resnet34 or resnet50",
     "width": "channels of the first stage of the network",
     "loss": "regression loss: mae, mse or huber",
-    "huber_delta": "where the Huber loss turns from square to straight",
+    "huber_delta": "where the Huber loss turns from quadratic to linear",
     "loss_scaling": "released (reg + cls/λ for λ <= 1) or eq4 (λ·reg + cls)",
-    "accumulate": "batches a step of the optimizer",
+    "accumulate": "batches per optimizer step",
 }

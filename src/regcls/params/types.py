@@ -1,4 +1,4 @@
-"""The field's terms, the kinds of number that params.yaml may hold, and what the sections of all data sets share."""
+"""Types of the values in params.yaml, and the base class of all data set sections."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
     if len(set(values)) != len(values):
-        raise ValueError("a value stands in the list twice")
+        raise ValueError("a value is in the list twice")
     return values
 
 
@@ -25,47 +25,47 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
-Classes = Annotated[int, Field(ge=2)]  # one class has nothing to tell apart
+Classes = Annotated[int, Field(ge=2)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Method = Annotated[str, AfterValidator(canonical)]  # see methods/
 OneOrMore = Annotated[tuple[T, ...], Field(min_length=1), AfterValidator(_distinct)]
 
 STRICT = ConfigDict(extra="forbid", strict=True)
-FROM_TEXT = ConfigDict(extra="forbid")  # options of the command line: not strict, since all comes as text
+FROM_TEXT = ConfigDict(extra="forbid")  # for command-line options: not strict, since all values are text
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """What the sections of all data sets have."""
+    """Base class of data set sections."""
 
     task: str
     title: Annotated[str, Field(min_length=1)]  # of its report
-    published: str | None  # the paper's data set whose printed values stand beside the measured ones
+    published: str | None  # the paper's data set whose published values the report shows next to ours
     __pydantic_config__ = STRICT
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskParams:
-    """What params.yaml and the command line may say to a task."""
+    """Parameters and command-line options of a task."""
 
-    section: type[Any]  # the dataclass of a data set's section, a `Section`
-    options: type[Any]  # the dataclass of the options of `regcls run`; None leaves one to params.yaml
-    check: Callable[[Path, str, Any], None]  # raises a UserError where values that are right one by one do not fit each other
-    defaults: Callable[[Any], dict[str, str]]  # a section -> what `regcls run DATASET --help` says of the options' defaults
-    purposes: Mapping[str, str]  # option -> what it is, where the task has words of its own
-    example: str  # options of `regcls run DATASET`
+    section: type[Any]  # dataclass of a data set's section, a `Section`
+    options: type[Any]  # dataclass of the options of `regcls run`; None: as in params.yaml
+    check: Callable[[Path, str, Any], None]  # raises a UserError if valid values of a section contradict each other
+    defaults: Callable[[Any], dict[str, str]]  # section -> the options' defaults, for `regcls run DATASET --help`
+    purposes: Mapping[str, str]  # option -> help text, where it differs from the common one
+    example: str  # example options of `regcls run DATASET`
 
 
 def plain(section: object) -> dict[str, str]:
-    """The fields of a section as text, for help."""
+    """The fields of a section as text, for help texts."""
     return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in vars(section).items()}
 
 
 def layer_widths(text: str) -> tuple[int, int]:
-    """`6x15` -> (6, 15).
+    """Parse `6x15` to (6, 15).
 
     Raises:
-        ValueError: it is not so written.
+        ValueError: `text` has another form.
     """
     first, _, second = text.replace(",", "x").partition("x")
     if not (first.isdecimal() and second.isdecimal()):

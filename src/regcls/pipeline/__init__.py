@@ -1,1 +1,1 @@
-"""The stages: what `dvc repro` and the command line start. Paths, params and tracking meet here, and nowhere below."""
+"""The commands of `dvc repro` and the command line. Only here are paths, params and tracking combined."""

@@ -1,4 +1,4 @@
-"""Raw archives: bringing them, and generating stand-ins to look at."""
+"""Raw archives: fetches them, and writes stand-ins to look at."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,17 +14,19 @@ from regcls.tasks import task_named
 
 
 def fetch(params: Params, root: Path, dataset: str, sources: Sequence[str], *, unpack: bool) -> None:
-    """Bring archives into data/<dataset>/raw: `sources`, or those that params.yaml names. Preparing reads them as they are.
+    """Fetch archives into data/<dataset>/raw: `sources`, or those of params.yaml. `unpack` is optional: prepare reads archives too.
 
     Raises:
-        UserError: no source is known, one cannot be reached or is not what it was, or the disk is full.
+        UserError: no source is known, one cannot be reached or differs from its recorded checksum, or the disk is full.
     """
     home = root / "data" / dataset
     params.check_name(dataset)
-    archives = sources or getattr(params.datasets[dataset].data, "archives", ())
+    if not hasattr(params.datasets[dataset].data, "archives"):
+        raise UserError(f"{dataset} is drawn from params.yaml alone: there is nothing to fetch. Next: regcls prepare {dataset}")
+    archives = sources or params.datasets[dataset].data.archives
     if not archives:
         raise UserError(
-            f"{dataset} has no public address: say where its archive is (regcls data fetch {dataset} /path/or/s3://…), or put its files "
+            f"{dataset} has no public URL: say where its archive is (regcls data fetch {dataset} /path/or/s3://…), or put its files "
             f"into {home / 'raw'}: {missing_remedy(home / 'raw', dataset, ())}"
         )
     for url in archives:
@@ -38,13 +40,12 @@ def samples(params: Params, dataset: str, folder: Path) -> None:
     """Write the generated stand-in for a data set's raw files into `folder`.
 
     Raises:
-        UserError: there are files of such names already, which might be real ones, or the folder cannot be written.
+        UserError: the folder has archives already, which might be real ones, or cannot be written.
     """
     params.check_name(dataset)
     with explain_os_errors(folder):
-        if there := sorted(file for pattern in ("*.tar", "*.zip") for file in folder.glob(pattern)):
-            raise UserError(f"{there[0]} is there already. Choose another folder, or remove it.")
-        folder.mkdir(parents=True, exist_ok=True)
+        if archives := sorted(file for pattern in ("*.tar", "*.zip") for file in folder.glob(pattern)):
+            raise UserError(f"{archives[0]} is there already. Choose another folder, or remove it.")
         section, task = params.datasets[dataset], task_named(params.task(dataset))
-        what = task.write_stand_in(section, folder, processes=params.compute.process_count)
-    say(f"stand-in archives of {what} in {folder}")
+        content = task.write_stand_in(section, folder, processes=params.compute.process_count)
+    say(f"stand-in archives of {content} in {folder}")

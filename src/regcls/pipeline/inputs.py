@@ -1,6 +1,6 @@
-"""params.yaml and the source -> build/inputs: what the stages of each data set depend on, so that DVC redoes what has changed, no more.
+"""params.yaml and source code -> build/inputs: the dependencies of each data set's stages, so that DVC reruns only what has changed.
 
-A section may take values from another one, and code may be moved or commented without a difference; dvc.yaml could say neither.
+dvc.yaml cannot express that a section inherits values from another, or that moving or commenting code changes nothing.
 """
 
 from dataclasses import asdict
@@ -14,10 +14,10 @@ from regcls.provenance import code_digest
 
 
 def write_inputs(params: Params, root: Path) -> None:
-    """Write build/inputs/<dataset>/prepare.json and train.json of every section, and make data/<dataset>/raw where it is missing.
+    """Write build/inputs/<dataset>/prepare.json and train.json for every section, and create missing folders data/<dataset>/raw.
 
-    prepare.json: the section's `data`, and a digest of the code that prepares it. train.json: the whole section, and a digest of the code
-    that decides a result, with that of the regression losses of its grids.
+    prepare.json: the section's `data`, and a digest of the code that prepares it. train.json: the whole section, a digest of the code that
+    decides a result, and digests of the regression losses in its grids.
 
     Raises:
         UserError: the folder cannot be written.

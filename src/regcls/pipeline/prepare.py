@@ -14,14 +14,14 @@ def prepare(params: Params, root: Path, dataset: str) -> None:
     """Write data/<dataset>/prepared and print its counts.
 
     Raises:
-        UserError: raw files are missing, damaged or not what they should be, or the disk is full; the folder is as it was.
+        UserError: raw files are missing, damaged or unexpected, or the disk is full; the folder is unchanged.
     """
     params.check_name(dataset)
     section, task = params.datasets[dataset], task_named(params.task(dataset))
-    raw = project_root(root) / "data" / dataset / "raw"  # an experiment in a temporary workspace has no copy of it
+    raw = project_root(root) / "data" / dataset / "raw"  # temporary workspaces of DVC have no copy of it
     if getattr(section.data, "source", "") == "stand-in" and raw.is_dir() and any(not file.name.startswith(".") for file in raw.iterdir()):
         say(f"{raw} is not read: {dataset}.data.source in params.yaml is stand-in")
-    with lock(root / ".regcls" / f"prepare-{dataset}.lock", waiting=lambda holder: say(f"{holder} prepares {dataset} already; waiting")):
+    with lock(root / ".regcls" / f"prepare-{dataset}.lock", on_wait=lambda holder: say(f"{holder} is preparing {dataset}; waiting")):
         folder, processes = prepared_folder(root, dataset), params.compute.process_count
         for line in task.prepare(section, folder, raw=raw, dataset=dataset, processes=processes):
             print(line)

@@ -1,4 +1,4 @@
-"""What a tracked run was made of, as it was recorded, and whether that is the same here."""
+"""The recorded provenance of a tracked run, compared with this machine and checkout."""
 
 import json
 import math
@@ -15,13 +15,13 @@ from regcls.provenance import UNKNOWN
 from regcls.runs import RunSpec
 from regcls.tasks import TASKS, task_named
 from regcls.tasks.task import Task
-from regcls.tracking.run_table import MACHINE, Row, typed
+from regcls.tracking.run_table import MACHINE, TrackedRun, typed
 from regcls.tracking.tracker import LINEAGE, Tracker
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fact:
-    """Something that a result comes from: as it was recorded, and as it is here."""
+    """One item of a run's provenance: as recorded, and as it is here and now."""
 
     name: str
     then: str
@@ -29,40 +29,40 @@ class Fact:
 
     @property
     def same(self) -> bool:
-        """Whether it is known to be the same."""
+        """Whether both are known and equal."""
         return self.then == self.now != UNKNOWN
 
     def __str__(self) -> str:
         return f"{self.name}: the same ({self.then})" if self.same else f"{self.name}: then {self.then}, now {self.now}"
 
 
-def task_of(row: Row) -> Task[Any, Any, Any]:
+def task_of(row: TrackedRun) -> Task[Any, Any, Any]:
     """The task of a run.
 
     Raises:
-        UserError: it is no run of ours.
+        UserError: it is not a run of this version of regcls.
     """
     if (task := row.tags.get("task", "")) in TASKS:
         return task_named(task)
     dataset = row.params.get("dataset")
-    made = f"is on {dataset}, made by an earlier version of regcls" if dataset else "was not made by regcls run or regcls train"
-    raise UserError(f"run {row.run_id} {made}")
+    reason = f"is on {dataset}, made by an earlier version of regcls" if dataset else "was not made by regcls run or regcls train"
+    raise UserError(f"run {row.run_id} {reason}")
 
 
-def spec_of(row: Row) -> RunSpec:
-    """The run's parameters, all of them.
+def spec_of(row: TrackedRun) -> RunSpec:
+    """The complete spec of a run.
 
     Raises:
-        UserError: it is no run of ours, or one of a version with other parameters.
+        UserError: it is not a run of regcls, or of a version with other parameters.
     """
     kind = task_of(row).spec_type
     values = typed(row.params, kind)
-    needless = set[str]()
+    optional = set[str]()
     if row.params.get("classes") == "0":
-        needless.add("lam")
+        optional.add("lam")
     if not is_balanced(row.params.get("method", "")) and row.params.get("balanced_data") != "true":
-        needless.add("rounding")
-    if missing := [name for name, value in values.items() if value is None and name not in needless]:
+        optional.add("rounding")
+    if missing := [name for name, value in values.items() if value is None and name not in optional]:
         raise UserError(
             f"run {row.run_id} has no usable value of {', '.join(missing)}: it was made by a version of regcls with other parameters. "
             f"Take the code of that run: {checkout(row)}"
@@ -71,14 +71,14 @@ def spec_of(row: Row) -> RunSpec:
     return spec
 
 
-def checkout(row: Row) -> str:
-    """The command that brings the run's code."""
+def checkout(row: TrackedRun) -> str:
+    """The git command that checks out the run's code."""
     commit = row.tags.get("git_commit", UNKNOWN)
     return "its commit is not known" if commit == UNKNOWN else f"git checkout {commit}"
 
 
-def lineage_of(row: Row, tracker: Tracker) -> dict[str, Any]:
-    """See provenance.lineage; empty where the run has none.
+def lineage_of(row: TrackedRun, tracker: Tracker) -> dict[str, Any]:
+    """The recorded provenance.lineage of a run; empty if it has none.
 
     Raises:
         UserError: the store does not answer.
@@ -92,31 +92,31 @@ def lineage_of(row: Row, tracker: Tracker) -> dict[str, Any]:
 
 
 def open_as_it_is(root: Path, spec: RunSpec, *, verify: bool) -> Any:
-    """The prepared data of the run's data set, whatever params.yaml says of it now.
+    """Open the prepared data of the run's data set, without comparing them with params.yaml.
 
     Raises:
-        UserError: absent, damaged or of another format version.
+        UserError: missing, damaged or of another format version.
     """
     return task_named(spec.task).open(prepared_folder(root, spec.dataset), section=None, verify=verify)
 
 
 def fingerprint_here(spec: RunSpec, data: Any) -> str:
-    """The run's fingerprint with the data and the code that are here."""
+    """The fingerprint that the run would have with the data and code here."""
     return task_named(spec.task).fingerprint(spec, data)
 
 
-def data_fact(row: Row, spec: RunSpec, data: Any) -> Fact:
-    """Of the samples that the run sees.
+def data_fact(row: TrackedRun, spec: RunSpec, data: Any) -> Fact:
+    """Digests of the samples that the run sees.
 
     Raises:
-        UserError: the data here have no such samples.
+        UserError: the data here lack these samples.
     """
     digest = task_named(spec.task).digest(spec, data)
     return Fact(name="data", then=row.tags.get("data_digest", UNKNOWN), now=digest[:32])
 
 
-def code_facts(row: Row, spec: RunSpec, lineage: Mapping[str, Any], here: Mapping[str, Any]) -> list[Fact]:
-    """Of the commit, and of the code that decides a result. `lineage`, `here`: see provenance.lineage."""
+def code_facts(row: TrackedRun, spec: RunSpec, lineage: Mapping[str, Any], here: Mapping[str, Any]) -> list[Fact]:
+    """Commits, and digests of the code that decides a result. `lineage`, `here`: see provenance.lineage."""
     code = task_named(spec.task).code()
     return [
         Fact(name="commit", then=_commit(row.tags, lineage), now=_commit(here["git"], here)),
@@ -131,13 +131,13 @@ def _commit(tags: Mapping[str, Any], lineage: Mapping[str, Any]) -> str:
     return f"{commit} with uncommitted changes {(lineage.get('changes') or {}).get('sha256', '')[:8]}".rstrip()
 
 
-def machine_facts(row: Row, here: Mapping[str, Any]) -> list[Fact]:
-    """Of the machine and the versions that a result may depend on in its last digits."""
+def machine_facts(row: TrackedRun, here: Mapping[str, Any]) -> list[Fact]:
+    """Hardware and package versions, on which the last digits of a result may depend."""
     return [Fact(name=name, then=row.tags.get(name, UNKNOWN), now=str(now)) for name, now in here["machine"].items() if name in MACHINE]
 
 
-def remedy(row: Row) -> str:
-    """How to bring the run's data."""
+def remedy(row: TrackedRun) -> str:
+    """How to get the run's data."""
     md5, folder = row.tags.get("data_md5", UNKNOWN), f"data/{row.params['dataset']}/prepared"
     if md5 == UNKNOWN:
         return f"`regcls show {row.run_id[:8]} --print params.yaml` gives the params.yaml that they were prepared with"
@@ -147,12 +147,12 @@ def remedy(row: Row) -> str:
     )
 
 
-def results_of(row: Row) -> dict[str, float]:
-    """The run's final metrics, without those of epochs and those of speed."""
+def results_of(row: TrackedRun) -> dict[str, float]:
+    """The run's final metrics, without metrics of epochs and of speed."""
     speed = {"images_per_second", "waiting_share", "peak_memory_gb"}
     return {name: value for name, value in row.metrics.items() if not name.startswith(("epochs/", "system/")) and name not in speed}
 
 
 def equal(one: float, other: float) -> bool:
-    """To the last digit; NaN equals NaN."""
+    """Whether two values are equal to the last digit; NaN equals NaN."""
     return one == other or (math.isnan(one) and math.isnan(other))

@@ -1,4 +1,4 @@
-"""A tracked run -> the same run once more, and whether it gives the same."""
+"""Repeats a tracked run, and compares the results."""
 
 import math
 from pathlib import Path
@@ -25,20 +25,20 @@ from regcls.provenance import lineage
 from regcls.runs import RunSpec
 from regcls.tasks import task_named
 from regcls.tasks.task import Session
-from regcls.tracking.run_table import Row
+from regcls.tracking.run_table import TrackedRun
 from regcls.tracking.tracker import Tracker
 from regcls.words import counted
 
-GROUPS = ("/many", "/medium", "/few")  # ends of the names of errors by shot group
+GROUPS = ("/many", "/medium", "/few")  # suffixes of errors by shot group
 
 
 def rerun(params: Params, root: Path, run: str, *, anyway: bool) -> None:
-    """Make a tracked run once more from its recorded parameters, as a run of its own, and print the results of both.
+    """Repeat a tracked run from its recorded parameters, as a new run, and print the results of both.
 
-    Where commit, code or machine differ from the recorded ones it says so and goes on; on other data it goes on only `anyway`.
+    Reports if commit, code or machine differ from the recorded ones. On other data it stops, except with `anyway`.
 
     Raises:
-        UserError: no such run, one that is still in the making, data that are not here or differ, or the run diverged.
+        UserError: no such run, or it is still in progress; the data are missing or differ; or the run diverged.
     """
     tracker = Tracker(root, experiment=params.tracking.experiment)
     tracker.inherit()
@@ -48,9 +48,9 @@ def rerun(params: Params, root: Path, run: str, *, anyway: bool) -> None:
         tracker.reconcile(spec.dataset)
         row = tracker.find(row.run_id)
     if row.status == "RUNNING":
-        raise UserError(f"run {row.run_id} is still in the making, on {row.tags.get('host')}. Wait for its end, or end it.")
+        raise UserError(f"run {row.run_id} is still in progress on {row.tags.get('host')}. Wait for it to finish, or stop it.")
     say(f"repeating run {row.run_id}: {row.name}")
-    data, same_data = _opened(row, spec, root, anyway=anyway)
+    data, same_data = _open_data(row, spec, root, anyway=anyway)
     same = _compare_origins(row, spec, data, tracker, root, same_data=same_data)
     session = Session(params=params, root=root, dataset=spec.dataset, tracker=tracker, repeats=row.run_id)
     outcome = task_named(spec.task).train_one(spec, data, session)
@@ -61,26 +61,26 @@ def rerun(params: Params, root: Path, run: str, *, anyway: bool) -> None:
     _compare_results(row, tracker.find(outcome.index[0]["run_id"]), same=same)
 
 
-def _opened(row: Row, spec: RunSpec, root: Path, *, anyway: bool) -> tuple[Any, bool]:
-    """The data that the run is made on, and whether they are the recorded ones."""
+def _open_data(row: TrackedRun, spec: RunSpec, root: Path, *, anyway: bool) -> tuple[Any, bool]:
+    """The data to repeat the run on, and whether they are the recorded ones."""
     try:
         data = open_as_it_is(root, spec, verify=True)
         fact = data_fact(row, spec, data)
     except UserError as error:
-        raise UserError(f"{error}\nThe data of run {row.run_id} are to be the same: {remedy(row)}.") from error
+        raise UserError(f"{error}\nA repetition of run {row.run_id} needs the same data: {remedy(row)}.") from error
     say(str(fact))
     if not fact.same and not anyway:
         raise UserError(
             f"the data here are not those of run {row.run_id}. {remedy(row)[0].upper()}{remedy(row)[1:]}. "
-            f"To make the run on the data here: regcls rerun {row.run_id[:8]} --anyway"
+            f"To repeat the run on the data here: regcls rerun {row.run_id[:8]} --anyway"
         )
     if misfit := task_named(spec.task).misfit(spec, data):
-        raise UserError(f"{misfit}: the run cannot be made on them. {remedy(row)[0].upper()}{remedy(row)[1:]}.")
+        raise UserError(f"{misfit}: the run cannot be repeated on them. {remedy(row)[0].upper()}{remedy(row)[1:]}.")
     return data, fact.same
 
 
-def _compare_origins(row: Row, spec: RunSpec, data: Any, tracker: Tracker, root: Path, *, same_data: bool) -> bool:
-    """Say what differs. Whether nothing does that decides a result."""
+def _compare_origins(row: TrackedRun, spec: RunSpec, data: Any, tracker: Tracker, root: Path, *, same_data: bool) -> bool:
+    """Report differences. Returns False if something differs that may change the result."""
     here = lineage(root, spec.dataset)
     commit, code = code_facts(row, spec, lineage_of(row, tracker), here)
     machine = [fact for fact in machine_facts(row, here) if not fact.same]
@@ -89,12 +89,12 @@ def _compare_origins(row: Row, spec: RunSpec, data: Any, tracker: Tracker, root:
     if not code.same:
         say(f"other code may give another result. The recorded code: {checkout(row)}")
     elif same_data and fingerprint_here(spec, data) != row.tags.get("fingerprint"):
-        say("parameters: they do not give the recorded fingerprint, so that run had others which its record does not name")
+        say("parameters: they do not give the recorded fingerprint, so that run had others that are not in its record")
         return False
     return code.same and same_data and not machine
 
 
-def _compare_results(then: Row, now: Row, *, same: bool) -> None:
+def _compare_results(then: TrackedRun, now: TrackedRun, *, same: bool) -> None:
     """Print the test errors side by side, and how far the other metrics agree."""
     before, after = results_of(then), results_of(now)
     if (limits := then.tags.get("shots")) != now.tags.get("shots"):
@@ -121,7 +121,7 @@ def _compare_results(then: Row, now: Row, *, same: bool) -> None:
     threads = [row.tags.get("threads") for row in (then, now)]
     if "none" == then.tags.get("gpu") == now.tags.get("gpu") and None not in threads and threads[0] != threads[1]:
         print(
-            f"threads of a run: then {threads[0]}, now {threads[1]}. Sums round otherwise, and training amplifies it. "
+            f"threads of a run: then {threads[0]}, now {threads[1]}. Sums round differently, and training amplifies it. "
             "With compute.processes in params.yaml each run has cores / processes"
         )
     else:

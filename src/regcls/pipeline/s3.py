@@ -1,4 +1,4 @@
-"""Whether an S3 bucket can be used for data and artifacts, tried in earnest."""
+"""Checks with real requests whether an S3 bucket works for data and artifacts."""
 
 import os
 from contextlib import closing
@@ -10,18 +10,18 @@ from regcls.errors import MissingError, UserError
 from regcls.object_store import TIMEOUTS, Bucket, bucket_of, s3_client
 from regcls.progress import say
 
-# Where `mlflow server` keeps artifacts: what its --artifacts-destination and --default-artifact-root are read from.
+# Variables from which `mlflow server` reads --artifacts-destination and --default-artifact-root.
 DESTINATIONS = ("MLFLOW_ARTIFACTS_DESTINATION", "MLFLOW_DEFAULT_ARTIFACT_ROOT")
 
 
 def check(root: Path, url: str | None, *, create: bool) -> None:
-    """Print what is found, step by step: endpoint, clock, credentials, bucket, a put, get and delete, an upload in parts.
+    """Check endpoint, clock, credentials, bucket, put, get and delete, and a multipart upload; print the result of each step.
 
     `url`: s3://bucket or s3://bucket/prefix; None: the default DVC remote's, or else MLflow's artifact destination.
-    `create`: make the bucket where it is missing.
+    `create`: create the bucket if it is missing.
 
     Raises:
-        UserError: what is wrong and what to do; or none is given and none configured.
+        UserError: what is wrong and what to do; or there is neither a `url` nor a configured bucket.
     """
     url, settings = (url, {}) if url else configured(root)
     bucket, prefix = bucket_of(url)
@@ -31,14 +31,14 @@ def check(root: Path, url: str | None, *, create: bool) -> None:
         print(f"ok  {store.credentials()}", flush=True)
         if not store.exists():
             if not create:
-                raise UserError(f"there is no bucket {bucket} at {store.endpoint}. To make it: regcls s3 check {url} --create")
+                raise UserError(f"there is no bucket {bucket} at {store.endpoint}. To create it: regcls s3 check {url} --create")
             print(f"ok  {store.create()}", flush=True)
         for step in (store.reach, store.round_trip, store.multipart):
             print(f"ok  {step()}", flush=True)
 
 
 def configured(root: Path) -> tuple[str, dict[str, Any]]:
-    """The s3:// URL that this project uses, and what its client is given.
+    """The s3:// URL that this project is configured with, and the settings for `s3_client`.
 
     Raises:
         UserError: there is none.

@@ -1,4 +1,4 @@
-"""A tracked run -> where it comes from, for a person; a version of data -> all runs on it."""
+"""Prints the provenance of a tracked run, or all runs on a version of data."""
 
 import json
 import math
@@ -17,18 +17,18 @@ from regcls.params import Params
 from regcls.pipeline.recorded import Fact, checkout, code_facts, data_fact, lineage_of, open_as_it_is, remedy, results_of, spec_of, task_of
 from regcls.progress import say
 from regcls.provenance import UNKNOWN, dvc_md5, lineage
-from regcls.tracking.run_table import MACHINE, RERUN_TAG, Row
+from regcls.tracking.run_table import MACHINE, RERUN_TAG, TrackedRun
 from regcls.tracking.store import without_password
 from regcls.tracking.tracker import Tracker
 from regcls.words import counted
 
 Part = Literal["params.yaml", "dvc.lock", "diff"]
 
-WIDTH = 120  # of a line of many values
+WIDTH = 120  # characters, to wrap lists of values
 
 
 def show(params: Params, root: Path, run: str, *, part: Part | None = None) -> None:
-    """Print a run: parameters, results, commit, data, files, and whether code and data are the same here; or one `part` of its record.
+    """Print parameters, results, commit, data and files of a run, and whether code and data are the same here; or a `part` of its record.
 
     Raises:
         UserError: no such run, or it has no such part.
@@ -39,27 +39,27 @@ def show(params: Params, root: Path, run: str, *, part: Part | None = None) -> N
     if part is None:
         print("\n".join(_lines(row, record, tracker, root)))
     else:
-        sys.stdout.buffer.write(_part(row, record, part).encode())  # as it was, whatever the terminal can show: for `git apply`
+        sys.stdout.buffer.write(_part(row, record, part).encode())  # exact bytes in any terminal encoding, for `git apply`
 
 
-def _part(row: Row, record: Mapping[str, Any], part: Part) -> str:
+def _part(row: TrackedRun, record: Mapping[str, Any], part: Part) -> str:
     if not record:
         raise UserError(f"run {row.run_id} has no lineage.json: it is not ours, was made by an earlier version, or its files are gone")
     if part == "dvc.lock":
         entry = record.get("dvc.lock")
         if not entry:
-            raise UserError(f"run {row.run_id}: its data were not prepared by DVC, so dvc.lock had no entry of them")
+            raise UserError(f"run {row.run_id}: its data were not prepared by DVC, so dvc.lock had no entry for them")
         return json.dumps({f"prepare@{row.params.get('dataset')}": entry}, indent=2, ensure_ascii=False) + "\n"
     if part == "params.yaml":
         return str(record.get("params.yaml") or "")
     changes = record.get("changes") or {}
     if changes.get("diff") is None:
-        why = f"{changes['bytes']} bytes, too many to be kept" if changes else "there was no commit"
-        raise UserError(f"run {row.run_id}: the changes to its commit are not in its record ({why})")
+        reason = f"{changes['bytes']} bytes, too many to be kept" if changes else "there was no commit"
+        raise UserError(f"run {row.run_id}: the changes to its commit are not in its record ({reason})")
     return str(changes["diff"])
 
 
-def _lines(row: Row, record: Mapping[str, Any], tracker: Tracker, root: Path) -> Iterator[str]:
+def _lines(row: TrackedRun, record: Mapping[str, Any], tracker: Tracker, root: Path) -> Iterator[str]:
     yield row.name
     yield from _columns(_about(row, tracker))
     yield "parameters"
@@ -74,12 +74,12 @@ def _lines(row: Row, record: Mapping[str, Any], tracker: Tracker, root: Path) ->
     yield f"  mlflow artifacts download --run-id {row.run_id} -d FOLDER"
 
 
-def _about(row: Row, tracker: Tracker) -> Iterator[tuple[str, str]]:
+def _about(row: TrackedRun, tracker: Tracker) -> Iterator[tuple[str, str]]:
     tags = row.tags
     yield "run", f"{row.run_id}  {row.status}" + (f": {tags['stopped']}" if "stopped" in tags else "")
     yield "page", tracker.run_url(row.run_id)
-    took = "" if row.ended is None else f", {(row.ended - row.started) / 1000:.1f} s"
-    yield "started", f"{_time(row)}{took}, by {tags.get('mlflow.user', UNKNOWN)} with: {tags.get('mlflow.source.name', UNKNOWN)}"
+    duration = "" if row.ended is None else f", {(row.ended - row.started) / 1000:.1f} s"
+    yield "started", f"{_time(row)}{duration}, by {tags.get('mlflow.user', UNKNOWN)} with: {tags.get('mlflow.source.name', UNKNOWN)}"
     machine = ", ".join(f"{name} {tags[name]}" for name in (*MACHINE, "mlflow") if name in tags)
     yield "machine", f"{tags.get('host', UNKNOWN)} ({machine})"
     yield "fingerprint", tags.get("fingerprint", UNKNOWN)
@@ -89,13 +89,13 @@ def _about(row: Row, tracker: Tracker) -> Iterator[tuple[str, str]]:
         yield "repeated by", ", ".join(f"{other.run_id} {other.status}" for other in repetitions)
 
 
-def _origin(row: Row, record: Mapping[str, Any], tracker: Tracker, root: Path) -> Iterator[str]:
+def _origin(row: TrackedRun, record: Mapping[str, Any], tracker: Tracker, root: Path) -> Iterator[str]:
     """Commit and data, and whether they are the same here."""
     short, dataset = row.run_id[:8], row.params.get("dataset", "")
     try:
         spec = spec_of(row)
     except UserError as error:
-        yield f"code and data: not known, because {error}"
+        yield f"code and data: unknown, because {error}"
         return
     here = lineage(root, dataset)
     yield "code"
@@ -105,9 +105,9 @@ def _origin(row: Row, record: Mapping[str, Any], tracker: Tracker, root: Path) -
         yield f"  regcls show {short} --print diff | git apply"
     if new := record.get("new_files"):
         yield f"  files that git did not know: {', '.join(new)}"
-    ended = (record.get("git") or {}).get("git_commit")
-    if ended and ended != row.tags.get("git_commit"):
-        yield f"  it was interrupted, and went on at commit {ended}"
+    last_commit = (record.get("git") or {}).get("git_commit")
+    if last_commit and last_commit != row.tags.get("git_commit"):
+        yield f"  it was interrupted, and resumed at commit {last_commit}"
     yield "data"
     try:
         fact = data_fact(row, spec, open_as_it_is(root, spec, verify=False))
@@ -153,12 +153,12 @@ def _size(size: int) -> str:
     return f"{size} B" if size < 1000 else f"{size / 1000:.0f} kB" if size < 10**6 else f"{size / 10**6:.1f} MB"
 
 
-def _time(row: Row) -> str:
+def _time(row: TrackedRun) -> str:
     return datetime.fromtimestamp(row.started / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
 
 
 def show_data(params: Params, root: Path, version: str) -> None:
-    """Print a table of all runs on a version of data: the beginning of a digest or of DVC's md5; or of all versions of a data set.
+    """Print a table of all runs on a version of data (the beginning of a digest or of DVC's md5), or on all versions of a data set.
 
     Raises:
         UserError: there is no run on it.
@@ -185,7 +185,7 @@ def show_data(params: Params, root: Path, version: str) -> None:
     say(f"{len(rows)} runs: " + ", ".join(f"{count} {status}" for status, count in Counter(row.status for row in rows).items()))
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: TrackedRun) -> tuple[str, ...]:
     try:
         error = row.metrics.get(task_of(row).error[1], math.nan)
     except UserError:

@@ -1,4 +1,4 @@
-"""Prepared data -> tracked runs: a data set's grids, or one run."""
+"""Prepared data -> tracked runs: all grids of a data set, or one run."""
 
 from pathlib import Path
 from typing import Any
@@ -16,21 +16,21 @@ from regcls.tracking.tracker import Tracker
 
 
 def train(params: Params, root: Path, dataset: str) -> None:
-    """Make every run of the grids that is not tracked as FINISHED yet, and write runs/<dataset>.json, the list of them.
+    """Train every run of the grids that is not FINISHED, and write the list of all runs to runs/<dataset>.json.
 
-    A run that diverges is tracked as FAILED and named; the others go on.
+    A run that diverges is tracked as FAILED and reported; the others continue.
 
     Raises:
-        UserError: no prepared data, no store, no GPU where one is asked for.
+        UserError: no prepared data, no store, or no GPU though one is required.
     """
     data = open_data(params, root, dataset, verify=True)
     tracker = Tracker(root, experiment=params.tracking.experiment)
     # Beside the store, which experiments in temporary workspaces share.
-    held = tracker.root / ".regcls" / f"train-{dataset}.lock"
-    with lock(held, waiting=lambda holder: say(f"{holder} trains {dataset} already; waiting for it to end")):
+    lock_path = tracker.root / ".regcls" / f"train-{dataset}.lock"
+    with lock(lock_path, on_wait=lambda holder: say(f"{holder} is training {dataset}; waiting for it to finish")):
         tracker.inherit()
         if stale := tracker.reconcile(dataset):
-            say(f"{len(stale)} runs of a process that has died were marked KILLED; they are made again, from their last checkpoint if any")
+            say(f"marked {len(stale)} runs of a dead process as KILLED; they are trained again, from their last checkpoint if any")
         session = Session(params=params, root=root, dataset=dataset, tracker=tracker)
         outcome = task_named(params.task(dataset)).train_grids(data, session)
         write_json(root / "runs" / f"{dataset}.json", outcome.index)
@@ -38,10 +38,12 @@ def train(params: Params, root: Path, dataset: str) -> None:
     say(f"{counts}, in {without_password(tracker.uri)}")
     for name, reason in outcome.failed.items():
         say(f"FAILED {name}: {reason}")
+    if note := params.left_out(dataset):
+        say(note)
 
 
 def run(params: Params, root: Path, dataset: str, options: Any) -> None:
-    """Make one run, with `options` over params.yaml's values; an equal one that is finished is kept.
+    """Train one run with params.yaml's values, overridden by `options`, unless an equal run is finished.
 
     Raises:
         UserError: an option does not fit the prepared data, or the run diverged.
@@ -49,7 +51,7 @@ def run(params: Params, root: Path, dataset: str, options: Any) -> None:
     task = task_named(params.task(dataset))
     spec = task.single_spec(params.datasets[dataset], dataset, options)
     if not prepared_folder(root, dataset).exists():
-        say(f"{dataset} is not prepared yet; that comes first, once")
+        say(f"{dataset} is not prepared yet; preparing it first, once")
         prepare(params, root, dataset)
     data = open_data(params, root, dataset, verify=True)
     tracker = Tracker(root, experiment=params.tracking.experiment)
@@ -62,3 +64,5 @@ def run(params: Params, root: Path, dataset: str, options: Any) -> None:
     error, metric = task.error
     say(f"{spec.name}: {'trained' if outcome.trained else 'was there already'}, {error} {tracker.metrics(run_id)[metric]:.4f}")
     say(f"run {run_id} in {without_password(tracker.uri)}")
+    if note := params.left_out(dataset):
+        say(note)

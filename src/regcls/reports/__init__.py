@@ -1,1 +1,1 @@
-"""Tracked runs -> tables, figures and pages: one report a data set, and an overview of them."""
+"""Reports: from tracked runs to tables, figures and pages, one report per data set and a start page."""

@@ -1,4 +1,4 @@
-"""What all figures share, and test error by target over the training data of each target. Same input, same bytes."""
+"""The style of all figures, and the figure of test error by target over a histogram of the training data. Same input, same bytes."""
 
 import io
 import zlib
@@ -17,13 +17,13 @@ from regcls.metrics import SHOTS, Shot
 from regcls.reports.measured import method_name
 from regcls.reports.picking import records
 
-# The paper's colours: reg red, reg+cls green, balanced classes lime. Markers and dashes tell them apart without colour.
+# The paper's colours: reg red, reg+cls green, balanced classes lime. Markers and dashes distinguish them without colour.
 LINES: dict[str, dict[str, Any]] = {
     "reg": {"color": "#c62828", "marker": "", "linestyle": "-"},
     "reg+cls": {"color": "#1b7837", "marker": "o", "linestyle": "-"},
     "reg+cls-bal": {"color": "#8cbf26", "marker": "^", "linestyle": "--"},
 }
-# Of methods that the paper does not have, which are dash-dotted.
+# For methods that the paper does not have; their lines are dash-dotted.
 OTHERS = ("#1f4e79", "#d97706", "#6a3d9a", "#0f766e", "#a16207", "#9d174d")
 OTHER_MARKERS = ("d", "v", "p", "X", "P", "D")
 STYLE: dict[Any, Any] = {
@@ -44,7 +44,7 @@ STYLE: dict[Any, Any] = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Our settings over matplotlib's defaults, whatever matplotlibrc the user has."""
+    """Our settings on top of matplotlib's defaults, ignoring the user's matplotlibrc."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
@@ -52,26 +52,26 @@ def style() -> Iterator[None]:
 
 
 def to_svg(figure: Figure) -> str:
-    """The figure as SVG without a date, so that equal figures are equal files."""
+    """The figure as SVG without a date, so that equal figures give equal files."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, dpi=150)
     return buffer.getvalue()
 
 
 def grid_of_axes(rows: int, columns: int, *, width: float, height: float, head: float) -> tuple[Figure, np.ndarray]:
-    """A figure and its (rows, columns) axes; `width` and `height` of one panel and `head`, the room above for a legend, in inches.
+    """A figure and its (rows, columns) axes. In inches: `width` and `height` of a panel, and `head`, the space for a legend above.
 
-    Margins are fixed: a layout engine takes as long as the drawing itself, and all panels are alike.
+    Margins are fixed: all panels are alike, and a layout engine takes as long as the drawing itself.
     """
     left, right, bottom, between, under = 0.62, 0.12, 0.48, 0.18, 0.58
-    whole = (left + right + columns * width + (columns - 1) * between, head + bottom + rows * height + (rows - 1) * under)
-    figure = Figure(figsize=whole)
-    figure.subplots_adjust(left / whole[0], bottom / whole[1], 1 - right / whole[0], 1 - head / whole[1], between / width, under / height)
+    size = (left + right + columns * width + (columns - 1) * between, head + bottom + rows * height + (rows - 1) * under)
+    figure = Figure(figsize=size)
+    figure.subplots_adjust(left / size[0], bottom / size[1], 1 - right / size[0], 1 - head / size[1], between / width, under / height)
     return figure, figure.subplots(rows, columns, squeeze=False, sharey="row")
 
 
 def look_of(method: str) -> dict[str, Any]:
-    """Colour, marker and dashes of a method, always the same: of one that the paper does not have, by its name."""
+    """Colour, marker and line style of a method; for methods that the paper does not have, derived from the name."""
     if method in LINES:
         return LINES[method]
     marker, color = divmod(zlib.crc32(method.encode()), len(OTHERS))
@@ -86,8 +86,9 @@ def error_by_target(
 ) -> str:
     """Error by target, shaded ± std over seeds, over a histogram of the training data on a log axis of its own.
 
-    `lines`: method, classes, lam, start, end, error, std; `histogram`: start, end, count, shot. `target` and `error` name their axes, each
-    with its unit; `counted` what the histogram is of, and `each` of what; `limits`: counts at which a line is drawn, by their names.
+    `lines`: method, classes, weight, start, end, error, std. `histogram`: start, end, count, shot. `target` and `error`: axis labels with
+    units. `counted` and `each`: what the histogram counts, and its bin (“training images of each age”). `limits`: name -> count to mark
+    with a line.
     """
     with style():
         figure = Figure(figsize=(11.0, 4.3))
@@ -97,7 +98,7 @@ def error_by_target(
         _bars(back, histogram)
         _lines(front, lines)
         _limits(back, front, limits)
-        # The right axis is that of the bars, and lies behind.
+        # The bars use the right axis, which lies behind.
         back.yaxis.set_label_position("right")
         back.yaxis.tick_right()
         front.yaxis.set_label_position("left")
@@ -106,16 +107,16 @@ def error_by_target(
         back.set_xlabel(target)
         back.set_ylabel(f"{counted} of {each}", color="#59636e")
         front.set_ylabel(error)
-        shown = [Patch(color=GREYS[shot], label=f"{shot} {counted}") for shot in SHOTS if (histogram["shot"] == shot).any()]
+        patches = [Patch(color=GREYS[shot], label=f"{shot} {counted}") for shot in SHOTS if (histogram["shot"] == shot).any()]
         handles, labels = front.get_legend_handles_labels()
-        handles, labels = [*handles, *shown], [*labels, *(str(patch.get_label()) for patch in shown)]
+        handles, labels = [*handles, *patches], [*labels, *(str(patch.get_label()) for patch in patches)]
         figure.legend(handles, labels, loc="upper center", ncols=3, columnspacing=1.4)
         return to_svg(figure)
 
 
 def _bars(axes: Axes, histogram: pd.DataFrame) -> None:
     for shot, part in histogram.groupby("shot", sort=False):
-        colour = GREYS[next(known for known in SHOTS if known == shot)]
+        colour = GREYS[next(name for name in SHOTS if name == shot)]
         axes.bar(part["start"], part["count"], width=part["end"] - part["start"], align="edge", color=colour, linewidth=0)
     axes.set_ylim(0.7, max(1, histogram["count"].max()) * 2)
     axes.set_yscale("log")
@@ -123,14 +124,14 @@ def _bars(axes: Axes, histogram: pd.DataFrame) -> None:
 
 
 def _limits(back: Axes, front: Axes, limits: Mapping[str, float]) -> None:
-    """On the axis of the bars."""
+    """Draw the limits on the axis of the bars."""
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0}
     for name, value in limits.items():
         if 1 <= value <= back.get_ylim()[1]:
             back.axhline(value, color="#8a949e", linewidth=0.8, linestyle=(0, (2, 2)))
-            # Among the lines, so that they do not hide it.
-            where: dict[str, Any] = {"transform": back.get_yaxis_transform(), "ha": "right", "va": "center", "zorder": 5}
-            front.text(0.995, value, f"{name} {value:g}", fontsize=7.5, color="#59636e", bbox=box, **where)
+            # On the front axes, so that the error lines do not hide the label.
+            placement: dict[str, Any] = {"transform": back.get_yaxis_transform(), "ha": "right", "va": "center", "zorder": 5}
+            front.text(0.995, value, f"{name} {value:g}", fontsize=7.5, color="#59636e", bbox=box, **placement)
 
 
 def _lines(axes: Axes, lines: pd.DataFrame) -> None:
@@ -138,7 +139,7 @@ def _lines(axes: Axes, lines: pd.DataFrame) -> None:
         row = records(line)[0]
         look = look_of(row["method"])
         middle = (line["start"] + line["end"]) / 2
-        every = 1 + len(line) // 40  # so many markers still leave the lines to be seen
+        every = 1 + len(line) // 40  # more markers would hide the line
         axes.plot(middle, line["error"], label=method_name(row), markevery=every, **{**look, "marker": look["marker"] or "s"})
         spread = line["std"].fillna(0.0)
         axes.fill_between(middle, line["error"] - spread, line["error"] + spread, color=look["color"], alpha=0.16, linewidth=0)

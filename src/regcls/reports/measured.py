@@ -1,6 +1,6 @@
-"""Tracked runs -> the runs that count, what they measured, and the holes. For every task.
+"""From tracked runs to the runs that count, their measurements, and the holes (missing runs). For all tasks.
 
-A cell is what is repeated with other seeds: one mean. Its name is ROW, and what the task puts before it: axes.
+A cell is a configuration that is repeated with different seeds: one mean. Its key is ROW, preceded by the axes of the task.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,44 +16,44 @@ from regcls.reports.picking import Picked, holes_of, pick, records
 from regcls.reports.tables import RunGroup
 from regcls.runs import RunSpec
 
-ROW = ["method", "classes", "weight"]  # of a table; weight is λ as text, empty without a class loss
-METHODS = ("random", "kukleva", "reg", "reg+cls", "reg+cls-bal")  # in the paper's order; others follow, by name
+ROW = ["method", "classes", "weight"]  # key of a table's row; weight is λ as text, empty without a class loss
+METHODS = ("random", "kukleva", "reg", "reg+cls", "reg+cls-bal")  # in the paper's order; others follow by name
 
 SpecT = TypeVar("SpecT", bound=RunSpec)
-# The runs that would count -> what they measured, a row a run id, and why some cannot count after all, by run id.
+# Candidate runs -> their measurements, a row per run id, and the reasons why some are unusable, by run id.
 Measure = Callable[[pd.DataFrame], tuple[pd.DataFrame, Mapping[str, str]]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Runs:
-    """What tables, figures and words are made from.
+    """The data of tables, figures and answers.
 
-    `wanted`: a row a wanted run, indexed by its place in the list of specs: the axes, ROW, lam (NaN without a class loss), seed,
-    fingerprint, state (`finished` or why not), run_id ("" for a hole). `values`: what the counted runs measured, a row a run id, a column a
-    measurement, as in `test/mae/few`.
+    `wanted`: a row per requested run, indexed by its position in the list of specs: the axes, ROW, lam (NaN without a class loss), seed,
+    fingerprint, state (`finished` or why not), run_id ("" for a hole). `values`: measurements of the counted runs, a row per run id, a
+    column per measurement, such as `test/mae/few`.
     """
 
     wanted: pd.DataFrame
     values: pd.DataFrame
     axes: tuple[str, ...] = ()
-    order: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # axis -> its levels as readers expect them
-    place: Mapping[Any, int] = field(default_factory=dict)  # spec -> row of `wanted`
+    order: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # axis -> its levels in display order
+    place: Mapping[Any, int] = field(default_factory=dict)  # spec -> index in `wanted`
 
     @property
     def cell(self) -> list[str]:
-        """What tells one cell from another."""
+        """The columns that identify a cell."""
         return [*self.axes, *ROW]
 
     def of(self, specs: Iterable[RunSpec]) -> "Runs":
-        """The part that belongs to a grid."""
+        """The runs with these specs."""
         return replace(self, wanted=self.wanted.loc[[self.place[spec] for spec in specs]])
 
     def where(self, **levels: Any) -> "Runs":
-        """The part with these levels of axes."""
+        """The runs with these levels of axes."""
         return replace(self, wanted=rows_like(self.wanted, levels))
 
     def in_order(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Sorted by those of the cell's names that it has."""
+        """`frame`, sorted by those of the cell's columns that it has."""
         names = [name for name in self.cell if name in frame]
 
         def key(column: pd.Series) -> Any:
@@ -65,12 +65,12 @@ class Runs:
         return frame.sort_values(names, key=key, kind="stable", ignore_index=True)
 
     def hole_lines(self, name: Callable[[Mapping[str, Any]], str], *, what: str = "seeds") -> list[str]:
-        """A line a cell with holes: `reg+cls · 100 · λ 0.1: 2 of 3 seeds (failed: seed 1)`."""
+        """A line for each cell with holes: `reg+cls · 100 · λ 0.1: 2 of 3 seeds (failed: seed 1)`."""
         return holes_of(self.in_order(self.wanted), self.cell, name, what=what)
 
 
 def ranked(levels: Sequence[Any]) -> Callable[[Any], Any]:
-    """A key to sort by: what stands in `levels` as it stands there, the rest behind it."""
+    """A sort key: values in `levels` in that order, then the rest."""
     return lambda value: (levels.index(value) if value in levels else len(levels), value)
 
 
@@ -84,16 +84,16 @@ def collect(
     more: Sequence[str] = (),
     order: Mapping[str, Sequence[Any]] | None = None,
 ) -> tuple[Runs, Picked]:
-    """The runs that count (`picking.pick`) and what they measured; `more`: other fields of a spec that `wanted` is to have.
+    """The runs that count (`picking.pick`) and their measurements; `more`: further fields of a spec to add to `wanted`.
 
     Raises:
         UserError: no tracked run counts.
     """
-    found: list[pd.DataFrame] = []
+    measurements: list[pd.DataFrame] = []
 
     def unusable(chosen: pd.DataFrame) -> Mapping[str, str]:
         values, reasons = measure(chosen)
-        found.append(values)
+        measurements.append(values)
         return reasons
 
     picked = pick(runs, fingerprints, dataset=dataset, unusable=unusable)
@@ -101,7 +101,7 @@ def collect(
     rows = [{name: getattr(spec, name) for name in names} | _weight(spec.lam) for spec in fingerprints]
     place = {spec: position for position, spec in enumerate(fingerprints)}
     wanted = pd.DataFrame(rows).join(picked.wanted)
-    return Runs(wanted=wanted, values=found[0], axes=tuple(axes), order=order or {}, place=place), picked
+    return Runs(wanted=wanted, values=measurements[0], axes=tuple(axes), order=order or {}, place=place), picked
 
 
 def _weight(lam: float | None) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def _weight(lam: float | None) -> dict[str, Any]:
 
 
 def finite(chosen: pd.DataFrame, metrics: Sequence[str]) -> dict[str, str]:
-    """Why runs without these tracked metrics cannot count."""
+    """Run id -> reason, for runs without finite values of these metrics."""
     values = chosen.reindex(columns=list(metrics)).to_numpy(dtype=float)
     return dict.fromkeys(chosen.loc[~np.isfinite(values).all(axis=1), "run_id"], "without a finite error")
 
@@ -117,7 +117,7 @@ def finite(chosen: pd.DataFrame, metrics: Sequence[str]) -> dict[str, str]:
 def read_tables(
     run_ids: Sequence[str], read: Callable[[str], pd.DataFrame], *, what: str
 ) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
-    """A table of each run, by run id, and why those whose table is gone cannot count."""
+    """Read a table of each run, by run id; the second mapping has the reason for each run whose table is gone."""
     tables, reasons = {}, {}
     for run_id in tracked(run_ids, len(run_ids), f"reading {what}") if run_ids else ():
         try:
@@ -128,40 +128,44 @@ def read_tables(
 
 
 def lost_lines(wanted: pd.DataFrame, what: str, artifact: str) -> list[str]:
-    """A warning where runs are holes only because their `artifact` is gone."""
+    """A warning if runs are holes only because their `artifact` is gone."""
     lost = int((wanted["state"] == f"without {what}").sum())
-    gone = f"{lost} finished runs are without {what}: their artifact {artifact} is gone. Delete these runs in MLflow, then train them again"
-    return [gone] * bool(lost)
+    if not lost:
+        return []
+    return [
+        f"{lost} finished runs are without {what}: their artifact {artifact} is gone. Delete these runs in MLflow, then train them again"
+    ]
 
 
 def rows_like(frame: pd.DataFrame, row: Mapping[str, Any], names: Iterable[str] = ()) -> pd.DataFrame:
-    """The rows that have the values of `row`, or of its `names`."""
-    wanted = {name: row[name] for name in names} if names else row
-    return frame[np.logical_and.reduce([frame[name] == value for name, value in wanted.items()])] if wanted else frame
+    """The rows of `frame` that agree with `row`, in all its values or only in `names`."""
+    values = {name: row[name] for name in names} if names else row
+    return frame[np.logical_and.reduce([frame[name] == value for name, value in values.items()])] if values else frame
 
 
 def by_seed(cell: pd.DataFrame) -> dict[int, str]:
-    """Seed -> run id of the counted runs among rows of `wanted`."""
+    """Seed -> run id of the counted runs in a cell (rows of `wanted`)."""
     counted = cell[cell["state"] == "finished"]
     return dict(zip(counted["seed"].tolist(), counted["run_id"].tolist(), strict=True))
 
 
 def groups_of(wanted: pd.DataFrame, label: Callable[[Mapping[str, Any]], str]) -> tuple[RunGroup, ...]:
-    """The counted runs among rows of `wanted`, in their order, by `label`."""
+    """The counted runs among rows of `wanted`, in their order, grouped by `label`."""
     groups: dict[str, list[tuple[str, str]]] = {}
     for row in records(wanted[wanted["state"] == "finished"]):
         groups.setdefault(label(row), []).append((str(row["seed"]), row["run_id"]))
-    return tuple(RunGroup(label=name, runs=tuple(found)) for name, found in groups.items())
+    return tuple(RunGroup(label=name, runs=tuple(seeds)) for name, seeds in groups.items())
 
 
 def means(
     runs: Runs, measured: Mapping[str, Sequence[str]], *, over: Literal["runs", "parts", "both"] = "runs", ddof: int = 1
 ) -> pd.DataFrame:
-    """A row a cell that was asked for, empty ones included: the cell's names, seeds and seeds_wanted (counts), and what is `measured`.
+    """Means by cell, a row per requested cell, including empty ones: the cell's key, seeds and seeds_wanted (counts), then per name of
+    `measured` its mean, and its standard deviation as `<name>_std`.
 
-    `measured`: name -> columns of `values`, one a part of a run (an activity, a function), whose mean over parts and seeds it is; NaN
-    without seeds. Under the name with `_std` the standard deviation (n − `ddof` below; NaN where that is 0): over the runs of a cell, each
-    the mean over its parts; over the parts, each the mean over its runs; or over both, of all numbers.
+    `measured`: name -> columns of `values`, one per part of a run (activity, function). The mean is over parts and seeds; NaN without
+    seeds. The standard deviation has n − `ddof` in the denominator (NaN if that is 0) and is over the runs of a cell (each its mean over
+    parts), over the parts (each its mean over runs), or over all numbers (`both`).
     """
     rows = []
     key: Any  # pandas-stubs know it as a tuple of Hashable
@@ -169,45 +173,44 @@ def means(
         counted = cell.loc[cell["state"] == "finished", "run_id"]
         row = dict(zip(runs.cell, key, strict=True)) | {"seeds": len(counted), "seeds_wanted": len(cell)}
         for name, columns in measured.items():
-            found = runs.values.reindex(index=counted, columns=list(columns)).astype(float)
-            spread = found.stack() if over == "both" else found.mean(axis=0 if over == "parts" else 1)
-            row |= {name: spread.mean(), f"{name}_std": spread.std(ddof=ddof)}
+            values = runs.values.reindex(index=counted, columns=list(columns)).astype(float)
+            units = values.stack() if over == "both" else values.mean(axis=0 if over == "parts" else 1)
+            row |= {name: units.mean(), f"{name}_std": units.std(ddof=ddof)}
         rows.append(row)
-    columns = [*runs.cell, "seeds", "seeds_wanted", *(each for name in measured for each in (name, f"{name}_std"))]
+    columns = [*runs.cell, "seeds", "seeds_wanted", *(column for name in measured for column in (name, f"{name}_std"))]
     return runs.in_order(pd.DataFrame(rows, columns=columns))
 
 
 def full(table: pd.DataFrame) -> pd.DataFrame:
-    """The cells with as many seeds as the fullest one: a mean over fewer does not compete with theirs."""
+    """The cells with the most seeds; means over fewer are not compared with them."""
     fullest: pd.DataFrame = table[(table["seeds"] > 0) & (table["seeds"] == table["seeds"].max())]
     return fullest
 
 
 def best_by(runs: Runs, cells: pd.DataFrame, error: str) -> pd.DataFrame:
-    """The cell with the lowest mean `error`, a row a method; `cells` as from `means`."""
+    """For each method, the cell with the lowest mean `error`; `cells`: from `means`."""
     parts = [full(method).sort_values(error, kind="stable").head(1) for _, method in cells.groupby("method", sort=True)]
     return runs.in_order(pd.concat(parts))[runs.cell]
 
 
 def row_name(row: Mapping[str, Any]) -> str:
-    """For a reader: `reg+cls · 10 · λ 0.1`."""
+    """A row's name for readers: `reg+cls · 10 · λ 0.1`."""
     return f"{row['method']} · {row['classes']} · λ {row['weight']}" if row["classes"] else str(row["method"])
 
 
 def method_name(row: Mapping[str, Any]) -> str:
-    """In a sentence: `reg+cls with 100 classes`."""
+    """A row's name in a sentence: `reg+cls with 100 classes`."""
     return f"{row['method']} with {row['classes']} classes" if row["classes"] else str(row["method"])
 
 
 def short_name(row: Mapping[str, Any]) -> str:
-    """Where there is little room: `reg+cls · 100`."""
+    """A row's short name: `reg+cls · 100`."""
     return f"{row['method']} · {row['classes']}" if row["classes"] else str(row["method"])
 
 
 def key_of(row: Mapping[str, Any], *, several_weights: bool) -> str:
-    """For metrics.json: `reg+cls-100`, or `reg+cls-100-0.1` where the grid has several λ."""
-    return "-".join(
-        map(
-            str, [row["method"], *([row["classes"]] if row["classes"] else []), *([row["weight"]] * several_weights * bool(row["classes"]))]
-        )
-    )
+    """A row's key in metrics.json: `reg+cls-100`, or `reg+cls-100-0.1` if the grid has several λ."""
+    if not row["classes"]:
+        return str(row["method"])
+    key = f"{row['method']}-{row['classes']}"
+    return f"{key}-{row['weight']}" if several_weights else key

@@ -1,4 +1,4 @@
-"""The folder reports/: a short page over all data sets, their reports in folders of their own, and the metrics that DVC shows."""
+"""Writes the folder reports/: a start page on all data sets, a subfolder with the report on each, and the metrics that DVC shows."""
 
 import json
 import math
@@ -21,33 +21,33 @@ NO_BREAK = "\u00a0"
 NUMBERS = ("reg", "other", "gap", "low", "high", "answer")
 FRAME = ["dataset", "measured", "method", *NUMBERS, *(f"few_{name}" for name in NUMBERS), "n"]
 NOTES = (
-    "Δ = error(reg) − error(reg+cls): above 0 the class loss helps. “Helps” and “hurts” only where a test says so, as each report "
-    "explains; what stands behind it, as in “helps as trained”, limits the answer. An interval is that of one difference; the word is "
-    "after correction for all tests of the report's table, so it may be “not clear” beside an interval without 0.",
-    "The class count is never chosen on test data: by validation error, or beforehand where there is none (1D functions: the mean over all "
-    "class counts). Few: test samples whose targets are rare in training, where a data set has such groups.",
+    "Δ = error(reg) − error(reg+cls): above 0 the class loss helps. “Helps” and “hurts” are the outcome of a test, as each report "
+    "explains; an addition, as in “helps as trained”, limits the answer. An interval is for one difference alone; the answer is "
+    "corrected for all tests of the report's table, so it may be “not clear” even though the interval excludes 0.",
+    "The class count is never chosen on test data but by validation error, or in advance where there is none (1D functions: mean over all "
+    "class counts). Few: test samples whose targets are rare in training, in data sets with such groups.",
 )
-OTHER_DATA = "‡ Other data than the paper's: its values are no measure of these."
+OTHER_DATA = "‡ Not the paper's data: its values are not comparable with these."
 
 
 def nothing_to_show(absent: Mapping[str, str]) -> UserError:
-    """Why there is no report on any data set: see `write`."""
+    """The error to raise if no data set has a report; `absent`: see `write`."""
     return UserError("\n".join(absent.values() if len(absent) == 1 else (f"{name}: {why}" for name, why in absent.items())))
 
 
 def write(
     out: Path, *, params: Params, reports: Mapping[str, Report], absent: Mapping[str, str], provenance: Mapping[str, str]
 ) -> list[str]:
-    """Write the reports (by data set) and the page over them into `out`, in place of what is there; return what to warn of.
+    """Write the reports (by data set) and the start page to `out`, replacing its content; return warnings.
 
-    `absent`: data sets without a report -> why, and what to do; a line or two. Equal input gives equal bytes.
+    `absent`: data sets without a report -> why, and what to do, in a line or two. Equal input gives identical bytes.
 
     Raises:
-        UserError: no data set has a report, or `out` cannot be written; `out` is as it was.
+        UserError: no data set has a report, or `out` cannot be written; `out` is left unchanged.
     """
     if not reports:
         raise nothing_to_show(absent)
-    named = len(params.chosen) > 1
+    several = len(params.chosen) > 1
     metrics = {name: reports[name].metrics if name in reports else None for name in params.chosen}
     files = {f"{name}/{file}": text for name, report in reports.items() for file, text in report.files.items()}
     files["metrics.json"] = json.dumps(metrics, indent=2, ensure_ascii=False) + "\n"
@@ -61,12 +61,12 @@ def write(
         for name, text in sorted(files.items()):
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text(text, encoding="utf-8")
-    warnings = [f"{name}: {line}" if named else line for name, report in reports.items() for line in report.warnings]
+    warnings = [f"{name}: {line}" if several else line for name, report in reports.items() for line in report.warnings]
     return warnings + [f"{name}: left out, because {why}" for name, why in absent.items()]
 
 
 def first_screen(params: Params, reports: Mapping[str, Report]) -> Table:
-    """A row a data set of params.yaml: reg against the best reg+cls, over all test samples and in Few, and what the tests say."""
+    """The table of the start page, a row per data set: reg against the best reg+cls over all test samples and in Few, with test results."""
     rows, frame, marks = [], [], set[str]()
     for dataset in params.chosen:
         report = reports.get(dataset)
@@ -82,12 +82,12 @@ def first_screen(params: Params, reports: Mapping[str, Report]) -> Table:
         frame.append({"dataset": dataset} | _numbers(report.line))
     return Table(
         name="summary",
-        caption="Test error of reg against reg+cls, at the class count with the lowest validation error; one line a data set.",
+        caption="Test error of reg against reg+cls, at the class count with the lowest validation error; one line per data set.",
         columns=("data set", "error", "with", *GROUP, *GROUP, "n"),
         spans=(("", 3), ("all test samples", 4), ("Few: rare targets", 4), ("", 1)),
         rows=tuple(rows),
         frame=pd.DataFrame(frame, columns=FRAME),
-        notes=NOTES + (OTHER_DATA,) * ("‡" in marks),
+        notes=(*NOTES, OTHER_DATA) if "‡" in marks else NOTES,
     )
 
 

@@ -1,4 +1,4 @@
-"""Templates -> pages. No script, no request to anywhere: the figures are in the page."""
+"""Renders pages from templates. Pages are self-contained: no scripts, no requests, figures inlined."""
 
 import base64
 from collections.abc import Mapping
@@ -12,13 +12,13 @@ from regcls.reports.picking import Picked, machines, origins
 from regcls.reports.report import Links, Report, to_csv
 from regcls.words import counted
 
-HOLES_SHOWN = 12  # lines of holes; more are for holes.csv
-COMPARED_MOST = 100  # runs that MLflow's page is asked to compare: more are no help
-ORIGINS_SHOWN = 4  # versions of data; more are for `regcls show`
+HOLES_SHOWN = 12  # lines on missing runs; holes.csv has them all
+COMPARED_MOST = 100  # most runs in a link to MLflow's comparison page
+ORIGINS_SHOWN = 4  # most versions of the data listed; `regcls show` lists them all
 
 
 def render(template: str, *, provenance: Mapping[str, str], **values: Any) -> str:
-    """A page as HTML, from a template beside this file; `provenance` is of the page."""
+    """An HTML page from a template in this folder; `provenance`: of the page."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("regcls.reports", "."),
         autoescape=True,
@@ -32,14 +32,14 @@ def render(template: str, *, provenance: Mapping[str, str], **values: Any) -> st
     return environment.get_template(template).render(**limits, provenance=provenance, **values)
 
 
-def complete(made: Report, runs: Runs, picked: Picked, *, links: Links, provenance: Mapping[str, str]) -> Report:
-    """Add to a report on a data set what each has: its page, how many runs there are, and holes.csv."""
-    made.metrics["runs"] = made.run_counts()
-    made.extent = [*made.extent, *meanings(runs.wanted["method"])]
+def complete(report: Report, runs: Runs, picked: Picked, *, links: Links, provenance: Mapping[str, str]) -> Report:
+    """Add to a report what all reports have: its page, run counts and holes.csv."""
+    report.metrics["runs"] = report.run_counts()
+    report.extent = [*report.extent, *meanings(runs.wanted["method"])]
     wanted = runs.in_order(runs.wanted)
     holes = wanted[wanted["state"] != "finished"].drop(columns=["run_id", "lam"])
-    made.files["holes.csv"] = to_csv(holes.rename(columns={"weight": "lambda"}))
-    where = {"machines": machines(picked.chosen), "origins": origins(picked.chosen)}
-    views = links.view_urls(made.view) if made.view else None
-    made.files["index.html"] = render("dataset.html", report=made, links=links, views=views, provenance=provenance, **where)
-    return made
+    report.files["holes.csv"] = to_csv(holes.rename(columns={"weight": "lambda"}))
+    lineage = {"machines": machines(picked.chosen), "origins": origins(picked.chosen)}
+    views = links.view_urls(report.view) if report.view else None
+    report.files["index.html"] = render("dataset.html", report=report, links=links, views=views, provenance=provenance, **lineage)
+    return report

@@ -1,4 +1,4 @@
-"""Tracked runs -> those that count, and the holes: what params.yaml asks for and no finished run gives. For every kind of data set."""
+"""Picks the tracked runs that count, and finds the holes: runs that params.yaml requests but no usable finished run provides."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -12,37 +12,38 @@ from regcls.runs import RunSpec
 from regcls.tracking.run_table import MACHINE, ORIGIN, RERUN_TAG
 from regcls.words import counted
 
-# Why a wanted run is a hole, by the status of the newest attempt at it.
+# Status of the newest attempt at a run -> why the run is a hole.
 REASONS = {"FAILED": "failed", "KILLED": "killed", "RUNNING": "not finished", "SCHEDULED": "not finished"}
 
+Row = Mapping[str, Any]  # a row of a frame, by column
 Spec = TypeVar("Spec", bound=RunSpec)
-# The runs that would count -> run id: why one does not after all, for those of which that is so.
+# Candidate runs -> run id: reason, for those that are unusable.
 Unusable = Callable[[pd.DataFrame], Mapping[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picked:
-    """What became of the wanted runs.
+    """The requested runs and their states.
 
-    `wanted`: a row a wanted run, indexed by its place in the list of specs: fingerprint, state (`finished` or why not), run_id ("" for a
-    hole). `chosen`: the tracked runs that count, in that order.
+    `wanted`: a row per requested run, indexed by its position in the list of specs: fingerprint, state (`finished` or why not), run_id
+    ("" for a hole). `chosen`: the tracked runs that count, in that order.
     """
 
     wanted: pd.DataFrame
     chosen: pd.DataFrame
-    duplicates: tuple[str, ...]  # run ids left out because an earlier finished run has the same fingerprint, and not made to repeat it
-    stale: tuple[str, ...]  # ids of finished runs of a wanted spec, made with other code or data
+    duplicates: tuple[str, ...]  # ids of unused finished runs: an earlier one has the same fingerprint, and they are not reruns of it
+    stale: tuple[str, ...]  # ids of finished runs of a requested spec with other code or data
 
 
 def pick(runs: pd.DataFrame, fingerprints: Mapping[Spec, str], *, dataset: str, unusable: Unusable) -> Picked:
-    """Pick the runs that count: FINISHED, of a wanted fingerprint and usable; the earliest of several.
+    """Pick the runs that count: FINISHED, with a requested fingerprint, and usable; of several, the earliest.
 
-    `runs` is a row a tracked run (run_table.py).
+    `runs`: a row per tracked run (run_table.py).
 
     Raises:
         UserError: no tracked run counts.
     """
-    # DVC takes training for done once runs/<dataset>.json is there, whatever has become of the store.
+    # DVC considers training done once runs/<dataset>.json exists, whatever has happened to the store.
     remedy = f"Train them with: regcls train {dataset} (or: dvc repro -f train@{dataset})"
     if runs.empty or {"run_id", "status", "fingerprint", "started"} - set(runs.columns):
         raise UserError(f"no run is tracked in this MLflow store, so there is nothing to compare.\n{remedy}")
@@ -72,28 +73,28 @@ def pick(runs: pd.DataFrame, fingerprints: Mapping[Spec, str], *, dataset: str, 
     if counted.empty:
         which = "" if first.empty else f" ({', '.join(sorted(set(reasons.values())))})"
         raise UserError(
-            f"none of the {len(runs)} tracked runs is finished and one that params.yaml asks for, with this code and data{which}.\n{remedy}"
+            f"none of the {len(runs)} tracked runs is a finished run that params.yaml asks for, with this code and data{which}.\n{remedy}"
         )
     return Picked(
         wanted=table,
         chosen=first.set_index("run_id", drop=False).loc[counted].reset_index(drop=True),
         duplicates=tuple(matching["run_id"][again]),
-        stale=tuple(run for found in stale.values() for run in found),
+        stale=tuple(run_id for run_ids in stale.values() for run_id in run_ids),
     )
 
 
 def _stale(finished: pd.DataFrame, fingerprints: Mapping[Spec, str]) -> dict[Spec, list[str]]:
-    """Finished runs of a wanted spec under another fingerprint."""
+    """Ids of finished runs of a requested spec that have another fingerprint."""
     kind = type(next(iter(fingerprints), None))
     names = [field.name for field in fields(kind) if field.name in finished.columns] if issubclass(kind, RunSpec) else []
     by_key = {tuple(getattr(spec, name) for name in names): spec for spec in fingerprints}
-    found: dict[Spec, list[str]] = {}
+    stale: dict[Spec, list[str]] = {}
     others = finished[~finished["fingerprint"].isin(set(fingerprints.values()))]
     for run_id, *values in others[["run_id", *names]].itertuples(index=False, name=None):
         spec = by_key.get(tuple(_plain(value) for value in values))
         if spec is not None:
-            found.setdefault(spec, []).append(run_id)
-    return found
+            stale.setdefault(spec, []).append(run_id)
+    return stale
 
 
 def _plain(value: Any) -> Any:
@@ -103,14 +104,14 @@ def _plain(value: Any) -> Any:
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows as dicts by column name."""
+    """The rows as dicts, by column name."""
     return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
 def holes_of(wanted: pd.DataFrame, cell: Sequence[str], name: Callable[[Mapping[str, Any]], str], *, what: str) -> list[str]:
-    """A line a cell with holes: `clean, severe · reg: 3 of 5 repetitions (missing: seeds 421, 849)`.
+    """A line for each cell with holes: `clean, severe · reg: 3 of 5 repetitions (missing: seeds 421, 849)`.
 
-    `cell`: the columns of `wanted` that are alike in a cell; `name`: its name, from its first row; `what` is repeated in it.
+    `cell`: the columns of `wanted` that identify a cell; `name`: makes its name from its first row; `what`: noun for the repetitions.
     """
     lines: list[str] = []
     if (wanted["state"] == "finished").all():
@@ -129,7 +130,7 @@ def _seeds(seeds: list[int]) -> str:
 
 
 def warnings_of(grids: Mapping[str, pd.DataFrame], *, duplicates: Sequence[str], stale: Sequence[str]) -> list[str]:
-    """What to warn of: the holes of each grid (name -> its rows of `wanted`), duplicates and stale runs."""
+    """Warnings about the holes of each grid (name -> its rows of `wanted`), duplicates and stale runs."""
     lines = []
     for name, wanted in grids.items():
         holes = wanted.loc[wanted["state"] != "finished", "state"].value_counts(sort=False)
@@ -139,33 +140,33 @@ def warnings_of(grids: Mapping[str, pd.DataFrame], *, duplicates: Sequence[str],
     if duplicates:
         shown = ", ".join(duplicates[:3]) + (" …" if len(duplicates) > 3 else "")
         lines.append(
-            f"duplicates: {counted(len(duplicates), 'finished run')} of what was there already; the earliest counts, not used: {shown}"
+            f"duplicates: {counted(len(duplicates), 'finished run')} equal to earlier ones; the earliest counts, not used: {shown}"
         )
     if stale:
-        lines.append(f"stale: {counted(len(stale), 'finished run')} made with other code or data, not used")
+        lines.append(f"stale: {counted(len(stale), 'finished run')} with other code or data, not used")
     return lines
 
 
 def machines(runs: pd.DataFrame) -> list[str]:
-    """The kinds of machine that trained the runs, as far as the table of runs has them: `120 runs: cpus 2, gpu none`."""
-    known = [name for name in MACHINE if name in runs.columns]
-    if not known:
+    """The kinds of machine that trained the runs, from the run table's columns: `120 runs: cpus 2, gpu none`."""
+    columns = [name for name in MACHINE if name in runs.columns]
+    if not columns:
         return []
-    kinds = runs[known].fillna("unknown").astype(str).groupby(known, sort=True).size().reset_index(name="runs")
-    return [f"{counted(kind['runs'], 'run')}: {', '.join(f'{name} {kind[name]}' for name in known)}" for kind in records(kinds)]
+    kinds = runs[columns].fillna("unknown").astype(str).groupby(columns, sort=True).size().reset_index(name="runs")
+    return [f"{counted(kind['runs'], 'run')}: {', '.join(f'{name} {kind[name]}' for name in columns)}" for kind in records(kinds)]
 
 
 def origins(runs: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
-    """Where the runs come from, as far as the table of runs says: for `data` and `code` each version, with its number of `runs`.
+    """The versions of `data` and `code` that the runs come from, each with its number of `runs`; empty if the run table lacks them.
 
-    Of data: the `tag` and `value` that all runs on it have. Of code: the `commit`, and how many of the runs are `dirty`.
+    A version of data has the `tag` and `value` of its runs; a version of code its `commit` and the number of `dirty` runs.
     """
     if set(ORIGIN) - set(runs.columns):
         return {"data": [], "code": []}
-    known = runs[list(ORIGIN)].assign(is_md5=runs["data_md5"].fillna("unknown") != "unknown")
-    known["tag"] = np.where(known["is_md5"], "data_md5", "data_digest")
-    known["value"] = known["data_md5"].where(known["is_md5"], known["data_digest"])
-    data = known.groupby(["tag", "value"], sort=True).size().reset_index(name="runs")
-    dirty = known.assign(commit=known["git_commit"].fillna("unknown"), dirty=known["git_dirty"] == "true")
-    code = dirty.groupby("commit", sort=True)["dirty"].agg(runs="size", dirty="sum").reset_index()
-    return {name: records(table.sort_values("runs", ascending=False, kind="stable")) for name, table in (("data", data), ("code", code))}
+    table = runs[list(ORIGIN)].assign(is_md5=runs["data_md5"].fillna("unknown") != "unknown")
+    table["tag"] = np.where(table["is_md5"], "data_md5", "data_digest")
+    table["value"] = table["data_md5"].where(table["is_md5"], table["data_digest"])
+    data = table.groupby(["tag", "value"], sort=True).size().reset_index(name="runs")
+    commits = table.assign(commit=table["git_commit"].fillna("unknown"), dirty=table["git_dirty"] == "true")
+    code = commits.groupby("commit", sort=True)["dirty"].agg(runs="size", dirty="sum").reset_index()
+    return {name: records(part.sort_values("runs", ascending=False, kind="stable")) for name, part in (("data", data), ("code", code))}

@@ -1,4 +1,4 @@
-"""What a class loss changes where each run is one network: tested over test images and over seeds. Legend: T test images, S seeds."""
+"""Differences to reg where each run is one network, tested over test images and over seeds. Legend: T test images, S seeds."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,27 +11,26 @@ from numpy.typing import NDArray
 
 from regcls.metrics import SHOTS
 from regcls.reports.measured import ROW, Runs, by_seed
-from regcls.reports.picking import records
+from regcls.reports.picking import Row, records
 from regcls.reports.stats import LEVEL, bootstrap, holm, one_sample, paired, root_of_ratio
 
 INTERVALS = ("low", "high", "p", "low_seeds", "high_seeds", "p_seeds")
 RESAMPLES, PER_TEST = 2000, 100
-FEWEST = 10  # test images: intervals of a bootstrap over fewer are far too narrow
+FEWEST = 10  # test images: with fewer, bootstrap intervals are far too narrow
 
-Row = Mapping[str, Any]
-# Run ids of reg and of another cell, of the same seeds in the same order -> a row a (error, shot group): see `differences`.
+# (run ids of reg, run ids of another cell with the same seeds in the same order) -> a row per (error, shot group): see `differences`.
 Compare = Callable[[Sequence[str], Sequence[str]], Iterable[Row]]
 
 
 def differences(runs: Runs, compare: Compare) -> pd.DataFrame:
-    """error(reg) − error(method), above 0 the method helps: a row a (cell but reg, error, shot group) over the seeds that both have.
+    """gap = error(reg) − error(method), over the seeds that both have: a row per (cell except reg, error, shot group).
 
-    ROW; what `compare` gives: error, shot, reg and other (the two means), gap, images and seeds (counts), low, high and p (over images:
-    95 % interval and p), low_seeds, high_seeds and p_seeds (over seeds); p_holm and p_holm_seeds, adjusted over all rows; answer: what the
-    two say together. No rows where reg is not asked for.
+    Columns: ROW; from `compare`: error, shot, reg and other (the two means), gap, images and seeds (counts), low, high and p (over images:
+    95 % interval and p), low_seeds, high_seeds and p_seeds (over seeds); p_holm and p_holm_seeds, adjusted over all rows; answer: the
+    verdict of both tests. Empty if reg is not requested.
     """
     seeds = {key: by_seed(cell) for key, cell in runs.wanted.groupby(ROW, sort=False)}
-    reg = next((found for key, found in seeds.items() if key[0] == "reg"), None)
+    reg = next((run_ids for key, run_ids in seeds.items() if key[0] == "reg"), None)
     rows: list[dict[str, Any]] = []
     for key, own in seeds.items():
         if reg is None or key[0] == "reg":
@@ -46,7 +45,7 @@ def differences(runs: Runs, compare: Compare) -> pd.DataFrame:
 
 
 def answer(row: Row) -> str:
-    """What both tests say together, in a word or two.
+    """The verdict of both tests, in a word or two.
 
     `helps` or `hurts`: clear over images and over seeds; `helps as trained`: over images only; `helps on these images`: over seeds only.
     """
@@ -62,9 +61,9 @@ def answer(row: Row) -> str:
 
 
 def of_means(losses: Callable[[Sequence[str]], Mapping[str, NDArray[np.float64]]], shots: NDArray[np.str_]) -> Compare:
-    """Compare means over images, paired by image: over images by a paired t-test, each image's loss averaged over the seeds.
+    """Comparison of means over images; the test over images is a paired t-test of each image's loss, averaged over seeds.
 
-    `losses`: run ids -> error -> (T, S); `shots` (T,): the group of each image.
+    `losses`: run ids -> error -> (T, S); `shots` (T,): shot group of each image.
     """
 
     def compare(reg: Sequence[str], other: Sequence[str]) -> Iterator[Row]:
@@ -100,33 +99,33 @@ def _over_seeds(reg: Sequence[float], other: Sequence[float]) -> dict[str, float
 
 
 def of_ratios(sums: Mapping[str, NDArray[np.float64]], *, error: str, units: int, tests: int) -> Compare:
-    """Compare roots of ratios of sums (RMSE over pixels) by a paired bootstrap of whole images, whose pixels belong together.
+    """Comparison of roots of ratios of sums (RMSE over pixels); the test over images is a paired bootstrap of whole images.
 
-    `sums`: run id -> (T, G, 2) sizes and summed squared errors by image and shot group; `units`: T; `tests`: how many there will be, so
-    that the least p, times their number, can be clear.
+    `sums`: run id -> (T, G, 2) sizes and summed squared errors by image and shot group; `units`: T; `tests`: number of tests, which sets
+    the number of resamples: after correction, the smallest possible p must still be clear.
     """
     resamples = max(RESAMPLES, PER_TEST * tests)
     drawn = np.random.default_rng(0).multinomial(units, np.full(units, 1 / units), size=resamples) if units else np.empty((0, 0))
     times = drawn.astype(np.float64)  # (R, T): how often each image is in each resample
 
     def compare(reg: Sequence[str], other: Sequence[str]) -> Iterator[Row]:
-        nothing = np.empty((units, 0, len(SHOTS), 2))
+        no_runs = np.empty((units, 0, len(SHOTS), 2))
         first = next(iter(sums.values()), np.zeros((0, len(SHOTS), 2)))
-        sides = [np.stack([sums[run_id] for run_id in side], axis=1) if side else nothing for side in (reg, other)]
+        sides = [np.stack([sums[run_id] for run_id in side], axis=1) if side else no_runs for side in (reg, other)]
         for group, shot in enumerate(SHOTS):
-            what = {"error": error, "shot": shot, "images": int((first[:, group, 0] > 0).sum()), "seeds": len(reg)}
-            yield what | _of_ratios(sides[0][:, :, group], sides[1][:, :, group], times)
+            row = {"error": error, "shot": shot, "images": int((first[:, group, 0] > 0).sum()), "seeds": len(reg)}
+            yield row | _of_ratios(sides[0][:, :, group], sides[1][:, :, group], times)
 
     return compare
 
 
 def _of_ratios(reg: NDArray[np.float64], other: NDArray[np.float64], times: NDArray[np.float64]) -> dict[str, Any]:
-    """Of two arrays (T, S, 2) of sizes and summed squared errors."""
+    """Means and tests of two arrays (T, S, 2) of sizes and summed squared errors."""
     images = int((reg[:, :1, 0] > 0).sum())
     if not images:
         return {}
-    everything = np.ones((1, len(reg)))
-    means_by_seed = [root_of_ratio(side, everything)[0].tolist() for side in (reg, other)]
+    all_images = np.ones((1, len(reg)))
+    means_by_seed = [root_of_ratio(side, all_images)[0].tolist() for side in (reg, other)]
     low, high, p = bootstrap(reg, other, times) if images >= FEWEST else (math.nan, math.nan, math.nan)
     sides = {"reg": float(np.mean(means_by_seed[0])), "other": float(np.mean(means_by_seed[1]))}
     return sides | {"low": low, "high": high, "p": p} | _over_seeds(*means_by_seed)

@@ -1,4 +1,4 @@
-"""What is reported on where each run is one network whose errors are shown by shot group: a task describes it so."""
+"""How a task with one network per run describes its report by shot group."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,21 +11,21 @@ from regcls.reports.measured import ROW, Runs, best_by, means
 from regcls.reports.shot_differences import Compare
 
 SHORT: Mapping[Shot, str] = {"all": "All", "many": "Many", "medium": "Med.", "few": "Few"}
-BASELINES = ("focal-r", "lds+fds", "bmse-gai")  # of other papers, as Tables 2 and 3 quote them
+BASELINES = ("focal-r", "lds+fds", "bmse-gai")  # other papers' methods, as quoted in Tables 2 and 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """Four columns of a table: an error by shot group."""
+    """An error by shot group: four columns of a table."""
 
-    name: str  # of its columns, as in `mae_few`
-    measured: str  # of its measurements without the group: `test/mae`
+    name: str  # prefix of its columns, as in `mae_few`
+    measured: str  # prefix of its measurements: `test/mae`
     title: str
     higher_is_better: bool = False
 
     @property
     def columns(self) -> list[str]:
-        """Of the four groups."""
+        """The columns of the four groups."""
         return [f"{self.name}_{shot}" for shot in SHOTS]
 
 
@@ -33,7 +33,7 @@ class Metric:
 class ShotTable:
     """A table of errors by shot group."""
 
-    suffix: str  # behind the grid's name
+    suffix: str  # of the grid's name, in file names
     metrics: Sequence[Metric]
     caption: str
     notes: Sequence[str] = ()
@@ -41,57 +41,57 @@ class ShotTable:
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """Printed values: method, classes (0: none), metric, shot, value, std, uncertain; `why` they are not of what was trained, or empty."""
+    """Printed values: method, classes (0: none), metric, shot, value, std, uncertain."""
 
     values: pd.DataFrame
-    where: str  # what they are of, for a note
-    why: str
+    where: str  # the paper's data set, for a note
+    why: str  # reasons why they are not comparable with ours; may be empty
     digits: int
     balanced_data: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What is reported on, and how its errors are called."""
+    """The subject of a report: runs, errors, and texts about them."""
 
     runs: Runs  # of all grids
     grids: Mapping[str, SingleGrid]
-    titles: Mapping[str, str]  # the grids that have a table -> its title
-    main: ShotTable  # its caption goes on with `, trained on …`
+    titles: Mapping[str, str]  # grid -> title, of grids that have a table
+    main: ShotTable  # its caption has the placeholder {data}
     more: Sequence[ShotTable]
-    samples: Mapping[bool, str]  # whether the data are balanced -> what is trained on
+    samples: Mapping[bool, str]  # whether the data are balanced -> name of the training samples
     published: Callable[[str], Published | None]  # by grid
     sizes: Mapping[Shot, tuple[str, ...]]  # shot group -> lines under its heading
-    groups: str  # which targets are in which group, with their sizes: a note
+    groups: str  # note: definition and sizes of the groups
     test_images: int
     compare: Compare
-    tested: Mapping[str, str]  # errors that are compared, as in Metric.name -> their titles; the first one is spoken of
-    meaning: str  # of Δ: a note
-    over_images: str  # how it is tested over images: a note
-    judged: tuple[str, str]  # the validation error that class counts are chosen by: its measurement, and in words
+    tested: Mapping[str, str]  # errors to compare: Metric.name -> title; answers and metrics use the first one
+    meaning: str  # note: definition of Δ
+    over_images: str  # note: the test over images
+    judged: tuple[str, str]  # validation error that selects class counts: its measurement, and its name for readers
     searched: Mapping[str, str]  # validation errors of the search: measurement -> heading
-    error: str  # in words: MAE
+    error: str  # name for readers: MAE
     unit: str
-    few: Callable[[int], str]  # so many images of Few, in words: `3 images`
-    nothing_in_few: str  # a sentence
-    intervals: str  # how they are made: a sentence
-    digits: Callable[[float], int]  # of an error so large
+    few: Callable[[int], str]  # number of images in Few -> text: `3 images`
+    nothing_in_few: str  # sentence
+    intervals: str  # sentence: how intervals are computed
+    digits: Callable[[float], int]  # error -> decimal places
 
 
 def cells(subject: Subject, runs: Runs, metrics: Sequence[Metric]) -> pd.DataFrame:
-    """`measured.means` over seeds of errors by shot group, as in `mae_few`; NaN where a group has no samples."""
-    named = {column: f"{metric.measured}/{shot}" for metric in metrics for shot, column in zip(SHOTS, metric.columns, strict=True)}
-    return means(runs, {column: [measured] for column, measured in named.items()})
+    """`measured.means` over seeds of errors by shot group, in columns like `mae_few`; NaN if a group has no samples."""
+    by_column = {column: f"{metric.measured}/{shot}" for metric in metrics for shot, column in zip(SHOTS, metric.columns, strict=True)}
+    return means(runs, {column: [measured] for column, measured in by_column.items()})
 
 
 def best_by_validation(subject: Subject, runs: Runs) -> pd.DataFrame:
-    """The cell of the class count and λ with the lowest mean validation error, a row a method."""
+    """For each method, the cell (class count and λ) with the lowest mean validation error."""
     judged = subject.judged[0]
     return best_by(runs, means(runs, {judged: [judged]}), judged)
 
 
 def reg_and_best(subject: Subject, runs: Runs) -> pd.DataFrame:
-    """The cell of reg, and whatever other one has the lowest mean validation error; one row or none where they are not trained."""
+    """The cell of reg and the other cell with the lowest mean validation error, as far as they are trained."""
     judged = subject.judged[0]
     ranked = best_by_validation(subject, runs).merge(means(runs, {judged: [judged]}), on=ROW).sort_values(judged, kind="stable")
     reg = ranked["method"] == "reg"

@@ -1,4 +1,4 @@
-"""The answer in words where each run is one network: does a class loss help? Says what the tests say, and no more."""
+"""Does a class loss help? The answer in words for tasks with one network per run. It states the outcome of the tests, and no more."""
 
 import math
 from collections.abc import Mapping
@@ -7,25 +7,24 @@ from typing import Any
 import pandas as pd
 
 from regcls.reports.measured import ROW, Runs, key_of, method_name
-from regcls.reports.picking import records
+from regcls.reports.picking import Row, records
 from regcls.reports.report import Compared, Line, rounded
 from regcls.reports.shot_subject import Subject, best_by_validation, cells
-from regcls.reports.tables import beside, interval, number, signed
+from regcls.reports.tables import comparison, interval, number, signed
 from regcls.words import counted
 
-# What the tests of a difference say, without its direction.
+# Scope of a verdict (`shot_differences.answer`) -> text without the direction of the difference.
 CLEAR = {
     "": "clear over images and over seeds",
     "as trained": "clear for these trained networks",
     "on these images": "clear over seeds, not over images",
 }
-Row = Mapping[str, Any]
 
 
 def answers(subject: Subject, runs: Runs, table: pd.DataFrame) -> list[str]:
-    """A line a method, at its class count with the lowest validation error: test error beside that of reg, over all images and in Few.
+    """A line per method, at its class count with the lowest validation error: its test error and reg's, over all images and in Few.
 
-    `table`: of `differences`; the last line is a caution.
+    `table`: from `differences`. The last line explains the numbers.
     """
     wanted = runs.wanted
     methods = list(dict.fromkeys(runs.in_order(wanted[wanted["method"] != "reg"])["method"]))
@@ -35,15 +34,15 @@ def answers(subject: Subject, runs: Runs, table: pd.DataFrame) -> list[str]:
         return ["No run of reg is finished: there is nothing to compare the other methods with."]
     lines = []
     for method in methods:
-        rows = _spoken_of(subject, runs, table, method)
-        said = f"{_headline(subject, rows['all'])} {_in_few(subject, rows['few'])}" if rows else ""
-        lines.append(said or f"{method}: no run that reg could be compared with.")
+        rows = _best_differences(subject, runs, table, method)
+        text = f"{_headline(subject, rows['all'])} {_in_few(subject, rows['few'])}" if rows else ""
+        lines.append(text or f"{method}: no run to compare reg with.")
     return [*lines, _caution(subject, runs, int(table["p"].notna().sum()))]
 
 
 def line(subject: Subject, runs: Runs, table: pd.DataFrame) -> Line | None:
-    """For the first screen: reg against reg+cls at its best class count; None where one is missing."""
-    rows = _spoken_of(subject, runs, table, "reg+cls")
+    """The row on the start page: reg against reg+cls at its best class count; None if either is missing."""
+    rows = _best_differences(subject, runs, table, "reg+cls")
     if not rows:
         return None
     row = rows["all"]
@@ -57,8 +56,8 @@ def line(subject: Subject, runs: Runs, table: pd.DataFrame) -> Line | None:
     )
 
 
-def _spoken_of(subject: Subject, runs: Runs, table: pd.DataFrame, method: str) -> Mapping[str, Row]:
-    """The differences of a method at its best class count, by shot group; nothing where no run can be compared."""
+def _best_differences(subject: Subject, runs: Runs, table: pd.DataFrame, method: str) -> Mapping[str, Row]:
+    """The differences of a method to reg at its best class count, by shot group; empty if no runs can be compared."""
     best = best_by_validation(subject, runs)
     chosen = best[best["method"] == method].merge(table[table["error"] == next(iter(subject.tested))], on=ROW)
     rows = {row["shot"]: row for row in records(chosen)}
@@ -70,7 +69,7 @@ def _headline(subject: Subject, row: Row) -> str:
     unit = f" {subject.unit}" if subject.unit else ""
     images, seeds = counted(row["images"], "test image"), counted(row["seeds"], "seed")
     return (
-        f"{method_name(row)} has {beside(row['other'], row['reg'], digits)} test {subject.error}: {number(row['other'], digits)}{unit} "
+        f"{method_name(row)} has {comparison(row['other'], row['reg'], digits)} test {subject.error}: {number(row['other'], digits)}{unit} "
         f"against {number(row['reg'], digits)} of reg, {_gap(subject, row)}, over {images} and {seeds}."
     )
 
@@ -88,21 +87,21 @@ def _gap(subject: Subject, row: Row) -> str:
     if math.isnan(row["low"]):
         return f"Δ {signed(row['gap'], digits)} (not tested)"
     word, _, scope = row["answer"].partition(" ")
-    said = CLEAR[scope] if word in ("helps", "hurts") else row["answer"]
-    return f"Δ {signed(row['gap'], digits)} (95 % {interval(row['low'], row['high'], digits)}; {said})"
+    verdict = CLEAR[scope] if word in ("helps", "hurts") else row["answer"]
+    return f"Δ {signed(row['gap'], digits)} (95 % {interval(row['low'], row['high'], digits)}; {verdict})"
 
 
 def _caution(subject: Subject, runs: Runs, tests: int) -> str:
     others = runs.wanted[runs.wanted["classes"] > 0]
-    several = f"Of several class counts, the one with the lowest {subject.judged[1]}. " if others["classes"].nunique() > 1 else ""
+    several = f"Of several class counts, the one with the lowest {subject.judged[1]} is shown. " if others["classes"].nunique() > 1 else ""
     return (
-        f"Δ = {subject.error}(reg) − {subject.error}(method): above 0 the method helps. {several}{subject.intervals} “Clear” is after "
-        f"correction for {counted(tests, 'test')}. Whether it holds for other seeds is tested in the table of differences."
+        f"Δ = {subject.error}(reg) − {subject.error}(method): above 0 the method helps. {several}{subject.intervals} “Clear” means clear "
+        f"after correction for {counted(tests, 'test')}. The table of differences tests whether it holds for other seeds."
     )
 
 
 def few_metrics(subject: Subject, runs: Runs, table: pd.DataFrame) -> dict[str, Any]:
-    """For the columns of `dvc exp show`: the error (all, few) of each cell, and its gap to reg; a hole is null."""
+    """Columns of `dvc exp show`: the error (all, few) of each cell and its gap to reg; null if missing."""
     shown, name = ("all", "few"), next(iter(subject.tested))
     metric = next(metric for metric in subject.main.metrics if metric.name == name)
     frame = cells(subject, runs, [metric])

@@ -1,6 +1,6 @@
-"""The tables where each run is one network: errors by shot group, what a class loss changes, the search for λ.
+"""Report tables of tasks with one network per run: errors by shot group, differences to reg, and the search for λ.
 
-A task describes its errors (shot_subject.Subject); nothing here knows one.
+A task describes its errors in a shot_subject.Subject; nothing here depends on the task.
 """
 
 import math
@@ -14,59 +14,59 @@ from regcls.methods import has_classes
 from regcls.metrics import SHOTS, Shot
 from regcls.params.single import SEARCH
 from regcls.reports.measured import ROW, Runs, full, groups_of, means, row_name, rows_like
-from regcls.reports.picking import records
+from regcls.reports.picking import Row, records
 from regcls.reports.report import Report, Section
 from regcls.reports.shot_differences import differences
 from regcls.reports.shot_subject import BASELINES, SHORT, Published, ShotTable, Subject, cells
 from regcls.reports.shot_words import answers, few_metrics, line
 from regcls.reports.stats import LEVEL
 from regcls.reports.tables import DASH, Cell, Part, RunGroup, Table, heads, interval, number, p_value, signed, tested, with_std
-from regcls.runs.grids import Found, searched_lambda
+from regcls.runs.grids import BestLambdas, searched_lambda
 from regcls.words import counted
 
-Row = Mapping[str, Any]
 
+def complete(
+    report: Report, subject: Subject, grids: Mapping[str, Runs], *, best_lambdas: BestLambdas, extra: Callable[[Runs], None]
+) -> None:
+    """Add the results of the grids (name -> runs) to a report: tables, differences, the search for λ, answers and metrics.
 
-def complete(made: Report, subject: Subject, grids: Mapping[str, Runs], *, found: Found, extra: Callable[[Runs], None]) -> None:
-    """Add to a report all that its grids (name -> runs) give: tables, differences, the search for λ, words and metrics.
-
-    `found`: λ of the search; `extra` adds what belongs to the main grid, the first that has a table, behind that.
+    `best_lambdas`: chosen by the search. `extra` adds further sections on the main grid, the first one with a table, after its tables.
     """
-    made.warnings += _search_lines(subject, found)
+    report.warnings += _search_lines(subject, best_lambdas)
     main: tuple[Runs, pd.DataFrame] | None = None
     for name in (name for name in subject.titles if name in grids):
         runs, table = grids[name], differences(grids[name], subject.compare)
-        _add_tables(made, subject, name, runs, table)
+        _add_tables(report, subject, name, runs, table)
         if main is None:
             main = runs, table
             extra(runs)
     if SEARCH in grids:
-        _add_search(made, subject, grids[SEARCH])
+        _add_search(report, subject, grids[SEARCH])
     if main:
-        made.answers += answers(subject, *main)
-        made.line = line(subject, *main)
-        made.metrics |= few_metrics(subject, *main)
+        report.answers += answers(subject, *main)
+        report.line = line(subject, *main)
+        report.metrics |= few_metrics(subject, *main)
 
 
-def _add_tables(made: Report, subject: Subject, name: str, runs: Runs, table: pd.DataFrame) -> None:
+def _add_tables(report: Report, subject: Subject, name: str, runs: Runs, table: pd.DataFrame) -> None:
     data = subject.samples[subject.grids[name].balanced_data]
     title, holes = subject.titles[name], runs.hole_lines(row_name)
     main = shots_table(
         subject, runs, subject.main, name=name, caption=subject.main.caption.format(data=data), published=subject.published(name)
     )
     more = [shots_table(subject, runs, each, name=f"{name}_{each.suffix}", caption=each.caption) for each in subject.more]
-    made.add(Section(name=name, title=title, caption=main.caption, table=main, more=more, holes=holes))
+    report.add(Section(name=name, title=title, caption=main.caption, table=main, more=more, holes=holes))
     extent = f"{counted(subject.test_images, 'test image')} and {counted(runs.wanted['seed'].nunique(), 'seed')}"
     caption = f"Differences to reg, trained on {data}, over {extent}."
     changes = differences_table(subject, runs, table, name=f"{name}_differences", caption=caption)
     if changes.rows:
-        made.add(Section(name=changes.name, title=f"{title.partition(':')[0]}: differences to reg", caption=caption, table=changes))
+        report.add(Section(name=changes.name, title=f"{title.partition(':')[0]}: differences to reg", caption=caption, table=changes))
 
 
 def shots_table(subject: Subject, runs: Runs, table: ShotTable, *, name: str, caption: str, published: Published | None = None) -> Table:
-    """Tables 2, 3 and 4: a row a (method, class count, λ), a column a (error, shot group): mean ± std over seeds, the best in bold.
+    """Tables 2, 3 and 4: a row per (method, class count, λ), a column per (error, shot group): mean ± std over seeds, the best in bold.
 
-    Published values stand below ours, set apart.
+    Published values follow below ours, in a part of their own.
     """
     ours = cells(subject, runs, table.metrics)
     columns = [column for metric in table.metrics for column in metric.columns]
@@ -78,12 +78,12 @@ def shots_table(subject: Subject, runs: Runs, table: ShotTable, *, name: str, ca
     best = {column: _best(ours, column, digits[column], metric.higher_is_better) for metric in table.metrics for column in metric.columns}
     most, none = ours["seeds"].max(), dict.fromkeys(best, "")
     rows = [_our_row(row, best if row["seeds"] == most else none, digits, _with_reg(runs, row)) for row in records(ours)]
-    theirs, parts = (_wide(published.values) if published else pd.DataFrame()), tuple[Part, ...]()
-    if published and len(theirs):
+    papers, parts = (_wide(published.values) if published else pd.DataFrame()), tuple[Part, ...]()
+    if published and len(papers):
         title = "Published" + (", not comparable with ours" if published.why else "")
         parts = (Part(place=0, title="Ours"), Part(place=len(rows), title=title, ours=False))
-        rows += [_their_row(row, columns, published.digits) for row in records(theirs)]
-    frame = pd.concat([ours.assign(source="ours"), theirs.assign(source="published")], ignore_index=True) if len(theirs) else ours
+        rows += [_published_row(row, columns, published.digits) for row in records(papers)]
+    frame = pd.concat([ours.assign(source="ours"), papers.assign(source="published")], ignore_index=True) if len(papers) else ours
     front = [column for column in ("source", *ROW, "seeds", "seeds_wanted", "uncertain") if column in frame]
     return Table(
         name=name,
@@ -106,13 +106,13 @@ def shots_table(subject: Subject, runs: Runs, table: ShotTable, *, name: str, ca
 
 
 def _best(ours: pd.DataFrame, column: str, digits: int, higher: bool) -> str:
-    """The best mean of a column as it is printed; none unless more than one cell competes."""
-    found = full(ours)[column].dropna()
-    return number(found.max() if higher else found.min(), digits) if len(found) > 1 else ""
+    """The best mean of a column as printed; "" if there are fewer than two to compare."""
+    values = full(ours)[column].dropna()
+    return number(values.max() if higher else values.min(), digits) if len(values) > 1 else ""
 
 
 def _with_reg(runs: Runs, row: Row) -> tuple[RunGroup, ...]:
-    """Of reg and of a row that is compared with it."""
+    """The runs of a row, and those of reg that it is compared with."""
     reg = groups_of(runs.wanted[runs.wanted["method"] == "reg"], row_name)
     return _runs_of(runs, row) if row["method"] == "reg" else reg + _runs_of(runs, row)
 
@@ -131,17 +131,17 @@ def _our_row(row: Row, best: Mapping[str, str], digits: Mapping[str, int], runs:
 
 
 def _wide(published: pd.DataFrame) -> pd.DataFrame:
-    """Published values in the columns of `cells`: baselines first, as printed."""
+    """Published values in the columns of `cells`, in printed order: baselines first."""
     rows = []
     for (method, classes), part in published.groupby(["method", "classes"], sort=False):
         row: dict[str, Any] = {"method": method, "classes": classes, "weight": "", "uncertain": bool(part["uncertain"].any())}
-        for each in records(part):
-            row |= {f"{each['metric']}_{each['shot']}": each["value"], f"{each['metric']}_{each['shot']}_std": each["std"]}
+        for entry in records(part):
+            row |= {f"{entry['metric']}_{entry['shot']}": entry["value"], f"{entry['metric']}_{entry['shot']}_std": entry["std"]}
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _their_row(row: Row, columns: Sequence[str], digits: int) -> tuple[Cell, ...]:
+def _published_row(row: Row, columns: Sequence[str], digits: int) -> tuple[Cell, ...]:
     names = heads({**row, "method": str(row["method"]) + "†" * row["uncertain"]})
     values = (Cell(text=with_std(row.get(column, math.nan), row.get(f"{column}_std", math.nan), digits)) for column in columns)
     return (*names, *values, Cell(text=DASH if row["method"] in BASELINES else "3"), Cell(text=""))
@@ -150,8 +150,8 @@ def _their_row(row: Row, columns: Sequence[str], digits: int) -> tuple[Cell, ...
 def _bold_note(table: ShotTable, best: Mapping[str, str]) -> list[str]:
     higher = [metric.higher_is_better for metric in table.metrics]
     word = "highest" if all(higher) else "best" if any(higher) else "lowest"
-    said = f"Bold: the {word} mean of a column among our own rows with all seeds that any has; no test stands behind it."
-    return [said] * any(best.values())
+    note = f"Bold: the {word} mean of a column among our rows with the most seeds; it is not based on a test."
+    return [note] if any(best.values()) else []
 
 
 def _published_notes(published: Published | None) -> list[str]:
@@ -160,15 +160,17 @@ def _published_notes(published: Published | None) -> list[str]:
     quoted = ", ".join(name for name in BASELINES if name in set(published.values["method"]))
     baselines = f" {quoted}: baselines, as the paper quotes them." if quoted else ""
     notes = [f"Published: the paper's own values on {published.where}, ± over its 3 seeds." + baselines]
-    notes += ["The paper's reg+cls on balanced data has equalised classes, and so is reg+cls-bal here."] * published.balanced_data
-    notes += [f"The published values are not comparable with ours: {published.why}."] * bool(published.why)
+    if published.balanced_data:
+        notes.append("The paper's reg+cls on balanced data has equalised classes, so it is called reg+cls-bal here.")
+    if published.why:
+        notes.append(f"The published values are not comparable with ours: {published.why}.")
     if published.values["uncertain"].any():
-        notes.append("† Which row or column of the printed table the value belongs to is uncertain.")
+        notes.append("† It is uncertain which row or column of the printed table the value belongs to.")
     return notes
 
 
 def differences_table(subject: Subject, runs: Runs, frame: pd.DataFrame, *, name: str, caption: str) -> Table:
-    """What a class loss changes (`differences`): a row a (error, method, class count, λ, shot group)."""
+    """The differences to reg (`differences`): a row per (error, method, class count, λ, shot group)."""
     tests = {p: int(frame[p].notna().sum()) for p in ("p", "p_seeds")}
     rows: list[tuple[Cell, ...]] = []
     parts = []
@@ -188,7 +190,7 @@ def differences_table(subject: Subject, runs: Runs, frame: pd.DataFrame, *, name
         notes=(
             subject.meaning,
             subject.over_images,
-            "Over seeds: paired t-test of the means by seed. It takes the test images as given; 2 or 3 seeds can show hardly anything.",
+            "Over seeds: paired t-test of the means by seed. It takes the test images as given; 2 or 3 seeds can show hardly any effect.",
             f"p (Holm) is adjusted for the {counted(tests['p'], 'test')} over images, and for the {tests['p_seeds']} over seeds, of this "
             f"table. Clear: adjusted p < {LEVEL}. “Helps” or “hurts”: clear over both; “… as trained”: over images only, so other seeds "
             "may give another answer; “… on these images”: over seeds only.",
@@ -217,27 +219,29 @@ def _difference_row(subject: Subject, runs: Runs, row: Row) -> tuple[Cell, ...]:
 # The search for λ.
 
 
-def _search_lines(subject: Subject, found: Found) -> list[str]:
-    """A warning a grid whose λ the search has not found yet."""
+def _search_lines(subject: Subject, best_lambdas: BestLambdas) -> list[str]:
+    """A warning for each grid with λ that the search has not determined yet."""
     lines = []
     for name, grid in subject.grids.items():
         if grid.lambdas == "searched" and grid.seeds:
             pairs = [(method, classes) for method in grid.methods if has_classes(method) for classes in grid.classes]
             unknown = [
-                f"{method} · {classes}" for method, classes in pairs if searched_lambda(subject.grids, found, method, classes) is None
+                f"{method} · {classes}"
+                for method, classes in pairs
+                if searched_lambda(subject.grids, best_lambdas, method, classes) is None
             ]
             if unknown:
-                lines.append(f"{name}: no λ is found yet for {', '.join(unknown)}; these runs are neither made nor counted")
+                lines.append(f"{name}: no λ found yet for {', '.join(unknown)}; these runs are neither trained nor counted")
     return lines
 
 
-def _add_search(made: Report, subject: Subject, runs: Runs) -> None:
+def _add_search(report: Report, subject: Subject, runs: Runs) -> None:
     table = search_table(subject, runs)
-    made.add(Section(name=SEARCH, title="The search for λ", caption=table.caption, table=table, holes=runs.hole_lines(row_name)))
+    report.add(Section(name=SEARCH, title="The search for λ", caption=table.caption, table=table, holes=runs.hole_lines(row_name)))
 
 
 def search_table(subject: Subject, runs: Runs) -> Table:
-    """A row a (method, class count), a column a (validation error, λ); the λ of the lowest first error in bold."""
+    """The λ search: a row per (method, class count), a column per (validation error, λ); the λ with the lowest first error in bold."""
     frame = means(runs, {name: [name] for name in subject.searched})
     others = frame[frame["classes"] > 0]
     weights = sorted(others["weight"].unique(), key=float)
@@ -247,8 +251,8 @@ def search_table(subject: Subject, runs: Runs) -> Table:
         by_weight = {row["weight"]: row for row in records(part)}
         first = next(iter(by_weight.values()))
         best = full(part).sort_values(judged, kind="stable")["weight"].tolist()[:1] if first["classes"] else []
-        shown = [(error, by_weight.get(weight, by_weight.get("")), weight in best) for error in subject.searched for weight in weights]
-        values = [_search_cell(subject, runs, row, error, strong=strong) for error, row, strong in shown]
+        columns = [(error, by_weight.get(weight, by_weight.get("")), weight in best) for error in subject.searched for weight in weights]
+        values = [_search_cell(subject, runs, row, error, strong=strong) for error, row, strong in columns]
         rows.append((*heads(first)[:2], *values))
     return Table(
         name=SEARCH,
@@ -259,9 +263,9 @@ def search_table(subject: Subject, runs: Runs) -> Table:
         frame=frame.rename(columns={"weight": "lambda"}),
         notes=(
             "± : standard deviation over seeds, where there are several. Over all validation images.",
-            f"Bold: the lowest mean {subject.searched[judged]} of a row, among λ with all seeds that any has. A grid with "
-            "“lambdas: searched” takes it.",
-            *(["A method without classes has no λ: its value is repeated."] * bool((frame["classes"] == 0).any())),
+            f"Bold: the lowest mean {subject.searched[judged]} of a row, among λ with the most seeds. A grid with "
+            "“lambdas: searched” uses this λ.",
+            *(["A method without classes has no λ: its value is repeated."] if (frame["classes"] == 0).any() else []),
         ),
     )
 

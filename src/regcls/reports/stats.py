@@ -1,4 +1,4 @@
-"""Tests of differences: paired t, a bootstrap of a ratio of sums, and Holm's correction."""
+"""Tests of differences: paired t-test, bootstrap of a ratio of sums, and Holm's correction."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-LEVEL = 0.05  # of Holm-adjusted p, below which a difference is called clear
+LEVEL = 0.05  # a difference is clear if its Holm-adjusted p is below this
 
 
 @dataclass(frozen=True, kw_only=True)
 class Paired:
-    """error(reg) − error(other), paired: above 0 the other method is better. NaN where n is too small to say."""
+    """A paired test of gap = error(reg) − error(other); above 0, the other method is better. NaN if n is too small."""
 
     n: int  # pairs
     gap: float
@@ -24,16 +24,16 @@ class Paired:
 
 
 def paired(reg: Sequence[float], other: Sequence[float]) -> Paired:
-    """Paired t-test of two methods, one number a replication, in the same order."""
+    """Paired t-test of two methods, given one number per replication, in the same order."""
     difference = np.asarray(reg, dtype=float) - np.asarray(other, dtype=float)
     low, high, p = one_sample(difference, against=0.0)
     return Paired(n=len(difference), gap=float(difference.mean()) if len(difference) else math.nan, low=low, high=high, p=p)
 
 
 def one_sample(values: Sequence[float] | np.ndarray, *, against: float) -> tuple[float, float, float]:
-    """95 % interval (low, high) of the mean and the two-sided p of a t-test of it; NaN where n < 2 or the values are all alike."""
+    """t-test of the mean: its 95 % interval (low, high) and the two-sided p against `against`; NaN if n < 2 or all values are equal."""
     array = np.asarray(values, dtype=float)
-    # Without spread t is infinite or 0/0: no test, rather than a p of 0 from rounding.
+    # Without spread t is infinite or 0/0, and rounding could give a p of 0.
     if len(array) < 2 or array.std() <= 1e-12 * np.abs(array).max():
         return math.nan, math.nan, math.nan
     test = stats.ttest_1samp(array, against)
@@ -42,11 +42,11 @@ def one_sample(values: Sequence[float] | np.ndarray, *, against: float) -> tuple
 
 
 def bootstrap(reg: NDArray[np.float64], other: NDArray[np.float64], times: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Of RMSE(reg) − RMSE(other), each the mean over seeds: 95 % percentile interval and two-sided p over resamples of T units.
+    """Bootstrap of RMSE(reg) − RMSE(other), each averaged over seeds: 95 % percentile interval and two-sided p over resamples of T units.
 
-    `reg`, `other`: (T, S, 2) sizes and summed squared errors by unit and seed; `times`: (R, T) how often a unit is in a resample. p is
-    twice the smaller share of resamples on one side of 0, with one more counted on each side: never below 2 / (R + 1). NaN where all
-    resamples are alike.
+    `reg`, `other`: (T, S, 2) sizes and summed squared errors by unit and seed; `times`: (R, T) number of times a unit is in a resample.
+    p is twice the smaller share of resamples on one side of 0, with one added to each side: never below 2 / (R + 1). NaN if all
+    resamples are equal.
     """
     gaps = (root_of_ratio(reg, times) - root_of_ratio(other, times)).mean(axis=1)
     gaps = gaps[np.isfinite(gaps)]
@@ -58,14 +58,14 @@ def bootstrap(reg: NDArray[np.float64], other: NDArray[np.float64], times: NDArr
 
 
 def root_of_ratio(sums: NDArray[np.float64], times: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(R, S) RMSE of each resample and seed: a ratio of sums. NaN where a resample has nothing."""
-    sizes, squared = (times @ np.ascontiguousarray(sums[..., column]) for column in (0, 1))  # else without BLAS, 30 times as slow
+    """RMSE (R, S) of each resample and seed, a ratio of sums; NaN if a resample is empty."""
+    sizes, squared = (times @ np.ascontiguousarray(sums[..., column]) for column in (0, 1))  # for BLAS, 30 times faster
     with np.errstate(invalid="ignore"):
         return np.asarray(np.sqrt(squared / sizes))
 
 
 def holm(p: Sequence[float]) -> NDArray[np.float64]:
-    """Holm's adjusted p-values, in the order given; NaN (no test) stays NaN and does not count."""
+    """Holm-adjusted p-values, in the given order; NaN (no test) stays NaN and is not counted."""
     values = np.asarray(p, dtype=float)
     adjusted = np.full(len(values), np.nan)
     tested = np.flatnonzero(~np.isnan(values))
@@ -76,7 +76,7 @@ def holm(p: Sequence[float]) -> NDArray[np.float64]:
 
 
 def verdict(row: Mapping[str, Any], *, gap: str = "gap", p: str = "p_holm") -> str:
-    """What a test says: `helps`, `hurts`, `not clear`, `not tested`."""
+    """The verdict of a test: `helps`, `hurts`, `not clear` or `not tested`."""
     if math.isnan(row[p]):
         return "not tested"
     if row[p] >= LEVEL:

@@ -1,4 +1,4 @@
-"""One table, three renderings: Markdown, LaTeX (booktabs) and, in macros.html, HTML with a link to every run."""
+"""Tables and their renderings as Markdown, LaTeX (booktabs) and, in macros.html, HTML with links to all runs."""
 
 import math
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ LATEX = {
 
 @dataclass(frozen=True, kw_only=True)
 class RunGroup:
-    """The repetitions of one cell: what they are, and (seed, run id) of each."""
+    """The runs of one configuration: a label, and (seed, run id) of each run."""
 
     label: str
     runs: tuple[tuple[str, str], ...]
@@ -35,7 +35,7 @@ class RunGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """What stands in a table, and the runs that it comes from. A header names the row; it may lead to a page."""
+    """A cell's text and the runs behind it. A `header` names the row; `href` links it to a page."""
 
     text: str
     runs: tuple[RunGroup, ...] = ()
@@ -46,7 +46,7 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A heading between the rows of a table, above the row at `place`; what is not ours looks so."""
+    """A heading between rows, above the row at `place`; rows that are not `ours` are shaded."""
 
     place: int
     title: str
@@ -57,8 +57,8 @@ class Part:
 class Table:
     """Rows of cells for readers; `frame` holds the same numbers unrounded, for the CSV.
 
-    With `run_column` the last cell of a row lists the runs behind the whole row. `spans` is a line above the names of the columns: a text
-    (or none) over so many of them. `under` is a word below each of them on the page; elsewhere the notes must do.
+    With `run_column`, the last cell of a row lists the runs behind the row. `spans`: headings above the column names, as (text, number of
+    columns). `under`: small print below each column name, in HTML only.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     frame: pd.DataFrame
     notes: tuple[str, ...] = ()
-    warning: str = ""  # to be read before the numbers
+    warning: str = ""  # shown before the numbers
     run_column: bool = False
     spans: tuple[tuple[str, int], ...] = ()
     under: tuple[str, ...] = ()
@@ -75,17 +75,17 @@ class Table:
 
     @property
     def run_ids(self) -> tuple[str, ...]:
-        """The runs behind all cells, each once."""
+        """Ids of the runs behind all cells, without duplicates."""
         return tuple(dict.fromkeys(run_id for row in self.rows for cell in row for group in cell.runs for run_id in group.ids))
 
 
 def heads(row: Mapping[str, Any]) -> tuple[Cell, ...]:
-    """Method, class count and λ."""
+    """Header cells with method, class count and λ."""
     return tuple(Cell(text=str(text or ""), header=True) for text in (row["method"], row["classes"], row["weight"]))
 
 
 def markdown(table: Table) -> str:
-    """GitHub's Markdown, without the links to runs."""
+    """The table in GitHub's Markdown, without links to runs."""
     width = _width(table)
     above = [text for text, columns in table.spans for _ in range(columns)] or [""] * width
     names = [f"{over} {name}".strip() for over, name in zip(above[:width], table.columns[:width], strict=True)]
@@ -103,7 +103,7 @@ def _line(cells: list[str]) -> str:
 
 
 def latex(table: Table) -> str:
-    """A `table` with `\\usepackage{booktabs}`; the notes stand as comments."""
+    """The table as a LaTeX `table` that needs booktabs; notes become comments."""
     width, parts = _width(table), {part.place: part.title for part in table.parts}
     headers = sum(cell.header for cell in table.rows[0]) if table.rows else 1
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{_escape(table.caption)}}}", rf"\label{{tab:{table.name}}}"]
@@ -111,7 +111,7 @@ def latex(table: Table) -> str:
     lines += [" & ".join(map(_escape, table.columns[:width])) + r" \\", r"\midrule"]
     for place, row in enumerate(table.rows):
         if place in parts:
-            lines += [r"\midrule"] * bool(place) + [rf"\multicolumn{{{width}}}{{l}}{{\textit{{{_escape(parts[place])}}}}} \\"]
+            lines += ([r"\midrule"] if place else []) + [rf"\multicolumn{{{width}}}{{l}}{{\textit{{{_escape(parts[place])}}}}} \\"]
         texts = [_escape(cell.text) for cell in row[:width]]
         lines.append(" & ".join(rf"\textbf{{{text}}}" if cell.strong else text for text, cell in zip(texts, row, strict=False)) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
@@ -119,11 +119,11 @@ def latex(table: Table) -> str:
 
 
 def _spans(table: Table) -> list[str]:
-    """The line above the names of the columns, and the rules under it."""
+    """The line of headings above the column names, and the rules below it."""
     cells, rules, first = [], [], 1
     for text, columns in table.spans[: len(table.spans) - table.run_column]:
         cells.append(rf"\multicolumn{{{columns}}}{{c}}{{{_escape(text)}}}")
-        rules += [rf"\cmidrule(lr){{{first}-{first + columns - 1}}}"] * bool(text)
+        rules += [rf"\cmidrule(lr){{{first}-{first + columns - 1}}}"] if text else []
         first += columns
     return [" & ".join(cells) + r" \\", " ".join(rules)] if cells else []
 
@@ -133,42 +133,42 @@ def _escape(text: str) -> str:
 
 
 def _width(table: Table) -> int:
-    """Columns without that of the links to runs."""
+    """Number of columns without the run column."""
     return len(table.columns) - table.run_column
 
 
 def number(value: float, digits: int = 4) -> str:
-    """Fixed digits with a real minus sign; a dash for NaN."""
-    return DASH if math.isnan(value) else f"{value:z.{digits}f}".replace("-", "−")
+    """A number with fixed decimal places and a true minus sign; a dash for NaN."""
+    return DASH if math.isnan(value) else f"{value:z,.{digits}f}".replace("-", "−")
 
 
 def with_std(mean: float, std: float, digits: int) -> str:
-    """`0.1530 ± 0.0421`, without ± where there is no spread."""
+    """`0.1530 ± 0.0421`; without ± if std is NaN."""
     return number(mean, digits) if math.isnan(std) or math.isnan(mean) else f"{number(mean, digits)} ± {number(std, digits)}"
 
 
 def signed(value: float, digits: int = 4) -> str:
     """`number` with its sign."""
-    return DASH if math.isnan(value) else f"{value:+z.{digits}f}".replace("-", "−")
+    return DASH if math.isnan(value) else f"{value:+z,.{digits}f}".replace("-", "−")
 
 
-def beside(value: float, other: float, digits: int) -> str:
-    """How a value is called beside another, as they are shown: `the lower`, `the higher`, `the same`."""
+def comparison(value: float, other: float, digits: int) -> str:
+    """Compares two values as printed: `the lower`, `the higher` or `the same`."""
     if number(value, digits) == number(other, digits):
         return "the same"
     return "the lower" if value < other else "the higher"
 
 
 def interval(low: float, high: float, digits: int = 4) -> str:
-    """`+0.12 to +0.34`, a dash where there is none."""
+    """`+0.12 to +0.34`, or a dash for NaN."""
     return DASH if math.isnan(low) else f"{signed(low, digits)} to {signed(high, digits)}"
 
 
 def p_value(p: float) -> str:
-    """Three decimals, or `< 0.001`."""
+    """A p-value with three decimals, or `< 0.001`."""
     return DASH if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def tested(p: float, n: int) -> str:
-    """`p_value`, or why there is no test: `n = 1`, or `no spread` among the n values."""
+    """`p_value`, or why there is no test: `n = 1`, or `no spread` among n values."""
     return p_value(p) if not math.isnan(p) or n == 0 else f"n = {n}" if n < 2 else "no spread"

@@ -1,4 +1,4 @@
-"""Params -> the list of runs to make. A RunSpec is all that decides a run's result, but data and code; each task has its own."""
+"""Run specs: all that decides a run's result except data and code. Each task has its own subclass of RunSpec."""
 
 import hashlib
 import json
@@ -19,14 +19,14 @@ NOTHING_TO_ROUND = "method {method} has no balanced classes: leave out --roundin
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
-    """What every tracked run has."""
+    """The fields shared by all tracked runs."""
 
     task: ClassVar[str]
     dataset: str
     method: str  # see methods/
     classes: int  # C, before classes are merged; 0 without a class loss
     lam: float | None  # λ of Eq. 4; None without a class loss
-    rounding: Rounding | None  # of Eq. 12; None where nothing is equalised
+    rounding: Rounding | None  # of Eq. 12; None if nothing is equalised
     seed: int
     epochs: int
     batch_size: int
@@ -41,52 +41,52 @@ class RunSpec:
 
     @property
     def name(self) -> str:
-        """For a list of runs. Lists cut long names, so what differs comes first: `reg+cls 100 λ0.1 s0 · imdb_wiki`."""
+        """Name in lists of runs: `reg+cls 100 λ0.1 s0 · imdb_wiki`. Lists truncate long names, so the fields that vary come first."""
         classes = [str(self.classes), f"λ{self.lam:g}"] if self.classes else []
         return f"{' '.join([self.method, *classes, f's{self.seed}'])} · {self._data_words()}"
 
     @property
     def data_name(self) -> str:
-        """The training data, for MLflow's list of data sets."""
+        """Name of the training data in MLflow's list of data sets."""
         return self.dataset
 
     def _data_words(self) -> str:
         return self.dataset
 
     def params(self) -> dict[str, str]:
-        """Every field as MLflow keeps it; `lam` goes by its name, lambda. A field that does not apply is left out."""
-        out = {("lambda" if key == "lam" else key): _text(value) for key, value in asdict(self).items()}
-        return {key: value for key, value in out.items() if value != "None"}
+        """All fields as MLflow parameters; `lam` is named lambda. Fields that do not apply are left out."""
+        texts = {("lambda" if key == "lam" else key): _text(value) for key, value in asdict(self).items()}
+        return {key: text for key, text in texts.items() if text != "None"}
 
     def tags(self) -> dict[str, str]:
-        """What runs are found and grouped by."""
+        """Tags to find and group runs by."""
         names = {"task": self.task, "dataset": self.dataset, "method": self.method, "classes": self.classes, "seed": self.seed}
         return {key: str(value) for key, value in names.items()} | {"balanced": str(self.balanced).lower()}
 
     def digest(self) -> str:
-        """SHA-256 of the fields, the same on every machine."""
+        """SHA-256 of the fields, identical on every machine."""
         canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """What a finished run of many small networks leaves behind."""
+    """The result of a finished run of many small networks."""
 
-    metrics: Mapping[str, float]  # final: test/mse/all (the mean over parts), test/mse/function_0, test/rmse/coffee …
-    history: Mapping[str, Sequence[float]]  # metric -> its values after epochs 1, 2, …; the last one is the final value
-    weights: Mapping[str, np.ndarray]  # "<function>/<torch parameter name>", or an activity's name instead of the function
+    metrics: Mapping[str, float]  # final values: test/mse/all (mean over parts), test/mse/function_0, test/rmse/coffee …
+    history: Mapping[str, Sequence[float]]  # metric -> values after epochs 1, 2, …; the last is the final value
+    weights: Mapping[str, np.ndarray]  # "<function or activity>/<torch parameter name>"
     started: float  # Unix seconds
     ended: float
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)  # artifact path (*.parquet) -> table
 
 
 def _text(value: object) -> str:
-    if isinstance(value, tuple):  # whole numbers as 6x15, a range as 0.0, 100.0
+    if isinstance(value, tuple):  # integers as 6x15, others as 0.0, 100.0
         return ("x" if all(isinstance(part, int) for part in value) else ", ").join(map(str, value)) or "none"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def fingerprint(spec: RunSpec, *, data_digest: str, code_digest: str) -> str:
-    """Two runs with the same fingerprint give the same numbers: spec, prepared data and code, that of the method with it, are the same."""
+    """Fingerprint of a run: equal fingerprints mean equal spec, prepared data and code (that of the method included), so equal results."""
     return hashlib.sha256(f"{spec.digest()} {data_digest} {code_digest}{code_of(spec.method)}".encode()).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""Params -> runs of one network each. What images and depth share."""
+"""Runs of one network each, from grids and command-line options; shared by images and depth."""
 
 import itertools
 from collections.abc import Callable, Mapping
@@ -11,33 +11,33 @@ from regcls.methods import has_classes, is_balanced, searched_as
 from regcls.params.single import SEARCH, Backbone, MixedPrecision, Scaling, SingleGrid, SingleOptions, SingleSection, SingleTraining
 from regcls.runs import NO_CLASSES, NOTHING_TO_ROUND, RunSpec
 
-Found = Mapping[tuple[str, int], float]  # (method, C) -> λ with the lowest validation error
+BestLambdas = Mapping[tuple[str, int], float]  # (method, C) -> λ with the lowest validation error
 
 
 @dataclass(frozen=True, kw_only=True)
 class SingleSpec(RunSpec):
-    """One tracked run: one network, trained on the images of one data set."""
+    """A run: one network trained on one data set."""
 
-    balanced_data: bool  # Table 4: samples enter both losses with ρ of `balanced_bins` equalised ranges
+    balanced_data: bool  # Table 4: samples enter both losses with probability ρ of `balanced_bins` equalised ranges
     balanced_bins: int
     model: Backbone
     width: int  # channels of the first stage
-    class_range: tuple[float, ...]  # targets that the C ranges cover; empty: those of the training data
+    class_range: tuple[float, ...]  # range of targets that the C classes cover; empty: that of the training data
     loss: RegressionLoss
     huber_delta: float
     loss_scaling: Scaling
-    milestones: tuple[int, ...]  # epochs after which the learning rate is multiplied with `decay`
+    milestones: tuple[int, ...]  # epochs after which the learning rate is multiplied by `decay`
     decay: float
-    accumulate: int  # batches a step of the optimizer
+    accumulate: int  # batches per optimizer step
     precision: MixedPrecision
     flip: float  # probability
 
     def _data_words(self) -> str:
-        """As in `reg+cls-bal 100 λ0.1 s0 · imdb_wiki balanced`."""
+        """The end of `reg+cls-bal 100 λ0.1 s0 · imdb_wiki balanced`."""
         return f"{self.dataset} balanced" if self.balanced_data else self.dataset
 
     def tags(self) -> dict[str, str]:
-        """With whether the data are balanced."""
+        """RunSpec's tags and `balanced_data`."""
         return super().tags() | {"balanced_data": str(self.balanced_data).lower()}
 
 
@@ -46,57 +46,57 @@ SpecT = TypeVar("SpecT", bound=SingleSpec)
 MakeSpec = Callable[..., SpecT]
 
 
-def expand(make: MakeSpec[SpecT], section: SingleSection, dataset: str, grid: SingleGrid, found: Found) -> list[SpecT]:
-    """The runs of a grid, `reg` once for each seed, in a fixed order: all methods of a seed, then the next seed.
+def expand(make: MakeSpec[SpecT], section: SingleSection, dataset: str, grid: SingleGrid, best_lambdas: BestLambdas) -> list[SpecT]:
+    """The runs of a grid, `reg` once per seed, in a fixed order: all methods of a seed, then the next seed.
 
-    Where λ is to be searched and `found` does not have it yet, a run is left out.
+    Runs whose searched λ is not in `best_lambdas` yet are left out.
     """
     specs: dict[SpecT, None] = {}  # an ordered set
     for seed, method, classes in itertools.product(section.training.seeds[: grid.seeds], grid.methods, grid.classes):
-        for lam in _lambdas(section, grid, method, classes, found):
+        for lam in _lambdas(section, grid, method, classes, best_lambdas):
             specs[make(section, dataset, method=method, classes=classes, lam=lam, balanced_data=grid.balanced_data, seed=seed)] = None
     return list(specs)
 
 
-def _lambdas(section: SingleSection, grid: SingleGrid, method: str, classes: int, found: Found) -> tuple[float, ...]:
+def _lambdas(section: SingleSection, grid: SingleGrid, method: str, classes: int, best_lambdas: BestLambdas) -> tuple[float, ...]:
     if not has_classes(method) or grid.lambdas == "default":
         return (section.training.lam_for(classes),)
     if grid.lambdas == "searched":
-        lam = searched_lambda(section.grids, found, method, classes)
+        lam = searched_lambda(section.grids, best_lambdas, method, classes)
         return () if lam is None else (lam,)
     return grid.lambdas
 
 
-def searched_lambda(grids: Mapping[str, SingleGrid], found: Found, method: str, classes: int) -> float | None:
-    """λ of the search, None as long as it is not known. reg+cls-bal takes that of reg+cls where it is not searched for itself."""
-    return found.get((method if method in grids[SEARCH].methods else searched_as(method), classes))
+def searched_lambda(grids: Mapping[str, SingleGrid], best_lambdas: BestLambdas, method: str, classes: int) -> float | None:
+    """λ chosen by the search; None if it is not known yet. reg+cls-bal uses that of reg+cls if the search does not include it."""
+    return best_lambdas.get((method if method in grids[SEARCH].methods else searched_as(method), classes))
 
 
-def all_specs(make: MakeSpec[SpecT], section: SingleSection, dataset: str, found: Found) -> list[SpecT]:
-    """The runs of all grids, each once; those of the search for λ first."""
+def all_specs(make: MakeSpec[SpecT], section: SingleSection, dataset: str, best_lambdas: BestLambdas) -> list[SpecT]:
+    """The runs of all grids without duplicates, those of the λ search first."""
     names = sorted(section.grids, key=lambda name: name != SEARCH)
-    return list(dict.fromkeys(spec for name in names for spec in expand(make, section, dataset, section.grids[name], found)))
+    return list(dict.fromkeys(spec for name in names for spec in expand(make, section, dataset, section.grids[name], best_lambdas)))
 
 
 def needs_search(section: SingleSection) -> bool:
-    """Whether some grid takes its λ from the search."""
+    """Whether a grid uses λ from the search."""
     return any(grid.lambdas == "searched" and grid.seeds for grid in section.grids.values())
 
 
 def search_specs(make: MakeSpec[SpecT], section: SingleSection, dataset: str) -> list[SpecT]:
-    """The runs of the search for λ."""
+    """The runs of the λ search."""
     return expand(make, section, dataset, section.grids[SEARCH], {}) if SEARCH in section.grids else []
 
 
 def searched_for(spec: SingleSpec) -> tuple[str, int]:
-    """What λ is searched for: the key of `Found`."""
+    """The key of a run's λ in `BestLambdas`."""
     return spec.method, spec.classes
 
 
 def shared_fields(training: SingleTraining, *, method: str, classes: int, lam: float, balanced_data: bool, seed: int) -> dict[str, Any]:
-    """The fields of a SingleSpec that params.yaml gives for images and depth alike; blank where they do not apply: equal runs are equal."""
-    alike = ("epochs", "optimizer", "weight_decay", "model", "width", "loss", "milestones", "precision", "flip")
-    return {name: getattr(training, name) for name in alike} | {
+    """The SingleSpec fields common to images and depth. Fields that do not apply are blanked, so that equal runs have equal specs."""
+    copied = ("epochs", "optimizer", "weight_decay", "model", "width", "loss", "milestones", "precision", "flip")
+    return {name: getattr(training, name) for name in copied} | {
         "decay": training.decay if training.milestones else 1.0,
         "method": method,
         "classes": classes if has_classes(method) else 0,
@@ -118,11 +118,11 @@ def _class_range(training: SingleTraining, *, needed: bool) -> tuple[float, ...]
 
 
 def _scaling(scaling: Scaling, method: str, lam: float) -> Scaling:
-    """Of λ > 1, and without classes, the two are the same."""
+    """Both scalings are the same for λ > 1 and without classes."""
     return "eq4" if not has_classes(method) or lam > 1 else scaling
 
 
-# Options that are put into a spec as they are.
+# Options that are copied to a spec unchanged.
 PLAIN = (
     "rounding",
     "model",
@@ -139,10 +139,10 @@ PLAIN = (
 
 
 def single_spec(make: MakeSpec[SpecT], section: SingleSection, dataset: str, options: SingleOptions) -> SpecT:
-    """The run that params.yaml's `run:` describes, with `options` over it.
+    """The run described by `run:` in params.yaml, overridden by `options`.
 
     Raises:
-        UserError: an option that would be ignored.
+        UserError: an option has no effect on this run.
     """
     default, training = section.run, section.training
     method = options.method or default.method
@@ -152,7 +152,7 @@ def single_spec(make: MakeSpec[SpecT], section: SingleSection, dataset: str, opt
     if loss != "huber" and options.huber_delta:
         raise UserError(f"loss {loss} has no δ: leave out --huber-delta, or choose --loss huber")
     if not has_classes(method) and options.loss_scaling:
-        raise UserError(f"method {method} has one loss, nothing to scale: leave out --loss-scaling, or choose --method {method}+cls")
+        raise UserError(f"method {method} has only one loss to scale: leave out --loss-scaling, or choose --method {method}+cls")
     balanced_data = default.balanced_data if options.balanced_data is None else options.balanced_data
     if not is_balanced(method) and not balanced_data and options.rounding:
         raise UserError(NOTHING_TO_ROUND.format(method=method))

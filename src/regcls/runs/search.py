@@ -1,4 +1,4 @@
-"""The search for λ: which value has the lowest validation error."""
+"""The search for λ by validation error."""
 
 import math
 from collections.abc import Callable, Hashable, Mapping
@@ -11,20 +11,20 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 def lowest_lambdas(errors: Mapping[Spec, float], key: Callable[[Spec], Key]) -> dict[Key, float]:
-    """The λ with the lowest validation error, the mean over its seeds, for each `key` of a run: `errors` by run.
+    """For each `key` of a run, the λ with the lowest validation error, averaged over seeds; `errors`: by run.
 
-    Of equal ones the smallest λ is taken; one whose error is not finite, never.
+    Of λ with equal errors, the smallest wins; λ whose error is not finite never do.
     """
     values: dict[Key, dict[float, list[float]]] = {}
     for spec, error in errors.items():
         if spec.lam is not None:
             values.setdefault(key(spec), {}).setdefault(spec.lam, []).append(error)
-    means = {found: {lam: sum(some) / len(some) for lam, some in sorted(by_lam.items())} for found, by_lam in values.items()}
-    usable = {found: {lam: mean for lam, mean in by_lam.items() if math.isfinite(mean)} for found, by_lam in means.items()}
-    return {found: min(by_lam, key=by_lam.__getitem__) for found, by_lam in usable.items() if by_lam}
+    means = {group: {lam: sum(seeds) / len(seeds) for lam, seeds in sorted(by_lam.items())} for group, by_lam in values.items()}
+    usable = {group: {lam: mean for lam, mean in by_lam.items() if math.isfinite(mean)} for group, by_lam in means.items()}
+    return {group: min(by_lam, key=by_lam.__getitem__) for group, by_lam in usable.items() if by_lam}
 
 
 def whole_search(errors: Mapping[Spec, float], wanted: Mapping[Spec, object], key: Callable[[Spec], Key]) -> dict[Key, float]:
-    """`lowest_lambdas` of those keys of which every wanted run has an error: half a search would choose another λ than the whole one."""
-    half = {key(spec) for spec in wanted if spec not in errors}
-    return {found: lam for found, lam in lowest_lambdas(errors, key).items() if found not in half}
+    """`lowest_lambdas` for the keys whose requested runs all have an error: a partial search could choose another λ than the full one."""
+    incomplete = {key(spec) for spec in wanted if spec not in errors}
+    return {group: lam for group, lam in lowest_lambdas(errors, key).items() if group not in incomplete}

@@ -1,4 +1,4 @@
-"""What tasks share whose runs are many small networks each, trained side by side."""
+"""Base class of tasks whose runs train many small networks each, in parallel."""
 
 from abc import abstractmethod
 from typing import Any
@@ -12,11 +12,11 @@ from regcls.training.outcome import Outcome
 
 
 class ManyTask(Task[SectionT, SpecT, DataT]):
-    """Many small networks a run."""
+    """A task whose runs train many small networks each."""
 
     @abstractmethod
     def networks(self, data: DataT, dataset: str) -> Networks[SpecT]:
-        """What runs on the data train."""
+        """The networks that runs on these data train."""
 
     def fingerprint(self, spec: SpecT, data: DataT) -> str:
         return ensemble_study.fingerprints(self.networks(data, spec.dataset), [spec])[spec]
@@ -24,8 +24,8 @@ class ManyTask(Task[SectionT, SpecT, DataT]):
     def train_one(self, spec: SpecT, data: DataT, session: Session) -> Outcome:
         networks, tracker = self.networks(data, session.dataset), session.tracker
         wanted = ensemble_study.fingerprints(networks, [spec])
-        held = tracker.root / ".regcls" / f"run-{wanted[spec]}.lock"
-        with lock(held, waiting=lambda holder: say(f"{holder} makes this very run; waiting for it to end")):
+        lock_file = tracker.root / ".regcls" / f"run-{wanted[spec]}.lock"
+        with lock(lock_file, on_wait=lambda holder: say(f"{holder} is training this run; waiting for it to finish")):
             tracker.inherit()
             adopt: dict[str, Any] = {"adopt": session.repeats is None, "repeats": session.repeats}
             compute, tags = session.params.compute, session.tags(self.code())

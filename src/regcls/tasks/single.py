@@ -1,4 +1,4 @@
-"""What tasks share whose runs train one network each, on sets of images."""
+"""Base class of tasks on sets of images whose runs train one network each."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from regcls.data.splits import SplitSet
-from regcls.runs.grids import Found, MakeSpec, SingleSpec, all_specs, search_specs
+from regcls.runs.grids import BestLambdas, MakeSpec, SingleSpec, all_specs, search_specs
 from regcls.tasks.task import SectionT, Session, Sources, Task
 from regcls.training import single_study
 from regcls.training.outcome import Outcome
@@ -17,18 +17,18 @@ DataT = TypeVar("DataT", bound=SplitSet[Any])
 
 
 class SingleTask(Task[SectionT, SpecT, DataT]):
-    """One network a run."""
+    """A task whose runs train one network each."""
 
     @abstractmethod
     def make_spec(self) -> MakeSpec[SpecT]:
-        """How params.yaml becomes a run."""
+        """The function that turns params.yaml values into a run spec."""
 
     @abstractmethod
     def trainer(self, section: SectionT, root: Path) -> Trainer:
-        """How a run is made."""
+        """The trainer of the task's runs."""
 
     def origin(self, spec: SpecT) -> str:
-        """Digest of what a run begins with, where its spec does not say all."""
+        """Digest of a run's initial weights, as far as its spec does not determine them."""
         return ""
 
     def digest(self, spec: SpecT, data: DataT) -> str:
@@ -60,13 +60,13 @@ class SingleTask(Task[SectionT, SpecT, DataT]):
             repeats=session.repeats,
         )
 
-    def wanted(self, sources: Sources) -> tuple[Found, dict[SpecT, str]]:
-        """λ of the search, and every wanted run with its fingerprint."""
+    def wanted(self, sources: Sources) -> tuple[BestLambdas, dict[SpecT, str]]:
+        """The λ chosen by the search, and the fingerprint of every requested run."""
         make, section, dataset = self.make_spec(), sources.section, sources.dataset
         trainer = self.trainer(section, sources.root)
 
         def fingerprints(specs: Sequence[SpecT]) -> dict[SpecT, str]:
             return single_study.fingerprints(specs, sources.data, trainer.code, trainer.origin)
 
-        found = single_study.found_lambdas(fingerprints(search_specs(make, section, dataset)), trainer.score, sources.runs)
-        return found, fingerprints(all_specs(make, section, dataset, found))
+        best_lambdas = single_study.found_lambdas(fingerprints(search_specs(make, section, dataset)), trainer.score, sources.runs)
+        return best_lambdas, fingerprints(all_specs(make, section, dataset, best_lambdas))

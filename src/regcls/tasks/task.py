@@ -1,4 +1,4 @@
-"""What a task must provide, in full, and what the pipeline gives it."""
+"""The interface of a task: what it must provide (Task), and what the pipeline passes to it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -28,17 +28,17 @@ DataT = TypeVar("DataT", bound=PreparedSet[Any])
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """Where runs on a data set are made and tracked."""
+    """A training session on one data set: its parameters, project root and tracker."""
 
     params: Params
     root: Path
     dataset: str
     tracker: Tracker
-    repeats: str | None = None  # the id of a run that is to be made once more, as a run of its own, whatever the store holds
+    repeats: str | None = None  # id of a run to repeat as a new run, even if the store has an equal finished one
 
     @property
     def section(self) -> Any:
-        """The data set's, of params.yaml."""
+        """The data set's section of params.yaml."""
         return self.params.datasets[self.dataset]
 
     @cached_property
@@ -47,34 +47,34 @@ class Session:
         return lineage(self.root, self.dataset)
 
     def tags(self, code: str) -> dict[str, str]:
-        """What every run is tagged with; `code`: digest of the code that decides its result."""
+        """Tags of every run; `code`: digest of the code that decides its result."""
         origin: Mapping[str, Any] = self.origin
         return {**origin["git"], **origin["machine"], "data_md5": origin["data_md5"], "code_digest": code[:16]}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """What the report on a data set is made from."""
+    """The inputs of a report on one data set."""
 
     params: Params
     root: Path
     dataset: str
     data: Any  # the opened data set
-    runs: pd.DataFrame  # a row a tracked run on it (tracking/run_table.py)
+    runs: pd.DataFrame  # its tracked runs, one per row (tracking/run_table.py)
     tracker: Tracker
     provenance: Mapping[str, str]
 
     @property
     def section(self) -> Any:
-        """The data set's, of params.yaml."""
+        """The data set's section of params.yaml."""
         return self.params.datasets[self.dataset]
 
     def table(self, path: str) -> Callable[[str], pd.DataFrame]:
-        """Run id -> the table that the run keeps at `path`; a MissingError where it is gone."""
+        """A function from a run id to the run's table artifact at `path`; it raises a MissingError if the artifact is gone."""
         return lambda run_id: self.tracker.files.table(run_id, path)
 
     def arrays(self, path: str) -> Callable[[str], dict[str, np.ndarray]]:
-        """Run id -> the arrays of the .npz that the run keeps at `path`; a MissingError where it is gone."""
+        """A function from a run id to the arrays of its .npz artifact at `path`; it raises a MissingError if the artifact is gone."""
 
         def read(run_id: str) -> dict[str, np.ndarray]:
             with TemporaryDirectory() as folder, np.load(self.tracker.files.fetch(run_id, path, Path(folder))) as content:
@@ -84,107 +84,107 @@ class Sources:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What to predict with, for which images, and where files go."""
+class PredictRequest:
+    """A run to predict with, the images, and the output folder."""
 
     run_id: str
     spec: Mapping[str, Any]  # the run's parameters, by their names in its spec
-    checkpoint: Callable[[], Path]  # fetches it
+    checkpoint: Callable[[], Path]  # fetches the checkpoint file
     device: Any  # cpu or cuda
     images: Sequence[Path]
-    folder: Path | None  # for files; None: none was named
+    folder: Path | None  # for output files; None: not given
 
 
 class Task(ABC, Generic[SectionT, SpecT, DataT]):
-    """A kind of problem: from raw files to a trained network and a report. `params.py` beside it says what params.yaml may hold."""
+    """A kind of problem, from raw files to a trained network and a report. Its `params.py` defines its section of params.yaml."""
 
     spec_type: type[SpecT]
     data_type: type[DataT]
-    error: tuple[str, str]  # the test error that a run tells of itself: in words, and its metric
+    error: tuple[str, str]  # the headline test error of a run: its name for readers, and its metric
 
     @abstractmethod
     def prepare(self, section: SectionT, folder: Path, *, raw: Path, dataset: str, processes: int) -> list[str]:
-        """Write the prepared data set into `folder`, from `raw` or a generated stand-in; returns its counts, in lines.
+        """Write the prepared data set to `folder`, from `raw` or a generated stand-in; return its counts as lines of text.
 
         Raises:
-            UserError: raw files are missing, damaged or not what they should be, or the disk is full; the folder is as it was.
+            UserError: raw files are missing, damaged or invalid, or the disk is full; `folder` is left unchanged.
         """
 
     def write_stand_in(self, section: SectionT, folder: Path, *, processes: int) -> str:
-        """Write the generated stand-in for the raw files into `folder`; returns what they are.
+        """Write the generated stand-in for the raw files to `folder`, which is created; return a description of them.
 
         Raises:
-            UserError: the task has no raw files.
+            UserError: there are no raw files, or no stand-in for their layout.
         """
-        raise UserError("its data are drawn from params.yaml alone: there are no raw files")
+        raise UserError("the data are drawn from params.yaml alone: there are no raw files")
 
     def open(self, folder: Path, *, section: SectionT | None, verify: bool) -> DataT:
-        """The prepared data; with a `section`, only if they are those that it asks for; with `verify`, after comparing all checksums.
+        """Open the prepared data; with `section`, check that they were prepared from its parameters; with `verify`, check all checksums.
 
         Raises:
-            UserError: absent, damaged, of another format version, or made from other parameters.
+            UserError: the data are missing, damaged, in another format version, or prepared from other parameters.
         """
         made_from: Any = None if section is None else getattr(section, "data")  # noqa: B009  # every section has it
         return self.data_type(folder, verify=verify, made_from=made_from)
 
     @abstractmethod
     def digest(self, spec: SpecT, data: DataT) -> str:
-        """Of the samples that a run sees.
+        """Digest of the samples that a run uses.
 
         Raises:
-            UserError: the data have no such samples.
+            UserError: the data do not contain them.
         """
 
     @abstractmethod
     def misfit(self, spec: SpecT, data: DataT) -> str | None:
-        """Why a run cannot be made on these data, a sentence; None if it can."""
+        """Why the run cannot train on these data, as a sentence; None if it can."""
 
     @abstractmethod
     def code(self) -> str:
-        """Digest of the code that decides a result, next to the spec and the data."""
+        """Digest of the code that decides a result, along with the spec and the data."""
 
     @abstractmethod
     def fingerprint(self, spec: SpecT, data: DataT) -> str:
-        """Of a run, with the data and the code that are here."""
+        """Fingerprint of a run with the current data and code."""
 
     @abstractmethod
     def single_spec(self, section: SectionT, dataset: str, options: Any) -> SpecT:
-        """The run that params.yaml's `run:` describes, with `options` over it.
+        """The run described by `run:` in params.yaml, overridden by `options`.
 
         Raises:
-            UserError: an option that would be ignored, or does not fit.
+            UserError: an option has no effect on this run, or is invalid.
         """
 
     @abstractmethod
     def train_grids(self, data: DataT, session: Session) -> Outcome:
-        """Make every run of the grids that is not tracked as FINISHED yet."""
+        """Train every run of the grids that is not yet tracked as FINISHED."""
 
     @abstractmethod
     def train_one(self, spec: SpecT, data: DataT, session: Session) -> Outcome:
-        """Make one run, in the run of `mlflow run` if that has begun one; an equal one that is finished is kept."""
+        """Train one run, inside the active run of `mlflow run` if there is one; an equal finished run is kept instead."""
 
     @abstractmethod
     def report(self, sources: Sources) -> Report:
-        """Tables, figures and words from the tracked runs; equal runs give equal bytes.
+        """Tables, figures and text from the tracked runs; equal runs give identical bytes.
 
         Raises:
-            UserError: no run counts.
+            UserError: no run is usable.
         """
 
-    def predict(self, asked: Asked) -> list[str]:
-        """Print, as csv, a prediction for each image; returns which could not be read, and why.
+    def predict(self, request: PredictRequest) -> list[str]:
+        """Print a prediction for each image as CSV; return the images that could not be read, with reasons.
 
         Raises:
-            UserError: the task has no images, or two of them would be written to one file.
+            UserError: the task does not take images, or two images would be written to one file.
         """
-        raise UserError(f"run {asked.run_id} has no images as input: regcls predict is for runs on images and depth")
+        raise UserError(f"run {request.run_id} has no images as input: regcls predict is for runs on images and depth")
 
 
 def open_data(params: Params, root: Path, dataset: str, *, verify: bool) -> Any:
-    """The prepared data that params.yaml asks for; see `Task.open`.
+    """Open the prepared data set that params.yaml describes; see `Task.open`.
 
     Raises:
-        UserError: absent, damaged, of another format version, or made from other parameters; or params.yaml has no such data set.
+        UserError: as `Task.open`, or params.yaml has no such data set.
     """
     params.check_name(dataset)
     task = task_named(params.task(dataset))

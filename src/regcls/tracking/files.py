@@ -1,4 +1,4 @@
-"""The files of a run in MLflow: checkpoints, predictions, and the model that others can open."""
+"""The files of a run in MLflow: checkpoints, predictions, and the logged model."""
 
 import copy
 import os
@@ -24,7 +24,7 @@ from regcls.files import explain_os_errors, link_or_copy
 from regcls.tracking.store import explanation
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for each file of each run
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it would show a bar for each file of each run
 
 import mlflow.pytorch
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric, Run
@@ -36,31 +36,31 @@ from mlflow.tracking import MlflowClient
 from mlflow.types import Schema, TensorSpec
 
 MODEL = "model"  # name of the logged model
-SLOWEST = 1_000_000  # bytes a second that an upload may take
-STATE = "resume"  # folder of a run: what it goes on from on another machine
+SLOWEST = 1_000_000  # bytes per second, of an upload that must not time out
+STATE = "resume"  # artifact folder with the state from which another machine resumes a run
 
-# Before it opens an SQLite file MLflow makes the folder in its URI, as it is written there: `my%20project` beside `my project`.
+# Before opening an SQLite file, MLflow creates the folder in its URI without decoding it: `my%20project` beside `my project`.
 database_utils._make_parent_dirs_if_sqlite = lambda db_uri: None
 
 
 class RunFiles:
-    """What lies beside a run's numbers."""
+    """The artifacts and logged models of runs."""
 
     def __init__(self, client: MlflowClient, uri: str) -> None:
         self._client, self._uri = client, uri
 
     def log(self, run_id: str, files: Mapping[str, Path]) -> None:
-        """Store files: path in the run -> file here.
+        """Store files: artifact path -> local file.
 
         Raises:
             UserError: the disk of the store is full or not writable.
         """
         with tempfile.TemporaryDirectory() as folder:
             for path, file in files.items():
-                named = Path(folder) / Path(path).name  # MLflow keeps a file's own name
-                named.symlink_to(file.absolute())
+                link = Path(folder) / Path(path).name  # MLflow keeps the name of the file
+                link.symlink_to(file.absolute())
                 with explain_os_errors(Path(path)), _patience(file.stat().st_size):
-                    self._client.log_artifact(run_id, str(named), _parent(path))
+                    self._client.log_artifact(run_id, str(link), _parent(path))
 
     def log_bytes(self, run_id: str, path: str, content: bytes) -> None:
         """Store a file with this content. Raises as `log` does."""
@@ -69,7 +69,7 @@ class RunFiles:
             self.log(run_id, {path: Path(folder) / "content"})
 
     def delete(self, run_id: str, path: str) -> None:
-        """Remove a folder of a run, if it is there. Where the store does not allow it (to all but the experiment's maker), it stays."""
+        """Remove an artifact folder, if there is one. It stays if the store does not allow removal (only to the experiment's creator)."""
         try:
             if self._has(run_id, path):
                 self._client._tracking_client._get_artifact_repo(run_id).delete_artifacts(path)
@@ -83,62 +83,62 @@ class RunFiles:
         """A table that `log_table` stored.
 
         Raises:
-            MissingError: it is not there, or damaged.
+            MissingError: it is missing or damaged.
             UserError: the store does not answer.
         """
         with tempfile.TemporaryDirectory() as folder:
             file = self.fetch(run_id, path, Path(folder))
             try:
                 return pd.read_parquet(file)
-            except Exception as error:  # a damaged file is read in every wrong way
+            except Exception as error:  # a damaged file can raise anything
                 raise MissingError(f"{path} of run {run_id} is damaged. Delete that run in MLflow and train it again.") from error
 
     def fetch(self, run_id: str, path: str, folder: Path) -> Path:
-        """Bring a file of a run into `folder`, and return where it lies.
+        """Download a file of a run into `folder`; return its local path.
 
         Raises:
             MissingError: the run does not have it.
             UserError: the store does not answer.
         """
-        with said_plainly(self._uri):
+        with explain_store_errors(self._uri):
             if not self._has(run_id, path):
                 raise MissingError(f"run {run_id} has no file {path}: deleted, not finished, or a run of another kind")
             return Path(self._client.download_artifacts(run_id, path, str(folder)))
 
     def sizes(self, run_id: str) -> dict[str, int]:
-        """Path -> bytes, of all files of a run.
+        """Artifact path -> bytes, of all files of a run.
 
         Raises:
             UserError: the store does not answer.
         """
-        found, folders = dict[str, int](), list[str | None]([None])
-        with said_plainly(self._uri):
+        sizes, folders = dict[str, int](), list[str | None]([None])
+        with explain_store_errors(self._uri):
             while folders:
                 for file in self._client.list_artifacts(run_id, folders.pop()):
                     if file.is_dir:
                         folders.append(file.path)
                     else:
-                        found[file.path] = file.file_size or 0
-        return dict(sorted(found.items()))
+                        sizes[file.path] = file.file_size or 0
+        return dict(sorted(sizes.items()))
 
     def fetch_folder(self, run_id: str, path: str, folder: Path) -> Path | None:
-        """Bring a folder of a run into `folder`, and return where it lies; None if the run does not have it.
+        """Download an artifact folder of a run into `folder`; return its local path, None if the run does not have it.
 
         Raises:
             UserError: the store does not answer.
         """
-        with said_plainly(self._uri):
+        with explain_store_errors(self._uri):
             if not self._has(run_id, path):
                 return None
             return Path(self._client.download_artifacts(run_id, path, str(folder)))
 
     def log_model(self, run_id: str, files: Mapping[str, Path], *, points: Sequence[tuple[str, float, int, int]], step: int) -> None:
-        """Store what `save_model` has written as a logged model of MLflow, once a run, with `points` as its metrics."""
+        """Store the files of `save_model` as a logged model of MLflow, once per run, with `points` as its metrics."""
         run = self._client.get_run(run_id)
         models = self._models(run)
-        if any(model.status == LoggedModelStatus.READY for model in models):  # stored before this process's run was interrupted
+        if any(model.status == LoggedModelStatus.READY for model in models):  # stored before an interruption
             return
-        model = next((model for model in models if model.name == MODEL), None)  # MLflow lists it before its files are there
+        model = next((model for model in models if model.name == MODEL), None)  # created before an interruption, perhaps without files
         if model is None:
             params = dict(run.data.params)
             model = self._client.create_logged_model(run.info.experiment_id, name=MODEL, source_run_id=run_id, params=params)
@@ -146,11 +146,11 @@ class RunFiles:
         with tempfile.TemporaryDirectory() as folder:
             for path, file in files.items():
                 link_or_copy(file, Path(folder) / path)
-            about = Model.load(folder)
-            about.model_uuid = about.model_id = model.model_id
-            about.run_id, about.artifact_path = run_id, model.artifact_location
+            mlmodel = Model.load(folder)
+            mlmodel.model_uuid = mlmodel.model_id = model.model_id
+            mlmodel.run_id, mlmodel.artifact_path = run_id, model.artifact_location
             (Path(folder) / MLMODEL_FILE_NAME).unlink()
-            about.save(str(Path(folder) / MLMODEL_FILE_NAME))
+            mlmodel.save(str(Path(folder) / MLMODEL_FILE_NAME))
             with _patience(sum(file.stat().st_size for file in files.values())):
                 self._client.log_model_artifacts(model.model_id, folder)
         metrics = [Metric(name, value, at, step, model_id=model.model_id, run_id=run_id) for name, value, step, at in points]
@@ -166,13 +166,13 @@ class RunFiles:
 
 
 def _parent(path: str) -> str | None:
-    """The folder of a path in a run; None for the run itself."""
+    """The folder of an artifact path; None for the root."""
     return str(Path(path).parent) if Path(path).parent.name else None
 
 
 @contextmanager
 def _patience(size: int) -> Iterator[None]:
-    """Give the server time for a file of so many bytes: it answers when it has handed it on to its own store."""
+    """Extend the request timeout for a file of `size` bytes: the server answers only after passing it on to its own store."""
     name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
     usual = os.environ.get(name, "15")
     os.environ[name] = str(int(usual) + size // SLOWEST)
@@ -185,14 +185,14 @@ def _patience(size: int) -> Iterator[None]:
 def save_model(module: Any, folder: Path, *, example: NDArray[np.uint8]) -> None:
     """Write a torch module (B, …) -> (B, …) into a new folder as an MLflow model with signature and input example.
 
-    It is an exported program: to be loaded by `mlflow.pyfunc.load_model` or `mlflow models serve`, without this project.
+    Saved as an exported program: `mlflow.pyfunc.load_model` and `mlflow models serve` load it without this project.
     """
     import torch  # here: reading runs must not wait for it
 
     with torch.inference_mode():
         shape = module(torch.from_numpy(example)).shape
     with warnings.catch_warnings(), _traced_once(f"{module} {example.shape}"):
-        warnings.simplefilter("ignore")  # of PyTorch's export, about itself
+        warnings.simplefilter("ignore")  # PyTorch's export warns about itself
         mlflow.pytorch.save_model(
             module,
             str(folder),
@@ -208,12 +208,12 @@ def save_model(module: Any, folder: Path, *, example: NDArray[np.uint8]) -> None
         shutil.rmtree(cache, ignore_errors=True)
 
 
-_programs: dict[str, Any] = {}  # the last architecture that was traced -> its exported program
+_programs: dict[str, Any] = {}  # the last traced architecture -> its exported program
 
 
 @contextmanager
 def _traced_once(architecture: str) -> Iterator[None]:
-    """Have PyTorch trace an architecture once: that takes seconds, and gives the same for all weights."""
+    """Trace each architecture only once: PyTorch takes seconds for it, and the program is the same for all weights."""
     import torch
 
     export = torch.export.export
@@ -236,11 +236,11 @@ def _traced_once(architecture: str) -> Iterator[None]:
 
 
 @contextmanager
-def said_plainly(uri: str) -> Iterator[None]:
-    """Turn what goes wrong with the store, not with our use of it, into a UserError."""
+def explain_store_errors(uri: str) -> Iterator[None]:
+    """Turn errors of the store, not of our use of it, into UserErrors."""
     try:
         yield
     except (MlflowException, SQLAlchemyError, sqlite3.Error, ModuleNotFoundError) as error:
-        if said := explanation(uri, error):
-            raise UserError(said) from error
+        if message := explanation(uri, error):
+            raise UserError(message) from error
         raise

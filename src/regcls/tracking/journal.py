@@ -1,13 +1,13 @@
-"""What a tracking server has not been told yet, on disk. Knows nothing of MLflow.
+"""Events not yet delivered to a tracking server, on disk. Does not use MLflow.
 
 .regcls/journal/<process>/           a folder for each process that tracks
-    about.json                       which server and which experiment, and this folder: in a copy of the project it is another
-    lock                             held while the process lives
-    <run>/start.json                 a folder for each run that the server has not been told all of
-    <run>/run_id                     written once the run is there
+    about.json                       server, experiment and the path of this folder, which differs in a copy of the project
+    lock                             locked while the process lives
+    <run>/start.json                 a folder for each run that is not fully delivered
+    <run>/run_id                     written once the run is on the server
     <run>/000001-metrics.json        an event, deleted when it is delivered
-    <run>/000002-files/              the files of event 000002, under the paths that they get in the run
-    <run>/refused.txt                the server refuses this run for good, and why
+    <run>/000002-files/              the files of event 000002, under their artifact paths
+    <run>/refused.txt                why the server refuses this run for good
 """
 
 import json
@@ -28,23 +28,23 @@ EVENT = re.compile(r"(\d{6})-([a-z]+)\.json")
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Something to tell the server of a run."""
+    """Something to log in a run on the server."""
 
     kind: str
     content: dict[str, Any]
-    files: Mapping[str, Path]  # path in the run -> file here
+    files: Mapping[str, Path]  # artifact path -> local file
 
 
 class JournaledRun:
-    """A run's events that have not been delivered yet, the earliest first. `name` also tells the run from all others, on any machine."""
+    """The undelivered events of a run, earliest first. Its `name` is unique across machines."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.name = folder, folder.name
-        self._count = max((int(file.name[:6]) for file in self.waiting()), default=0)
+        self._count = max((int(file.name[:6]) for file in self.events()), default=0)
 
     @classmethod
     def create(cls, home: Path, start: Mapping[str, Any]) -> "JournaledRun":
-        """Begin a run with what it starts with.
+        """Begin a run; `start`: the content of Tracker.start.
 
         Raises:
             UserError: the disk is full, or not writable.
@@ -55,61 +55,61 @@ class JournaledRun:
 
     @property
     def start(self) -> dict[str, Any]:
-        """What the run starts with."""
+        """The content of Tracker.start."""
         return dict(json.loads((self.folder / "start.json").read_text(encoding="utf-8")))
 
     @property
     def run_id(self) -> str | None:
-        """Its id at the server, once it is there."""
+        """The id on the server, once the run is there."""
         try:
             return (self.folder / "run_id").read_text(encoding="utf-8").strip()
         except FileNotFoundError:
             return None
 
-    def is_there(self, run_id: str) -> None:
-        """Note its id at the server."""
+    def note_id(self, run_id: str) -> None:
+        """Record the id on the server."""
         write_text(self.folder / "run_id", f"{run_id}\n")
 
     @property
-    def tried(self) -> bool:
-        """Whether the server may know the run already though we do not know its id."""
+    def was_requested(self) -> bool:
+        """Whether the run may be on the server although its id is not recorded."""
         return (self.folder / "tried").exists()
 
-    def trying(self) -> None:
-        """Note that the server is asked to make the run."""
+    def note_request(self) -> None:
+        """Record that the server is asked to create the run."""
         (self.folder / "tried").touch()
 
-    def begin_anew(self, start: Mapping[str, Any]) -> None:
-        """Forget the run at the server: another one is begun for what is still to be delivered."""
+    def restart(self, start: Mapping[str, Any]) -> None:
+        """Detach from the run on the server: the remaining events go into a new one."""
         write_json(self.folder / "start.json", start)
         for name in ("run_id", "tried"):
             (self.folder / name).unlink(missing_ok=True)
 
     @property
     def refused(self) -> str | None:
-        """Why the server will not have it, if so."""
+        """Why the server refuses the run, if it does."""
         try:
             return (self.folder / "refused.txt").read_text(encoding="utf-8").strip()
         except FileNotFoundError:
             return None
 
     def refuse(self, reason: str) -> None:
-        """Leave the run alone from now on; its files stay."""
+        """Record that the server refuses the run; its files stay."""
         write_text(self.folder / "refused.txt", f"{reason}\n")
 
-    def forgive(self) -> None:
-        """Ask the server once more."""
+    def retry(self) -> None:
+        """Allow another attempt to deliver the run."""
         (self.folder / "refused.txt").unlink(missing_ok=True)
 
-    def add(self, kind: str, content: Mapping[str, Any], files: Mapping[str, Path], *, instead: str = "") -> None:
+    def add(self, kind: str, content: Mapping[str, Any], files: Mapping[str, Path], *, replaces: str = "") -> None:
         """Append an event. Its files are linked, so they may be renamed or removed, but not written to.
 
-        `instead`: an earlier event whose content has the same `slot` is no longer wanted.
+        `replaces`: drop an earlier event whose content has this `slot`.
 
         Raises:
-            UserError: the disk is full, or not writable; the event is not there.
+            UserError: the disk is full, or not writable; the event is not added.
         """
-        outdated = [file for file in self.waiting() if instead and json.loads(file.read_text(encoding="utf-8")).get("slot") == instead]
+        outdated = [file for file in self.events() if replaces and json.loads(file.read_text(encoding="utf-8")).get("slot") == replaces]
         self._count += 1
         number = f"{self._count:06d}"
         with explain_os_errors(self.folder):
@@ -124,7 +124,7 @@ class JournaledRun:
             self.drop(file)
 
     def read(self, file: Path) -> Event | None:
-        """An event; None if it has been replaced by a later one."""
+        """Read an event; None if a later one has replaced it."""
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -134,17 +134,17 @@ class JournaledRun:
         return Event(kind=file.stem[7:], content=content, files=files)
 
     def drop(self, file: Path) -> None:
-        """The event is through, or no longer wanted."""
+        """Delete an event that is delivered or replaced."""
         file.unlink(missing_ok=True)
         shutil.rmtree(self.folder / f"{file.name[:6]}-files", ignore_errors=True)
 
     def remove(self) -> None:
-        """Nothing of it is left to tell."""
-        (self.folder / "start.json").unlink(missing_ok=True)  # first: with it, what is left would be a run to begin
+        """Delete the fully delivered run."""
+        (self.folder / "start.json").unlink(missing_ok=True)  # first: a folder with start.json counts as a run to deliver
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def waiting(self) -> list[Path]:
-        """Events to be delivered, the earliest first."""
+    def events(self) -> list[Path]:
+        """Files of the undelivered events, earliest first."""
         return sorted(file for file in self.folder.iterdir() if EVENT.fullmatch(file.name))
 
 
@@ -152,7 +152,7 @@ class Journal:
     """The runs of one process, for one server."""
 
     def __init__(self, root: Path, *, uri: str, experiment: str, name: str) -> None:
-        """Begin a journal in the project's folder `root`; `uri` without a password, id and name of the experiment.
+        """Begin a journal in the project's folder `root`. `uri`: without password; `experiment`, `name`: id and name of the experiment.
 
         Raises:
             UserError: the disk is full, or not writable.
@@ -160,9 +160,9 @@ class Journal:
         self.home = root / ".regcls" / "journal"
         self.folder = self.home / secrets.token_hex(8)
         self._about = {"uri": uri, "experiment": experiment, "name": name, "folder": str(self.folder)}
-        held = try_lock(self.folder / "lock")
-        assert held is not None
-        self._held: IO[str] = held
+        lock = try_lock(self.folder / "lock")
+        assert lock is not None
+        self._lock: IO[str] = lock
         write_json(self.folder / "about.json", self._about)
 
     def create(self, start: Mapping[str, Any]) -> JournaledRun:
@@ -170,66 +170,66 @@ class Journal:
         return JournaledRun.create(self.folder, start)
 
     def inherit(self, *, refused: bool) -> list[JournaledRun]:
-        """Take over what processes that have ended left undelivered for the same server and experiment; `refused`: also what it refused."""
+        """Take over undelivered runs of ended processes for the same server and experiment; `refused`: also runs that it refused."""
         inherited = []
-        for folder, held in _ended(self.home):
-            with held:
+        for folder, lock in _ended(self.home):
+            with lock:
                 about = _about(folder)
                 if (about.get("uri"), about.get("experiment")) != (self._about["uri"], self._about["experiment"]):
                     continue
                 for run in _runs(folder):
                     if refused or run.refused is None:
-                        run.forgive()
-                        if about.get("folder") != str(folder):  # moved, or a copy of what was delivered since
-                            run.trying()
-                        moved = self.folder / run.name
-                        run.folder.rename(moved)
-                        inherited.append(JournaledRun(moved))
+                        run.retry()
+                        if about.get("folder") != str(folder):  # moved, or a copy, whose original may have been delivered since
+                            run.note_request()
+                        new_folder = self.folder / run.name
+                        run.folder.rename(new_folder)
+                        inherited.append(JournaledRun(new_folder))
                 if not _runs(folder):
                     shutil.rmtree(folder, ignore_errors=True)
         return inherited
 
     def close(self) -> None:
-        """Leave what is undelivered to the next process."""
+        """Leave undelivered runs to the next process."""
         if not _runs(self.folder):
             shutil.rmtree(self.folder, ignore_errors=True)
-        self._held.close()
+        self._lock.close()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Left:
-    """What a process that has ended did not deliver, or what was refused."""
+class Backlog:
+    """Undelivered or refused runs of a process that has ended."""
 
     uri: str
-    experiment: str  # its name
+    experiment: str  # name
     runs: list[JournaledRun]
 
 
-def left_behind(root: Path) -> list[Left]:
-    """All of it, in the project's folder `root`."""
+def backlogs(root: Path) -> list[Backlog]:
+    """The backlogs of all processes that have ended, in the project's folder `root`."""
     found = []
-    for folder, held in _ended(root / ".regcls" / "journal"):
-        with held:
+    for folder, lock in _ended(root / ".regcls" / "journal"):
+        with lock:
             if runs := _runs(folder):
                 about = _about(folder)
-                found.append(Left(uri=about.get("uri", "an unknown server"), experiment=about.get("name", "?"), runs=runs))
+                found.append(Backlog(uri=about.get("uri", "an unknown server"), experiment=about.get("name", "?"), runs=runs))
     return found
 
 
-def waiting(root: Path) -> int:
+def undelivered_count(root: Path) -> int:
     """How many runs wait for `regcls sync` in the project's folder `root`."""
-    return sum(len(left.runs) for left in left_behind(root))
+    return sum(len(backlog.runs) for backlog in backlogs(root))
 
 
 def _ended(home: Path) -> Iterator[tuple[Path, IO[str]]]:
-    """The folders of processes that have ended, locked."""
+    """The folders of processes that have ended, with their locks."""
     for folder in sorted(home.iterdir()) if home.is_dir() else ():
-        if (folder / "about.json").exists() and not _is_copy(folder) and (held := try_lock(folder / "lock")):
-            yield folder, held
+        if (folder / "about.json").exists() and not _is_copy(folder) and (lock := try_lock(folder / "lock")):
+            yield folder, lock
 
 
 def _is_copy(folder: Path) -> bool:
-    """Whether the original still has it to deliver, in the project that this one is a copy of; its process may live."""
+    """Whether the project is a copy, and the original still has this journal to deliver; its process may be alive."""
     original = _about(folder).get("folder", folder)
     return os.path.exists(original) and not os.path.samefile(original, folder)
 

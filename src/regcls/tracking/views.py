@@ -1,7 +1,7 @@
-"""The run list of `mlflow ui` with columns, order and filter already chosen: what MLflow calls a shared view, kept with the experiment.
+"""The run list of `mlflow ui` with preset columns, order and filter: a shared view of MLflow, stored with the experiment.
 
-MLflow does not document the format. Pages of 2.22 to 3.18 open it as long as the state is complete; tests/tracking/test_views.py
-holds the names in it to the page that is installed.
+MLflow does not document the format. Its pages from 2.22 to 3.18 open it as long as the state is complete; tests/tracking/test_views.py
+checks the names in it against the installed page.
 """
 
 import base64
@@ -12,47 +12,47 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-TAG = "mlflow.sharedViewState."  # of an experiment, followed by a key
-LONGEST = 20_000  # characters of a tag, that MLflow keeps
+TAG = "mlflow.sharedViewState."  # experiment tag, followed by a key
+LONGEST = 20_000  # characters, MLflow's limit for a tag
 SECTION = "regcls"
-NARROW = 80  # pixels of a column: MLflow's own leave no room for metrics beside the parameters
+NARROW = 80  # pixels per column: MLflow's default width leaves no room for metrics beside the parameters
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """What the list of runs shows: runs with a tag, by a metric, with these params and metrics as columns in this order."""
+    """A list of the runs with a tag, sorted by a metric, with these params and metrics as columns in this order."""
 
     tag: tuple[str, str]  # name, value
     params: Sequence[str]
-    metrics: Sequence[str]  # errors; the runs are sorted by the first one, the lowest first
-    axes: Sequence[str] = ()  # params of the parallel coordinates, which all runs have: others are left out there
+    metrics: Sequence[str]  # errors; runs are sorted by the first, lowest first
+    axes: Sequence[str] = ()  # params of the parallel coordinates; all runs must have them, others are left out of the plot
 
     @property
     def filter(self) -> str:
-        """Which runs, as MLflow's search has it."""
+        """Filter of the runs, in the syntax of MLflow's search."""
         return f"tags.{self.tag[0]} = '{self.tag[1]}'"
 
     @property
     def order(self) -> str:
-        """What the runs are sorted by."""
+        """Sort column."""
         return f"metrics.`{self.metrics[0]}`"
 
     @property
     def state(self) -> str:
-        """As MLflow's page reads it."""
+        """The view as MLflow's page reads it."""
         text = json.dumps(self._content(), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
         return "deflate;" + base64.b64encode(zlib.compress(text.encode())).decode()
 
     @property
     def key(self) -> str:
-        """Of the tag: the same view has the same."""
+        """Key of the view's tag; equal views have equal keys."""
         return hashlib.sha256(self.state.encode()).hexdigest()[:32]
 
     def _content(self) -> Mapping[str, Any]:
         params, metrics = ([f"{kind}.`{name}`" for name in names] for kind, names in (("params", self.params), ("metrics", self.metrics)))
         columns = params + metrics
         widths = dict.fromkeys(params, NARROW) | dict.fromkeys(metrics, NARROW + 30)
-        # The metric that gives the colours stands last.
+        # The last metric determines the colours.
         chart = {
             "type": "PARALLEL",
             "uuid": "parallel",

@@ -1,4 +1,4 @@
-"""What is said of a run, in MLflow's terms. Saying the same twice changes nothing, so that what may have been lost can be said again."""
+"""Writes runs to MLflow. All calls are idempotent, so that those whose answer was lost can be repeated."""
 
 import json
 import math
@@ -29,56 +29,56 @@ from regcls.runs import RunResult
 from regcls.tracking.files import STATE, RunFiles
 
 WEIGHTS = "weights.safetensors"
-JOURNAL_TAG = "regcls.journal"  # the run's name in the journal: found again where the answer to its creation was lost
+JOURNAL_TAG = "regcls.journal"  # the run's name in the journal, to find it if the answer to its creation was lost
 ALIVE_TAG = "regcls.alive"  # Unix seconds, renewed while the run's process lives
 DIED = "its process ended without finishing it; found when the next one started"
 RUN_ID = re.compile("[0-9a-f]{32}")
-RANDOM_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # what `mlflow run` calls a run without --run-name
+RANDOM_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # name that `mlflow run` gives a run without --run-name
 FINAL_REFUSALS = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
 
 Point = tuple[str, float, int, int]  # name, value, step, Unix milliseconds
 
 
-def passes(error: Exception) -> bool:
-    """Whether the same call may work later: the server or the object store is away or refuses us for now, the call itself is right."""
-    if "error code 403" in str(error):  # no right to it, which may be given: `regcls sync` asks again
+def is_temporary(error: Exception) -> bool:
+    """Whether the same call may succeed later: the call is valid, but the server or object store is unavailable or refuses it for now."""
+    if "error code 403" in str(error):  # a permission that is missing but may be granted: `regcls sync` retries
         return False
-    if isinstance(error, MlflowException) and "API request" not in str(error):  # MLflow's own words, not a proxy's 404
+    if isinstance(error, MlflowException) and "API request" not in str(error):  # from MLflow itself, not a proxy's 404
         return error.error_code not in FINAL_REFUSALS
     # requests' own errors are OSErrors
     return isinstance(error, MlflowException | SQLAlchemyError | sqlite3.Error | BotoCoreError | ClientError | OSError)
 
 
 def is_unknown(error: MlflowException) -> bool:
-    """Whether the server says that there is no such run; one with accounts tells those who may not know by "permission denied"."""
+    """Whether the server says that there is no such run. To users who may not see it, a server with accounts says "permission denied"."""
     return error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE") or "error code 403" in str(error)
 
 
 def is_no_answer(error: Exception) -> bool:
-    """Whether nobody has answered: other calls will not fare better now."""
+    """Whether the server did not answer, so that other calls would fail too."""
     return isinstance(error, requests.ConnectionError | requests.Timeout) or "failed with exception" in str(error)
 
 
 class Writer:
-    """One thread uses one Writer. What its methods raise is MLflow's own; see `passes`."""
+    """Writes runs through one MLflow client, from one thread. Methods raise MLflow's own exceptions; see `is_temporary`."""
 
     def __init__(self, client: MlflowClient, run_files: RunFiles, experiment_id: str, *, in_sqlite: bool) -> None:
         self._client, self._files, self._experiment_id, self._in_sqlite = client, run_files, experiment_id, in_sqlite
         self._store = client._tracking_client.store
-        self._artifacts: dict[str, str] = {}  # run id -> where its artifacts go
-        self._logged: dict[str, dict[str, set[int]]] = {}  # of runs that were interrupted: metric -> steps that are there
+        self._artifacts: dict[str, str] = {}  # run id -> artifact URI
+        self._logged: dict[str, dict[str, set[int]]] = {}  # id of a resumed run -> metric -> logged steps
 
-    def start(self, content: Mapping[str, Any], *, tried: str | None = None) -> str:
-        """Begin a run, and return its id. `content`: see Tracker.start. `tried`: its name, where it may have been begun before."""
+    def start(self, content: Mapping[str, Any], *, requested: str | None = None) -> str:
+        """Begin a run, and return its id. `content`: see Tracker.start. `requested`: its name in the journal, if it may exist already."""
         if (earlier := content["continues"]) and (run_id := self._resume(earlier, content)):
             return run_id
         with self._one_transaction() as session:
             if content["adopts"]:
                 run = self._adopt(content["adopts"], content)
-            elif tried and (found := self._find(tried)):
-                run = self._client.get_run(found)
+            elif requested and (run_id := self._find(requested)):
+                run = self._client.get_run(run_id)
                 self._reopen(run)
-                self._client.log_batch(found, params=_params(content))
+                self._client.log_batch(run_id, params=_params(content))
             else:
                 run = self._create(content, session)
             self._log_dataset(run.info.run_id, content["data"])
@@ -87,7 +87,7 @@ class Writer:
 
     def _create(self, content: Mapping[str, Any], session: Any) -> Run:
         run = self._client.create_run(self._experiment_id, start_time=content["started"], tags=content["tags"], run_name=content["name"])
-        if session:  # log_batch would commit in between
+        if session:  # log_batch would commit too early
             rows = [{"run_uuid": run.info.run_id, "key": key, "value": value} for key, value in content["params"].items()]
             session.execute(insert(SqlParam), rows)
         else:
@@ -96,26 +96,26 @@ class Writer:
 
     def _find(self, name: str) -> str | None:
         """The id of the run with this name in a journal."""
-        found = self._client.search_runs([self._experiment_id], f"tags.`{JOURNAL_TAG}` = '{name}'", max_results=1)
-        return str(found[0].info.run_id) if found else None
+        runs = self._client.search_runs([self._experiment_id], f"tags.`{JOURNAL_TAG}` = '{name}'", max_results=1)
+        return str(runs[0].info.run_id) if runs else None
 
     def _adopt(self, run_id: str, content: Mapping[str, Any]) -> Run:
         run = self._client.get_run(run_id)
         if RANDOM_NAME.fullmatch(run.info.run_name or ""):
             self._client.update_run(run_id, name=content["name"])
-        # A parameter never changes in MLflow, and `mlflow run` has logged each -P as it was typed: "1e2" for 100.0.
+        # MLflow's parameters are immutable, and `mlflow run` has logged each -P as typed: "1e2" for 100.0.
         params = [param for param in _params(content) if param.key not in run.data.params]
         tags = {key: value for key, value in content["tags"].items() if not (key.startswith("mlflow.") and key in run.data.tags)}
         self._client.log_batch(run_id, params=params, tags=[RunTag(key, value) for key, value in tags.items()])
         return run
 
     def _resume(self, earlier: str, content: Mapping[str, Any]) -> str | None:
-        """Open a run again that was interrupted, if it is still there and has this fingerprint; not one that finished or failed."""
-        found = earlier if RUN_ID.fullmatch(earlier) else self._find(earlier)
-        if found is None:
+        """Reopen the interrupted run `earlier` (id or journal name) if it exists, has this fingerprint, and has not finished or failed."""
+        run_id = earlier if RUN_ID.fullmatch(earlier) else self._find(earlier)
+        if run_id is None:
             return None
         try:
-            run = self._client.get_run(found)
+            run = self._client.get_run(run_id)
         except MlflowException as error:
             if is_unknown(error):
                 return None
@@ -125,8 +125,8 @@ class Writer:
         if not ours or tags.get("fingerprint") != content["tags"]["fingerprint"] or run.info.status in ("FINISHED", "FAILED"):
             return None
         if run.info.status == "RUNNING" and tags.get(JOURNAL_TAG) not in (None, earlier, content["tags"].get(JOURNAL_TAG)):
-            return None  # another process was quicker to go on with it
-        if run.info.status == "RUNNING" and _is_made_elsewhere(tags, content["tags"]):
+            return None  # another process has resumed it first
+        if run.info.status == "RUNNING" and _is_trained_in_original(tags, content["tags"]):
             return None
         process = {key: value for key, value in content["tags"].items() if key.startswith("regcls.")}
         self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in process.items()])
@@ -134,20 +134,20 @@ class Writer:
         return run_id
 
     def _reopen(self, run: Run) -> None:
-        """Go on with a run that another process began: RUNNING, and with the steps that its metrics have.
+        """Continue a run that another process began: mark it RUNNING, and remember its logged steps.
 
-        A run that went back to an earlier state makes these again, at other times.
+        A run that resumes from an earlier state repeats some of these steps, at other times.
         """
         run_id = run.info.run_id
         self._logged[run_id] = {key: {point.step for point in self._client.get_metric_history(run_id, key)} for key in run.data.metrics}
-        if run.info.status in ("FINISHED", "FAILED"):  # all was told of it but that it is through
+        if run.info.status in ("FINISHED", "FAILED"):  # fully delivered, but the answer to its end was lost
             return
         if "stopped" in run.data.tags:
             self._client.delete_tag(run_id, "stopped")
         self._client.update_run(run_id, status="RUNNING")
 
     def reclaim(self, run_id: str, name: str) -> bool:
-        """Go on with a run after a long silence, or for a process that has ended; False if another one, in a journal, has taken it over."""
+        """Continue a run after a long silence, or of an ended process; False if a process with another journal has taken it over."""
         run = self._client.get_run(run_id)
         if run.data.tags.get(JOURNAL_TAG) != name:
             return False
@@ -155,7 +155,7 @@ class Writer:
         return True
 
     def end_if_running(self, run_id: str) -> None:
-        """A process that has ended left no word of this run's end."""
+        """Mark a run KILLED whose process ended without an `end` event."""
         if self._client.get_run(run_id).info.status == "RUNNING":
             self.end(run_id, "KILLED", reason=DIED, at=milliseconds(time.time()))
 
@@ -167,10 +167,10 @@ class Writer:
         except MlflowException:
             if self._in_sqlite:
                 raise
-            self._client.log_inputs(run_id, [dataset])  # two clients met a new data set at the same moment; now it is there
+            self._client.log_inputs(run_id, [dataset])  # two clients tried to create a new data set at once; now it exists
 
     def log(self, run_id: str, kind: str, content: Mapping[str, Any], files: Mapping[str, Path]) -> None:
-        """Log an event: `metrics`, `tags`, `files`, `model`, `end` or `finish`, as Tracker makes them."""
+        """Log an event of Tracker: `metrics`, `tags`, `files`, `model`, `end` or `finish`."""
         match kind:
             case "metrics":
                 self.log_metrics(run_id, content["points"])
@@ -190,9 +190,9 @@ class Writer:
                 raise AssertionError(kind)
 
     def log_metrics(self, run_id: str, points: Sequence[Point]) -> None:
-        """Log points that are not there yet."""
-        there = self._logged.get(run_id, {})
-        new = [Metric(name, value, at, step) for name, value, step, at in points if step not in there.get(name, ())]
+        """Log points of steps that are not logged yet."""
+        logged = self._logged.get(run_id, {})
+        new = [Metric(name, value, at, step) for name, value, step, at in points if step not in logged.get(name, ())]
         if new:
             self._client.log_batch(run_id, metrics=new)
 
@@ -206,30 +206,30 @@ class Writer:
         self.forget(run_id)
 
     def forget(self, run_id: str) -> None:
-        """Nothing more is said of this run."""
+        """Drop cached data of an ended run."""
         self._artifacts.pop(run_id, None)
         self._logged.pop(run_id, None)
 
-    def is_alive(self, run_id: str, now: float) -> None:
-        """Say that the run's process lives."""
+    def beat(self, run_id: str, now: float) -> None:
+        """Log a heartbeat of the run's process; `now` in Unix seconds."""
         self._client.set_tag(run_id, ALIVE_TAG, str(int(now)))
 
     def finish(self, run_id: str, result: RunResult) -> None:
-        """Log what a run of many small networks has left behind and mark it FINISHED, in this order: a FINISHED run is whole."""
+        """Log the result of a run of many small networks, then mark it FINISHED: a FINISHED run is complete."""
         points, ended = points_of(result), milliseconds(result.ended)
         self._log_weights(run_id, weights_of(result))
         if not self._insert_metrics(run_id, points, ended):
-            self.log_metrics(run_id, points)  # a run that has values already: equal points are dropped
+            self.log_metrics(run_id, points)  # the run has values already; MLflow drops equal points
             self.end(run_id, "FINISHED", reason=None, at=ended)
         self.forget(run_id)
 
     def log_shared(self, run_id: str, path: str, file: Path) -> None:
-        """Store a file that other runs have as well, which is never written to: on the same disk a link will do."""
+        """Store a file that several runs share; it must never be written to, since it is linked on the same disk."""
         if (folder := self._local_folder(run_id)) is None:
             self._files.log(run_id, {path: file})
             return
         with files.explain_os_errors(folder / path):
-            (folder / path).unlink(missing_ok=True)  # of the process that has begun the run
+            (folder / path).unlink(missing_ok=True)  # from the process that began the run
             files.link_or_copy(file, folder / path)
 
     def _log_weights(self, run_id: str, content: bytes) -> None:
@@ -239,14 +239,14 @@ class Writer:
             self._files.log_bytes(run_id, WEIGHTS, content)
 
     def _local_folder(self, run_id: str) -> Path | None:
-        """Where a run's files are, if on this machine: log_artifact takes 15 ms, and writing there one."""
-        where = self._artifacts.get(run_id) or str(self._client.get_run(run_id).info.artifact_uri)
-        return Path(local_file_uri_to_path(where)) if is_local_uri(where) else None
+        """The artifact folder of a run if it is on this machine: writing there takes 1 ms, log_artifact 15 ms."""
+        uri = self._artifacts.get(run_id) or str(self._client.get_run(run_id).info.artifact_uri)
+        return Path(local_file_uri_to_path(uri)) if is_local_uri(uri) else None
 
     def _insert_metrics(self, run_id: str, points: list[Point], ended: int) -> bool:
-        """Finish a run that has no metrics yet, in one transaction; False if that is not possible."""
-        # log_batch builds two ORM objects a value and asks for each key's latest one first: half of a run's whole cost. Without earlier
-        # values the same rows can be inserted as they are.
+        """Finish a run without metrics in one transaction; False if it has metrics already."""
+        # log_batch builds two ORM objects per value and first queries each key's latest value: half of the whole cost of a run. Without
+        # earlier values the same rows can be inserted directly.
         rows = []
         for name, number, step, at in points:
             is_nan, value = self._store.sanitize_metric_value(number)
@@ -254,7 +254,7 @@ class Writer:
         try:
             with self._one_transaction() as session:
                 session.execute(insert(SqlMetric), rows)
-                session.execute(insert(SqlLatestMetric), list({row["key"]: row for row in rows}.values()))  # the last step of each
+                session.execute(insert(SqlLatestMetric), list({row["key"]: row for row in rows}.values()))  # the last step of each metric
                 self._client.set_terminated(run_id, "FINISHED", end_time=ended)
         except MlflowException as error:
             if isinstance(error.__cause__, IntegrityError):
@@ -266,7 +266,7 @@ class Writer:
     def _one_transaction(self) -> Iterator[Any]:
         """Let all calls of the client share one session, if the store is an SQLite file: all or nothing, and one wait for the disk.
 
-        Otherwise each call has a session and a commit of its own, seven a run, and a commit is what takes long on a busy machine.
+        Otherwise each call has its own session and commit, seven per run, and commits are slow on a busy machine.
         """
         if not self._in_sqlite:
             yield None
@@ -280,8 +280,8 @@ class Writer:
             self._store.ManagedSessionMaker = session_maker
 
 
-def _is_made_elsewhere(tags: Mapping[str, str], own: Mapping[str, str]) -> bool:
-    """Whether a living process makes the run in another folder of this machine, of which the project is a copy."""
+def _is_trained_in_original(tags: Mapping[str, str], own: Mapping[str, str]) -> bool:
+    """Whether a live process trains the run in another folder of this machine, of which this project is a copy."""
     same_host, same_root = (tags.get(name) == own.get(name) for name in ("regcls.host", "regcls.root"))
     return same_host and not same_root and is_living(tags.get("regcls.process", ""))
 
@@ -291,21 +291,21 @@ def _params(content: Mapping[str, Any]) -> list[Param]:
 
 
 def weights_of(result: RunResult) -> bytes:
-    """As a safetensors file."""
+    """The weights as the content of a safetensors file."""
     return save({name: np.ascontiguousarray(value) for name, value in result.weights.items()})
 
 
 def points_of(result: RunResult) -> list[Point]:
-    """The history, one step an epoch, its times spread evenly over the run; then, at the last epoch, the final metrics that it lacks."""
+    """The history, one step per epoch with times spread evenly over the run; then, at the last epoch, final metrics without a history."""
     points: list[Point] = []
     for key, values in result.history.items():
-        an_epoch = (result.ended - result.started) / max(len(values), 1)
-        points += [(key, float(value), step, milliseconds(result.started + step * an_epoch)) for step, value in enumerate(values, 1)]
+        epoch_seconds = (result.ended - result.started) / max(len(values), 1)
+        points += [(key, float(value), step, milliseconds(result.started + step * epoch_seconds)) for step, value in enumerate(values, 1)]
     last = max(map(len, result.history.values()), default=0)
     final = {key: value for key, value in result.metrics.items() if len(result.history.get(key, ())) == 0}
     return points + [(key, float(value), last, milliseconds(result.ended)) for key, value in final.items()]
 
 
 def milliseconds(seconds: float) -> int:
-    """Unix seconds as MLflow keeps them."""
+    """Unix seconds -> Unix milliseconds, as in MLflow; 0 if not finite."""
     return round(seconds * 1000) if math.isfinite(seconds) else 0

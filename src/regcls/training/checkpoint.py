@@ -1,7 +1,7 @@
-"""Checkpoints of one run in a folder: the newest states, of which one before the last is kept, and the best weights of each selection.
+"""Checkpoints of one run in a folder: the last two states, and the best weights of each selection.
 
-A checkpoint is <name>.pt beside <name>.json, which is written after it and holds its size, SHA-256 and the run's fingerprint: without that
-file, or where it does not fit, a checkpoint is not one. PyTorch itself reads flipped bits without a word.
+A checkpoint is <name>.pt with <name>.json, which is written after it and holds its size, SHA-256 and the run's fingerprint. Without a
+matching .json a .pt file does not count: PyTorch itself loads flipped bits without an error.
 """
 
 import hashlib
@@ -25,21 +25,21 @@ from regcls.models.predictor import Predictor, build
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
-STATES = 2  # kept: the last one, and one to fall back to
+STATES = 2  # the last one, and one to fall back to
 NAME = re.compile(r"(state|best)-(\d{5})-(\d{7})")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A checkpoint that was read."""
+    """A loaded checkpoint."""
 
     content: dict[str, Any]
     file: Path
-    damaged: tuple[str, ...]  # newer ones that could not be used, and why
+    damaged: tuple[str, ...]  # newer unusable checkpoints, with the reason
 
 
 class DamagedError(UserError):
-    """No checkpoint can be gone on from."""
+    """No checkpoint of the run is usable."""
 
 
 class Checkpoints:
@@ -49,32 +49,32 @@ class Checkpoints:
         self.folder, self.fingerprint = folder, fingerprint
 
     def save(self, state: Mapping[str, Any], *, epoch: int, batch: int) -> None:
-        """Write the state after `batch` batches of `epoch` (from 0), whole or not at all; older ones go, but for one and its best weights.
+        """Write the state after `batch` batches of `epoch` (from 0), atomically; remove all older states but one, and unused best weights.
 
-        `state["best"]` says after which epochs these are saved: {selection: {"epoch": from 1, 0 if there are none yet}}.
+        `state["best"]` says after which epochs the best weights were saved: {selection: {"epoch": from 1, or 0 for none yet}}.
 
         Raises:
-            UserError: the disk is full or the folder is not writable; what was there is still there.
+            UserError: the disk is full or the folder is not writable; existing checkpoints are unchanged.
         """
         newest = f"state-{epoch:05d}-{batch:07d}"
         self._write(newest, state, {"best_epochs": _best_epochs(state)})
         states = self._names("state")
-        kept = [name for name in states if name <= newest][-STATES:]  # a later one is damaged: training went on from before it
+        kept = [name for name in states if name <= newest][-STATES:]  # a later one is damaged: training has resumed from before it
         needed = {epoch for name in kept for epoch in self._about(name).get("best_epochs", [])}
         best = [name for name in self._names("best") if int(name.split("-")[1]) not in needed]
         for name in [*(name for name in states if name not in kept), *best]:
-            for suffix in (".json", ".pt"):  # in this order: without .json it is none
+            for suffix in (".json", ".pt"):  # in this order: a .pt without .json does not count
                 (self.folder / f"{name}{suffix}").unlink(missing_ok=True)
 
     def save_best(self, weights: Mapping[str, Any], *, epoch: int) -> None:
-        """Write the weights after epoch `epoch` (from 1), of some selection the best so far. Raises as `save` does."""
+        """Write the weights after `epoch` (from 1), the best so far for some selection. Raises as `save` does."""
         self._write(_best_name(epoch), {"weights": dict(weights), "epoch": epoch}, {})
 
     def load(self, *, device: torch.device | str) -> Loaded | None:
-        """The newest state that is whole; None if none was ever written to its end.
+        """The newest intact state; None if none was ever completed.
 
         Raises:
-            DamagedError: there are states, but none of them is whole.
+            DamagedError: there are states, but none is intact.
         """
         damaged, written = list[str](), self._names("state")
         for name in sorted({*written, *self._names("state", ".pt")}, reverse=True):
@@ -87,53 +87,53 @@ class Checkpoints:
                 continue
             return Loaded(content=content, file=self.folder / f"{name}.pt", damaged=tuple(damaged))
         if written:
-            raise DamagedError(f"no checkpoint in {self.folder} is whole ({'; '.join(damaged)})")
+            raise DamagedError(f"no intact checkpoint in {self.folder} ({'; '.join(damaged)})")
         return None
 
     def newest(self) -> dict[str, Path]:
-        """The newest state and its best weights, to be kept elsewhere too: name there -> file. `restore` takes them back."""
+        """The newest state and its best weights, to back up elsewhere: backup name -> file. `restore` reads such a backup."""
         if not (states := self._names("state")):
             return {}
         best = map(_best_name, self._about(states[-1]).get("best_epochs", []))
-        names = {"state": states[-1]} | {f"best-{place}": name for place, name in enumerate(best)}
-        return {f"{there}{suffix}": self.folder / f"{name}{suffix}" for there, name in names.items() for suffix in (".pt", ".json")}
+        names = {"state": states[-1]} | {f"best-{index}": name for index, name in enumerate(best)}
+        return {f"{backup}{suffix}": self.folder / f"{name}{suffix}" for backup, name in names.items() for suffix in (".pt", ".json")}
 
-    def restore(self, kept: Iterable[Path]) -> str | None:
-        """Take the newest state that is whole from folders with the files that `newest` gives, and return its name; None if there is none.
+    def restore(self, backups: Iterable[Path]) -> str | None:
+        """Copy the newest intact state from folders with files as named by `newest`; return its name, None if there is none.
 
         Raises:
             UserError: the disk is full or the folder is not writable.
         """
-        found = list[tuple[str, dict[str, str], Path]]()
-        for folder in kept:
-            other = Checkpoints(folder, fingerprint=self.fingerprint)
-            name = str(other._about("state").get("name"))
+        candidates = list[tuple[str, dict[str, str], Path]]()
+        for folder in backups:
+            backup = Checkpoints(folder, fingerprint=self.fingerprint)
+            name = str(backup._about("state").get("name"))
             try:
-                needed = [_best_name(epoch) for epoch in _best_epochs(other._read("state", "cpu"))]
-                there = {other._about(f"best-{place}").get("name"): f"best-{place}" for place in range(len(needed))}
-                best = {own: there[own] for own in needed}
-                for kept_as in best.values():
-                    other._check(kept_as)
+                needed = [_best_name(epoch) for epoch in _best_epochs(backup._read("state", "cpu"))]
+                backup_names = {backup._about(f"best-{index}").get("name"): f"best-{index}" for index in range(len(needed))}
+                best = {own: backup_names[own] for own in needed}
+                for backup_name in best.values():
+                    backup._check(backup_name)
                 if NAME.fullmatch(name):
-                    found.append((name, best, folder))
-            except (ValueError, KeyError, TypeError, AttributeError):  # half of an upload, or of another run
+                    candidates.append((name, best, folder))
+            except (ValueError, KeyError, TypeError, AttributeError):  # an incomplete upload, or another run's
                 continue
-        if not found:
+        if not candidates:
             return None
-        newest, best, folder = max(found, key=lambda one: one[0])
-        for source, name in [*((kept_as, name) for name, kept_as in best.items()), ("state", newest)]:
-            for suffix in (".pt", ".json"):  # in this order: without .json it is none
+        newest, best, folder = max(candidates, key=lambda candidate: candidate[0])
+        for source, name in [*((backup_name, name) for name, backup_name in best.items()), ("state", newest)]:
+            for suffix in (".pt", ".json"):  # in this order: a .pt without .json does not count
                 write_atomically(self.folder / f"{name}{suffix}", partial(shutil.copyfile, folder / f"{source}{suffix}"))
         return newest
 
     def clear(self) -> None:
-        """Remove all of them."""
+        """Remove all checkpoints."""
         for name in [*self._names("state"), *self._names("state", ".pt"), *self._names("best"), *self._names("best", ".pt")]:
             for suffix in (".json", ".pt"):
                 (self.folder / f"{name}{suffix}").unlink(missing_ok=True)
 
     def load_best(self, epoch: int, *, device: torch.device | str) -> dict[str, Any]:
-        """The best weights, saved after `epoch`.
+        """The best weights saved after `epoch`.
 
         Raises:
             UserError: they are damaged.
@@ -142,12 +142,10 @@ class Checkpoints:
         try:
             return dict(self._read(name, device)["weights"])
         except ValueError as error:
-            raise UserError(
-                f"{self.folder / name}.pt is damaged: {error}. Remove that folder to train this run from its beginning."
-            ) from error
+            raise UserError(f"{self.folder / name}.pt is damaged: {error}. Remove the folder to train this run from scratch.") from error
 
     def best_file(self, epoch: int) -> Path:
-        """Where the best weights, saved after `epoch`, are."""
+        """The file of the best weights saved after `epoch`."""
         return self.folder / f"{_best_name(epoch)}.pt"
 
     def last_file(self) -> Path:
@@ -155,20 +153,20 @@ class Checkpoints:
         return self.folder / f"{self._names('state')[-1]}.pt"
 
     def _names(self, kind: str, suffix: str = ".json") -> list[str]:
-        """The earliest first."""
-        found = (path.stem for path in self.folder.glob(f"{kind}-*{suffix}"))
-        return sorted(name for name in found if NAME.fullmatch(name))
+        """Earliest first."""
+        stems = (path.stem for path in self.folder.glob(f"{kind}-*{suffix}"))
+        return sorted(name for name in stems if NAME.fullmatch(name))
 
     def _write(self, name: str, content: Mapping[str, Any], about: Mapping[str, Any]) -> None:
         file = self.folder / f"{name}.pt"
-        (self.folder / f"{name}.json").unlink(missing_ok=True)  # of an earlier life: it must not vouch for half of a new file
-        buffer = io.BytesIO()  # written to a file, torch.save does not say that the disk is full
+        (self.folder / f"{name}.json").unlink(missing_ok=True)  # an old one must not vouch for an incomplete new file
+        buffer = io.BytesIO()  # torch.save to a file does not report a full disk
         torch.save({**content, "fingerprint": self.fingerprint}, buffer)
-        whole = buffer.getbuffer()
-        write_atomically(file, lambda aside: aside.write_bytes(whole))
-        digest = hashlib.sha256(whole).hexdigest()
-        vouched = {"name": name, "sha256": digest, "bytes": len(whole), "fingerprint": self.fingerprint}
-        write_json(self.folder / f"{name}.json", {**vouched, **about})
+        data = buffer.getbuffer()
+        write_atomically(file, lambda aside: aside.write_bytes(data))
+        digest = hashlib.sha256(data).hexdigest()
+        record = {"name": name, "sha256": digest, "bytes": len(data), "fingerprint": self.fingerprint}
+        write_json(self.folder / f"{name}.json", {**record, **about})
 
     def _about(self, name: str) -> dict[str, Any]:
         try:
@@ -186,14 +184,14 @@ class Checkpoints:
         except OSError as error:
             raise ValueError(f"its .pt cannot be read: {os.strerror(error.errno or 0)}") from error
         if hashlib.sha256(content).hexdigest() != about.get("sha256"):
-            raise ValueError("its content is not what was written")
+            raise ValueError("its checksum does not match")
         return content
 
     def _read(self, name: str, device: torch.device | str) -> dict[str, Any]:
-        whole = io.BytesIO(self._check(name))
+        buffer = io.BytesIO(self._check(name))
         try:
-            content: dict[str, Any] = torch.load(whole, map_location=device, weights_only=True)
-        except Exception as error:  # of another version of PyTorch, or not by this project
+            content: dict[str, Any] = torch.load(buffer, map_location=device, weights_only=True)
+        except Exception as error:  # written by another version of PyTorch, or not by this project
             raise ValueError(f"it cannot be read ({type(error).__name__})") from error
         return content
 
@@ -203,42 +201,42 @@ def _best_name(epoch: int) -> str:
 
 
 def _best_epochs(state: Mapping[str, Any]) -> list[int]:
-    """After which the best weights that a state needs were saved; one epoch may be that of several selections."""
+    """Epochs (from 1) of the best weights that a state needs; several selections may share an epoch."""
     return sorted({int(best["epoch"]) for best in state["best"].values()} - {0})
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Any], *, file: Path) -> None:
-    """Give `network` the weights of a checkpoint.
+    """Load the weights of a checkpoint into `network`.
 
     Raises:
-        UserError: they are of another network; the message names the first that does not fit.
+        UserError: they belong to another network; the message names the first mismatch.
     """
     own = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    theirs = {name: tuple(value.shape) for name, value in weights.items()}
-    for name in [*own, *theirs]:
-        if own.get(name) != theirs.get(name):
+    loaded = {name: tuple(value.shape) for name, value in weights.items()}
+    for name in [*own, *loaded]:
+        if own.get(name) != loaded.get(name):
             raise UserError(
                 f"{file} is a checkpoint of another network (model, width or number of classes): {name} has shape "
-                f"{theirs.get(name, 'none')}, this network needs {own.get(name, 'none')}. Choose the checkpoint of this run, or remove it."
+                f"{loaded.get(name, 'none')}, this network needs {own.get(name, 'none')}. Choose the checkpoint of this run, or remove it."
             )
     network.load_state_dict(weights)
 
 
 def read_weights(file: Path, *, device: torch.device | str) -> dict[str, Any]:
-    """The weights in a checkpoint file, best or state, wherever it lies.
+    """The weights in a checkpoint file, best or state, in any folder.
 
     Raises:
-        UserError: it is damaged, or no checkpoint of this project.
+        UserError: it is damaged, or not a checkpoint of this project.
     """
     try:
         content = torch.load(file, map_location=device, weights_only=True)
         return dict(content["weights"])
-    except Exception as error:  # a damaged archive or pickle fails in every way there is
-        raise UserError(f"{file} is damaged or no checkpoint of regcls: {type(error).__name__}: {error}".split("\n")[0]) from error
+    except Exception as error:  # a damaged archive or pickle can raise anything
+        raise UserError(f"{file} is damaged or not a regcls checkpoint: {type(error).__name__}: {error}".split("\n")[0]) from error
 
 
 def load_predictor(file: Path, *, model: str, width: int) -> Predictor:
-    """The network of a checkpoint file, for new images, on the CPU. Its class head, if any, is left out: it is for training only.
+    """The network of a checkpoint file as a predictor for new images, on the CPU, without the class head, which only training uses.
 
     Raises:
         UserError: the file is damaged, or holds another network.
@@ -247,8 +245,8 @@ def load_predictor(file: Path, *, model: str, width: int) -> Predictor:
 
 
 def with_weights(network: NetworkT, file: Path) -> NetworkT:
-    """`network`, without class head and loss, with the weights of a checkpoint file. Raises as `load_predictor` does."""
-    of_training = ("classifier.", "loss_parameters")
-    weights = {name: value for name, value in read_weights(file, device="cpu").items() if not name.startswith(of_training)}
+    """`network`, which has neither class head nor loss, with the weights of a checkpoint file. Raises as `load_predictor` does."""
+    training_only = ("classifier.", "loss_parameters")
+    weights = {name: value for name, value in read_weights(file, device="cpu").items() if not name.startswith(training_only)}
     load_weights(network, weights, file=file)
     return network

@@ -1,4 +1,4 @@
-"""Which device to compute on."""
+"""The device to compute on."""
 
 from typing import Literal
 
@@ -9,15 +9,15 @@ from regcls.errors import UserError
 Device = Literal["cpu", "cuda"]
 
 
-def device_for(asked: Literal["auto", "cpu", "cuda"]) -> Device:
-    """The device asked for; auto is CUDA where it is there.
+def device_for(setting: Literal["auto", "cpu", "cuda"]) -> Device:
+    """The device for a setting; auto: CUDA if available.
 
     Raises:
-        UserError: cuda is asked for and not there.
+        UserError: the setting is cuda, but there is no GPU.
     """
-    there = torch.cuda.is_available()
-    if asked == "cuda" and not there:
+    available = torch.cuda.is_available()
+    if setting == "cuda" and not available:
         raise UserError(
             "compute.device = cuda, but PyTorch sees no GPU. Check nvidia-smi and `docker run --gpus all`, or set compute.device to auto."
         )
-    return "cuda" if there and asked != "cpu" else "cpu"
+    return "cuda" if available and setting != "cpu" else "cpu"

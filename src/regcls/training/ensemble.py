@@ -1,13 +1,13 @@
-"""Many small networks at once: the engine of the 1D study and of video progress.
+"""Trains many small networks at once: the engine of the 1D study and of video progress.
 
-Parameters are stacked along a model axis, forward and backward are batched matrix products with hand-written gradients, and one
-optimiser step serves all. Of a regression loss other than the squared error PyTorch finds the gradient with respect to the outputs. Every
-network has its own data, initial weights, shuffling and λ, and its result does not depend on which others it shares a call with: bit for
-bit in float32 on one thread, to rounding in float64. It computes what PyTorch would for one network (tests/training).
+Parameters are stacked along a model axis, forward and backward are batched matrix products with hand-written gradients, and one optimiser
+step updates all networks. For regression losses other than the squared error, autograd computes the gradient with respect to the outputs.
+Each network has its own data, initial weights, shuffling and λ. Its result does not depend on the other networks in the call: bit for bit
+in float32 on one thread, up to rounding in float64. It equals training that network alone with PyTorch (tests/training).
 
-Networks may have unequally many samples: they stand from the most steps an epoch to the fewest, and those that are through with an epoch
-wait, at no cost, while the ones before them go on. They may have unequally many classes: heads are padded to a common number of rows.
-Logits of padding are −∞, so its rows have no gradient and stay the zeros that they were made as.
+Numbers of samples may differ: networks are sorted by steps per epoch, most first, and those that have finished an epoch wait, at no cost,
+for the others. Numbers of classes may differ: class heads are padded to a common number of rows. Padding logits are −∞, so their rows have
+no gradient and stay zero.
 
 Legend: M networks, A of them still active in the epoch, B batch, D inputs, H1 and H2 hidden units, K classes, R >= K rows of a class head.
 """
@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-# MKL's matrix products otherwise depend, in the last bit, on where in memory a matrix lies, and so on its company.
+# Otherwise the last bit of MKL's matrix products depends on the memory alignment of a matrix, and so on the other networks.
 # MKL reads this at its first call, hence before torch.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
@@ -41,15 +41,15 @@ LOG2_E = math.log2(math.e)
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How networks are trained; the same for all networks of a call."""
+    """Architecture and hyperparameters, the same for all networks of a call."""
 
     hidden: tuple[int, int]
     activation: Activation
     initialisation: Initialisation
-    loss: "Loss | None" = None  # the regression loss; None: squared errors
-    loss_over_batch: str  # of the regression loss: mean | sum. The class loss is a mean always
-    drop_last: bool  # leave out the last batch of an epoch where it is incomplete
-    epochs: int  # 0: the networks stay as they were drawn
+    loss: "Loss | None" = None  # the regression loss; None: squared error
+    loss_over_batch: str  # reduction of the regression loss: mean | sum. The class loss is always a mean
+    drop_last: bool  # leave out an incomplete last batch of an epoch
+    epochs: int  # 0: the networks keep their initial weights
     batch_size: int
     optimizer: str  # adam | sgd
     learning_rate: float
@@ -59,25 +59,25 @@ class Recipe:
     precision: str  # float32 | float64
 
     def rate(self, epoch: int) -> float:
-        """The learning rate in an epoch, from 0."""
+        """The learning rate of `epoch` (from 0)."""
         return self.learning_rate * self.decay ** sum(epoch >= milestone for milestone in self.milestones)
 
     def steps(self, samples: int) -> int:
-        """Batches an epoch."""
+        """Batches per epoch."""
         return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trained:
-    """What became of one network. Errors are mean squared errors, in units of y²."""
+    """Result of one network. Errors are mean squared errors, in units of y²."""
 
     weights: dict[str, NDArray[np.floating]]  # by torch parameter name
     train_mse: NDArray[np.float64]  # (epochs,), mean over the epoch's batches
-    evaluated: dict[str, NDArray[np.float64]]  # name -> (epochs,) for `every_epoch`, else (1,), after the last epoch
+    evaluated: dict[str, NDArray[np.float64]]  # name -> MSE after each epoch (epochs,) for `every_epoch`, else after the last one (1,)
     predicted: dict[str, NDArray[np.floating]]  # name -> (n,) regression output after the last epoch, for `predict`
-    # Name -> share of samples whose most probable class is theirs, after the last epoch; `train`: while it went on. Empty without classes.
+    # Evaluation set -> top-1 accuracy after the last epoch; `train`: during the last epoch. Empty without classes.
     accuracy: dict[str, float]
-    finite: bool  # False: the network diverged, and its numbers mean nothing
+    finite: bool  # False: the network diverged, and its results are meaningless
 
 
 def train(
@@ -90,31 +90,31 @@ def train(
     on_epoch: Callable[[], None] = lambda: None,
     stable: bool = False,
 ) -> list[Trained]:
-    """Train `networks` side by side and return them in order.
+    """Train `networks` together; the results are in the same order.
 
-    They must agree in D, in R and in the names of their evaluation sets. `every_epoch` names the ones to measure after each epoch; the
-    others are measured at the end. `predict` names those whose predictions are wanted. `stable` shifts logits by their maximum, which
-    costs a tenth more; networks whose logits overflow without are trained again with it, so nobody has to ask.
+    The networks must agree in D, R and the names of their evaluation sets. `every_epoch`: evaluation sets to measure after each epoch;
+    the others are measured after the last. `predict`: evaluation sets to return predictions of. `stable` shifts logits by their maximum,
+    which takes a tenth longer; networks whose logits overflow without it are trained again with it, so callers need not set it.
 
     Raises:
-        ValueError: networks that do not agree, or fewer samples than one batch.
+        ValueError: networks do not agree, or have fewer samples than one batch.
     """
     _check(networks, recipe)
     first = networks[0]
-    places = sorted(range(len(networks)), key=lambda m: _place_of(networks[m], recipe))  # engine's row -> index in `networks`
-    ensemble = _Ensemble([networks[m] for m in places], recipe, torch.device(device), stable)
-    errors: list[Tensor] = []
-    measured: dict[str, list[Tensor]] = {name: [] for name in first.evaluate}
-    each_time = {name: ensemble.evaluation_set(name) for name in every_epoch}
+    order = sorted(range(len(networks)), key=lambda m: _sort_key(networks[m], recipe))  # engine's row -> index in `networks`
+    ensemble = _Ensemble([networks[m] for m in order], recipe, torch.device(device), stable)
+    train_errors: list[Tensor] = []
+    errors: dict[str, list[Tensor]] = {name: [] for name in first.evaluate}
+    epoch_sets = {name: ensemble.evaluation_set(name) for name in every_epoch}
     for epoch in range(recipe.epochs):
-        errors.append(ensemble.train_epoch(epoch))
-        for name, data in each_time.items():
-            measured[name].append(ensemble.evaluate(data)[0])
+        train_errors.append(ensemble.train_epoch(epoch))
+        for name, data in epoch_sets.items():
+            errors[name].append(ensemble.evaluate(data)[0])
         on_epoch()
     predictions: dict[str, list[NDArray[np.floating]]] = {}
     accuracy: dict[str, Tensor] = {}
-    for name, values in measured.items():
-        data = each_time.get(name) or ensemble.evaluation_set(name)
+    for name, values in errors.items():
+        data = epoch_sets.get(name) or ensemble.evaluation_set(name)
         if name in predict or not values:
             error, output = ensemble.evaluate(data)
             values[:] = values or [error]
@@ -124,10 +124,10 @@ def train(
             accuracy[name] = ensemble.accuracy(data)
     if first.head_rows and recipe.epochs:
         accuracy["train"] = ensemble.training_accuracy()
-    train_mse = torch.stack(errors, 1).double().cpu().numpy() if errors else np.zeros((len(networks), 0))
-    evaluated = {name: torch.stack(values, 1).double().cpu().numpy() for name, values in measured.items()}
+    train_mse = torch.stack(train_errors, 1).double().cpu().numpy() if train_errors else np.zeros((len(networks), 0))
+    evaluated = {name: torch.stack(values, 1).double().cpu().numpy() for name, values in errors.items()}
     weights = ensemble.weights()
-    trained = {
+    results = {
         m: Trained(
             weights=weights[row],
             train_mse=train_mse[row],
@@ -136,17 +136,17 @@ def train(
             accuracy={name: float(shares[row]) for name, shares in accuracy.items()},
             finite=bool(ensemble.finite[row]),
         )
-        for row, m in enumerate(places)
+        for row, m in enumerate(order)
     }
-    broken = [m for m, result in trained.items() if not result.finite]
-    if broken and ensemble.rows and not stable:
-        again = train([networks[m] for m in broken], recipe, device=device, every_epoch=every_epoch, predict=predict, stable=True)
-        trained |= dict(zip(broken, again, strict=True))
-    return [trained[m] for m in range(len(networks))]
+    diverged = [m for m, result in results.items() if not result.finite]
+    if diverged and ensemble.rows and not stable:
+        retrained = train([networks[m] for m in diverged], recipe, device=device, every_epoch=every_epoch, predict=predict, stable=True)
+        results |= dict(zip(diverged, retrained, strict=True))
+    return [results[m] for m in range(len(networks))]
 
 
-def _place_of(network: Network, recipe: Recipe) -> tuple[int, int, int]:
-    """Most steps first; networks that share an order of samples stand together."""
+def _sort_key(network: Network, recipe: Recipe) -> tuple[int, int, int]:
+    """Most steps first; networks with the same order of samples are adjacent."""
     return -recipe.steps(network.y.size), network.y.size, network.seed
 
 
@@ -185,7 +185,8 @@ class _Ensemble:
         """Row 0 of the last layer is the regression output; the rows below are the class head."""
         shapes = [(self.h1, self.d + 1), (self.h2, self.h1 + 1), (1 + self.rows, self.h2 + 1)]
         learned = self.recipe.loss.learned if self.recipe.loss else ()
-        shapes += [(1, len(learned))] * bool(learned)  # parameters of the loss
+        if learned:
+            shapes.append((1, len(learned)))  # parameters of the loss
         self.params = Stacked(shapes, self.m, self.dtype, self.device)
         optimizers: dict[str, type[Adam] | type[GradientDescent]] = {"adam": Adam, "sgd": GradientDescent}
         self.optimizer = optimizers[self.recipe.optimizer]
@@ -200,7 +201,7 @@ class _Ensemble:
                 parts[name].copy_(value)
 
     def _padding(self) -> Tensor | None:
-        """(M, 1 + R, H2 + 1): what makes logits of padding −∞, added to their bias; 0 elsewhere. None if no head is padded."""
+        """(M, 1 + R, H2 + 1) to add to the last layer: −∞ for the bias of padding rows, else 0. None if no head is padded."""
         if all(n.outputs == self.rows for n in self.networks):
             return None
         padding = torch.zeros_like(self.params.layers[2])
@@ -209,13 +210,13 @@ class _Ensemble:
         return padding
 
     def _endings(self) -> Tensor:
-        """(M, 1, B): factors of the errors in each network's last, incomplete batch; 0 for what fills it up."""
+        """(M, 1, B): factors of the errors in each network's last, incomplete batch; 0 for the samples that fill it up."""
         sizes = torch.tensor([n.y.size % self.batch or self.batch for n in self.networks]).view(-1, 1, 1)
         factors = (torch.arange(self.batch) < sizes).to(self.dtype)
         return (factors * self.batch / sizes if self.recipe.loss_over_batch == "mean" else factors).to(self.device)
 
     def _parts(self, layers: Sequence[Tensor], m: int) -> dict[str, Tensor]:
-        """Where the parameters of the m-th network lie in `layers`, by torch name; padding is none of them."""
+        """Views of the m-th network's parameters in `layers`, without padding, by torch name."""
         (first, second, last), k = (layer[m] for layer in layers[:3]), self.networks[m].outputs
         rows = {"layers.0": first, "layers.1": second, "regressor": last[:1]} | ({"classifier": last[1 : 1 + k]} if k else {})
         weights = {f"{layer}.weight": values[:, :-1] for layer, values in rows.items()}
@@ -231,22 +232,22 @@ class _Ensemble:
         """One pass over the shuffled data; (M,) mean squared training error over the epoch's batches."""
         self.batches.shuffle()
         self.squares.zero_()
-        counts_hits = self.rows > 0 and epoch == self.recipe.epochs - 1  # in the others they would cost a tenth more
+        counts_hits = self.rows > 0 and epoch == self.recipe.epochs - 1  # in every epoch this would take a tenth longer
         steps = np.array(self.batches.steps)
-        done = 0
+        first = 0
         for last in sorted(set(self.batches.steps)):
             active = self.active if (count := int((steps >= last).sum())) == self.m else _Active(self, count)
-            active.optimizer.begin(epoch * steps[:count] + done, last - done, self.recipe.rate(epoch))
-            self._train_steps(active, done, last, counts_hits=counts_hits)
+            active.optimizer.begin(epoch * steps[:count] + first, last - first, self.recipe.rate(epoch))
+            self._train_steps(active, first, last, counts_hits=counts_hits)
             active.hand_back(self)
-            done = last
+            first = last
         self.finite &= torch.stack([p.isfinite().all(2).all(1) for p in self.params.layers]).all(0).cpu()
         seen: Tensor = torch.tensor(self.batches.seen).to(self.squares)
         return self.squares.sum((1, 2)) / seen
 
     def _train_steps(self, active: "_Active", first: int, last: int, *, counts_hits: bool) -> None:
         batches, ending = self.batches, None
-        if self.endings is not None:  # in the last of these steps, for networks that have no more
+        if self.endings is not None:  # for the networks whose last step of the epoch is the last of these
             more = torch.tensor([steps > last for steps in batches.steps[: active.count]], device=self.device).view(-1, 1, 1)
             ending = torch.where(more, 1.0, self.endings[: active.count])
         for start in range(first, last, batches.longest):
@@ -260,12 +261,12 @@ class _Ensemble:
                 active.optimizer.step(start - first + step)
 
     def evaluation_set(self, name: str) -> EvaluationSet:
-        """That of each network."""
+        """The evaluation set `name` of each network."""
         return EvaluationSet(self.networks, name, self.batch, self.dtype, self.device)
 
     @torch.no_grad()
     def evaluate(self, data: EvaluationSet) -> tuple[Tensor, Tensor]:
-        """(M,) mean squared error of the regression output, and the output itself (M, n), which padding follows."""
+        """(M,) mean squared error of the regression output, and the output itself (M, n), with padding at the end."""
         total = torch.zeros(self.m, dtype=torch.float64, device=self.device)
         outputs = torch.empty(self.m, data.longest, dtype=self.dtype, device=self.device)
         for start in range(0, data.longest, self.batch):  # in blocks that stay in cache
@@ -278,7 +279,7 @@ class _Ensemble:
 
     @torch.no_grad()
     def accuracy(self, data: EvaluationSet) -> Tensor:
-        """(M,) share of samples whose most probable class is theirs."""
+        """(M,) top-1 accuracy of the class head."""
         head = self.params.layers[2][:, 1:] if self.padding is None else (self.params.layers[2] + self.padding)[:, 1:]
         labels = data.labels(self.networks)
         total = torch.zeros(self.m, dtype=torch.float64, device=self.device)
@@ -289,7 +290,7 @@ class _Ensemble:
         return total
 
     def training_accuracy(self) -> Tensor:
-        """The same of the batches of the last epoch, each just before its step."""
+        """(M,) top-1 accuracy on the batches of the last epoch, each before its step."""
         return self.hits.sum((1, 2)).double() / torch.tensor(self.batches.seen, device=self.device)
 
 
@@ -299,7 +300,7 @@ def _hits(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 class _Active:
-    """The first A networks of an ensemble, with room for one batch. All of them: the ensemble's own numbers; fewer: copies."""
+    """The first A networks of an ensemble, with buffers for one batch. Uses the ensemble's own parameters if A = M, else copies."""
 
     def __init__(self, ensemble: _Ensemble, count: int) -> None:
         self.count, self.rows, self.stable, self.activation = count, ensemble.rows, ensemble.stable, ensemble.recipe.activation
@@ -326,11 +327,11 @@ class _Active:
         self.head = torch.empty_like(self.params.layers[2])
 
     def hand_back(self, ensemble: _Ensemble) -> None:
-        """Put copies back where they come from."""
+        """Write copied parameters back to the ensemble."""
         if self.params is not ensemble.params:
             ensemble.params.take_back(self.params)
-            for mine, its in zip(self.moments, ensemble.moments, strict=True):
-                its.take_back(mine)
+            for source, target in zip(self.moments, ensemble.moments, strict=True):
+                target.take_back(source)
 
     def features(self, x: Tensor) -> None:
         """Activations of both hidden layers for x (A, D + 1, B)."""
@@ -350,7 +351,7 @@ class _Active:
     def gradients(self, x: Tensor, minus_y: Tensor, labels: Tensor, weight: Tensor, ending: Tensor | None, counts_hits: bool) -> None:
         """Fill the gradient vector for one batch.
 
-        x (A, D + 1, B); minus_y, labels and weight (A, 1, B), and so is `ending` where some networks' batch is their last, incomplete one.
+        x (A, D + 1, B); minus_y, labels and weight (A, 1, B); ending (A, 1, B) if the batch is the incomplete last one of some networks.
         """
         (_, w2, w3, *_), (g1, g2, g3, *_), out = self.params.layers, self.gradient.layers, self.out
         self.features(x)
@@ -386,9 +387,10 @@ class _Active:
         torch.bmm(self.d1, x.mT, out=g1)
 
     def _loss_gradient(self, loss: "Loss", predictions: Tensor, minus_y: Tensor, ending: Tensor | None) -> Tensor:
-        """Predictions (A, B) -> gradient of the weighted loss (A, 1, B); that of the loss's own parameters goes where the others lie.
+        """Predictions (A, B) -> gradient of the weighted loss (A, 1, B); writes that of the loss's parameters into `self.gradient`.
 
-        Samples that are not kept fill rows to a length that vector loops do not cut: else the last bit would depend on the company.
+        Rows are padded, with samples that are not kept, to a multiple of the vector length: else the last bit would depend on the other
+        networks.
         """
         batch = predictions.shape[1]
         fill = (0, -batch % 64)

@@ -1,7 +1,7 @@
-"""What networks that train side by side see: batches in each one's own order, and evaluation sets. Frames that they share are held once.
+"""Data of networks that train together: batches, in each network's own order, and evaluation sets. Shared frames are stored once.
 
-Legend: M networks, B batch, N samples, D inputs, K classes, R >= K rows of the class head. Samples lie on the last axis; a row of ones
-below the features makes each bias a column of its weight matrix.
+Legend: M networks, B batch, N samples, D inputs, K classes, R >= K rows of the class head. The last axis is that of the samples; a row of
+ones below the features makes each bias a column of its weight matrix.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,28 +14,28 @@ from torch import Tensor
 
 from regcls.classes import ClassRanges
 
-BLOCK_BYTES = {"cpu": 2**25, "cuda": 2**31}  # of batches that are put in order at once
-PADDED_LOGITS = 2**13  # of a batch, at most, where heads are padded: of more, those that no class has cost more than company saves
+BLOCK_BYTES = {"cpu": 2**25, "cuda": 2**31}  # of batches gathered at once
+PADDED_LOGITS = 2**13  # most logits per batch of a padded head: with more, padding costs more than training together saves
 
 
 def padded_to(classes: int, batch_size: int) -> int:
-    """Rows that heads are padded to where merging leaves fewer than C `classes`, so that these networks train together; 0: not padded.
+    """Rows to pad class heads to if merging leaves fewer than C = `classes`, so that the networks train together; 0: no padding.
 
-    A matter of the run alone: no result may depend on a network's company.
+    Depends on the run alone: no result may depend on the other networks.
     """
     return classes if classes * batch_size <= PADDED_LOGITS else 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Network:
-    """What one network is trained and evaluated on. Arrays that lie at the same place in memory are held once for all networks."""
+    """Training and evaluation data of one network. Arrays at the same place in memory are stored once for all networks."""
 
     x: NDArray[np.floating]  # (D, N)
     y: NDArray[np.floating]  # (N,)
-    classes: ClassRanges | None  # None: regression loss alone
-    padded_to: int = 0  # rows of the class head, where there are fewer classes
-    lam: float  # λ of Eq. 4; 1 where there is no class loss
-    seed: int  # of the initial weights and of the shuffling
+    classes: ClassRanges | None  # None: regression loss only
+    padded_to: int = 0  # rows of the class head, if there are fewer classes
+    lam: float  # λ of Eq. 4; 1 without a class loss
+    seed: int  # of initial weights and shuffling
     evaluate: Mapping[str, tuple[NDArray[np.floating], NDArray[np.floating]]]  # name -> x (D, n), y (n,)
 
     @property
@@ -50,44 +50,44 @@ class Network:
 
 
 def stream_seeds(seed: int) -> tuple[int, int]:
-    """Seeds of the order of the samples and of the draws for ρ (Eq. 13), both below 2³²: the generator ignores higher bits."""
+    """Seeds of the sample order and of the draws for ρ (Eq. 13), both below 2³²: the generator ignores higher bits."""
     return seed, seed ^ 0x9E3779B9
 
 
 class Batches:
-    """Each network's batches of an epoch, in the order of the networks, which go from the most steps an epoch to the fewest.
+    """Each network's batches of an epoch. Networks are sorted by steps per epoch, most first.
 
-    `x` (M, D + 1, ...), `minus_y`, `labels` and `weight` (M, 1, ...) hold a block of batches at a time; `weight` is that of each sample
-    in its batch's class loss.
+    `x` (M, D + 1, ...), `minus_y`, `labels` and `weight` (M, 1, ...) hold one block of batches at a time; `weight` is the weight of each
+    sample in the class loss of its batch.
     """
 
     def __init__(self, networks: Sequence[Network], steps: Sequence[int], batch: int, dtype: torch.dtype, device: torch.device) -> None:
-        """`steps`: batches an epoch of each network; one more than its samples fill: the last batch is incomplete."""
+        """`steps`: batches per epoch of each network, including an incomplete last one, if any."""
         m, d, self.batch, self.steps = len(networks), len(networks[0].x), batch, steps
-        self.seen = [min(own * batch, n.y.size) for own, n in zip(steps, networks, strict=True)]  # samples an epoch
+        self.seen = [min(own * batch, n.y.size) for own, n in zip(steps, networks, strict=True)]  # samples per epoch
         size = torch.finfo(dtype).bits // 8
-        bytes_a_step = m * batch * ((d + 3) * size + 8)
-        self.longest = max(1, min(self.steps[0], BLOCK_BYTES[device.type] // bytes_a_step))  # steps of a block
+        bytes_per_step = m * batch * ((d + 3) * size + 8)
+        self.longest = max(1, min(self.steps[0], BLOCK_BYTES[device.type] // bytes_per_step))  # steps of a block
         length = self.longest * batch
 
         def ones(*shape: int) -> Tensor:
             return torch.ones(*shape, dtype=dtype, device=device)
 
-        # One number a sample is gathered fastest in a row, and multiplied so. Many are gathered together, and multiplied transposed.
+        # A single feature is gathered and multiplied fastest as a row. Several are gathered together by sample, and multiplied transposed.
         self.in_rows = d == 1
         self.x = ones(m, d + 1, length) if self.in_rows else ones(m, length, d + 1).mT
         self.minus_y, self.weight = ones(m, 1, length), ones(m, 1, length) / batch
         self.labels = torch.zeros(m, 1, length, dtype=torch.int64, device=device)
-        held: dict[object, Tensor] = {}
-        self.groups = [_Group(networks[rows], rows, held, self.in_rows, dtype, device) for rows in _alike(networks)]
+        shared: dict[object, Tensor] = {}
+        self.groups = [_Group(networks[rows], rows, shared, self.in_rows, dtype, device) for rows in _groups(networks)]
 
     def shuffle(self) -> None:
-        """Begin an epoch."""
+        """Draw the sample orders of a new epoch."""
         for group in self.groups:
             group.shuffle(self.steps[group.rows.start] * self.batch)
 
     def fill(self, first: int, steps: int, networks: int) -> None:
-        """Put batches `first` to `first` + `steps` of the first `networks` networks in order."""
+        """Gather the batches `first` to `first` + `steps` − 1 of the first `networks` networks."""
         part, length = slice(first * self.batch, (first + steps) * self.batch), steps * self.batch
         for group in self.groups:
             if group.rows.start >= networks:
@@ -111,23 +111,29 @@ def _gathered(values: Tensor, order: Tensor) -> Tensor:
     return values.gather(-1, order.expand(*values.shape[:-1], len(order)))  # several times faster than index_select here
 
 
-def _alike(networks: Sequence[Network]) -> list[slice]:
-    """Consecutive networks with one seed and one N."""
+def _groups(networks: Sequence[Network]) -> list[slice]:
+    """Slices of consecutive networks with equal seed and equal N."""
     keys = [(n.seed, n.y.size) for n in networks]
     starts = [m for m in range(len(keys)) if m == 0 or keys[m] != keys[m - 1]]
     return [slice(*bounds) for bounds in zip(starts, [*starts[1:], len(keys)], strict=True)]
 
 
 def place(array: NDArray[np.floating]) -> object:
-    """Equal for arrays that are the same memory."""
+    """Key of an array's memory: equal for arrays that view the same memory in the same way."""
     return array.__array_interface__["data"][0], array.shape, array.strides, array.dtype.str
 
 
 class _Group:
-    """The training samples of networks with one seed and one N: they see the same order and the same draws."""
+    """Training samples of networks with equal seed and equal N, which share sample order and draws."""
 
     def __init__(
-        self, networks: Sequence[Network], rows: slice, held: dict[object, Tensor], in_rows: bool, dtype: torch.dtype, device: torch.device
+        self,
+        networks: Sequence[Network],
+        rows: slice,
+        shared: dict[object, Tensor],
+        in_rows: bool,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
         self.rows, self.samples, self.device = rows, networks[0].y.size, device
         # Two streams, so that drawing for ρ does not change the order that reg and reg+cls share.
@@ -137,10 +143,10 @@ class _Group:
         else:
             members: dict[object, list[int]] = {}
             for index, n in enumerate(networks):
-                if place(n.x) not in held:
-                    held[place(n.x)] = _tensor(n.x.T, dtype, device).contiguous()
+                if place(n.x) not in shared:
+                    shared[place(n.x)] = _tensor(n.x.T, dtype, device).contiguous()
                 members.setdefault(place(n.x), []).append(index)
-            self.sources = [(held[key], indices) for key, indices in members.items()]  # samples (N, D), and whose they are
+            self.sources = [(shared[key], indices) for key, indices in members.items()]  # samples (N, D), and the networks that use them
         self.in_rows = in_rows
         self.minus_y = torch.stack([-_tensor(n.y, dtype, device) for n in networks])
         ranges = [n.classes for n in networks if n.classes is not None]
@@ -150,25 +156,25 @@ class _Group:
         self.keep = torch.from_numpy(_in_rows([r.keep for r in ranges])).to(device, torch.float32) if balanced else None
 
     def shuffle(self, seen: int) -> None:
-        """Order `seen` samples. More than there are: the first ones fill up the last batch, where they do not count."""
-        places = torch.arange(seen) % self.samples
-        self.order = torch.randperm(self.samples, generator=self._order)[places].to(self.device)
+        """Draw an order of `seen` samples. If there are fewer, the first ones fill up the last batch, where they do not count."""
+        positions = torch.arange(seen) % self.samples
+        self.order = torch.randperm(self.samples, generator=self._order)[positions].to(self.device)
         if self.keep is not None:
-            self.draws = torch.rand(min(seen, self.samples), generator=self._draws)[places].to(self.device)
+            self.draws = torch.rand(min(seen, self.samples), generator=self._draws)[positions].to(self.device)
 
     def take_inputs(self, order: Tensor, out: Tensor) -> None:
-        """out (networks, D, n)."""
+        """Gather the samples `order` (n,) into `out` (networks, D, n)."""
         if self.in_rows:
             out.copy_(_gathered(self.inputs, order))
             return
         for frames, members in self.sources:
-            taken = frames.index_select(0, order)
+            inputs = frames.index_select(0, order)
             for member in members:
-                out[member].T.copy_(taken)
+                out[member].T.copy_(inputs)
 
 
 def _in_rows(keep: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """ρ of the classes of each network; ones, which no label reads, after those of a network with fewer."""
+    """ρ of the classes of each network (networks, K); networks with fewer classes are padded with ones, which no label selects."""
     rows = np.ones((len(keep), max(len(values) for values in keep)))
     for row, values in zip(rows, keep, strict=True):
         row[: len(values)] = values
@@ -176,36 +182,36 @@ def _in_rows(keep: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
 
 
 def _tensor(array: NDArray[np.floating], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Not a copy where none is needed: the frames of a data set are many."""
-    writable = array if array.flags.writeable else array.copy()  # PyTorch knows no tensors that cannot be written to
+    """As a tensor, without a copy if possible: a data set has many frames."""
+    writable = array if array.flags.writeable else array.copy()  # PyTorch has no read-only tensors
     return torch.from_numpy(writable).to(device, dtype)
 
 
 class EvaluationSet:
-    """An evaluation set of each network, padded with zeros to whole blocks of B: a shorter one is summed in another order."""
+    """An evaluation set of each network, padded with zeros to whole blocks of B: a shorter block would be summed in another order."""
 
     def __init__(self, networks: Sequence[Network], name: str, batch: int, dtype: torch.dtype, device: torch.device) -> None:
         pairs = [n.evaluate[name] for n in networks]
         self.targets = [y for _, y in pairs]
         self.sizes, self.batch, d = [y.size for y in self.targets], batch, len(networks[0].x)
         self.longest = -(-max(self.sizes) // batch) * batch
-        places = [place(x) for x, _ in pairs]
-        distinct = {key: index for index, key in enumerate(dict.fromkeys(places))}
+        keys = [place(x) for x, _ in pairs]
+        distinct = {key: index for index, key in enumerate(dict.fromkeys(keys))}
         self.in_rows = d == 1  # as in training
         shape = (len(distinct), d + 1, self.longest)
         x = torch.zeros(*shape, dtype=dtype) if self.in_rows else torch.zeros(shape[0], shape[2], shape[1], dtype=dtype).mT
-        for key, (values, _) in zip(places, pairs, strict=True):
+        for key, (values, _) in zip(keys, pairs, strict=True):
             x[distinct[key], :-1, : values.shape[1]] = _tensor(values, dtype, x.device)
         x[:, -1] = 1.0
         self.x = x.to(device)
-        self.which = None if len(distinct) == len(pairs) else torch.tensor([distinct[key] for key in places], device=device)
-        y, share = torch.zeros(2, len(pairs), 1, self.longest, dtype=dtype)  # share: of a sample in the mean; 0 for padding
+        self.index = None if len(distinct) == len(pairs) else torch.tensor([distinct[key] for key in keys], device=device)  # network -> x
+        y, share = torch.zeros(2, len(pairs), 1, self.longest, dtype=dtype)  # share: weight of a sample in the mean; 0 for padding
         for m, (_, values) in enumerate(pairs):
             y[m, 0, : values.size], share[m, 0, : values.size] = _tensor(values, dtype, torch.device("cpu")), 1 / values.size
         self.y, self.share = y.to(device), share.to(device)
 
     def labels(self, networks: Sequence[Network]) -> Tensor:
-        """(M, 1, n) classes of the targets, by the ranges of each network's training set; 0 for padding. int32, for they are many."""
+        """(M, 1, n) classes of the targets, by the ranges of each network's training set; 0 for padding. int32, to save memory."""
         labels = torch.zeros(self.y.shape, dtype=torch.int32)
         for m, (n, values) in enumerate(zip(networks, self.targets, strict=True)):
             assert n.classes is not None
@@ -215,6 +221,6 @@ class EvaluationSet:
     def inputs(self, block: slice) -> Tensor:
         """(M, D + 1, B)."""
         x = self.x[..., block]
-        if self.which is None:
+        if self.index is None:
             return x
-        return x.index_select(0, self.which) if self.in_rows else x.mT.index_select(0, self.which).mT
+        return x.index_select(0, self.index) if self.in_rows else x.mT.index_select(0, self.index).mT

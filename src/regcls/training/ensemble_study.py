@@ -1,4 +1,4 @@
-"""The train stage of runs of many small networks: which runs are wanted, which are there already, and making the rest."""
+"""The train stage for runs of many small networks: finds the runs that are not tracked as FINISHED, and trains them."""
 
 import math
 import time
@@ -28,17 +28,18 @@ if TYPE_CHECKING:
     from regcls.tracking.tracker import Tracker
 
 Chunk = list[Member[Spec]]
-OnEnd = Callable[[str, RunResult | None], None]  # fingerprint, and the result of a run, None if it has diverged
+OnEnd = Callable[[str, RunResult | None], None]  # fingerprint and result of a run; None: it diverged
 
-CACHE_BYTES = {"cpu": 2**21, "cuda": 2**31}  # of a chunk's logits or parameters: what stays in a core's cache; what keeps a GPU busy
+CACHE_BYTES = {"cpu": 2**21, "cuda": 2**31}  # of a chunk's logits or parameters: fits a core's cache; keeps a GPU busy
 MOST_TOGETHER = {"cpu": 50, "cuda": 4000}  # networks
-WAVE_CHUNKS = 12  # whose runs are in the making at once: an interruption loses no more
-LOOK_EVERY = 0.5  # seconds, for what the processes say of their epochs
-WAVE_STEPS = {"cpu": 2**24, "cuda": 2**28}  # nor more than the runs with so many steps, of all their networks; minutes
+# Limits on a wave, the runs in progress at once: an interruption loses no more.
+WAVE_CHUNKS = 12
+WAVE_STEPS = {"cpu": 2**24, "cuda": 2**28}  # of all networks together; a few minutes
+POLL_SECONDS = 0.5  # for progress reports of the worker processes
 
 
 def fingerprints(networks: Networks[Spec], specs: Sequence[Spec]) -> dict[Spec, str]:
-    """The fingerprint of every run, from its spec, the data that it sees and the code as it stands."""
+    """The fingerprint of every run, from its spec, its data and the current code."""
     return {spec: fingerprint(spec, data_digest=networks.digest(spec), code_digest=networks.result_code()) for spec in specs}
 
 
@@ -54,14 +55,13 @@ def train_runs(
     repeats: str | None = None,
     on_end: OnEnd = lambda key, result: None,
 ) -> Outcome:
-    """Train and track every run of `wanted` (spec -> fingerprint) that the store does not hold as FINISHED.
+    """Train and track every run of `wanted` (spec -> fingerprint) that is not FINISHED in the store.
 
-    `tags` and `lineage`: what they come from, see Tracker.start. `adopt` logs into the run that `mlflow run` has opened, and trains even
-    if an equal one exists: it must not stay empty. `repeats`: the id of a run that is to be made once more, whatever the store holds.
-    `on_end` is told of every run that was made.
+    `tags`, `lineage`: see Tracker.start. `adopt` logs into the run that `mlflow run` has opened, and trains even if an equal one exists:
+    it must not stay empty. `repeats`: id of a run to repeat, even though it is finished. `on_end` is called for every trained run.
 
     Raises:
-        UserError: no GPU where one is asked for, or a training process was ended from outside.
+        UserError: no GPU though one is required, or a worker process was killed.
         KeyboardInterrupt: open runs are marked KILLED, finished ones are kept.
     """
     device = device_for(compute.device)
@@ -85,34 +85,36 @@ def train_runs(
         costs = [_cost(chunk, networks) for chunk in plan]
         with progress(sum(costs), "training") as advance:
             bar = _Bar(advance, costs, [networks.recipe(chunk[0].spec).epochs for chunk in plan])
-            how = _How(networks=networks, device=device, processes=processes, threads=threads, begin=ledger.begin, heard=bar.heard)
+            setup = _Setup(
+                networks=networks, device=device, processes=processes, threads=threads, begin=ledger.begin, report_epochs=bar.report_epochs
+            )
             try:
-                with closing(_one_process(plan, how) if processes == 1 else _many_processes(plan, how)) as done:
-                    for place, results in done:
-                        ledger.receive(plan[place], results)
-                        there = len(wanted) - len(missing) + len(ledger.ended)
-                        bar.done(place, f"{there} of {len(wanted)} runs")
+                with closing(_one_process(plan, setup) if processes == 1 else _many_processes(plan, setup)) as chunk_results:
+                    for index, results in chunk_results:
+                        ledger.receive(plan[index], results)
+                        finished_count = len(wanted) - len(missing) + len(ledger.ended)
+                        bar.report_end(index, f"{finished_count} of {len(wanted)} runs")
             except BaseException as error:
                 ledger.abandon(error)
                 raise
     tracker.deliver()
     ended = {key: (tracker.run_id(run), status) for key, (run, status) in ledger.ended.items()}
-    index = index_of(wanted, finished, ended)
-    return Outcome(trained=len(ended) - len(ledger.failed), kept=len(wanted) - len(missing), failed=ledger.failed, index=index)
+    run_index = index_of(wanted, finished, ended)
+    return Outcome(trained=len(ended) - len(ledger.failed), kept=len(wanted) - len(missing), failed=ledger.failed, index=run_index)
 
 
 @dataclass
-class _Open:
-    """A run in the making."""
+class _OpenRun:
+    """A run in progress."""
 
-    run: str  # as the tracker names it
-    started: float
+    run: str  # the tracker's name for it
+    started: float  # Unix seconds
     trained: dict[str, Trained] = field(default_factory=dict)  # by part
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Ledger:
-    """Runs from their first network's start to their last one's end."""
+    """Tracks runs from the start of their first network to the end of their last."""
 
     networks: Networks[Any]
     missing: Mapping[Any, str]  # spec -> fingerprint
@@ -121,12 +123,12 @@ class _Ledger:
     lineage: Mapping[str, Any] | None
     adopt: bool
     on_end: OnEnd
-    open: dict[Any, _Open] = field(default_factory=dict)  # by spec
+    open: dict[Any, _OpenRun] = field(default_factory=dict)  # by spec
     ended: dict[str, tuple[str, str]] = field(default_factory=dict)  # fingerprint -> run, status
     failed: dict[str, str] = field(default_factory=dict)  # name -> reason
 
     def begin(self, chunk: Chunk[Any]) -> None:
-        """Note that the networks of a chunk start now."""
+        """Start the runs whose first networks are in `chunk`."""
         for spec in dict.fromkeys(member.spec for member in chunk):
             if spec not in self.open:
                 with uninterrupted():
@@ -137,10 +139,10 @@ class _Ledger:
                         adopt=self.adopt,
                         lineage=self.lineage,
                     )
-                    self.open[spec] = _Open(run, time.time())
+                    self.open[spec] = _OpenRun(run, time.time())
 
     def receive(self, chunk: Chunk[Any], results: Sequence[Trained]) -> None:
-        """Take the trained networks of a chunk; runs that are complete with them are logged and closed."""
+        """Take the trained networks of a chunk; log and close the runs that they complete."""
         for member, trained in zip(chunk, results, strict=True):
             run = self.open[member.spec]
             run.trained[member.part] = trained
@@ -149,11 +151,11 @@ class _Ledger:
                     self._end(member.spec, run)
                     del self.open[member.spec]
 
-    def _end(self, spec: Any, run: _Open) -> None:
+    def _end(self, spec: Any, run: _OpenRun) -> None:
         key, result = self.missing[spec], None
         if diverged := [part for part in self.networks.parts if not run.trained[part].finite]:
-            where = f"{self.networks.part_name} {', '.join(diverged)}"
-            reason = f"diverged on {where}: weights are no longer finite (learning rate {spec.learning_rate:g})"
+            parts = f"{self.networks.part_name} {', '.join(diverged)}"
+            reason = f"diverged on {parts}: weights are no longer finite (learning rate {spec.learning_rate:g})"
             self.tracker.log_metrics(run.run, [("diverged", 1.0, spec.epochs, time.time())])
             self.tracker.stop(run.run, status="FAILED", reason=reason)
             self.failed[spec.name] = reason
@@ -164,21 +166,22 @@ class _Ledger:
         self.on_end(key, result)
 
     def abandon(self, error: BaseException) -> None:
-        """Mark the runs in the making KILLED."""
+        """Mark the runs in progress KILLED."""
         with uninterrupted():
             for run in self.open.values():
-                with suppress(UserError):  # a full disk, perhaps the reason of all this: the next start finds them RUNNING
+                with suppress(UserError):  # a full disk, perhaps the cause of `error`: the next start finds them RUNNING
                     self.tracker.stop(run.run, status="KILLED", reason=why_stopped(error))
             self.tracker.deliver_shortly()
 
 
 def plan_chunks(networks: Networks[Spec], specs: Sequence[Spec], device: Device) -> Iterator[Chunk[Spec]]:
-    """Cut the networks of all runs into chunks that train side by side: equal in recipe and in R, the rows of the class head.
+    """Cut the networks of all runs into chunks that train together: equal recipe and equal R, the rows of the class head.
 
-    Costly ones come first, so that all processes end together, and a wave of a few runs after another, so that runs end early.
+    Costly chunks come first, so that all processes finish at about the same time; chunks come in waves of a few runs, so that the first
+    runs finish early.
 
     Raises:
-        UserError: a training set that does not fill one batch.
+        UserError: a training set does not fill one batch.
     """
     by_size: dict[int, list[Spec]] = defaultdict(list)
     for spec in specs:
@@ -201,18 +204,18 @@ def _wave_chunks(networks: Networks[Spec], specs: Sequence[Spec], device: Device
     for spec in specs:
         for part in networks.parts:
             member = Member(spec=spec, part=part)
-            # Uniform classes need neither padding nor draws, so they stand apart from balanced ones.
+            # Uniform classes need neither padding nor draws for ρ, so they do not share chunks with balanced ones.
             groups[networks.recipe(spec), spec.balanced, _head_rows(networks, member)].append(member)
     for (recipe, _, rows), members in groups.items():
         most = most_together(rows, recipe, device, inputs=networks.inputs)
-        # Equally many steps an epoch, best on the same samples: they go through an epoch together, and share it.
+        # Adjacent networks have the same number of steps per epoch, if possible on the same samples: they train in step and share data.
         members.sort(key=lambda member: (-_batches(networks, member), networks.samples(member), member.spec.seed))
         count = math.ceil(len(members) / most)
         yield from (members[index * len(members) // count : (index + 1) * len(members) // count] for index in range(count))
 
 
 def _batches(networks: Networks[Spec], member: Member[Spec]) -> int:
-    """Steps an epoch."""
+    """Steps per epoch."""
     spec, samples = member.spec, networks.samples(member)
     steps = networks.recipe(spec).steps(samples)
     if not steps and spec.epochs:
@@ -225,77 +228,77 @@ def _head_rows(networks: Networks[Spec], member: Member[Spec]) -> int:
 
 
 def most_together(rows: int, recipe: Recipe, device: Device, *, inputs: int) -> int:
-    """How many networks with R rows in the head train side by side: by a batch's logits, or by parameters with what the optimiser keeps."""
-    number = 8 if recipe.precision == "float64" else 4
+    """How many networks with R = `rows` train together: limited by the logits of a batch, or by parameters and optimiser state."""
+    item_size = 8 if recipe.precision == "float64" else 4
     h1, h2 = recipe.hidden
     params = h1 * (inputs + 1) + h2 * (h1 + 1) + (1 + rows) * (h2 + 1)
-    bytes_each = number * max(max(1, rows) * recipe.batch_size, 5 * params)
+    bytes_each = item_size * max(max(1, rows) * recipe.batch_size, 5 * params)
     return max(1, min(MOST_TOGETHER[device], CACHE_BYTES[device] // bytes_each))
 
 
 def _cost(chunk: Chunk[Spec], networks: Networks[Spec]) -> float:
-    """About steps of a network without classes, for the progress bar."""
+    """Cost for the progress bar, roughly in steps of a network without classes."""
     return sum((1 + member.spec.epochs * _batches(networks, member)) * (1 + _head_rows(networks, member) / 40) for member in chunk)
 
 
 class _Bar:
-    """How far the chunks of a plan are, epoch by epoch: one may take many minutes."""
+    """Progress of the chunks of a plan, epoch by epoch: a chunk may take many minutes."""
 
     def __init__(self, advance: Advance, costs: Sequence[float], epochs: Sequence[int]) -> None:
         self.advance, self.costs, self.epochs, self.left, self.note = advance, costs, epochs, list(costs), ""
 
-    def heard(self, place: int, epochs: int) -> None:
-        """The chunk at `place` of the plan has gone through some more epochs."""
-        self._move(place, self.costs[place] * epochs / self.epochs[place])
+    def report_epochs(self, index: int, epochs: int) -> None:
+        """The chunk at `index` of the plan has finished `epochs` more epochs."""
+        self._move(index, self.costs[index] * epochs / self.epochs[index])
 
-    def done(self, place: int, note: str) -> None:
-        """It is through, and its runs as far as they are whole are logged."""
+    def report_end(self, index: int, note: str) -> None:
+        """The chunk at `index` is trained, and the runs that it completes are logged."""
         self.note = note
-        self._move(place, self.left[place])
+        self._move(index, self.left[index])
 
-    def _move(self, place: int, amount: float) -> None:
-        amount = min(amount, self.left[place])
-        self.left[place] -= amount
+    def _move(self, index: int, amount: float) -> None:
+        amount = min(amount, self.left[index])
+        self.left[index] -= amount
         self.advance(amount, self.note)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _How:
-    """How the chunks of a plan are trained, and who is told: `begin` of a chunk, `heard` of its place and of epochs."""
+class _Setup:
+    """How to train the chunks of a plan, and callbacks: before a chunk starts, and after epochs (index in the plan, number of epochs)."""
 
     networks: Networks[Any]
     device: Device
     processes: int
     threads: int
     begin: Callable[[Chunk[Any]], None]
-    heard: Callable[[int, int], None]
+    report_epochs: Callable[[int, int], None]
 
 
 Plan = Sequence[Chunk[Any]]
-Done = Generator[tuple[int, list[Trained]]]  # places in the plan
+ChunkResults = Generator[tuple[int, list[Trained]]]  # index in the plan, trained networks
 
 
-def _one_process(plan: Plan, how: _How) -> Done:
-    worker.set_up(how.networks.reopened(), how.threads, lambda event: how.heard(*event))
-    for place, chunk in enumerate(plan):
-        how.begin(chunk)
-        yield place, worker.train_chunk(place, chunk, how.device)
+def _one_process(plan: Plan, setup: _Setup) -> ChunkResults:
+    worker.set_up(setup.networks.reopened(), setup.threads, lambda event: setup.report_epochs(*event))
+    for index, chunk in enumerate(plan):
+        setup.begin(chunk)
+        yield index, worker.train_chunk(index, chunk, setup.device)
 
 
-def _many_processes(plan: Plan, how: _How) -> Done:
-    """Processes beside each other. A chunk begins when one of them is nearly free."""
+def _many_processes(plan: Plan, setup: _Setup) -> ChunkResults:
+    """Train chunks in parallel processes. One chunk more than there are processes is submitted, so that none waits for the next."""
     waiting, running = iter(enumerate(plan)), dict[Future[list[Trained]], int]()
     events: SimpleQueue[tuple[int, int]] = get_context("spawn").SimpleQueue()
-    with worker_pool(how.processes, worker.set_up, how.networks.reopened(), how.threads, events.put) as pool:
+    with worker_pool(setup.processes, worker.set_up, setup.networks.reopened(), setup.threads, events.put) as pool:
         while True:
-            while len(running) <= how.processes and (following := next(waiting, None)) is not None:
-                place, chunk = following
-                how.begin(chunk)
-                running[pool.submit(worker.train_chunk, place, chunk, how.device)] = place
+            while len(running) <= setup.processes and (following := next(waiting, None)) is not None:
+                index, chunk = following
+                setup.begin(chunk)
+                running[pool.submit(worker.train_chunk, index, chunk, setup.device)] = index
             if not running:
                 return
-            done = wait(running, timeout=LOOK_EVERY, return_when=FIRST_COMPLETED).done
+            done = wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED).done
             while not events.empty():
-                how.heard(*events.get())
-            for future in list(done)[:1]:  # one at a time: its process gets the next chunk before another one's results are logged
+                setup.report_epochs(*events.get())
+            for future in list(done)[:1]:  # one at a time: its process gets the next chunk before further results are logged
                 yield running.pop(future), future.result()

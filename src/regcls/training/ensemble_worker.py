@@ -1,4 +1,4 @@
-"""What a training process does: networks of one chunk -> trained networks. It knows nothing of tracking."""
+"""Trains the networks of one chunk in a worker process. Independent of tracking."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,31 +9,31 @@ import torch
 from regcls.training.ensemble import Trained, train
 from regcls.training.ensemble_networks import Member, Networks
 
-Tell = Callable[[tuple[int, int]], None]  # of a chunk's place in the plan, and how many more epochs it has gone through
+Report = Callable[[tuple[int, int]], None]  # takes a chunk's index in the plan, and its number of epochs since the last report
 
-TELL_EVERY = 0.5  # seconds
+REPORT_SECONDS = 0.5  # between reports
 _networks: Networks[Any]
-_tell: Tell
+_report: Report
 
 
-def set_up(reopened: Callable[[], Networks[Any]], threads: int, tell: Tell) -> None:
+def set_up(reopened: Callable[[], Networks[Any]], threads: int, report: Report) -> None:
     """Prepare a process for training, with its own view of the data."""
-    global _networks, _tell
+    global _networks, _report
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)  # the tails of a softmax are tiny, and denormal arithmetic is a hundred times slower
-    _networks, _tell = reopened(), tell
+    _networks, _report = reopened(), report
 
 
-def train_chunk(place: int, members: Sequence[Member[Any]], device: str) -> list[Trained]:
-    """Train the networks of `members`, the chunk at `place` of the plan, side by side."""
-    told, epochs = time.monotonic(), 0
+def train_chunk(index: int, members: Sequence[Member[Any]], device: str) -> list[Trained]:
+    """Train the networks of `members`, the chunk at `index` of the plan, together."""
+    last_report, epochs = time.monotonic(), 0
 
     def on_epoch() -> None:
-        nonlocal told, epochs
+        nonlocal last_report, epochs
         epochs += 1
-        if time.monotonic() - told >= TELL_EVERY:
-            _tell((place, epochs))
-            told, epochs = time.monotonic(), 0
+        if time.monotonic() - last_report >= REPORT_SECONDS:
+            _report((index, epochs))
+            last_report, epochs = time.monotonic(), 0
 
     networks, recipe = _networks.networks(members), _networks.recipe(members[0].spec)
     return train(networks, recipe, device=device, every_epoch=_networks.every_epoch, predict=_networks.predict, on_epoch=on_epoch)

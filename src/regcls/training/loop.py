@@ -1,7 +1,8 @@
-"""One network, trained: the loop for every task that is not many small networks at once.
+"""The training loop for a single network; `ensemble.py` trains many small ones at once.
 
-A task gives batches, losses and validation errors; the loop steps, watches that all stays finite, keeps the best weights and saves states
-that continue bit for bit on the CPU. All chance in a task must be a function of its seed, the epoch and the sample.
+The task supplies batches, losses and validation errors. The loop takes the optimizer steps, checks that losses and gradients stay finite,
+keeps the best weights and saves states from which training resumes bit for bit on the CPU. All randomness in a task must be a function of
+its seed, the epoch and the sample.
 """
 
 import math
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from regcls.training.checkpoint import Checkpoints, DamagedError, Loaded, load_weights
 from regcls.training.device import Device
 
-CHECK_EVERY = 20  # steps: looking at a loss on a GPU waits for it
+CHECK_EVERY = 20  # steps: reading a loss waits for the GPU
 SGD_MOMENTUM = 0.9
 
 BatchT = TypeVar("BatchT")
@@ -26,7 +27,7 @@ BatchC = TypeVar("BatchC", contravariant=True)
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How the steps are taken."""
+    """Optimization hyperparameters."""
 
     epochs: int
     optimizer: Literal["adam", "sgd"]  # sgd: with momentum 0.9
@@ -34,93 +35,93 @@ class Recipe:
     milestones: tuple[int, ...]  # epochs after which the rate is multiplied by `decay`
     decay: float
     weight_decay: float  # as L2 in the gradient
-    accumulate: int  # batches a step
+    accumulate: int  # batches per step
     precision: Literal["float32", "bf16"]
 
     @classmethod
     def of(cls, spec: object) -> Self:
-        """The part of a run's spec that the loop needs: its fields of these names."""
+        """Take the fields of the same names from a run's spec."""
         return cls(**{field.name: getattr(spec, field.name) for field in fields(cls)})
 
     def rate(self, epoch: int) -> float:
-        """Learning rate of an epoch, from 0."""
+        """Learning rate of `epoch` (from 0)."""
         return self.learning_rate * self.decay ** sum(milestone <= epoch for milestone in self.milestones)
 
 
 class Task(Protocol[BatchT]):
-    """What is learned."""
+    """Data, losses and validation of a training task."""
 
-    batches: int  # an epoch
-    selections: Mapping[str, str]  # name -> metric of `validate`: weights of its lowest value are kept, for each selection its own
+    batches: int  # per epoch
+    selections: Mapping[str, str]  # name -> metric of `validate`; each selection keeps the weights with the lowest value of its metric
 
     def feed(self, epoch: int, batch: int) -> Generator[BatchT]:
-        """All batches from the given one (both from 0) to the end of the last epoch."""
+        """All batches from this one (epoch and batch count from 0) to the end of the last epoch."""
 
     def losses(self, network: nn.Module, batch: BatchT) -> Mapping[str, Tensor]:
-        """`loss`, which is minimised, and what else is to be logged, as scalars."""
+        """Scalars: `loss`, which is minimised, and further values to log."""
 
     def describe(self, batch: BatchT) -> dict[str, Any]:
-        """What was fed, for a person who looks for the reason of a NaN."""
+        """Summary of a batch, for debugging a NaN."""
 
     def size(self, batch: BatchT) -> int:
-        """Samples in a batch."""
+        """Number of samples in a batch."""
 
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """Errors after an epoch, by the names under which they are logged."""
+        """Errors after an epoch, by metric name."""
 
 
 class DivergedError(Exception):
-    """A loss or gradient is no longer finite. `fed` says what was fed at the first such step."""
+    """A loss or gradient is no longer finite. `details` describes the first such step and its batches."""
 
-    def __init__(self, message: str, fed: dict[str, Any]) -> None:
-        super().__init__(message, fed)  # both, or a process could not send it
-        self.fed = fed
+    def __init__(self, message: str, details: dict[str, Any]) -> None:
+        super().__init__(message, details)  # both, or it could not be unpickled in another process
+        self.details = details
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
 class StoppedError(Exception):
-    """The process has been asked to end."""
+    """The process was asked to stop."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """What an epoch gave."""
+    """Metrics of an epoch."""
 
     number: int  # from 1
-    time: float  # Unix seconds at its end
+    time: float  # end, Unix seconds
     metrics: dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What training gave; the weights are in the checkpoints."""
+    """Result of training, without the weights, which are in the checkpoints."""
 
     history: list[Epoch]
     best_epochs: Mapping[str, int]  # by selection, from 1
-    seconds: float  # in this process, validation included
-    waiting: float  # of them, for data
-    samples: int  # trained on in them
+    seconds: float  # in this process, including validation
+    waiting: float  # seconds of these spent waiting for data
+    samples: int  # trained on in this process
 
     def speed(self) -> dict[str, float]:
-        """Metrics; none where a process ended between its last epoch and its result, so that nothing was left to train."""
+        """Speed metrics; empty if the state was already past the last epoch, so that this process trained nothing."""
         return {"images_per_second": self.samples / self.seconds, "waiting_share": self.waiting / self.seconds} if self.samples else {}
 
 
 class Hooks(Protocol):
-    """Whom the loop tells."""
+    """Callbacks of the loop."""
 
     def batch(self, samples: int, note: str) -> None:
-        """A step is through. May raise StoppedError: the state is saved, and the error goes on."""
+        """Called after each step. May raise StoppedError: the loop saves the state and re-raises."""
 
     def epoch(self, epoch: Epoch) -> None:
-        """An epoch is through and its state is saved."""
+        """Called after each epoch, once its state is saved."""
 
 
 @dataclass(kw_only=True)
 class _Best:
-    """Of one selection so far."""
+    """Best epoch of a selection so far."""
 
     epoch: int = 0  # 0: none yet
     score: float = math.inf
@@ -131,8 +132,8 @@ class _Position:
     best: dict[str, _Best]  # by selection
     epoch: int = 0
     batch: int = 0
-    samples: int = 0  # of the epoch so far
-    sums: dict[str, float] | None = None  # of the losses, over these samples
+    samples: int = 0  # in this epoch so far
+    sums: dict[str, float] | None = None  # of the losses over these samples
 
     @property
     def best_epochs(self) -> dict[str, int]:
@@ -140,29 +141,29 @@ class _Position:
 
 
 @dataclass(frozen=True)
-class _Fed:
-    """What is kept of a batch until its loss is looked at; not its images."""
+class _BatchSummary:
+    """What is kept of a batch, without its images, until its losses are checked."""
 
     samples: int
-    described: dict[str, Any]
+    description: dict[str, Any]
 
 
 class _Watch(Generic[BatchT]):
-    """Losses and gradient norms of the last steps, looked at together: each look waits for the GPU."""
+    """Losses and gradient norms of the latest steps, checked together: reading them waits for the GPU."""
 
     def __init__(self, task: Task[BatchT]) -> None:
         self.task = task
-        self.steps: list[tuple[list[_Fed], list[Mapping[str, Tensor]], Tensor]] = []
-        self.note = ""  # the last loss that was looked at
+        self.steps: list[tuple[list[_BatchSummary], list[Mapping[str, Tensor]], Tensor]] = []
+        self.note = ""  # the last loss that was read
 
     def add(self, batches: Sequence[BatchT], losses: list[Mapping[str, Tensor]], norm: Tensor) -> None:
-        self.steps.append(([_Fed(self.task.size(batch), self.task.describe(batch)) for batch in batches], losses, norm))
+        self.steps.append(([_BatchSummary(self.task.size(batch), self.task.describe(batch)) for batch in batches], losses, norm))
 
     def flush(self, position: _Position, rate: float) -> None:
         """Add the losses to the epoch's sums.
 
         Raises:
-            DivergedError: at the first step that is not finite.
+            DivergedError: a loss or gradient norm is not finite; describes the first such step.
         """
         if not self.steps:
             return
@@ -171,27 +172,27 @@ class _Watch(Generic[BatchT]):
             torch.stack([torch.stack([part[name] for name in names]) for _, losses, _ in self.steps for part in losses]).double().tolist()
         )
         norms = torch.stack([norm for *_, norm in self.steps]).double().tolist()
-        place = 0
-        for (fed, losses, _), norm in zip(self.steps, norms, strict=True):
-            for batch in fed:
-                values = rows[place]
-                place += 1
+        row = 0
+        for (batches, losses, _), norm in zip(self.steps, norms, strict=True):
+            for batch in batches:
+                values = rows[row]
+                row += 1
                 if not all(map(math.isfinite, values)):
-                    _stop(fed, dict(zip(names, values, strict=True)), norm, position, rate)
+                    _stop(batches, dict(zip(names, values, strict=True)), norm, position, rate)
                 sums = position.sums or dict.fromkeys(names, 0.0)
                 position.sums = {name: sums[name] + value * batch.samples for name, value in zip(names, values, strict=True)}
                 position.samples += batch.samples
             if not math.isfinite(norm):
-                _stop(fed, {name: float(losses[-1][name]) for name in names}, norm, position, rate)
+                _stop(batches, {name: float(losses[-1][name]) for name in names}, norm, position, rate)
         self.note = f", loss {rows[-1][names.index('loss')]:.3g}"
         self.steps.clear()
 
 
-def _stop(batches: list[_Fed], losses: dict[str, float], norm: float, position: _Position, rate: float) -> NoReturn:
-    said = ", ".join(f"{name} {value:g}" for name, value in losses.items())
-    fed = {"epoch": position.epoch + 1, "losses": losses, "gradient_norm": norm, "learning_rate": rate}
-    fed["batches"] = [batch.described for batch in batches]
-    raise DivergedError(f"diverged in epoch {position.epoch + 1}: {said}, gradient norm {norm:g}, learning rate {rate:g}", fed)
+def _stop(batches: list[_BatchSummary], losses: dict[str, float], norm: float, position: _Position, rate: float) -> NoReturn:
+    values = ", ".join(f"{name} {value:g}" for name, value in losses.items())
+    details = {"epoch": position.epoch + 1, "losses": losses, "gradient_norm": norm, "learning_rate": rate}
+    details["batches"] = [batch.description for batch in batches]
+    raise DivergedError(f"diverged in epoch {position.epoch + 1}: {values}, gradient norm {norm:g}, learning rate {rate:g}", details)
 
 
 def train(
@@ -206,11 +207,11 @@ def train(
     hooks: Hooks,
     say: Callable[[str], None],
 ) -> Trained:
-    """Train `network`, which lies on `device`, from its newest checkpoint, or from where it stands if there is none.
+    """Train `network`, which is on `device`, from its newest checkpoint, or from its present weights if there is none.
 
     Raises:
         DivergedError: a loss or gradient is not finite; the last good checkpoint is kept.
-        UserError: the newest checkpoint is of another network, or the disk is full.
+        UserError: the newest checkpoint belongs to another network, or the disk is full.
         StoppedError: a hook raised it; the state is saved.
     """
     optimizer = _optimizer(network, recipe)
@@ -218,15 +219,15 @@ def train(
     try:
         loaded = checkpoints.load(device=device)
     except DamagedError as error:
-        say(f"{error}; it is trained from its beginning")
+        say(f"{error}; training starts from scratch")
         checkpoints.clear()
         loaded = None
     if loaded:
         for damaged in loaded.damaged:
-            say(f"checkpoint {damaged}; the one before it is used")
+            say(f"checkpoint {damaged}; using the one before it")
         position, history = _restore(loaded, network, optimizer)
-        where = "all epochs are through" if position.epoch == recipe.epochs else f"epoch {position.epoch + 1}, batch {position.batch + 1}"
-        say(f"goes on from {loaded.file.name}: {where}")
+        start = "all epochs are done" if position.epoch == recipe.epochs else f"epoch {position.epoch + 1}, batch {position.batch + 1}"
+        say(f"resumes from {loaded.file.name}: {start}")
     forward: nn.Module = torch.compile(network) if compiled else network  # type: ignore[assignment]
     watch = _Watch(task)
     started = saved = time.monotonic()
@@ -238,19 +239,19 @@ def train(
                 group["lr"] = rate
             network.train()
             while position.batch < task.batches:
-                together = min(recipe.accumulate, task.batches - position.batch)
+                count = min(recipe.accumulate, task.batches - position.batch)
                 before = time.monotonic()
-                batches = [next(feed) for _ in range(together)]
+                batches = [next(feed) for _ in range(count)]
                 waiting += time.monotonic() - before
                 watch.add(batches, *_step(forward, task, batches, optimizer, recipe, device))
-                position.batch += together
+                position.batch += count
                 if len(watch.steps) >= CHECK_EVERY:
                     watch.flush(position, rate)
-                seen = sum(map(task.size, batches))
-                samples += seen
+                step_samples = sum(map(task.size, batches))
+                samples += step_samples
                 speed = samples / (time.monotonic() - started)
                 try:
-                    hooks.batch(seen, f"epoch {position.epoch + 1} of {recipe.epochs}{watch.note}, {speed:.0f} images/s")
+                    hooks.batch(step_samples, f"epoch {position.epoch + 1} of {recipe.epochs}{watch.note}, {speed:.0f} images/s")
                 except StoppedError:
                     watch.flush(position, rate)
                     _save(checkpoints, network, optimizer, position, history)
@@ -260,14 +261,14 @@ def train(
                     _save(checkpoints, network, optimizer, position, history)
                     saved = time.monotonic()
             watch.flush(position, rate)
-            done = _end_epoch(network, task, position, rate)
-            if done.number in position.best_epochs.values():
-                checkpoints.save_best(network.state_dict(), epoch=done.number)
-            history.append(done)
+            epoch = _end_epoch(network, task, position, rate)
+            if epoch.number in position.best_epochs.values():
+                checkpoints.save_best(network.state_dict(), epoch=epoch.number)
+            history.append(epoch)
             position = _Position(epoch=position.epoch + 1, best=position.best)
             _save(checkpoints, network, optimizer, position, history)
             saved = time.monotonic()
-            hooks.epoch(done)
+            hooks.epoch(epoch)
     for name, best in position.best.items():
         if not best.epoch:
             raise DivergedError(f"diverged: no epoch has a finite {task.selections[name]}", {})
@@ -284,7 +285,7 @@ def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 def _step(
     forward: nn.Module, task: Task[BatchT], batches: list[BatchT], optimizer: torch.optim.Optimizer, recipe: Recipe, device: Device
 ) -> tuple[list[Mapping[str, Tensor]], Tensor]:
-    """One step of the optimizer over the mean of some batches: their losses and the norm of the gradient, still on the device."""
+    """Take one optimizer step on the mean loss of `batches`; return their losses and the gradient norm, still on the device."""
     optimizer.zero_grad(set_to_none=True)
     losses: list[Mapping[str, Tensor]] = []
     for batch in batches:
@@ -298,7 +299,7 @@ def _step(
 
 
 def _end_epoch(network: nn.Module, task: Task[Any], position: _Position, rate: float) -> Epoch:
-    """Validate, and note in `position` of which selections this is the best epoch so far."""
+    """Validate, and update the best epoch of each selection in `position`."""
     network.eval()
     errors = task.validate(network)
     number = position.epoch + 1

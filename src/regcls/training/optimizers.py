@@ -1,4 +1,4 @@
-"""torch.optim's steps for many networks at once: their parameters stand in one flat vector, and each has taken steps of its own number.
+"""The optimizers of torch.optim for many networks at once, with parameters in one flat vector and a step count for each network.
 
 PyTorch's per-step bookkeeping would cost more than the arithmetic.
 
@@ -18,12 +18,12 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # Adam's
 
 
 class Stacked:
-    """One flat vector of the parameters of M networks, or of numbers like them, and its layers, (M, outputs, inputs + 1) each."""
+    """One flat vector with the parameters of M networks, or values of the same shapes; its layers are views (M, outputs, inputs + 1)."""
 
     def __init__(self, shapes: Sequence[tuple[int, int]], count: int, dtype: torch.dtype, device: torch.device) -> None:
         self.shapes, self.count = shapes, count
         sizes = [count * rows * columns for rows, columns in shapes]
-        sizes.append(-sum(sizes) % 64)  # the optimiser's vector loop rounds a remainder otherwise than the rest
+        sizes.append(-sum(sizes) % 64)  # padding: the optimiser's vector loop rounds a remainder differently from the rest
         self.flat = torch.zeros(sum(sizes), dtype=dtype, device=device)
         self.layers = [part.view(count, *shape) for part, shape in zip(self.flat.split(sizes), shapes, strict=False)]
 
@@ -32,22 +32,22 @@ class Stacked:
         return Stacked(self.shapes, count, self.flat.dtype, self.flat.device)
 
     def first(self, count: int) -> "Stacked":
-        """A copy of the first `count` networks'."""
+        """A copy of the first `count` networks."""
         copy = self.like(count)
-        for mine, its in zip(self.layers, copy.layers, strict=True):
-            its.copy_(mine[:count])
+        for source, target in zip(self.layers, copy.layers, strict=True):
+            target.copy_(source[:count])
         return copy
 
     def take_back(self, part: "Stacked") -> None:
-        """Overwrite the first networks' with those of `part`."""
-        for mine, its in zip(self.layers, part.layers, strict=True):
-            mine[: part.count].copy_(its)
+        """Overwrite the first networks with those of `part`."""
+        for target, source in zip(self.layers, part.layers, strict=True):
+            target[: part.count].copy_(source)
 
 
 class Adam:
     """torch.optim.Adam with L2 in the gradient."""
 
-    moments = 2  # vectors that it keeps from step to step
+    moments = 2  # state vectors
 
     def __init__(self, params: Stacked, gradient: Stacked, moments: Sequence[Stacked], weight_decay: float) -> None:
         self.params, self.gradient, self.weight_decay = params, gradient, weight_decay
@@ -55,12 +55,12 @@ class Adam:
         self.root, self.update = params.like(params.count), params.like(params.count)
 
     def begin(self, taken: NDArray[np.int64], steps: int, learning_rate: float) -> None:
-        """Make ready for the next `steps` steps, at one learning rate, of networks that have `taken` (M,) steps each."""
+        """Prepare `steps` steps at one learning rate; `taken` (M,): the steps that each network has taken so far."""
         first, second = _corrections()
         number = np.minimum(taken + 1 + np.arange(steps)[:, None], len(first) - 1)
         kind = np.float32 if self.params.flat.dtype == torch.float32 else np.float64
         divisors, rates = (values.astype(kind) for values in (second[number], -learning_rate / first[number]))
-        # Numbers, not vectors, where all networks have the same: they have taken equally many steps, or so many that it no longer matters.
+        # Scalars, not vectors, if they are the same for all networks: equally many steps taken, or so many that it no longer matters.
         self.alike = bool((divisors == divisors[:, :1]).all() and (rates == rates[:, :1]).all())
         self.numbers: list[tuple[float, float]] = list(zip(divisors[:, 0].tolist(), rates[:, 0].tolist(), strict=True))
         self.vectors = () if self.alike else tuple(self._vectors(values) for values in (divisors, rates))
@@ -69,7 +69,7 @@ class Adam:
         return torch.from_numpy(values)[..., None, None].to(self.params.flat.device)
 
     def step(self, index: int) -> None:
-        """The index-th of the steps that `begin` has made ready."""
+        """Take the index-th of the steps that `begin` has prepared."""
         params, gradient, mean, square, root = (s.flat for s in (self.params, self.gradient, self.mean, self.square, self.root))
         gradient.add_(params, alpha=self.weight_decay)
         mean.lerp_(gradient, 1 - BETA1)
@@ -90,7 +90,7 @@ class Adam:
 def _corrections() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Adam's bias corrections 1 − β₁ᵗ and √(1 − β₂ᵗ) after t steps, up to the t from which both are 1 in float64.
 
-    A table, and in Python: NumPy's vector loop may round a power otherwise in other company.
+    Computed in Python: the rounding of a power in NumPy's vector loop may depend on the other elements.
     """
     last = math.ceil(math.log(2.0**-54) / math.log(BETA2))
     first, second = ([1 - beta**t if t else 1.0 for t in range(last + 1)] for beta in (BETA1, BETA2))
@@ -106,10 +106,10 @@ class GradientDescent:
         self.params, self.gradient, self.weight_decay = params.flat, gradient.flat, weight_decay
 
     def begin(self, taken: NDArray[np.int64], steps: int, learning_rate: float) -> None:
-        """Make ready for the next steps; see Adam.begin."""
+        """Prepare the next steps; see Adam.begin."""
         self.learning_rate = learning_rate
 
     def step(self, index: int) -> None:
-        """One step."""
+        """Take one step."""
         self.gradient.add_(self.params, alpha=self.weight_decay)
         self.params.sub_(self.gradient, alpha=self.learning_rate)

@@ -1,4 +1,4 @@
-"""A run that trains one network: what it is told, and what it leaves behind. For every kind of images."""
+"""A run that trains one network on images of any kind: its job and its result."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,22 +16,22 @@ from regcls.runs.grids import SingleSpec
 from regcls.training.device import Device
 from regcls.training.loop import Epoch, Hooks
 
-BEST, LAST = "checkpoints/best.pt", "checkpoints/last.pt"  # among the artifacts of every such run
+BEST, LAST = "checkpoints/best.pt", "checkpoints/last.pt"  # artifact paths
 
 SpecT = TypeVar("SpecT", bound=SingleSpec, covariant=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job(Generic[SpecT]):
-    """A run to make, and how to compute it."""
+    """A run to train, and how to compute it."""
 
     spec: SpecT
     prepared: Path  # folder
-    data_digest: str  # of what the fingerprint was made for
+    data_digest: str  # of the data in the fingerprint
     checkpoints: Path  # folder
     fingerprint: str
     device: Device
-    loaders: int  # processes that make batches; 0: a thread
+    loaders: int  # processes that prepare batches; 0: a thread
     channels_last: bool
     compiled: bool
     checkpoint_minutes: float
@@ -39,20 +39,20 @@ class Job(Generic[SpecT]):
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a run gave."""
+    """Result of a run."""
 
     history: list[Epoch]
-    best_epoch: int  # of the weights that were selected on validation
-    score: float  # their validation error, by which λ is searched; lower is better
-    metrics: dict[str, float]  # final ones
-    files: Mapping[str, Path]  # path among the run's artifacts -> file: checkpoints, pictures
-    tables: Mapping[str, pd.DataFrame]  # path among the run's artifacts (*.parquet) -> table
-    tags: Mapping[str, str]  # what became known in training
+    best_epoch: int  # of the weights selected on validation
+    score: float  # their validation error, which the search for λ minimises
+    metrics: dict[str, float]  # final
+    files: Mapping[str, Path]  # artifact path -> file: checkpoints, pictures
+    tables: Mapping[str, pd.DataFrame]  # artifact path (*.parquet) -> table
+    tags: Mapping[str, str]  # determined during training
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """The trained network as others use it, for MLflow."""
+    """The trained network as an MLflow model."""
 
     network: nn.Module
     example: NDArray[np.uint8]  # input
@@ -61,35 +61,35 @@ class Model:
 SetT = TypeVar("SetT", bound=SplitSet[Any])
 
 
-def opened(kind: Callable[[Path], SetT], job: Job[Any]) -> SetT:
-    """The prepared images of a run.
+def open_images(kind: Callable[[Path], SetT], job: Job[Any]) -> SetT:
+    """Open the prepared images of a run.
 
     Raises:
-        UserError: they are gone or damaged, or have been prepared anew since its fingerprint was made.
+        UserError: they are missing or damaged, or were prepared again after its fingerprint was computed.
     """
     images = kind(job.prepared)
     if images.digest != job.data_digest:
-        raise UserError(f"{job.prepared} was prepared anew while runs were made on it. Start again, for the runs on the new data.")
+        raise UserError(f"{job.prepared} was prepared again while runs were training on it. Start again to train on the new data.")
     return images
 
 
 class Data(Protocol):
-    """An opened data set, as far as the train stage needs it."""
+    """The part of an opened data set that the train stage needs."""
 
     @property
-    def digest(self) -> str: ...  # of all that a run sees
+    def digest(self) -> str: ...  # of all data that a run sees
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trainer:
-    """How runs of a kind are made: what the train stage must know of them."""
+    """A task's training functions, for the train stage."""
 
     spec: type[SingleSpec]
     code: str  # digest of the code that decides a result
-    job: Callable[..., Job[Any]]  # the fields of Job -> a job
-    train: Callable[[Any, Hooks, Callable[[str], None]], Result]  # of a job
+    job: Callable[..., Job[Any]]  # from the fields of Job
+    train: Callable[[Any, Hooks, Callable[[str], None]], Result]  # job, hooks, say
     model: Callable[[Any, Result], Model]
-    score: str  # the metric of a tracked run that is Result.score
-    origin: Callable[[Any], str] = lambda spec: ""  # digest of what a run begins with, where its spec does not say all
-    ready: Callable[[Any], None] = lambda spec: None  # raises a UserError where a run could not begin, before any does
-    unlogged: str = ""  # metrics of an epoch that begin so are the same in every one
+    score: str  # name of Result.score among the metrics of a tracked run
+    origin: Callable[[Any], str] = lambda spec: ""  # digest of initial weights that the spec does not identify
+    ready: Callable[[Any], None] = lambda spec: None  # raises a UserError if a run cannot start; called before any does
+    unlogged: str = ""  # prefix of epoch metrics that are constant, and not logged

@@ -1,4 +1,4 @@
-"""The train stage of runs of one network each: which runs are wanted, which are there already, and making the rest."""
+"""The train stage for runs of one network each: finds the runs that are not tracked as FINISHED, and trains them."""
 
 import json
 import math
@@ -22,7 +22,7 @@ from regcls.processes import termination_noted, uninterrupted
 from regcls.progress import Advance, progress, say
 from regcls.runs import fingerprint
 from regcls.runs.grids import (
-    Found,
+    BestLambdas,
     MakeSpec,
     SingleSpec,
     all_specs,
@@ -36,7 +36,7 @@ from regcls.training.device import Device, device_for
 from regcls.training.loop import DivergedError, Epoch, StoppedError
 from regcls.training.outcome import Outcome, index_of, known_scores, repeating, why_stopped
 from regcls.training.single import Data, Job, Result, Trainer
-from regcls.training.single_worker import make
+from regcls.training.single_worker import train_jobs
 
 if TYPE_CHECKING:
     from regcls.tracking.tracker import Tracker
@@ -45,115 +45,117 @@ SpecT = TypeVar("SpecT", bound=SingleSpec)
 
 
 def fingerprints(specs: Sequence[SpecT], data: Data, code: str, origin: Callable[[SpecT], str] = lambda spec: "") -> dict[SpecT, str]:
-    """The fingerprint of every run, from its spec, the data, the code (a digest), and what it begins with (see Trainer.origin)."""
+    """The fingerprint of every run, from its spec, the data, the digest of the code, and its origin (see Trainer.origin)."""
     return {spec: fingerprint(spec, data_digest=data.digest, code_digest=code + origin(spec)) for spec in specs}
 
 
-def found_lambdas(search: Mapping[SpecT, str], score: str, runs: pd.DataFrame, made: Mapping[str, float] | None = None) -> Found:
-    """λ of the search, as far as its runs are finished.
+def found_lambdas(
+    search: Mapping[SpecT, str], score: str, runs: pd.DataFrame, new_scores: Mapping[str, float] | None = None
+) -> BestLambdas:
+    """The best λ of each search whose runs are all finished.
 
-    `search`: the runs of the search with their fingerprints; `score`: the metric that decides. `runs`: the table of the data set's runs
-    (Tracker.collect). `made`: fingerprint -> score of runs that may not be in it yet.
+    `search`: spec -> fingerprint of the runs of the search. `score`: the metric to minimise. `runs`: table of the data set's runs
+    (Tracker.collect). `new_scores`: fingerprint -> score of runs that the table may not have yet.
     """
-    known = known_scores(runs, score) | dict(made or {})
-    errors = {spec: known[key] for spec, key in search.items() if key in known}
+    scores = known_scores(runs, score) | dict(new_scores or {})
+    errors = {spec: scores[key] for spec, key in search.items() if key in scores}
     return whole_search(errors, search, searched_for)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """What all runs of one call share."""
+    """What all runs of one call have in common."""
 
     trainer: Trainer
     dataset: str
     data: Data
     prepared: Path  # folder
-    samples: int  # trained on in an epoch
+    samples: int  # training samples per epoch
     tracker: "Tracker"
     compute: Compute
     tags: Mapping[str, str]
-    state_epochs: int  # a run's state goes to a tracking server every so many epochs; 0: never
+    state_epochs: int  # epochs between uploads of a run's state to a tracking server; 0: never
     lineage: Mapping[str, Any] | None = None  # see Tracker.start
     adopt: bool = False
-    repeats: str | None = None  # the id of a run that is to be made once more, whatever the store holds
+    repeats: str | None = None  # id of a run to repeat, even though it is finished
 
 
 def train_grids(make_spec: MakeSpec[SingleSpec], section: SingleSection, study: Study) -> Outcome:
-    """Make every run of the grids that is not FINISHED, those of the search for λ first. Raises as `train_runs` does."""
-    known = _look_up(study)
-    searched = needs_search(section)
+    """Train every run of the grids that is not FINISHED, those of the search for λ first. Raises as `train_runs` does."""
+    tracked = _query_store(study)
+    searches = needs_search(section)
     search = (
         fingerprints(search_specs(make_spec, section, study.dataset), study.data, study.trainer.code, study.trainer.origin)
-        if searched
+        if searches
         else {}
     )
 
-    def collected() -> pd.DataFrame:
-        return study.tracker.collect(study.dataset, study.trainer.spec) if searched else pd.DataFrame()
+    def collect() -> pd.DataFrame:
+        return study.tracker.collect(study.dataset, study.trainer.spec) if searches else pd.DataFrame()
 
-    runs = collected()
+    runs = collect()
     first = all_specs(make_spec, section, study.dataset, found_lambdas(search, study.trainer.score, runs))
-    made = [_make(first, study, known)]
-    if made[0].kept:  # by another process, in the meantime
-        runs = collected()
-    found = found_lambdas(search, study.trainer.score, runs, made[0].scores)
-    if new := [spec for spec in all_specs(make_spec, section, study.dataset, found) if spec not in set(first)]:
-        say("λ found: " + ", ".join(f"{lam:g} for {method} with {classes} classes" for (method, classes), lam in found.items()))
-        made.append(_make(new, study, known))
-    return _outcome(made, study.tracker, known)
+    ledgers = [_train_missing(first, study, tracked)]
+    if ledgers[0].kept:  # another process has finished some in the meantime
+        runs = collect()
+    best_lambdas = found_lambdas(search, study.trainer.score, runs, ledgers[0].scores)
+    if new := [spec for spec in all_specs(make_spec, section, study.dataset, best_lambdas) if spec not in set(first)]:
+        say("λ found: " + ", ".join(f"{lam:g} for {method} with {classes} classes" for (method, classes), lam in best_lambdas.items()))
+        ledgers.append(_train_missing(new, study, tracked))
+    return _outcome(ledgers, study.tracker, tracked)
 
 
 def train_runs(specs: Sequence[SingleSpec], study: Study) -> Outcome:
-    """Train and track every run that the store does not hold as FINISHED.
+    """Train and track every run that is not FINISHED in the store.
 
     `study.adopt` logs into the run that `mlflow run` has opened, and trains even if an equal one exists: it must not stay empty.
 
     Raises:
-        UserError: no GPU where one is asked for, prepared data gone or damaged, no space on the disk, no checkpoint that is whole; or all
-            is trained, and the server could not be told.
-        KeyboardInterrupt: open runs are marked KILLED; they go on from their last checkpoint next time.
-        SystemExit: SIGTERM; so are these, and they go on from where they are.
+        UserError: no GPU though one is required, prepared data missing or damaged, disk full, no intact checkpoint; or all runs are
+            trained, but could not be delivered to the server.
+        KeyboardInterrupt: open runs are marked KILLED; next time they resume from their last checkpoint.
+        SystemExit: SIGTERM; open runs save their state and are marked KILLED.
     """
-    known = _look_up(study)
-    return _outcome([_make(specs, study, known)], study.tracker, known)
+    tracked = _query_store(study)
+    return _outcome([_train_missing(specs, study, tracked)], study.tracker, tracked)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Known:
-    """What the store holds at the start; a server may be away later on, and is not needed to train."""
+class _TrackedRuns:
+    """Runs in the store at the start. Training does not depend on the server, which may be unavailable later."""
 
     finished: Mapping[str, str]  # fingerprint -> run id
-    interrupted: Mapping[str, str]  # the same, of runs that another machine may have left
+    interrupted: Mapping[str, str]  # fingerprint -> run id, perhaps of another machine
 
 
-def _look_up(study: Study) -> _Known:
+def _query_store(study: Study) -> _TrackedRuns:
     tracker, dataset = study.tracker, study.dataset
     finished = {} if study.repeats or (study.adopt and tracker.adopted_run) else tracker.finished(dataset)
     interrupted = tracker.interrupted(dataset) if tracker.is_remote and not study.repeats else {}
     for key in finished:
         _remove_leftovers(tracker.root / ".regcls" / "checkpoints" / dataset / key, tracker.root)
-    return _Known(finished=finished, interrupted=interrupted)
+    return _TrackedRuns(finished=finished, interrupted=interrupted)
 
 
-def _make(specs: Sequence[SingleSpec], study: Study, known: _Known) -> "_Ledger":
+def _train_missing(specs: Sequence[SingleSpec], study: Study, tracked: _TrackedRuns) -> "_Ledger":
     tracker, wanted = study.tracker, fingerprints(specs, study.data, study.trainer.code, study.trainer.origin)
     device = device_for(study.compute.device)
     home = tracker.root / ".regcls" / "checkpoints" / study.dataset
-    # A repetition never goes on from what another run has left, but it does from what an earlier attempt at itself has.
-    own = f"-{study.repeats[:8]}" if study.repeats else ""
-    jobs = [_job(spec, key, home / f"{key}{own}", study, device) for spec, key in wanted.items() if key not in known.finished]
+    # A repetition resumes from checkpoints of its own earlier attempts, never from another run's.
+    suffix = f"-{study.repeats[:8]}" if study.repeats else ""
+    jobs = [_job(spec, key, home / f"{key}{suffix}", study, device) for spec, key in wanted.items() if key not in tracked.finished]
     for spec in dict.fromkeys(job.spec for job in jobs):
         study.trainer.ready(spec)
     cores, threads = study.compute.cores, study.compute.cores if device == "cuda" else study.compute.threads
     if len(jobs) == 1 and threads < cores:
-        say(f"on {threads} of {cores} cores, as in a grid, so that the numbers are a grid's. With compute.processes = 1 each run takes all")
-    ledger = _Ledger(study, wanted, known, threads)
+        say(f"on {threads} of {cores} cores, as in a grid, so that results match the grid's. With compute.processes = 1 each run uses all")
+    ledger = _Ledger(study, wanted, tracked, threads)
     with progress(sum(map(ledger.work, jobs)) or 1, "training") as advance, termination_noted() as asked_to_stop:
         ledger.advance, ledger.total, ledger.asked_to_stop = advance, len(jobs), asked_to_stop
         try:
             processes = 1 if device == "cuda" else max(1, min(study.compute.process_count, len(jobs)))
-            make(jobs, study.trainer.train, ledger, processes=processes, threads=ledger.threads, asked_to_stop=asked_to_stop)
-            if asked_to_stop():  # while the last one was logged
+            train_jobs(jobs, study.trainer.train, ledger, processes=processes, threads=ledger.threads, asked_to_stop=asked_to_stop)
+            if asked_to_stop():  # while the last run was being logged
                 raise StoppedError
         except StoppedError as error:
             ledger.abandon(error)
@@ -164,11 +166,11 @@ def _make(specs: Sequence[SingleSpec], study: Study, known: _Known) -> "_Ledger"
     return ledger
 
 
-def _outcome(made: Sequence["_Ledger"], tracker: "Tracker", known: _Known) -> Outcome:
+def _outcome(ledgers: Sequence["_Ledger"], tracker: "Tracker", tracked: _TrackedRuns) -> Outcome:
     tracker.deliver()
     ended, failed, wanted = dict[str, tuple[str, str]](), dict[str, str](), dict[SingleSpec, str]()
-    finished = dict(known.finished)
-    for ledger in made:
+    finished = dict(tracked.finished)
+    for ledger in ledgers:
         ledger.release()
         ended |= {key: (tracker.run_id(run), status) for key, (run, status) in ledger.ended.items()}
         failed |= ledger.failed
@@ -179,27 +181,27 @@ def _outcome(made: Sequence["_Ledger"], tracker: "Tracker", known: _Known) -> Ou
 
 
 def _remove_leftovers(checkpoints: Path, root: Path) -> None:
-    """The checkpoints of a run that is FINISHED: its process was killed between its end and their removal."""
-    if checkpoints.exists() and (held := try_lock(_lock_of(root, checkpoints.name))):  # nobody makes it
-        with held:
+    """Remove the checkpoints of a FINISHED run whose process was killed before it removed them."""
+    if checkpoints.exists() and (lock := try_lock(_lock_path(root, checkpoints.name))):  # no process is training it
+        with lock:
             shutil.rmtree(checkpoints, ignore_errors=True)
 
 
-def _lock_of(root: Path, fingerprint: str) -> Path:
+def _lock_path(root: Path, fingerprint: str) -> Path:
     return root / ".regcls" / f"run-{fingerprint}.lock"
 
 
-def _noted(checkpoints: Path, entry: str) -> str | None:
-    """What is noted beside checkpoints: `run` that they belong to, as the tracker names it; `threads` that it had."""
+def _run_record(checkpoints: Path, entry: str) -> str | None:
+    """An entry of run.json beside the checkpoints: `run`, the tracker's name for their run; `threads`, see `_thread_counts`."""
     try:
         return str(json.loads((checkpoints / "run.json").read_text(encoding="utf-8"))[entry])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _threads(checkpoints: Path, now: int) -> str:
-    """Those that a run had so far, and those that it goes on with: `1`, or `1, then 2`."""
-    before = _noted(checkpoints, "threads") or str(now)
+def _thread_counts(checkpoints: Path, now: int) -> str:
+    """The number of threads of a run so far and from now on: `1`, or `1, then 2`."""
+    before = _run_record(checkpoints, "threads") or str(now)
     return before if before.split(", then ")[-1] == str(now) else f"{before}, then {now}"
 
 
@@ -221,73 +223,73 @@ def _job(spec: SingleSpec, key: str, checkpoints: Path, study: Study, device: De
 
 
 @dataclass
-class _Open:
-    """A run in the making."""
+class _OpenRun:
+    """A run in progress."""
 
     job: Job[Any]
-    run: str  # as the tracker names it
-    held: ExitStack
+    run: str  # the tracker's name for it
+    lock: ExitStack
     seen: int = 0  # samples, on the progress bar
-    slot: int = 0  # where its next state goes at the server
+    slot: int = 0  # of its next state on the server
 
 
 class _Ledger:
-    """Runs from their start to their end, in MLflow and on the progress bar."""
+    """Tracks runs from start to end in MLflow, and shows them on the progress bar."""
 
-    def __init__(self, study: Study, wanted: Mapping[SingleSpec, str], known: _Known, threads: int) -> None:
-        self.study, self.tracker, self.wanted, self.known, self.threads = study, study.tracker, wanted, known, threads
-        self.open: dict[str, _Open] = {}  # by fingerprint
-        self.ended: dict[str, tuple[str, str]] = {}  # fingerprint -> run id, status
+    def __init__(self, study: Study, wanted: Mapping[SingleSpec, str], tracked: _TrackedRuns, threads: int) -> None:
+        self.study, self.tracker, self.wanted, self.tracked, self.threads = study, study.tracker, wanted, tracked, threads
+        self.open: dict[str, _OpenRun] = {}  # by fingerprint
+        self.ended: dict[str, tuple[str, str]] = {}  # fingerprint -> run name, status
         self.failed: dict[str, str] = {}  # name -> reason
-        self.kept: dict[str, str] = {}  # fingerprint -> run id: another process has finished it in the meantime
+        self.kept: dict[str, str] = {}  # fingerprint -> run id: finished by another process in the meantime
         self.advance: Advance = lambda amount, note="": None
         self.total = 0
-        self.scores: dict[str, float] = {}  # fingerprint -> validation error of what was made; infinite if it diverged
+        self.scores: dict[str, float] = {}  # fingerprint -> validation error of runs trained here; infinite if diverged
         self.asked_to_stop: Callable[[], bool] = lambda: False
-        self.undelivered: list[tuple[str, ExitStack]] = []  # runs that have ended, and what keeps others from making them
+        self.undelivered: list[tuple[str, ExitStack]] = []  # ended runs, with the locks that keep other processes from training them
 
     def work(self, job: Job[Any]) -> int:
-        """Samples to train on."""
+        """Number of samples to train on."""
         return int(job.spec.epochs) * self.study.samples
 
     def begin(self, job: Job[Any]) -> bool:
-        """Open the run, or the one that its checkpoints belong to; False if it is finished by now."""
-        held, key = ExitStack(), job.fingerprint
-        was_held = self._hold(job, held)
+        """Start the run, or reopen the one that its checkpoints belong to; False if another process has finished it."""
+        lock, key = ExitStack(), job.fingerprint
+        waited = self._acquire(job, lock)
         adopts = self.study.adopt and self.tracker.adopted_run is not None
-        if not adopts and not self.study.repeats and (run_id := self._finished_meanwhile(key, was_held)):
+        if not adopts and not self.study.repeats and (run_id := self._finished_meanwhile(key, waited)):
             self.kept[key] = run_id
-            held.close()
+            lock.close()
             self.advance(self.work(job))
             return False
-        earlier = None if adopts else _noted(job.checkpoints, "run") or self._from_elsewhere(job)
+        earlier = None if adopts else _run_record(job.checkpoints, "run") or self._from_elsewhere(job)
         with uninterrupted():
             tags = {**self.study.tags, **repeating(self.study.repeats), "data_digest": self.study.data.digest[:32]}
-            tags["threads"] = _threads(job.checkpoints, self.threads)
+            tags["threads"] = _thread_counts(job.checkpoints, self.threads)
             adopt, lineage = self.study.adopt, self.study.lineage
             run = self.tracker.start(job.spec, fingerprint=key, tags=tags, adopt=adopt, continues=earlier, lineage=lineage)
             if earlier:
                 self.tracker.log_tags(run, {"threads": tags["threads"]})
             write_json(job.checkpoints / "run.json", {"run": run, "name": job.spec.name, "threads": tags["threads"]})
-            self.open[key] = _Open(job, run, held)
+            self.open[key] = _OpenRun(job, run, lock)
         return True
 
-    def _hold(self, job: Job[Any], held: ExitStack) -> bool:
-        """Keep other processes from making this run; whether one did so until now."""
-        own, was_held = _lock_of(self.tracker.root, job.fingerprint), False
-        while (handle := try_lock(own)) is None:
-            if not was_held:
-                say(f"{lock_holder(own)} makes {job.spec.name} at this moment; waiting for it to end")
-            was_held = True
+    def _acquire(self, job: Job[Any], lock: ExitStack) -> bool:
+        """Lock the run against other processes; True if this had to wait for one."""
+        path, waited = _lock_path(self.tracker.root, job.fingerprint), False
+        while (handle := try_lock(path)) is None:
+            if not waited:
+                say(f"{lock_holder(path)} is training {job.spec.name}; waiting for it to finish")
+            waited = True
             if self.asked_to_stop():
                 raise StoppedError
             time.sleep(0.2)
-        held.enter_context(handle)
-        return was_held
+        lock.enter_context(handle)
+        return waited
 
-    def _finished_meanwhile(self, key: str, was_held: bool) -> str | None:
-        """The id of the run that another process has finished since this one began."""
-        if self.tracker.is_remote and not was_held:  # the server may be away, and is not needed to train
+    def _finished_meanwhile(self, key: str, waited: bool) -> str | None:
+        """The id of the run that another process has finished since this one started."""
+        if self.tracker.is_remote and not waited:  # the server may be unavailable, and training does not need it
             return None
         with suppress(UserError) if self.tracker.is_remote else nullcontext():
             self.tracker.inherit()
@@ -296,8 +298,8 @@ class _Ledger:
         return None
 
     def _from_elsewhere(self, job: Job[Any]) -> str | None:
-        """The run that was interrupted on another machine, with its last state, if the server has one."""
-        run_id = self.known.interrupted.get(job.fingerprint)
+        """The id of the run if it was interrupted on another machine; restores its last state, if the server has one."""
+        run_id = self.tracked.interrupted.get(job.fingerprint)
         if run_id is None:
             return None
         try:
@@ -305,74 +307,74 @@ class _Ledger:
                 slots = self.tracker.fetch_state(run_id, Path(folder))
                 state = Checkpoints(job.checkpoints, fingerprint=job.fingerprint).restore(slots)
         except UserError as error:
-            say(f"{job.spec.name}: trained anew, since the state of run {run_id}, which was interrupted elsewhere, cannot be had: {error}")
+            say(f"{job.spec.name}: starts from scratch, since the state of run {run_id}, interrupted elsewhere, is not available: {error}")
             return None
-        say(f"{job.spec.name}: run {run_id} was interrupted elsewhere; it goes on here" + ("" if state else ", from its beginning"))
+        say(f"{job.spec.name}: run {run_id} was interrupted elsewhere; it resumes here" + ("" if state else ", from scratch"))
         return run_id
 
     def on_batch(self, key: str, samples: int, note: str) -> None:
-        """A step is through."""
+        """Show a finished step on the progress bar."""
         self.open[key].seen += samples
         self.advance(samples, f"run {len(self.ended) + 1} of {self.total}, {note}")
         self.release()
 
     def on_epoch(self, key: str, epoch: Epoch) -> None:
-        """An epoch is through, and its state is saved."""
+        """Log an epoch whose state is saved."""
         run = self.open[key]
-        with uninterrupted():  # SQLAlchemy prints a traceback of its own when Ctrl-C comes in between
+        with uninterrupted():  # on Ctrl-C in between, SQLAlchemy prints a traceback of its own
             self.tracker.log_metrics(run.run, _epoch_points(epoch, self.study.trainer))
         if self.study.state_epochs and epoch.number % self.study.state_epochs == 0 and epoch.number < run.job.spec.epochs:
             self._store_state(run)
         self.release()
 
     def on_note(self, key: str, text: str) -> None:
-        """Something that the user should know of a run."""
+        """Print a remark on a run."""
         say(f"{self.open[key].job.spec.name}: {text}")
 
-    def _store_state(self, run: _Open) -> None:
-        """So that the run can go on on another machine. Two slots: one is whole while the other is replaced."""
+    def _store_state(self, run: _OpenRun) -> None:
+        """Upload the run's state, so that another machine can resume it. Of two slots, one stays intact while the other is replaced."""
         if self.tracker.is_remote and self.study.state_epochs:
-            with suppress(FileNotFoundError):  # the training is two states ahead by now, and will give another one
+            with suppress(FileNotFoundError):  # training has saved two newer states since; a later upload takes one of them
                 self.tracker.log_state(run.run, Checkpoints(run.job.checkpoints, fingerprint=run.job.fingerprint).newest(), slot=run.slot)
                 run.slot = 1 - run.slot
 
     def release(self) -> None:
-        """Let other processes look at runs that the store holds by now."""
-        for run, held in [entry for entry in self.undelivered if self.tracker.is_delivered(entry[0])]:
-            held.close()
-            self.undelivered.remove((run, held))
+        """Unlock the ended runs that are in the store by now."""
+        for run, lock in [entry for entry in self.undelivered if self.tracker.is_delivered(entry[0])]:
+            lock.close()
+            self.undelivered.remove((run, lock))
 
     def end(self, key: str, result: Result | DivergedError) -> None:
-        """Log what a run has left behind and close it. Only then do its checkpoints go."""
+        """Log the result of a run and close it, then remove its checkpoints."""
         run = self.open[key]
         with uninterrupted():
             if isinstance(result, DivergedError):
-                self.tracker.log_json(run.run, "diverged.json", result.fed)
+                self.tracker.log_json(run.run, "diverged.json", result.details)
                 self.tracker.log_metrics(run.run, [("diverged", 1.0, 0, time.time())])
                 self.tracker.stop(run.run, status="FAILED", reason=str(result))
                 self.failed[run.job.spec.name] = str(result)
             else:
                 _log_result(self.study, run, result)
-                if self.study.repeats:  # left behind by a kill in this moment, they would be the whole of the next repetition
+                if self.study.repeats:  # before the end: after a kill in between, the next repetition would resume from them, finished
                     shutil.rmtree(run.job.checkpoints, ignore_errors=True)
                 self.tracker.end(run.run)
                 shutil.rmtree(run.job.checkpoints, ignore_errors=True)
             del self.open[key]
             self.ended[key] = (run.run, "FAILED" if isinstance(result, DivergedError) else "FINISHED")
             self.scores[key] = math.inf if isinstance(result, DivergedError) else result.score
-        self.undelivered.append((run.run, run.held))
+        self.undelivered.append((run.run, run.lock))
         self.release()
-        self.advance(self.work(run.job) - run.seen)  # what an earlier process had trained, or nobody will
+        self.advance(self.work(run.job) - run.seen)  # samples that an earlier process has trained on, or that are skipped
 
     def abandon(self, error: BaseException) -> None:
-        """Mark the runs in the making KILLED."""
+        """Mark the runs in progress KILLED."""
         with uninterrupted():
             for run in self.open.values():
-                with suppress(UserError):  # a full disk, perhaps the reason of all this: the next start finds them RUNNING
+                with suppress(UserError):  # a full disk, perhaps the cause of `error`: the next start finds them RUNNING
                     if isinstance(error, StoppedError):  # the machine may be gone next time
                         self._store_state(run)
                     self.tracker.stop(run.run, status="KILLED", reason=why_stopped(error))
-                run.held.close()
+                run.lock.close()
             self.tracker.deliver_shortly()
 
 
@@ -380,13 +382,13 @@ Point = tuple[str, float, int, float]  # name, value, step, Unix seconds
 
 
 def _epoch_points(epoch: Epoch, trainer: Trainer) -> list[Point]:
-    """Without the sizes of the groups, which no epoch changes."""
-    shown = {name: value for name, value in epoch.metrics.items() if not trainer.unlogged or not name.startswith(trainer.unlogged)}
-    return [(f"epochs/{name}", value, epoch.number, epoch.time) for name, value in shown.items()]
+    """Without `trainer.unlogged`: group sizes, which are the same in every epoch."""
+    metrics = {name: value for name, value in epoch.metrics.items() if not trainer.unlogged or not name.startswith(trainer.unlogged)}
+    return [(f"epochs/{name}", value, epoch.number, epoch.time) for name, value in metrics.items()]
 
 
-def _log_result(study: Study, run: _Open, result: Result) -> None:
-    """Equal points are dropped by MLflow, so what was logged before an interruption may be logged again."""
+def _log_result(study: Study, run: _OpenRun, result: Result) -> None:
+    """Log all epochs, also those logged before an interruption: MLflow drops duplicate points."""
     tracker = study.tracker
     points = [point for epoch in result.history for point in _epoch_points(epoch, study.trainer)]
     ended = result.history[-1].time

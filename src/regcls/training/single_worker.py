@@ -1,4 +1,4 @@
-"""Train runs of one network each: one after the other in this process, or some side by side in processes of their own."""
+"""Trains runs of one network each: one after another in this process, or several in parallel in worker processes."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -17,15 +17,15 @@ from regcls.processes import worker_pool
 from regcls.training.loop import DivergedError, Epoch, Hooks, StoppedError
 from regcls.training.single import Job, Result
 
-LOOK_EVERY = 0.05  # seconds, for what the processes send
+POLL_SECONDS = 0.05  # for events of the worker processes
 
 Train = Callable[[Job[Any], Hooks, Callable[[str], None]], Result]
 
 
 class Ledger(Protocol):
-    """Whom to tell of a run's start, of what happens in it and of its end."""
+    """Records the start, progress and end of runs."""
 
-    def begin(self, job: Job[Any]) -> bool: ...  # False: there is nothing left to make
+    def begin(self, job: Job[Any]) -> bool: ...  # False: the run is finished already
     def on_batch(self, key: str, samples: int, note: str) -> None: ...
     def on_epoch(self, key: str, epoch: Epoch) -> None: ...
     def on_note(self, key: str, text: str) -> None: ...
@@ -34,10 +34,10 @@ class Ledger(Protocol):
 
 @dataclass(frozen=True)
 class _RunHooks:
-    """The loop's hooks for the run `key`: they call the ledger, or send what it is to be called with."""
+    """The loop's hooks for the run `key`: they call the ledger, or send the call to the main process."""
 
     key: str
-    call: Callable[..., None]  # the name of a method of the ledger, and its arguments
+    call: Callable[..., None]  # takes the name of a ledger method, and its arguments
     asked_to_stop: Callable[[], bool]
 
     def batch(self, samples: int, note: str) -> None:
@@ -52,17 +52,17 @@ class _RunHooks:
         self.call("on_note", self.key, text)
 
 
-def make(
+def train_jobs(
     jobs: Sequence[Job[Any]], train: Train, ledger: Ledger, *, processes: int, threads: int, asked_to_stop: Callable[[], bool]
 ) -> None:
-    """Make all runs, `processes` at once with `threads` each.
+    """Train all runs, `processes` in parallel with `threads` each.
 
     Raises:
-        UserError: see `train`; or a process was ended from outside.
-        StoppedError: asked to stop; the states of the runs in the making are saved.
+        UserError: see `train`; or a worker process was killed.
+        StoppedError: asked to stop; the states of the runs in progress are saved.
     """
     if processes > 1:
-        _side_by_side(jobs, train, ledger, processes, threads, asked_to_stop)
+        _train_in_parallel(jobs, train, ledger, processes, threads, asked_to_stop)
         return
     torch.set_num_threads(threads)
     for job in jobs:
@@ -84,11 +84,11 @@ def _train(job: Job[Any], train: Train, hooks: _RunHooks) -> Result | DivergedEr
         return error
     except torch.OutOfMemoryError as error:  # of a GPU
         raise UserError(
-            f"{job.spec.name} does not fit into the GPU's memory. Take a smaller batch_size with accumulate > 1, or precision: bf16."
+            f"{job.spec.name} does not fit into the GPU's memory. Use a smaller batch_size with accumulate > 1, or precision: bf16."
         ) from error
 
 
-def _side_by_side(
+def _train_in_parallel(
     jobs: Sequence[Job[Any]], train: Train, ledger: Ledger, processes: int, threads: int, asked_to_stop: Callable[[], bool]
 ) -> None:
     context = get_context("spawn")
@@ -104,14 +104,14 @@ def _side_by_side(
                     running[pool.submit(_train_in_worker, job, train)] = job
             if not running:
                 break
-            done = [future for future in running if future.done()]  # before their last words are read, not after
+            done = [future for future in running if future.done()]  # before reading events, so that none of theirs is missed
             while not events.empty():
                 _call(ledger, *events.get())
             for future in done:
                 job = running.pop(future)
                 if not isinstance(future.exception(), StoppedError):
                     ledger.end(job.fingerprint, future.result())
-            time.sleep(LOOK_EVERY)
+            time.sleep(POLL_SECONDS)
     if stop.is_set():
         raise StoppedError
 

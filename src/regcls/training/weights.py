@@ -1,4 +1,4 @@
-"""Weights of ImageNet that an encoder begins with: from a path or an address to a local file."""
+"""ImageNet weights for an encoder: fetches them from a path or URL."""
 
 import hashlib
 import json
@@ -11,15 +11,15 @@ from regcls.data.sources import Archive
 from regcls.errors import UserError
 from regcls.files import write_json
 
-NAMED_DIGEST = re.compile(r"-([0-9a-f]{8,64})\.[a-z]+")  # as in resnet50-0676ba61.pth: the file's SHA-256 begins so (torch.hub)
-INSTEAD = "Fetch it elsewhere and give its path as `weights`, or give weights: random, only if you mean an encoder that has seen nothing."
+NAMED_DIGEST = re.compile(r"-([0-9a-f]{8,64})\.[a-z]+")  # torch.hub's prefix of the SHA-256, as in resnet50-0676ba61.pth
+INSTEAD = "Fetch it by other means and set `weights` to its path; or set weights: random, only if the encoder is meant to start untrained."
 
 
 def weights_file(source: str, folder: Path) -> Path:
-    """The local file of `source`, a path or an http(s):// or s3:// address. What has an address is fetched once, into `folder`.
+    """The local file of `source`, a path or an http(s):// or s3:// URL. A URL is fetched once, into `folder`.
 
     Raises:
-        UserError: there is no such file, it cannot be fetched, or it is not the one that was fetched before or that its name promises.
+        UserError: there is no such file, it cannot be fetched, or its SHA-256 differs from the recorded one or from that in its name.
     """
     if "://" not in source:
         file = Path(source).expanduser()
@@ -27,21 +27,21 @@ def weights_file(source: str, folder: Path) -> Path:
             raise UserError(f"weights = {source}: there is no such file. {INSTEAD}")
         return file
     archive = Archive(url=source)
-    folder /= hashlib.sha256(source.encode()).hexdigest()[:12]  # files of many addresses have one name
+    folder /= hashlib.sha256(source.encode()).hexdigest()[:12]  # files of different URLs may have the same name
     checksums = folder / "checksums.json"
     records = _records(checksums)
-    there = next((folder / name for name in records if (folder / name).is_file()), None)
-    if there is not None:  # for every run: not a word
-        file = there
+    cached = next((folder / name for name in records if (folder / name).is_file()), None)
+    if cached is not None:  # silently: this is called for every run
+        file = cached
         if sha256(file) != records[file.name]["sha256"]:
             raise UserError(f"{file} is not what was fetched from {archive.shown}: it is damaged. Remove it and start again.")
     else:
         try:
             file = fetch(source, folder, checksums=checksums)
         except UserError as error:
-            raise UserError(f"the weights cannot be had: {error} {INSTEAD}") from error
-    named, digest = NAMED_DIGEST.search(file.name), _records(checksums)[file.name]["sha256"]
-    if named and not digest.startswith(named[1]):
+            raise UserError(f"cannot get the weights: {error} {INSTEAD}") from error
+    prefix, digest = NAMED_DIGEST.search(file.name), _records(checksums)[file.name]["sha256"]
+    if prefix and not digest.startswith(prefix[1]):
         file.unlink()
         write_json(checksums, {name: entry for name, entry in _records(checksums).items() if name != file.name})
         raise UserError(f"{archive.shown} is not the file that its name promises: its SHA-256 begins with {digest[:8]}. {INSTEAD}")
@@ -49,9 +49,9 @@ def weights_file(source: str, folder: Path) -> Path:
 
 
 def weights_digest(source: str) -> str:
-    """What tells the weights from others that go by the same `source`: the SHA-256 of a local file; empty where `source` says it all.
+    """The SHA-256 of a local file, whose content may change under the same `source`; empty for "random" and URLs.
 
-    An address is taken to give one file for ever; its checksum is recorded when it is fetched.
+    A URL is assumed to always give the same file; its checksum is recorded when it is fetched.
     """
     file = Path(source).expanduser().resolve()
     if source == "random" or "://" in source or not file.is_file():
@@ -62,12 +62,12 @@ def weights_digest(source: str) -> str:
 
 @cache
 def _known_sha256(file: Path, modified: int, size: int) -> str:
-    """For each of many runs, but read once."""
+    """`sha256`, cached: many runs use the same file."""
     return sha256(file)
 
 
 def sha256(file: Path) -> str:
-    """Of its content, hexadecimal."""
+    """Of a file's content, hexadecimal."""
     with file.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
@@ -78,5 +78,5 @@ def _records(checksums: Path) -> dict[str, dict[str, str]]:
     except FileNotFoundError:
         return {}
     except ValueError:
-        raise UserError(f"{checksums} is damaged: it is not JSON. Remove its folder; the weights are fetched again.") from None
+        raise UserError(f"{checksums} is damaged: it is not JSON. Remove its folder to fetch the weights again.") from None
     return records

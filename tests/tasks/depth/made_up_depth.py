@@ -1,4 +1,4 @@
-"""A plausible store of runs on depth maps, made up from a seed: what `Tracker.collect` and the artifacts of its runs would give."""
+"""A plausible store of depth runs, made up from a seed: what `Tracker.collect` and the runs' artifacts would return."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,13 +12,13 @@ from regcls.metrics import SHOTS
 from regcls.params import Params
 from regcls.params.single import SingleGrid
 from regcls.reports.report import Report
-from regcls.runs.grids import Found, all_specs
+from regcls.runs.grids import BestLambdas, all_specs
 from regcls.tasks.depth import published, report
 from regcls.tasks.depth.runs import DepthSpec, make_spec
 from regcls.tasks.depth.sums import BUCKETS, COLUMNS
 from reports.made_up import small_params, sources, with_section
 
-FIRST = 7  # bucket: nearer than 0.7 m there is nothing
+FIRST = 7  # bucket: nothing is nearer than 0.7 m
 
 
 def with_grids(params: Params, **grids: SingleGrid) -> Params:
@@ -44,9 +44,9 @@ def small() -> Params:
 
 @dataclass(frozen=True, kw_only=True)
 class MadeUpRooms:
-    """In place of the prepared data."""
+    """Replaces the prepared data."""
 
-    training: int = published.COUNTS["training images"]  # those for validation included
+    training: int = published.COUNTS["training images"]  # including those for validation
     tested: int = published.COUNTS["test images"]
     has_drawn_mask: bool = False
 
@@ -58,24 +58,24 @@ class MadeUpRooms:
 
 
 class Store:
-    """Runs on `images` made-up test images; without `few` no test pixel is rare."""
+    """Runs on `images` made-up test images; without `few`, no test pixel is rare."""
 
-    def __init__(self, params: Params, *, found: Found | None = None, few: bool = True, images: int = 12) -> None:
+    def __init__(self, params: Params, *, found: BestLambdas | None = None, few: bool = True, images: int = 12) -> None:
         self.params, self.found = params, found or {}
         rng = np.random.default_rng(7)
         self.shots = np.array(params.datasets["nyud2"].shots.by_bucket())
         pixels = rng.poisson(30.0, (images, BUCKETS)).astype(float)
-        pixels[:, :FIRST] = 0  # and no image has all depths
+        pixels[:, :FIRST] = 0  # no image has all depths
         pixels[np.arange(BUCKETS) // 10 % 5 == np.arange(images)[:, None] % 5] = 0
         if not few:
             pixels[:, self.shots == "few"] = 0
         self.pixels, self.noise = pixels, np.exp(rng.normal(0, 0.3, (images, BUCKETS)))
         self.fingerprints = prints(params, self.found)
-        self.tables = {f"{place:032x}": self._summed(spec) for place, spec in enumerate(self.fingerprints)}
-        self.runs = pd.DataFrame([self._row(place, *item) for place, item in enumerate(self.fingerprints.items())])
+        self.tables = {f"{index:032x}": self._summed(spec) for index, spec in enumerate(self.fingerprints)}
+        self.runs = pd.DataFrame([self._row(index, *item) for index, item in enumerate(self.fingerprints.items())])
 
     def _summed(self, spec: DepthSpec) -> pd.DataFrame:
-        """A class loss takes error away from rare depths; `lam` 10 is worse."""
+        """Errors that a class loss reduces for rare depths, less with `lam` 10."""
         hard = {"many": 0.55, "medium": 0.95, "few": 2.2}
         gain = {"many": 1.02, "medium": 0.99, "few": 0.9} if spec.lam is not None else dict.fromkeys(hard, 1.0)
         level = np.array([hard[shot] * gain[shot] * (1.1 if spec.lam == 10 else 1.0) for shot in self.shots])
@@ -100,7 +100,7 @@ class Store:
             | asdict(spec)
             | {"lam": np.nan if spec.lam is None else spec.lam, "best_epoch": 3.0, "best_epoch_on_test": 2.0, "cpus": "2", "gpu": "none"}
             | {"val/rmse/all": 0.97 * rmse, "val/mae/all": 0.7 * rmse}
-            | {f"test/rmse/{shot}": 99.0 for shot in SHOTS}  # which the report makes anew
+            | {f"test/rmse/{shot}": 99.0 for shot in SHOTS}  # recomputed by the report
         )
 
     def sums(self, run_id: str) -> pd.DataFrame:
@@ -109,9 +109,9 @@ class Store:
         return self.tables[run_id]
 
     def examples(self, run_id: str, size: tuple[int, int] = (56, 76), count: int = 2) -> dict[str, np.ndarray]:
-        """Walls that recede, with a box before them."""
+        """Receding walls with a box in front."""
         down, right = np.mgrid[0 : 1 : size[0] * 1j, 0 : 1 : size[1] * 1j]
-        truth = np.stack([1000 + 5500 * (1 - down) * (0.4 + right * 0.2 * place) for place in range(count)])
+        truth = np.stack([1000 + 5500 * (1 - down) * (0.4 + right * 0.2 * index) for index in range(count)])
         truth[:, size[0] // 2 : size[0] // 2 + 12, 10:30] = 1400
         noise = np.random.default_rng(int(run_id, 16)).normal(1, 0.12, truth.shape)
         shade = 255 * np.exp(-truth / 6000)[..., None] * np.array([1.0, 0.9, 0.75])
@@ -125,20 +125,20 @@ class Store:
         }
 
     def report(self, **changed: Any) -> Report:
-        """With other `runs` or `data` than the store's own, or with other files `kept`, if they are given."""
-        usual = {"params": self.params, "dataset": "nyud2", "data": MadeUpRooms(), "runs": self.runs, "kept": self.kept()}
-        return report.report(sources(**(usual | changed)), fingerprints=self.fingerprints, found=self.found)
+        """The report, optionally on other `runs`, `data` or files `kept` than the store's own."""
+        defaults = {"params": self.params, "dataset": "nyud2", "data": MadeUpRooms(), "runs": self.runs, "kept": self.kept()}
+        return report.report(sources(**(defaults | changed)), fingerprints=self.fingerprints, best_lambdas=self.found)
 
     def kept(self, **changed: Any) -> dict[str, Any]:
-        """What runs have left behind; `sums` and `examples` read something else."""
+        """The files of runs; `sums` and `examples` replace them."""
         return {"sums.parquet": changed.get("sums", self.sums), report.EXAMPLES: changed.get("examples", self.examples)}
 
     def id_of(self, **where: Any) -> str:
-        """The id of the only run with these values."""
+        """The id of the one run with these values."""
         found = self.runs[np.logical_and.reduce([self.runs[key] == value for key, value in where.items()])]
         assert len(found) == 1
         return str(found["run_id"].iloc[0])
 
 
-def prints(params: Params, found: Found) -> Mapping[DepthSpec, str]:
+def prints(params: Params, found: BestLambdas) -> Mapping[DepthSpec, str]:
     return {spec: spec.digest()[:32] for spec in all_specs(make_spec, params.datasets["nyud2"], "nyud2", found)}

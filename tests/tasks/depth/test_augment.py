@@ -1,4 +1,4 @@
-"""Image and depth stay together, no depth is invented, and colours change as a plain reference changes them."""
+"""Image and depth stay aligned, no depth is invented, and colours change as in a plain reference."""
 
 import random
 from itertools import product
@@ -19,8 +19,8 @@ TOP, LEFT = 4, 4  # of the centre crop
 
 
 def augment(image=IMAGE, depth=DEPTH, *, epoch=0, sample=0, **changes):
-    made = for_depth(**({"crop": CROP, "flip": 0.5, "rotate": 5.0, "lighting": 0.1, "jitter": 0.4, "seed": 7} | AS_IT_IS | changes))
-    arrays = made(image=image, mask=depth, epoch=epoch, sample=sample)
+    transform = for_depth(**({"crop": CROP, "flip": 0.5, "rotate": 5.0, "lighting": 0.1, "jitter": 0.4, "seed": 7} | AS_IT_IS | changes))
+    arrays = transform(image=image, mask=depth, epoch=epoch, sample=sample)
     return arrays["image"], arrays["mask"]
 
 
@@ -28,13 +28,13 @@ def cropped(array):
     return array[TOP : TOP + CROP[0], LEFT : LEFT + CROP[1]]
 
 
-def test_without_chance_it_is_the_centre_crop_and_every_second_pixel_of_its_depth():
+def test_without_augmentation_the_centre_is_cropped_and_depth_halved():
     image, depth = augment(**STILL)
     assert np.array_equal(image, cropped(IMAGE))
     assert np.array_equal(depth, cropped(DEPTH)[1::2, 1::2])
 
 
-def test_a_flip_flips_both():
+def test_a_flip_flips_image_and_depth():
     image, depth = augment(**(STILL | {"flip": 1.0}))
     assert np.array_equal(image, cropped(IMAGE[:, ::-1]))
     assert np.array_equal(depth, cropped(DEPTH[:, ::-1])[1::2, 1::2])
@@ -45,15 +45,15 @@ def test_flip_is_a_probability():
     assert np.mean(flipped) == pytest.approx(0.5, abs=0.075)  # three standard deviations
 
 
-def test_rotated_depth_has_only_values_that_were_there_or_none():
+def test_rotation_invents_no_depth_values():
     sparse = np.where(DEPTH > 128, np.uint8(200), np.uint8(40))
     for sample in range(20):
         assert set(np.unique(augment(depth=sparse, sample=sample, rotate=30.0)[1])) <= {0, 40, 200}
 
 
-def test_what_a_rotation_brings_in_from_outside_is_black_and_not_measured():
+def test_pixels_rotated_in_from_outside_are_black_and_unmeasured():
     bright = np.full_like(IMAGE, 255)
-    crop = (HEIGHT, WIDTH)  # all of it, so that corners come in
+    crop = (HEIGHT, WIDTH)  # the whole image, so that corners come in
     outside = 0
     for sample in range(10):
         image, depth = augment(bright, sample=sample, **(STILL | {"crop": crop, "rotate": 20.0}))
@@ -64,7 +64,7 @@ def test_what_a_rotation_brings_in_from_outside_is_black_and_not_measured():
 
 
 def reference_rotation(array, angle, interpolate):
-    """By hand, pixel by pixel: of the crop's pixel, the place in the whole."""
+    """A rotation pixel by pixel: for each pixel of the crop, its position in the whole image."""
     out = np.zeros((*CROP, *array.shape[2:]))
     cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
     for row, column in product(range(CROP[0]), range(CROP[1])):
@@ -82,14 +82,14 @@ def bilinear(array, y, x):
     return sum(wy * wx * array[top + dy, left + dx].astype(float) for dy, wy in pairs[0] for dx, wx in pairs[1])
 
 
-def test_a_rotation_turns_image_and_depth_about_the_same_centre(monkeypatch):
+def test_image_and_depth_rotate_about_the_same_centre(monkeypatch):
     monkeypatch.setattr(RotatedCrop, "get_params", lambda self: {"angle": 4.0})
     smooth = np.linspace(0, 200, HEIGHT)[:, None, None] + np.linspace(0, 50, WIDTH)[None, :, None] + np.zeros(3)
     image, _ = augment(smooth.astype(np.uint8), **(STILL | {"rotate": 5.0}))
     expected = reference_rotation(smooth.astype(np.uint8), 4.0, bilinear)
     inside = expected.any(-1)
     assert inside.mean() > 0.95
-    np.testing.assert_allclose(image[inside], expected[inside], atol=2)  # OpenCV rounds places to 1 / 32 of a pixel
+    np.testing.assert_allclose(image[inside], expected[inside], atol=2)  # OpenCV rounds positions to 1 / 32 of a pixel
     nearest = reference_rotation(
         DEPTH, 4.0, lambda array, y, x: array[round(y), round(x)] if 0 <= round(y) < HEIGHT and 0 <= round(x) < WIDTH else 0
     )
@@ -97,21 +97,21 @@ def test_a_rotation_turns_image_and_depth_about_the_same_centre(monkeypatch):
     assert np.mean(depth == nearest[1::2, 1::2]) > 0.97
 
 
-def test_colours_leave_the_depth_as_it_is_and_change_the_image():
+def test_colour_augmentation_changes_the_image_but_not_the_depth():
     image, depth = augment(**(STILL | {"lighting": 0.1, "jitter": 0.4}))
     assert np.array_equal(depth, cropped(DEPTH)[1::2, 1::2])
     assert np.abs(image.astype(int) - cropped(IMAGE)).mean() > 3
 
 
 def blended(image, name, share):
-    """One step on a float image, as the release takes it."""
+    """One colour step on a float image, as in the release."""
     grey = image @ np.array([0.299, 0.587, 0.114])
     other = {"brightness": 0.0, "contrast": grey.mean(), "saturation": grey[..., None]}[name]
     return (1 - share) * image + share * other
 
 
 @pytest.mark.parametrize("sample", range(8))
-def test_colours_are_those_of_one_step_after_the_other(sample):
+def test_colour_steps_are_applied_one_after_another(sample):
     rng = random.Random(sample)
     shift = np.array([rng.gauss(0, 0.1) for _ in range(3)])
     steps = [(name, rng.uniform(-0.4, 0.4)) for name in rng.sample(["brightness", "contrast", "saturation"], 3)]
@@ -128,7 +128,7 @@ def test_colours_are_those_of_one_step_after_the_other(sample):
     np.testing.assert_allclose(free, 255 * expected, atol=1e-3)
 
 
-def test_colours_that_are_not_cut_reach_the_batch_as_they_are():
+def test_unclipped_colours_reach_the_batch_unchanged():
     found = [augment(sample=n, clip_colours=False)[0] for n in range(20)]
     assert min(image.min() for image in found) < -1 and max(image.max() for image in found) > 256
     for n, image in enumerate(found):
@@ -136,12 +136,12 @@ def test_colours_that_are_not_cut_reach_the_batch_as_they_are():
 
 
 def spline_by_scipy(array, angle):
-    """The release's order: turned as a whole by a spline of order 2, then cut, each in 8 bits."""
+    """The release's order: the whole image is rotated by a spline of order 2, then cropped, both in 8 bits."""
     return cropped(ndimage.rotate(array, angle, reshape=False, order=2, mode="constant", cval=0))
 
 
 @pytest.mark.parametrize("angle", [0.0, 4.0, -3.3])
-def test_as_released_image_and_depth_are_turned_by_splines_and_depth_is_halved_bicubically(monkeypatch, angle):
+def test_as_released_rotation_uses_splines_and_halving_is_bicubic(monkeypatch, angle):
     monkeypatch.setattr(RotatedCrop, "get_params", lambda self: {"angle": angle})
     image, depth = augment(**STILL, depth_resampling="released")
     assert np.array_equal(image, spline_by_scipy(IMAGE, angle))
@@ -155,7 +155,7 @@ def test_as_released_image_and_depth_are_turned_by_splines_and_depth_is_halved_b
     np.testing.assert_allclose(depth[2:-2, 2:-2], found, atol=1)
 
 
-def test_both_ways_turn_to_the_same_side_and_agree_on_a_slope():
+def test_both_resampling_methods_rotate_alike_and_agree_on_a_slope():
     slope = np.broadcast_to(np.linspace(20, 220, WIDTH).astype(np.uint8), (HEIGHT, WIDTH))
     slope = np.ascontiguousarray(np.where(np.arange(HEIGHT)[:, None] > 20, slope, slope // 2))
     for sample in range(5):
@@ -164,7 +164,7 @@ def test_both_ways_turn_to_the_same_side_and_agree_on_a_slope():
         assert np.median(np.abs(nearest - released)[4:-4, 4:-4]) < 3
 
 
-def test_the_steps_come_in_every_order_and_to_either_side():
+def test_colour_steps_occur_in_every_order_and_direction():
     colours = Colours(0.1, 0.4, clip=True)
     colours.set_random_seed(0)
     drawn = [colours.get_params() for _ in range(200)]
@@ -175,12 +175,12 @@ def test_the_steps_come_in_every_order_and_to_either_side():
     assert shifts.std(0) == pytest.approx([0.1] * 3, rel=0.15) and abs(shifts.mean()) < 0.02
 
 
-def test_a_sample_depends_on_seed_epoch_and_sample_whatever_was_augmented_before():
+def test_augmentation_depends_only_on_seed_epoch_and_sample():
     alone = {(epoch, sample): augment(epoch=epoch, sample=sample) for epoch in (0, 1) for sample in (3, 4)}
-    made = for_depth(crop=CROP, flip=0.5, rotate=5.0, lighting=0.1, jitter=0.4, seed=7, **AS_IT_IS)
-    made(image=IMAGE, mask=DEPTH, epoch=9, sample=0)
+    transform = for_depth(crop=CROP, flip=0.5, rotate=5.0, lighting=0.1, jitter=0.4, seed=7, **AS_IT_IS)
+    transform(image=IMAGE, mask=DEPTH, epoch=9, sample=0)
     for (epoch, sample), (image, depth) in reversed(alone.items()):
-        arrays = made(image=IMAGE, mask=DEPTH, epoch=epoch, sample=sample)
+        arrays = transform(image=IMAGE, mask=DEPTH, epoch=epoch, sample=sample)
         assert np.array_equal(arrays["image"], image) and np.array_equal(arrays["mask"], depth)
     seen = {augment(epoch=epoch, sample=sample, seed=seed)[0].tobytes() for epoch, sample, seed in product(range(3), repeat=3)}
     assert len(seen) == 27

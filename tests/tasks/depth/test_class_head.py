@@ -1,4 +1,4 @@
-"""The class loss in pieces against PyTorch's cross-entropy of all logits at once."""
+"""The class loss in pieces compared with PyTorch's cross-entropy of all logits at once."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ CLASSES = 5
 
 
 def made_up(dtype=torch.float64, batch=3, height=4, width=5):
-    """A head, features and labels, of which a fifth are not measured."""
+    """A head, features and labels, a fifth of which are unmeasured."""
     torch.manual_seed(0)
     head = ClassHead(6, 16, CLASSES).to(dtype)
     features = torch.randn(batch, 6, height, width, dtype=dtype, requires_grad=True)
@@ -30,7 +30,7 @@ def gradients(loss, head, features):
 
 
 @pytest.mark.parametrize("classes", [2, 10, 100])
-def test_weights_are_he_normal_by_fan_out_and_biases_as_pytorch_draws_them(classes):
+def test_weights_are_he_normal_by_fan_out_and_biases_pytorchs_default(classes):
     torch.manual_seed(0)
     heads = [ClassHead(128, 256, classes) for _ in range(20)]
     for name, inputs, outputs, pixels in (("upsample", 128, 256, 4), ("classify", 256, classes, 1)):
@@ -45,8 +45,8 @@ def test_weights_are_he_normal_by_fan_out_and_biases_as_pytorch_draws_them(class
 
 
 @pytest.mark.parametrize(("classes", "expected", "off"), [(2, 3.3, 0.4), (10, 4.4, 0.2), (100, 4.92, 0.04)])
-def test_a_new_heads_class_loss_on_refined_features_is_above_that_of_a_guess(classes, expected, off):
-    """Features as batch norm and ReLU leave them; a guess among C classes has log C: 0.69, 2.30 and 4.61."""
+def test_an_untrained_heads_class_loss_exceeds_that_of_guessing(classes, expected, off):
+    """Features are like those after batch norm and ReLU; guessing among C classes has a loss of log C: 0.69, 2.30 and 4.61."""
     torch.manual_seed(0)
     losses = []
     for _ in range(200):
@@ -58,7 +58,7 @@ def test_a_new_heads_class_loss_on_refined_features_is_above_that_of_a_guess(cla
 
 @pytest.mark.parametrize("chunk", [1, 7, 60, 1000])
 @pytest.mark.parametrize("drawn", [False, True])
-def test_loss_and_all_gradients_are_those_of_all_logits_at_once(chunk, drawn):
+def test_loss_and_gradients_agree_with_a_computation_on_all_logits(chunk, drawn):
     head, features, labels = made_up()
     keep = torch.rand(labels.shape) < 0.3 if drawn else None
     ours, expected = dense_class_loss(head, features, labels, keep, chunk=chunk)[0], plain(head, features, labels, keep)
@@ -72,7 +72,7 @@ def plain_accuracy(head, features, labels):
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 60, 1000])
-def test_accuracy_is_over_the_labelled_pixels_whether_kept_or_not_and_has_no_gradient(chunk):
+def test_accuracy_is_over_all_labelled_pixels_and_has_no_gradient(chunk):
     head, features, labels = made_up()
     expected = plain_accuracy(head, features, labels)
     assert 0 < expected < 1
@@ -83,13 +83,13 @@ def test_accuracy_is_over_the_labelled_pixels_whether_kept_or_not_and_has_no_gra
     assert hits.item() == round(expected * (labels >= 0).sum().item()) and not hits.requires_grad
 
 
-def test_accuracy_is_1_where_every_pixel_is_right_and_0_without_labels():
+def test_accuracy_is_1_if_all_pixels_are_right_and_0_without_labels():
     head, features, labels = made_up()
     assert dense_class_loss(head, features, head(features).argmax(1))[1] == 1
     assert dense_class_loss(head, features, torch.full_like(labels, -1))[1] == dense_hits(head, features, torch.full_like(labels, -1)) == 0
 
 
-def test_the_memory_format_changes_nothing():
+def test_the_memory_format_does_not_change_the_result():
     head, features, labels = made_up()
     expected = gradients(plain(head, features, labels), head, features)
     moved = features.detach().to(memory_format=torch.channels_last).requires_grad_()
@@ -98,7 +98,7 @@ def test_the_memory_format_changes_nothing():
 
 
 @pytest.mark.parametrize("without", ["label", "keep"])
-def test_a_batch_that_keeps_nothing_has_no_class_loss_and_no_gradient(without):
+def test_a_batch_without_kept_samples_has_no_class_loss_or_gradient(without):
     head, features, labels = made_up()
     keep = None if without == "label" else torch.zeros_like(labels, dtype=torch.bool)
     loss = dense_class_loss(head, features, torch.full_like(labels, -1) if without == "label" else labels, keep)[0]
@@ -106,14 +106,14 @@ def test_a_batch_that_keeps_nothing_has_no_class_loss_and_no_gradient(without):
     assert not any(gradient.any() for gradient in gradients(loss, head, features))
 
 
-def test_the_mean_is_over_the_pixels_of_the_batch_not_of_each_image():
+def test_the_mean_is_over_the_pixels_of_the_batch_not_per_image():
     head, features, labels = made_up()
     labels[0] = -1
     labels[0, 0, 0] = 2
     torch.testing.assert_close(dense_class_loss(head, features, labels, chunk=3)[0], plain(head, features, labels))
 
 
-def test_gradients_add_up_over_batches_and_with_another_loss_on_the_features():
+def test_gradients_accumulate_over_batches_and_other_losses():
     head, features, labels = made_up()
     for loss in (plain, lambda *given: dense_class_loss(*given)[0]):
         features.grad = None
@@ -125,7 +125,7 @@ def test_gradients_add_up_over_batches_and_with_another_loss_on_the_features():
     torch.testing.assert_close(found, expected)
 
 
-def test_under_autocast_products_are_in_bfloat16_and_loss_and_gradients_of_weights_in_float32():
+def test_under_autocast_loss_and_weight_gradients_are_float32():
     head, features, labels = made_up(torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         loss = dense_class_loss(head, features, labels, chunk=7)[0]
@@ -139,7 +139,7 @@ def test_under_autocast_products_are_in_bfloat16_and_loss_and_gradients_of_weigh
         assert (ours - reference).norm() < 0.02 * reference.norm()
 
 
-def test_features_in_bfloat16_take_gradients_in_bfloat16():
+def test_bfloat16_features_get_bfloat16_gradients():
     head, features, labels = made_up(torch.float32)
     half = features.detach().bfloat16().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
@@ -147,14 +147,14 @@ def test_features_in_bfloat16_take_gradients_in_bfloat16():
     assert [gradient.dtype for gradient in found] == [torch.bfloat16] + [torch.float32] * 4
 
 
-def test_without_gradients_the_loss_is_the_same():
+def test_the_loss_is_the_same_without_gradients():
     head, features, labels = made_up()
     with torch.no_grad():
         torch.testing.assert_close(dense_class_loss(head, features, labels)[0], plain(head, features, labels))
 
 
 @torch.no_grad()
-def test_a_position_gives_two_by_two_pixels_that_no_other_touches():
+def test_each_position_gives_its_own_two_by_two_pixels():
     head, features, _ = made_up()
     before = head(features)
     assert before.shape == (3, CLASSES, 8, 10)
@@ -163,7 +163,7 @@ def test_a_position_gives_two_by_two_pixels_that_no_other_touches():
     assert changed == [[1, row, column] for row in (4, 5) for column in (6, 7)]
 
 
-def test_a_label_that_is_no_class_is_refused():
+def test_an_invalid_label_is_refused():
     head, features, labels = made_up()
     labels[0, 0, 0] = CLASSES
     with pytest.raises(IndexError, match="out of bounds"):

@@ -1,4 +1,4 @@
-"""Prepared depth against plain rewritings of the protocol; archives, masks and csv files, whole and broken."""
+"""Prepared depth compared with plain reimplementations of the protocol; archives, masks and csv files, intact and broken."""
 
 import io
 import json
@@ -45,7 +45,7 @@ def raw(tmp_path, archive):
 
 @pytest.fixture
 def unpacked(raw):
-    """The same with the folder."""
+    """data/nyud2/raw with the unpacked folder."""
     with zipfile.ZipFile(raw / "data.zip") as opened:
         opened.extractall(raw)
     (raw / "data.zip").unlink()
@@ -58,7 +58,7 @@ def run(raw, data=DATA, processes=1):
 
 
 def written(raw):
-    """The prepared files' content."""
+    """Content of the prepared files."""
     return {file.name: file.read_bytes() for file in (raw.parent / "prepared").iterdir()}
 
 
@@ -77,10 +77,10 @@ def image_of(archive, name):
         return Image.open(io.BytesIO(opened.read(name)))
 
 
-# The arrays
+# Arrays
 
 
-def test_every_pair_lies_in_its_row_scaled_and_test_pairs_are_cropped(raw, archive):
+def test_pairs_are_scaled_into_their_rows_and_test_pairs_cropped(raw, archive):
     opened = run(raw)
     assert opened.train_images.shape == (60, 48, 64, 3) and opened.train_depth.shape == (60, 48, 64)
     assert opened.test_images.shape == (12, 44, 60, 3) and opened.crop == (44, 60)
@@ -108,7 +108,7 @@ def test_the_table_follows_the_csv_and_the_scene_is_the_folder(raw, archive):
     assert set(opened.scenes("test")) == {""}
 
 
-def test_damaged_pairs_are_listed_with_the_reason_and_leave_black_rows(raw, archive):
+def test_damaged_pairs_are_listed_with_a_reason_and_leave_black_rows(raw, archive):
     opened = run(raw)
     reasons = rejected(raw)
     assert sorted(reason.partition(":")[0] for reason in reasons.values()) == ["all-zero depth", "depth missing", "image unreadable"]
@@ -125,7 +125,7 @@ def test_levels_are_counted_within_the_centre_crop(raw):
 
 
 @pytest.mark.parametrize("crop", [(48, 64), (46, 60), (32, 34)])
-def test_any_crop_that_fits_is_taken_from_the_middle(raw, crop):
+def test_any_fitting_crop_is_taken_from_the_middle(raw, crop):
     opened = run(raw, replace(DATA, crop=crop))
     whole = run(raw, replace(DATA, crop=(48, 64)))
     top, left = (48 - crop[0]) // 2, (64 - crop[1]) // 2
@@ -134,11 +134,11 @@ def test_any_crop_that_fits_is_taken_from_the_middle(raw, crop):
 
 
 def test_a_crop_wider_than_the_images_is_refused(raw):
-    with pytest.raises(UserError, match=r"nyud2\.data\.crop = \[48, 66\]: with short_side = 48 images are 64 pixels wide, which is less"):
+    with pytest.raises(UserError, match=r"nyud2\.data\.crop = \[48, 66\]: with short_side = 48 images are only 64 pixels wide"):
         run(raw, replace(DATA, crop=(48, 66)))
 
 
-def test_a_folder_and_a_compressed_zip_and_more_processes_give_the_same_bytes(raw, archive, unpacked):
+def test_folders_zips_and_more_processes_give_the_same_bytes(raw, archive, unpacked):
     run(unpacked)
     first = written(unpacked)
     shutil.rmtree(unpacked / "data")
@@ -149,7 +149,7 @@ def test_a_folder_and_a_compressed_zip_and_more_processes_give_the_same_bytes(ra
     assert written(raw) == first
 
 
-def test_stand_in_data_are_what_their_archive_gives_and_leave_nothing_behind(raw, monkeypatch, tmp_path):
+def test_stand_in_data_equal_their_archives_and_leave_nothing_behind(raw, monkeypatch, tmp_path):
     run(raw)
     from_raw = written(raw)
     (tmp_path / "temporary").mkdir()
@@ -165,7 +165,7 @@ def test_stand_in_data_are_what_their_archive_gives_and_leave_nothing_behind(raw
 
 
 @pytest.mark.parametrize(("scenes", "share", "training"), [(n, 0.2, 4 * n // 5) for n in (2, 4, 5, 9, 10, 283, 464)] + [(10, 0.55, 4), (2, 0.9, 1), (10, 0.1, 9)])  # fmt: skip
-def test_the_first_scenes_of_numpys_shuffle_of_their_sorted_names_train_and_the_rest_validate(scenes, share, training):
+def test_scenes_are_split_by_numpys_shuffle_of_their_sorted_names(scenes, share, training):
     names = [f"scene_{k}" for k in range(scenes)]
     shuffled = np.array(sorted(names))
     np.random.seed(3)
@@ -173,12 +173,12 @@ def test_the_first_scenes_of_numpys_shuffle_of_their_sorted_names_train_and_the_
     assert validation_scenes([*reversed(names), *names], share=share, seed=3) == set(shuffled[training:])
 
 
-def test_four_fifths_train_of_any_number_of_scenes():
+def test_four_fifths_of_the_scenes_train_whatever_their_number():
     for n in range(2, 700):
         assert len(validation_scenes([str(k) for k in range(n)], share=0.2, seed=0)) == n - 4 * n // 5
 
 
-def test_validation_and_training_share_no_scene(raw):
+def test_training_and_validation_share_no_scene(raw):
     opened = run(raw)
     val, train = set(opened.scenes("val")), set(opened.scenes("train"))
     assert len(val) == 2 and len(train) == 8 and not val & train
@@ -188,14 +188,14 @@ def test_validation_and_training_share_no_scene(raw):
 def test_images_of_a_single_scene_cannot_be_split(unpacked):
     file = unpacked / "data" / "nyu2_train.csv"
     file.write_text("".join(line for line in file.read_text().splitlines(keepends=True) if "_0001_out" in line))
-    with pytest.raises(UserError, match=r"all training images are of 1 scene, .*: put each scene's images into a folder of its own, data/nyu2_train/<scene>/"):  # fmt: skip
+    with pytest.raises(UserError, match=r"training images are from 1 scene, .*: put each scene's images into its own folder, data/nyu2_train/<scene>/"):  # fmt: skip
         run(unpacked)
 
 
-# The mask
+# Mask
 
 
-def test_a_drawn_mask_has_the_same_number_of_pixels_of_every_bucket_from_0_7_metres_on():
+def test_a_drawn_mask_is_balanced_over_buckets_from_0_7_metres_on():
     rng = np.random.default_rng(0)
     depth = rng.choice([0, 100, 650, 700, 799, 4000, 9999, 10_000, 65_000], (3, 40, 40)).astype(np.uint16)
     depth[0, 0, :5] = 5555
@@ -206,7 +206,7 @@ def test_a_drawn_mask_has_the_same_number_of_pixels_of_every_bucket_from_0_7_met
     assert not np.array_equal(mask, draw_mask(depth, seed=1)) and np.array_equal(mask, draw_mask(depth, seed=0))
 
 
-def test_every_pixel_of_a_bucket_is_as_likely_to_be_drawn():
+def test_all_pixels_of_a_bucket_are_equally_likely_to_be_drawn():
     depth = np.full((1, 10, 10), 1000, dtype=np.uint16)
     depth[0, 0] = 2000
     drawn = sum(draw_mask(depth, seed=seed)[0].astype(int) for seed in range(900))
@@ -221,7 +221,7 @@ def official(shape=(12, 44, 60), dtype=bool):
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8])
 @pytest.mark.parametrize("where", ["data/", ""])
-def test_the_official_mask_is_taken_from_the_archive_or_beside_it(unpacked, where, dtype):
+def test_the_official_mask_is_read_from_or_next_to_the_archive(unpacked, where, dtype):
     content, mask = official(dtype=dtype)
     (unpacked / f"{where}test_balanced_mask.npy").write_bytes(content)
     opened = run(unpacked)
@@ -229,7 +229,7 @@ def test_the_official_mask_is_taken_from_the_archive_or_beside_it(unpacked, wher
     assert opened.prepared.meta["notes"]["mask"] == "test_balanced_mask.npy"
 
 
-def test_a_mask_within_the_zip_is_found(raw, archive):
+def test_a_mask_inside_the_zip_is_found(raw, archive):
     (raw / "data.zip").unlink()
     shutil.copy(archive, raw / "data.zip")
     with zipfile.ZipFile(raw / "data.zip", "a") as opened:
@@ -238,7 +238,7 @@ def test_a_mask_within_the_zip_is_found(raw, archive):
 
 
 @pytest.mark.parametrize("given", [True, False])
-def test_the_mask_of_a_rejected_test_image_goes_and_the_others_stay_theirs(unpacked, given):
+def test_rejecting_a_test_image_removes_only_its_own_mask(unpacked, given):
     content, mask = official()
     if given:
         (unpacked / "test_balanced_mask.npy").write_bytes(content)
@@ -253,11 +253,11 @@ def test_the_mask_of_a_rejected_test_image_goes_and_the_others_stay_theirs(unpac
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is not an array of numpy"),
-        (official()[0][:1000], "is not an array of numpy"),
+        (b"", "is not a NumPy array"),
+        (official()[0][:1000], "is not a NumPy array"),
         (official((11, 44, 60))[0], r"has shape \(11, 44, 60\); 12 test images of 44 × 60 pixels need \(12, 44, 60\)\. Remove it"),
         (official((12, 60, 44))[0], r"has shape \(12, 60, 44\)"),
-        (official(dtype=np.float32)[0], "holds other values than 0 and 1"),
+        (official(dtype=np.float32)[0], "has other values than 0 and 1"),
     ],
     ids=["empty", "cut", "too few", "turned", "float"],
 )
@@ -268,8 +268,8 @@ def test_a_mask_that_does_not_fit_is_a_clear_error(raw, content, message):
     assert not (raw.parent / "prepared").exists()
 
 
-def test_a_mask_of_other_numbers_or_of_no_measured_pixel_is_refused(raw):
-    for values, message in ((255, "holds other values than 0 and 1"), (0, "test_balanced_mask.npy names none that is measured")):
+def test_a_mask_with_invalid_values_or_no_measured_pixel_is_refused(raw):
+    for values, message in ((255, "has other values than 0 and 1"), (0, "test_balanced_mask.npy selects no measured pixel")):
         np.save(raw / "test_balanced_mask.npy", np.full((12, 44, 60), values, dtype=np.uint8))
         with pytest.raises(UserError, match=message):
             run(raw)
@@ -299,7 +299,7 @@ def test_notes_count_pixels_by_bucket(raw):
         assert buckets[name] == plain.tolist()
 
 
-def test_counts_say_what_prepare_wrote(raw):
+def test_the_counts_describe_what_prepare_wrote(raw):
     opened = run(raw)
     lines = counts(raw.parent / "prepared", NYUD2.shots)
     images = {split: len(opened.rows(split)) for split in ("train", "val", "test")}
@@ -316,7 +316,7 @@ def test_counts_say_what_prepare_wrote(raw):
     assert set(lines[6:]) == {f"rejected:       1 {reason} (rejected.csv)" for reason in reasons}
 
 
-def test_far_from_the_expected_number_is_refused_before_any_pair_is_decoded(raw, monkeypatch):
+def test_a_wrong_number_of_pairs_is_refused_before_decoding(raw, monkeypatch):
     monkeypatch.setattr(depth_prepare, "write_pairs", None)
     with pytest.raises(UserError, match=r"nyud2: 60 train pairs found, 50688 expected \(within 1%\)\. Complete data/nyud2/raw, or .* set nyud2\.data\.expected_train to null"):  # fmt: skip
         run(raw, replace(DATA, expected_train=50688))
@@ -324,13 +324,13 @@ def test_far_from_the_expected_number_is_refused_before_any_pair_is_decoded(raw,
         run(raw, replace(DATA, expected_test=654))
 
 
-def test_too_many_rejected_is_refused_with_the_reasons(raw):
+def test_too_many_rejected_pairs_are_refused_with_the_reasons(raw):
     with pytest.raises(UserError, match=r"57 train pairs found, 60 expected \(within 1%\); left out: .*1 depth missing"):
         run(raw, replace(DATA, expected_train=60))
     assert not (raw.parent / "prepared").exists()
 
 
-def test_nothing_left_of_a_split_names_a_pair(unpacked):
+def test_the_error_for_an_empty_split_names_a_pair(unpacked):
     for file in (unpacked / "data" / "nyu2_test").glob("*_depth.png"):
         file.unlink()
     with pytest.raises(UserError, match=r"no pair is left in test: .* 15 were rejected, such as data/nyu2_.*: "):
@@ -355,7 +355,7 @@ TRAIN, TEST = (Shape(split=split, short_side=24, crop=(22, 30)) for split in ("t
 
 
 def pair(tmp_path, image, depth):
-    """A pair of such contents; None for a file that is not there."""
+    """Write a pair with these contents; None: the file is missing."""
     places = []
     for name, content in (("image", image), ("depth", depth)):
         if content is not None:
@@ -401,12 +401,12 @@ def pair(tmp_path, image, depth):
         "zero 16",
     ],
 )
-def test_what_is_no_pair_has_a_reason(tmp_path, image, depth, shape, reason):
+def test_invalid_pairs_are_rejected_with_a_reason(tmp_path, image, depth, shape, reason):
     with pytest.raises(ValueError, match=reason):
         read_pair(pair(tmp_path, image, depth), shape)
 
 
-def test_depth_that_is_measured_outside_the_crop_alone_counts_as_none(tmp_path):
+def test_depth_measured_only_outside_the_crop_counts_as_none(tmp_path):
     depth = np.zeros((48, 64), dtype=np.uint8)
     depth[:2] = 9
     with pytest.raises(ValueError, match="all-zero depth"):
@@ -414,7 +414,7 @@ def test_depth_that_is_measured_outside_the_crop_alone_counts_as_none(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(64, 48), (65, 48), (63, 48), (640, 480), (32, 24), (30, 23)])
-def test_about_4_to_3_is_scaled_to_it_and_no_depth_is_invented(tmp_path, size):
+def test_near_4_to_3_images_are_scaled_without_inventing_depths(tmp_path, size):
     depth = np.random.default_rng(0).choice([0, 7, 1234, 65_535], size[::-1]).astype(np.uint16)
     image, scaled = read_pair(pair(tmp_path, encoded(COLOURS.resize(size)), encoded(Image.fromarray(depth))), TEST)
     assert image.shape == (22, 30, 3) and scaled.shape == (22, 30) and scaled.dtype == np.uint16
@@ -422,13 +422,13 @@ def test_about_4_to_3_is_scaled_to_it_and_no_depth_is_invented(tmp_path, size):
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK"])
-def test_images_of_other_kinds_become_rgb(tmp_path, mode):
+def test_other_image_formats_become_rgb(tmp_path, mode):
     image = COLOURS.convert(mode)
     pixels, _ = read_pair(pair(tmp_path, encoded(image, "TIFF" if mode == "CMYK" else "PNG"), encoded(grey())), TRAIN)
     assert (pixels == np.asarray(image.convert("RGB"))[0, 0]).all()
 
 
-def test_no_damage_to_a_file_leads_to_anything_but_pixels_or_a_reason(tmp_path):
+def test_a_damaged_file_gives_either_pixels_or_a_reason(tmp_path):
     rng = np.random.default_rng(0)
     whole = [encoded(COLOURS, "JPEG"), encoded(grey())]
     for number in range(120):
@@ -442,17 +442,17 @@ def test_no_damage_to_a_file_leads_to_anything_but_pixels_or_a_reason(tmp_path):
             assert str(error)
 
 
-# The archive and its csv
+# Archive and csv
 
 
-def test_a_missing_archive_is_named_with_how_to_fetch_it(raw):
+def test_the_error_for_a_missing_archive_says_how_to_fetch_it(raw):
     (raw / "data.zip").unlink()
     with pytest.raises(UserError, match=r"there is no data\.tar, data\.zip or folder data in .*raw\. Fetch it with: regcls data fetch nyud2; or put your copy there, docs/own-data\.md says"):  # fmt: skip
         run(raw)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_a_csv_may_lie_beside_the_folder_and_is_missed_if_it_does_not(unpacked, split):
+def test_a_csv_may_lie_next_to_the_folder_but_must_exist(unpacked, split):
     run(unpacked)
     first = written(unpacked)
     file = unpacked / "data" / f"nyu2_{split}.csv"
@@ -460,7 +460,7 @@ def test_a_csv_may_lie_beside_the_folder_and_is_missed_if_it_does_not(unpacked, 
     run(unpacked)
     assert written(unpacked) == first
     (unpacked / file.name).unlink()
-    with pytest.raises(UserError, match=rf"nyu2_{split}\.csv is neither in .*raw/data nor beside it\. Fetch it with"):
+    with pytest.raises(UserError, match=rf"nyu2_{split}\.csv is neither in .*raw/data nor next to it\. Fetch it with"):
         run(unpacked)
 
 
@@ -474,29 +474,29 @@ def test_a_csv_may_lie_beside_the_folder_and_is_missed_if_it_does_not(unpacked, 
         ("data/a/1.jpg,data/a/1.png\n\ndata/a/2.jpg\n", "line 3: 'data/a/2.jpg': write"),
         ("data/a/1.jpg,data/a/1.png,x\n", "line 1: "),
         ("data/a/1.jpg;data/a/1.png\n", "line 1: "),
-        ("data/a/é.jpg,data/a/1.png\n", "is no csv in UTF-8"),
-        ("", "all training images are of 0 scene"),
+        ("data/a/é.jpg,data/a/1.png\n", "is not a CSV file in UTF-8"),
+        ("", "training images are from 0 scenes"),
     ],
     ids=["heading", "short line", "three columns", "semicolon", "latin-1", "empty"],
 )
-def test_a_csv_that_cannot_be_read_names_the_line(unpacked, content, message):
+def test_the_error_for_an_invalid_csv_names_the_line(unpacked, content, message):
     (unpacked / "data" / "nyu2_train.csv").write_text(content, encoding="latin-1")
     with pytest.raises(UserError, match=message):
         run(unpacked)
     assert not (unpacked.parent / "prepared").exists()
 
 
-# The opened set
+# Opened sets
 
 
-def test_the_digest_is_that_of_pixels_mask_and_splits(raw):
+def test_the_digest_covers_pixels_mask_and_splits(raw):
     first = run(raw).digest
     assert run(raw, replace(DATA, archives=(), expected_test=12)).digest == first
     assert run(raw, replace(DATA, mask_seed=1)).digest != first
     assert run(raw, replace(DATA, split_seed=1)).digest != first
 
 
-def test_data_made_from_other_parameters_are_refused_unless_these_decide_nothing(raw):
+def test_data_from_other_parameters_are_refused_if_they_matter(raw):
     run(raw)
     folder = raw.parent / "prepared"
     DepthSet(folder, verify=True, made_from=replace(DATA, archives=(), expected_test=7, stand_in=replace(STAND_IN, seed=9)))
@@ -504,14 +504,14 @@ def test_data_made_from_other_parameters_are_refused_unless_these_decide_nothing
         DepthSet(folder, made_from=replace(DATA, crop=(44, 58), mask_seed=5))
 
 
-def test_arrays_are_mapped_and_those_of_a_split_are_known(raw):
+def test_arrays_are_memory_mapped_and_split_arrays_are_accessible(raw):
     opened = run(raw)
     assert isinstance(opened.train_images, np.memmap) and opened.images("val") is opened.images("train") is opened.train_images
     assert opened.images("test") is opened.test_images
     assert json.loads((raw.parent / "prepared" / "meta.json").read_text())["notes"]["images"]["test"] == 12
 
 
-def test_a_full_disk_is_an_error_before_any_pair_is_decoded(raw, monkeypatch):
+def test_a_full_disk_is_noticed_before_any_pair_is_decoded(raw, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 

@@ -8,7 +8,7 @@ LIMITS = DepthShots(many=((10, 29),), medium=((30, 49),))
 
 
 def examples(count: int = 2, size: tuple[int, int] = (12, 16), *, off: int = 100) -> dict[str, np.ndarray]:
-    """Of a network whose error is `off` millimetres everywhere."""
+    """Examples of a network whose error is `off` millimetres everywhere."""
     rng = np.random.default_rng(1)
     truth = rng.integers(1000, 6000, (count, *size)).astype(np.uint16)
     truth[:, 0] = 0
@@ -33,16 +33,16 @@ def test_the_buckets_of_levels_are_those_of_their_depths_in_metres() -> None:
     assert figures.training_histogram(counts, LIMITS)["training_pixels"].tolist() == by_hand.tolist()
 
 
-def test_the_sheet_has_a_picture_a_column_and_is_the_same_every_time() -> None:
+def test_the_sheet_has_a_picture_per_column_and_is_reproducible() -> None:
     found = {"reg": examples(), "reg+cls · 100": examples(off=50)}
     svg = figures.sheet(found)
     assert svg == figures.sheet(found)
-    assert svg.count("<image ") == 2 * 6 + 2  # with the colour bars
+    assert svg.count("<image ") == 2 * 6 + 2  # including colour bars
     for text in ("measured", "reg+cls · 100", "|error|, reg", "test image 7", "RMSE 0.10 m", "RMSE 0.05 m"):
         assert f"<!-- {text} -->" in svg
 
 
-def test_the_errors_under_the_pictures_are_of_measured_pixels_alone() -> None:
+def test_errors_under_the_pictures_are_over_measured_pixels_only() -> None:
     found = examples()
     found["prediction"][0, 0] = 9000  # where nothing is measured
     found["truth"][1] = 0
@@ -59,12 +59,12 @@ def test_the_errors_under_the_pictures_are_of_measured_pixels_alone() -> None:
         {"truth": np.zeros((2, 12, 16), np.uint16), "prediction": np.zeros((2, 12, 16), np.uint16)},
     ],
 )
-def test_pictures_of_nothing_are_drawn_all_the_same(spoiled: dict[str, np.ndarray]) -> None:
+def test_pictures_without_measured_pixels_are_drawn_too(spoiled: dict[str, np.ndarray]) -> None:
     svg = figures.sheet({"reg": examples() | spoiled})
     assert ("<!-- nothing measured -->" in svg) == ("truth" in spoiled)
 
 
-def test_no_more_than_four_examples_are_shown_and_large_ones_are_made_smaller() -> None:
+def test_at_most_four_examples_are_shown_and_large_ones_are_shrunk() -> None:
     svg = figures.sheet({"reg": examples(6, (228, 304))})
     assert "<!-- test image 21 -->" in svg and "<!-- test image 28 -->" not in svg
-    assert len(svg) < 1.5e6  # of noise, which no compression makes smaller
+    assert len(svg) < 1.5e6  # of noise, which cannot be compressed

@@ -1,4 +1,4 @@
-"""Errors of depth maps from sums, against loops over pixels."""
+"""Errors of depth maps from sums, compared with loops over pixels."""
 
 import math
 import statistics
@@ -45,7 +45,7 @@ def errors_by_loop(chosen):
 
 
 @pytest.mark.parametrize("shot", ["all", "many", "medium", "few"])
-def test_errors_are_those_of_a_loop_over_the_pixels_of_the_group(shot):
+def test_errors_agree_with_a_loop_over_the_pixels_of_the_group(shot):
     chosen = [(p, t) for _, bucket, p, t in pixels(*made_up()) if shot in ("all", group(bucket))]
     found = dict(errors_of(bucket_sums(*made_up()), SHOTS))
     assert found[f"n/{shot}"] == len(chosen) > 5
@@ -62,7 +62,7 @@ def test_sums_are_kept_by_image_and_bucket():
     np.testing.assert_allclose(sums[..., :3], expected, rtol=1e-12)
 
 
-def test_names_come_in_the_order_of_the_tables():
+def test_names_are_in_the_order_of_the_tables():
     groups = ("all", "many", "medium", "few")
     assert [name for name, _ in errors_of(bucket_sums(*made_up()), SHOTS)] == [f"{m}/{g}" for g in groups for m in (*METRICS, "n")]
 
@@ -74,7 +74,7 @@ def test_every_millimetre_falls_into_its_bucket():
     assert sums[0, :, 0].tolist() == np.bincount(np.minimum(millimetres.numpy() // 100, 99)).tolist()
 
 
-def test_sums_of_parts_add_up_to_those_of_all():
+def test_sums_of_parts_add_up_to_the_total():
     whole = list(errors_of(bucket_sums(*made_up(images=5)), SHOTS))
     parts = [bucket_sums(*(tensor[cut] for tensor in made_up(images=5))) for cut in (slice(0, 2), slice(2, 5))]
     assert dict(errors_of(sum(part.sum(0) for part in parts), SHOTS)) == pytest.approx(dict(whole))
@@ -87,14 +87,14 @@ def test_pixels_outside_the_mask_do_not_matter():
     assert torch.equal(changed, bucket_sums(predictions, targets, mask))
 
 
-def test_a_mask_without_pixels_gives_zeros_and_no_errors():
+def test_an_empty_mask_gives_zeros_and_no_errors():
     predictions, targets, mask = made_up()
     sums = bucket_sums(predictions, targets, torch.zeros_like(mask))
     assert sums.shape == (3, 100, 8) and not sums.any()
     assert dict(errors_of(sums, SHOTS)) == {"n/all": 0, "n/many": 0, "n/medium": 0, "n/few": 0}
 
 
-def test_a_group_without_pixels_has_zero_pixels_and_no_number():
+def test_an_empty_group_has_zero_pixels_and_no_errors():
     targets = torch.full((1, 2, 2), 2.05)
     found = dict(errors_of(bucket_sums(targets + 1, targets, torch.ones(1, 2, 2, dtype=torch.bool)), SHOTS))
     assert found["rmse/many"] == pytest.approx(1)
@@ -102,7 +102,7 @@ def test_a_group_without_pixels_has_zero_pixels_and_no_number():
 
 
 @pytest.mark.parametrize("prediction", [-3.0, 0.0, 1e-4])
-def test_a_prediction_below_a_millimetre_counts_as_one_in_ratios_only(prediction):
+def test_predictions_below_a_millimetre_are_clamped_in_ratios_only(prediction):
     targets = torch.full((1, 1, 1), 2.0)
     found = dict(errors_of(bucket_sums(torch.full_like(targets, prediction), targets, targets > 0), SHOTS))
     assert found["mae/all"] == found["rmse/all"] == pytest.approx(2 - prediction, rel=1e-6)
@@ -110,27 +110,27 @@ def test_a_prediction_below_a_millimetre_counts_as_one_in_ratios_only(prediction
     assert found["delta3/all"] == 0
 
 
-def test_a_ratio_of_exactly_the_limit_is_not_below_it():
+def test_a_ratio_equal_to_the_limit_is_not_below_it():
     targets = torch.ones(1, 1, 2)
     sums = bucket_sums(torch.tensor([[[1.25, 0.8125]]]), targets, targets > 0)  # 1 / 0.8125 is about 1.23
     assert dict(errors_of(sums, SHOTS))["delta1/all"] == 0.5
 
 
 @pytest.mark.parametrize("missing", [math.nan, math.inf])
-def test_a_prediction_that_is_no_number_shows_in_its_group_alone(missing):
+def test_a_nan_prediction_affects_only_its_own_groups(missing):
     targets = torch.tensor([[[2.0, 9.0]]])
     found = dict(errors_of(bucket_sums(torch.tensor([[[3.0, missing]]]), targets, targets > 0), SHOTS))
     assert not any(math.isfinite(found[f"{metric}/{shot}"]) for metric in ("rmse", "mae", "abs_rel", "log10") for shot in ("all", "few"))
     assert found["mae/many"] == 1
 
 
-def test_sums_are_in_float64_whatever_the_predictions_are():
+def test_sums_are_float64_whatever_the_dtype_of_predictions():
     targets = torch.full((1, 400, 500), 5.0)
     sums = bucket_sums((targets + 0.125).bfloat16(), targets, targets > 0)
     assert sums[0, 50, COLUMNS.index("absolute")].item() == 200_000 * 0.125
 
 
-def test_a_table_of_sums_leads_back_to_them():
+def test_sums_can_be_restored_from_their_table():
     sums = bucket_sums(*made_up())
     table = table_of(sums)
     assert list(table) == ["image", "bucket", *COLUMNS]
@@ -140,14 +140,14 @@ def test_a_table_of_sums_leads_back_to_them():
     assert not sums_of(table[:0]).any()
 
 
-def test_an_error_that_is_no_number_is_not_passed_over():
+def test_a_nan_error_is_not_ignored():
     table = table_of(bucket_sums(*made_up()))
     table.loc[0, "squared"] = np.nan
     assert np.isnan(sums_of(table)[table["bucket"][0], COLUMNS.index("squared")])
     assert np.isnan(sums_of(table)).sum() == 1
 
 
-def test_other_shot_limits_follow_from_the_same_sums():
+def test_other_shot_groups_can_be_computed_from_the_same_sums():
     sums = bucket_sums(*made_up())
     found = dict(errors_of(sums, {"many": frozenset(range(100)), "medium": frozenset()}))
     assert found["rmse/many"] == found["rmse/all"]
@@ -155,7 +155,7 @@ def test_other_shot_limits_follow_from_the_same_sums():
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_sums_are_the_same_each_time_and_those_of_the_cpu():
+def test_gpu_sums_are_reproducible_and_equal_those_of_the_cpu():
     if not torch.cuda.is_available():
         pytest.skip("needs CUDA")
     maps = made_up(images=4, height=228, width=304)
@@ -164,14 +164,14 @@ def test_on_a_gpu_sums_are_the_same_each_time_and_those_of_the_cpu():
     torch.testing.assert_close(found[0].cpu(), bucket_sums(*maps))
 
 
-def test_rmse_of_sums_is_over_all_pixels():
+def test_rmse_from_sums_is_over_all_pixels():
     squares = [(p - t) ** 2 for *_, p, t in pixels(*made_up())]
     sums = bucket_sums(*made_up())
     assert rmse(sums) == pytest.approx(math.sqrt(statistics.fmean(squares)), rel=1e-12)
     assert rmse(sums.sum(0)) == pytest.approx(rmse(sums), rel=1e-12)
 
 
-def test_rmse_by_image_is_the_root_of_the_mean_over_images_with_pixels_of_their_mean_squared_error():
+def test_rmse_by_image_averages_the_mse_of_images_with_pixels():
     predictions, targets, mask = made_up()
     mask[0, 3:], mask[1] = False, False
     by_image = [[(p - t) ** 2 for image, _, p, t in pixels(predictions, targets, mask) if image == n] for n in (0, 2)]

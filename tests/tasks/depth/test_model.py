@@ -1,4 +1,4 @@
-"""The depth network against a plain forward pass from a state dict, and its size against Hu et al.'s layers."""
+"""The depth network compared with a plain forward pass from a state dict, and its size with Hu et al.'s layers."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def up_projection(inputs, outputs):
     return 2 * 25 * inputs * outputs + 9 * outputs**2 + 3 * 2 * outputs
 
 
-def test_the_papers_network_has_the_parameters_of_hu_et_al():
+def test_the_papers_network_has_as_many_parameters_as_hu_et_al():
     with torch.device("meta"):
         reg, reg_cls = (network(classes, "resnet50", 64) for classes in (0, 100))
     encoder = 25_557_032 - 2048 * 1000 - 1000  # torchvision's ResNet-50 without its last layer
@@ -61,7 +61,7 @@ def plain_depth(state, stages, size, align_corners):
 @pytest.mark.parametrize(("model", "size"), [("resnet18", (56, 76)), ("resnet50", (57, 35)), ("resnet34", (64, 64))])
 @pytest.mark.parametrize("align_corners", [True, False])
 @torch.no_grad()
-def test_it_computes_what_a_plain_forward_pass_does(model, size, align_corners):
+def test_the_network_agrees_with_a_plain_forward_pass(model, size, align_corners):
     net = network(model=model, align_corners=align_corners).double()
     images = torch.rand(2, 3, *size, dtype=torch.float64)
     net(images)  # moves the running statistics away from 0 and 1
@@ -73,7 +73,7 @@ def test_it_computes_what_a_plain_forward_pass_does(model, size, align_corners):
 @pytest.mark.parametrize("size", [(2, 2), (32, 32), (56, 76), (228, 304), (58, 78)])
 @pytest.mark.parametrize("width", [1, 8])
 @torch.no_grad()
-def test_depth_has_half_of_the_inputs_size(size, width):
+def test_depth_has_half_the_size_of_the_input(size, width):
     assert network(width=width).eval()(torch.zeros(2, 3, *size))[0].shape == (2, size[0] // 2, size[1] // 2)
 
 
@@ -82,7 +82,7 @@ def test_depth_has_half_of_the_inputs_size(size, width):
 )
 @pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize("align_corners", [True, False])
-def test_the_convolution_of_an_upsampled_map_is_that_of_the_upsampled_map(old, new, kernel, align_corners):
+def test_fused_upsampling_and_convolution_agree_with_separate_steps(old, new, kernel, align_corners):
     torch.manual_seed(0)
     x = torch.randn(2, 6, *old, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(3, 6, kernel, kernel, dtype=torch.float64, requires_grad=True)
@@ -101,20 +101,20 @@ def all_gradients(net, images):
 
 
 @pytest.mark.parametrize("width", [1, 3, 4, 8])
-def test_the_memory_format_changes_no_prediction_and_no_gradient(width):
+def test_the_memory_format_changes_neither_predictions_nor_gradients(width):
     images = normalised(PIXELS)
     expected = all_gradients(network(7, width=width).double(), images.double().contiguous())
     found = all_gradients(network(7, width=width).double().to(memory_format=torch.channels_last), images.double())
     torch.testing.assert_close(found, expected)
 
 
-def test_in_float32_the_memory_format_changes_rounding_alone():
-    """oneDNN has other code for float32; it writes past its memory for some layers with few channels."""
+def test_in_float32_the_memory_format_changes_only_rounding():
+    """oneDNN has other code for float32, which writes out of bounds for some layers with few channels."""
     expected = all_gradients(network(7, width=8).double(), normalised(PIXELS).double())
     for format_ in (torch.contiguous_format, torch.channels_last):
         net = network(7, width=8).to(memory_format=format_)
         for ours, reference in zip(all_gradients(net, normalised(PIXELS).to(memory_format=format_)), expected, strict=True):
-            assert (ours - reference).norm() <= 0.02 * reference.norm() + 1e-6  # rounding moves a ReLU across 0 here and there
+            assert (ours - reference).norm() <= 0.02 * reference.norm() + 1e-6  # rounding occasionally moves a ReLU across 0
 
 
 def test_gradients_reach_every_parameter():
@@ -131,14 +131,14 @@ def test_each_loss_reaches_the_whole_trunk_and_its_own_head_only():
 
 
 @pytest.mark.parametrize("classes", [2, 100])
-def test_reg_and_reg_cls_of_one_seed_start_from_the_same_weights(classes):
+def test_reg_and_reg_cls_with_one_seed_start_from_the_same_weights(classes):
     reg, reg_cls = network().state_dict(), network(classes).state_dict()
     assert {name.split(".")[0] for name in set(reg_cls) - set(reg)} == {"classifier"}
     assert all(torch.equal(value, reg_cls[name]) for name, value in reg.items())
     assert not torch.equal(reg["regressor.weight"], network(seed=1).state_dict()["regressor.weight"])
 
 
-def test_features_are_for_the_class_head():
+def test_features_are_returned_only_for_the_class_head():
     images = normalised(PIXELS)
     net = network(7)
     depth, features = net(images)
@@ -149,11 +149,11 @@ def test_features_are_for_the_class_head():
 
 
 @torch.no_grad()
-def test_the_class_head_does_not_touch_the_prediction():
+def test_the_class_head_does_not_affect_the_prediction():
     torch.testing.assert_close(network(7).eval()(normalised(PIXELS))[0], network().eval()(normalised(PIXELS))[0])
 
 
-def test_depth_is_in_float32_under_bfloat16_autocast():
+def test_depth_is_float32_under_bfloat16_autocast():
     net = network(7)
     with torch.autocast("cpu", torch.bfloat16):
         depth, features = net(normalised(PIXELS))
@@ -162,7 +162,7 @@ def test_depth_is_in_float32_under_bfloat16_autocast():
     torch.testing.assert_close(depth, expected)
 
 
-def test_pixels_are_normalised_by_the_statistics_of_imagenet():
+def test_pixels_are_normalised_with_imagenet_statistics():
     found = normalised(PIXELS)
     expected = (PIXELS.double() / 255 - torch.tensor([0.485, 0.456, 0.406]).double()) / torch.tensor([0.229, 0.224, 0.225]).double()
     assert found.dtype == torch.float32
@@ -171,9 +171,9 @@ def test_pixels_are_normalised_by_the_statistics_of_imagenet():
 
 
 @torch.no_grad()
-def test_a_predictor_gives_depth_for_each_pixel_from_a_network_in_eval_mode():
+def test_a_predictor_returns_depth_per_pixel_in_eval_mode():
     net = network(7).train()
-    net(normalised(PIXELS))  # moves the running statistics, by which eval mode differs
+    net(normalised(PIXELS))  # changes the running statistics, so that eval mode differs
     found = DepthPredictor(net)(PIXELS)
     half = net.eval()(normalised(PIXELS))[0]
     assert found.shape == PIXELS.shape[:3] and found.dtype == torch.float32
@@ -191,7 +191,7 @@ def test_a_predictor_takes_images_of_any_size():
     assert DepthPredictor(network())(pixels).shape == (1, 45, 61)
 
 
-def test_it_learns_the_depth_of_one_scene():
+def test_the_network_learns_the_depth_of_one_scene():
     torch.manual_seed(0)
     net, pixels = network(width=8), PIXELS[:1].repeat(2, 1, 1, 1)
     target = torch.linspace(1, 5, 28)[None, :, None].expand(2, 28, 38)

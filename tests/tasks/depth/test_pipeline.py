@@ -1,4 +1,4 @@
-"""Depth from the archive to the report, as a user types it; and going on after kill -9."""
+"""Depth from the archive to the report with the commands of a user; and resuming after kill -9."""
 
 import csv
 import io
@@ -14,8 +14,8 @@ import yaml
 from PIL import Image
 from torch.nn import functional as F
 
-from conftest import laid_over
-from processes import runs, until, with_status
+from conftest import overlay
+from processes import runs, wait_until, with_status
 from regcls.cli import main
 from regcls.models.resnet import ResNet
 from regcls.params import Compute
@@ -32,13 +32,13 @@ DEPTH = {"datasets": ["nyud2"], "compute": {"processes": 1}}
 
 @pytest.fixture
 def regcls(monkeypatch, capsys):
-    """Run a command in a project: its exit code, and what it says on stdout and stderr."""
+    """Run a command in a project; return its exit code, stdout and stderr."""
     monkeypatch.setattr(Compute, "cores", 1)
 
     def run(root, *arguments):
         with monkeypatch.context() as patch:
             patch.chdir(root)
-            patch.setattr(Tracker, "log_model", lambda *args, **kwargs: None)  # seconds, and tested elsewhere
+            patch.setattr(Tracker, "log_model", lambda *args, **kwargs: None)  # takes seconds and is tested elsewhere
             capsys.readouterr()
             return main(list(arguments)), *capsys.readouterr()
 
@@ -47,7 +47,7 @@ def regcls(monkeypatch, capsys):
 
 def change(root, changes):
     file = root / "params.yaml"
-    file.write_text(yaml.safe_dump(laid_over(yaml.safe_load(file.read_text()), changes), sort_keys=False))
+    file.write_text(yaml.safe_dump(overlay(yaml.safe_load(file.read_text()), changes), sort_keys=False))
 
 
 def row_of(root, method):
@@ -55,12 +55,12 @@ def row_of(root, method):
     return table[(table["source"] == "ours") & (table["method"] == method)].iloc[0]
 
 
-def test_from_the_archive_to_the_tables_and_again_with_other_shot_limits(make_project, regcls):
+def test_the_pipeline_goes_from_archive_to_tables_and_other_shot_groups(make_project, regcls):
     root = make_project(DEPTH)
     code, out, _ = regcls(root, "prepare", "nyud2")
     assert code == 0 and "test        8 images" in out
-    code, _, said = regcls(root, "train", "nyud2")
-    assert code == 0 and "2 runs trained, 0 were there already, 0 failed" in said
+    code, _, output = regcls(root, "train", "nyud2")
+    assert code == 0 and "2 runs trained, 0 were there already, 0 failed" in output
     assert regcls(root, "compare")[0] == 0
     page = (root / "reports" / "nyud2" / "index.html").read_text()
     assert "generated stand-in images" in page and "model selected on test" in page
@@ -73,11 +73,11 @@ def test_from_the_archive_to_the_tables_and_again_with_other_shot_limits(make_pr
         tracker.files.sizes(run_id)
     )
 
-    # Other limits: the same runs, other tables.
+    # Other limits: same runs, other tables.
     few = {"nyud2": {"shots": {"many": [[0, 20]], "medium": [[21, 99]]}}}
     change(root, few)
-    code, _, said = regcls(root, "train", "nyud2")
-    assert code == 0 and "0 runs trained, 2 were there already" in said
+    code, _, output = regcls(root, "train", "nyud2")
+    assert code == 0 and "0 runs trained, 2 were there already" in output
     assert regcls(root, "compare")[0] == 0
     limits = {"many": frozenset(range(21)), "medium": frozenset(range(21, 100))}
     expected = dict(errors_of(sums_of(table[table["selection"] == "val"]), limits))
@@ -85,16 +85,16 @@ def test_from_the_archive_to_the_tables_and_again_with_other_shot_limits(make_pr
     assert np.isnan(row_of(root, "reg")["rmse_val_few"]) and expected["n/few"] == 0
 
 
-def test_a_depth_map_of_a_new_image_is_that_of_the_run(make_project, regcls, tmp_path):
+def test_the_depth_map_of_an_image_file_is_that_of_the_run(make_project, regcls, tmp_path):
     root = make_project(DEPTH)
     assert regcls(root, "run", "nyud2", "--classes", "10")[0] == 0
     tracker = Tracker(root, experiment="regcls")
     (run_id,) = tracker.finished("nyud2").values()
     image = DepthSet(root / "data" / "nyud2" / "prepared").train_images[0]
-    Image.fromarray(image).resize((96, 72), Image.Resampling.BICUBIC).save(root / "room.png")  # the network sees it scaled back
+    Image.fromarray(image).resize((96, 72), Image.Resampling.BICUBIC).save(root / "room.png")  # the network sees it scaled down again
     (root / "notes.txt").write_text("no image")
-    code, out, said = regcls(root, "predict", run_id[:8], "room.png", "notes.txt", "--folder", "maps")
-    assert code == 2 and "notes.txt: not an image of a known format" in said
+    code, out, output = regcls(root, "predict", run_id[:8], "room.png", "notes.txt", "--folder", "maps")
+    assert code == 2 and "notes.txt: not an image of a known format" in output
     (line,) = csv.DictReader(io.StringIO(out))
     with Image.open(root / "maps" / "room_depth.png") as depth, Image.open(root / "maps" / "room_depth_colour.png") as colour:
         found = np.asarray(depth).astype(float) / 1000
@@ -112,13 +112,13 @@ def test_a_depth_map_of_a_new_image_is_that_of_the_run(make_project, regcls, tmp
 
     (root / "maps").mkdir(exist_ok=True)
     Image.fromarray(image).save(root / "maps" / "room.png")
-    code, _, said = regcls(root, "predict", run_id[:8], "room.png", "maps/room.png")
-    assert code == 2 and "room.png and maps/room.png have one name" in said
+    code, _, output = regcls(root, "predict", run_id[:8], "room.png", "maps/room.png")
+    assert code == 2 and "room.png and maps/room.png have the same name" in output
 
 
 @pytest.fixture
-def undisturbed(make_project, regcls, tmp_path):
-    root = make_project(laid_over(DEPTH, LONG), tmp_path / "undisturbed")
+def uninterrupted(make_project, regcls, tmp_path):
+    root = make_project(overlay(DEPTH, LONG), tmp_path / "undisturbed")
     assert regcls(root, "prepare", "nyud2")[0] == 0
     assert regcls(root, "train", "nyud2")[0] == 0
     return root
@@ -127,26 +127,26 @@ def undisturbed(make_project, regcls, tmp_path):
 LONG = {"nyud2": {"training": {"epochs": 6}, "grids": {"table2": {"methods": ["reg+cls-bal"]}}}}
 
 
-def test_after_kill_9_a_run_goes_on_and_both_selections_are_those_of_an_undisturbed_one(undisturbed, make_project, regcls, start):
-    root = make_project(laid_over(DEPTH, LONG))
+def test_after_kill_9_a_run_resumes_with_the_same_selections(uninterrupted, make_project, regcls, start):
+    root = make_project(overlay(DEPTH, LONG))
     assert regcls(root, "prepare", "nyud2")[0] == 0
     process = start(root, sys.executable, "-m", "regcls", "train", "nyud2")
 
-    def in_the_middle():
+    def halfway():
         assert process.poll() is None, (root / "output.txt").read_text()
         return any(file.name >= "state-00002" for file in (root / ".regcls" / "checkpoints").glob("*/*/state-*.json"))
 
-    until(in_the_middle, "a state of the second epoch")
+    wait_until(halfway, "a state of the second epoch")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     (run_id,) = with_status(root, "RUNNING")
-    code, _, said = regcls(root, "train", "nyud2")
-    assert code == 0 and "goes on from state-0000" in said
+    code, _, output = regcls(root, "train", "nyud2")
+    assert code == 0 and "resumes from state-0000" in output
     ((found, status, _),) = runs(root)
     assert (found, status) == (run_id, "FINISHED")
 
-    here, there = (Tracker(folder, experiment="regcls") for folder in (root, undisturbed))
-    ((other, _, _),) = runs(undisturbed)
+    here, there = (Tracker(folder, experiment="regcls") for folder in (root, uninterrupted))
+    ((other, _, _),) = runs(uninterrupted)
     timed = {"images_per_second", "waiting_share"}
     metrics = [
         {name: value for name, value in tracker.metrics(of).items() if name not in timed}
@@ -157,32 +157,32 @@ def test_after_kill_9_a_run_goes_on_and_both_selections_are_those_of_an_undistur
     pd.testing.assert_frame_equal(here.files.table(run_id, "sums.parquet"), there.files.table(other, "sums.parquet"))
 
 
-def test_weights_that_are_not_there_or_of_another_network_leave_no_run_and_other_content_is_another_run(make_project, regcls, tmp_path):
-    root = make_project(laid_over(DEPTH, {"nyud2": {"training": {"epochs": 1}}}))
+def test_unusable_weights_leave_no_run_and_changed_weights_make_another(make_project, regcls, tmp_path):
+    root = make_project(overlay(DEPTH, {"nyud2": {"training": {"epochs": 1}}}))
     assert regcls(root, "prepare", "nyud2")[0] == 0
     file = tmp_path / "encoder.pth"
-    code, _, said = regcls(root, "run", "nyud2", "--method", "reg", "--weights", str(file))
-    assert code == 2 and "there is no such file" in said
+    code, _, output = regcls(root, "run", "nyud2", "--method", "reg", "--weights", str(file))
+    assert code == 2 and "there is no such file" in output
     torch.save(ResNet(18, width=4).state_dict(), file)
-    code, _, said = regcls(root, "run", "nyud2", "--method", "reg", "--weights", str(file))
-    assert code == 2 and "not a checkpoint of ResNet-18 with width 2" in said
+    code, _, output = regcls(root, "run", "nyud2", "--method", "reg", "--weights", str(file))
+    assert code == 2 and "not a checkpoint of ResNet-18 with width 2" in output
     assert runs(root) == []
 
     for seed, expected in ((0, "trained"), (0, "was there already"), (1, "trained")):
         torch.manual_seed(seed)
         torch.save(ResNet(18, width=2).state_dict(), file)
-        code, _, said = regcls(root, "run", "nyud2", "--method", "reg", "--weights", str(file))
-        assert code == 0 and f"{expected}, test RMSE" in said
+        code, _, output = regcls(root, "run", "nyud2", "--method", "reg", "--weights", str(file))
+        assert code == 0 and f"{expected}, test RMSE" in output
     tracker = Tracker(root, experiment="regcls")
     tags = [tracker.find(run_id).tags["weights_sha256"] for run_id, _, _ in runs(root)]
     assert len(tags) == len(set(tags)) == 2
 
 
-def test_a_repetition_with_other_shot_limits_says_so_and_compares_the_rest(make_project, regcls):
-    root = make_project(laid_over(DEPTH, {"nyud2": {"training": {"epochs": 1}}}))
+def test_a_rerun_with_other_shot_groups_says_so_and_compares_the_rest(make_project, regcls):
+    root = make_project(overlay(DEPTH, {"nyud2": {"training": {"epochs": 1}}}))
     assert regcls(root, "run", "nyud2", "--method", "reg")[0] == 0
     ((run_id, _, _),) = runs(root)
     change(root, {"nyud2": {"shots": {"many": [[0, 20]], "medium": [[21, 99]]}}})
-    code, out, said = regcls(root, "rerun", run_id[:8])
-    assert code == 0 and "shot groups: then many 9-45" in said and "now many 0-20; medium 21-99" in said
+    code, out, output = regcls(root, "rerun", run_id[:8])
+    assert code == 0 and "shot groups: then many 9-45" in output and "now many 0-20; medium 21-99" in output
     assert "final metrics are equal" in out

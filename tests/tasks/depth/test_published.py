@@ -1,4 +1,4 @@
-"""What the paper found on depth, and how params.yaml's grids and values stand beside what it ran."""
+"""The paper's results on depth, and how params.yaml compares with the paper's grids and values."""
 
 from dataclasses import asdict, fields, replace
 from typing import Any
@@ -45,7 +45,7 @@ def test_table_2_has_both_selections_and_baselines_of_one() -> None:
     assert set(table.query("method == 'lds+fds'")["metric"]) == {"rmse_test"} and len(table) == 2 * 4 + 7 * 2 * 4
 
 
-def test_table_4_has_rows_on_depth_that_are_uncertain() -> None:
+def test_table_4_has_uncertain_rows_on_depth() -> None:
     table = published.table4()
     assert table[["method", "metric", "shot", "value"]].to_numpy().tolist() == [
         ["reg", "rmse_val", "all", 1.492],
@@ -56,28 +56,28 @@ def test_table_4_has_rows_on_depth_that_are_uncertain() -> None:
     assert table["uncertain"].all()
 
 
-def test_the_depth_of_params_yaml_is_what_the_paper_ran(depth: Depth) -> None:
+def test_the_depth_section_matches_the_papers_runs(depth: Depth) -> None:
     ours = asdict(depth.data) | asdict(depth.training) | asdict(depth.shots)
     theirs = {name: value for name, value in published.VALUES.items() if name != "weights"}
     assert {name: ours[name] for name in theirs} == theirs and "resnet50" in depth.training.weights
-    on_purpose = {"depth_resampling", "clip_colours", "validation"}  # otherwise than released: docs/fidelity.md
+    on_purpose = {"depth_resampling", "clip_colours", "validation"}  # a deviation from the release: docs/fidelity.md
     assert {field.name for field in fields(DepthTraining)} - set(theirs) == {"seeds", "huber_delta", "weights", "decay"} | on_purpose
     assert {name: depth.grids[name] for name in published.GRIDS} == published.GRIDS
 
 
-def test_the_grids_and_values_of_nyud2_are_the_papers(depth: Depth) -> None:
+def test_the_grids_and_values_of_nyud2_match_the_paper(depth: Depth) -> None:
     assert reductions(depth.grids, published.GRIDS) == [] == unshown(depth.grids, list(published.GRIDS))
     assert [other(depth, name) for name in published.GRIDS] == [[], []]
 
 
-def test_a_grid_on_depth_is_compared_with_the_papers(depth: Depth) -> None:
+def test_depth_grids_are_compared_with_the_paper(depth: Depth) -> None:
     few = grids_with(depth, "table2", classes=(10, 100), seeds=2)
     assert reductions(few, published.GRIDS) == ["Table 2: 2 of 3 class counts, 2 of 3 seeds"]
     assert reductions(grids_with(depth, "table4", seeds=0), published.GRIDS) == ["Table 4: left out"]
     assert unshown(grids_with(depth, "mine"), list(published.GRIDS)) == ["mine"]
 
 
-def test_values_on_depth_count_where_the_grid_uses_them(depth: Depth) -> None:
+def test_depth_values_only_matter_if_a_grid_uses_them(depth: Depth) -> None:
     changed = with_values(depth, "training", batch_size=4, balanced_batch_size=6, lam={100: 7.0}, precision="float32")
     assert other(changed, "table4") == ["λ 7 instead of 1 (100 classes)", "balanced batch size 6 instead of 8"]
     lambdas = ["λ 7 instead of 0.1 (2 classes)", "λ 7 instead of 0.1 (10 classes)", "λ 7 instead of 1 (100 classes)"]
@@ -85,7 +85,7 @@ def test_values_on_depth_count_where_the_grid_uses_them(depth: Depth) -> None:
 
 
 @pytest.mark.parametrize(
-    ("section", "values", "said"),
+    ("section", "values", "expected"),
     [
         ("training", {"weights": "random"}, ["random weights instead of ImageNet's"]),
         ("training", {"weights": "/data/resnet50.pth"}, []),
@@ -95,23 +95,23 @@ def test_values_on_depth_count_where_the_grid_uses_them(depth: Depth) -> None:
         ("data", {"split_seed": 1, "mask_seed": 1}, ["split seed 1 instead of 0"]),
     ],
 )
-def test_other_values_are_named_once(section: str, values: dict[str, Any], said: list[str], depth: Depth) -> None:
-    assert other(with_values(depth, section, **values)) == said
+def test_other_values_are_listed_once(section: str, values: dict[str, Any], expected: list[str], depth: Depth) -> None:
+    assert other(with_values(depth, section, **values)) == expected
 
 
-def test_test_pixels_that_were_drawn_are_said_to_be_where_the_images_are_the_papers(depth: Depth) -> None:
+def test_drawn_test_pixels_are_noted_if_the_images_are_the_papers(depth: Depth) -> None:
     assert other(depth, drawn_mask=True) == ["another draw of test pixels, without test_balanced_mask.npy"]
     assert other(with_values(depth, "data", source="stand-in"), drawn_mask=True) == ["generated stand-in images"]
 
 
-def test_a_table_that_is_not_on_its_own_data_is_not_comparable(paper: Params) -> None:
+def test_a_table_on_other_data_is_not_comparable(paper: Params) -> None:
     swapped = {"table2": replace(TABLE4, seeds=1), "table4": replace(TABLE2, seeds=1)}
     report = Store(with_grids(paper, **swapped)).report()
     for name in swapped:
         assert "not comparable with ours: not on the data of this table." in report.files[f"{name}.md"]
 
 
-def test_the_printed_rows_stand_below_ours_with_baselines_and_three_digits(paper: Params) -> None:
+def test_published_rows_are_below_ours_with_baselines_and_three_digits(paper: Params) -> None:
     report = Store(with_grids(paper, table2=replace(TABLE2, seeds=1), table4=replace(TABLE4, seeds=1))).report()
     by_name = {section.name: section.table for section in report.sections}
     rows = {(row[0].text, row[1].text): [cell.text for cell in row[3:]] for row in by_name["table2"].rows[5:]}

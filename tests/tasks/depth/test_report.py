@@ -48,7 +48,7 @@ def changed(params: Params, **grids: SingleGrid) -> Report:
     return Store(with_grids(params, **grids)).report()
 
 
-def test_the_two_selections_are_told_apart(report: Report) -> None:
+def test_the_two_selections_are_distinguished(report: Report) -> None:
     for text in ("RMSE-val: model selected on validation", "RMSE-test: model selected on test (as earlier work; optimistic)"):
         assert text in report.files["index.html"] and text in report.files["table2.md"]
     table = ours(report)
@@ -62,7 +62,7 @@ def row_of(table: pd.DataFrame, **where: Any) -> pd.Series:
 
 
 def sums_by_seed(store: Store, selection: str = "val", **where: Any) -> list[pd.DataFrame]:
-    """Of a cell of Table 2."""
+    """Sums by seed of a cell of Table 2."""
     ids = [store.id_of(seed=seed, balanced_data=False, **where) for seed in (0, 1)]
     return [store.tables[run_id].query(f"selection == '{selection}'") for run_id in ids]
 
@@ -72,7 +72,7 @@ def in_group(store: Store, shot: str) -> list[int]:
 
 
 def share(table: pd.DataFrame, column: str) -> float:
-    """The sum of a column over the pixels."""
+    """A column's sum per pixel."""
     return math.fsum(table[column]) / math.fsum(table["n"])
 
 
@@ -81,9 +81,7 @@ HUNDRED = {"method": "reg+cls", "classes": 100, "lam": 1.0}
 
 @pytest.mark.parametrize("shot", SHOTS)
 @pytest.mark.parametrize("selection", ["val", "test"])
-def test_errors_are_made_anew_from_sums_whatever_is_tracked_of_the_test_set(
-    selection: str, shot: str, store: Store, report: Report
-) -> None:
+def test_errors_are_recomputed_from_sums_not_tracked_metrics(selection: str, shot: str, store: Store, report: Report) -> None:
     assert (store.runs["test/rmse/all"] == 99.0).all()
     tables = [table[table["bucket"].isin(in_group(store, shot))] for table in sums_by_seed(store, selection, **HUNDRED)]
     by_hand = {f"rmse_{selection}_{shot}": [math.sqrt(share(table, "squared")) for table in tables]}
@@ -98,7 +96,7 @@ def test_errors_are_made_anew_from_sums_whatever_is_tracked_of_the_test_set(
         assert (found[name], found[f"{name}_std"]) == pytest.approx((np.mean(by_seed), np.std(by_seed, ddof=1)), rel=1e-6), name
 
 
-def test_a_table_has_the_errors_that_it_shows_and_no_others(report: Report) -> None:
+def test_a_table_has_exactly_the_errors_that_it_shows(report: Report) -> None:
     columns = {
         name: {column.removesuffix("_few") for column in csv(report, name) if column.endswith("_few")}
         for name in ("table2", "table2_mae", "table2_delta")
@@ -110,7 +108,7 @@ def test_a_table_has_the_errors_that_it_shows_and_no_others(report: Report) -> N
     }
 
 
-def test_of_shares_the_highest_is_best_and_of_errors_the_lowest(report: Report) -> None:
+def test_the_highest_share_and_the_lowest_error_are_best(report: Report) -> None:
     for name, best in (("table2_mae", min), ("table2_delta", max)):
         lines = [line.split("|")[4].strip() for line in report.files[f"{name}.md"].splitlines() if line.startswith("| reg")]
         (bold,) = (text for text in lines if text.startswith("**"))
@@ -118,7 +116,7 @@ def test_of_shares_the_highest_is_best_and_of_errors_the_lowest(report: Report) 
     assert "the lowest mean" in report.files["table2_mae.md"] and "the highest mean" in report.files["table2_delta.md"]
 
 
-def test_the_gap_is_that_of_the_means_over_seeds(store: Store, report: Report) -> None:
+def test_the_gap_is_between_the_means_over_seeds(store: Store, report: Report) -> None:
     reg, other = (
         np.mean([math.sqrt(share(table[table["bucket"].isin(in_group(store, "few"))], "squared")) for table in sums_by_seed(store, **cell)])
         for cell in ({"method": "reg"}, HUNDRED)
@@ -133,13 +131,13 @@ def test_sums_are_collected_by_image_and_group(store: Store) -> None:
     images = np.unique(table["image"])
     found = depth_report.by_image(table, images, store.params.datasets["nyud2"].shots)
     assert found.shape == (12, 4, 2)
-    for place, image in enumerate(images):
+    for index, image in enumerate(images):
         for group, shot in enumerate(SHOTS):
             own = table[(table["image"] == image) & table["bucket"].isin(in_group(store, shot))]
-            assert found[place, group].tolist() == pytest.approx([math.fsum(own["n"]), math.fsum(own["squared"])])
+            assert found[index, group].tolist() == pytest.approx([math.fsum(own["n"]), math.fsum(own["squared"])])
 
 
-def test_the_error_by_depth_is_the_mean_over_seeds_of_each_bucket(store: Store, report: Report) -> None:
+def test_the_error_by_depth_is_averaged_over_seeds_per_bucket(store: Store, report: Report) -> None:
     tables = [table.query("bucket == 31") for table in sums_by_seed(store, method="reg")]
     by_seed = [math.sqrt(share(table, "squared")) for table in tables]
     found = row_of(csv(report, "error_by_depth").query("drawn == 'line'"), method="reg", depth_from=3.1)
@@ -147,14 +145,14 @@ def test_the_error_by_depth_is_the_mean_over_seeds_of_each_bucket(store: Store, 
     assert (found["pixels"], found["depth_to"], found["seeds"]) == (tables[0]["n"].sum(), 3.2, 2)
 
 
-def test_the_figure_has_every_bucket_with_its_group_and_names_its_lines(store: Store, report: Report) -> None:
+def test_the_figure_has_every_bucket_with_its_group_and_labels_its_lines(store: Store, report: Report) -> None:
     bars = csv(report, "error_by_depth").query("drawn == 'bar'")
     assert bars["shot"].tolist() == store.shots.tolist() and bars["training_pixels"].sum() == levels()[1:].sum()
     for text in ("reg", "reg+cls with 10 classes", "many training pixels", "few training pixels", "test RMSE (m)", "depth (m)"):
         assert f"<!-- {text} -->" in report.files["error_by_depth.svg"]
 
 
-def test_a_data_set_without_a_measured_training_pixel_still_has_a_figure(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_without_measured_training_pixels_still_have_a_figure(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MadeUpRooms, "levels", lambda rooms, split: np.zeros(256, np.int64))
     assert "<!-- reg -->" in store.report().files["error_by_depth.svg"]
 
@@ -162,14 +160,14 @@ def test_a_data_set_without_a_measured_training_pixel_still_has_a_figure(store: 
 def test_the_sizes_of_the_groups_are_counted_in_pixels_and_images(store: Store, report: Report) -> None:
     table = sums_by_seed(store, method="reg")[0]
     few = table[table["bucket"].isin(in_group(store, "few"))]
-    said = f"Few {int(few['n'].sum()):,} ({few['image'].nunique()})"
-    assert said in report.files["table2.md"] and f"All {int(table['n'].sum()):,} (12)" in report.files["table2.md"]
+    expected = f"Few {int(few['n'].sum()):,} ({few['image'].nunique()})"
+    assert expected in report.files["table2.md"] and f"All {int(table['n'].sum()):,} (12)" in report.files["table2.md"]
     shown = next(section.table for section in report.sections if section.name == "table2")
     assert shown is not None and shown.under[6] == f"{int(few['n'].sum()):,} px\n{few['image'].nunique()} images"
     assert "Many: 9–45, 47, 49; Med.: 7–8, 46, 48, 50–56, 58, 60–61, 63; Few: the rest." in report.files["table2.md"]
 
 
-def test_of_runs_of_the_search_alone_no_sums_are_read(store: Store) -> None:
+def test_sums_of_search_runs_are_not_read(store: Store) -> None:
     read: list[str] = []
 
     def sums(run_id: str) -> pd.DataFrame:
@@ -181,7 +179,7 @@ def test_of_runs_of_the_search_alone_no_sums_are_read(store: Store) -> None:
     assert unread[["classes", "lam"]].to_numpy().tolist() == [[10, 1.0], [10, 10.0], [100, 0.1], [100, 10.0]]
 
 
-def test_the_search_is_by_validation_rmse(store: Store, report: Report) -> None:
+def test_the_search_uses_the_validation_rmse(store: Store, report: Report) -> None:
     found = csv(report, "lambda_search").set_index(["classes", "lambda"])["val/rmse/all"]
     of_run = store.runs[~store.runs["balanced_data"] & (store.runs["seed"] == 0)].set_index(["method", "classes", "lam"])["val/rmse/all"]
     lines = [line.split("|")[3:6] for line in report.files["lambda_search.md"].splitlines() if line.startswith("| reg+cls")]
@@ -190,7 +188,7 @@ def test_the_search_is_by_validation_rmse(store: Store, report: Report) -> None:
         assert [cell.strip().startswith("**") for cell in cells].index(True) == found[classes].argmin()
 
 
-def test_the_archive_at_the_published_protocol_is_compared_without_reservation() -> None:
+def test_the_papers_data_and_protocol_are_compared_without_caveats() -> None:
     paper = load_params(PARAMS)
     grids = {name: replace(grid, seeds=1) for name, grid in paper.datasets["nyud2"].grids.items() if name.startswith("table")}
     store = Store(with_grids(paper, **grids))
@@ -202,7 +200,7 @@ def test_the_archive_at_the_published_protocol_is_compared_without_reservation()
     assert "not comparable with ours: another draw of test pixels" in store.report(data=MadeUpRooms(has_drawn_mask=True)).files["table2.md"]
 
 
-def test_fewer_images_than_the_papers_are_said_wherever_its_values_stand() -> None:
+def test_fewer_images_are_noted_wherever_published_values_are_shown() -> None:
     paper = load_params(PARAMS)
     report = Store(with_grids(paper, table2=replace(TABLE2, seeds=1))).report(data=MadeUpRooms(tested=20))
     assert report.other_data == ["20 instead of 654 test images"]
@@ -210,7 +208,7 @@ def test_fewer_images_than_the_papers_are_said_wherever_its_values_stand() -> No
     assert "Not the paper's data or training values: 20 instead of 654 test images." in report.extent
 
 
-def test_other_shot_groups_need_no_other_runs(store: Store, report: Report) -> None:
+def test_other_shot_groups_need_no_new_runs(store: Store, report: Report) -> None:
     other = with_section(store.params, "nyud2", shots=DepthShots(many=((0, 49),), medium=((50, 59),)))
     assert prints(other, {}) == store.fingerprints
     found = store.report(params=other)
@@ -221,7 +219,7 @@ def test_other_shot_groups_need_no_other_runs(store: Store, report: Report) -> N
     assert "Many: 0–49; Med.: 50–59; Few: the rest" in found.files["table2.md"] and "other shot groups" in found.files["table2.md"]
 
 
-def test_holes_are_named_and_leave_n(store: Store) -> None:
+def test_missing_runs_are_listed_and_reduce_n(store: Store) -> None:
     gone = store.id_of(method="reg", seed=1, balanced_data=False)
     report = store.report(runs=store.runs[store.runs["run_id"] != gone])
     assert report.warnings == ["table2: 1 of 10 runs are holes (1 missing); see the report"]
@@ -231,7 +229,7 @@ def test_holes_are_named_and_leave_n(store: Store) -> None:
     assert report.metrics["runs"] == {"wanted": len(store.runs), "finished": len(store.runs) - 1, "missing": 1}
 
 
-def test_a_run_without_sums_is_a_hole_with_a_remedy(store: Store) -> None:
+def test_a_run_without_sums_counts_as_missing_with_a_remedy(store: Store) -> None:
     gone = store.id_of(method="reg+cls", classes=10, lam=0.1, seed=1)
 
     def sums(run_id: str) -> pd.DataFrame:
@@ -245,21 +243,21 @@ def test_a_run_without_sums_is_a_hole_with_a_remedy(store: Store) -> None:
 
 
 @pytest.mark.parametrize("spoil", [lambda table: table.assign(squared=np.nan), lambda table: table[table["selection"] == "val"]])
-def test_a_run_whose_sums_give_no_error_is_a_hole(spoil: Callable[[pd.DataFrame], pd.DataFrame], store: Store) -> None:
+def test_a_run_whose_sums_give_no_error_counts_as_missing(spoil: Callable[[pd.DataFrame], pd.DataFrame], store: Store) -> None:
     bad = store.id_of(method="reg+cls-bal", classes=10, seed=1)
     spoiled = {run_id: spoil(table) if run_id == bad else table for run_id, table in store.tables.items()}
     report = store.report(kept=store.kept(sums=lambda run_id: spoiled[run_id]))
     assert report.warnings == ["table2: 1 of 10 runs are holes (1 without a finite error); see the report"]
 
 
-def test_metrics_are_few_and_a_hole_is_none(store: Store, report: Report) -> None:
+def test_metrics_are_few_and_missing_cells_are_none(store: Store, report: Report) -> None:
     assert set(report.metrics) == {"rmse_val", "gap", "runs"} and set(report.metrics["gap"]["reg+cls-100"]) == {"all", "few"}
     assert report.metrics["rmse_val"]["reg"]["all"] == pytest.approx(ours(report)["rmse_val_all"].iloc[0], rel=1e-5)
     without = store.report(runs=store.runs[~((store.runs["method"] == "reg+cls-bal") & (store.runs["classes"] == 10))])
     assert without.metrics["rmse_val"]["reg+cls-bal-10"] == {"all": None, "few": None} == without.metrics["gap"]["reg+cls-bal-10"]
 
 
-def test_the_first_screen_has_the_numbers_of_the_headline(report: Report) -> None:
+def test_the_summary_has_the_numbers_of_the_headline(report: Report) -> None:
     line = report.line
     assert line is not None and (line.measured, line.n) == ("RMSE (m)", "2 seeds, over 12 test images") and line.few is not None
     assert f"{line.overall.other:.3f} m against {line.overall.reg:.3f} of reg" in report.answers[0]
@@ -267,7 +265,7 @@ def test_the_first_screen_has_the_numbers_of_the_headline(report: Report) -> Non
 
 
 @pytest.mark.parametrize(
-    ("methods", "said"),
+    ("methods", "expected"),
     [
         (("reg",), "Only reg is trained"),
         (("reg+cls",), "No run of reg is finished"),
@@ -277,14 +275,14 @@ def test_the_first_screen_has_the_numbers_of_the_headline(report: Report) -> Non
         (("reg", "reg+cls-bal"), "reg+cls-bal with 100 classes has the lower test RMSE"),
     ],
 )
-def test_a_grid_may_lack_methods(methods: tuple[Method, ...], said: str, params: Params) -> None:
+def test_a_grid_may_lack_methods(methods: tuple[Method, ...], expected: str, params: Params) -> None:
     report = changed(params, table2=replace(TABLE2, methods=methods, classes=(100,), seeds=1))
-    assert report.answers[0].startswith(said) and report.line is None
+    assert report.answers[0].startswith(expected) and report.line is None
     assert ("table2_differences.csv" in report.files) == (methods[0] == "reg" and len(methods) > 1)
     assert csv(report, "examples")["method"].nunique() == len({method == "reg" for method in methods})  # reg, and the best of the others
 
 
-def test_another_loss_stands_in_tables_figures_and_answers_by_its_name(params: Params) -> None:
+def test_another_loss_appears_in_tables_figures_and_answers_by_name(params: Params) -> None:
     methods = ("focal-r(beta=1)+cls", "focal-r", "reg+cls", "reg")
     report = changed(params, table2=replace(TABLE2, methods=methods, classes=(100,)))
     cells = [("reg", 0), ("reg+cls", 100), ("focal-r", 0), ("focal-r(beta=1)+cls", 100)]
@@ -295,13 +293,13 @@ def test_another_loss_stands_in_tables_figures_and_answers_by_its_name(params: P
     assert "| focal-r |  |  |" in report.files["table2.md"] and "| focal-r(beta=1)+cls | 100 |" in report.files["table2_differences.md"]
     for name in ("reg", "reg+cls with 100 classes", "focal-r", "focal-r(beta=1)+cls with 100 classes"):
         assert f"<!-- {name} -->" in report.files["error_by_depth.svg"]
-    said = ["reg+cls with 100 classes has", "focal-r has", "focal-r(beta=1)+cls with 100 classes has"]
-    assert all(line.startswith(start) for line, start in zip(report.answers, said, strict=False))
+    expected = ["reg+cls with 100 classes has", "focal-r has", "focal-r(beta=1)+cls with 100 classes has"]
+    assert all(line.startswith(start) for line, start in zip(report.answers, expected, strict=False))
     assert "several class counts" not in report.answers[-1] and report.line is not None and report.line.method == "reg+cls · 100"
     assert {"focal-r", "focal-r(beta=1)+cls-100"} <= next(iter(report.metrics.values())).keys() & report.metrics["gap"].keys()
 
 
-def test_grids_may_be_left_out_or_have_other_names(params: Params) -> None:
+def test_grids_may_be_omitted_or_renamed(params: Params) -> None:
     report = changed(params, mine=replace(TABLE2, seeds=1), lambda_search=replace(SEARCH, seeds=0))
     page = report.files["index.html"]
     assert "Trained, but not shown" not in page and "mine: RMSE by shot group" in page and "mine.csv" in report.files
@@ -314,20 +312,20 @@ def test_several_lambdas_have_a_row_each(params: Params) -> None:
     assert len(ours(report)) == 1 + 4 and "reg+cls-2-0.1" in report.metrics["rmse_val"]
 
 
-def test_a_grid_that_waits_for_its_lambda_says_so(params: Params) -> None:
+def test_a_grid_waiting_for_its_lambda_says_so(params: Params) -> None:
     searched = replace(TABLE2, methods=("reg", "reg+cls"), lambdas="searched")
     waiting = with_grids(params, table2=searched, lambda_search=SEARCH)
     lines = Store(waiting, found={("reg+cls", 10): 0.1}).report().warnings
-    assert lines == ["table2: no λ is found yet for reg+cls · 100; these runs are neither made nor counted"]
+    assert lines == ["table2: no λ found yet for reg+cls · 100; these runs are neither trained nor counted"]
 
 
-def test_without_rare_test_pixels_few_is_a_dash_everywhere(params: Params) -> None:
+def test_without_few_shot_test_pixels_few_is_a_dash(params: Params) -> None:
     report = Store(with_grids(params, table2=TABLE2), few=False).report()
     assert report.answers[0].endswith("No test pixel is in Few.")
     assert ours(report)["rmse_val_few"].isna().all() and "no images" in report.files["table2_differences.md"]
 
 
-def test_examples_that_are_gone_are_said_to_be_and_leave_the_rest(store: Store) -> None:
+def test_missing_examples_are_reported_and_the_rest_is_kept(store: Store) -> None:
     def examples(run_id: str) -> dict[str, np.ndarray]:
         raise MissingError(f"run {run_id} has no file examples.npz")
 
@@ -336,7 +334,7 @@ def test_examples_that_are_gone_are_said_to_be_and_leave_the_rest(store: Store) 
     assert "error_by_depth.svg" in report.files
 
 
-def test_examples_are_of_the_first_seed_that_both_networks_have(store: Store, report: Report) -> None:
+def test_examples_come_from_the_first_seed_of_both_networks(store: Store, report: Report) -> None:
     assert set(csv(report, "examples")["seed"]) == {0}
     gone = store.id_of(method="reg", seed=0, balanced_data=False)
     found = csv(store.report(runs=store.runs[store.runs["run_id"] != gone]), "examples")

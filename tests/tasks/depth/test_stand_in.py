@@ -1,4 +1,4 @@
-"""Stand-in rooms: the original layout, near depths frequent and far ones rare, and images that tell their depth."""
+"""Stand-in rooms: the original layout, near depths frequent and far ones rare, and images that reveal their depth."""
 
 import io
 import re
@@ -46,7 +46,7 @@ def whole(files, split):
     ]
 
 
-def test_names_are_those_of_the_original(files):
+def test_names_follow_the_original(files):
     train, test = listed(files, "train"), listed(files, "test")
     assert len(train) == 150 and len(test) == 30
     for image, depth in train:
@@ -57,14 +57,14 @@ def test_names_are_those_of_the_original(files):
     assert set(files) - {"data/nyu2_train.csv", "data/nyu2_test.csv"} <= {name for pair in train + test for name in pair}
 
 
-def test_images_are_4_to_3_with_depth_of_the_original_bits(files):
+def test_images_are_4_to_3_with_the_bit_depth_of_the_original(files):
     for split, mode, kind in (("train", "L", "JPEG"), ("test", "I;16", "PNG")):
         for image, depth in whole(files, split):
             assert opened(files, image).size == opened(files, depth).size == (64, 48)
             assert (opened(files, image).format, opened(files, image).mode, opened(files, depth).mode) == (kind, "RGB", mode)
 
 
-def test_three_pairs_of_training_are_damaged_each_in_its_way(files):
+def test_three_training_pairs_are_damaged_in_different_ways(files):
     assert len(whole(files, "train")) == 147 and len(whole(files, "test")) == 30
     assert sum(depth not in files for _, depth in listed(files, "train")) == 1
     assert sum(not content.endswith(b"\xff\xd9") for name, content in files.items() if name.endswith(".jpg")) == 1
@@ -78,7 +78,7 @@ def test_depth_is_zero_or_from_0_7_to_10_metres(files):
 
 
 @pytest.mark.parametrize(("split", "unit"), [("train", 255), ("test", 10_000)])
-def test_near_depths_are_frequent_and_far_ones_rare_but_present(files, split, unit):
+def test_near_depths_are_frequent_and_far_ones_rare(files, split, unit):
     values = np.concatenate([np.asarray(opened(files, name), dtype=np.int64).ravel() for _, name in whole(files, split)])
     pixels = np.bincount(np.minimum(values[values > 0] * 100 // unit, 99), minlength=100)
     near, middle, far = pixels[9:46].mean(), pixels[50:57].mean(), pixels[64:].mean()
@@ -86,7 +86,7 @@ def test_near_depths_are_frequent_and_far_ones_rare_but_present(files, split, un
     assert (pixels[7:100].reshape(-1, 3).sum(1) > 0).all()
 
 
-def test_the_same_seed_gives_the_same_bytes_with_any_number_of_processes_and_another_seed_does_not(folder, tmp_path):
+def test_bytes_depend_on_the_seed_but_not_on_the_number_of_processes(folder, tmp_path):
     write_archive(tmp_path, STAND_IN, short_side=24, processes=2)
     assert (tmp_path / "data.zip").read_bytes() == (folder / "data.zip").read_bytes()
     write_archive(tmp_path, RoomStandIn(scenes=10, images=150, test_images=30, seed=1), short_side=24, processes=1)
@@ -94,7 +94,7 @@ def test_the_same_seed_gives_the_same_bytes_with_any_number_of_processes_and_ano
 
 
 def empty_room(**changes):
-    """4 m wide, 6 m long, 2.5 m high."""
+    """An empty room, 4 m wide, 6 m long and 2.5 m high."""
     surfaces = 6 + len(changes.get("low", ()))
     fields = {
         "size": np.array([4, 6, 2.5], dtype=np.float32),
@@ -113,10 +113,10 @@ def level(yaw=0.0, **changes):
     return Camera(**{"at": np.array([1, 1, 1.5], dtype=np.float32), "yaw": yaw, "pitch": 0.0, "roll": 0.0} | changes)
 
 
-def test_depth_is_that_of_the_wall_ahead_and_of_the_floor_below_it():
+def test_depth_follows_the_wall_ahead_and_the_floor_below():
     depth = render(empty_room(), level(), width=161, height=121)[1]
     assert depth[60, 80] == pytest.approx(5)
-    below = (np.arange(61, 121) - 60) / (0.81 * 161)  # the fall of a ray a metre
+    below = (np.arange(61, 121) - 60) / (0.81 * 161)  # the descent of a ray per metre
     assert depth[61:, 80] == pytest.approx(np.minimum(1.5 / below, 5), rel=1e-5)
     aside = (np.arange(81, 161) - 80) / (0.81 * 161)
     assert depth[60, 81:] == pytest.approx(np.minimum(3 / aside, 5), rel=1e-5)
@@ -135,8 +135,8 @@ def test_pitch_looks_up_and_roll_lowers_the_left():
     assert below[10] < below[20] < below[30]
 
 
-def marched(room, camera, width, height, step=0.01):
-    """Depth by walking along every ray until something is entered."""
+def ray_marched(room, camera, width, height, step=0.01):
+    """Depth by ray marching: walk along every ray until it enters something."""
     rays = camera.rays(width, height)
     depth = np.full(rays.shape[1], np.nan)
     for t in np.arange(step, 20, step):
@@ -151,15 +151,15 @@ def marched(room, camera, width, height, step=0.01):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_rendered_depth_is_that_of_a_walk_along_each_ray(seed):
+def test_rendered_depth_agrees_with_ray_marching(seed):
     room = make_room(np.random.default_rng(seed), [3.0, 4.5, 7.0, 12.0][seed])
     camera = place_camera(np.random.default_rng(seed), room)
-    depth, walked = render(room, camera, width=32, height=24)[1], marched(room, camera, 32, 24)
+    depth, walked = render(room, camera, width=32, height=24)[1], ray_marched(room, camera, 32, 24)
     off = np.abs(depth - walked) > 0.0101
-    assert off.mean() < 0.01  # where a ray cuts a corner between two steps
+    assert off.mean() < 0.01  # if a ray cuts a corner between two steps
 
 
-def test_what_is_nearer_to_a_lamp_is_lighter_and_what_turns_away_has_the_ambient_light_alone():
+def test_lamps_light_near_surfaces_and_not_those_facing_away():
     low, high = np.array([[1, 4, 0]], dtype=np.float32), np.array([[3, 5, 2]], dtype=np.float32)
     room = empty_room(low=low, high=high, lamp=np.array([2, 5.9, 2.4], dtype=np.float32))  # behind the box
     light, depth = render(room, level(at=np.array([2, 1, 1], dtype=np.float32)), width=41, height=31)
@@ -169,13 +169,13 @@ def test_what_is_nearer_to_a_lamp_is_lighter_and_what_turns_away_has_the_ambient
     assert (np.diff(floor) < 0).all()  # away from the lamp, towards the camera
 
 
-def test_a_texture_has_its_size_in_metres_so_that_it_shrinks_with_the_distance():
+def test_textures_shrink_with_distance():
     textures, periods = np.full(6, STRIPES), np.full(6, 0.5, dtype=np.float32)
     colours = np.stack([np.full((6, 3), 0.9), np.full((6, 3), 0.1)], axis=1).astype(np.float32)
     room = empty_room(size=np.array([4, 12, 2.5], dtype=np.float32), textures=textures, colours=colours, periods=periods, ambient=1.0)
     light, depth = render(room, level(at=np.array([2, 1, 1.5], dtype=np.float32)), width=801, height=601)
     columns, changes = np.arange(300, 501), []
-    for row in (590, 430):  # of the floor, 3.4 and 7.5 m away
+    for row in (590, 430):  # on the floor, 3.4 and 7.5 m away
         dark = light[row, columns].mean(1) < 0.4
         x = 2 + (columns - 400) / (0.81 * 801) * depth[row, columns]
         sure = np.abs((x / 0.25) % 1 - 0.5) < 0.45
@@ -184,7 +184,7 @@ def test_a_texture_has_its_size_in_metres_so_that_it_shrinks_with_the_distance()
     assert changes[1] > 1.5 * changes[0] > 0
 
 
-def test_a_camera_stands_in_the_room_and_not_in_the_furniture():
+def test_cameras_are_inside_the_room_and_outside_the_furniture():
     for seed in range(60):
         room = make_room(np.random.default_rng(seed), 2.7 + seed / 6)
         at = place_camera(np.random.default_rng(seed), room).at
@@ -193,7 +193,7 @@ def test_a_camera_stands_in_the_room_and_not_in_the_furniture():
 
 
 def views(scenes, seed):
-    """Of eight views a room: brightness and contrast of 8 × 8 pixels, and the logarithm of their mean depth."""
+    """Features of eight views per room: brightness and contrast of 8 × 8 pixels, and the logarithm of their mean depth."""
     inputs, depths = [], []
     for scene in range(scenes):
         room = make_room(np.random.default_rng([seed, scene]), 2.7 + 10 * (scene + 0.5) / scenes)
@@ -210,7 +210,7 @@ def cells(picture):
     return picture.reshape(6, 8, 8, 8).mean((1, 3)).ravel()
 
 
-def test_a_linear_model_knows_something_of_the_depth_in_rooms_that_it_has_not_seen_but_not_all():
+def test_a_linear_model_predicts_depth_in_new_rooms_only_in_part():
     (x, y), (x_test, y_test) = views(40, 0), views(20, 1)
     mean, scale = x.mean(0), x.std(0)
     x, x_test = (x - mean) / scale, (x_test - mean) / scale

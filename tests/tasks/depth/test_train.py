@@ -1,4 +1,4 @@
-"""Depth from end to end on a few small maps: losses by hand, the same draws, two selections, and the numbers of the weights that are kept."""
+"""Depth end to end on a few small maps: losses by hand, equal draws, two selections, and the metrics of the saved weights."""
 
 from dataclasses import replace
 from functools import cache, partial
@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from conftest import ROOT
-from methods.over_the_batch import OVER_THE_BATCH
+from methods.over_the_batch import OVER_THE_BATCH, over_the_batch
 from regcls.classes import equalised, uniform_ranges
 from regcls.data.store import write_prepared
 from regcls.errors import UserError
@@ -27,6 +27,9 @@ from regcls.tasks.depth.runs import single_depth_spec
 from regcls.tasks.depth.train import Batch, DepthJob, DepthObjective, load_predictor, model_of, train_run
 from regcls.training.checkpoint import Checkpoints, read_weights
 from regcls.training.single import BEST, LAST
+from training.hooks import Hooks
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TRAINING, TEST, WHOLE, CROP = 30, 7, (36, 48), (32, 44)
 EDGE = (slice(2, 34), slice(2, 46))  # the centre crop
@@ -36,17 +39,9 @@ BALANCED_DATA = {"balanced_data": True, "balanced_bins": 10, "class_range": (0.0
 SECTION = load_params(ROOT / "params.yaml").datasets["rooms"]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """Slopes, near ones frequent, with noise on the images and with pixels that are not measured."""
+    """Slopes, mostly near ones, with noisy images and unmeasured pixels."""
     rng = np.random.default_rng(1)
     near = rng.permutation(np.linspace(1.0, 2.6, TRAINING + TEST) ** 2)[:, None, None]
     metres = np.clip(near * np.linspace(1.5, 0.5, WHOLE[0])[:, None] + np.linspace(0.6, 1.2, WHOLE[1]), 0.3, 9.9)
@@ -100,7 +95,7 @@ VARIED = {"reg+cls": {}, "reg": {"method": "reg"}, "balanced": {"method": "reg+c
 
 @pytest.fixture(scope="module")
 def finished(images, tmp_path_factory):
-    """What runs give, each made once: name of VARIED -> job, result."""
+    """Train a run of VARIED, each once; return its job and result."""
 
     @cache
     def finished(name):
@@ -110,26 +105,12 @@ def finished(images, tmp_path_factory):
     return finished
 
 
-class Hooks:
-    def __init__(self, interrupt_at=None):
-        self.left = interrupt_at
-
-    def batch(self, samples, note):
-        if self.left is not None:
-            self.left -= 1
-            if not self.left:
-                raise KeyboardInterrupt
-
-    def epoch(self, epoch):
-        pass
-
-
 def make(job, **kwargs):
     return train_run(job, Hooks(**kwargs), lambda text: None)
 
 
 def batch_of(images, epoch=0, count=5):
-    """A training batch of the first samples, not augmented."""
+    """A training batch of the first samples, without augmentation."""
     samples = np.arange(count)
     rows = images.rows("train")[samples]
     levels = images.train_depth[rows][:, *EDGE][:, 1::2, 1::2]
@@ -151,7 +132,7 @@ def metres_of(batch):
     return batch.levels.double() / 25.5
 
 
-def test_reg_and_reg_cls_begin_with_the_same_encoder_decoder_and_regression_output(job, images):
+def test_reg_and_reg_cls_share_initial_trunk_and_regression_output(job, images):
     reg, ten, hundred = (
         DepthObjective(job(**changes), images).network(None).state_dict()
         for changes in ({"method": "reg"}, {}, {"method": "reg+cls-bal", "classes": 100})
@@ -162,7 +143,7 @@ def test_reg_and_reg_cls_begin_with_the_same_encoder_decoder_and_regression_outp
 
 
 @pytest.mark.parametrize("loss, plain", [("mse", F.mse_loss), ("mae", F.l1_loss), ("huber", lambda p, t: F.huber_loss(p, t, delta=0.3))])
-def test_reg_has_the_regression_loss_over_measured_pixels_alone(job, images, loss, plain):
+def test_reg_uses_the_regression_loss_over_measured_pixels_only(job, images, loss, plain):
     task, batch = DepthObjective(job(method="reg", loss=loss, huber_delta=0.3), images), batch_of(images)
     found, predictions, logits = parts(task, batch)
     measured = batch.levels > 0
@@ -171,14 +152,14 @@ def test_reg_has_the_regression_loss_over_measured_pixels_alone(job, images, los
 
 
 def class_loss_by_hand(logits, batch, labels_of, kept):
-    """Over the pixels of the labels: depth at twice its size, each pixel four times."""
+    """The class loss over the label pixels: depth at twice its size, each pixel repeated four times."""
     labels = torch.tensor([[[labels_of(float(metres)) for metres in row] for row in one] for one in metres_of(batch)])
     losses = F.cross_entropy(logits, F.interpolate(labels[:, None].float(), scale_factor=2)[:, 0].long(), reduction="none")
     return losses[F.interpolate(kept[:, None].float(), scale_factor=2)[:, 0] > 0].mean().item()
 
 
 @pytest.mark.parametrize("lam, scaling, total", [(0.1, "released", lambda r, c: r + 10 * c), (0.1, "eq4", lambda r, c: 0.1 * r + c), (5.0, "released", lambda r, c: 5 * r + c)])  # fmt: skip
-def test_reg_cls_adds_the_class_loss_of_every_measured_pixel_weighed_with_lambda(job, images, lam, scaling, total):
+def test_reg_cls_adds_the_class_loss_of_measured_pixels_by_lambda(job, images, lam, scaling, total):
     task, batch = DepthObjective(job(lam=lam, loss_scaling=scaling), images), batch_of(images)
     found, predictions, logits = parts(task, batch)
     measured = batch.levels > 0
@@ -188,7 +169,7 @@ def test_reg_cls_adds_the_class_loss_of_every_measured_pixel_weighed_with_lambda
 
 
 def twice(maps):
-    """(B, h, w) -> (B, H, W), bilinearly with corners aligned: line by line, by numpy."""
+    """(B, h, w) -> (B, H, W), bilinearly with aligned corners, line by line in numpy."""
     for axis in (1, 2):
         size = maps.shape[axis]
         maps = np.apply_along_axis(lambda line, n=size: np.interp(np.linspace(0, n - 1, 2 * n), np.arange(n), line), axis, maps)
@@ -212,7 +193,7 @@ def test_accuracy_is_over_all_measured_pixels_of_a_batch(job, images, method):
 
 
 @pytest.mark.parametrize("method", ["reg+cls", "reg+cls-bal"])
-def test_as_released_classes_are_those_of_the_doubled_map(job, images, method):
+def test_as_released_classes_come_from_the_doubled_map(job, images, method):
     task, batch = DepthObjective(job(method=method, depth_resampling="released"), images), batch_of(images, epoch=1)
     metres, measured, known = twice(metres_of(batch).numpy()), batch.levels > 0, four_times(batch.levels > 0)
     ranges = uniform_ranges(10, 0.0, 10.0)
@@ -228,7 +209,7 @@ def test_as_released_classes_are_those_of_the_doubled_map(job, images, method):
 
 
 @pytest.mark.parametrize("method", ["reg", "reg+cls"])
-def test_as_released_balanced_data_have_the_regression_loss_on_the_doubled_map_too(job, images, method):
+def test_as_released_balanced_regression_uses_the_doubled_map(job, images, method):
     task, batch = DepthObjective(job(method=method, depth_resampling="released", **BALANCED_DATA), images), batch_of(images, epoch=1)
     metres, ranges = (
         twice(metres_of(batch).numpy()),
@@ -245,24 +226,24 @@ def test_as_released_balanced_data_have_the_regression_loss_on_the_doubled_map_t
 
 
 def all_training_depths(images):
-    """Of every measured pixel in the centre crop of the training images, in metres."""
+    """The depth of every measured pixel in the centre crop of the training images, in metres."""
     levels = images.train_depth[images.rows("train")][:, *EDGE]
     return levels[levels > 0] / 25.5
 
 
 def drawn(batch, probability):
-    """Which pixels are kept, by the draws of their samples."""
+    """Which pixels the draws of their samples keep."""
     return (drawn_at(batch, batch.levels.shape[1:]) < torch.from_numpy(probability)) & (batch.levels > 0)
 
 
 def drawn_at(batch, size):
-    """The uniform numbers of the pixels of each sample."""
+    """The uniform random numbers for the pixels of each sample."""
     return torch.from_numpy(
         np.stack([np.random.default_rng([1, 0, batch.epoch, n]).random(size, dtype=np.float32) for n in batch.samples.tolist()])
     )
 
 
-def test_balanced_classes_keep_each_pixel_with_the_probability_of_its_class(job, images):
+def test_balanced_classes_keep_pixels_with_their_class_probability(job, images):
     task = DepthObjective(job(method="reg+cls-bal"), images)
     ranges = equalised(uniform_ranges(10, 0.0, 10.0), all_training_depths(images), rounding="round")
     assert 1 < len(ranges) < 10 and ranges.keep.min() < 0.9
@@ -278,26 +259,26 @@ def test_balanced_classes_keep_each_pixel_with_the_probability_of_its_class(job,
 
 
 @pytest.mark.parametrize("method", ["reg", "reg+cls", "reg+cls-bal"])
-def test_balanced_data_mask_both_losses_with_the_same_draw(job, images, method):
+def test_balanced_data_mask_both_losses_with_the_same_draws(job, images, method):
     task, batch = DepthObjective(job(method=method, **BALANCED_DATA), images), batch_of(images, epoch=1)
     ranges = equalised(uniform_ranges(10, 0.0, 10.0), all_training_depths(images), rounding="round")
     kept = drawn(batch, ranges.keep[ranges.labels(metres_of(batch).numpy())])
     found, predictions, logits = parts(task, batch)
     regression = F.mse_loss(predictions.double()[kept], metres_of(batch)[kept]).item()
     assert found.get("regression_loss", found["loss"]) == pytest.approx(regression)
-    if method != "reg":  # ten classes and ten bins: those of reg+cls-bal are the same ones
+    if method != "reg":  # ten classes and ten bins: the same as those of reg+cls-bal
         labels_of = (lambda metres: int(ranges.labels(metres))) if method == "reg+cls-bal" else (lambda metres: min(int(metres), 9))
         assert found["class_loss"] == pytest.approx(class_loss_by_hand(logits, batch, labels_of, kept), rel=1e-5)
 
 
-def test_pixels_are_kept_as_often_as_their_probability_says(job, images):
+def test_pixels_are_kept_with_their_stated_probability(job, images):
     task, batch = DepthObjective(job(method="reg+cls-bal"), images), batch_of(images, count=1)
     keep, metres = torch.from_numpy(task.classes.keep)[task.ranges.labels(metres_of(batch))], metres_of(batch)
     kept = np.mean([task.ranges.kept(metres, task._draws(replace(batch, epoch=epoch), metres)).numpy() for epoch in range(600)], axis=0)
     np.testing.assert_allclose(kept, keep.numpy(), atol=0.1)  # 600 draws: five standard deviations
 
 
-def test_a_batch_without_a_measured_pixel_has_no_loss_and_no_gradient_that_is_not_a_number(job, images):
+def test_a_batch_without_measured_pixels_has_no_loss_or_nan_gradient(job, images):
     task, batch = DepthObjective(job(), images), batch_of(images)
     network = task.network(None).train()
     losses = task.losses(network, replace(batch, levels=torch.zeros_like(batch.levels)))
@@ -313,14 +294,9 @@ def weighted_by_size(predictions, targets):
     return (torch.tanh(0.5 * sizes / 2) ** 2 * sizes**2).mean()
 
 
-def over_the_batch(predictions, targets, width=0.5):
-    distances = (predictions[:, None] - targets) ** 2 / (2 * width**2)
-    return F.cross_entropy(-distances, torch.arange(len(targets)))
-
-
 @pytest.fixture(params=["focal-r(beta=0.5,gamma=2)", "reg"], ids=["focal-r", "over the batch"])
 def other(request, monkeypatch):
-    """Another regression loss: the name of its method, and itself, plainly; one that looks at the whole batch takes the place of reg."""
+    """Another regression loss: its method's name, and the loss in plain PyTorch; the one over the whole batch replaces reg."""
     if request.param == "reg":
         monkeypatch.setattr("regcls.tasks.depth.train.make_loss", lambda name, **given: OVER_THE_BATCH)
         return "reg", over_the_batch
@@ -328,7 +304,7 @@ def other(request, monkeypatch):
 
 
 @pytest.mark.parametrize("changes", [{}, BALANCED_DATA], ids=["all pixels", "balanced data"])
-def test_another_loss_is_over_the_pixels_that_are_kept(job, images, other, changes):
+def test_another_loss_is_computed_over_kept_pixels(job, images, other, changes):
     method, plainly = other
     task, batch = DepthObjective(job(method=method, **changes), images), batch_of(images, epoch=1)
     kept = batch.levels > 0
@@ -341,7 +317,7 @@ def test_another_loss_is_over_the_pixels_that_are_kept(job, images, other, chang
     assert logits is None and found == {"loss": pytest.approx(expected, rel=1e-5)}
 
 
-def test_another_loss_takes_the_place_of_the_regression_loss_beside_a_class_loss(job, images, other):
+def test_another_loss_replaces_the_regression_loss_next_to_a_class_loss(job, images, other):
     method, plainly = other
     task, batch = DepthObjective(job(method=f"{method}+cls", lam=5.0), images), batch_of(images)
     found, predictions, logits = parts(task, batch)
@@ -352,7 +328,7 @@ def test_another_loss_takes_the_place_of_the_regression_loss_beside_a_class_loss
     assert found["loss"] == pytest.approx(5 * regression + classification, rel=1e-5)
 
 
-def test_a_batch_without_a_measured_pixel_has_no_other_loss_either(job, images, other):
+def test_a_batch_without_measured_pixels_has_no_other_loss_either(job, images, other):
     task, batch = DepthObjective(job(method=other[0]), images), batch_of(images)
     network = task.network(None).train()
     losses = task.losses(network, replace(batch, levels=torch.zeros_like(batch.levels)))
@@ -361,7 +337,7 @@ def test_a_batch_without_a_measured_pixel_has_no_other_loss_either(job, images, 
     assert all(torch.isfinite(p.grad).all() for p in network.parameters())
 
 
-def test_a_step_with_another_loss_is_that_of_plain_pytorch(job, images, other):
+def test_a_step_with_another_loss_agrees_with_plain_pytorch(job, images, other):
     method, plainly = other
     own = job(method=method, epochs=1, batch_size=24, milestones=())  # one batch
     task = DepthObjective(own, images)
@@ -378,13 +354,13 @@ def test_a_step_with_another_loss_is_that_of_plain_pytorch(job, images, other):
         torch.testing.assert_close(trained[name], value, rtol=1e-3, atol=1e-5, msg=name)
 
 
-def test_parameters_of_a_loss_are_learned_kept_in_checkpoints_and_left_out_of_the_model(job, monkeypatch):
+def test_loss_parameters_are_learned_and_saved_but_not_in_the_model(job, monkeypatch):
     monkeypatch.setattr("regcls.tasks.depth.train.make_loss", lambda name, **given: OVER_THE_BATCH)
     whole = make(job(folder="whole", epochs=2, milestones=()))
     with pytest.raises(KeyboardInterrupt):
         make(job(epochs=2, milestones=()), interrupt_at=6)  # in the second epoch of four batches
     again = make(job(epochs=2, milestones=()))
-    weights = [read_weights(made.files[LAST], device="cpu") for made in (whole, again)]
+    weights = [read_weights(result.files[LAST], device="cpu") for result in (whole, again)]
     assert weights[0]["loss_parameters"].shape == (1, 1) and abs(weights[0]["loss_parameters"].item() - 0.5) > 1e-4
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
     pd.testing.assert_frame_equal(again.tables["sums.parquet"], whole.tables["sums.parquet"], check_exact=True)
@@ -393,7 +369,7 @@ def test_parameters_of_a_loss_are_learned_kept_in_checkpoints_and_left_out_of_th
     assert not any("loss" in name for network in (predictor, model_of(job(), whole).network) for name in network.state_dict())
 
 
-def test_an_epoch_feeds_image_and_depth_of_the_same_sample(job, images):
+def test_an_epoch_feeds_matching_images_and_depths(job, images):
     still = {"flip": 0.0, "rotate": 0.0, "lighting": 0.0, "jitter": 0.0}
     task = DepthObjective(job(**still), images)
     fed = list(task.feed(0, 0))
@@ -407,18 +383,18 @@ def test_an_epoch_feeds_image_and_depth_of_the_same_sample(job, images):
 
 
 @pytest.mark.parametrize("loaders", [0, pytest.param(2, marks=pytest.mark.slow)])
-def test_batches_are_the_same_from_any_place_and_from_any_number_of_processes(job, images, loaders):
+def test_batches_do_not_depend_on_start_or_number_of_processes(job, images, loaders):
     whole, rest = list(DepthObjective(job(), images).feed(0, 0)), list(DepthObjective(job(loaders=loaders), images).feed(1, 2))
     assert len(rest) == 6
     for one, other in zip(rest, whole[6:], strict=True):
         assert torch.equal(one.images, other.images) and torch.equal(one.levels, other.levels)
 
 
-def test_validation_pixels_are_balanced_and_the_same_for_every_run_and_batch_size(job, images):
+def test_validation_pixels_are_balanced_and_the_same_for_every_run(job, images):
     one, other = DepthObjective(job(), images), DepthObjective(job(seed=5, method="reg"), images)
-    whole = one.evaluation.validated(slice(0, 6))
+    whole = one.evaluation.validation_batch(slice(0, 6))
     for cut in (slice(0, 2), slice(2, 6)):
-        assert torch.equal(other.evaluation.validated(cut).mask, whole.mask[cut])
+        assert torch.equal(other.evaluation.validation_batch(cut).mask, whole.mask[cut])
     levels = images.train_depth[VALIDATION][:, *EDGE]
     assert torch.equal(whole.images, torch.from_numpy(images.train_images[VALIDATION][:, *EDGE].copy()))
     np.testing.assert_allclose(whole.targets.numpy(), levels / 25.5, rtol=1e-6)
@@ -431,9 +407,9 @@ def test_validation_pixels_are_balanced_and_the_same_for_every_run_and_batch_siz
 
 
 @pytest.mark.parametrize(("method", "classes"), [("reg", 100), ("reg+cls", 10), ("reg+cls-bal", 10)])
-def test_as_released_validation_pixels_are_balanced_over_the_runs_own_classes_and_averaged_by_image(job, images, method, classes):
+def test_as_released_validation_is_balanced_by_class_and_averaged_by_image(job, images, method, classes):
     task = DepthObjective(job(method=method, validation="released"), images)
-    whole, levels = task.evaluation.validated(slice(0, 6)), images.train_depth[VALIDATION][:, *EDGE]
+    whole, levels = task.evaluation.validation_batch(slice(0, 6)), images.train_depth[VALIDATION][:, *EDGE]
     ranges = equalised(uniform_ranges(classes, 0.0, 10.0), levels[levels > 0] / 25.5, rounding="round")
     draws = np.stack([np.random.default_rng([3, row]).random(CROP, dtype=np.float32) for row in range(24, 30)])
     keep = ranges.keep[ranges.labels(levels / 25.5)].astype(np.float32)
@@ -451,24 +427,24 @@ def test_as_released_validation_pixels_are_balanced_over_the_runs_own_classes_an
 
 
 @pytest.mark.parametrize("name", VARIED)
-def test_accuracy_of_the_kept_weights_is_over_the_pixels_of_the_errors_and_reg_has_none(finished, images, name):
-    own, made = finished(name)
+def test_accuracy_is_over_the_pixels_of_the_errors_and_reg_has_none(finished, images, name):
+    own, result = finished(name)
     task, named = DepthObjective(own, images), {"train/accuracy", "val/accuracy/all", "test/accuracy/all"}
     if name == "reg":
-        assert not [key for key in {**made.metrics, **made.history[0].metrics} if "accuracy" in key]
+        assert not [key for key in {**result.metrics, **result.history[0].metrics} if "accuracy" in key]
         return
-    assert all(named <= epoch.metrics.keys() and 0 <= epoch.metrics["train/accuracy"] <= 1 for epoch in made.history)
-    network, checkpoints = task.network(None), Checkpoints(made.files["examples.npz"].parent, fingerprint="f")
-    for epoch, prefix in ((made.best_epoch, ""), (int(made.metrics["best_epoch_on_test"]), "selected_on_test/")):
+    assert all(named <= epoch.metrics.keys() and 0 <= epoch.metrics["train/accuracy"] <= 1 for epoch in result.history)
+    network, checkpoints = task.network(None), Checkpoints(result.files["examples.npz"].parent, fingerprint="f")
+    for epoch, prefix in ((result.best_epoch, ""), (int(result.metrics["best_epoch_on_test"]), "selected_on_test/")):
         network.load_state_dict(checkpoints.load_best(epoch, device="cpu"))
-        for split, part in (("val", task.evaluation.validated(slice(0, 6))), ("test", task.evaluation.tested(slice(0, TEST)))):
+        for split, part in (("val", task.evaluation.validation_batch(slice(0, 6))), ("test", task.evaluation.test_batch(slice(0, TEST)))):
             if prefix and split == "val":
                 continue
             with torch.inference_mode():
                 logits = network.classifier(network.eval()(task.evaluation.on_device(part.images))[1])
             expected = accuracy_by_hand(logits, task.classes.labels(part.targets.numpy()), part.mask)
-            assert made.metrics[f"{prefix}{split}/accuracy/all"] == pytest.approx(expected)
-            assert made.history[epoch - 1].metrics[f"{split}/accuracy/all"] == pytest.approx(expected)
+            assert result.metrics[f"{prefix}{split}/accuracy/all"] == pytest.approx(expected)
+            assert result.history[epoch - 1].metrics[f"{split}/accuracy/all"] == pytest.approx(expected)
 
 
 def by_hand(predictor, pixels, metres, mask):
@@ -479,28 +455,28 @@ def by_hand(predictor, pixels, metres, mask):
 
 
 @pytest.mark.parametrize("name", VARIED)
-def test_the_metrics_are_those_of_the_saved_weights_of_each_selection(finished, images, name):
-    own, made = finished(name)
+def test_metrics_belong_to_the_saved_weights_of_each_selection(finished, images, name):
+    own, result = finished(name)
     task = DepthObjective(own, images)
     metres = images.test_depth / 1000
     for file, prefix in (("checkpoints/best.pt", ""), ("checkpoints/best_on_test.pt", "selected_on_test/")):
-        predictor = load_predictor(made.files[file], model="resnet18", width=2, align_corners=True)
+        predictor = load_predictor(result.files[file], model="resnet18", width=2, align_corners=True)
         rmse, mae = by_hand(predictor, images.test_images.copy(), metres, images.test_mask)
-        assert made.metrics[f"{prefix}test/rmse/all"] == pytest.approx(rmse, rel=1e-4)
-        assert made.metrics[f"{prefix}test/mae/all"] == pytest.approx(mae, rel=1e-4)
-    predictor = load_predictor(made.files["checkpoints/best.pt"], model="resnet18", width=2, align_corners=True)
-    balanced = task.evaluation.validated(slice(0, 6))
+        assert result.metrics[f"{prefix}test/rmse/all"] == pytest.approx(rmse, rel=1e-4)
+        assert result.metrics[f"{prefix}test/mae/all"] == pytest.approx(mae, rel=1e-4)
+    predictor = load_predictor(result.files["checkpoints/best.pt"], model="resnet18", width=2, align_corners=True)
+    balanced = task.evaluation.validation_batch(slice(0, 6))
     rmse, _ = by_hand(predictor, balanced.images.numpy(), balanced.targets.numpy(), balanced.mask.numpy())
-    assert made.metrics["val/rmse/all"] == made.score == pytest.approx(rmse, rel=1e-4)
-    for metric, best in (("val/rmse/all", made.best_epoch), ("test/rmse/all", made.metrics["best_epoch_on_test"])):
-        assert best == 1 + int(np.argmin([epoch.metrics[metric] for epoch in made.history]))
-    assert made.metrics["head_classes"] == {"reg+cls": 10, "reg": 0, "balanced": 7}[name]
-    assert made.metrics["images_per_second"] > 0 and 0 < made.metrics["waiting_share"] < 1 and made.tags.keys() == {"shots"}
+    assert result.metrics["val/rmse/all"] == result.score == pytest.approx(rmse, rel=1e-4)
+    for metric, best in (("val/rmse/all", result.best_epoch), ("test/rmse/all", result.metrics["best_epoch_on_test"])):
+        assert best == 1 + int(np.argmin([epoch.metrics[metric] for epoch in result.history]))
+    assert result.metrics["head_classes"] == {"reg+cls": 10, "reg": 0, "balanced": 7}[name]
+    assert result.metrics["images_per_second"] > 0 and 0 < result.metrics["waiting_share"] < 1 and result.tags.keys() == {"shots"}
 
 
-def test_the_table_of_sums_gives_the_reported_errors_of_both_selections(finished, images):
-    made = finished("reg+cls")[1]
-    table = made.tables["sums.parquet"]
+def test_the_sums_reproduce_the_reported_errors_of_both_selections(finished, images):
+    result = finished("reg+cls")[1]
+    table = result.tables["sums.parquet"]
     assert list(table.columns) == [
         "selection",
         "image",
@@ -520,25 +496,25 @@ def test_the_table_of_sums_gives_the_reported_errors_of_both_selections(finished
         own = table[table["selection"] == selection]
         assert own["n"].sum() == images.test_mask.sum()
         for name, value in errors_of(sums_of(own), shots):
-            assert made.metrics[f"{prefix}test/{name}"] == pytest.approx(value), name
+            assert result.metrics[f"{prefix}test/{name}"] == pytest.approx(value), name
 
 
-def test_examples_are_the_same_images_for_every_run_with_what_the_kept_weights_say_of_them(finished, images):
-    (own, made), (_, other) = finished("reg+cls"), finished("reg")
-    kept, others = (np.load(result.files["examples.npz"]) for result in (made, other))
+def test_examples_show_the_same_images_predicted_by_the_saved_weights(finished, images):
+    (own, outcome), (_, other) = finished("reg+cls"), finished("reg")
+    kept, others = (np.load(result.files["examples.npz"]) for result in (outcome, other))
     assert kept["rows"].tolist() == others["rows"].tolist() == [0, 1, 2, 4, 5, 6]
     assert np.array_equal(kept["images"], images.test_images[kept["rows"]]) and np.array_equal(
         kept["truth"], images.test_depth[kept["rows"]]
     )
-    predictor = model_of(own, made).network
+    predictor = model_of(own, outcome).network
     with torch.inference_mode():
         metres = predictor(torch.from_numpy(kept["images"])).numpy()
     np.testing.assert_allclose(kept["prediction"], np.clip(1000 * metres, 0, 65535), atol=1)
     assert kept["prediction"].dtype == np.uint16 and not np.array_equal(kept["prediction"], others["prediction"])
-    assert made.files["examples.png"].read_bytes().startswith(b"\x89PNG")
+    assert outcome.files["examples.png"].read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_model_for_others_is_the_kept_network_with_two_test_images(finished, images):
+def test_the_exported_model_is_the_saved_network_with_two_test_images(finished, images):
     model = model_of(*finished("reg+cls"))
     assert np.array_equal(model.example, images.test_images[:2]) and model.example.dtype == np.uint8
     assert model.network(torch.from_numpy(model.example)).shape == (2, *CROP)
@@ -548,7 +524,7 @@ TIMING = {"images_per_second", "waiting_share"}
 
 
 @pytest.mark.parametrize("at, minutes", [(2, 1e-9), (6, 1e-9), (6, 10.0)], ids=["epoch 1", "epoch 2", "epoch 2, from its start"])
-def test_an_interrupted_run_gives_the_numbers_of_one_that_was_not(job, finished, at, minutes):
+def test_an_interrupted_run_gives_the_same_numbers(job, finished, at, minutes):
     changes, whole = {**VARIED["balanced"], "learning_rate": LEARNING_RATE}, finished("balanced")[1]
     with pytest.raises(KeyboardInterrupt):
         make(job(checkpoint_minutes=minutes, **changes), interrupt_at=at)
@@ -556,7 +532,7 @@ def test_an_interrupted_run_gives_the_numbers_of_one_that_was_not(job, finished,
     again = make(job(**changes))
     for epoch in (whole.best_epoch, int(whole.metrics["best_epoch_on_test"])):
         weights = [
-            Checkpoints(made.files["examples.npz"].parent, fingerprint="f").load_best(epoch, device="cpu") for made in (whole, again)
+            Checkpoints(result.files["examples.npz"].parent, fingerprint="f").load_best(epoch, device="cpu") for result in (whole, again)
         ]
         assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
     pd.testing.assert_frame_equal(again.tables["sums.parquet"], whole.tables["sums.parquet"], check_exact=True)
@@ -564,12 +540,12 @@ def test_an_interrupted_run_gives_the_numbers_of_one_that_was_not(job, finished,
     assert again.files["examples.png"].read_bytes() == whole.files["examples.png"].read_bytes()
 
 
-def test_training_lowers_the_loss(job):
+def test_training_reduces_the_loss(job):
     history = make(job(width=4, epochs=5, milestones=(), learning_rate=0.01, method="reg")).history
     assert history[-1].metrics["train/loss"] < 0.5 * history[0].metrics["train/loss"]
 
 
-def test_an_epoch_tells_errors_of_both_splits_and_no_sizes_of_the_test_groups(finished):
+def test_an_epoch_reports_errors_of_both_splits_but_no_test_group_sizes(finished):
     metrics = finished("reg+cls")[1].history[0].metrics
     assert {"train/loss", "train/class_loss", "val/rmse/all", "val/delta1/many", "test/rmse/all", "test/abs_rel/all"} <= metrics.keys()
     assert not any(name.startswith("test/n/") for name in metrics)
@@ -582,21 +558,21 @@ def test_metrics_are_named_by_selection_split_error_and_group(finished):
     assert set(metrics) == of_splits | {"train/accuracy", "head_classes", "best_epoch_on_test"} | TIMING
 
 
-def test_an_encoder_begins_with_the_weights_of_a_file_which_is_noted(job, images, tmp_path):
+def test_an_encoder_starts_from_a_weights_file_which_is_recorded(job, images, tmp_path):
     file = tmp_path / "resnet18.pth"
     torch.manual_seed(9)
     pretrained = DepthObjective(job(seed=9), images).network(None).encoder.state_dict()
     torch.save(pretrained, file)
     begun = DepthObjective(job(), images).network(file).encoder.state_dict()
     assert all(torch.equal(value, pretrained[name]) for name, value in begun.items())
-    made = make(job(weights=str(file), epochs=1, milestones=()))
-    assert len(made.tags["weights_sha256"]) == 64
+    result = make(job(weights=str(file), epochs=1, milestones=()))
+    assert len(result.tags["weights_sha256"]) == 64
     with pytest.raises(UserError, match="there is no such file"):
         make(job(folder="other", weights=str(tmp_path / "none.pth")))
 
 
-def test_data_that_were_prepared_anew_under_a_run_are_refused(job):
-    with pytest.raises(UserError, match="was prepared anew while runs were made on it"):
+def test_data_prepared_again_during_a_run_are_refused(job):
+    with pytest.raises(UserError, match="was prepared again while runs were training on it"):
         make(replace(job(), data_digest="another"))
 
 
@@ -610,7 +586,7 @@ def test_bfloat16_trains_close_to_float32(job):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_a_run_on_a_gpu_agrees_with_one_on_the_cpu(job):
+def test_gpu_runs_agree_with_cpu_runs(job):
     changes = {"method": "reg+cls-bal", "epochs": 1, "milestones": ()}
     cpu = make(job(folder="cpu", **changes))
     gpu = make(replace(job(folder="gpu", loaders=2, **changes), device="cuda"))
@@ -618,16 +594,16 @@ def test_a_run_on_a_gpu_agrees_with_one_on_the_cpu(job):
     assert gpu.metrics["peak_memory_gb"] > 0
 
 
-# What tasks.depth.train imports and what decides no number: see images/test_train.py.
+# Imports of tasks.depth.train that affect no number: see images/test_train.py.
 DECIDES_NOTHING = {
     "choices",
     "data.download", "data.sources", "data.store", "errors", "files", "methods", "metrics", "object_store", "params", "params.single", "params.types",
     "progress", "provenance", "runs", "runs.grids", "tasks", "tasks.depth.examples", "tasks.depth.metrics", "tasks.depth.params", "tasks.depth.runs",
-    "training.checkpoint", "training.device", "training.single", "training.weights",
+    "training.checkpoint", "training.device", "training.single", "training.weights", "words",
 }  # fmt: skip
 
 
-def test_the_code_of_a_result_is_all_that_training_imports_but_what_decides_no_number():
+def test_result_code_covers_all_training_imports_that_affect_numbers():
     digested = {*import_closure("regcls.models.heads"), *(SOURCE / f"{name.replace('.', '/')}.py" for name in code.MODULES)}
     imported = {file for file in import_closure("regcls.tasks.depth.train") if len(file.read_text().splitlines()) > 1}
     names = {".".join(file.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__") for file in imported - digested}

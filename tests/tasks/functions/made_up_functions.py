@@ -1,4 +1,4 @@
-"""A plausible store of runs on functions, made up from a seed: what `Tracker.collect` would give, and the data behind them."""
+"""A plausible store of function runs, made up from a seed: what `Tracker.collect` would return, and the data."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -21,7 +21,7 @@ SPLITS = (("train", 0.8), ("val", 0.98), ("test", 1.0))
 
 
 def small() -> Params:
-    """The small parameters with grids of their own: drawing panels takes most of the time, and params.yaml's grids may change."""
+    """The small parameters with fixed grids: drawing panels takes most of the time, and params.yaml's grids may change."""
     params = small_params()
     grids = params.datasets["functions"].grids
     values = {
@@ -37,12 +37,12 @@ def with_grids(params: Params, **grids: FunctionGrid) -> Params:
 
 
 def prints(params: Params) -> dict[FunctionSpec, str]:
-    """In place of the fingerprints: unique, the same every time."""
+    """Replaces fingerprints: unique and reproducible."""
     return {spec: spec.digest()[:32] for spec in all_specs(params.datasets["functions"], "functions")}
 
 
 def tracked(fingerprints: Mapping[FunctionSpec, str]) -> pd.DataFrame:
-    """A finished run for each spec: MSE rises with imbalance, and a class loss takes some of that away."""
+    """A finished run for each spec: MSE rises with imbalance, less so with a class loss."""
     rows: list[dict[str, Any]] = []
     for position, (spec, fingerprint) in enumerate(fingerprints.items()):
         shared = np.random.default_rng([spec.seed, 1]).normal(0, 0.02)
@@ -63,7 +63,7 @@ def tracked(fingerprints: Mapping[FunctionSpec, str]) -> pd.DataFrame:
 
 
 class MadeUpSets:
-    """Sine waves in place of the prepared data."""
+    """Sine waves that replace the prepared data."""
 
     def get(self, data_key: str, sampling: str, function: int, repetition: int, split: str) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng([len(data_key), len(sampling), len(split)])
@@ -77,13 +77,13 @@ class MadeUpSets:
 
 
 class Store:
-    """Runs that params.yaml's grids on functions ask for, all of them finished."""
+    """All runs of params.yaml's grids on functions, finished."""
 
     def __init__(self, params: Params) -> None:
         self.params, self.fingerprints = params, prints(params)
         self.runs = tracked(self.fingerprints)
 
     def report(self, *, fingerprints: Mapping[FunctionSpec, str] | None = None, **changed: Any) -> Report:
-        """With other `runs` or `params` than the store's own, if they are given."""
+        """The report, optionally with other `runs` or `params` than the store's own."""
         given = sources(**({"params": self.params, "dataset": "functions", "data": MadeUpSets(), "runs": self.runs} | changed))
         return report.report(given, fingerprints=fingerprints or self.fingerprints)

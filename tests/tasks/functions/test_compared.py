@@ -34,7 +34,7 @@ def test_a_standard_error_is_over_repetitions_and_not_over_networks(collected: C
     assert (cell["repetitions"], cell["networks"]) == (2, 20)
 
 
-def test_the_gap_is_the_mean_difference_over_classes_functions_and_repetitions(collected: Collected) -> None:
+def test_the_gap_averages_over_classes_functions_and_repetitions(collected: Collected) -> None:
     one = collected.networks.query("setting == 'ood' and sampling == 'severe'")
     wide = one[one["method"] != "reg+cls-bal"].pivot(index=["repetition", "function"], columns="classes", values="test_mse")
     by_hand = np.mean([wide[0] - wide[classes] for classes in (4, 16)])
@@ -43,7 +43,7 @@ def test_the_gap_is_the_mean_difference_over_classes_functions_and_repetitions(c
     assert gap["reg"] - gap["other"] == pytest.approx(gap["gap"])
 
 
-def test_the_printed_gap_is_the_mean_over_class_counts_of_the_absolute_difference() -> None:
+def test_the_published_gap_averages_absolute_differences_over_classes() -> None:
     # Means over repetitions: reg 0.5, with 4 classes 0.2 better, with 16 classes 0.1 worse.
     rows = [("reg", 0, np.nan, 0, 0.4), ("reg", 0, np.nan, 1, 0.6), ("reg+cls", 4, 1.0, 0, 0.1), ("reg+cls", 4, 1.0, 1, 0.5)]
     rows += [("reg+cls", 16, 1.0, 0, 0.7), ("reg+cls", 16, 1.0, 1, 0.5)]
@@ -52,7 +52,7 @@ def test_the_printed_gap_is_the_mean_over_class_counts_of_the_absolute_differenc
     assert (gap["gap"], gap["absolute_gap"]) == pytest.approx((0.05, 0.15))
 
 
-def test_a_share_counts_the_networks_below_reg_of_the_same_function_and_repetition() -> None:
+def test_a_share_counts_networks_that_beat_their_own_reg() -> None:
     rows = [("reg", 0, np.nan, 0, f, 0.5) for f in range(4)] + [
         ("reg+cls", 4, 1.0, 0, f, mse) for f, mse in enumerate([0.4, 0.5, 0.6, 0.1])
     ]
@@ -61,7 +61,7 @@ def test_a_share_counts_the_networks_below_reg_of_the_same_function_and_repetiti
     assert share["share"] == 50.0 and share["networks"] == 4 and math.isnan(share["std"])
 
 
-def test_shares_are_tested_by_repetition_against_one_half() -> None:
+def test_shares_are_tested_against_one_half_over_repetitions() -> None:
     won = {0: [1, 1, 1, 0], 1: [1, 1, 1, 1], 2: [1, 1, 0, 0]}
     rows = [
         (method, r, f, 0.5 if method == "reg" else 0.6 - 0.2 * win)
@@ -84,7 +84,7 @@ def test_only_methods_with_classes_have_a_share() -> None:
     assert compared.win_shares(networks, "val_mse")[["method", "share"]].to_numpy().tolist() == [["reg+cls", 100.0], ["focal-r+cls", 0.0]]
 
 
-def test_gaps_by_lambda_have_a_row_a_lambda(collected: Collected) -> None:
+def test_gaps_by_lambda_have_a_row_per_lambda(collected: Collected) -> None:
     networks = collected.networks
     table = compared.gaps(networks, "val_mse", by_lambda=True).query("setting == 'clean' and sampling == 'severe' and method == 'reg+cls'")
     assert sorted(table["lam"]) == [1.0, 100.0] and table["p_holm"].notna().equals(table["p"].notna())
@@ -93,13 +93,13 @@ def test_gaps_by_lambda_have_a_row_a_lambda(collected: Collected) -> None:
     assert at(table, lam=1.0)["gap"] == pytest.approx(by_hand)
 
 
-def test_the_best_class_count_is_chosen_by_validation_and_not_among_thin_means() -> None:
+def test_the_best_class_count_is_chosen_by_validation_among_complete_means() -> None:
     cells = pd.DataFrame({"classes": [4, 16, 64], "mean": [0.3, 0.2, 0.1], "repetitions": [5, 5, 1]})
     best = compared.best_classes(cells.assign(setting="clean", noise=0.0, sampling="mild", method="reg+cls", lam=100.0))
     assert best["classes"].tolist() == [16]
 
 
-def test_networks_of_one_method_alone_give_empty_tables_that_still_merge(collected: Collected) -> None:
+def test_a_single_method_gives_empty_tables_that_still_merge(collected: Collected) -> None:
     reg = collected.networks[collected.networks["method"] == "reg"]
     for table in (compared.against_reg(reg, "test_mse"), compared.gaps(reg, "test_mse")):
         assert table.empty and table.merge(reg, on=[*PANEL, "method"]).empty

@@ -1,4 +1,4 @@
-"""The 1D data against a plain rewriting of the draws, and against the counts of the protocol."""
+"""The 1D data compared with a plain reimplementation of the draws and with the counts of the protocol."""
 
 import hashlib
 from dataclasses import replace
@@ -20,7 +20,7 @@ F = SineSum(0.5046868558173903, 18)
 
 
 def extremes_of(f):
-    """Least and greatest value on [−1, 1]."""
+    """Minimum and maximum on [−1, 1]."""
     y = f(np.linspace(-1, 1, 1_000_001))
     return y.min(), y.max()
 
@@ -40,7 +40,7 @@ def data():
 
 
 def pick_in_loops(random, x, y, edges, per_bin):
-    """One bin after another, by comparison."""
+    """Pick samples bin by bin, by comparisons."""
     picked = []
     for low, high in zip(edges, edges[1:], strict=False):
         inside = x[(y >= low) & (y <= high)]
@@ -50,7 +50,7 @@ def pick_in_loops(random, x, y, edges, per_bin):
 
 
 def imbalanced_in_loops(seed, width, samples=60000):
-    """Steps of the protocol, one by one: a peak, samples within it, the same few from everywhere."""
+    """The steps of the protocol one by one: a peak, samples within it, equally few from everywhere."""
     random = np.random.RandomState(seed)
     x = random.uniform(-1, 1, CANDIDATES)
     y = F(x)
@@ -67,7 +67,7 @@ def imbalanced_in_loops(seed, width, samples=60000):
 
 
 def noisy_uniform_in_loops(seed, sigma, samples=60000):
-    """Bins see one draw of the noise, the targets that are kept another one, split after split."""
+    """Bins use one draw of the noise, the kept targets another, split by split."""
     random = np.random.RandomState(seed)
     x = random.uniform(-1, 1, 100_000)
     y = F(x) + random.normal(0, sigma, 100_000)
@@ -80,7 +80,7 @@ def noisy_uniform_in_loops(seed, sigma, samples=60000):
 
 
 def ood_intervals_in_loops(seed):
-    """Nine intervals of x of length 2/9, each longer on the right by |N(0, length / 4)|, at most to 1: to train, val, test in turn."""
+    """Nine intervals of x of length 2/9, each extended to the right by |N(0, length / 4)| up to 1, for train, val and test in turn."""
     random, length = np.random.RandomState(seed), 1 / 4.5
     intervals = {"train": [], "val": [], "test": []}
     for index in range(9):
@@ -101,7 +101,7 @@ def ood_uniform_in_loops(f, seed, samples=60000):
 
 
 def assert_drawn(found, expected):
-    """The same samples in the same order; borders of the intervals may differ in the last digit."""
+    """Assert the same samples in the same order; interval bounds may differ in the last digit."""
     for split, pieces in expected.items():
         assert found[split].shape == np.concatenate(pieces).shape
         np.testing.assert_allclose(found[split], np.concatenate(pieces), rtol=0, atol=1e-14)
@@ -131,13 +131,13 @@ def test_ood_uniform_draws_agree_with_loops(data):
 
 
 def released():
-    """Data sets of the authors' generator: data, sampling, function, repetition, split, samples, sha256_16 (of the float32 array of x and y)."""
+    """Data sets from the authors' generator: data, sampling, function, repetition, split, samples, sha256_16 (of the float32 array of x and y)."""
     table = pd.read_csv(Path(__file__).with_name("released_data.csv"))
     return [pytest.param(*key, rows, id="-".join(map(str, key))) for key, rows in table.groupby(["data", "function", "repetition"])]
 
 
 @pytest.mark.parametrize("name, function, repetition, rows", released())
-def test_all_samples_are_those_of_the_release(data, name, function, repetition, rows):
+def test_all_samples_equal_those_of_the_release(data, name, function, repetition, rows):
     setting, noise = data_sets(data)[name]
     drawn = draw(data, setting, noise, SineSum(*data.functions[function]), data.data_seeds[repetition])
     assert set(rows["sampling"]) == set(drawn)
@@ -147,12 +147,12 @@ def test_all_samples_are_those_of_the_release(data, name, function, repetition, 
         assert hashlib.sha256(sample.tobytes()).hexdigest().startswith(row.sha256_16), (row.sampling, row.split)
 
 
-def test_ood_sets_are_the_same_whichever_samplings_are_prepared(data):
+def test_ood_sets_do_not_depend_on_other_prepared_samplings(data):
     alone, beside = one(data, "ood", 0.0, "moderate", F, 2732), draw(data, "ood", 0.0, F, 2732)["moderate"]
     assert alone.peak == beside.peak and all(np.array_equal(alone.x[split], beside.x[split]) for split in alone.x)
 
 
-def test_the_peak_of_an_ood_set_lies_within_the_y_range_of_all_three_splits(data):
+def test_the_peak_of_an_ood_set_is_within_the_range_of_all_splits(data):
     for a, c in data.functions[:4]:
         f = SineSum(a, c)
         sample = one(data, "ood", 0.0, "moderate", f, 2732)
@@ -168,11 +168,11 @@ def test_uniform_targets_are_uniform_over_y(data):
 
 
 @pytest.mark.parametrize("sampling, train", [("uniform", 20138), ("mild", 21705), ("moderate", 21705), ("severe", 21705)])
-def test_sizes_are_those_of_the_release(data, sampling, train):
+def test_sizes_equal_those_of_the_release(data, sampling, train):
     assert one(data, "clean", 0.0, sampling, F, 2732).x["train"].size == train
 
 
-def test_the_peak_holds_most_samples_and_everything_else_a_few(data):
+def test_the_peak_holds_most_samples_and_all_else_a_few(data):
     sample = one(data, "clean", 0.0, "severe", F, 4859)
     y, (low, high) = sample.y["train"], extremes_of(F)
     near = np.abs(y - sample.peak) <= 0.03 * (high - low)
@@ -181,28 +181,28 @@ def test_the_peak_holds_most_samples_and_everything_else_a_few(data):
 
 
 @pytest.mark.parametrize("share", [0.5, 0.75])
-def test_the_share_of_the_peak_can_be_chosen(data, share):
+def test_the_share_of_samples_in_the_peak_is_configurable(data, share):
     plan = Peak.plan(60000, share, floor=5)
     assert plan.kept / (plan.kept + plan.floor * BINS) == pytest.approx(share, abs=0.01)
     sample = one(replace(data, peak_share=share), "clean", 0.0, "moderate", F, 2732)
     assert sum(x.size for x in sample.x.values()) == pytest.approx(60000, rel=0.01)
 
 
-def test_noise_is_gaussian_with_the_sigma_asked_for(data):
+def test_noise_is_gaussian_with_the_requested_sigma(data):
     sample = one(data, "noisy", 0.5, "severe", F, 2732)
     for split in ("train", "val", "test"):
         assert np.std(sample.y[split] - F(sample.x[split])) == pytest.approx(0.5, rel=0.03)
 
 
 @pytest.mark.parametrize("sampling", ["uniform", "severe"])
-def test_ood_splits_see_their_own_regions_only(data, sampling):
+def test_ood_splits_use_only_their_own_regions(data, sampling):
     sample, regions = one(data, "ood", 0.0, sampling, F, 3264), ood_regions(3264)
     for split, x in sample.x.items():
         assert all(any(low <= value <= high for low, high in regions[split]) for value in x[::97])
     assert np.array_equal(np.isnan(sample.peak), sampling == "uniform")
 
 
-def test_ood_regions_overlap_their_right_neighbours_and_end_at_one():
+def test_ood_regions_overlap_the_next_region_and_end_at_one():
     regions = ood_regions(2732)
     edges = sorted(pair for pairs in regions.values() for pair in pairs)
     assert len(edges) == 9
@@ -210,13 +210,13 @@ def test_ood_regions_overlap_their_right_neighbours_and_end_at_one():
     assert all(end >= start for (_, end), (start, _) in zip(edges, edges[1:], strict=False))
 
 
-def test_a_seed_gives_the_same_data_and_another_seed_other_data(data):
+def test_the_data_depend_on_the_seed_alone(data):
     first, again, other = (one(data, "noisy", 0.1, "mild", F, seed).y["train"] for seed in (2732, 2732, 9845))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
-def test_prepared_sets_are_what_was_drawn(params, tmp_path):
+def test_prepared_sets_equal_the_drawn_samples(params, tmp_path):
     data = params.datasets["functions"].data
     prepare(data, tmp_path / "prepared", processes=1, progress=in_turn)
     sets = FunctionSets(tmp_path / "prepared", verify=True)
@@ -228,7 +228,7 @@ def test_prepared_sets_are_what_was_drawn(params, tmp_path):
     assert sets.functions == 2
 
 
-def test_a_digest_changes_with_the_data_that_a_run_sees_and_with_no_other(params, tmp_path):
+def test_a_digest_covers_exactly_the_data_a_run_sees(params, tmp_path):
     data = params.datasets["functions"].data
     prepare(data, tmp_path / "a", processes=1, progress=in_turn)
     prepare(replace(data, peak_width=replace(data.peak_width, severe=0.05)), tmp_path / "b", processes=1, progress=in_turn)
@@ -240,12 +240,12 @@ def test_a_digest_changes_with_the_data_that_a_run_sees_and_with_no_other(params
     assert a.digest(mild) == b.digest(mild)
 
 
-def test_data_that_was_not_prepared_is_a_clear_error(params, tmp_path):
+def test_unprepared_data_are_a_clear_error(params, tmp_path):
     prepare(params.datasets["functions"].data, tmp_path / "prepared", processes=1, progress=in_turn)
     with pytest.raises(UserError, match="noisy-0.7/severe/0/0/train is not in .*; there: clean, noisy-0.1"):
         FunctionSets(tmp_path / "prepared").get("noisy-0.7", "severe", 0, 0, "train")
 
 
-def test_a_function_without_a_value_in_all_regions_is_a_clear_error(data):
-    with pytest.raises(UserError, match="takes no value in the training, validation and test regions alike"):
+def test_a_function_without_values_in_every_region_is_a_clear_error(data):
+    with pytest.raises(UserError, match="has no value in common in training, validation and test regions"):
         one(data, "ood", 0.0, "severe", SineSum(0.5, 1), 2732)

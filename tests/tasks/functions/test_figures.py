@@ -1,4 +1,4 @@
-"""The legend of the figures of the 1D study; what they draw: test_report.py."""
+"""The legend of the figures of the 1D study; for their content, see test_report.py."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ OTHERS = ["focal-r", "focal-r(beta=0.5,gamma=2)", "focal-r+cls", "focal-r+cls-ba
 
 @pytest.mark.parametrize("columns", [1, 2, 4])
 @pytest.mark.parametrize("labels", [PAPER, PAPER + OTHERS, PAPER + RELEASED, PAPER + OTHERS + RELEASED])
-def test_a_legend_fits_into_the_figure_above_the_panels_whose_size_stays(labels: list[str], columns: int) -> None:
+def test_the_legend_fits_above_the_panels_without_shrinking_them(labels: list[str], columns: int) -> None:
     with style():
         figure, axes = grid_of_axes(2, columns, width=2.5, height=1.55, head=0.62)
         axes[0, 0].set_title("clean, uniform", loc="left")

@@ -24,7 +24,7 @@ def store(small: Params) -> Store:
 
 @pytest.fixture(scope="module")
 def report(store: Store) -> Report:
-    """On complete grids."""
+    """The report on complete grids."""
     return store.report()
 
 
@@ -33,7 +33,7 @@ def csv(report: Report, name: str) -> pd.DataFrame:
 
 
 class Rows(HTMLParser):
-    """The body rows of every table: (text of the row's cells that are no header, links in the row)."""
+    """The body rows of every table: (text of the row's non-header cells, links in the row)."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Rows(HTMLParser):
             self.rows[-1] = (self.rows[-1][0] + data, self.rows[-1][1])
 
 
-def test_every_row_with_numbers_leads_to_its_runs_and_every_run_is_linked(report: Report, store: Store) -> None:
+def test_every_row_links_to_its_runs_and_every_run_is_linked(report: Report, store: Store) -> None:
     rows = Rows(report.files["index.html"]).rows
     unlinked = [text for text, links in rows if re.search(r"\d", text) and not links]
     assert len(unlinked) == 4 and all("†" in text for text in unlinked)  # the averages of Table 1, of the rows above them
@@ -74,7 +74,7 @@ def test_the_runs_of_a_number_can_be_compared_side_by_side(report: Report) -> No
     assert len(groups) > 10 and "compare-runs" in html
 
 
-def test_published_values_stand_beside_ours(report: Report) -> None:
+def test_published_values_are_shown_next_to_ours(report: Report) -> None:
     summary = csv(report, "summary")
     row = summary.query("setting == 'clean' and sampling == 'severe' and method == 'reg+cls' and classes == 16").iloc[0]
     assert row["published"] == 0.2655 and row["ours_minus_published"] == pytest.approx(row["test_mse"] - 0.2655, abs=1e-6)
@@ -87,7 +87,7 @@ def test_published_values_stand_beside_ours(report: Report) -> None:
     assert "55.42†" in report.files["table1.md"] and "<!-- reg+cls, released -->" in report.files["figure3.svg"]
 
 
-def test_without_published_values_there_is_no_column_no_line_and_no_sentence_for_them(small: Params) -> None:
+def test_without_published_values_the_report_does_not_mention_them(small: Params) -> None:
     report = Store(with_section(small, "functions", published=None)).report()
     assert {name: list(csv(report, name).filter(regex="publ|released|uncertain")) for name in ("summary", "panels", "table1")} == {
         "summary": [],
@@ -99,7 +99,7 @@ def test_without_published_values_there_is_no_column_no_line_and_no_sentence_for
     assert report.extent == ["Each trains 10 networks for 80 epochs."]
 
 
-def test_holes_are_named_and_not_averaged_over(store: Store) -> None:
+def test_missing_runs_are_listed_and_not_averaged(store: Store) -> None:
     gone = store.runs.query("setting == 'noisy' and noise == 0.1 and sampling == 'severe' and method == 'reg' and seed == 421")
     report = store.report(runs=store.runs.drop(index=gone.index))
     assert report.warnings[0].startswith("figure3: 1 of 60 runs are holes (1 missing)")
@@ -110,7 +110,7 @@ def test_holes_are_named_and_not_averaged_over(store: Store) -> None:
     assert panel["n"].tolist() == [1] and panel["answer"].tolist() == ["not tested (n = 1)"]
 
 
-def test_an_empty_panel_is_shown_empty(store: Store) -> None:
+def test_a_panel_without_runs_is_shown_empty(store: Store) -> None:
     report = store.report(runs=store.runs.query("not (setting == 'ood' and sampling == 'severe')"))
     panel = csv(report, "panels").query("setting == 'ood' and sampling == 'severe'")
     assert panel["n"].tolist() == [0, 0] and panel["gap"].isna().all()
@@ -128,11 +128,11 @@ def test_a_grid_of_one_repetition_has_gaps_and_no_tests(small: Params) -> None:
     report = Store(with_grids(small, figure3=grid)).report()
     panels = csv(report, "panels")
     assert panels["p"].isna().all() and panels["gap"].notna().all()
-    assert "one repetition allows no test" in report.files["index.html"]
+    assert "with one repetition there is no test" in report.files["index.html"]
 
 
 @pytest.mark.parametrize(
-    ("methods", "said"),
+    ("methods", "expected"),
     [
         (("reg",), []),
         (("reg+cls",), ["reg+cls"]),
@@ -143,14 +143,14 @@ def test_a_grid_of_one_repetition_has_gaps_and_no_tests(small: Params) -> None:
         (("reg", "reg+cls-bal"), ["reg+cls-bal"]),
     ],
 )
-def test_a_grid_may_lack_methods(methods: tuple[str, ...], said: list[str], small: Params) -> None:
+def test_a_grid_may_lack_methods(methods: tuple[str, ...], expected: list[str], small: Params) -> None:
     grids = {name: replace(grid, methods=methods, settings=grid.settings[:1]) for name, grid in small.datasets["functions"].grids.items()}
     report = Store(with_grids(small, **grids)).report()
-    assert [re.split("[ :]", line)[0] for line in report.answers if line.startswith(("reg", "focal-r"))] == said
+    assert [re.split("[ :]", line)[0] for line in report.answers if line.startswith(("reg", "focal-r"))] == expected
     assert (report.line is not None) == (methods == ("reg", "reg+cls-bal"))
 
 
-def test_another_loss_stands_in_tables_figures_and_answers_by_its_name(small: Params) -> None:
+def test_another_loss_appears_in_tables_figures_and_answers_by_name(small: Params) -> None:
     methods = ("focal-r(beta=1)+cls", "focal-r", "reg+cls", "reg")
     grids = {name: replace(grid, methods=methods, classes=(16,)) for name, grid in small.datasets["functions"].grids.items()}
     report = Store(with_grids(small, **grids)).report()
@@ -195,12 +195,12 @@ def test_a_removed_grid_is_left_out(small: Params) -> None:
     assert {name for name in report.files if name.endswith(".svg")} == {"figure1.svg", "figure2.svg", "figure5.svg"}
 
 
-def test_figure_3_has_one_row_a_network(report: Report) -> None:
+def test_figure_3_has_one_row_per_network(report: Report) -> None:
     networks = csv(report, "figure3_networks")
     assert len(networks) == 6 * 2 * 5 * FUNCTIONS and networks["test_mse"].notna().all()
 
 
-def test_figure_1_has_the_points_that_it_draws(report: Report) -> None:
+def test_the_data_of_figure_1_are_the_points_it_draws(report: Report) -> None:
     points = csv(report, "figure1")
     assert list(points) == ["data", "split", "x", "y"] and set(points.query("data == 'ood'")["split"]) == {"train", "val", "test"}
     x, y = MadeUpSets().get("clean", "uniform", 0, 0, "train")
@@ -217,17 +217,17 @@ def test_figure_2_counts_every_sample_once(report: Report) -> None:
     assert list(counts) == ["sampling", "bin_low", "bin_high", "count"] and len(counts) == 4 * figures_data.BINS
     for sampling, found in counts.groupby("sampling"):
         assert found["count"].sum() == len(MadeUpSets().get("clean", str(sampling), 0, 0, "train")[1])
-    assert "the samples themselves are those of data/functions/prepared." in report.files["index.html"]
+    assert "the samples are in data/functions/prepared." in report.files["index.html"]
 
 
-def test_the_numbers_of_figure_4_say_that_one_repetition_is_no_test(report: Report) -> None:
+def test_figure_4_says_that_one_repetition_is_no_test(report: Report) -> None:
     for name, n in (("figure4_lambda", "n"), ("figure4", "pairs")):
         table = csv(report, name).query("method != 'reg'")
         assert table["p"].isna().all() and table["p_holm"].isna().all() and (table[n] == 1).all()
     assert "| n = 1 | – | 1 |" in report.files["figure4_lambda.md"]
 
 
-def test_the_numbers_of_figure_4_are_tested_by_repetition(small: Params) -> None:
+def test_figure_4_is_tested_over_repetitions(small: Params) -> None:
     grid = replace(small.datasets["functions"].grids["figure4"], repetitions=3, settings=("clean",), classes=(4, 16))
     report = Store(with_grids(small, figure4=grid)).report()
     lambdas = csv(report, "figure4_lambda")
@@ -237,7 +237,7 @@ def test_the_numbers_of_figure_4_are_tested_by_repetition(small: Params) -> None
     assert row["gap"] == pytest.approx(points["gap"].mean()) and row["low"] < row["gap"] < row["high"]
 
 
-def test_other_training_values_are_said_beside_every_released_value(small: Params) -> None:
+def test_other_training_values_are_noted_next_to_released_values(small: Params) -> None:
     report = Store(with_section(small, "functions", training=replace(small.datasets["functions"].training, epochs=2))).report()
     for name in ("panels", "summary", "table1"):
         for ending in ("md", "tex"):
@@ -248,7 +248,7 @@ def test_other_training_values_are_said_beside_every_released_value(small: Param
 
 
 def test_the_page_says_where_the_runs_were_trained(store: Store, report: Report) -> None:
-    assert "Where each run was trained stands in its tags" in report.files["index.html"]
+    assert "The tags of each run in MLflow show where it was trained" in report.files["index.html"]
     runs = store.runs.assign(cpus="2", gpu=["none"] * 12 + ["H100"] * (len(store.runs) - 12), host="secret")
     html = store.report(runs=runs).files["index.html"]
     assert "Trained on – 80 runs: cpus 2, gpu H100; 12 runs: cpus 2, gpu none." in html and "secret" not in html
@@ -256,13 +256,13 @@ def test_the_page_says_where_the_runs_were_trained(store: Store, report: Report)
 
 @pytest.fixture
 def networks(store: Store) -> pd.DataFrame:
-    """Those of Figure 3."""
+    """The networks of Figure 3."""
     found, _ = collected(store.runs, store.fingerprints, dataset="functions", functions=FUNCTIONS)
     functions = store.params.datasets["functions"]
     return found.of(expand(functions, "functions", functions.grids["figure3"])).networks
 
 
-def test_the_line_of_the_first_screen_is_the_mean_over_imbalanced_panels_by_repetition(networks: pd.DataFrame) -> None:
+def test_the_summary_averages_imbalanced_panels_by_repetition(networks: pd.DataFrame) -> None:
     line = first_line(networks)
     severe = networks.query("sampling == 'severe'").groupby(["method", "repetition", "setting"])["test_mse"].mean()
     gaps = severe["reg"].groupby("repetition").mean() - severe["reg+cls"].groupby("repetition").mean()
@@ -270,7 +270,7 @@ def test_the_line_of_the_first_screen_is_the_mean_over_imbalanced_panels_by_repe
     assert line.overall.low < line.overall.gap < line.overall.high and line.n.startswith("2 repetitions, over 3 imbalanced panels")
 
 
-def test_the_line_is_over_panels_that_both_have_and_over_whole_repetitions(networks: pd.DataFrame) -> None:
+def test_the_summary_covers_common_panels_and_complete_repetitions(networks: pd.DataFrame) -> None:
     without = networks.query(
         "not (method == 'reg+cls' and setting == 'ood') and not (method == 'reg' and repetition == 1 and setting == 'clean')"
     )

@@ -14,17 +14,17 @@ from tasks.functions.made_up_functions import FUNCTIONS, Store, with_grids
 
 
 def table_of(params: Params, *, beside: bool = True, **values: Any) -> Table:
-    """Table 1 of a grid like `figure4`, but for `values`."""
+    """Table 1 of a grid like `figure4` except for `values`."""
     grid = replace(params.datasets["functions"].grids["figure4"], **values)
     store = Store(with_grids(params, figure4=grid))
     found, _ = collected(store.runs, store.fingerprints, dataset="functions", functions=FUNCTIONS)
     runs = found.of(expand(store.params.datasets["functions"], "functions", grid))
-    return shares.win_table(runs, caption="Shares", beside_published=beside)
+    return shares.win_table(runs, caption="Shares", with_published=beside)
 
 
 @pytest.fixture(scope="module")
 def three(small: Params) -> Table:
-    """Of three repetitions."""
+    """Three repetitions."""
     return table_of(small, repetitions=3, classes=(4, 16))
 
 
@@ -34,13 +34,13 @@ def test_one_repetition_is_no_test(small: Params) -> None:
     assert "| – | n = 1 | – | 1 (20) |" in markdown(table)
 
 
-def test_shares_are_tested_by_repetition_and_adjusted_for_all_of_them(three: Table) -> None:
+def test_shares_are_tested_over_repetitions_and_adjusted_jointly(three: Table) -> None:
     frame = three.frame
     assert (frame["low"] < frame["share"])[frame["p"].notna()].all() and (frame["repetitions"] == 3).all()
     assert frame["p_holm"].tolist() == pytest.approx(holm(frame["p"].tolist()), nan_ok=True)
 
 
-def test_an_average_is_over_the_samplings_of_a_column_of_the_printed_table(three: Table) -> None:
+def test_averages_are_over_the_samplings_of_a_published_column(three: Table) -> None:
     columns = [("reg+cls", "clean", 0.0), ("reg+cls", "noisy", 0.1), ("reg+cls-bal", "clean", 0.0), ("reg+cls-bal", "noisy", 0.1)]
     assert shares.columns(three.frame) == columns
     averages = [row for row in three.rows if row[2].text == "average"]
@@ -51,12 +51,12 @@ def test_an_average_is_over_the_samplings_of_a_column_of_the_printed_table(three
         assert [cell.text for cell in row[:2]] == [shares.KINDS[method], "clean" if setting == "clean" else "noisy σ 0.1"]
 
 
-def test_a_class_of_data_that_the_paper_has_not_has_no_value_of_it(small: Params) -> None:
+def test_data_not_in_the_paper_have_no_published_value(small: Params) -> None:
     table = table_of(small, settings=("ood",))
     assert {row[8].text for row in table.rows} == {"–"} and not any("†" in note for note in table.notes)
 
 
-def test_without_published_values_there_is_neither_a_column_nor_a_note_for_them(small: Params, three: Table) -> None:
+def test_without_published_values_there_is_no_column_or_note(small: Params, three: Table) -> None:
     table = table_of(small, beside=False, repetitions=3, classes=(4, 16))
     assert table.columns == tuple(name for name in three.columns if name != "paper")
     assert {len(row) for row in table.rows} == {len(table.columns)}

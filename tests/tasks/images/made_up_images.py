@@ -1,4 +1,4 @@
-"""A plausible store of runs on images, made up from a seed: what `Tracker.collect` and the artifacts of its runs would give."""
+"""A plausible store of image runs, made up from a seed: what `Tracker.collect` and the runs' artifacts would return."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -12,14 +12,14 @@ from regcls.metrics import ShotGroups, evaluate
 from regcls.params import Params
 from regcls.params.single import SingleGrid
 from regcls.reports.report import Report
-from regcls.runs.grids import Found, all_specs
+from regcls.runs.grids import BestLambdas, all_specs
 from regcls.tasks.images import published, report
 from regcls.tasks.images.params import Images
 from regcls.tasks.images.runs import ImageSpec, make_spec
 from reports.made_up import small_params, sources, with_section
 
 AGES = np.arange(0, 101)
-FEW_BELOW = 20  # training images of an age
+FEW_BELOW = 20  # training images per age
 
 
 def with_grids(params: Params, **grids: SingleGrid) -> Params:
@@ -38,7 +38,7 @@ def small() -> Params:
 
 @dataclass(frozen=True, kw_only=True)
 class MadeUpImages:
-    """In place of the prepared data."""
+    """Replaces the prepared data."""
 
     training: np.ndarray  # targets
     images: int  # in all splits
@@ -56,7 +56,7 @@ class MadeUpImages:
 
 
 class Store:
-    """Runs on made-up test images; `images` and `few` change their number: without `few` no test age is rare.
+    """Runs on made-up test images; `images` and `few` change their number: without `few`, no test age is rare.
 
     `target_of` makes another target from an age.
     """
@@ -66,7 +66,7 @@ class Store:
         params: Params,
         dataset: str = "imdb_wiki",
         *,
-        found: Found | None = None,
+        found: BestLambdas | None = None,
         few: bool = True,
         images: int = 4,
         target_of: Callable[[np.ndarray], np.ndarray] = lambda age: age,
@@ -80,11 +80,11 @@ class Store:
         self.noise = rng.normal(0, 1, len(self.ages))
         self.data = MadeUpImages(training=target_of(training).astype(np.float32), images=published.COUNTS["images"])
         self.fingerprints = prints(params.datasets[dataset], dataset, self.found)
-        self.tables = {f"{place:032x}": self._predicted(spec) for place, spec in enumerate(self.fingerprints)}
-        self.runs = pd.DataFrame([self._row(place, *item) for place, item in enumerate(self.fingerprints.items())])
+        self.tables = {f"{index:032x}": self._predicted(spec) for index, spec in enumerate(self.fingerprints)}
+        self.runs = pd.DataFrame([self._row(index, *item) for index, item in enumerate(self.fingerprints.items())])
 
     def _predicted(self, spec: ImageSpec) -> pd.DataFrame:
-        """A class loss takes error away from rare ages; `lam` 10 is worse."""
+        """Predictions that a class loss improves for rare ages, less with `lam` 10."""
         hard = {"many": 7.0, "medium": 11.0, "few": 20.0}
         gain = {"many": 0.97, "medium": 0.9, "few": 0.82} if spec.lam is not None else dict.fromkeys(hard, 1.0)
         worse = 1.1 if spec.lam == 10 else 1.0
@@ -96,7 +96,7 @@ class Store:
         return table.assign(prediction=prediction.astype(np.float32))
 
     def _row(self, place: int, spec: ImageSpec, fingerprint: str) -> dict[str, Any]:
-        """What is tracked of the test set is made up out of nothing: no report looks at it."""
+        """Tracked test metrics are arbitrary: no report uses them."""
         table = self.tables[f"{place:032x}"]
         errors = dict(evaluate(table["prediction"], table["target"], self.shots))
         return (
@@ -113,17 +113,17 @@ class Store:
         return self.tables[run_id]
 
     def report(self, **changed: Any) -> Report:
-        """With other `runs` or `data` than the store's own, or with other files `kept`, if they are given."""
-        usual = {"params": self.params, "dataset": self.dataset, "data": self.data, "runs": self.runs}
-        given = sources(**({**usual, "kept": {"predictions.parquet": self.predictions}} | changed))
-        return report.report(given, fingerprints=self.fingerprints, found=self.found)
+        """The report, optionally on other `runs`, `data` or files `kept` than the store's own."""
+        defaults = {"params": self.params, "dataset": self.dataset, "data": self.data, "runs": self.runs}
+        given = sources(**({**defaults, "kept": {"predictions.parquet": self.predictions}} | changed))
+        return report.report(given, fingerprints=self.fingerprints, best_lambdas=self.found)
 
     def id_of(self, **where: Any) -> str:
-        """The id of the only run with these values."""
+        """The id of the one run with these values."""
         found = self.runs[np.logical_and.reduce([self.runs[key] == value for key, value in where.items()])]
         assert len(found) == 1
         return str(found["run_id"].iloc[0])
 
 
-def prints(images: Images, dataset: str, found: Found) -> Mapping[ImageSpec, str]:
+def prints(images: Images, dataset: str, found: BestLambdas) -> Mapping[ImageSpec, str]:
     return {spec: spec.digest()[:32] for spec in all_specs(make_spec, images, dataset, found)}

@@ -1,4 +1,4 @@
-"""What params.yaml may say of shot groups and of the range that the classes cover."""
+"""Shot groups and class ranges in params.yaml."""
 
 import pytest
 
@@ -13,12 +13,12 @@ def section_with(make_project, **changes):
     return load_params(make_project({"imdb_wiki": changes}) / "params.yaml").datasets["imdb_wiki"]
 
 
-def test_shots_may_be_by_integer_or_by_density(make_project):
+def test_shot_groups_may_be_by_integer_or_density(make_project):
     assert section_with(make_project).shots == IntegerShots(by="integer", many_above=6, few_below=4)
     assert section_with(make_project, shots=DENSITY).shots == DensityShots(**DENSITY)
 
 
-def test_a_tag_says_what_the_groups_were(make_project):
+def test_a_tag_describes_the_shot_groups(make_project):
     assert shots_text(section_with(make_project).shots) == "integer: many_above 6, few_below 4"
     assert shots_text(section_with(make_project, shots=DENSITY).shots) == "density: bins 50, many_above 1.5, few_below 0.25"
 
@@ -41,12 +41,12 @@ def test_limits_may_touch(make_project, limits):
         ({"few_below": 2.5}, r"few_below = 2\.5: Input should be a valid integer"),
     ],
 )
-def test_shots_that_make_no_groups_are_refused(make_project, shots, message):
+def test_invalid_shot_groups_are_refused(make_project, shots, message):
     with pytest.raises(UserError, match=message):
         section_with(make_project, shots=shots)
 
 
-def test_the_classes_may_cover_the_data(make_project):
+def test_image_classes_may_cover_the_range_of_the_data(make_project):
     assert section_with(make_project, training={"class_range": "data"}).training.class_range == "data"
     with pytest.raises(
         UserError, match=r"imdb_wiki\.training\.class_range = \"date\": Input should be 'data'; .*: Input should be a valid array"
@@ -54,7 +54,7 @@ def test_the_classes_may_cover_the_data(make_project):
         section_with(make_project, training={"class_range": "date"})
 
 
-def test_those_of_depth_may_not(make_project):
+def test_depth_classes_may_not_cover_the_range_of_the_data(make_project):
     with pytest.raises(
         UserError, match=r"nyud2\.training\.class_range = data: write the metres that the ranges cover, as in \[0\.0, 10\.0\]"
     ):

@@ -1,4 +1,4 @@
-"""Training on images in real processes that are killed, meet a full disk or damaged files, and go on; and from images to the report."""
+"""Training on images in real processes that are killed or meet a full disk or damaged files, and resume; and from images to the report."""
 
 import json
 import os
@@ -15,9 +15,9 @@ import torch
 import yaml
 from PIL import Image
 
-from conftest import laid_over
-from face_runs import EPOCHS, ONE_RUN, start_training, states, undisturbed_run, wait_for_the_middle
-from processes import DEADLINE, runs, session, until, with_status
+from conftest import overlay
+from face_runs import EPOCHS, ONE_RUN, start_training, states, uninterrupted_run, wait_until_halfway
+from processes import DEADLINE, runs, session, wait_until, with_status
 from regcls.cli import main
 from regcls.metrics import METRICS
 from regcls.params import load_params
@@ -38,12 +38,12 @@ def root(make_faces, one_core):
 
 @pytest.fixture
 def train(monkeypatch, capsys):
-    """`regcls train imdb_wiki` in this process: its exit code, and what it says."""
+    """Run `regcls train imdb_wiki` in this process; return its exit code and output."""
 
     def train(root):
         with monkeypatch.context() as patch:
             patch.chdir(root)
-            patch.setattr(Tracker, "log_model", lambda *args, **kwargs: None)  # seconds, and tested elsewhere
+            patch.setattr(Tracker, "log_model", lambda *args, **kwargs: None)  # takes seconds and is tested elsewhere
             capsys.readouterr()
             return main(["train", "imdb_wiki"]), capsys.readouterr().err
 
@@ -52,7 +52,7 @@ def train(monkeypatch, capsys):
 
 @pytest.fixture
 def regcls(monkeypatch, capsys, one_core):
-    """Run a command in a project: its exit code, and what it says on stdout and stderr."""
+    """Run a command in a project; return its exit code, stdout and stderr."""
 
     def run(root, *arguments):
         with monkeypatch.context() as patch:
@@ -66,16 +66,16 @@ def regcls(monkeypatch, capsys, one_core):
 
 def change(root, changes):
     file = root / "params.yaml"
-    file.write_text(yaml.safe_dump(laid_over(yaml.safe_load(file.read_text()), changes), sort_keys=False))
+    file.write_text(yaml.safe_dump(overlay(yaml.safe_load(file.read_text()), changes), sort_keys=False))
 
 
 @pytest.fixture
-def undisturbed(root, tmp_path):
-    return undisturbed_run(root, tmp_path)[1]
+def uninterrupted(root, tmp_path):
+    return uninterrupted_run(root, tmp_path)[1]
 
 
 def assert_finished_once_with(root, weights, run_id):
-    """There is one run, `run_id`; it is FINISHED, whole, listed, and has `weights`."""
+    """Assert that `run_id` is the only run, FINISHED, complete, listed, and has `weights`."""
     ((found, status, fingerprint),) = runs(root)
     assert (found, status) == (run_id, "FINISHED")
     (entry,) = json.loads((root / "runs" / "imdb_wiki.json").read_text())
@@ -89,9 +89,9 @@ def assert_finished_once_with(root, weights, run_id):
 
 @pytest.fixture
 def killed(root, start):
-    """The id of a run whose process group was killed in the middle of its training."""
+    """The id of a run whose process group was killed during training."""
     process = start_training(start, root)
-    wait_for_the_middle(root, process)
+    wait_until_halfway(root, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     ((run_id, status, _),) = runs(root)
@@ -100,28 +100,28 @@ def killed(root, start):
 
 
 @pytest.mark.slow
-def test_after_kill_9_the_same_run_goes_on_and_ends_with_the_weights_of_an_undisturbed_one(root, killed, train, undisturbed):
+def test_after_kill_9_the_run_resumes_and_ends_with_the_same_weights(root, killed, train, uninterrupted):
     newest = states(root)[-1].stem
-    code, said = train(root)
-    assert code == 0, said
-    assert "1 runs of a process that has died were marked KILLED" in said
-    assert f"goes on from {newest}.pt: epoch {int(newest[6:11]) + 1}, batch 1" in said
-    assert "1 runs trained, 0 were there already, 0 failed" in said
-    assert_finished_once_with(root, undisturbed, killed)
+    code, output = train(root)
+    assert code == 0, output
+    assert "marked 1 runs of a dead process as KILLED" in output
+    assert f"resumes from {newest}.pt: epoch {int(newest[6:11]) + 1}, batch 1" in output
+    assert "1 runs trained, 0 were there already, 0 failed" in output
+    assert_finished_once_with(root, uninterrupted, killed)
     assert train(root)[0] == 0
-    assert_finished_once_with(root, undisturbed, killed)
+    assert_finished_once_with(root, uninterrupted, killed)
 
 
 @pytest.mark.slow
-def test_gone_images_and_a_damaged_checkpoint_are_said_and_nothing_is_lost(root, killed, train, undisturbed):
+def test_missing_images_and_damaged_checkpoints_lose_nothing(root, killed, train, uninterrupted):
     images = root / "data" / "imdb_wiki" / "prepared" / "images.npy"
     kept = {file: file.read_bytes() for file in (root / ".regcls" / "checkpoints").rglob("*") if file.is_file()}
     shutil.move(images, root / "elsewhere.npy")
-    code, said = train(root)
+    code, output = train(root)
     assert code == 2
-    (line,) = said.splitlines()
+    (line,) = output.splitlines()
     assert line.startswith(f"regcls: error: {images} is damaged: it has 0 bytes instead of ")
-    assert line.endswith("Make it anew with: regcls prepare imdb_wiki")
+    assert line.endswith("Prepare it again with: regcls prepare imdb_wiki")
     assert {file: file.read_bytes() for file in kept} == kept
     shutil.move(root / "elsewhere.npy", images)
 
@@ -129,15 +129,15 @@ def test_gone_images_and_a_damaged_checkpoint_are_said_and_nothing_is_lost(root,
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
-    code, said = train(root)
-    assert code == 0, said
-    assert f"checkpoint {newest.stem}: its content is not what was written; the one before it is used" in said
-    assert f"goes on from {before.name}" in said
-    assert_finished_once_with(root, undisturbed, killed)
+    code, output = train(root)
+    assert code == 0, output
+    assert f"checkpoint {newest.stem}: its checksum does not match; using the one before it" in output
+    assert f"resumes from {before.name}" in output
+    assert_finished_once_with(root, uninterrupted, killed)
 
 
 @pytest.mark.slow
-def test_a_full_disk_ends_a_training_with_a_clear_error_and_it_goes_on_afterwards(root, start, train, undisturbed):
+def test_a_full_disk_is_a_clear_error_and_training_can_resume(root, start, train, uninterrupted):
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
     params = load_params(root / "params.yaml")
@@ -145,37 +145,37 @@ def test_a_full_disk_ends_a_training_with_a_clear_error_and_it_goes_on_afterward
     ((_, fingerprint),) = fingerprints(specs, ImageSet(root / "data" / "imdb_wiki" / "prepared"), result_code()).items()
     folder = root / ".regcls" / "checkpoints" / "imdb_wiki" / fingerprint
     folder.mkdir(parents=True)
-    # Where the third state is written aside. The shell becomes the process that trains, with the same number.
+    # The temporary file of the third state. The shell becomes the training process, with the same process id.
     full = f'ln -s /dev/full "{folder}/.state-00003-0000000.pt.$$.part" && exec "{sys.executable}" -m regcls train imdb_wiki'
     process = start(root, "sh", "-c", full)
     assert process.wait(DEADLINE) == 2
     last = (root / "output.txt").read_text().splitlines()[-1]
-    said = (
+    expected = (
         f"no space left on the disk while writing {folder}/state-00003-0000000.pt; nothing was replaced. Free some space and start again."
     )
-    assert last == f"regcls: error: {said}"
+    assert last == f"regcls: error: {expected}"
     (run_id,) = with_status(root, "KILLED")
     assert [file.stem for file in states(root)] == ["state-00001-0000000", "state-00002-0000000"]
-    code, said = train(root)
-    assert code == 0 and "goes on from state-00002-0000000.pt: epoch 3, batch 1" in said
-    assert_finished_once_with(root, undisturbed, run_id)
+    code, output = train(root)
+    assert code == 0 and "resumes from state-00002-0000000.pt: epoch 3, batch 1" in output
+    assert_finished_once_with(root, uninterrupted, run_id)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
-def test_runs_side_by_side_end_when_they_are_told_to_and_go_on(make_faces, start, train, number, code):
+def test_parallel_runs_stop_on_a_signal_and_resume(make_faces, start, train, number, code):
     both = {"imdb_wiki": {"grids": {"table3": {"methods": ["reg", "reg+cls"]}}}, "compute": {"processes": 2}}
-    root = make_faces(laid_over(ONE_RUN, both))
+    root = make_faces(overlay(ONE_RUN, both))
     process = start_training(start, root)
-    wait_for_the_middle(root, process)
-    os.killpg(process.pid, number)  # as a terminal and systemd do
+    wait_until_halfway(root, process)
+    os.killpg(process.pid, number)  # like a terminal and systemd
     assert process.wait(DEADLINE) == code
-    until(lambda: not session(process), "the workers end")
+    wait_until(lambda: not session(process), "the end of the workers")
     assert "Traceback" not in (root / "output.txt").read_text()
     begun = {run_id for run_id, _, _ in runs(root)}
     assert len(begun) == 2 and with_status(root, "KILLED") == begun
-    status, said = train(root)
-    assert status == 0 and "2 runs trained, 0 were there already, 0 failed" in said and "goes on from" in said
+    status, output = train(root)
+    assert status == 0 and "2 runs trained, 0 were there already, 0 failed" in output and "resumes from" in output
     assert with_status(root, "FINISHED") == begun
 
 
@@ -191,10 +191,10 @@ LIMITS = {
 
 
 @pytest.mark.slow
-def test_from_portraits_to_the_tables_and_again_with_other_shot_limits_and_another_metric(make_faces, regcls, monkeypatch):
+def test_the_pipeline_makes_tables_and_takes_other_groups_and_metrics(make_faces, regcls, monkeypatch):
     root = make_faces({"datasets": ["imdb_wiki"], "imdb_wiki": {"grids": {"table3": {"methods": ["reg"]}}}})
-    code, _, said = regcls(root, "train", "imdb_wiki")
-    assert code == 0 and "1 runs trained, 0 were there already, 0 failed" in said
+    code, _, output = regcls(root, "train", "imdb_wiki")
+    assert code == 0 and "1 runs trained, 0 were there already, 0 failed" in output
     tracker = Tracker(root, experiment="regcls")
     (run_id,) = tracker.finished("imdb_wiki").values()
     table, metrics = tracker.files.table(run_id, "predictions.parquet"), tracker.metrics(run_id)
@@ -206,32 +206,32 @@ def test_from_portraits_to_the_tables_and_again_with_other_shot_limits_and_anoth
     training = ImageSet(root / "data" / "imdb_wiki" / "prepared").targets("train")
     for limits in LIMITS.values():
         change(root, {"imdb_wiki": {"shots": limits}})
-        code, _, said = regcls(root, "train", "imdb_wiki")
-        assert code == 0 and "0 runs trained, 1 were there already" in said
-        code, _, said = regcls(root, "compare")
-        assert code == 0 and "stale" not in said and "hole" not in said
+        code, _, output = regcls(root, "train", "imdb_wiki")
+        assert code == 0 and "0 runs trained, 1 were there already" in output
+        code, _, output = regcls(root, "compare")
+        assert code == 0 and "stale" not in output and "hole" not in output
         groups = load_params(root / "params.yaml").datasets["imdb_wiki"].shots.groups(training).shot_of(table["target"])
         assert {"many", "few"} <= set(groups)
         for shot in ("many", "few"):
             assert row_of(root, "reg")[f"mae_{shot}"] == pytest.approx(errors[groups == shot].mean(), rel=1e-6)
-        more = pd.read_csv(root / "reports" / "imdb_wiki" / "table3_rmse_gm_worst.csv")
+        more = pd.read_csv(root / "reports" / "imdb_wiki" / "table3_more.csv")
         assert more["worst_all"].tolist() == pytest.approx([errors.max()], rel=1e-6)
     assert tracker.metrics(run_id) == metrics and tracker.find(run_id).tags["shots"] == "integer: many_above 6, few_below 4"
 
 
 @pytest.mark.slow
-def test_a_repetition_with_other_shot_limits_says_so_and_compares_the_rest(make_faces, regcls):
+def test_a_rerun_with_other_shot_groups_says_so_and_compares_the_rest(make_faces, regcls):
     root = make_faces({"datasets": ["imdb_wiki"]})
     assert regcls(root, "run", "imdb_wiki", "--method", "reg")[0] == 0
     ((run_id, _, _),) = runs(root)
     change(root, {"imdb_wiki": {"shots": LIMITS["density"]}})
-    code, out, said = regcls(root, "rerun", run_id[:8])
-    assert code == 0 and "shot groups: then integer: many_above 6, few_below 4, now density: bins 5, many_above 1, few_below 0.5" in said
+    code, out, output = regcls(root, "rerun", run_id[:8])
+    assert code == 0 and "shot groups: then integer: many_above 6, few_below 4, now density: bins 5, many_above 1, few_below 0.5" in output
     assert "final metrics are equal" in out
 
 
 @pytest.mark.slow
-def test_images_with_prices_go_from_a_csv_to_a_report_that_speaks_of_prices(make_project, regcls):
+def test_a_csv_of_prices_leads_to_a_report_on_prices(make_project, regcls):
     section = {
         "like": "portraits", "title": "House prices", "published": None,
         "data": {"source": "raw", "layout": "csv", "target": "price", "unit": "$", "size": 32},
@@ -249,8 +249,8 @@ def test_images_with_prices_go_from_a_csv_to_a_report_that_speaks_of_prices(make
         lines.append(f"{n}.png,{price:.0f},{('train', 'train', 'train', 'val', 'test')[n % 5]}")
     (raw / "houses.csv").write_text("\n".join(["path,price,split", *lines]) + "\n")
     for command in (["prepare", "houses"], ["train", "houses"], ["compare"]):
-        code, _, said = regcls(root, *command)
-        assert code == 0, said
+        code, _, output = regcls(root, *command)
+        assert code == 0, output
     tracker = Tracker(root, experiment="regcls")
     kept = tracker.collect("houses", ImageSpec).set_index("method")
     assert kept["class_range"].to_dict() == {"reg": (0.0, 0.0), "reg+cls": ()} and set(kept["status"]) == {"FINISHED"}

@@ -1,4 +1,4 @@
-"""Filter, ages and split against plain rewritings of the protocol; archives and csv files, whole and broken."""
+"""Filter, ages and split compared with plain reimplementations of the protocol; archives and csv files, intact and broken."""
 
 import io
 import json
@@ -67,12 +67,12 @@ def unpack(raw, part):
 
 
 def written(raw):
-    """The prepared files' content."""
+    """Content of the prepared files."""
     return {file.name: file.read_bytes() for file in (raw.parent / "prepared").iterdir()}
 
 
-def listed_plainly(archives):
-    """Path and age of the rows that the protocol keeps, one row at a time."""
+def plain_listing(archives):
+    """Path and age of the rows kept by the protocol, one row at a time."""
     kept = []
     for part in ("imdb", "wiki"):
         with tarfile.open(archives / f"{part}_crop.tar") as tar:
@@ -86,7 +86,7 @@ def listed_plainly(archives):
     return kept
 
 
-def split_plainly(listed, seed, most):
+def plain_split(listed, seed, most):
     random.seed(seed)
     parts = {}
     for value in range(121):
@@ -97,9 +97,9 @@ def split_plainly(listed, seed, most):
     return [parts.get(path, "train") for path, _ in listed]
 
 
-def test_prepared_images_are_those_of_the_protocol(raw, archives):
-    table, listed = run(raw), listed_plainly(archives)
-    expected = pd.DataFrame({"path": [p for p, _ in listed], "target": [a for _, a in listed], "split": split_plainly(listed, 666, 12)})
+def test_prepared_images_follow_the_protocol(raw, archives):
+    table, listed = run(raw), plain_listing(archives)
+    expected = pd.DataFrame({"path": [p for p, _ in listed], "target": [a for _, a in listed], "split": plain_split(listed, 666, 12)})
     rejected = pd.read_csv(raw.parent / "prepared" / "rejected.csv")
     expected = expected[~expected["path"].isin(rejected["path"])]
     assert table["path"].tolist() == expected["path"].tolist()
@@ -108,7 +108,7 @@ def test_prepared_images_are_those_of_the_protocol(raw, archives):
     assert sorted(rejected["reason"].str.partition(":")[0]) == ["cut short or damaged", "empty file"]
 
 
-def test_rows_of_the_array_hold_the_images_that_the_table_names(raw):
+def test_array_rows_hold_the_images_named_in_the_table(raw):
     run(raw)
     opened = ImageSet(raw.parent / "prepared", verify=True, made_from=DATA)
     for path, row in list(zip(opened.paths("test"), opened.rows("test"), strict=True))[::7]:
@@ -129,7 +129,7 @@ def test_unpacked_folders_and_a_zip_give_the_same_bytes_as_the_archives(raw, cap
     assert written(raw) == from_tar
 
 
-def test_the_mat_file_may_lie_beside_the_archive(raw):
+def test_the_mat_file_may_lie_next_to_the_archive(raw):
     run(raw)
     from_tar = written(raw)
     unpack(raw, "imdb")
@@ -137,11 +137,11 @@ def test_the_mat_file_may_lie_beside_the_archive(raw):
     run(raw)
     assert written(raw) == from_tar
     (raw / "imdb.mat").unlink()
-    with pytest.raises(UserError, match=r"imdb\.mat is neither in .*imdb_crop nor beside it\. Fetch it with: regcls data fetch imdb_wiki"):
+    with pytest.raises(UserError, match=r"imdb\.mat is neither in .*imdb_crop nor next to it\. Fetch it with: regcls data fetch imdb_wiki"):
         run(raw)
 
 
-def test_stand_in_data_are_what_their_archives_give_and_leave_nothing_behind(raw, monkeypatch, tmp_path):
+def test_stand_in_data_equal_their_archives_and_leave_nothing_behind(raw, monkeypatch, tmp_path):
     run(raw)
     from_raw = written(raw)
     (tmp_path / "temporary").mkdir()
@@ -154,7 +154,7 @@ def test_stand_in_data_are_what_their_archives_give_and_leave_nothing_behind(raw
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
-def test_the_official_csv_decides_rows_and_split(raw):
+def test_the_official_csv_determines_rows_and_split(raw):
     path = run(raw)["path"]
     given = pd.DataFrame({"age": range(9), "path": path[:9], "split": ["test", "train", "val"] * 3})
     given.to_csv(raw / "imdb_wiki.csv")  # with an unnamed index column
@@ -164,7 +164,7 @@ def test_the_official_csv_decides_rows_and_split(raw):
     assert table["target"].tolist() == list(range(9))
 
 
-def test_ages_are_those_of_a_loop_over_dates():
+def test_ages_agree_with_a_loop_over_dates():
     rng = np.random.default_rng(0)
     dob = np.concatenate([rng.integers(600_000, 740_000, 500), [0, 47, 366, 367, 3_000_000, 730_000]])
     taken = rng.integers(1900, 2020, len(dob)).astype(np.uint16)
@@ -175,22 +175,22 @@ def test_ages_are_those_of_a_loop_over_dates():
 
 
 @pytest.mark.parametrize(("born", "age"), [(date(1980, 6, 30), 20), (date(1980, 7, 1), 19)])
-def test_who_was_born_in_july_or_later_has_yet_to_turn(born, age):
+def test_people_born_from_july_on_count_as_a_year_younger(born, age):
     assert ages(np.array([born.toordinal() + 366]), np.array([2000])).tolist() == [age]
 
 
-def test_the_split_follows_the_benchmarks_draws_and_keeps_the_oldest_for_training():
+def test_the_split_follows_the_benchmark_and_trains_on_the_oldest():
     rng = np.random.default_rng(1)
     listed = [(f"{k}.jpg", int(age)) for k, age in enumerate(rng.normal(40, 30, 3000).clip(0, 130))]
     paths, years = zip(*listed, strict=True)
     split = balanced_split(paths, years, seed=666, most=10)
-    assert split == split_plainly(listed, 666, 10)
+    assert split == plain_split(listed, 666, 10)
     assert {part for part, age in zip(split, years, strict=True) if age > 120} == {"train"}
     assert split != balanced_split(paths, years, seed=667, most=10)
 
 
 def mat(part="imdb", **changes):
-    """A struct of three rows of age 20, with other fields where `changes` say so (None: without)."""
+    """A struct of three rows of age 20, with fields replaced by `changes` (None: removed)."""
     fields = {
         "dob": np.full((1, 3), date(1980, 1, 1).toordinal() + 366),
         "photo_taken": np.full((1, 3), 2000, dtype=np.uint16),
@@ -215,7 +215,7 @@ def mat(part="imdb", **changes):
     ],
     ids=["all", "score", "score not a number", "second face", "age", "two doubts count once"],
 )
-def test_the_filter_keeps_what_the_protocol_keeps(changes, kept, left_out):
+def test_the_filter_follows_the_protocol(changes, kept, left_out):
     table, counted = read_mat(mat(**changes), "imdb.mat", "imdb", min_face_score=1.0)
     assert table["path"].tolist() == [f"00/{name}.jpg" for name in kept]
     assert list(counted.values()) == left_out
@@ -232,14 +232,14 @@ def test_the_filter_keeps_what_the_protocol_keeps(changes, kept, left_out):
     ],
     ids=["empty", "html", "cut", "another struct", "fields missing"],
 )
-def test_a_mat_file_that_is_not_the_right_one_is_a_clear_error(content, message):
+def test_a_wrong_mat_file_is_a_clear_error(content, message):
     with pytest.raises(UserError, match=message):
         read_mat(content, "imdb.mat", "imdb", min_face_score=1.0)
 
 
 @pytest.fixture
-def own(tmp_path):
-    """Somebody's own images with a csv, in the place of AgeDB."""
+def own_images(tmp_path):
+    """A user's own images with a csv, in place of AgeDB."""
     raw = tmp_path / "data" / "agedb" / "raw"
     (raw / "scans").mkdir(parents=True)
     for k in range(9):
@@ -252,53 +252,53 @@ def own(tmp_path):
 OWN = replace(DATA, layout="csv", archives=())
 
 
-def test_ones_own_images_with_any_number_as_target_are_prepared_the_same_way(own):
-    table = run(own, OWN, "agedb")
+def test_own_images_with_any_target_are_prepared_the_same_way(own_images):
+    table = run(own_images, OWN, "agedb")
     assert table["target"].tolist() == [k + 0.25 for k in range(9)] and table["target"].dtype == np.float32
-    opened = ImageSet(own.parent / "prepared")
+    opened = ImageSet(own_images.parent / "prepared")
     assert opened.images[opened.rows("val"), 0, 0, 0].tolist() == [1, 4, 7]
     assert opened.targets("train").tolist() == [0.25, 3.25, 6.25] and opened.targets("test").tolist() == [2.25, 5.25, 8.25]
 
 
-def test_the_column_of_the_csv_has_the_name_of_the_target(own):
+def test_the_csv_column_is_named_after_the_target(own_images):
     prices = replace(OWN, target="price", unit="$")
     with pytest.raises(UserError, match=r"agedb\.csv has no column price; it needs price, path, split"):
-        run(own, prices, "agedb")
-    content = (own / "agedb.csv").read_text().replace("age,", "price,")
-    (own / "agedb.csv").write_text(content.replace("8.25,", "5858000,"))
-    assert run(own, prices, "agedb")["target"].max() == 5_858_000
+        run(own_images, prices, "agedb")
+    content = (own_images / "agedb.csv").read_text().replace("age,", "price,")
+    (own_images / "agedb.csv").write_text(content.replace("8.25,", "5858000,"))
+    assert run(own_images, prices, "agedb")["target"].max() == 5_858_000
 
 
-def test_images_may_lie_beside_the_csv(own):
-    for file in (own / "scans").iterdir():
-        file.rename(own / file.name)
-    (own / "agedb.csv").write_text((own / "agedb.csv").read_text().replace("scans/", ""))
-    assert len(run(own, OWN, "agedb")) == 9
+def test_images_may_lie_next_to_the_csv(own_images):
+    for file in (own_images / "scans").iterdir():
+        file.rename(own_images / file.name)
+    (own_images / "agedb.csv").write_text((own_images / "agedb.csv").read_text().replace("scans/", ""))
+    assert len(run(own_images, OWN, "agedb")) == 9
 
 
-def test_images_that_are_not_there_are_listed_and_not_fatal(own):
-    (own / "scans" / "4.png").unlink()
-    (own / "scans" / "5.png").write_bytes(b"GIF89a")
-    assert len(run(own, OWN, "agedb")) == 7
-    rejected = pd.read_csv(own.parent / "prepared" / "rejected.csv")
+def test_missing_images_are_listed_but_not_fatal(own_images):
+    (own_images / "scans" / "4.png").unlink()
+    (own_images / "scans" / "5.png").write_bytes(b"GIF89a")
+    assert len(run(own_images, OWN, "agedb")) == 7
+    rejected = pd.read_csv(own_images.parent / "prepared" / "rejected.csv")
     assert rejected["path"].tolist() == ["scans/4.png", "scans/5.png"]
     assert rejected["reason"][0] == "there is no such file"
-    notes = json.loads((own.parent / "prepared" / "meta.json").read_text())["notes"]
+    notes = json.loads((own_images.parent / "prepared" / "meta.json").read_text())["notes"]
     assert notes["images"] == {"train": 3, "val": 2, "test": 2} and sum(notes["rejected"].values()) == 2
 
 
-def test_nothing_left_of_a_split_names_an_image_and_what_there_is_instead(own):
-    for file in list((own / "scans").iterdir()):
+def test_the_error_for_an_empty_split_names_an_image_and_what_exists(own_images):
+    for file in list((own_images / "scans").iterdir()):
         file.rename(file.with_suffix(".PNG"))
-    with pytest.raises(UserError, match=r"no image is left in train, val, test: .* 9 could not be read, such as scans/0\.png: there is no such file \(.*scans holds for instance scans/\d\.PNG\)"):  # fmt: skip
-        run(own, OWN, "agedb")
-    assert not (own.parent / "prepared").exists()
+    with pytest.raises(UserError, match=r"no image is left in train, val, test: .* 9 could not be read, such as scans/0\.png: there is no such file \(.*scans contains, for example, scans/\d\.PNG\)"):  # fmt: skip
+        run(own_images, OWN, "agedb")
+    assert not (own_images.parent / "prepared").exists()
 
 
-def test_a_csv_without_one_of_the_splits_is_refused(own):
-    (own / "agedb.csv").write_text((own / "agedb.csv").read_text().replace(",val", ",train"))
+def test_a_csv_without_one_of_the_splits_is_refused(own_images):
+    (own_images / "agedb.csv").write_text((own_images / "agedb.csv").read_text().replace(",val", ",train"))
     with pytest.raises(UserError, match="no image is left in val: a run needs training, validation and test images"):
-        run(own, OWN, "agedb")
+        run(own_images, OWN, "agedb")
 
 
 @pytest.mark.parametrize(
@@ -312,50 +312,50 @@ def test_a_csv_without_one_of_the_splits_is_refused(own):
         ("age,path,split\n1,a.jpg,validation\n", r"line 2: split = 'validation': write train, val or test"),
         ("age,path,split\n1,a.jpg\n", r"line 2: split = None"),
         ("age,path,split\n1,,train\n", r"line 2: there is no path"),
-        ("age,path,split\n1,é.jpg,train\n", r"is no csv in UTF-8"),
+        ("age,path,split\n1,é.jpg,train\n", r"is not a CSV file in UTF-8"),
     ],
     ids=["empty", "semicolons", "column", "age", "nan", "split", "short line", "no path", "latin-1"],
 )
-def test_a_csv_that_cannot_be_read_names_the_line(tmp_path, content, message):
+def test_the_error_for_an_invalid_csv_names_the_line(tmp_path, content, message):
     (tmp_path / "agedb.csv").write_text(content, encoding="latin-1")
     with pytest.raises(UserError, match=message):
         read_csv(tmp_path / "agedb.csv", target="age")
 
 
-def test_a_csv_may_come_from_a_spreadsheet(tmp_path):
+def test_spreadsheet_csv_files_are_accepted(tmp_path):
     (tmp_path / "a.csv").write_text('path, age, split, note\r\n"00/a, b.jpg", 31, train, x\r\n', encoding="utf-8-sig")
     assert read_csv(tmp_path / "a.csv", target="age").to_dict("records") == [{"path": "00/a, b.jpg", "target": 31.0, "split": "train"}]
 
 
-def test_an_image_in_two_splits_is_said(tmp_path, capsys):
+def test_an_image_in_two_splits_is_reported(tmp_path, capsys):
     (tmp_path / "a.csv").write_text("age,path,split\n1,a.jpg,train\n1,a.jpg,test\n2,b.jpg,train\n2,b.jpg,train\n")
     read_csv(tmp_path / "a.csv", target="age")
-    assert "1 images stand in more than one split" in capsys.readouterr().err
+    assert "1 images are in more than one split" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("missing", ["imdb", "wiki"])
-def test_a_missing_archive_is_named_with_how_to_fetch_it(raw, missing):
+def test_the_error_for_a_missing_archive_says_how_to_fetch_it(raw, missing):
     (raw / f"{missing}_crop.tar").unlink()
     with pytest.raises(UserError, match=rf"there is no {missing}_crop\.tar, .* in .*raw\. Fetch it with: regcls data fetch imdb_wiki; or put your copy there"):  # fmt: skip
         run(raw)
 
 
-def test_without_a_csv_agedb_says_what_belongs_there(own):
-    (own / "agedb.csv").unlink()
+def test_without_a_csv_the_error_for_agedb_says_what_is_needed(own_images):
+    (own_images / "agedb.csv").unlink()
     with pytest.raises(UserError, match=r"there is no agedb\.csv in .*agedb/raw\. docs/own-data\.md says what belongs there"):
-        run(own, OWN, "agedb")
+        run(own_images, OWN, "agedb")
 
 
-def test_far_from_the_expected_number_of_images_is_refused_before_any_is_decoded(raw, monkeypatch):
+def test_a_wrong_number_of_images_is_refused_before_decoding(raw, monkeypatch):
     monkeypatch.setattr(faces, "write_images", None)
     with pytest.raises(UserError, match=r"imdb_wiki: \d+ images found, 1000 expected \(within 1%\); left out: \d+ face score below 1; .* set imdb_wiki\.data\.expected_images to null"):  # fmt: skip
         run(raw, replace(DATA, expected_images=1000))
 
 
-def test_images_that_cannot_be_read_count_against_the_expected_number(own):
-    (own / "scans" / "4.png").write_bytes(b"")
+def test_unreadable_images_do_not_count_towards_the_expected_number(own_images):
+    (own_images / "scans" / "4.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"agedb: 8 images found, 9 expected \(within 1%\); left out: 1 empty file"):
-        run(own, replace(OWN, expected_images=9), "agedb")
+        run(own_images, replace(OWN, expected_images=9), "agedb")
 
 
 def test_a_hundredth_more_or_less_than_expected_is_accepted(raw):
@@ -363,7 +363,7 @@ def test_a_hundredth_more_or_less_than_expected_is_accepted(raw):
     assert len(run(raw, replace(DATA, expected_images=found + 1))) == found
 
 
-def test_what_is_wrong_leaves_the_data_that_were_there(raw):
+def test_errors_keep_the_previous_data(raw):
     run(raw)
     before = written(raw)
     (raw / "imdb_crop.tar").unlink()
@@ -372,7 +372,7 @@ def test_what_is_wrong_leaves_the_data_that_were_there(raw):
     assert written(raw) == before
 
 
-def test_the_counts_are_those_of_the_table(raw):
+def test_the_counts_match_the_table(raw):
     table = run(raw)
     lines = faces.counts(raw.parent / "prepared", IntegerShots(by="integer", many_above=4, few_below=2))
     train = table[table["split"] == "train"]["target"].value_counts()
@@ -383,18 +383,18 @@ def test_the_counts_are_those_of_the_table(raw):
     assert all(int(line.split()[2 if "out" in line else 1]) > 0 for line in lines[4:])
 
 
-def test_by_density_the_counts_are_those_of_bins_over_the_range_of_the_training_targets(raw):
+def test_by_density_counts_are_of_bins_over_the_training_range(raw):
     targets = run(raw).query("split == 'train'")["target"].to_numpy()
-    lines = faces.counts(raw.parent / "prepared", DensityShots(by="density", bins=6, many_above=1.0, few_below=0.5))
-    in_bins, mean = np.histogram(targets, bins=6)[0], len(targets) / 6
-    groups = [(in_bins > mean).sum(), ((in_bins >= mean / 2) & (in_bins <= mean)).sum(), ((in_bins > 0) & (in_bins < mean / 2)).sum()]
+    lines = faces.counts(raw.parent / "prepared", DensityShots(by="density", bins=50, many_above=1.0, few_below=0.5))
+    in_bins, mean = np.histogram(targets, bins=50)[0], len(targets) / 50
+    groups = [(in_bins > mean).sum(), ((in_bins >= mean / 2) & (in_bins <= mean)).sum(), (in_bins < mean / 2).sum()]
     many, few = f"{mean:g}", f"{mean / 2:g}"
-    said = "bins of targets with more than {} training images: {}; with {} to {}: {}; with fewer than {}: {}"
-    assert lines[3] == said.format(many, groups[0], few, many, groups[1], few, groups[2]) and min(groups) > 0
+    expected = "bins of targets with more than {} training images: {}; with {} to {}: {}; with fewer than {}: {}"
+    assert lines[3] == expected.format(many, groups[0], few, many, groups[1], few, groups[2]) and min(groups) > 0 == min(in_bins)
 
 
 def test_progress_is_shown_at_every_long_step(raw, capsys):
     run(raw)
-    said = capsys.readouterr().err
+    output = capsys.readouterr().err
     steps = ["indexing imdb_crop.tar", "indexing wiki_crop.tar", "reading imdb.mat", "reading wiki.mat", "decoding images"]
-    assert all(said.index(first) < said.index(second) for first, second in pairwise(steps))
+    assert all(output.index(first) < output.index(second) for first, second in pairwise(steps))

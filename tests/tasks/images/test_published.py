@@ -1,4 +1,4 @@
-"""What the paper found on age from faces, and how params.yaml's grids and values stand beside what it ran."""
+"""The paper's results on age from faces, and how params.yaml compares with the paper's grids and values."""
 
 from dataclasses import asdict, fields, replace
 from typing import Any
@@ -35,7 +35,7 @@ def grids_with(images: Images, name: str, **values: Any) -> dict[str, SingleGrid
     return images.grids | {name: replace(images.grids.get(name, published.GRIDS["table3"]), **values)}
 
 
-def test_table_3_is_there_with_baselines_and_gaps_where_none_is_printed() -> None:
+def test_table_3_is_available_with_baselines_and_blanks() -> None:
     table = published.table3()
     row = table.query("method == 'reg+cls-bal' and classes == 100 and metric == 'mse' and shot == 'few'")
     assert (row["value"].tolist(), row["std"].tolist()) == ([925.65], [21.96])
@@ -43,7 +43,7 @@ def test_table_3_is_there_with_baselines_and_gaps_where_none_is_printed() -> Non
     assert table.query("method == 'bmse-gai' and metric == 'mse'").empty
 
 
-def test_table_4_has_the_rows_on_faces_alone() -> None:
+def test_table_4_has_only_the_rows_on_faces() -> None:
     table = published.table4()
     assert table[["method", "classes", "metric", "value"]].to_numpy().tolist() == [
         ["reg", 0, "mae", 7.74],
@@ -53,7 +53,7 @@ def test_table_4_has_the_rows_on_faces_alone() -> None:
     ]
 
 
-def test_the_faces_of_params_yaml_are_what_the_paper_ran(images: Images) -> None:
+def test_the_faces_section_matches_the_papers_runs(images: Images) -> None:
     ours = asdict(images.data) | asdict(images.training) | asdict(images.shots)
     theirs = published.VALUES
     assert {name: ours[name] for name in theirs} == theirs and images.shots.by == "integer"
@@ -61,13 +61,13 @@ def test_the_faces_of_params_yaml_are_what_the_paper_ran(images: Images) -> None
     assert {name: images.grids[name] for name in published.GRIDS} == published.GRIDS
 
 
-def test_the_grids_and_values_of_imdb_wiki_are_the_papers(images: Images) -> None:
+def test_the_grids_and_values_of_imdb_wiki_match_the_paper(images: Images) -> None:
     assert reductions(images.grids, published.GRIDS) == [] == unshown(images.grids, list(published.GRIDS))
     assert [departures(images, images.grids[name]) for name in published.GRIDS] == [[], []]
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "expected"),
     [
         ({"classes": (10, 100)}, "2 of 3 class counts"),
         ({"methods": ("reg", "reg+cls")}, "2 of 3 methods"),
@@ -77,11 +77,11 @@ def test_the_grids_and_values_of_imdb_wiki_are_the_papers(images: Images) -> Non
         ({"seeds": 0}, "left out"),
     ],
 )
-def test_a_grid_on_faces_is_compared_with_the_papers(values: dict[str, Any], said: str, images: Images) -> None:
-    assert reductions(grids_with(images, "table3", **values), published.GRIDS) == [f"Table 3: {said}"]
+def test_face_grids_are_compared_with_the_paper(values: dict[str, Any], expected: str, images: Images) -> None:
+    assert reductions(grids_with(images, "table3", **values), published.GRIDS) == [f"Table 3: {expected}"]
 
 
-def test_fewer_rows_of_table_3_can_still_be_compared_but_other_data_cannot(images: Images) -> None:
+def test_part_of_table_3_is_comparable_but_other_data_are_not(images: Images) -> None:
     table3 = images.grids["table3"]
     assert departures(images, replace(table3, classes=(100,), seeds=1)) == []
     assert departures(images, replace(table3, lambdas="searched")) == ["λ from our own search"]
@@ -89,14 +89,14 @@ def test_fewer_rows_of_table_3_can_still_be_compared_but_other_data_cannot(image
     assert departures(stand_in, table3) == ["generated stand-in images", "size 64 instead of 224", "split seed 1 instead of 666"]
 
 
-def test_a_table_that_is_not_on_its_own_data_is_not_comparable(paper: Params) -> None:
+def test_a_table_on_other_data_is_not_comparable(paper: Params) -> None:
     swapped = {"table3": replace(TABLE4, seeds=1), "table4": replace(TABLE3, seeds=1)}
     report = Store(with_grids(paper, **swapped)).report()
     for name in swapped:
         assert "not comparable with ours: not on the data of this table." in report.files[f"{name}.md"]
 
 
-def test_values_on_faces_count_where_the_grid_uses_them(images: Images) -> None:
+def test_face_values_only_matter_if_a_grid_uses_them(images: Images) -> None:
     other = with_values(images, "training", balanced_learning_rate=0.5, lam={100: 7.0})
     assert departures(other, other.grids["table4"]) == ["λ 7 instead of 0.1 (100 classes)", "balanced learning rate 0.5 instead of 0.0001"]
     assert departures(other, other.grids["table3"]) == [
@@ -105,18 +105,18 @@ def test_values_on_faces_count_where_the_grid_uses_them(images: Images) -> None:
     assert departures(with_values(images, "training", precision="float32"), other.grids["table3"]) == []
 
 
-def test_the_rounding_counts_where_something_is_balanced(images: Images) -> None:
+def test_rounding_only_matters_for_balanced_classes(images: Images) -> None:
     other, table3 = with_values(images, "training", rounding="ceil"), images.grids["table3"]
     assert departures(other, table3) == departures(other, images.grids["table4"]) == ["rounding ceil instead of round"]
     assert departures(other, replace(table3, methods=("reg", "reg+cls"))) == []
 
 
-def test_a_grid_on_faces_without_a_table_is_named(images: Images) -> None:
+def test_face_grids_without_a_table_are_listed(images: Images) -> None:
     assert unshown(grids_with(images, "mine"), list(published.GRIDS)) == ["mine"]
     assert unshown(grids_with(images, "mine", seeds=0), list(published.GRIDS)) == []
 
 
-def test_the_printed_rows_stand_below_ours(paper: Params) -> None:
+def test_published_rows_are_below_ours(paper: Params) -> None:
     report = Store(with_grids(paper, table3=replace(TABLE3, seeds=1), table4=replace(TABLE4, seeds=1))).report()
     by_name = {section.name: section.table for section in report.sections}
     rows = {(row[0].text, row[1].text): [cell.text for cell in row[3:]] for row in by_name["table3"].rows[5:]}
@@ -125,11 +125,11 @@ def test_the_printed_rows_stand_below_ours(paper: Params) -> None:
     assert by_name["table3"].frame.query("source == 'published' and method == 'reg'")["mse_few"].tolist() == [1017.59]
     reg = next(row for row in by_name["table4"].rows[2:] if row[0].text == "reg")
     assert [cell.text for cell in reg[3:11]] == ["7.74 ± 0.04", "–", "–", "–", "131.03 ± 1.44", "–", "–", "–"]
-    assert "The paper's reg+cls on balanced data has equalised classes, and so is reg+cls-bal here." in by_name["table4"].notes
+    assert "The paper's reg+cls on balanced data has equalised classes, so it is called reg+cls-bal here." in by_name["table4"].notes
 
 
 @pytest.mark.parametrize("shots", [{"many_above": 50}, DensityShots(by="density", bins=100, many_above=1.0, few_below=0.2)], ids=["other limits", "density"])  # fmt: skip
-def test_other_shot_groups_are_not_comparable_with_the_papers(shots: Any, images: Images, paper: Params) -> None:
+def test_other_shot_groups_are_not_comparable_with_the_paper(shots: Any, images: Images, paper: Params) -> None:
     other = replace(images, shots=replace(images.shots, **shots) if isinstance(shots, dict) else shots)
     assert any("many above" in line for line in departures(other, images.grids["table3"]))
     one = with_section(with_grids(paper, table3=replace(TABLE3, seeds=1)), "imdb_wiki", shots=other.shots)

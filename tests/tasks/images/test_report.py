@@ -21,6 +21,8 @@ from reports.made_up import PARAMS, with_section
 from tasks.images.made_up_images import SEARCH, TABLE3, TABLE4, MadeUpImages, Store, small, with_grids
 
 DENSITY = DensityShots(by="density", bins=50, many_above=1.0, few_below=0.2)
+OTHERS = [name for name in METRICS if name not in ("mae", "mse")]  # in a table of their own
+MORE = "_more"  # suffix of its name
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +67,7 @@ def errors_of(store: Store, **where: Any) -> np.ndarray:
 HUNDRED = {"method": "reg+cls", "classes": 100, "lam": 0.1}
 
 
-def test_the_archives_at_the_published_protocol_are_compared_without_reservation() -> None:
+def test_the_papers_data_and_protocol_are_compared_without_caveats() -> None:
     paper = load_params(PARAMS)
     grids = {name: replace(grid, seeds=1) for name, grid in paper.datasets["imdb_wiki"].grids.items() if name.startswith("table")}
     report = Store(with_grids(paper, **grids)).report()
@@ -75,7 +77,7 @@ def test_the_archives_at_the_published_protocol_are_compared_without_reservation
     assert "n = 1" in report.files["table3_differences.md"] and "1 seed." in report.answers[0]
 
 
-def test_fewer_images_than_the_papers_are_said_wherever_its_values_stand() -> None:
+def test_fewer_images_are_noted_wherever_published_values_are_shown() -> None:
     paper = load_params(PARAMS)
     store = Store(with_grids(paper, table3=replace(TABLE3, seeds=1)))
     report = store.report(data=MadeUpImages(training=store.data.training, images=1000))
@@ -85,11 +87,11 @@ def test_fewer_images_than_the_papers_are_said_wherever_its_values_stand() -> No
 
 
 @pytest.mark.parametrize("shot", SHOTS)
-def test_errors_are_made_anew_from_predictions_whatever_is_tracked_of_the_test_set(shot: str, store: Store, report: Report) -> None:
+def test_errors_are_recomputed_from_predictions_not_tracked_metrics(shot: str, store: Store, report: Report) -> None:
     assert (store.runs["test/mae/all"] == 99.0).all()
     errors = np.abs(errors_of(store, **HUNDRED)[np.ones(len(store.shots), bool) if shot == "all" else store.shots == shot])
     row = row_of(ours(report), method="reg+cls", classes=100)
-    more = row_of(csv(report, "table3_rmse_gm"), method="reg+cls", classes=100)
+    more = row_of(csv(report, f"table3{MORE}"), method="reg+cls", classes=100)
     by_hand = {
         f"mae_{shot}": errors.mean(axis=0),
         f"mse_{shot}": (errors**2).mean(axis=0),
@@ -101,19 +103,19 @@ def test_errors_are_made_anew_from_predictions_whatever_is_tracked_of_the_test_s
         assert (found[name], found[f"{name}_std"]) == pytest.approx((by_seed.mean(), by_seed.std(ddof=1)), rel=1e-6), name
 
 
-def test_a_table_has_the_errors_that_it_shows_and_no_others(report: Report) -> None:
+def test_a_table_has_exactly_the_errors_that_it_shows(report: Report) -> None:
     columns = {
         name: {column.rpartition("_")[0] for column in csv(report, name) if column.endswith("_few")} for name in report_tables(report)
     }
-    assert columns == {f"{name}{more}": errors for name in ("table3", "table4") for more, errors in (("", {"mae", "mse"}), ("_rmse_gm", {"rmse", "gm"}))}  # fmt: skip
+    assert columns == {f"{name}{more}": errors for name in ("table3", "table4") for more, errors in (("", {"mae", "mse"}), (MORE, set(OTHERS)))}  # fmt: skip
 
 
 def report_tables(report: Report) -> list[str]:
-    return [name.removesuffix(".csv") for name in report.files if re.fullmatch(r"table\d(_rmse_gm)?\.csv", name)]
+    return [name.removesuffix(".csv") for name in report.files if re.fullmatch(rf"table\d({MORE})?\.csv", name)]
 
 
-def test_the_order_of_the_rows_of_predictions_does_not_matter(store: Store, report: Report) -> None:
-    shuffled = {run_id: table.sample(frac=1, random_state=place) for place, (run_id, table) in enumerate(store.tables.items())}
+def test_the_order_of_prediction_rows_does_not_matter(store: Store, report: Report) -> None:
+    shuffled = {run_id: table.sample(frac=1, random_state=index) for index, (run_id, table) in enumerate(store.tables.items())}
     again = store.report(kept={"predictions.parquet": lambda run_id: shuffled[run_id]})
     assert again.files == report.files
 
@@ -131,7 +133,7 @@ def test_a_difference_is_tested_over_images_and_over_seeds(error: str, power: in
     assert (found["images"], found["seeds"]) == (chosen.sum(), 2)
 
 
-def test_the_first_screen_has_the_numbers_of_the_headline(report: Report) -> None:
+def test_the_summary_has_the_numbers_of_the_headline(report: Report) -> None:
     line = report.line
     assert line is not None and (line.measured, line.n) == ("MAE (years)", "2 seeds, over 278 test images") and line.few is not None
     assert f"{line.overall.other:.2f} years against {line.overall.reg:.2f} of reg" in report.answers[0]
@@ -140,39 +142,39 @@ def test_the_first_screen_has_the_numbers_of_the_headline(report: Report) -> Non
 
 def test_the_sizes_of_the_groups_are_counted_in_images_and_ages(store: Store, report: Report) -> None:
     few = store.ages[store.shots == "few"]
-    said = f"All {len(store.ages)} (101), Many {(store.shots == 'many').sum()}"
-    assert said in report.files["table3.md"] and f"Few {len(few)} ({len(np.unique(few))})" in report.files["table3.md"]
+    expected = f"All {len(store.ages)} (101), Many {(store.shots == 'many').sum()}"
+    assert expected in report.files["table3.md"] and f"Few {len(few)} ({len(np.unique(few))})" in report.files["table3.md"]
     table = next(section.table for section in report.sections if section.name == "table3")
     assert table is not None and table.under[6] == f"{len(few)} images\n{len(np.unique(few))} ages"
 
 
-def test_a_metric_that_is_added_appears_from_the_predictions_of_finished_runs(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_added_metric_is_computed_for_finished_runs(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METRICS, "worst", lambda errors: float(np.max(np.abs(errors))))
     report = store.report()
     assert report.warnings == [] and report.finished == len(store.runs)
-    found = row_of(csv(report, "table3_rmse_gm_worst"), method="reg+cls", classes=100)
+    found = row_of(csv(report, f"table3{MORE}"), method="reg+cls", classes=100)
     errors = np.abs(errors_of(store, **HUNDRED))
     for shot in SHOTS:
         by_seed = errors[np.ones(len(store.shots), bool) if shot == "all" else store.shots == shot].max(axis=0)
         assert (found[f"worst_{shot}"], found[f"worst_{shot}_std"]) == pytest.approx((by_seed.mean(), by_seed.std(ddof=1)), rel=1e-6)
-    assert "| worst All |" in report.files["table3_rmse_gm_worst.md"] and "worst" in report.files["index.html"]
+    assert "| worst All |" in report.files[f"table3{MORE}.md"] and "worst" in report.files["index.html"]
 
 
 @pytest.mark.parametrize(
-    ("shots", "said"),
+    ("shots", "expected"),
     [
         (IntegerShots(by="integer", many_above=200, few_below=50), "Many: ages with more than 200 training images; Few: fewer than 50"),
         (DensityShots(by="density", bins=20, many_above=1.5, few_below=0.5), "Many: bins of age (20 over the range of the training images) with more"),
     ],
     ids=["integer", "density"],
 )  # fmt: skip
-def test_other_shot_limits_change_the_groups_and_make_nothing_stale(
-    shots: IntegerShots | DensityShots, said: str, store: Store, report: Report
+def test_other_shot_limits_change_groups_without_making_runs_stale(
+    shots: IntegerShots | DensityShots, expected: str, store: Store, report: Report
 ) -> None:
     other = with_section(store.params, "imdb_wiki", shots=shots)
     assert Store(other).fingerprints == store.fingerprints
     found = store.report(params=other)
-    assert (found.warnings, found.finished) == ([], len(store.runs)) and said in found.files["table3.md"]
+    assert (found.warnings, found.finished) == ([], len(store.runs)) and expected in found.files["table3.md"]
     groups = shots.groups(store.data.training).shot_of(store.ages)
     assert (groups != store.shots).any() and set(groups) == {"many", "medium", "few"}
     for shot in SHOTS:
@@ -185,7 +187,7 @@ def test_other_shot_limits_change_the_groups_and_make_nothing_stale(
     assert bars["shot"].tolist() == histogram(shots.groups(store.data.training))["shot"].tolist()
 
 
-def test_holes_are_named_and_leave_n(store: Store) -> None:
+def test_missing_runs_are_listed_and_reduce_n(store: Store) -> None:
     gone = store.id_of(method="reg", seed=1, balanced_data=False)
     report = store.report(runs=store.runs[store.runs["run_id"] != gone])
     assert report.warnings == ["table3: 1 of 10 runs are holes (1 missing); see the report"]
@@ -195,7 +197,7 @@ def test_holes_are_named_and_leave_n(store: Store) -> None:
     assert report.metrics["runs"] == {"wanted": len(store.runs), "finished": len(store.runs) - 1, "missing": 1}
 
 
-def test_a_run_without_predictions_is_a_hole_with_a_remedy(store: Store) -> None:
+def test_a_run_without_predictions_counts_as_missing_with_a_remedy(store: Store) -> None:
     gone = store.id_of(method="reg+cls", classes=10, lam=1.0, seed=1)
 
     def predictions(run_id: str) -> pd.DataFrame:
@@ -208,7 +210,7 @@ def test_a_run_without_predictions_is_a_hole_with_a_remedy(store: Store) -> None
     assert "reg+cls · 10 · λ 1: 1 of 2 seeds (without predictions: seed 1)" in report.files["index.html"]
 
 
-def test_a_run_without_a_finite_validation_error_is_a_hole_with_predictions_or_without(store: Store) -> None:
+def test_a_run_without_a_finite_validation_error_counts_as_missing(store: Store) -> None:
     bad = store.id_of(method="reg+cls-bal", classes=10, seed=1)
     runs = store.runs.assign(**{"val/mse/all": store.runs["val/mse/all"].mask(store.runs["run_id"] == bad, math.inf)})
     others = {run_id: table for run_id, table in store.tables.items() if run_id != bad}
@@ -216,7 +218,7 @@ def test_a_run_without_a_finite_validation_error_is_a_hole_with_predictions_or_w
     assert report.warnings == ["table3: 1 of 10 runs are holes (1 without a finite error); see the report"]
 
 
-def test_of_runs_of_the_search_alone_no_predictions_are_read(store: Store) -> None:
+def test_predictions_of_search_runs_are_not_read(store: Store) -> None:
     read: list[str] = []
 
     def predictions(run_id: str) -> pd.DataFrame:
@@ -228,7 +230,7 @@ def test_of_runs_of_the_search_alone_no_predictions_are_read(store: Store) -> No
     assert set(store.runs["run_id"]) - set(read) == set(searched["run_id"]) | {store.id_of(method="reg+cls", classes=10, lam=0.1)}
 
 
-def test_metrics_are_few_and_a_hole_is_none(store: Store, report: Report) -> None:
+def test_metrics_are_few_and_missing_cells_are_none(store: Store, report: Report) -> None:
     assert set(report.metrics) == {"mae", "gap", "runs"} and set(report.metrics["gap"]["reg+cls-100"]) == {"all", "few"}
     assert report.metrics["mae"]["reg"]["all"] == pytest.approx(ours(report)["mae_all"].iloc[0], rel=1e-5)
     without = store.report(runs=store.runs[~((store.runs["method"] == "reg+cls-bal") & (store.runs["classes"] == 10))])
@@ -236,7 +238,7 @@ def test_metrics_are_few_and_a_hole_is_none(store: Store, report: Report) -> Non
 
 
 @pytest.mark.parametrize(
-    ("methods", "said"),
+    ("methods", "expected"),
     [
         (("reg",), "Only reg is trained"),
         (("reg+cls",), "No run of reg is finished"),
@@ -246,13 +248,13 @@ def test_metrics_are_few_and_a_hole_is_none(store: Store, report: Report) -> Non
         (("reg", "reg+cls-bal"), "reg+cls-bal with 100 classes has the lower test MAE"),
     ],
 )
-def test_a_grid_may_lack_methods(methods: tuple[Method, ...], said: str, params: Params) -> None:
+def test_a_grid_may_lack_methods(methods: tuple[Method, ...], expected: str, params: Params) -> None:
     report = changed(params, table3=replace(TABLE3, methods=methods, classes=(100,), seeds=1))
-    assert report.answers[0].startswith(said) and report.line is None
+    assert report.answers[0].startswith(expected) and report.line is None
     assert ("table3_differences.csv" in report.files) == (methods[0] == "reg" and len(methods) > 1)
 
 
-def test_another_loss_stands_in_tables_figures_and_answers_by_its_name(params: Params) -> None:
+def test_another_loss_appears_in_tables_figures_and_answers_by_name(params: Params) -> None:
     methods = ("focal-r(beta=1)+cls", "focal-r", "reg+cls", "reg")
     report = changed(params, table3=replace(TABLE3, methods=methods, classes=(100,)))
     cells = [("reg", 0), ("reg+cls", 100), ("focal-r", 0), ("focal-r(beta=1)+cls", 100)]
@@ -263,13 +265,13 @@ def test_another_loss_stands_in_tables_figures_and_answers_by_its_name(params: P
     assert "| focal-r |  |  |" in report.files["table3.md"] and "| focal-r(beta=1)+cls | 100 |" in report.files["table3_differences.md"]
     for name in ("reg", "reg+cls with 100 classes", "focal-r", "focal-r(beta=1)+cls with 100 classes"):
         assert f"<!-- {name} -->" in report.files["error_by_target.svg"]
-    said = ["reg+cls with 100 classes has", "focal-r has", "focal-r(beta=1)+cls with 100 classes has"]
-    assert all(line.startswith(start) for line, start in zip(report.answers, said, strict=False))
+    expected = ["reg+cls with 100 classes has", "focal-r has", "focal-r(beta=1)+cls with 100 classes has"]
+    assert all(line.startswith(start) for line, start in zip(report.answers, expected, strict=False))
     assert "several class counts" not in report.answers[-1] and report.line is not None and report.line.method == "reg+cls · 100"
     assert {"focal-r", "focal-r(beta=1)+cls-100"} <= next(iter(report.metrics.values())).keys() & report.metrics["gap"].keys()
 
 
-def test_grids_may_be_left_out_or_have_other_names(params: Params) -> None:
+def test_grids_may_be_omitted_or_renamed(params: Params) -> None:
     report = changed(params, mine=replace(TABLE3, seeds=1), lambda_search=replace(SEARCH, seeds=0))
     page = report.files["index.html"]
     assert "Trained, but not shown" not in page and "mine: errors by shot group" in page and "mine.csv" in report.files
@@ -277,7 +279,7 @@ def test_grids_may_be_left_out_or_have_other_names(params: Params) -> None:
     assert {name for name in changed(params, table4=TABLE4).files if name.endswith(".svg")} == {"error_by_target.svg"}
 
 
-def test_the_search_alone_is_a_report_without_predictions(params: Params) -> None:
+def test_a_search_alone_is_reported_without_predictions(params: Params) -> None:
     report = Store(with_grids(params, lambda_search=SEARCH)).report(kept={})
     assert [section.name for section in report.sections] == ["lambda_search"] and report.answers == []
 
@@ -287,14 +289,14 @@ def test_several_lambdas_and_class_counts_have_a_row_each(params: Params) -> Non
     assert len(ours(report)) == 1 + 8 and "reg+cls-50-0.1" in report.metrics["mae"]
 
 
-def test_a_grid_that_waits_for_its_lambda_says_so(params: Params) -> None:
+def test_a_grid_waiting_for_its_lambda_says_so(params: Params) -> None:
     searched = replace(TABLE3, methods=("reg", "reg+cls"), lambdas="searched")
     waiting = with_grids(params, table3=searched, lambda_search=SEARCH)
     lines = Store(waiting, found={("reg+cls", 10): 0.1}).report().warnings
-    assert lines == ["table3: no λ is found yet for reg+cls · 100; these runs are neither made nor counted"]
+    assert lines == ["table3: no λ found yet for reg+cls · 100; these runs are neither trained nor counted"]
 
 
-def test_without_rare_test_images_few_is_a_dash_everywhere(params: Params) -> None:
+def test_without_few_shot_test_images_few_is_a_dash(params: Params) -> None:
     report = Store(with_grids(params, table3=TABLE3), few=False).report()
     assert report.answers[0].endswith("No test image is in Few.")
     assert ours(report)["mae_few"].isna().all()
@@ -304,7 +306,7 @@ def test_without_rare_test_images_few_is_a_dash_everywhere(params: Params) -> No
     assert few["gap"].isna().all() and set(few["answer"]) == {"no images"}
 
 
-def test_another_data_set_of_another_range_has_no_published_values(params: Params) -> None:
+def test_data_with_another_range_have_no_published_values(params: Params) -> None:
     base = with_section(params, "agedb", grids={"table3": replace(TABLE3, seeds=1)})
     report = Store(base, "agedb", target_of=lambda age: age * 2.0 - 40.5).report()
     assert "paper" not in report.files["index.html"] and "Published" not in report.files["table3.md"]
@@ -313,7 +315,7 @@ def test_another_data_set_of_another_range_has_no_published_values(params: Param
 
 
 def like_prices(age: np.ndarray) -> np.ndarray:
-    """22 000 to 5 858 000, most of them low."""
+    """Prices from 22 000 to 5 858 000, most of them low."""
     return 22_000 + (age / 100) ** 3 * 5_836_000
 
 
@@ -325,47 +327,57 @@ def with_target(params: Params, target: str, unit: str, **values: Any) -> Params
 
 
 @pytest.fixture(scope="module")
-def of_prices(params: Params) -> Report:
+def prices_report(params: Params) -> Report:
     return Store(with_target(params, "price", "$"), target_of=like_prices).report()
 
 
-def test_a_report_on_prices_speaks_of_prices_in_dollars_and_never_of_ages_in_years(of_prices: Report) -> None:
-    said = {name: re.sub(r"base64,[^\"]*", "", text) for name, text in of_prices.files.items()}
-    assert {name: found for name, text in said.items() if (found := re.findall(r"\b(?:ages?|years?|faces?)\b", text, re.IGNORECASE))} == {}
-    assert {"error_by_target.svg", "error_by_target.csv"} <= set(said) and not any("age" in re.split(r"\W|_", name) for name in said)
-    assert "predicts a number (price) from an image" in said["index.html"] and "MAE ($) and MSE ($²) by shot group" in said["index.html"]
-    assert "RMSE and geometric mean of the absolute error ($) by shot group" in said["table3_rmse_gm.md"]
-    assert "bins of price (50 over the range of the training images)" in said["table3.md"]
-    assert of_prices.line is not None and of_prices.line.measured == "MAE ($)" and " $ against " in of_prices.answers[0]
+def test_a_report_on_prices_mentions_dollars_and_never_ages(prices_report: Report) -> None:
+    files = {name: re.sub(r"base64,[^\"]*", "", text) for name, text in prices_report.files.items()}
+    assert {name: found for name, text in files.items() if (found := re.findall(r"\b(?:ages?|years?|faces?)\b", text, re.IGNORECASE))} == {}
+    assert {"error_by_target.svg", "error_by_target.csv"} <= set(files) and not any("age" in re.split(r"\W|_", name) for name in files)
+    assert "predicts a number (price) from an image" in files["index.html"] and "MAE ($) and MSE ($²) by shot group" in files["index.html"]
+    names = ", ".join(["RMSE", "GM", *OTHERS[2:]])
+    assert f"{names} ($) by shot group" in files[f"table3{MORE}.md"]
+    assert "bins of price (50 over the range of the training images)" in files["table3.md"]
+    assert prices_report.line is not None and prices_report.line.measured == "MAE ($)" and " $ against " in prices_report.answers[0]
     for text in ("price ($)", "test MAE ($)", "training images of each bin"):
-        assert f"<!-- {text} -->" in said["error_by_target.svg"]
+        assert f"<!-- {text} -->" in files["error_by_target.svg"]
 
 
-def test_large_errors_have_no_digits_after_the_point_and_small_ones_four(params: Params, of_prices: Report) -> None:
-    assert re.match(r"[^:]+: \d{6} \$ against \d{6} of reg", of_prices.answers[0])
+def test_large_errors_have_no_decimals_and_small_ones_four(params: Params, prices_report: Report) -> None:
+    assert re.match(r"[^:]+: \d{3},\d{3} \$ against \d{3},\d{3} of reg", prices_report.answers[0])
     doses = Store(with_target(params, "dose", "mg"), target_of=lambda age: 0.05 * age).report()
     assert re.match(r"[^:]+: 0\.\d{4} mg against 0\.\d{4} of reg", doses.answers[0])
     assert re.search(r"\| reg \|  \|  \| 0\.\d{4} ± 0\.\d{4} \|", doses.files["table3.md"])
 
 
-def test_a_target_without_a_unit_has_none(params: Params) -> None:
+def test_networks_no_better_than_a_constant_get_a_warning(params: Params) -> None:
+    store = Store(with_target(params, "price", "$"), target_of=like_prices)
+    assert store.report().warnings == []
+    constant = {run_id: table.assign(prediction=np.float32(0)) for run_id, table in store.tables.items()}
+    (warning,) = store.report(kept={"predictions.parquet": lambda run_id: constant[run_id]}).warnings
+    median, targets = np.median(store.data.training.astype(float)), like_prices(store.ages)
+    assert f"its test MAE is {targets.mean():,.0f} $, and that of the training median {np.abs(targets - median).mean():,.0f} $" in warning
+
+
+def test_a_unitless_target_is_shown_without_a_unit(params: Params) -> None:
     report = Store(with_target(params, "score", ""), target_of=lambda age: age - 50).report()
     assert report.line is not None and report.line.measured == "MAE"
     assert "**MAE and MSE by shot group, trained on all training images" in report.files["table3.md"]
     assert "<!-- score -->" in report.files["error_by_target.svg"] and "()" not in report.files["index.html"]
 
 
-def test_the_limits_in_the_figure_are_those_of_the_note(of_prices: Report) -> None:
-    limits = re.search(r"more than ([\d.]+) training images; Few: fewer than ([\d.]+);", of_prices.files["table3.md"])
+def test_the_figure_and_the_note_show_the_same_limits(prices_report: Report) -> None:
+    limits = re.search(r"more than ([\d.]+) training images; Few: fewer than ([\d.]+);", prices_report.files["table3.md"])
     assert limits
-    assert f"<!-- many: above {limits[1]} -->" in of_prices.files["error_by_target.svg"]
-    assert f"<!-- few: below {limits[2]} -->" in of_prices.files["error_by_target.svg"]
+    assert f"<!-- many: above {limits[1]} -->" in prices_report.files["error_by_target.svg"]
+    assert f"<!-- few: below {limits[2]} -->" in prices_report.files["error_by_target.svg"]
 
 
 @pytest.mark.parametrize(
     "shots", [DENSITY, IntegerShots(by="integer", many_above=100, few_below=20), replace(DENSITY, bins=100_000)], ids=["density", "integer", "many bins"]
 )  # fmt: skip
-def test_prices_up_to_six_millions_are_drawn_in_a_few_hundred_bars(params: Params, shots: IntegerShots | DensityShots) -> None:
+def test_prices_up_to_six_million_are_drawn_in_a_few_hundred_bars(params: Params, shots: IntegerShots | DensityShots) -> None:
     report = Store(with_target(params, "price", "$", shots=shots), target_of=like_prices).report()
     drawn = csv(report, "error_by_target")
     bars, lines = drawn.query("drawn == 'bar'"), drawn.query("drawn == 'line'")
@@ -373,10 +385,10 @@ def test_prices_up_to_six_millions_are_drawn_in_a_few_hundred_bars(params: Param
     assert lines.groupby(["method", "classes"]).size().max() <= 42
     svg = report.files["error_by_target.svg"]
     assert svg.count('<g id="patch_') < BARS + 30
-    assert ("<!-- many: above " in svg) == (shots == DENSITY)  # limits are of a bin: a bar that stands for several has none
+    assert ("<!-- many: above " in svg) == (shots == DENSITY)  # limits refer to a bin: a bar for several bins has none
 
 
-def test_the_error_by_target_is_the_mean_over_seeds_of_each_bin(store: Store, report: Report) -> None:
+def test_the_error_by_target_is_averaged_over_seeds_per_bin(store: Store, report: Report) -> None:
     drawn = csv(report, "error_by_target").query("drawn == 'line'")
     chosen = (store.ages >= 70) & (store.ages < 75)
     by_seed = np.abs(errors_of(store, **HUNDRED)[chosen]).mean(axis=0)
@@ -408,7 +420,7 @@ def test_the_bins_of_the_figure_fit_the_range_of_the_targets(targets: list[float
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_equal_targets_are_in_one_bin(whole: bool) -> None:
+def test_equal_targets_share_one_bin(whole: bool) -> None:
     edges = bins_of(np.full(3, 7.5), whole=whole)
     assert len(edges) == 2 and edges[0] <= 7.5 < edges[1]
 
@@ -421,7 +433,7 @@ def test_the_histogram_has_every_age_with_its_group() -> None:
     assert bars["shot"].tolist() == ["many", "few", "few", "medium", "few"]
 
 
-def test_bars_that_stand_for_several_bins_have_the_group_of_the_fullest() -> None:
+def test_bars_for_several_bins_have_the_group_of_the_fullest_bin() -> None:
     training = np.repeat([0, 1, 2, 3, 2 * BARS - 1], [150, 1, 20, 5, 3])
     bars = histogram(ShotGroups.by_integer(training, many_above=100, few_below=20))
     assert len(bars) == BARS and bars["end"].iloc[-1] == 2 * BARS
@@ -434,7 +446,7 @@ def test_the_histogram_of_densities_covers_the_range_of_the_training_targets() -
     assert bars["count"].tolist() == [2, 1, 0, 0, 1] and bars["shot"].tolist() == ["many", "medium", "few", "few", "medium"]
 
 
-def test_groups_that_no_training_target_is_in_are_not_in_the_legend(params: Params) -> None:
+def test_groups_without_training_targets_are_not_in_the_legend(params: Params) -> None:
     nowhere_many = IntegerShots(by="integer", many_above=1000, few_below=500)
     svg = Store(with_section(with_grids(params, table3=TABLE3), "imdb_wiki", shots=nowhere_many)).report().files["error_by_target.svg"]
     assert "many training images" not in svg and "many: above" not in svg and "few training images" in svg

@@ -1,4 +1,4 @@
-"""Stand-in archives: the original layout, an imbalanced histogram, and portraits that tell an age, though not exactly."""
+"""Stand-in archives: the original layout, an imbalanced histogram, and portraits that reveal the age, though not exactly."""
 
 import io
 import re
@@ -36,7 +36,7 @@ def opened(folder, part):
 
 
 @pytest.mark.parametrize("part", ["imdb", "wiki"])
-def test_names_and_fields_are_those_of_the_original(folder, part):
+def test_names_and_fields_follow_the_original(folder, part):
     files, struct = opened(folder, part)
     assert list(struct.dtype.names) == FIELDS + (["celeb_names", "celeb_id"] if part == "imdb" else [])
     assert [f"{part}_crop/{path[0]}" for path in struct["full_path"][0]] == list(files)
@@ -45,14 +45,14 @@ def test_names_and_fields_are_those_of_the_original(folder, part):
     assert (struct["dob"].dtype, struct["photo_taken"].dtype, struct["face_location"][0, 0].shape) == (np.int32, np.uint16, (1, 4))
 
 
-def test_the_dates_in_a_name_are_those_of_its_row(folder):
+def test_dates_in_file_names_match_their_rows(folder):
     files, struct = opened(folder, "imdb")
     for name, dob, taken in zip(files, struct["dob"][0], struct["photo_taken"][0], strict=True):
         year, month, day, photo = map(int, re.search(r"_(\d+)-(\d+)-(\d+)_(\d+)\.jpg", name).groups())
         assert photo == taken and int(dob) in (date(year, month, day).toordinal() + 366, 47)
 
 
-def test_all_that_the_filter_and_the_decoder_must_cope_with_is_there(folder):
+def test_every_case_for_the_filter_and_the_decoder_occurs(folder):
     files, struct = opened(folder, "imdb")
     score, second = struct["face_score"][0], struct["second_face_score"][0]
     assert np.isneginf(score).any() and ((score > 0) & (score < 1)).any() and (second > 0).any() and (struct["dob"][0] == 47).any()
@@ -65,7 +65,7 @@ def test_all_that_the_filter_and_the_decoder_must_cope_with_is_there(folder):
     assert len({image.size for image in images}) > 20 and all(36 <= side <= 45 for image in images for side in image.size)
 
 
-def test_the_same_seed_gives_the_same_bytes_with_any_number_of_processes_and_another_seed_does_not(folder, tmp_path):
+def test_bytes_depend_on_the_seed_but_not_on_the_number_of_processes(folder, tmp_path):
     write_archives(tmp_path, StandIn(images=300, seed=0), size=40, processes=2)
     for name in ("imdb_crop.tar", "wiki_crop.tar"):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
@@ -73,7 +73,7 @@ def test_the_same_seed_gives_the_same_bytes_with_any_number_of_processes_and_ano
     assert (tmp_path / "imdb_crop.tar").read_bytes() != (folder / "imdb_crop.tar").read_bytes()
 
 
-def test_the_histogram_has_many_medium_and_few_and_every_age_can_be_tested():
+def test_all_shot_groups_occur_and_every_age_can_be_tested():
     images = age_histogram(3672)  # of 4000, those that are good
     held_out = np.minimum(images // 3, 12)
     train = images - 2 * held_out
@@ -83,13 +83,13 @@ def test_the_histogram_has_many_medium_and_few_and_every_age_can_be_tested():
 
 
 def thumbnails(count, seed):
-    """Grey, 16 × 16, and ages spread evenly."""
+    """Grey thumbnails of 16 × 16 pixels, with evenly spread ages."""
     age = np.random.default_rng(seed).integers(0, 91, count)
     faces = [draw_portrait(np.random.default_rng([seed, k]), age[k], female=bool(k % 2), width=64, height=64) for k in range(count)]
     return np.stack([np.asarray(face.convert("L").resize((16, 16))).ravel() / 255 for face in faces]), age
 
 
-def test_a_linear_model_on_thumbnails_knows_something_of_the_age_but_not_all():
+def test_a_linear_model_on_thumbnails_predicts_age_only_in_part():
     (x, y), (x_test, y_test) = thumbnails(900, 0), thumbnails(300, 1)
     mean = x.mean(0)
     weights = np.linalg.solve((x - mean).T @ (x - mean) + np.eye(256), (x - mean).T @ (y - y.mean()))
@@ -98,7 +98,7 @@ def test_a_linear_model_on_thumbnails_knows_something_of_the_age_but_not_all():
 
 
 @pytest.mark.parametrize(("width", "height"), [(64, 64), (70, 59), (250, 230)])
-def test_a_portrait_has_the_size_asked_for(width, height):
+def test_a_portrait_has_the_requested_size(width, height):
     image = draw_portrait(np.random.default_rng(0), 30, female=True, width=width, height=height)
     assert image.size == (width, height) and image.mode == "RGB"
 

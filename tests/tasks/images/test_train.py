@@ -1,4 +1,4 @@
-"""Images from end to end on a few small portraits: same starts, same draws, and the numbers of the weights that are kept."""
+"""Images end to end on a few small portraits: equal starts, equal draws, and the metrics of the saved weights."""
 
 import math
 from collections import Counter
@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from methods.over_the_batch import OVER_THE_BATCH
+from methods.over_the_batch import OVER_THE_BATCH, over_the_batch
 from regcls.classes import equalised, uniform_ranges
 from regcls.errors import UserError
 from regcls.methods import has_classes
-from regcls.metrics import evaluate
+from regcls.metrics import METRICS, evaluate
 from regcls.models.predictor import build, scaled
 from regcls.provenance import SOURCE, import_closure
 from regcls.runs.grids import all_specs, single_spec
@@ -28,14 +28,9 @@ from regcls.training.checkpoint import Checkpoints, load_predictor, read_weights
 from regcls.training.feed import draws
 from regcls.training.loop import Recipe
 from regcls.training.single import BEST, LAST
+from training.hooks import Hooks
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="session")
@@ -73,31 +68,17 @@ def job(params, images, tmp_path):
 BALANCED_DATA = {"balanced_data": True, "balanced_bins": 10}
 
 
-class Hooks:
-    def __init__(self, interrupt_at=None):
-        self.left = interrupt_at
-
-    def batch(self, samples, note):
-        if self.left is not None:
-            self.left -= 1
-            if not self.left:
-                raise KeyboardInterrupt
-
-    def epoch(self, epoch):
-        pass
-
-
 def make(job, **kwargs):
     return train_run(job, Hooks(**kwargs), lambda text: None)
 
 
 def batch_of(task, epoch=0):
-    """A training batch of the first 40 samples, not augmented."""
+    """A training batch of the first 40 samples, without augmentation."""
     samples = np.arange(40)
     return Batch(epoch=epoch, samples=samples, images=torch.from_numpy(task.images.images[task.rows[samples]]))
 
 
-def test_reg_and_reg_cls_begin_with_the_same_backbone_and_regression_head(job, images):
+def test_reg_and_reg_cls_share_initial_backbone_and_regression_head(job, images):
     reg, ten, hundred = (
         ImageObjective(job(**changes), images).network().state_dict()
         for changes in ({"method": "reg"}, {}, {"method": "reg+cls-bal", "classes": 100})
@@ -110,7 +91,7 @@ def test_reg_and_reg_cls_begin_with_the_same_backbone_and_regression_head(job, i
 
 
 def parts(task, batch):
-    """The losses of an untrained network, and what they are made from."""
+    """The losses of an untrained network, its predictions and its logits."""
     network = task.network().train()
     found = {name: value.item() for name, value in task.losses(network, batch).items()}
     network = task.network().train()
@@ -123,11 +104,11 @@ def targets_of(task, batch):
 
 
 def labels_by_hand(targets, classes):
-    """Ranges of equal width over 0 to 100 years."""
+    """Labels of equal ranges over 0 to 100 years."""
     return torch.tensor([min(int(target * classes / 100), classes - 1) for target in targets.tolist()])
 
 
-def test_reg_has_the_regression_loss_alone(job, images):
+def test_reg_uses_the_regression_loss_only(job, images):
     task = ImageObjective(job(method="reg"), images)
     batch = batch_of(task)
     found, predictions, logits = parts(task, batch)
@@ -136,7 +117,7 @@ def test_reg_has_the_regression_loss_alone(job, images):
 
 
 @pytest.mark.parametrize("loss, plain", [("mse", F.mse_loss), ("huber", lambda p, t: F.huber_loss(p, t, delta=3.0))])
-def test_the_regression_loss_is_the_one_asked_for(job, images, loss, plain):
+def test_the_regression_loss_is_the_requested_one(job, images, loss, plain):
     task = ImageObjective(job(method="reg", loss=loss, huber_delta=3.0), images)
     batch = batch_of(task)
     found, predictions, _ = parts(task, batch)
@@ -144,7 +125,7 @@ def test_the_regression_loss_is_the_one_asked_for(job, images, loss, plain):
 
 
 @pytest.mark.parametrize("lam, scaling, total", [(0.1, "released", lambda r, c: r + 10 * c), (0.1, "eq4", lambda r, c: 0.1 * r + c), (5.0, "released", lambda r, c: 5 * r + c)])  # fmt: skip
-def test_reg_cls_adds_the_class_loss_weighed_with_lambda(job, images, lam, scaling, total):
+def test_reg_cls_adds_the_class_loss_by_lambda(job, images, lam, scaling, total):
     task = ImageObjective(job(lam=lam, loss_scaling=scaling), images)
     batch = batch_of(task)
     found, predictions, logits = parts(task, batch)
@@ -172,7 +153,7 @@ def test_balanced_classes_keep_each_class_with_its_probability(job, images):
         assert found["regression_loss"] == pytest.approx(F.l1_loss(predictions, targets_of(task, batch)).item())  # over all
 
 
-def test_balanced_classes_are_kept_as_often_as_their_probability_says(job, images):
+def test_balanced_classes_are_kept_with_their_stated_probability(job, images):
     task = ImageObjective(job(method="reg+cls-bal"), images)
     keep, batch = task.keep_class, batch_of(task)
     kept = np.mean([task._kept(replace(batch, epoch=epoch), keep).numpy() for epoch in range(600)], axis=0)
@@ -180,7 +161,7 @@ def test_balanced_classes_are_kept_as_often_as_their_probability_says(job, image
 
 
 @pytest.mark.parametrize("method", ["reg", "reg+cls", "reg+cls-bal"])
-def test_balanced_data_mask_both_losses_with_the_same_draw(job, images, method):
+def test_balanced_data_mask_both_losses_with_the_same_draws(job, images, method):
     task = ImageObjective(job(method=method, classes=100, **BALANCED_DATA), images)
     batch, targets = batch_of(task, epoch=1), images.targets("train")
     ranges = equalised(uniform_ranges(10, 0.0, 100.0), targets, rounding="round")
@@ -193,7 +174,7 @@ def test_balanced_data_mask_both_losses_with_the_same_draw(job, images, method):
     if method == "reg+cls":
         labels = labels_by_hand(targets_of(task, batch), 100)
         assert found["class_loss"] == pytest.approx(F.cross_entropy(logits[kept], labels[kept]).item())
-    if method == "reg+cls-bal":  # classes have a ρ of their own
+    if method == "reg+cls-bal":  # each class has its own ρ
         classes = equalised(uniform_ranges(100, 0.0, 100.0), targets, rounding="round")
         labels = classes.labels(targets)
         kept = (draw < classes.keep[labels])[:40]
@@ -206,14 +187,9 @@ def weighted_by_size(predictions, targets):
     return (torch.tanh(0.5 * sizes / 2) ** 2 * sizes).mean()
 
 
-def over_the_batch(predictions, targets, width=0.5):
-    distances = (predictions[:, None] - targets) ** 2 / (2 * width**2)
-    return F.cross_entropy(-distances, torch.arange(len(targets)))
-
-
 @pytest.fixture(params=["focal-r(beta=0.5,gamma=2)", "reg"], ids=["focal-r", "over the batch"])
 def other(request, monkeypatch):
-    """Another regression loss: the name of its method, and itself, plainly; one that looks at the whole batch takes the place of reg."""
+    """Another regression loss: its method's name, and the loss in plain PyTorch; the one over the whole batch replaces reg."""
     if request.param == "reg":
         monkeypatch.setattr("regcls.tasks.images.train.make_loss", lambda name, **given: OVER_THE_BATCH)
         return "reg", over_the_batch
@@ -221,7 +197,7 @@ def other(request, monkeypatch):
 
 
 @pytest.mark.parametrize("changes", [{}, BALANCED_DATA], ids=["all samples", "balanced data"])
-def test_another_loss_is_over_the_samples_that_are_kept(job, images, other, changes):
+def test_another_loss_is_computed_over_kept_samples(job, images, other, changes):
     method, plainly = other
     task = ImageObjective(job(method=method, **changes), images)
     batch, kept = batch_of(task), slice(None)
@@ -232,7 +208,7 @@ def test_another_loss_is_over_the_samples_that_are_kept(job, images, other, chan
     assert logits is None and found == {"loss": pytest.approx(plainly(predictions[kept], targets_of(task, batch)[kept]).item(), rel=1e-5)}
 
 
-def test_another_loss_takes_the_place_of_the_regression_loss_beside_a_class_loss(job, images, other):
+def test_another_loss_replaces_the_regression_loss_next_to_a_class_loss(job, images, other):
     method, plainly = other
     task = ImageObjective(job(method=f"{method}+cls", lam=5.0), images)
     batch = batch_of(task)
@@ -245,7 +221,7 @@ def test_another_loss_takes_the_place_of_the_regression_loss_beside_a_class_loss
     assert found["loss"] == pytest.approx(5 * regression + classification, rel=1e-5)
 
 
-def test_a_step_with_another_loss_is_that_of_plain_pytorch(job, images, other):
+def test_a_step_with_another_loss_agrees_with_plain_pytorch(job, images, other):
     method, plainly = other
     own = job(method=method, epochs=1, batch_size=1000, milestones=())  # one batch
     task = ImageObjective(own, images)
@@ -261,13 +237,13 @@ def test_a_step_with_another_loss_is_that_of_plain_pytorch(job, images, other):
         torch.testing.assert_close(trained[name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_parameters_of_a_loss_are_learned_kept_in_checkpoints_and_left_out_of_the_model(job, monkeypatch):
+def test_loss_parameters_are_learned_and_saved_but_not_in_the_model(job, monkeypatch):
     monkeypatch.setattr("regcls.tasks.images.train.make_loss", lambda name, **given: OVER_THE_BATCH)
     whole = make(job(folder="whole"))
     with pytest.raises(KeyboardInterrupt):
         make(job(), interrupt_at=7)  # in the second epoch
     again = make(job())
-    weights = [read_weights(made.files[LAST], device="cpu") for made in (whole, again)]
+    weights = [read_weights(result.files[LAST], device="cpu") for result in (whole, again)]
     assert weights[0]["loss_parameters"].shape == (1, 1) and abs(weights[0]["loss_parameters"].item() - 0.5) > 1e-4
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
     pd.testing.assert_frame_equal(again.tables["predictions.parquet"], whole.tables["predictions.parquet"], check_exact=True)
@@ -276,12 +252,12 @@ def test_parameters_of_a_loss_are_learned_kept_in_checkpoints_and_left_out_of_th
     assert not any("loss" in name for network in (predictor, model) for name in network.state_dict())
 
 
-def test_reg_and_focal_r_have_no_parameters_of_a_loss_and_begin_alike(job, images):
+def test_reg_and_focal_r_have_no_loss_parameters_and_start_equal(job, images):
     reg, focal = (ImageObjective(job(method=method), images).network().state_dict() for method in ("reg", "focal-r"))
     assert reg.keys() == focal.keys() and all(torch.equal(value, focal[name]) for name, value in reg.items())
 
 
-def test_an_epoch_feeds_every_training_image_once_in_an_order_of_its_own(job, images):
+def test_an_epoch_feeds_every_image_once_in_its_own_order(job, images):
     task = ImageObjective(job(batch_size=20), images)
     fed = list(task.feed(0, 0))
     assert len(fed) == 2 * task.batches
@@ -294,7 +270,7 @@ def test_an_epoch_feeds_every_training_image_once_in_an_order_of_its_own(job, im
     assert all(torch.equal(one.images, other.images) for one, other in zip(rest, fed[task.batches + 2 :], strict=True))
 
 
-def test_what_is_fed_are_the_images_of_the_samples(job, images):
+def test_batches_hold_the_images_of_their_samples(job, images):
     task = ImageObjective(job(pad=0, flip=0.0), images)
     batch = next(task.feed(0, 0))
     assert np.array_equal(batch.images.numpy(), images.images[images.rows("train")[batch.samples]])
@@ -303,8 +279,8 @@ def test_what_is_fed_are_the_images_of_the_samples(job, images):
     assert described["targets"] == [images.targets("train")[batch.samples].min(), images.targets("train")[batch.samples].max()]
 
 
-@pytest.mark.parametrize("batch_size, left_out", [(5, 0), (5, 1), (71, 0), (512, 0)])  # of 72: 71 leave a single one over
-def test_predictions_are_of_all_images_whatever_the_batches(job, images, monkeypatch, batch_size, left_out):
+@pytest.mark.parametrize("batch_size, left_out", [(5, 0), (5, 1), (71, 0), (512, 0)])  # of 72, since 71 leave a single one over
+def test_predictions_cover_all_images_whatever_the_batch_size(job, images, monkeypatch, batch_size, left_out):
     rows = ImageSet.rows
     monkeypatch.setattr(ImageSet, "rows", lambda images, split: rows(images, split)[left_out:])
     task = ImageObjective(job(), images)
@@ -317,43 +293,43 @@ def test_predictions_are_of_all_images_whatever_the_batches(job, images, monkeyp
 
 
 def shots_by_loop(images, targets, *, many_above=6, few_below=4):
-    """Groups by the training images of an age in whole years."""
+    """Shot groups by the training images of each age in whole years."""
     counts = Counter(math.floor(target) for target in images.targets("train").tolist())
     found = [counts[math.floor(target)] for target in targets.tolist()]
     return np.array(["many" if count > many_above else "few" if count < few_below else "medium" for count in found])
 
 
 @pytest.mark.parametrize("changes", [{}, {"method": "reg"}, {"method": "reg+cls-bal", **BALANCED_DATA}], ids=["reg+cls", "reg", "balanced"])
-def test_the_metrics_are_those_of_the_saved_best_weights(job, images, changes):
-    made = make(job(epochs=3, learning_rate=0.03, **changes))
-    predictor = load_predictor(made.files[BEST], model="resnet18", width=2)
+def test_metrics_belong_to_the_saved_best_weights(job, images, changes):
+    result = make(job(epochs=3, learning_rate=0.03, **changes))
+    predictor = load_predictor(result.files[BEST], model="resnet18", width=2)
     for split in ("val", "test"):
         with torch.inference_mode():
             predictions = predictor(torch.from_numpy(images.images[images.rows(split)])).numpy()
         targets = images.targets(split)
         for name, value in evaluate(predictions, targets, shots_by_loop(images, targets)):
-            assert made.metrics[f"{split}/{name}"] == pytest.approx(value, rel=1e-4), name
-    scores = [epoch.metrics["val/mse/all"] for epoch in made.history]
-    assert made.best_epoch == 1 + int(np.argmin(scores)) and made.metrics["val/mse/all"] == min(scores)
-    assert 0 < made.metrics["waiting_share"] < 1 and made.metrics["images_per_second"] > 0
+            assert result.metrics[f"{split}/{name}"] == pytest.approx(value, rel=1e-4), name
+    scores = [epoch.metrics["val/mse/all"] for epoch in result.history]
+    assert result.best_epoch == 1 + int(np.argmin(scores)) and result.metrics["val/mse/all"] == min(scores)
+    assert 0 < result.metrics["waiting_share"] < 1 and result.metrics["images_per_second"] > 0
 
 
-def test_the_accuracy_of_the_class_head_is_measured_wherever_errors_are(job, images):
-    made = make(job(epochs=2, classes=4, learning_rate=0.01))
+def test_class_accuracy_is_measured_wherever_errors_are(job, images):
+    result = make(job(epochs=2, classes=4, learning_rate=0.01))
     network = build("resnet18", width=2, classes=4)
-    network.load_state_dict(read_weights(made.files[BEST], device="cpu"))
+    network.load_state_dict(read_weights(result.files[BEST], device="cpu"))
     for split in ("val", "test"):
         with torch.inference_mode():
             logits = network.eval()(scaled(torch.from_numpy(images.images[images.rows(split)])))[1]
         labels = labels_by_hand(torch.from_numpy(images.targets(split)), 4)
-        assert made.metrics[f"{split}/accuracy/all"] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
-    assert all(0 < epoch.metrics["train/accuracy"] < 1 for epoch in made.history)
-    assert made.metrics["train/accuracy"] == made.history[made.best_epoch - 1].metrics["train/accuracy"]
+        assert result.metrics[f"{split}/accuracy/all"] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
+    assert all(0 < epoch.metrics["train/accuracy"] < 1 for epoch in result.history)
+    assert result.metrics["train/accuracy"] == result.history[result.best_epoch - 1].metrics["train/accuracy"]
     reg = make(job(folder="reg", epochs=1, method="reg"))
     assert not any("accuracy" in name for name in {**reg.metrics, **reg.history[0].metrics})
 
 
-def test_the_rounding_of_a_run_decides_its_balanced_classes(job, images):
+def test_balanced_classes_follow_the_rounding_of_a_run(job, images):
     edges = {
         r: ImageObjective(job(method="reg+cls-bal", classes=100, rounding=r), images).classes.edges.tolist()
         for r in ("ceil", "round", "floor")
@@ -363,37 +339,37 @@ def test_the_rounding_of_a_run_decides_its_balanced_classes(job, images):
     assert edges["ceil"] != edges["round"] != edges["floor"]
 
 
-def test_the_table_of_predictions_gives_the_reported_errors(job, images):
-    made = make(job())
-    table = made.tables["predictions.parquet"]
+def test_the_predictions_reproduce_the_reported_errors(job, images):
+    result = make(job())
+    table = result.tables["predictions.parquet"]
     assert list(table.columns) == ["row", "path", "target", "prediction"]
     assert table["row"].tolist() == images.rows("test").tolist() and table["path"].tolist() == images.paths("test")
     shots = shots_by_loop(images, table["target"])
-    assert set(shots) == {"medium", "few"}  # six images of one age are the most here
+    assert set(shots) == {"medium", "few"}  # at most six images here have the same age
     for name, value in evaluate(table["prediction"], table["target"], shots):
-        assert made.metrics[f"test/{name}"] == pytest.approx(value)
+        assert result.metrics[f"test/{name}"] == pytest.approx(value)
 
 
 def test_metrics_are_named_by_split_error_and_group(job):
-    made, groups = make(job(epochs=1)), ("all", "medium", "few")  # no age has many images here
-    errors = {f"{error}/{group}" for error in ("mae", "mse", "rmse", "gm", "n") for group in groups} | {"n/many", "accuracy/all"}
+    result, groups = make(job(epochs=1)), ("all", "medium", "few")  # no age has many images here
+    errors = {f"{error}/{group}" for error in (*METRICS, "n") for group in groups} | {"n/many", "accuracy/all"}
     tested = {f"{split}/{error}" for split in ("val", "test") for error in errors}
     of_validation = {name for name in tested if name.startswith("val/")}
-    assert set(made.metrics) == tested | {"train/accuracy", "head_classes", "images_per_second", "waiting_share"}
+    assert set(result.metrics) == tested | {"train/accuracy", "head_classes", "images_per_second", "waiting_share"}
     parts = {"train/loss", "train/regression_loss", "train/class_loss", "train/accuracy"}
-    assert set(made.history[0].metrics) == of_validation | parts | {"learning_rate"}
+    assert set(result.history[0].metrics) == of_validation | parts | {"learning_rate"}
 
 
 @pytest.mark.parametrize("shots", [IntegerShots(by="integer", many_above=3, few_below=2), DensityShots(by="density", bins=5, many_above=1, few_below=0.5)], ids=["integer", "density"])  # fmt: skip
-def test_shot_limits_change_the_groups_of_a_run_and_nothing_that_it_learns(job, shots):
-    usual, other = make(job(folder="usual")), make(job(folder="other", shots=shots))
-    pd.testing.assert_frame_equal(other.tables["predictions.parquet"], usual.tables["predictions.parquet"], check_exact=True)
-    assert other.best_epoch == usual.best_epoch and other.score == usual.score
-    assert usual.metrics["test/n/many"] == 0 < other.metrics["test/n/many"]
-    assert (usual.tags, other.tags) == ({"shots": "integer: many_above 6, few_below 4"}, {"shots": shots_text(shots)})
+def test_shot_limits_change_groups_but_not_training(job, shots):
+    reference, other = make(job(folder="usual")), make(job(folder="other", shots=shots))
+    pd.testing.assert_frame_equal(other.tables["predictions.parquet"], reference.tables["predictions.parquet"], check_exact=True)
+    assert other.best_epoch == reference.best_epoch and other.score == reference.score
+    assert reference.metrics["test/n/many"] == 0 < other.metrics["test/n/many"]
+    assert (reference.tags, other.tags) == ({"shots": "integer: many_above 6, few_below 4"}, {"shots": shots_text(shots)})
 
 
-def test_a_run_knows_nothing_of_shot_limits(params):
+def test_specs_do_not_depend_on_shot_limits(params):
     section = params.datasets["imdb_wiki"]
     other = replace(section, shots=DensityShots(by="density", bins=7, many_above=2.0, few_below=0.1))
     specs = [all_specs(make_spec, images, "imdb_wiki", {}) for images in (section, other)]
@@ -402,7 +378,7 @@ def test_a_run_knows_nothing_of_shot_limits(params):
 
 
 @pytest.mark.parametrize("method", ["reg+cls", "reg+cls-bal"])
-def test_classes_may_cover_the_training_targets_whatever_they_are(job, images, method):
+def test_classes_can_cover_any_range_of_training_targets(job, images, method):
     targets = images.targets("train")
     by_hand = uniform_ranges(10, float(targets.min()), float(targets.max()))
     if method == "reg+cls-bal":
@@ -412,7 +388,7 @@ def test_classes_may_cover_the_training_targets_whatever_they_are(job, images, m
     assert task.classes.labels(np.array([targets.min(), targets.max()])).tolist() == [0, len(by_hand) - 1]
 
 
-def test_balanced_data_may_have_the_range_of_the_training_targets(job, images):
+def test_balanced_data_can_cover_the_range_of_training_targets(job, images):
     targets = images.targets("train")
     ranges = equalised(uniform_ranges(10, float(targets.min()), float(targets.max())), targets, rounding="round")
     keep = ImageObjective(job(method="reg", class_range=(), **BALANCED_DATA), images).keep
@@ -420,55 +396,55 @@ def test_balanced_data_may_have_the_range_of_the_training_targets(job, images):
     assert keep.tolist() != ImageObjective(job(method="reg", class_range=(0.0, 100.0), **BALANCED_DATA), images).keep.tolist()
 
 
-def test_a_run_on_the_range_of_the_data_is_another_run_and_comes_back_from_its_params(params):
+def test_the_data_range_as_class_range_makes_another_run(params):
     section = params.datasets["imdb_wiki"]
     spec = single_spec(make_spec, replace(section, training=replace(section.training, class_range="data")), "imdb_wiki", ImageOptions())
-    usual = single_spec(make_spec, section, "imdb_wiki", ImageOptions())
-    assert (spec.class_range, spec.params()["class_range"], usual.params()["class_range"]) == ((), "none", "0.0, 100.0")
-    assert ImageSpec(**typed(spec.params(), ImageSpec)) == spec and spec.digest() != usual.digest()
+    reference = single_spec(make_spec, section, "imdb_wiki", ImageOptions())
+    assert (spec.class_range, spec.params()["class_range"], reference.params()["class_range"]) == ((), "none", "0.0, 100.0")
+    assert ImageSpec(**typed(spec.params(), ImageSpec)) == spec and spec.digest() != reference.digest()
 
 
-def test_training_lowers_the_loss(job):
+def test_training_reduces_the_loss(job):
     history = make(job(width=4, epochs=4, milestones=(), learning_rate=0.03, method="reg")).history
     assert history[-1].metrics["train/loss"] < 0.5 * history[0].metrics["train/loss"]
 
 
 @pytest.mark.parametrize("at, minutes", [(3, 1e-9), (7, 1e-9), (7, 10.0)], ids=["epoch 1", "epoch 2", "epoch 2, from its start"])
-def test_an_interrupted_run_gives_the_numbers_of_one_that_was_not(job, at, minutes):
+def test_an_interrupted_run_gives_the_same_numbers(job, at, minutes):
     changes = {"method": "reg+cls-bal", **BALANCED_DATA}
     whole = make(job(folder="whole", **changes))
     with pytest.raises(KeyboardInterrupt):
         make(job(checkpoint_minutes=minutes, **changes), interrupt_at=at)
     torch.rand(7)
     again = make(job(**changes))
-    weights = [Checkpoints(made.files[BEST].parent, fingerprint="f").load(device="cpu").content["weights"] for made in (whole, again)]
+    weights = [Checkpoints(result.files[BEST].parent, fingerprint="f").load(device="cpu").content["weights"] for result in (whole, again)]
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
     pd.testing.assert_frame_equal(again.tables["predictions.parquet"], whole.tables["predictions.parquet"], check_exact=True)
     timing = {"images_per_second", "waiting_share"}
     assert {k: v for k, v in again.metrics.items() if k not in timing} == {k: v for k, v in whole.metrics.items() if k not in timing}
 
 
-def test_a_run_whose_training_was_through_needs_no_step(job):
+def test_a_run_with_completed_training_needs_no_further_step(job):
     whole = make(job())
     again = make(job())
     pd.testing.assert_frame_equal(again.tables["predictions.parquet"], whole.tables["predictions.parquet"], check_exact=True)
     assert "images_per_second" not in again.metrics and again.metrics["test/mse/all"] == whole.metrics["test/mse/all"]
 
 
-def test_the_model_for_others_is_the_kept_network_with_two_test_images(job, images):
-    made = make(job())
-    model = model_of(job(), made)
+def test_the_exported_model_is_the_saved_network_with_two_test_images(job, images):
+    result = make(job())
+    model = model_of(job(), result)
     assert np.array_equal(model.example, images.images[images.rows("test")[:2]])
-    predictions = made.tables["predictions.parquet"]["prediction"][:2]
+    predictions = result.tables["predictions.parquet"]["prediction"][:2]
     np.testing.assert_allclose(model.network(torch.from_numpy(model.example)).detach(), predictions, rtol=1e-4)
 
 
-def test_prepared_data_that_are_gone_are_a_clear_error(job, tmp_path):
+def test_missing_prepared_data_are_a_clear_error(job, tmp_path):
     with pytest.raises(UserError, match="there is no prepared data in"):
         make(replace(job(), prepared=tmp_path / "nothing"))
 
 
-def test_the_recipe_is_that_of_the_spec(job):
+def test_the_recipe_follows_the_spec(job):
     spec = job(accumulate=3, optimizer="sgd").spec
     recipe = Recipe.of(spec)
     assert {field.name: getattr(recipe, field.name) for field in fields(recipe)} == {
@@ -476,17 +452,17 @@ def test_the_recipe_is_that_of_the_spec(job):
     }
 
 
-# What tasks.images.train imports and what decides no number: where things are read, kept and told, the spec itself (it has its own part of
-# the fingerprint, and so have the method's loss and its options), how the prepared data were made (they have a digest), and the errors that
-# are told of a run.
+# Imports of tasks.images.train that affect no number: reading, storing and reporting; the spec itself (it has its own part of the
+# fingerprint, and so have the method's loss and its options); how the prepared data were made (they have a digest); and the errors
+# reported for a run.
 DECIDES_NOTHING = {
     "choices",
-    "data.store", "errors", "files", "methods", "metrics", "params", "params.single", "params.types", "progress", "provenance", "runs", "runs.grids", "tasks",
+    "data.store", "errors", "files", "methods", "metrics", "params", "params.single", "params.types", "progress", "provenance", "runs", "runs.grids", "tasks", "words",
     "tasks.images.params", "tasks.images.runs", "training.checkpoint", "training.device", "training.single",
 }  # fmt: skip
 
 
-def test_the_code_of_a_result_is_all_that_training_imports_but_what_decides_no_number():
+def test_result_code_covers_all_training_imports_that_affect_numbers():
     digested = {*import_closure("regcls.models.heads"), *(SOURCE / f"{name.replace('.', '/')}.py" for name in code.MODULES)}
     imported = {file for file in import_closure("regcls.tasks.images.train") if len(file.read_text().splitlines()) > 1}
     names = {".".join(file.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__") for file in imported - digested}
@@ -494,14 +470,14 @@ def test_the_code_of_a_result_is_all_that_training_imports_but_what_decides_no_n
 
 
 @pytest.mark.parametrize("module", code.MODULES)
-def test_a_module_that_decides_a_result_exists(module):
+def test_modules_listed_as_result_code_exist(module):
     assert (SOURCE / f"{module.replace('.', '/')}.py").is_file()
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_a_run_on_a_gpu_agrees_with_one_on_the_cpu(job):
-    """In float32 closely at first; bf16, loaders in processes and pinned memory at least run."""
+def test_gpu_runs_agree_with_cpu_runs(job):
+    """Closely in float32 at first; bf16, loader processes and pinned memory at least run."""
     hooks = Hooks()
     cpu = train_run(job(folder="cpu", epochs=1), hooks, print)
     gpu = train_run(replace(job(folder="gpu", epochs=1), device="cuda", loaders=2), hooks, print)
@@ -511,15 +487,15 @@ def test_a_run_on_a_gpu_agrees_with_one_on_the_cpu(job):
     assert bf16.history[0].metrics["train/loss"] == pytest.approx(losses[0], rel=0.1)
 
 
-def test_data_that_were_prepared_anew_under_a_run_are_refused(job):
-    with pytest.raises(UserError, match="was prepared anew while runs were made on it"):
+def test_data_prepared_again_during_a_run_are_refused(job):
+    with pytest.raises(UserError, match="was prepared again while runs were training on it"):
         train_run(replace(job(), data_digest="another"), Hooks(), print)
 
 
-def test_classes_that_cannot_be_balanced_are_said_and_counted(job, images):
-    said = []
+def test_classes_that_cannot_be_balanced_are_reported_and_counted(job, images):
+    expected = []
     everyone_in_one = {"method": "reg+cls-bal", "classes": 2, "class_range": (-1000.0, 100.0), "epochs": 1}
-    result = train_run(job(**everyone_in_one), Hooks(), said.append)
-    assert "nearly all targets share one range; the uniform ranges are kept, balanced by ρ" in said[0]
+    result = train_run(job(**everyone_in_one), Hooks(), expected.append)
+    assert "nearly all targets share one range; the uniform ranges are kept, balanced by ρ" in expected[0]
     assert result.metrics["head_classes"] == 2
-    assert train_run(job(folder="other", method="reg", epochs=1), Hooks(), said.append).metrics["head_classes"] == 0
+    assert train_run(job(folder="other", method="reg", epochs=1), Hooks(), expected.append).metrics["head_classes"] == 0

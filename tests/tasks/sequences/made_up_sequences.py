@@ -1,4 +1,4 @@
-"""A plausible store of runs on videos, made up from a seed: what `Tracker.collect` and the artifacts of its runs would give."""
+"""A plausible store of video runs, made up from a seed: what `Tracker.collect` and the runs' artifacts would return."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +12,7 @@ from regcls.params import Params
 from regcls.reports.report import Report
 from regcls.tasks.sequences import report
 from regcls.tasks.sequences.params import SequenceGrid, Sequences
-from regcls.tasks.sequences.runs import Found, SequenceSpec, all_specs
+from regcls.tasks.sequences.runs import BestLambdas, SequenceSpec, all_specs
 from reports.made_up import small_params, sources, with_section
 
 ACTIVITIES = ("cereals", "coffee", "friedegg", "juice", "milk", "pancake", "salat", "sandwich", "scrambledegg", "tea")
@@ -30,11 +30,11 @@ def with_training(params: Params, **values: Any) -> Params:
 
 
 def made_up_lengths(activities: tuple[str, ...] = ACTIVITIES) -> dict[str, int]:
-    """Of videos of eight persons; those of later activities are longer."""
+    """Lengths of videos of eight persons, longer for later activities."""
     rng = np.random.default_rng(5)
     return {
-        f"P{person:02d}_cam01_P{person:02d}_{activity}": int(200 * (1 + place) * rng.lognormal(0, 0.4))
-        for place, activity in enumerate(activities)
+        f"P{person:02d}_cam01_P{person:02d}_{activity}": int(200 * (1 + index) * rng.lognormal(0, 0.4))
+        for index, activity in enumerate(activities)
         for person in (3, 9, 16, 22, 29, 35, 42, 50)
     }
 
@@ -59,7 +59,7 @@ def small() -> Params:
 
 @dataclass(frozen=True, kw_only=True)
 class MadeUpVideos:
-    """In place of the prepared data."""
+    """Replaces the prepared data."""
 
     lengths: Mapping[str, int]  # frames by video
     activities: tuple[str, ...]
@@ -70,13 +70,13 @@ class MadeUpVideos:
 
 
 class Store:
-    """Runs that differ by activity, split and seed; a class loss helps, and λ of 1 is worse."""
+    """Runs that differ by activity, split and seed; a class loss helps, and a λ of 1 is worse."""
 
-    def __init__(self, params: Params, *, found: Found | None = None, activities: tuple[str, ...] = ACTIVITIES) -> None:
+    def __init__(self, params: Params, *, found: BestLambdas | None = None, activities: tuple[str, ...] = ACTIVITIES) -> None:
         self.params, self.found, self.activities = params, found or {}, activities
         self.lengths = made_up_lengths(activities)
         self.fingerprints = prints(params.datasets["breakfast"], self.found)
-        self.specs = {f"{place:032x}": spec for place, spec in enumerate(self.fingerprints)}
+        self.specs = {f"{index:032x}": spec for index, spec in enumerate(self.fingerprints)}
         self.runs = pd.DataFrame([self._row(run_id, spec) for run_id, spec in self.specs.items()])
 
     def _row(self, run_id: str, spec: SequenceSpec) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class Store:
         return row
 
     def predictions(self, run_id: str) -> pd.DataFrame:
-        """Of the test videos of the run's split: drawn to the middle, and noisy."""
+        """Predictions for the test videos of the run's split: shrunk towards the middle, and noisy."""
         if run_id not in self.specs:
             raise MissingError(f"run {run_id} has no file predictions.parquet")
         spec = self.specs[run_id]
@@ -122,15 +122,15 @@ class Store:
         return table.assign(activity=table["video"].str.rsplit("_").str[-1].astype("category"), video=table["video"].astype("category"))
 
     def report(self, **changed: Any) -> Report:
-        """With other `runs` than the store's own, or without what runs have kept, if that is given."""
-        usual = {"params": self.params, "dataset": "breakfast", "runs": self.runs, "kept": {report.PREDICTIONS: self.predictions}}
+        """The report, optionally with other `runs` than the store's own, or without the runs' files."""
+        defaults = {"params": self.params, "dataset": "breakfast", "runs": self.runs, "kept": {report.PREDICTIONS: self.predictions}}
         videos = MadeUpVideos(lengths=self.lengths, activities=self.activities)
-        return report.report(sources(**({"data": videos} | usual | changed)), fingerprints=self.fingerprints, found=self.found)
+        return report.report(sources(**({"data": videos} | defaults | changed)), fingerprints=self.fingerprints, best_lambdas=self.found)
 
     def where(self, **values: Any) -> pd.Series:
-        """Which runs have these values."""
+        """A mask of the runs with these values."""
         return pd.Series(np.logical_and.reduce([self.runs[key] == value for key, value in values.items()]), index=self.runs.index)
 
 
-def prints(video: Sequences, found: Found) -> Mapping[SequenceSpec, str]:
+def prints(video: Sequences, found: BestLambdas) -> Mapping[SequenceSpec, str]:
     return {spec: spec.digest()[:32] for spec in all_specs(video, "breakfast", found)}

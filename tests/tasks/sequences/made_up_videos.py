@@ -8,15 +8,15 @@ from regcls.tasks.sequences.data import SequenceSet
 from regcls.tasks.sequences.networks import SequenceNetworks
 
 PERSONS = {"s1": [3, 15], "s2": [16, 28], "s3": [29, 41], "s4": [42, 54]}
-FRAMES = {"coffee": 55, "tea": 90}  # of the shortest video
+FRAMES = {"coffee": 55, "tea": 90}  # in the shortest video
 
 
 def made_up_videos(folder):
-    """Eight persons, two to a split; features that tell the progress, and noise."""
+    """Videos of eight persons, two per split, whose features are progress plus noise."""
     random, rows, features, start = np.random.default_rng(0), [], [], 0
     for activity, shortest in FRAMES.items():
-        for place, person in enumerate((3, 4, 16, 17, 29, 30, 42, 43)):
-            frames = shortest + 7 * place
+        for index, person in enumerate((3, 4, 16, 17, 29, 30, 42, 43)):
+            frames = shortest + 7 * index
             progress = np.linspace(0, 1, frames)[:, None]
             features.append((progress * np.linspace(-1, 1, 64) + random.normal(0, 0.1, (frames, 64))).astype(np.float32))
             rows.append((f"P{person:02d}_cam01_P{person:02d}_{activity}", person, "cam01", activity, start, frames))
@@ -28,7 +28,7 @@ def made_up_videos(folder):
 
 
 class MemoryTracker:
-    """Keeps results: training is tested here, tracking in tests/tracking."""
+    """Keeps results in memory: tracking is tested in tests/tracking."""
 
     adopted_run = None
 

@@ -16,7 +16,7 @@ METHODS = [("random", 0, ""), ("reg", 0, ""), ("reg+cls", 100, "10")]
 
 
 def made_up(*, unit: str = "percent", missing: tuple[str, ...] = ()) -> Runs:
-    """Two splits and two seeds of METHODS; the id of a run is its method's place, split and seed, as in `1-s1-0`."""
+    """Two splits and two seeds of METHODS; a run's id is its method's index, split and seed, as in `1-s1-0`."""
     rng = np.random.default_rng(3)
     wanted = pd.DataFrame(
         [
@@ -27,11 +27,11 @@ def made_up(*, unit: str = "percent", missing: tuple[str, ...] = ()) -> Runs:
                 "classes": classes,
                 "weight": weight,
                 "seed": seed,
-                "run_id": f"{place}-{split}-{seed}",
+                "run_id": f"{index}-{split}-{seed}",
             }
             for seed in range(2)
             for split in ("s1", "s2")
-            for place, (method, classes, weight) in enumerate(METHODS)
+            for index, (method, classes, weight) in enumerate(METHODS)
         ]
     )
     wanted["state"] = np.where(wanted["run_id"].isin(missing), "missing", "finished")
@@ -43,7 +43,7 @@ def made_up(*, unit: str = "percent", missing: tuple[str, ...] = ()) -> Runs:
 
 
 def rmse_of(runs: Runs, *run_ids: str) -> np.ndarray:
-    """By run (first) and activity."""
+    """RMSE by run (first) and activity."""
     return np.array([[runs.values.loc[run_id, f"test/rmse/{activity}"] for activity in ACTIVITIES] for run_id in run_ids])
 
 
@@ -53,7 +53,7 @@ def row_of(table: pd.DataFrame, **where: object) -> pd.Series:
     return found.iloc[0]
 
 
-def test_a_cell_is_the_mean_over_activities_each_averaged_over_seeds_first() -> None:
+def test_a_cell_averages_over_seeds_then_activities() -> None:
     runs = made_up()
     cell = row_of(compared.cells(runs, ACTIVITIES), method="reg", split="s2")
     by_activity = rmse_of(runs, "1-s2-0", "1-s2-1").mean(axis=0)
@@ -63,16 +63,16 @@ def test_a_cell_is_the_mean_over_activities_each_averaged_over_seeds_first() -> 
     assert cell["rmse_batch40"] == pytest.approx(0.9 * cell["rmse"]) and (cell["seeds"], cell["seeds_wanted"]) == (2, 2)
 
 
-def test_a_cell_without_runs_is_there_and_empty() -> None:
+def test_a_cell_without_runs_is_shown_empty() -> None:
     cell = row_of(compared.cells(made_up(missing=("2-s1-0", "2-s1-1")), ACTIVITIES), method="reg+cls", split="s1")
     assert cell["seeds"] == 0 and math.isnan(cell["rmse"]) and math.isnan(cell["rmse_std"])
 
 
-def test_methods_stand_in_the_papers_order() -> None:
+def test_methods_are_in_the_papers_order() -> None:
     assert compared.by_activity(made_up(), ACTIVITIES)["method"].tolist() == ["random", "reg", "reg+cls"]
 
 
-def test_an_activity_weighs_its_splits_alike_whatever_seeds_they_lack() -> None:
+def test_splits_weigh_equally_whatever_seeds_they_lack() -> None:
     runs = made_up(missing=("1-s1-1",))
     row = row_of(compared.by_activity(runs, ACTIVITIES), method="reg")
     rmse = runs.values["test/rmse/tea"]
@@ -94,29 +94,29 @@ def test_a_difference_is_a_paired_t_test_over_activities() -> None:
     assert (row["activities"], row["seeds"], row["splits"]) == (4, 2, 2)
 
 
-def test_only_the_seeds_that_both_have_are_compared() -> None:
+def test_only_seeds_of_both_methods_are_compared() -> None:
     runs = made_up(missing=("1-s1-0", "2-s1-1"))
     table = compared.differences(runs, ACTIVITIES)
     assert row_of(table, split="s1")["seeds"] == 0 and row_of(table, split="s1")["answer"] == "no runs"
     assert row_of(table, split="all")["splits"] == 1 and row_of(table, split="all")["gap"] == row_of(table, split="s2")["gap"]
 
 
-@pytest.mark.parametrize(("unit", "said"), [("percent", "not clear"), ("frames", "helps")])
-def test_in_frames_the_relative_difference_decides(unit: str, said: str) -> None:
+@pytest.mark.parametrize(("unit", "expected"), [("percent", "not clear"), ("frames", "helps")])
+def test_frame_errors_are_compared_by_relative_difference(unit: str, expected: str) -> None:
     runs = made_up(unit=unit)
-    longer = {f"test/rmse/{activity}": 10.0**place for place, activity in enumerate(ACTIVITIES)}
+    longer = {f"test/rmse/{activity}": 10.0**index for index, activity in enumerate(ACTIVITIES)}
     shares = {"1": [1.0, 1.0, 1.0, 1.0], "2": [0.9, 0.91, 0.92, 0.9]}  # a tenth is clear; in frames the longest activity outweighs all
     for run_id in runs.values.index:
         runs.values.loc[run_id, list(longer)] = np.array(list(longer.values())) * shares.get(run_id[0], shares["1"])
     row = row_of(compared.differences(runs, ACTIVITIES), split="all")
-    assert row["answer"] == said and row["p_holm"] > 0.05 > row["relative_p_holm"]
+    assert row["answer"] == expected and row["p_holm"] > 0.05 > row["relative_p_holm"]
 
 
 def test_one_activity_is_not_tested() -> None:
     assert set(compared.differences(made_up(), ACTIVITIES[:1])["answer"]) == {"not tested"}
 
 
-def test_what_stands_for_a_method_is_never_chosen_by_an_error() -> None:
+def test_the_row_representing_a_method_is_not_chosen_by_error() -> None:
     video = load_params(PARAMS).datasets["breakfast"]
     table = pd.DataFrame({"method": "reg+cls", "classes": [10, 100, 100, 100], "weight": ["10", "1", "10", "100"]})
     assert compared.main_row(video, table, "frames", "reg+cls") == {"method": "reg+cls", "classes": 100, "weight": "10"}

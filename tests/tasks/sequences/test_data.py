@@ -1,4 +1,4 @@
-"""Features against numpy.loadtxt, splits against a plain rewriting of the protocol; archives, folders and files, whole and broken."""
+"""Features compared with numpy.loadtxt, splits with a plain reimplementation of the protocol; archives, folders and files, intact and broken."""
 
 import os
 import shutil
@@ -62,7 +62,7 @@ def put(file, lines, seed=0):
 
 @pytest.fixture
 def few(raw):
-    """Four short videos of tea, one a split, of 2 to 5 frames."""
+    """Four short videos of tea of 2 to 5 frames, one per split."""
     for k, person in enumerate(PERSONS):
         put(raw / "features" / "tea" / name(person), 2 + k, seed=person)
     return raw
@@ -81,7 +81,7 @@ def written(raw):
     return {file.name: file.read_bytes() for file in (raw.parent / "prepared").iterdir()}
 
 
-def test_every_frame_is_in_the_rows_that_the_table_says(raw, archive):
+def test_frames_are_in_the_rows_given_by_the_table(raw, archive):
     (raw / "features.tar").symlink_to(archive)
     videos = run(raw)
     with tarfile.open(archive) as tar:
@@ -93,7 +93,7 @@ def test_every_frame_is_in_the_rows_that_the_table_says(raw, archive):
     assert videos.features.shape == (sum(map(len, files.values())), 64) and videos.features.dtype == np.float32
 
 
-def test_videos_are_in_the_order_of_activity_person_and_camera(raw, archive):
+def test_videos_are_ordered_by_activity_person_and_camera(raw, archive):
     (raw / "features.tar").symlink_to(archive)
     videos = run(raw)
     table = videos.table
@@ -103,7 +103,7 @@ def test_videos_are_in_the_order_of_activity_person_and_camera(raw, archive):
     assert videos.activities == ACTIVITIES
 
 
-def test_a_folder_a_zip_and_loose_files_give_the_same_bytes_as_the_tar(raw, archive):
+def test_folders_zips_and_loose_files_give_the_same_bytes_as_a_tar(raw, archive):
     (raw / "features.tar").symlink_to(archive)
     run(raw)
     from_tar = {file: content for file, content in written(raw).items() if file != "rejected.csv"}
@@ -132,7 +132,7 @@ def test_worker_processes_give_the_same_bytes(raw, archive, monkeypatch):
     assert written(raw) == alone
 
 
-def test_stand_in_data_are_what_their_archive_gives_and_leave_nothing_behind(raw, archive, tmp_path, monkeypatch):
+def test_stand_in_data_equal_their_archives_and_leave_nothing_behind(raw, archive, tmp_path, monkeypatch):
     (raw / "features.tar").symlink_to(archive)
     run(raw)
     from_raw = written(raw)
@@ -145,11 +145,11 @@ def test_stand_in_data_are_what_their_archive_gives_and_leave_nothing_behind(raw
     assert not list((tmp_path / "temporary").iterdir())
 
 
-def test_what_was_left_out_is_listed_with_the_reason_and_counted(raw, archive):
+def test_skipped_files_are_listed_with_a_reason_and_counted(raw, archive):
     (raw / "features.tar").symlink_to(archive)
     run(raw)
     assert rejected(raw) == {
-        "features.tar/features/tea/P03_webcam02_P03_tea.txt": "another number of columns than 64: 63 in line 13",
+        "features.tar/features/tea/P03_webcam02_P03_tea.txt": "number of columns is not 64: 63 in line 13",
         "features.tar/features/tea/P20_webcam02_P20_tea.txt": "not finite: nan in line 13",
         "features.tar/features/toast/P37_webcam02_P37_toast.txt": "unknown activity: toast",
     }
@@ -174,7 +174,7 @@ def test_what_was_left_out_is_listed_with_the_reason_and_counted(raw, archive):
         ("P٣_cam01_P٣_tea.txt", "unknown name: not P<person>_<camera>_P<person>_<activity>.txt"),
     ],
 )
-def test_a_file_with_another_name_is_left_out(few, file, reason):
+def test_a_file_with_another_name_is_skipped(few, file, reason):
     put(few / file, 2)
     assert len(run(few).table) == 4
     assert rejected(few) == {file: reason}
@@ -186,7 +186,7 @@ def test_a_name_that_is_not_utf8_can_be_listed(few):
     assert list(rejected(few)) == [r"caf\xe9.txt"]
 
 
-def test_hidden_files_and_other_kinds_of_files_are_no_features(few):
+def test_hidden_files_and_other_file_types_are_ignored(few):
     for other in (".P03_cam01_P03_tea.txt", "features/._P03_cam02_P03_tea.txt", "features/labels.csv", ".hidden/P03_cam02_P03_tea.txt"):
         put(few / other, 2)
     assert len(run(few).table) == 4 and not rejected(few)
@@ -200,10 +200,10 @@ LINE = b" ".join([b"0.5"] * 64)
     [
         (b"", "^no frames$"),
         (b"\n  \n", "^no frames$"),
-        (LINE + b"\n" + LINE + b" 1\n", "^another number of columns than 64: 65 in line 2$"),
-        (LINE + b"\n\n" + LINE[4:], "^another number of columns than 64: 63 in line 3$"),
-        (LINE + b" 1\n" + LINE + b" 1\n", "^another number of columns than 64: 65 in line 1$"),
-        (b"1\n", "^another number of columns than 64: 1 in line 1$"),
+        (LINE + b"\n" + LINE + b" 1\n", "^number of columns is not 64: 65 in line 2$"),
+        (LINE + b"\n\n" + LINE[4:], "^number of columns is not 64: 63 in line 3$"),
+        (LINE + b" 1\n" + LINE + b" 1\n", "^number of columns is not 64: 65 in line 1$"),
+        (b"1\n", "^number of columns is not 64: 1 in line 1$"),
         (LINE.replace(b"0.5", b"SIL", 1), "^not a number: SIL in line 1$"),
         (LINE.replace(b"0.5", b"NA", 1), "^not a number: NA in line 1$"),
         (LINE.replace(b"0.5", b'"0.5"', 1), '^not a number: "0.5" in line 1$'),
@@ -216,7 +216,7 @@ LINE = b" ".join([b"0.5"] * 64)
         (LINE.replace(b"0.5", b"\xff\x00", 1), r"^not a number: \\xff\\x00 in line 1$".replace("\\\\x00", "\x00")),
     ],
 )
-def test_what_is_no_feature_file_has_a_reason(content, reason):
+def test_invalid_feature_files_are_rejected_with_a_reason(content, reason):
     with pytest.raises(ValueError, match=reason):
         parse(content)
 
@@ -236,13 +236,13 @@ def test_the_layout_of_the_numbers_does_not_matter(content):
     assert np.array_equal(parse(content), np.full((2, 64), 0.5, dtype=np.float32))
 
 
-def test_numbers_are_those_that_numpy_reads(tmp_path):
+def test_numbers_are_parsed_as_by_numpy(tmp_path):
     values = np.concatenate([numbers(20) * 10.0**exponent for exponent in (-40, -6, 0, 3, 30)])
     np.savetxt(tmp_path / "values.txt", values)
     assert np.array_equal(parse((tmp_path / "values.txt").read_bytes()), np.loadtxt(tmp_path / "values.txt").astype(np.float32))
 
 
-def test_no_damage_to_a_file_leads_to_anything_but_features_or_a_reason():
+def test_a_damaged_file_gives_either_features_or_a_reason():
     rng = np.random.default_rng(0)
     for _ in range(200):
         content = bytearray(b"\n".join([LINE] * 4))
@@ -251,10 +251,10 @@ def test_no_damage_to_a_file_leads_to_anything_but_features_or_a_reason():
         try:
             assert np.isfinite(parse(bytes(content))).all()
         except ValueError as error:
-            assert str(error).partition(":")[0] in ("another number of columns than 64", "not a number", "not finite")
+            assert str(error).partition(":")[0] in ("number of columns is not 64", "not a number", "not finite")
 
 
-def test_a_damaged_file_leaves_no_gap_among_the_frames(few):
+def test_a_damaged_file_leaves_no_gap_in_the_frames(few):
     (few / "features" / "tea" / name(3, camera="stereo01")).write_bytes(LINE[:-4])
     (few / "features" / "tea" / name(37, camera="cam02")).write_bytes(b"")
     videos = run(few)
@@ -263,13 +263,13 @@ def test_a_damaged_file_leaves_no_gap_among_the_frames(few):
 
 
 @pytest.mark.parametrize("again", ["other/P03_cam01_P03_tea.txt", "P03_cam01_P03_tea.txt", "features/P003_cam01_P003_tea.txt"])
-def test_a_video_that_is_there_twice_is_an_error_that_names_both(few, again):
+def test_the_error_for_a_duplicate_video_names_both_files(few, again):
     put(few / again, 2)
     with pytest.raises(UserError, match=r"has P0*3_cam01_P0*3_tea twice: .*P0.*txt and .*P0.*txt. Keep one of them there"):
         run(few)
 
 
-def test_two_archives_with_one_name_are_an_error(raw, archive):
+def test_two_archives_with_the_same_name_are_an_error(raw, archive):
     shutil.copy(archive, raw / "features.tar")
     zipfile.ZipFile(raw / "features.zip", "w").close()
     with pytest.raises(UserError, match=r"raw has features.tar and features.zip: keep one"):
@@ -277,7 +277,7 @@ def test_two_archives_with_one_name_are_an_error(raw, archive):
 
 
 @pytest.mark.parametrize("packed", ["features.tar.gz", "features.7z"])
-def test_what_cannot_be_read_in_place_is_to_be_unpacked(raw, packed):
+def test_archives_unreadable_in_place_must_be_unpacked(raw, packed):
     (raw / packed).write_bytes(b"1f8b")
     with pytest.raises(
         UserError, match=rf"no feature files .* in .*raw; {packed} is not a .tar or .zip: unpack it there .*docs/own-data.md says"
@@ -285,7 +285,7 @@ def test_what_cannot_be_read_in_place_is_to_be_unpacked(raw, packed):
         run(raw)
 
 
-def test_without_files_the_message_says_where_to_get_them(raw):
+def test_without_files_the_error_says_where_to_get_them(raw):
     with pytest.raises(
         UserError, match=r"no feature files \(P03_cam01_P03_coffee.txt and the like\) in .*raw\. docs/own-data.md says what"
     ):
@@ -297,17 +297,19 @@ def test_without_files_the_message_says_where_to_get_them(raw):
         run(raw)
 
 
-def test_files_of_which_none_can_be_used_are_an_error_with_an_example(raw):
+def test_unusable_files_are_an_error_with_an_example(raw):
     put(raw / "labels.txt", 2)
-    with pytest.raises(UserError, match=r"none of 1 text files is a feature file, such as labels.txt: unknown name"):
+    with pytest.raises(UserError, match=r"none of 1 text files is a feature file. For example, labels.txt: unknown name"):
         run(raw)
     (raw / name(3)).write_bytes(LINE[:-4])
-    with pytest.raises(UserError, match=r"no video is left: 1 feature files cannot be read, such as P03_cam01_P03_tea.txt: another number"):
+    with pytest.raises(
+        UserError, match=r"no video is left: 1 feature file cannot be read, such as P03_cam01_P03_tea.txt: number of columns is not 64"
+    ):
         run(raw)
     assert [file.name for file in raw.parent.iterdir()] == ["raw"]
 
 
-def test_another_number_of_videos_than_expected_is_an_error(few):
+def test_an_unexpected_number_of_videos_is_an_error(few):
     put(few / "labels.txt", 2)
     run(few, replace(DATA, expected_videos=4))
     with pytest.raises(
@@ -320,7 +322,7 @@ def test_another_number_of_videos_than_expected_is_an_error(few):
 
 
 @pytest.mark.parametrize(("persons", "found"), [((20, 37, 54), "0 test and 3"), ((3, 20), "1 test and 1"), ((3,), "1 test and 0")])
-def test_an_activity_without_enough_test_or_training_videos_in_a_split_is_an_error(few, persons, found):
+def test_too_few_videos_of_an_activity_in_a_split_are_an_error(few, persons, found):
     for person in persons:
         put(few / name(person, "milk"), 2)
     with pytest.raises(
@@ -335,7 +337,7 @@ def test_a_full_disk_replaces_nothing(few, full_disk):
     assert [file.name for file in few.parent.iterdir()] == ["raw"]
 
 
-def test_splits_are_those_of_the_protocol(raw, archive):
+def test_splits_follow_the_protocol(raw, archive):
     (raw / "features.tar").symlink_to(archive)
     videos = run(raw)
     for split, person in zip(("s1", "s2", "s3", "s4"), PERSONS, strict=True):
@@ -347,7 +349,7 @@ def test_splits_are_those_of_the_protocol(raw, archive):
             assert videos.samples(activity, split, "train", held_out=False) == train["frames"].sum()
 
 
-def test_a_third_of_the_training_videos_is_held_out_and_never_a_frame_of_the_others(raw, archive):
+def test_a_third_of_the_training_videos_is_held_out_as_a_whole(raw, archive):
     (raw / "features.tar").symlink_to(archive)
     videos = run(raw)
     for activity in ACTIVITIES:
@@ -359,35 +361,35 @@ def test_a_third_of_the_training_videos_is_held_out_and_never_a_frame_of_the_oth
 
 
 @pytest.mark.parametrize(("share", "size"), [(0.01, 1), (0.5, 2), (0.99, 2)])
-def test_at_least_one_video_is_held_out_and_at_least_one_is_trained_on(few, share, size):
+def test_at_least_one_video_is_held_out_and_one_left_for_training(few, share, size):
     videos = run(few, replace(DATA, validation_share=share))
     assert len(videos.videos("tea", "s1", "val", held_out=True)) == size
     assert len(videos.videos("tea", "s1", "train", held_out=True)) == 3 - size
 
 
-def test_what_is_held_out_is_the_same_on_every_machine(raw):
+def test_held_out_videos_are_the_same_on_every_machine(raw):
     for person in (3, *range(16, 24)):
         put(raw / name(person), 2)
-    held = run(raw, replace(DATA, test_persons={"s1": (3, 15)})).videos("tea", "s1", "val", held_out=True)
-    assert held["person"].tolist() == [18, 21, 22]
+    held_out = run(raw, replace(DATA, test_persons={"s1": (3, 15)})).videos("tea", "s1", "val", held_out=True)
+    assert held_out["person"].tolist() == [18, 21, 22]
 
 
-def test_it_depends_on_the_seed_the_split_and_the_activity(raw):
+def test_held_out_videos_depend_on_seed_split_and_activity(raw):
     for person in (3, 29, *range(50, 70)):
         put(raw / name(person), 2)
         put(raw / name(person, "milk"), 2)
     data = replace(DATA, test_persons={"s1": (3, 15), "s3": (29, 41)})
 
-    def held(videos, activity="tea", split="s1"):
+    def held_out_videos(videos, activity="tea", split="s1"):
         return set(videos.videos(activity, split, "val", held_out=True)["person"]) - {3, 29}
 
     first = run(raw, data)
-    assert held(first) == held(run(raw, data))
-    others = [held(first, "milk"), held(first, split="s3"), held(run(raw, replace(data, split_seed=1)))]
-    assert held(first) not in others
+    assert held_out_videos(first) == held_out_videos(run(raw, data))
+    others = [held_out_videos(first, "milk"), held_out_videos(first, split="s3"), held_out_videos(run(raw, replace(data, split_seed=1)))]
+    assert held_out_videos(first) not in others
 
 
-def test_the_digest_is_that_of_all_that_a_run_sees(few):
+def test_the_digest_covers_all_that_a_run_sees(few):
     digest = run(few).digest
     assert run(few, replace(DATA, expected_videos=4)).digest == digest
     assert run(few, replace(DATA, split_seed=1)).digest != digest
@@ -395,7 +397,7 @@ def test_the_digest_is_that_of_all_that_a_run_sees(few):
     assert run(few).digest != digest
 
 
-def test_data_made_from_other_parameters_are_refused_unless_these_decide_nothing(few):
+def test_data_from_other_parameters_are_refused_if_they_matter(few):
     run(few)
     opened = few.parent / "prepared"
     SequenceSet(opened, made_from=replace(DATA, archives=("x",), expected_videos=7, stand_in=SequenceStandIn(persons=9, frames=40, seed=0)))
@@ -403,18 +405,18 @@ def test_data_made_from_other_parameters_are_refused_unless_these_decide_nothing
         SequenceSet(opened, made_from=replace(DATA, split_seed=1, test_persons={"s1": (3, 15)}))
 
 
-def test_features_are_not_read_when_a_set_is_opened(few):
+def test_opening_a_set_does_not_read_its_features(few):
     assert isinstance(run(few).features, np.memmap)
 
 
-def test_the_stand_in_of_params_yaml_has_test_and_training_videos_of_everything(raw):
+def test_the_shipped_stand_in_has_test_and_training_videos_everywhere(raw):
     data = load_params(ROOT / "params.yaml").datasets["walks"].data
     videos = run(raw, replace(data, stand_in=replace(data.stand_in, frames=40)))
     assert videos.splits == ("s1", "s2", "s3", "s4") and videos.activities == ACTIVITIES
     assert all(len(videos.videos(a, s, "val", held_out=True)) > 1 for a in ACTIVITIES for s in videos.splits)
 
 
-def test_nothing_is_left_beside_the_prepared_files(few):
+def test_prepare_leaves_no_other_files(few):
     run(few)
     assert sorted(written(few)) == ["features.npy", "meta.json", "rejected.csv", "table.parquet"]
     assert deciding_parameters(DATA).keys() == {"source", "test_persons", "validation_share", "split_seed"}

@@ -6,7 +6,7 @@ from regcls.tasks.sequences import figures
 from tasks.sequences.made_up_sequences import made_up_lengths
 
 
-def test_videos_are_drawn_from_short_to_long_and_of_different_activities() -> None:
+def test_videos_shown_range_from_short_to_long_across_activities() -> None:
     lengths = made_up_lengths()
     drawn = figures.drawn_videos(lengths)
     sizes = [lengths[video] for video in drawn]
@@ -15,11 +15,11 @@ def test_videos_are_drawn_from_short_to_long_and_of_different_activities() -> No
     assert drawn == figures.drawn_videos(dict(reversed(lengths.items())))
 
 
-def test_fewer_videos_than_panels_are_all_drawn() -> None:
+def test_all_videos_are_drawn_if_fewer_than_panels() -> None:
     assert figures.drawn_videos({"b_tea": 3, "a_tea": 2}) == ["a_tea", "b_tea"]
 
 
-def test_frames_are_counted_by_their_number_and_videos_by_their_length() -> None:
+def test_the_histograms_count_frame_indices_and_video_lengths() -> None:
     counts = figures.length_counts([1, 2, 2, 120])
     assert counts["videos"].sum() == 4 and counts["frames"].sum() == 125
     assert (counts["frames_to"] > counts["frames_from"]).all() and counts["frames_to"].iloc[-1] == 121
@@ -27,7 +27,7 @@ def test_frames_are_counted_by_their_number_and_videos_by_their_length() -> None
     assert few["videos"].tolist() == [0, 1, 0, 1] and few["frames"].tolist() == [2, 1, 1, 0]
 
 
-def test_the_figures_are_the_same_every_time_and_name_their_lines() -> None:
+def test_the_figures_are_reproducible_and_label_their_lines() -> None:
     lengths = {"P03_cam01_P03_tea": 40, "P04_cam01_P04_milk": 90}
     tables = {"reg": pd.DataFrame({"video": "P03_cam01_P03_tea", "frame": range(40), "prediction": 0.5})}
     curves = figures.progress_curves(tables, list(lengths), lengths, "percent")
@@ -39,13 +39,13 @@ def test_the_figures_are_the_same_every_time_and_name_their_lines() -> None:
     assert figures.lengths_figure(counts) == figures.lengths_figure(counts)
 
 
-def test_the_error_of_a_video_is_over_all_its_frames() -> None:
+def test_the_error_of_a_video_covers_all_its_frames() -> None:
     table = pd.DataFrame({"video": ["a"] * 4 + ["b"], "frame": [0, 1, 2, 3, 0], "prediction": [0.1, 0.25, 0.5, 0.75, 9.0]})
     assert figures.video_error(table, "a", {"a": 4}, "percent") == pytest.approx(100 * 0.1 / 2)
     assert figures.video_error(table.assign(prediction=table["frame"] + 3.0), "a", {"a": 4}, "frames") == pytest.approx(3.0)
 
 
-def test_a_curve_has_its_ends_and_no_more_points_than_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thinned_curve_keeps_its_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "POINTS", 11)
     table = pd.DataFrame({"video": "a", "frame": range(1000), "prediction": np.arange(1000) / 2000})
     curves = figures.progress_curves({"reg": table}, ["a"], {"a": 1000}, "percent")

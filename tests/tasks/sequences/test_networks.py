@@ -1,4 +1,4 @@
-"""What the networks of a run on videos see, and what is told of them."""
+"""What the networks of a video run see, and what is reported about them."""
 
 from dataclasses import replace
 
@@ -26,9 +26,9 @@ def kind(tmp_path_factory):
 
 
 def spec(method="reg+cls", unit="percent", **changes):
-    made = make_spec(VIDEO, "breakfast", method=method, classes=10, lam=None, unit=unit, split="s2", seed=0, held_out=False)
+    result = make_spec(VIDEO, "breakfast", method=method, classes=10, lam=None, unit=unit, split="s2", seed=0, held_out=False)
     changes = {"epochs": 2, "milestones": (1,)} | changes if method != "random" else changes
-    return replace(made, **changes)
+    return replace(result, **changes)
 
 
 def network(kind, spec, part="coffee"):
@@ -41,7 +41,7 @@ def trained(kind, spec):
     return dict(zip(kind.parts, train(networks, kind.recipe(spec), predict=kind.predict), strict=True))
 
 
-def test_others_than_the_test_persons_train(kind):
+def test_training_uses_all_but_the_test_persons(kind):
     net, table = network(kind, spec()), kind.videos.table
     rows = table[(table["activity"] == "coffee") & ~table["person"].isin([16, 17])]
     frames = np.concatenate([kind.videos.features[start : start + n] for start, n in zip(rows["start"], rows["frames"], strict=True)])
@@ -49,13 +49,13 @@ def test_others_than_the_test_persons_train(kind):
     assert net.evaluate["test"][1].size == table[(table["activity"] == "coffee") & table["person"].isin([16, 17])]["frames"].sum()
 
 
-def test_the_target_is_the_frame_index_or_its_share_of_the_video(kind):
+def test_the_target_is_the_frame_index_or_its_percentage(kind):
     percent, frames = (network(kind, spec(unit=unit)).y for unit in ("percent", "frames"))
     assert frames[:57].tolist() == [*range(55), 0, 1]
     assert percent[:55] == pytest.approx(np.arange(55) / 55)
 
 
-def test_classes_cover_the_unit_or_the_longest_training_video(kind):
+def test_classes_cover_100_percent_or_the_longest_training_video(kind):
     assert network(kind, spec()).classes.edges == pytest.approx(np.linspace(0, 1, 11))
     assert network(kind, spec(unit="frames")).classes.edges == pytest.approx(np.linspace(0, 55 + 7 * 7, 11))
 
@@ -68,7 +68,7 @@ def test_balanced_classes_are_equalised_over_the_training_targets(kind):
     assert kind.head_classes(Member(spec=spec("reg"), part="coffee")) == 0
 
 
-def test_the_rounding_of_a_run_decides_its_balanced_classes(kind):
+def test_balanced_classes_follow_the_rounding_of_a_run(kind):
     nets = {r: network(kind, spec("reg+cls-bal", "frames", rounding=r)) for r in ("ceil", "round", "floor")}
     edges = {r: net.classes.edges.tolist() for r, net in nets.items()}
     for rounding, net in nets.items():
@@ -77,14 +77,14 @@ def test_the_rounding_of_a_run_decides_its_balanced_classes(kind):
     assert len({tuple(found) for found in edges.values()}) > 1 and edges["ceil"] != edges["round"]
 
 
-def test_held_out_videos_are_not_trained_on(kind):
+def test_held_out_videos_are_not_used_for_training(kind):
     whole, part = network(kind, spec()), network(kind, spec(held_out=True))
     assert set(whole.evaluate) == {"test"} and set(part.evaluate) == {"val", "test"}
     assert part.y.size + part.evaluate["val"][1].size == whole.y.size
     assert kind.samples(Member(spec=spec(held_out=True), part="coffee")) == part.y.size
 
 
-def test_networks_on_the_same_frames_share_them(kind):
+def test_networks_with_the_same_frames_share_them(kind):
     one, other = spec(), spec("reg", "frames", seed=1)
     first, second, elsewhere = kind.networks([Member(spec=s, part=part) for s, part in ((one, "tea"), (other, "tea"), (one, "coffee"))])
     assert np.shares_memory(first.x, second.x) and not np.shares_memory(first.x, elsewhere.x)
@@ -100,7 +100,7 @@ def test_a_network_agrees_with_plain_pytorch(kind, method):
     assert recipe.loss_over_batch == "sum" and not recipe.drop_last
 
 
-def test_a_result_tells_of_every_activity_their_mean_and_deviation(kind):
+def test_a_result_has_every_activity_with_mean_and_deviation(kind):
     networks = trained(kind, spec())
     metrics = kind.result(spec(), networks, started=1.0, ended=2.0).metrics
     for part in kind.parts:
@@ -122,7 +122,7 @@ def test_without_a_class_head_there_is_no_accuracy(kind):
     assert not any("accuracy" in name for name in kind.result(spec("reg"), trained(kind, spec("reg")), started=1.0, ended=2.0).metrics)
 
 
-def test_the_published_rmse_is_a_mean_over_blocks_of_forty_frames():
+def test_the_published_rmse_averages_blocks_of_forty_frames():
     errors = np.concatenate([np.full(40, 3.0), np.full(40, -1.0), np.full(5, 2.0)])
     assert mean_rmse_of_blocks(errors) == pytest.approx((3 + 1 + 2) / 3)
 
@@ -161,7 +161,7 @@ def test_the_random_baseline_is_the_untrained_network_with_sigmoids(kind):
     assert not any("train" in name for name in result.metrics) and not result.history
 
 
-def test_another_process_opens_the_same(kind):
+def test_another_process_opens_the_same_data(kind):
     again = kind.reopened()()
     assert again.dataset == "breakfast" and again.parts == kind.parts == ("coffee", "tea")
     assert again.digest(spec()) == kind.digest(spec())

@@ -1,4 +1,4 @@
-"""What the paper and its release found on video progress, and how params.yaml's grids and values stand beside what they ran."""
+"""Results of the paper and its release on video progress, and how params.yaml compares with their grids and values."""
 
 from dataclasses import asdict, fields, replace
 from typing import Any
@@ -25,11 +25,11 @@ def with_grid(sequences: Sequences, name: str = "table5", **values: Any) -> Sequ
 
 
 def departures_on(sequences: Sequences, unit: str) -> list[str]:
-    """Of Table 5 (a) or (b)."""
+    """Departures from Table 5 (a) or (b)."""
     return departures(sequences, replace(sequences.grids["table5"], units=(unit,)))
 
 
-def test_table_5_and_the_later_re_run_are_there_in_percent() -> None:
+def test_table_5_and_the_later_rerun_are_available_in_percent() -> None:
     row = published.table5().query("method == 'reg+cls' and unit == 'frames' and split == 's4'")
     assert row[["classes", "rmse", "std"]].to_numpy().tolist() == [[100, 809.76, 595.37]]
     again = published.released_breakfast().query("method == 'reg+cls' and split == 's2'")
@@ -37,7 +37,7 @@ def test_table_5_and_the_later_re_run_are_there_in_percent() -> None:
     assert list(published.table5()) == list(published.released_breakfast()) and not published.table5().isna().any(axis=None)
 
 
-def test_the_videos_of_params_yaml_are_what_the_paper_ran(paper: Sequences) -> None:
+def test_the_video_section_matches_the_papers_runs(paper: Sequences) -> None:
     ours = asdict(paper.data) | asdict(paper.training)
     theirs = published.VALUES
     assert {name: ours[name] for name in theirs} == theirs
@@ -45,13 +45,13 @@ def test_the_videos_of_params_yaml_are_what_the_paper_ran(paper: Sequences) -> N
     assert {name: paper.grids[name] for name in published.GRIDS} == published.GRIDS
 
 
-def test_the_grids_and_values_of_breakfast_are_the_papers(paper: Sequences) -> None:
+def test_the_grids_and_values_of_breakfast_match_the_paper(paper: Sequences) -> None:
     assert reductions(paper.grids, published.GRIDS) == [] == unshown(paper.grids, list(published.GRIDS))
     assert [departures_on(paper, unit) for unit in ("percent", "frames")] == [[], []]
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "expected"),
     [
         ({"splits": ("s1", "s3")}, "2 of 4 splits"),
         ({"units": ("frames",)}, "1 of 2 units"),
@@ -60,11 +60,11 @@ def test_the_grids_and_values_of_breakfast_are_the_papers(paper: Sequences) -> N
         ({"seeds": 0}, "left out"),
     ],
 )
-def test_the_grid_on_videos_is_compared_with_the_papers(values: dict[str, Any], said: str, paper: Sequences) -> None:
-    assert reductions(with_grid(paper, **values).grids, published.GRIDS) == [f"Table 5: {said}"]
+def test_video_grids_are_compared_with_the_paper(values: dict[str, Any], expected: str, paper: Sequences) -> None:
+    assert reductions(with_grid(paper, **values).grids, published.GRIDS) == [f"Table 5: {expected}"]
 
 
-def test_values_on_videos_count_where_the_unit_and_the_splits_use_them(paper: Sequences) -> None:
+def test_video_values_only_matter_for_the_units_and_splits_in_use(paper: Sequences) -> None:
     video = with_grid(paper, splits=("s1", "s2"))
     persons = video.data.test_persons | {"s2": (16, 20), "s4": (1, 2)}
     lam = replace(video.training.lam, frames=7.0)
@@ -76,7 +76,7 @@ def test_values_on_videos_count_where_the_unit_and_the_splits_use_them(paper: Se
     assert departures_on(with_grid(paper, lambdas="searched"), "frames") == ["λ from our own search"]
 
 
-def test_other_numbers_of_videos_and_activities_are_named() -> None:
+def test_other_numbers_of_videos_and_activities_are_listed() -> None:
     assert other_counts({"videos": 300, "activities": 9}, published.COUNTS) == [
         "300 instead of 1712 videos",
         "9 instead of 10 activities",
@@ -84,5 +84,5 @@ def test_other_numbers_of_videos_and_activities_are_named() -> None:
     assert other_counts({"videos": 1700, "activities": 10}, published.COUNTS) == []
 
 
-def test_a_grid_on_videos_without_a_table_is_named(paper: Sequences) -> None:
+def test_video_grids_without_a_table_are_listed(paper: Sequences) -> None:
     assert unshown(with_grid(paper, "mine").grids, list(published.GRIDS)) == ["mine"]

@@ -37,10 +37,10 @@ def changed(params: Params, **values: Any) -> Report:
     return Store(with_grids(params, table5=replace(TABLE5, **values))).report()
 
 
-def test_the_archive_at_the_published_protocol_is_compared_without_reservation() -> None:
+def test_the_papers_data_and_protocol_are_compared_without_caveats() -> None:
     paper = load_params(PARAMS)
     store = Store(with_grids(paper, table5=paper.datasets["breakfast"].grids["table5"]))
-    store.lengths |= {f"P99_cam{place}_P99_tea": 100 for place in range(1712 - len(store.lengths))}
+    store.lengths |= {f"P99_cam{index}_P99_tea": 100 for index in range(1712 - len(store.lengths))}
     report = store.report()
     html = report.files["index.html"]
     assert "not comparable" not in html
@@ -54,12 +54,12 @@ def test_fewer_videos_and_activities_than_the_papers_are_not_comparable() -> Non
     assert "16 instead of 1712 videos, 2 instead of 10 activities" in report.files["index.html"]
 
 
-def test_the_number_of_videos_counts_where_published_values_stand_beside(params: Params, report: Report) -> None:
+def test_the_number_of_videos_only_matters_next_to_published_values(params: Params, report: Report) -> None:
     assert report.other_data == ["80 instead of 1712 videos"]
     assert Store(with_section(params, "breakfast", published=None)).report().other_data == []
 
 
-def test_a_cell_is_the_mean_over_activities_in_percent_and_the_published_ones_stand_beside(store: Store, report: Report) -> None:
+def test_cells_are_means_over_activities_next_to_published_ones(store: Store, report: Report) -> None:
     table = csv(report, "table5a").query("method == 'reg' and split == 's1'")
     runs = store.runs[store.where(method="reg", split="s1", unit="percent")]
     by_activity = 100 * runs[[f"test/rmse/{a}" for a in store.activities]].mean()
@@ -70,21 +70,21 @@ def test_a_cell_is_the_mean_over_activities_in_percent_and_the_published_ones_st
     assert theirs.loc["re-run"].tolist() == pytest.approx([math.nan, 28.1], nan_ok=True), "by batches"
 
 
-def test_frames_stay_frames(store: Store, report: Report) -> None:
+def test_frame_errors_are_shown_in_frames(store: Store, report: Report) -> None:
     ours = csv(report, "table5b").query("source == 'ours' and method == 'reg' and split == 's2'").iloc[0]
     runs = store.runs[store.where(method="reg", split="s2", unit="frames")]
     assert ours["rmse"] == pytest.approx(runs["test/rmse/all"].mean(), rel=1e-6)
     assert "re-run" not in set(csv(report, "table5b")["source"])
 
 
-def test_the_answer_has_a_line_a_method_on_both_units(report: Report) -> None:
+def test_the_answer_has_a_line_per_method_on_both_units(report: Report) -> None:
     first, second, caution = report.answers
     assert re.match(r"reg\+cls with 100 classes has the lower test RMSE on progress in percent: [\d.]+ % against [\d.]+ % of reg", first)
     assert "clear), mean over 10 activities × 2 splits × 2 seeds. In frames:" in first and second.startswith("reg+cls-bal")
     assert "10 tests" not in caution and "6 tests (percent) and 6 tests (frames)" in caution
 
 
-def test_the_line_of_the_first_screen_is_that_on_percent_over_all_splits(report: Report) -> None:
+def test_the_summary_is_on_percent_over_all_splits(report: Report) -> None:
     assert report.line is not None
     row = csv(report, "table5a_differences").query("method == 'reg+cls' and split == 'all'").iloc[0]
     assert (report.line.overall.gap, report.line.overall.low) == pytest.approx((row["gap"], row["low"]))
@@ -92,7 +92,7 @@ def test_the_line_of_the_first_screen_is_that_on_percent_over_all_splits(report:
     assert report.line.n.startswith("10 activities × 2 splits × 2 seeds")
 
 
-def test_holes_are_named_and_leave_n(store: Store) -> None:
+def test_missing_runs_are_listed_and_reduce_n(store: Store) -> None:
     gone = store.where(method="reg", split="s1", unit="percent", seed=1)
     report = store.report(runs=store.runs[~gone])
     assert report.warnings == ["table5: 1 of 40 runs are holes (1 missing); see the report"]
@@ -103,7 +103,7 @@ def test_holes_are_named_and_leave_n(store: Store) -> None:
     assert row["seeds"] == 1
 
 
-def test_a_split_without_reg_is_left_out_of_the_mean_and_not_counted(store: Store) -> None:
+def test_a_split_without_reg_is_left_out_of_mean_and_count(store: Store) -> None:
     report = store.report(runs=store.runs[~store.where(method="reg", split="s1")])
     table = csv(report, "table5a_differences").query("method == 'reg+cls'").set_index("split")
     assert table.loc["s1", "answer"] == "no runs" and np.isnan(table.loc["s1", "gap"])
@@ -112,19 +112,19 @@ def test_a_split_without_reg_is_left_out_of_the_mean_and_not_counted(store: Stor
 
 
 @pytest.mark.parametrize("column", ["test/rmse/tea", "test/rmse_batch40/coffee"])
-def test_a_run_counts_only_with_a_finite_error_on_every_activity(column: str, store: Store) -> None:
+def test_a_run_needs_a_finite_error_on_every_activity(column: str, store: Store) -> None:
     broken = store.runs.copy()
     broken.loc[store.where(method="reg", split="s1", unit="frames", seed=0), column] = np.nan
     assert "without a finite error" in store.report(runs=broken).warnings[0]
 
 
-def test_a_run_of_the_search_needs_validation_errors(store: Store) -> None:
+def test_a_search_run_needs_validation_errors(store: Store) -> None:
     broken = store.runs.copy()
     broken.loc[store.where(held_out=True, lam=10.0), "val/rmse/tea"] = np.inf
     assert store.report(runs=broken).warnings[0].startswith("lambda_search: 2 of 6 runs are holes")
 
 
-def test_without_predictions_only_the_curves_are_left_out(store: Store) -> None:
+def test_without_predictions_only_the_curves_are_missing(store: Store) -> None:
     def gone(run_id: str) -> pd.DataFrame:
         return store.predictions("another")
 
@@ -133,7 +133,7 @@ def test_without_predictions_only_the_curves_are_left_out(store: Store) -> None:
     assert "progress.svg" not in report.files and report.line is not None
 
 
-def test_the_curves_are_of_test_videos_of_one_split_and_thinned(store: Store, report: Report) -> None:
+def test_the_curves_are_thinned_test_videos_of_one_split(store: Store, report: Report) -> None:
     curves = csv(report, "progress")
     assert set(curves["method"]) == {"true", "reg", "reg+cls"} and curves["video"].str[:3].isin(["P03", "P09"]).all()
     assert curves.groupby(["video", "method"]).size().max() <= 300 and curves["video"].nunique() == 6
@@ -143,16 +143,16 @@ def test_the_curves_are_of_test_videos_of_one_split_and_thinned(store: Store, re
     assert drawn["progress"] == pytest.approx(100 * predicted[drawn["video"], drawn["frame"]], rel=1e-5)
 
 
-def test_metrics_are_few_and_a_hole_is_none(store: Store, report: Report) -> None:
+def test_metrics_are_few_and_missing_cells_are_none(store: Store, report: Report) -> None:
     assert set(report.metrics) == {"rmse", "gap", "runs"} and set(report.metrics["rmse"]) == {"percent", "frames"}
     assert set(report.metrics["rmse"]["percent"]) == {"random", "kukleva", "reg", "reg+cls-100-100", "reg+cls-bal-100-100"}
     without = store.report(runs=store.runs[store.runs["method"] != "reg+cls-bal"])
     assert without.metrics["rmse"]["frames"]["reg+cls-bal-100-10"] is None is without.metrics["gap"]["frames"]["reg+cls-bal-100-10"]
-    assert without.answers[1] == "reg+cls-bal: no run that reg could be compared with."
+    assert without.answers[1] == "reg+cls-bal: no run to compare reg with."
 
 
 @pytest.mark.parametrize(
-    ("methods", "said"),
+    ("methods", "expected"),
     [
         (("random", "reg"), "No other method is trained"),
         (("reg+cls",), "No run of reg is finished"),
@@ -160,13 +160,13 @@ def test_metrics_are_few_and_a_hole_is_none(store: Store, report: Report) -> Non
         (("reg", "reg+cls-bal"), "reg+cls-bal with 100 classes has the lower"),
     ],
 )
-def test_a_grid_may_lack_methods(methods: Any, said: str, params: Params) -> None:
+def test_a_grid_may_lack_methods(methods: Any, expected: str, params: Params) -> None:
     report = changed(params, methods=methods, seeds=1)
-    assert report.answers[0].startswith(said)
+    assert report.answers[0].startswith(expected)
     assert (report.line is not None) == (methods == ("reg", "reg+cls-bal")) == ("progress.svg" in report.files)
 
 
-def test_another_loss_stands_in_tables_figures_and_answers_by_its_name(params: Params) -> None:
+def test_another_loss_appears_in_tables_figures_and_answers_by_name(params: Params) -> None:
     report = changed(params, methods=("focal-r(gamma=2)+cls", "focal-r", "reg+cls", "reg", "random"))
     cells = [("random", 0), ("reg", 0), ("reg+cls", 100), ("focal-r", 0), ("focal-r(gamma=2)+cls", 100)]
     for unit in ("a", "b"):
@@ -179,22 +179,22 @@ def test_another_loss_stands_in_tables_figures_and_answers_by_its_name(params: P
         assert differences["method"].tolist() == ["reg+cls", "focal-r", "focal-r(gamma=2)+cls"]
         assert differences["gap"].tolist() == pytest.approx((differences["reg"] - differences["other"]).tolist(), abs=1e-4)
     assert "| focal-r(gamma=2)+cls · 100 " in report.files["table5a_activities.md"] and "| focal-r |  |  |" in report.files["table5a.md"]
-    said = ["reg+cls with 100 classes has", "focal-r has", "focal-r(gamma=2)+cls with 100 classes has"]
-    assert all(line.startswith(start) for line, start in zip(report.answers, said, strict=False))
-    assert report.line is not None and report.line.method == "reg+cls · 100"  # the first screen says so above its columns
+    expected = ["reg+cls with 100 classes has", "focal-r has", "focal-r(gamma=2)+cls with 100 classes has"]
+    assert all(line.startswith(start) for line, start in zip(report.answers, expected, strict=False))
+    assert report.line is not None and report.line.method == "reg+cls · 100"  # the summary says so above its columns
     assert {"focal-r", "focal-r(gamma=2)+cls-100-100"} <= report.metrics["rmse"]["percent"].keys() & report.metrics["gap"]["percent"].keys()
 
 
-def test_another_loss_beside_reg_alone_is_compared_and_drawn_but_not_for_the_first_screen(params: Params) -> None:
+def test_another_loss_next_to_reg_is_compared_but_not_in_the_summary(params: Params) -> None:
     report = changed(params, methods=("reg", "focal-r"))
     assert report.answers[0].startswith("focal-r has the lower test RMSE on progress in percent") and report.line is None
     assert "<!-- focal-r -->" in report.files["progress.svg"] and "classes" not in report.answers[0]
 
 
-def test_where_only_frames_are_trained_the_first_screen_gives_the_relative_difference_that_was_judged(params: Params) -> None:
+def test_with_frames_only_the_summary_has_the_relative_difference(params: Params) -> None:
     overall = changed(params, units=("frames",)).line.overall
     assert re.fullmatch(r"helps \(relative to reg's error: \+\d+\.\d %\)", overall.answer)
-    assert math.isnan(overall.low) and math.isnan(overall.high)  # of the absolute difference, which was not
+    assert math.isnan(overall.low) and math.isnan(overall.high)  # of the absolute difference, which was not tested
 
 
 @pytest.mark.parametrize("values", [{"units": ("frames",)}, {"splits": ("s2",)}, {"seeds": 1}])
@@ -210,34 +210,34 @@ def test_one_activity_has_differences_and_no_test(params: Params) -> None:
     assert "(not tested), mean over 1 activity" in report.answers[0] and "n = 1" in report.files["table5a_differences.md"]
 
 
-def test_grids_may_be_left_out_or_have_other_names(params: Params) -> None:
+def test_grids_may_be_omitted_or_renamed(params: Params) -> None:
     report = Store(with_grids(params, mine=replace(TABLE5, seeds=1), lambda_search=replace(SEARCH, seeds=0))).report()
     assert "Trained, but not shown here: the grid mine." in report.files["index.html"]
     assert report.line is None and report.answers == [] and not any(name.startswith("table") for name in report.files)
 
 
-def test_several_lambdas_and_class_counts_have_a_row_each_and_params_yaml_says_which_stands_for_all(params: Params) -> None:
+def test_several_lambdas_have_a_row_each_and_params_yaml_names_the_main(params: Params) -> None:
     report = changed(params, methods=("reg", "reg+cls"), classes=(10, 100), lambdas=(1.0, 10.0), seeds=1)
     table = csv(report, "table5b").query("source == 'ours' and method == 'reg+cls' and split == 's1'")
     assert table[["classes", "lambda"]].to_numpy().tolist() == [[10, 1], [10, 10], [100, 1], [100, 10]]
     assert report.line is not None and report.line.method == "reg+cls · 100"
-    assert "the one that params.yaml names" in report.answers[-1]
+    assert "those in params.yaml are shown" in report.answers[-1]
 
 
-def test_lambdas_searched_by_split_stand_in_one_row(params: Params) -> None:
+def test_lambdas_searched_by_split_share_one_row(params: Params) -> None:
     searched = replace(TABLE5, methods=("reg", "reg+cls", "reg+cls-bal"), units=("percent",), lambdas="searched")
     both = with_grids(params, table5=searched, lambda_search=replace(SEARCH, units=("percent",), splits=("s1", "s2")))
     found = {("reg+cls", 100, "percent", "s1"): 10.0, ("reg+cls", 100, "percent", "s2"): 100.0}
     report = Store(both, found=found).report()  # type: ignore[arg-type]
-    assert "| reg+cls | 100 | 10/100 |" in report.files["table5a.md"] and "that of each in turn" in report.files["table5a.md"]
+    assert "| reg+cls | 100 | 10/100 |" in report.files["table5a.md"] and "that of each split" in report.files["table5a.md"]
     assert csv(report, "table5a_differences").query("split == 'all'")["splits"].tolist() == [2, 2]
     del found["reg+cls", 100, "percent", "s2"]
     waiting = Store(both, found=found).report()  # type: ignore[arg-type]
     assert waiting.warnings == [
-        "table5: no λ is found yet for percent reg+cls · 100, percent reg+cls-bal · 100; these runs are neither made nor counted"
+        "table5: no λ found yet for percent reg+cls · 100, percent reg+cls-bal · 100; these runs are neither trained nor counted"
     ]
 
 
-def test_other_training_values_are_said(params: Params) -> None:
+def test_other_training_values_are_noted(params: Params) -> None:
     report = Store(with_training(params, epochs=3)).report()
     assert "generated stand-in videos, epochs 3 instead of 40" in report.files["table5a.md"]

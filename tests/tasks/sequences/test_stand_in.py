@@ -1,4 +1,4 @@
-"""Stand-in features: the original layout, lengths that differ widely, and walks that tell the progress, though not by a line."""
+"""Stand-in features: the original layout, widely differing lengths, and walks that reveal the progress, though not linearly."""
 
 import io
 import re
@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
 
 
 def opened(folder):
-    """The files' content by name, each name once."""
+    """Content of the files by name; every name occurs once."""
     with tarfile.open(folder / "features.tar") as tar:
         members = tar.getmembers()
         files = {member.name: tar.extractfile(member).read() for member in members}
@@ -37,7 +37,7 @@ def opened(folder):
     return files
 
 
-def test_names_and_lines_are_those_of_the_original(folder):
+def test_names_and_lines_follow_the_original(folder):
     files = opened(folder)
     assert all(re.fullmatch(NAME, name) for name in files)
     first = next(iter(files.values())).decode().splitlines()
@@ -46,24 +46,24 @@ def test_names_and_lines_are_those_of_the_original(folder):
     assert re.fullmatch(r"-?\d\.\d{18}e[+-]\d\d", first[5].split(" ")[0])
 
 
-def test_every_person_and_activity_is_there_and_some_are_seen_by_two_cameras(folder):
+def test_all_persons_and_activities_occur_some_with_two_cameras(folder):
     seen = [re.fullmatch(NAME, name).groups() for name in opened(folder) if name not in DAMAGED]
     assert {(activity, person) for activity, person, _ in seen} == {(a, p) for a in ACTIVITIES for p in ("03", "20", "37", "54")}
     assert 40 < len(seen) < 80 and len({(person, camera) for _, person, camera in seen}) == 8
 
 
 @pytest.mark.parametrize("persons", [4, 5, 7])
-def test_persons_are_spread_over_the_tests_of_all_splits(tmp_path, persons):
+def test_every_split_has_test_persons(tmp_path, persons):
     write_archive(tmp_path, SequenceStandIn(persons=persons, frames=40, seed=0))
     found = {int(name.partition("/P")[2][:2]) for name in opened(tmp_path)}
     assert len(found) == persons
     assert all(any(first <= person < first + 13 for person in found) for first in (3, 16, 29, 42))
 
 
-def test_the_damaged_files_are_those_that_prepare_must_leave_out(folder):
+def test_the_damaged_files_are_those_prepare_must_skip(folder):
     files = opened(folder)
     column, nan, unknown = (files.pop(name) for name in DAMAGED)
-    with pytest.raises(ValueError, match="^another number of columns than 64: 63 in line 13$"):
+    with pytest.raises(ValueError, match="^number of columns is not 64: 63 in line 13$"):
         parse(column)
     with pytest.raises(ValueError, match="^not finite: nan in line 13$"):
         parse(nan)
@@ -71,14 +71,14 @@ def test_the_damaged_files_are_those_that_prepare_must_leave_out(folder):
     assert all(np.isfinite(parse(content)).all() for content in files.values())
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(folder, tmp_path):
+def test_bytes_depend_on_the_seed(folder, tmp_path):
     write_archive(tmp_path, STAND_IN)
     assert (tmp_path / "features.tar").read_bytes() == (folder / "features.tar").read_bytes()
     write_archive(tmp_path, SequenceStandIn(persons=4, frames=60, seed=1))
     assert (tmp_path / "features.tar").read_bytes() != (folder / "features.tar").read_bytes()
 
 
-def test_lengths_differ_widely_around_the_mean_that_was_asked_for(tmp_path):
+def test_lengths_vary_widely_around_the_requested_mean(tmp_path):
     write_archive(tmp_path, SequenceStandIn(persons=16, frames=60, seed=0))
     lengths = {name: content.count(b"\n") for name, content in opened(tmp_path).items()}
     pancakes = [length for name, length in lengths.items() if "/pancake/" in name]
@@ -87,7 +87,7 @@ def test_lengths_differ_widely_around_the_mean_that_was_asked_for(tmp_path):
     assert np.mean(pancakes) > 3 * np.mean(coffees) and max(pancakes) > 4 * min(pancakes)
 
 
-def test_two_cameras_saw_the_same_person_for_the_same_time_but_for_a_moment(folder):
+def test_two_cameras_record_a_person_for_nearly_the_same_time(folder):
     lengths = {}
     for name, content in opened(folder).items():
         if name not in DAMAGED:
@@ -96,19 +96,19 @@ def test_two_cameras_saw_the_same_person_for_the_same_time_but_for_a_moment(fold
     assert all(max(of) - min(of) < 4 for of in lengths.values())
 
 
-def test_more_persons_than_the_original_has_are_refused(tmp_path):
+def test_more_persons_than_in_the_original_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"stand_in.persons = 53: there are 52 persons in Breakfast \(P03 to P54\)"):
         write_archive(tmp_path, SequenceStandIn(persons=53, frames=40, seed=0))
 
 
-def test_numbers_survive_the_text(tmp_path):
+def test_numbers_survive_writing_as_text(tmp_path):
     walk = features(Walk(3, "cam01", "tea", 50), seed=0, index=0)
     assert np.array_equal(np.loadtxt(io.BytesIO(text(walk))), walk)
     assert walk.shape == (50, 64) and np.array_equal(walk, np.round(walk, 6)) and not walk[:4].any() and walk[4:].all()
 
 
 def progress_error(predict):
-    """Mean squared error of the progress in percent of its variance, for persons that `predict` (fitted on others) has not seen."""
+    """Mean squared error of the progress in percent of its variance, on persons that `predict` was not fitted on."""
     walks = [features(Walk(person, "cam01", "salat", 300), seed=0, index=person)[4:] for person in range(3, 27)]
     progress = np.arange(4, 300) / 300
     fitted = predict(np.concatenate(walks[:20]), np.tile(progress, 20))
@@ -128,7 +128,7 @@ def neighbours(features, progress):
     return fitted
 
 
-def test_a_line_tells_part_of_the_progress_and_a_curve_tells_more():
+def test_a_curve_predicts_progress_better_than_a_line():
     line, curve = progress_error(linear), progress_error(neighbours)
     assert 20 < line < 80
     assert curve < 0.6 * line

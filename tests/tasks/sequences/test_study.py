@@ -1,4 +1,4 @@
-"""The runs of video progress: waves, the search for λ, networks that diverge, an interruption."""
+"""Runs of video progress: waves, the search for λ, diverging networks, an interruption."""
 
 from dataclasses import replace
 
@@ -44,7 +44,7 @@ def assert_equal(one, other):
         assert all(table.equals(other[key].tables[name]) for name, table in result.tables.items())
 
 
-def test_every_run_of_the_grid_is_made_once(kind):
+def test_every_run_of_the_grid_is_trained_once(kind):
     tracker, outcome = make(kind, video())
     specs = all_specs(video(), "breakfast", {})
     assert outcome.trained == len(specs) == len(tracker.results) == 5 * 2 * 2
@@ -56,9 +56,9 @@ def test_every_run_of_the_grid_is_made_once(kind):
 
 @pytest.mark.parametrize("most", [1, 3])
 def test_chunk_sizes_do_not_change_results(kind, monkeypatch, most):
-    usual = make(kind, video())[0].results
+    reference = make(kind, video())[0].results
     monkeypatch.setitem(ensemble_study.MOST_TOGETHER, "cpu", most)
-    assert_equal(usual, make(kind, video())[0].results)
+    assert_equal(reference, make(kind, video())[0].results)
 
 
 @pytest.mark.slow
@@ -66,25 +66,25 @@ def test_the_number_of_processes_does_not_change_results(kind):
     assert_equal(make(kind, video())[0].results, make(kind, video(), replace(CPU, processes=2))[0].results)
 
 
-def test_activities_of_unequal_sizes_and_runs_of_other_splits_train_together(kind):
+def test_unequal_activities_and_several_splits_train_together(kind):
     specs = [spec for spec in all_specs(video(), "breakfast", {}) if spec.method == "reg+cls"]
     chunk = next(ensemble_study.plan_chunks(kind, specs, "cpu"))
     assert {(member.spec.split, member.part) for member in chunk} == {(split, part) for split in ("s1", "s2") for part in kind.parts}
 
 
-def test_the_grid_takes_lambda_from_the_search(kind):
+def test_the_grid_uses_lambda_from_the_search(kind):
     tracker, outcome = make(kind, video("searched"))
     search = search_specs(video("searched"), "breakfast")
     errors = {(spec.split, spec.lam): tracker.results[key].metrics["val/rmse/all"] for key, spec in tracker.specs.items() if spec in search}
     splits = {split for split, _ in errors}
     best = {split: min((lam for known, lam in errors if known == split), key=lambda lam: errors[split, lam]) for split in splits}
-    made = [spec for spec in tracker.specs.values() if spec not in search]
+    trained = [spec for spec in tracker.specs.values() if spec not in search]
     assert len(errors) == 2 * len(splits) == len(search)
-    assert {(spec.split, spec.lam) for spec in made if spec.classes} == {(split, best[split]) for split in ("s1", "s2")}
+    assert {(spec.split, spec.lam) for spec in trained if spec.classes} == {(split, best[split]) for split in ("s1", "s2")}
     assert outcome.trained == len(tracker.results) == len(outcome.index) == len(search) + 5 * 2 * 2
 
 
-def test_a_lambda_that_diverged_is_never_the_best_and_half_a_search_finds_none(kind):
+def test_diverged_lambdas_never_win_and_an_incomplete_search_finds_none(kind):
     specs = [spec for spec in search_specs(video("searched"), "breakfast") if spec.split == "s1"]
     one, other = ensemble_study.fingerprints(kind, specs).values()
     first, second = (spec.lam for spec in specs)
@@ -94,7 +94,7 @@ def test_a_lambda_that_diverged_is_never_the_best_and_half_a_search_finds_none(k
     assert set(found_lambdas(video("searched"), kind, pd.DataFrame(), {one: 0.2, other: 0.3}).values()) == {first}
 
 
-def test_a_run_that_diverges_fails_and_names_the_activities(kind):
+def test_a_diverging_run_fails_and_names_the_activities(kind):
     tracker, outcome = make(kind, video(optimizer="sgd", learning_rate=1e6))
     diverged = [key for key, spec in tracker.specs.items() if spec.method == "reg"]
     assert {tracker.stopped[key] for key in diverged} == {
@@ -105,7 +105,7 @@ def test_a_run_that_diverges_fails_and_names_the_activities(kind):
     assert len(outcome.failed) == len(tracker.stopped)
 
 
-def test_an_interruption_keeps_finished_runs_and_marks_open_ones_killed(kind, monkeypatch):
+def test_an_interruption_keeps_finished_runs_and_kills_open_ones(kind, monkeypatch):
     monkeypatch.setitem(ensemble_study.MOST_TOGETHER, "cpu", 3)
     real, calls = ensemble_study.worker.train_chunk, []
 

@@ -1,6 +1,6 @@
-"""A class head per pixel beside a regression of maps, and its loss in a few hundred megabytes, whatever the number of pixels and classes.
+"""A class head for each pixel, and its loss in a few hundred megabytes of memory, whatever the number of pixels and classes.
 
-Legend: B batch, F features at h × w positions, each of which gives 2 × 2 pixels; C classes, D hidden channels, P = B · h · w.
+Legend: B batch size, F features at h × w positions of 2 × 2 pixels each; C classes, D hidden channels, P = B · h · w.
 """
 
 from typing import Any
@@ -10,17 +10,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Positions at once. On the CPU what stays in its cache: about 20 MB with 256 hidden channels and 100 classes (benchmarks/depth_head.py); on
-# a GPU, where each piece costs launches, more.
+# Positions per chunk. On the CPU a chunk fits the cache: about 20 MB with 256 hidden channels and 100 classes (benchmarks/depth_head.py).
+# On a GPU chunks are larger, since each one costs kernel launches.
 CHUNK = {"cpu": 2048, "cuda": 32768}
-IGNORED = -100  # the label that F.cross_entropy leaves out
+IGNORED = -100  # the label that F.cross_entropy ignores
 
 
 class ClassHead(nn.Module):
     """The mask head of Mask R-CNN (He et al., ICCV 2017; section 3.2): transposed 2×2 convolution with stride 2, ReLU, 1×1 convolution."""
 
     def __init__(self, features: int, hidden: int, classes: int) -> None:
-        """Weights He normal by fan-out, as in the release: √(2 / 4F) and √(2 / C) are their deviations; biases as PyTorch draws them.
+        """Weights are He normal by fan-out, as in the release: standard deviations √(2 / 4F) and √(2 / C). Biases are PyTorch's default.
 
         All are drawn from torch's global generator.
         """
@@ -31,7 +31,7 @@ class ClassHead(nn.Module):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, features: Float[Tensor, "B F h w"]) -> Float[Tensor, "B C 2*h 2*w"]:
-        """All logits at once. Training takes `dense_class_loss`, which never holds them together."""
+        """All logits at once. Training uses `dense_class_loss`, which never has all of them in memory."""
         logits: Tensor = self.classify(F.relu(self.upsample(features)))
         return logits
 
@@ -44,12 +44,13 @@ def dense_class_loss(
     *,
     chunk: int | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Cross-entropy in nats of `head` on `features`, averaged over the kept pixels of the batch (Eq. 13); 0 if none is kept.
+    """Loss and accuracy of `head` on `features`.
 
-    With it the accuracy: the share of pixels with a label, kept or not, whose most probable class is theirs; 0 if none has a label.
-    Pixels with a label below 0 (no measurement) are left out, and so are those that `keep` leaves out. Equal to F.cross_entropy of
-    head(features), but computed for `chunk` positions at a time (by default CHUNK), forwards and backwards: nothing is kept but the
-    gradients. Under autocast the products are in its type, cross-entropy and the sums are in float32. Second derivatives are not there.
+    The loss is the cross-entropy in nats, averaged over the kept pixels of the batch (Eq. 13); 0 if none is kept. Kept pixels have a
+    label of at least 0 (below: not measured) and are True in `keep`. The accuracy is the share of labelled pixels, kept or not, whose
+    most probable class is correct; 0 if none is labelled. The loss equals F.cross_entropy of head(features), but forward and backward
+    pass go through `chunk` positions at a time (by default CHUNK), and only the gradients are stored. Under autocast, products have its
+    dtype, cross-entropy and sums are float32. There are no second derivatives.
     """
     left_out = labels < 0 if keep is None else (labels < 0) | ~keep
     loss, hits = _DenseClassLoss.apply(  # type: ignore[no-untyped-call]
@@ -65,7 +66,7 @@ def dense_class_loss(
 def dense_hits(
     head: ClassHead, features: Float[Tensor, "B F h w"], labels: Int[Tensor, "B 2*h 2*w"], *, chunk: int | None = None
 ) -> Float[Tensor, ""]:
-    """How many pixels have their label as the most probable class, those below 0 left out; in pieces too, without gradients."""
+    """Number of pixels whose most probable class is their label; labels below 0 are ignored. Chunked, without gradients."""
     size, matrices, targets = chunk or CHUNK[features.device.type], _matrices(head), _by_position(labels)
     some = (targets >= 0).any(1)  # few positions have a label in an evaluation
     hits = torch.zeros((), device=features.device)
@@ -76,14 +77,14 @@ def dense_hits(
 
 
 class _DenseClassLoss(torch.autograd.Function):
-    """Takes (P, F) features, (F, 4D), (4D), (D, C) and (C) weights, (P, 4) labels of the loss and those of the hits.
+    """Loss and hits from features (P, F), weights (F, 4D), (4D), (D, C) and (C), and labels (P, 4) of the loss and of the hits.
 
-    Returns the loss, whose gradients are computed with it, and the hits.
+    The forward pass also computes the gradients.
     """
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, *given: Any) -> tuple[Tensor, Tensor]:
-        *weights, labels, all_labels, chunk = given
+    def forward(ctx: Any, features: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+        *weights, labels, all_labels, chunk = arguments
         device = features.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
         share = 1 / (labels != IGNORED).sum().clamp(min=1).to(torch.promote_types(dtype, torch.float32))
@@ -98,9 +99,9 @@ class _DenseClassLoss(torch.autograd.Function):
                 with torch.enable_grad():
                     logits = _logits(part, *cast)
                     loss = share * F.cross_entropy(logits, labels[piece].flatten(), ignore_index=IGNORED, reduction="sum")
-                rows[piece], *found = torch.autograd.grad(loss, [part, *cast])
-                for gradient, more in zip(gradients, found, strict=True):
-                    gradient += more
+                rows[piece], *increments = torch.autograd.grad(loss, [part, *cast])
+                for gradient, increment in zip(gradients, increments, strict=True):
+                    gradient += increment
                 total += loss.detach()
                 hits += _hits(logits.detach(), all_labels[piece].flatten())
         ctx.save_for_backward(rows, *gradients)
@@ -114,7 +115,7 @@ class _DenseClassLoss(torch.autograd.Function):
 
 
 def _rows(features: Tensor) -> Tensor:
-    """(B, F, h, w) -> (P, F). Rows of pixels, not maps: over those, a GPU adds up in any order."""
+    """(B, F, h, w) -> (P, F). With a row per position, sums on a GPU have a fixed order, unlike over maps."""
     return features.permute(0, 2, 3, 1).flatten(0, 2)
 
 
@@ -125,23 +126,23 @@ def _by_position(labels: Tensor) -> Tensor:
 
 
 def _matrices(head: ClassHead) -> tuple[Tensor, ...]:
-    """(F, 4D), (4D), (D, C) and (C): the 2×2 pixels of a position do not overlap."""
+    """The head's weights as matrices (F, 4D), (4D), (D, C) and (C), since the 2×2 pixels of different positions do not overlap."""
     first, last = head.upsample, head.classify
     assert first.bias is not None and last.bias is not None
     return first.weight.permute(0, 2, 3, 1).flatten(1), first.bias.repeat(4), last.weight.flatten(1).t(), last.bias
 
 
 def _logits(features: Tensor, first: Tensor, first_bias: Tensor, last: Tensor, last_bias: Tensor) -> Tensor:
-    """Of the four pixels of some positions, one after the other, in float32 or finer."""
+    """Logits (4P, C) of the four pixels of each position, in float32 or finer."""
     hidden = torch.addmm(first_bias, features, first).relu_().view(-1, len(last))
     logits = torch.addmm(last_bias, hidden, last)
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _hits(logits: Tensor, labels: Tensor) -> Tensor:
-    """How many have their label, if it is not below 0, as the most probable class, be it one of several.
+    """Number of pixels whose label is at least 0 and a most probable class; ties count.
 
-    Not by argmax, which takes as long on the CPU as a tenth of the loss.
+    Not by argmax, which on the CPU takes a tenth of the loss's time.
     """
     own = logits.gather(1, labels.clamp(min=0)[:, None]).squeeze(1)
     hits: Tensor = ((own == logits.amax(1)) & (labels >= 0)).sum()

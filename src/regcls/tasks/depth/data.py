@@ -1,6 +1,6 @@
 """A prepared set of images with depth maps (NYUD2-DIR, protocol section 4), memory-mapped.
 
-N training images, T test images; H, W of the centre crop that the network sees.
+N training images, T test images; H × W pixels of the centre crop that the network sees.
 """
 
 from typing import Literal, cast
@@ -11,40 +11,40 @@ from numpy.typing import NDArray
 from regcls.data.splits import Split, SplitSet
 from regcls.tasks.depth.params import BUCKETS, DepthData
 
-LEVELS_PER_METRE = 25.5  # of training depth: level 255 is 10 m, level 0 not measured
+LEVELS_PER_METRE = 25.5  # of training depth: level 255 is 10 m, level 0 is not measured
 
 
 class DepthSet(SplitSet[DepthData]):
-    """A prepared set of images with depth maps. Rejected are black images, depth 0, no pixel in the mask."""
+    """A prepared set of images with depth maps. Rejected pairs have black images, depth 0 and an empty mask."""
 
     @property
     def train_images(self) -> NDArray[np.uint8]:
-        """RGB pixels (N, short side, long side, 3), of training and validation; not cropped."""
+        """Training and validation images (N, short side, long side, 3), RGB, not cropped."""
         return self.prepared.arrays["train_images"]
 
     @property
     def train_depth(self) -> NDArray[np.uint8]:
-        """Their depth (N, short side, long side) in levels of 1 / 25.5 m; 0 is not measured."""
+        """Depth of the training and validation images (N, short side, long side) in levels of 1 / 25.5 m; 0: not measured."""
         return self.prepared.arrays["train_depth"]
 
     @property
     def test_images(self) -> NDArray[np.uint8]:
-        """RGB pixels (T, H, W, 3)."""
+        """Test images (T, H, W, 3), RGB."""
         return self.prepared.arrays["test_images"]
 
     @property
     def test_depth(self) -> NDArray[np.uint16]:
-        """Their depth (T, H, W) in millimetres; 0 is not measured."""
+        """Depth of the test images (T, H, W) in millimetres; 0: not measured."""
         return self.prepared.arrays["test_depth"]
 
     @property
     def test_mask(self) -> NDArray[np.bool_]:
-        """The pixels (T, H, W) that are tested on; all of them are measured."""
+        """Mask (T, H, W) of the test pixels, all of which are measured."""
         return self.prepared.arrays["test_mask"]
 
     @property
     def has_drawn_mask(self) -> bool:
-        """Whether the test pixels were drawn here, not given by the benchmark's own file."""
+        """Whether the test pixels were drawn here instead of read from the benchmark's file."""
         return bool(self.prepared.meta["notes"]["mask"] == "drawn")
 
     @property
@@ -53,19 +53,19 @@ class DepthSet(SplitSet[DepthData]):
         return cast(tuple[int, int], self.test_images.shape[1:3])
 
     def images(self, split: Split) -> NDArray[np.uint8]:
-        """The array that `rows` of the split are of."""
+        """The array of images that `rows` of the split index."""
         return self.test_images if split == "test" else self.train_images
 
     def scenes(self, split: Split) -> list[str]:
-        """Their scenes; empty for the test images, of which the archive does not tell it."""
+        """Scenes of the split's images; "" for test images, whose scenes the archive does not give."""
         return cast(list[str], self._of(split, "scene").tolist())
 
     def levels(self, split: Literal["train", "val"]) -> NDArray[np.int64]:
-        """How many pixels within the centre crop have each of the 256 levels of depth (256,)."""
+        """Number of pixels within the centre crop at each of the 256 depth levels (256,)."""
         return np.asarray(self.prepared.arrays["train_levels"][self.rows(split)].sum(0, dtype=np.int64))
 
 
 def level_buckets(levels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Pixels by level of training depth (256,) -> measured pixels by bucket of 0.1 m (100,)."""
+    """Convert pixel counts by depth level (256,) to counts of measured pixels by bucket of 0.1 m (100,)."""
     buckets = np.minimum(np.arange(len(levels)) * 10 // LEVELS_PER_METRE, BUCKETS - 1).astype(np.int64)
     return np.bincount(buckets[1:], levels[1:], minlength=BUCKETS).astype(np.int64)

@@ -1,4 +1,4 @@
-"""A few test images with their depth, true and predicted: as arrays, and as a sheet to look at.
+"""A few test images with true and predicted depth, as arrays and as a picture.
 
 Legend: E examples, H × W pixels.
 """
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from regcls.files import write_atomically
 
 MOST = 6
-DEPTHS, ERRORS = "cividis", "Greys"  # both grow steadily darker or lighter, in print too
+DEPTHS, ERRORS = "cividis", "Greys"  # both have monotonic lightness, also in print
 NOT_MEASURED = "#f3d9d9"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Examples:
-    """Of the test set."""
+    """Examples from the test set."""
 
     rows: NDArray[np.int64]  # (E,)
     images: NDArray[np.uint8]  # (E, H, W, 3)
@@ -31,12 +31,12 @@ class Examples:
 
 
 def example_rows(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """At most six of a test set's rows, evenly spaced: the same for every run."""
+    """At most MOST rows of a test set, evenly spaced: the same for all runs."""
     return rows[np.linspace(0, len(rows) - 1, min(MOST, len(rows))).round().astype(np.int64)]
 
 
 def write_examples(examples: Examples, folder: Path) -> dict[str, Path]:
-    """Write examples.npz and examples.png into `folder`: name -> file.
+    """Write examples.npz and examples.png to `folder`; return name -> file.
 
     Raises:
         UserError: the disk is full or the folder is not writable.
@@ -63,25 +63,25 @@ def _sheet(examples: Examples) -> Figure:
     FigureCanvasAgg(figure)
     axes = figure.subplots(count, 4, squeeze=False, gridspec_kw={"wspace": 0.03, "hspace": 0.05})
     figure.subplots_adjust(0.005, 0.62 / figure.get_figheight(), 0.995, 1 - 0.24 / figure.get_figheight())
-    for place, (image, depth, predicted, off) in enumerate(axes):
-        image.imshow(examples.images[place])
-        drawn = depth.imshow(truth[place], cmap=DEPTHS, vmin=0, vmax=deepest)
-        predicted.imshow(metres[1][place], cmap=DEPTHS, vmin=0, vmax=deepest)
-        wrong = off.imshow(error[place], cmap=ERRORS, vmin=0, vmax=worst)
-        for one in (image, depth, predicted, off):
-            one.set(xticks=[], yticks=[], facecolor=NOT_MEASURED)
-    for one, title in zip(axes[0], ("image", "truth", "prediction", "absolute error"), strict=True):
-        one.set_title(title, fontsize=9)
-    _bar(figure, drawn, list(axes[-1][1:3]), "depth (m)")
-    _bar(figure, wrong, [axes[-1][3]], "error (m)")
+    for index, row in enumerate(axes):
+        row[0].imshow(examples.images[index])
+        depth_image = row[1].imshow(truth[index], cmap=DEPTHS, vmin=0, vmax=deepest)
+        row[2].imshow(metres[1][index], cmap=DEPTHS, vmin=0, vmax=deepest)
+        error_image = row[3].imshow(error[index], cmap=ERRORS, vmin=0, vmax=worst)
+        for cell in row:
+            cell.set(xticks=[], yticks=[], facecolor=NOT_MEASURED)
+    for cell, title in zip(axes[0], ("image", "truth", "prediction", "absolute error"), strict=True):
+        cell.set_title(title, fontsize=9)
+    _bar(figure, depth_image, list(axes[-1][1:3]), "depth (m)")
+    _bar(figure, error_image, [axes[-1][3]], "error (m)")
     return figure
 
 
-def _bar(figure: Figure, drawn: AxesImage, over: list[Axes], label: str) -> None:
-    """A colour bar below the columns of `over`."""
-    boxes = [one.get_position() for one in over]
+def _bar(figure: Figure, image: AxesImage, columns: list[Axes], label: str) -> None:
+    """Add a colour bar of `image` below `columns`."""
+    boxes = [axes.get_position() for axes in columns]
     inch = 1 / figure.get_figheight()
-    place = figure.add_axes((boxes[0].x0, 0.42 * inch, boxes[-1].x1 - boxes[0].x0, 0.1 * inch))
-    bar = figure.colorbar(drawn, cax=place, orientation="horizontal", extend="neither")
+    bar_axes = figure.add_axes((boxes[0].x0, 0.42 * inch, boxes[-1].x1 - boxes[0].x0, 0.1 * inch))
+    bar = figure.colorbar(image, cax=bar_axes, orientation="horizontal", extend="neither")
     bar.ax.tick_params(labelsize=8)
     bar.set_label(f"{label}; pink: not measured" if label.startswith("error") else label, fontsize=8, labelpad=1)

@@ -1,4 +1,4 @@
-"""The figures on depth: the training pixels by depth, and a sheet of examples. Same input, same bytes.
+"""Figures on depth: training pixels by depth, and a sheet of examples. Same input, same bytes.
 
 Legend: E examples, H × W pixels.
 """
@@ -20,73 +20,73 @@ from regcls.reports.drawing import style, to_svg
 from regcls.tasks.depth.data import level_buckets
 from regcls.tasks.depth.params import BUCKETS, DepthShots
 
-SHOWN = 4  # examples of the sheet
-HEIGHT = 144  # pixels of a picture on the sheet, at most: the page holds them all
-Examples = Mapping[str, NDArray[Any]]  # rows (E,), images (E, H, W, 3), truth and prediction (E, H, W) in mm, truth 0 where not measured
+SHOWN = 4  # examples on the sheet
+HEIGHT = 144  # maximum height of a picture in pixels, since the page embeds them all
+Examples = Mapping[str, NDArray[Any]]  # rows (E,), images (E, H, W, 3), truth and prediction (E, H, W) in mm; truth 0: not measured
 
 
 def training_histogram(levels: NDArray[np.int64], shots: DepthShots) -> pd.DataFrame:
-    """Training pixels by bucket of 0.1 m: bucket, depth_from, depth_to (m), training_pixels, shot; `levels` counts the 8-bit levels (256,).
+    """Training pixels by bucket of 0.1 m: bucket, depth_from, depth_to (m), training_pixels, shot; `levels` (256,): pixels by level.
 
-    Level 255 is 10 m, level 0 not measured; a bucket holds two or three levels.
+    Level 255 is 10 m, level 0 is not measured; a bucket has two or three levels.
     """
     counts = level_buckets(levels)
     bucket = np.arange(BUCKETS)
-    where = {"bucket": bucket, "depth_from": bucket / 10, "depth_to": (bucket + 1) / 10}
-    return pd.DataFrame(where | {"training_pixels": counts, "shot": shots.by_bucket()})
+    edges = {"bucket": bucket, "depth_from": bucket / 10, "depth_to": (bucket + 1) / 10}
+    return pd.DataFrame(edges | {"training_pixels": counts, "shot": shots.by_bucket()})
 
 
 def errors_of_examples(examples: Mapping[str, Examples]) -> pd.DataFrame:
-    """What stands in `sheet`: image (row of the test set), method, pixels (measured), rmse and mae (m), a row a picture of errors."""
+    """Errors of the examples in `sheet`: image (row of the test set), method, pixels (measured), rmse and mae (m)."""
     rows = []
-    for method, found in examples.items():
-        for place in range(min(SHOWN, len(found["rows"]))):
-            error = _error(found, place)
+    for method, arrays in examples.items():
+        for index in range(min(SHOWN, len(arrays["rows"]))):
+            error = _error(arrays, index)
             rmse, mae = (float("nan"),) * 2 if not error.count() else (float(np.sqrt((error**2).mean())), float(error.mean()))
-            rows.append({"image": int(found["rows"][place]), "method": method, "pixels": int(error.count()), "rmse": rmse, "mae": mae})
+            rows.append({"image": int(arrays["rows"][index]), "method": method, "pixels": int(error.count()), "rmse": rmse, "mae": mae})
     return pd.DataFrame(rows, columns=["image", "method", "pixels", "rmse", "mae"])
 
 
-def _error(found: Examples, place: int) -> "np.ma.MaskedArray[Any, np.dtype[np.float64]]":
-    """(H, W) absolute error in metres, masked where nothing is measured."""
-    truth, prediction = (found[name][place].astype(np.float64) / 1000 for name in ("truth", "prediction"))
+def _error(arrays: Examples, index: int) -> "np.ma.MaskedArray[Any, np.dtype[np.float64]]":
+    """Absolute error (H, W) in metres, masked where nothing is measured."""
+    truth, prediction = (arrays[name][index].astype(np.float64) / 1000 for name in ("truth", "prediction"))
     return np.ma.masked_array(np.abs(prediction - truth), truth == 0)
 
 
 def sheet(examples: Mapping[str, Examples]) -> str:
-    """Rows: test images; columns: image, measured depth, that of each method of `examples`, and the absolute error of each.
+    """A sheet with a row per test image; columns: image, measured depth, depth predicted by each method, and absolute error of each.
 
-    Depth of all pictures on one scale, and errors on another, which ends at their 98th percentile.
+    All depths share a scale, and so do all errors, up to their 98th percentile.
     """
     methods, first = list(examples), next(iter(examples.values()))
-    places = range(min(SHOWN, len(first["rows"])))
-    errors = {method: [_error(examples[method], place) for place in places] for method in methods}
-    deepest = max(int(found[name][: len(places)].max()) for found in examples.values() for name in ("truth", "prediction")) / 1000
-    everything = np.concatenate([error.compressed() for found in errors.values() for error in found])
-    worst = float(np.quantile(everything, 0.98)) if everything.size else 1.0
+    shown = range(min(SHOWN, len(first["rows"])))
+    errors = {method: [_error(examples[method], index) for index in shown] for method in methods}
+    deepest = max(int(arrays[name][: len(shown)].max()) for arrays in examples.values() for name in ("truth", "prediction")) / 1000
+    all_errors = np.concatenate([error.compressed() for by_image in errors.values() for error in by_image])
+    worst = float(np.quantile(all_errors, 0.98)) if all_errors.size else 1.0
     depth_scale, error_scale = Normalize(0, deepest or 1.0), Normalize(0, worst or 1.0)
     with style():
-        figure, axes = _grid(first["images"].shape[1:3], rows=len(places), columns=2 + 2 * len(methods))
-        for place, row in zip(places, axes, strict=True):
-            measured = first["truth"][place]
-            depths = [measured, *(examples[method]["prediction"][place] for method in methods)]
-            _picture(row[0], first["images"][place], f"test image {first['rows'][place]}")
-            for here, depth in zip(row[1:], depths, strict=False):
-                _picture(here, _coloured(np.ma.masked_array(depth / 1000, (depth == 0) & (depth is measured)), depth_scale, "viridis"))
-            for here, method in zip(row[1 + len(depths) :], methods, strict=True):
-                error = errors[method][place]
-                said = f"RMSE {np.sqrt((error**2).mean()):.2f} m" if error.count() else "nothing measured"
-                _picture(here, _coloured(error, error_scale, "magma_r"), said)
+        figure, axes = _grid(first["images"].shape[1:3], rows=len(shown), columns=2 + 2 * len(methods))
+        for index, row in zip(shown, axes, strict=True):
+            measured = first["truth"][index]
+            depths = [measured, *(examples[method]["prediction"][index] for method in methods)]
+            _picture(row[0], first["images"][index], f"test image {first['rows'][index]}")
+            for cell, depth in zip(row[1:], depths, strict=False):
+                _picture(cell, _coloured(np.ma.masked_array(depth / 1000, (depth == 0) & (depth is measured)), depth_scale, "viridis"))
+            for cell, method in zip(row[1 + len(depths) :], methods, strict=True):
+                error = errors[method][index]
+                text = f"RMSE {np.sqrt((error**2).mean()):.2f} m" if error.count() else "nothing measured"
+                _picture(cell, _coloured(error, error_scale, "magma_r"), text)
         titles = ["image", "measured", *methods, *(f"|error|, {method}" for method in methods)]
-        for here, title in zip(axes[0], titles, strict=True):
-            here.set_title(title)
+        for cell, title in zip(axes[0], titles, strict=True):
+            cell.set_title(title)
         _colour_bar(figure, axes[-1, 1 : 2 + len(methods)], depth_scale, "viridis", "depth (m)")
         _colour_bar(figure, axes[-1, 2 + len(methods) :], error_scale, "magma_r", "absolute error (m); darker above", extend="max")
         return to_svg(figure)
 
 
 def _grid(size: Sequence[int], *, rows: int, columns: int) -> tuple[Figure, NDArray[Any]]:
-    """Axes of the pictures' shape, with room for titles above, a word under each picture, and colour bars below."""
+    """A grid of axes in the pictures' aspect ratio, with space for titles above, a text under each picture, and colour bars below."""
     width = 11.0 / columns
     height, under, head, foot = (width - 0.08) * size[0] / size[1], 0.2, 0.25, 0.55
     whole = head + rows * (height + under) + foot
@@ -96,24 +96,24 @@ def _grid(size: Sequence[int], *, rows: int, columns: int) -> tuple[Figure, NDAr
 
 
 def _coloured(values: "np.ma.MaskedArray[Any, Any]", scale: Normalize, name: str) -> NDArray[np.uint8]:
-    """(H, W, 3); what is masked is light grey."""
+    """Pixels (H, W, 3); masked values are light grey."""
     colours = colormaps[name].with_extremes(bad="#d9dde1")
     return np.asarray(colours(scale(values), bytes=True)[..., :3])
 
 
-def _picture(axes: Axes, picture: NDArray[np.uint8], said: str = "") -> None:
+def _picture(axes: Axes, picture: NDArray[np.uint8], text: str = "") -> None:
     small = Image.fromarray(picture)
     if small.height > HEIGHT:
         small = small.resize((round(small.width * HEIGHT / small.height), HEIGHT), Image.Resampling.BILINEAR)
-    axes.imshow(np.asarray(small), interpolation="none", aspect="auto")  # "none": kept at its own size in the SVG
+    axes.imshow(np.asarray(small), interpolation="none", aspect="auto")  # "none": embedded in the SVG at its own size
     axes.set_axis_off()
-    axes.text(0.5, -0.03, said, transform=axes.transAxes, ha="center", va="top", fontsize=7.5, color="#59636e")
+    axes.text(0.5, -0.03, text, transform=axes.transAxes, ha="center", va="top", fontsize=7.5, color="#59636e")
 
 
 def _colour_bar(figure: Figure, above: NDArray[Any], scale: Normalize, name: str, label: str, *, extend: str = "neither") -> None:
-    first, last = (here.get_position() for here in (above[0], above[-1]))
+    first, last = (axes.get_position() for axes in (above[0], above[-1]))
     height = figure.get_size_inches()[1]
-    inset = 0.012  # room for the numbers at the ends of two bars beside each other
+    inset = 0.012  # space for the numbers at the ends of adjacent bars
     axes = figure.add_axes((first.x0 + inset, 0.38 / height, last.x1 - first.x0 - 2 * inset, 0.09 / height))
     bar = figure.colorbar(ScalarMappable(scale, name), cax=axes, orientation="horizontal", extend=extend)
     bar.set_label(label, labelpad=1)

@@ -1,4 +1,4 @@
-"""Errors of depth maps from their sums by bucket (sums.py), over all pixels and by shot group (section 3.2). Decides nothing of a run."""
+"""Errors of depth maps from their sums by bucket (sums.py), over all pixels and by shot group (section 3.2). Does not affect training."""
 
 from collections.abc import Iterator, Mapping, Set
 from typing import Literal
@@ -12,17 +12,17 @@ from regcls.tasks.depth.sums import BUCKETS, COLUMNS
 
 
 def sums_of(table: pd.DataFrame) -> NDArray[np.float64]:
-    """(100, 8) sums over all images of a table with columns bucket and COLUMNS."""
+    """Sums (100, 8) over all images of a table with columns bucket and COLUMNS."""
     sums = np.zeros((BUCKETS, len(COLUMNS)))
-    np.add.at(sums, table["bucket"].to_numpy(), table[list(COLUMNS)].to_numpy(np.float64))  # pandas' sums pass over what is no number
+    np.add.at(sums, table["bucket"].to_numpy(), table[list(COLUMNS)].to_numpy(np.float64))  # pandas' sums skip NaN
     return sums
 
 
 def errors_of(sums: ArrayLike, shots: Mapping[Literal["many", "medium"], Set[int]]) -> Iterator[tuple[str, float]]:
-    """Yield (name, value) from sums (…, 100, 8) as bucket_sums gives them, for all pixels and by shot group.
+    """Yield (name, value) of errors over all pixels and by shot group, from the sums (…, 100, 8) of bucket_sums.
 
-    `shots` says which buckets are many and which medium; the rest are few. Names: `rmse/all`, `mae/few` … (metres), abs_rel,
-    log10, delta1, delta2, delta3 (shares), and `n/all` … (pixels). A group without pixels yields its n of 0 and nothing else.
+    `shots`: the buckets of many and medium; the rest are few. Names: `rmse/all`, `mae/few` … (metres), abs_rel, log10, delta1,
+    delta2, delta3 (shares), and `n/all` … (pixels). An empty group yields only its n of 0.
     """
     array = np.asarray(sums, dtype=np.float64)
     by_bucket = array.reshape(-1, *array.shape[-2:]).sum(0)

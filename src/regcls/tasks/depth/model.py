@@ -1,7 +1,7 @@
 """Depth from one image: encoder, decoder, multi-scale fusion and refinement of Hu et al. ("Revisiting single image depth estimation", WACV
 2019), with a class head per pixel for training (section 3.2).
 
-Legend: B batch, H × W pixels of the input (depth has half of them a side), F features of the class head, C classes.
+Legend: B batch size, H × W pixels of the input (depth: half of them per side), F features of the class head, C classes.
 """
 
 from collections.abc import Sequence
@@ -15,26 +15,26 @@ from regcls.models.predictor import DEPTHS
 from regcls.models.resnet import ResNet
 from regcls.tasks.depth.class_head import ClassHead
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels, red, green and blue, in [0, 1]
-LEAST = 4  # channels of the decoder's narrowest maps in a small network
-FAR = 3  # times: beyond that the convolution of an upsampled map is computed without that map
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's red, green and blue pixels in [0, 1]
+LEAST = 4  # minimum number of channels in the decoder
+FAR = 3  # upsampling factor from which the convolution is computed without the upsampled map
 
 Size = tuple[int, int]
 
 
 def _conv(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
-    """No bias: the batch norm that follows would take it out again."""
+    """A convolution without bias, which the following batch norm would cancel."""
     return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
 
 
 def upsampled_conv(
     x: Float[Tensor, "B I h w"], weight: Float[Tensor, "O I k k"], size: Size, *, align_corners: bool
 ) -> Float[Tensor, "B O H W"]:
-    """The convolution (k odd, padded) of `x` upsampled bilinearly to `size`; `align_corners` as for F.interpolate.
+    """Upsample `x` bilinearly to `size` and convolve it (k odd, padded); `align_corners` as for F.interpolate.
 
-    Far upsampling is done last, for a small part of the work and of the memory: both are linear, and upsampling works on each channel
-    alone. So channels are mixed on the small map, for each of the k² offsets; what is left is upsampling along columns and rows, shifted by
-    the offsets: two products with thin matrices, whose result has channels last.
+    For upsampling factors from FAR on, the order is swapped, which takes a fraction of the time and memory. This is exact: both operations
+    are linear, and upsampling acts on each channel alone. Channels are mixed on the small map, for each of the k² offsets; then the maps
+    are upsampled along columns and rows, shifted by the offsets: two products with thin matrices, whose result has channels last.
     """
     kernel = weight.shape[-1]
     if size[0] < FAR * x.shape[2]:
@@ -43,19 +43,19 @@ def upsampled_conv(
     mixed = F.conv2d(x, weight.permute(2, 3, 0, 1).flatten(0, 2)[..., None, None])  # (B, k · k · O, h, w)
     mixed = mixed.unflatten(1, (kernel, kernel, -1)).permute(0, 1, 4, 2, 5, 3).flatten(3, 4)  # (B, k, h, k · w, O)
     wide = torch.matmul(columns, mixed).flatten(3).flatten(1, 2)  # (B, k · h, W · O)
-    found: Tensor = torch.matmul(rows, wide).unflatten(2, (size[1], -1))
-    return found.permute(0, 3, 1, 2)
+    tall: Tensor = torch.matmul(rows, wide).unflatten(2, (size[1], -1))  # (B, H, W, O)
+    return tall.permute(0, 3, 1, 2)
 
 
 def _shifted(kernel: int, old: int, new: int, like: Tensor, *, align_corners: bool) -> Tensor:
-    """Matrix (new, kernel · old) from `kernel` lines of `old` pixels to the sum of the upsampled ones, each shifted by its offset."""
+    """Matrix (new, kernel · old) that upsamples `kernel` lines of `old` pixels, shifts each by its offset and adds them."""
     pixels = torch.eye(old, device=like.device, dtype=like.dtype)[None]
     line = F.interpolate(pixels, size=new, mode="linear", align_corners=align_corners)[0]  # (old, new)
     return F.pad(line, (kernel // 2, kernel // 2)).unfold(1, new, 1).permute(2, 1, 0).flatten(1)
 
 
 class UpProjection(nn.Module):
-    """Bilinear upsampling, then convolutions 5×5 and 3×3 beside one of 5×5, each with batch norm (Laina et al., 3DV 2016)."""
+    """Bilinear upsampling, then 5×5 and 3×3 convolutions with a 5×5 shortcut, each with batch norm (Laina et al., 3DV 2016)."""
 
     def __init__(self, inputs: int, outputs: int, *, align_corners: bool) -> None:
         super().__init__()
@@ -65,15 +65,15 @@ class UpProjection(nn.Module):
         self.shortcut, self.shortcut_bn = _conv(inputs, outputs, 5), nn.BatchNorm2d(outputs)
 
     def forward(self, x: Float[Tensor, "B I h w"], size: Size) -> Float[Tensor, "B O H W"]:
-        """Of the given size."""
+        """Up-project `x` to `size`."""
         weights = torch.cat([self.conv1.weight, self.shortcut.weight])  # one pass over the upsampled map instead of two
-        first, beside = upsampled_conv(x, weights, size, align_corners=self.align_corners).chunk(2, dim=1)
+        first, shortcut = upsampled_conv(x, weights, size, align_corners=self.align_corners).chunk(2, dim=1)
         out = self.bn2(self.conv2(F.relu(self.bn1(first), inplace=True)))
-        return F.relu(out + self.shortcut_bn(beside), inplace=True)
+        return F.relu(out + self.shortcut_bn(shortcut), inplace=True)
 
 
 class Decoder(nn.Module):
-    """Half of the encoder's channels by a 1×1 convolution, then four up-projections, each of which halves them again."""
+    """A 1×1 convolution to half of the encoder's channels, then four up-projections, each of which halves them again."""
 
     def __init__(self, features: int, *, align_corners: bool) -> None:
         super().__init__()
@@ -83,15 +83,16 @@ class Decoder(nn.Module):
         self.channels = channels[-1]
 
     def forward(self, stages: Sequence[Tensor], size: Size) -> Tensor:
-        """From the encoder's maps, finest first: through the sizes of the finer ones to `size`."""
+        """Upsample the coarsest of the encoder's maps (finest first) through the sizes of the others to `size`."""
         x = F.relu(self.bn(self.conv(stages[-1])), inplace=True)
-        for up, to in zip(self.up, [tuple(map_.shape[2:]) for map_ in stages[-2::-1]] + [size], strict=True):
-            x = up(x, to)
+        sizes = [*(tuple(stage.shape[2:]) for stage in stages[-2::-1]), size]
+        for up, target in zip(self.up, sizes, strict=True):
+            x = up(x, target)
         return x
 
 
 class Fusion(nn.Module):
-    """Each of the encoder's maps up-projected to one size with 16 channels, a 5×5 convolution over all (Hu et al., multi-scale fusion)."""
+    """Multi-scale fusion (Hu et al.): the encoder's maps, each up-projected to width / 4 channels, and a 5×5 convolution over all."""
 
     def __init__(self, features: int, width: int, *, align_corners: bool) -> None:
         super().__init__()
@@ -101,20 +102,20 @@ class Fusion(nn.Module):
         self.conv, self.bn = _conv(self.channels, self.channels, 5), nn.BatchNorm2d(self.channels)
 
     def forward(self, stages: Sequence[Tensor], size: Size) -> Tensor:
-        """At the given size."""
+        """Fuse the encoder's maps at `size`."""
         x = torch.cat([up(stage, size) for up, stage in zip(self.up, stages, strict=True)], dim=1)
         return F.relu(self.bn(self.conv(x)), inplace=True)
 
 
 class DepthNetwork(nn.Module):
-    """Depth in metres at half of the input's size and, if `classes` > 0, a class head on the same features, used in training only."""
+    """Depth in metres at half the input's size and, if `classes` > 0, a class head on the same features, used only in training."""
 
     def __init__(self, encoder: ResNet, classes: int, *, align_corners: bool) -> None:
-        """The encoder as it is given; the rest as PyTorch initialises it, from its global generator, but the class head: see ClassHead.
+        """Layers have PyTorch's default initialisation, drawn from its global generator, except the class head (see ClassHead).
 
-        `align_corners`: in every up-projection, as in the authors' release; the benchmark's code has it off there.
+        `align_corners`: of all up-projections; on in the authors' release, off in the benchmark's code.
 
-        The class head comes last: after one seed, reg and every reg+cls begin with the same encoder, decoder and regression output.
+        The class head is drawn last: with the same seed, reg and every reg+cls start from the same encoder, decoder and regression head.
         """
         super().__init__()
         self.encoder = encoder
@@ -128,9 +129,9 @@ class DepthNetwork(nn.Module):
     def forward(
         self, images: Float[Tensor, "B 3 H W"]
     ) -> tuple[Float[Tensor, "B (H+1)//2 (W+1)//2"], Float[Tensor, "B F (H+1)//2 (W+1)//2"] | None]:
-        """Depth, always the regression output, and what `classifier` takes (see `dense_class_loss`): None without it.
+        """Depth, always that of the regression head, and the features for `classifier` (see `dense_class_loss`; None without it).
 
-        Depth has the type of the weights (float32), also under autocast: the steps of bfloat16 are 3 cm near 5 m.
+        Depth has the dtype of the weights (float32), even under autocast: near 5 m, bfloat16 has steps of 3 cm.
         """
         size = ((images.shape[2] + 1) // 2, (images.shape[3] + 1) // 2)
         stages = self.encoder.stages(images)
@@ -145,24 +146,24 @@ def _refined(channels: int) -> tuple[nn.Module, ...]:
 
 
 def build_depth(model: str, *, width: int, classes: int, align_corners: bool) -> DepthNetwork:
-    """A new network, drawn from torch's global generator; `classes` 0: without a class head. Width 64 is the paper's."""
+    """A new network with weights from torch's global generator; `classes` = 0: without a class head. The paper's width is 64."""
     return DepthNetwork(ResNet(DEPTHS[model], width=width), classes, align_corners=align_corners)
 
 
 def normalised(images: UInt8[Tensor, "B H W 3"] | Float[Tensor, "B H W 3"]) -> Float[Tensor, "B 3 H W"]:
-    """Pixels, to 255, by ImageNet's mean and standard deviation (section 3.2). The result lies in memory as they did: channels last."""
+    """Normalise pixels in 0 … 255 by ImageNet's mean and standard deviation (section 3.2). The result has channels last in memory."""
     mean, std = (images.new_tensor([255 * value for value in values], dtype=torch.float32).view(3, 1, 1) for values in (MEAN, STD))
     return images.permute(0, 3, 1, 2).float().sub(mean).div(std)
 
 
 class DepthPredictor(nn.Module):
-    """A network in eval mode that takes pixels as image files have them and gives depth for each."""
+    """A network in eval mode that takes uint8 pixels and returns the depth of each."""
 
     def __init__(self, network: DepthNetwork) -> None:
         super().__init__()
         self.network = network.eval()
 
     def forward(self, images: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B H W"]:
-        """Metres; resized bilinearly as in the evaluation."""
+        """Depth in metres at the input's size, resized bilinearly as in the evaluation."""
         depth = self.network(normalised(images))[0]
         return F.interpolate(depth[:, None], size=images.shape[1:3], mode="bilinear", align_corners=True).squeeze(1)

@@ -1,4 +1,4 @@
-"""Pairs of an image and its depth map: decoded, checked and scaled once, into memory-mapped arrays."""
+"""Decodes, checks and scales pairs of images and depth maps into memory-mapped arrays."""
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from regcls.data.archives import Place
-from regcls.data.images import as_rgb, opened
+from regcls.data.images import as_rgb, load_image
 from regcls.data.store import Writer
 from regcls.progress import progress
 
 LEVELS = 256  # of training depth
-GREY = {"train": ("8-bit", "L"), "test": ("16-bit", "I;16")}  # depth, and what Pillow calls it
-CHUNK = 32  # pairs that a process takes at a time
+GREY = {"train": ("8-bit", "L"), "test": ("16-bit", "I;16")}  # format of depth, and Pillow's mode
+CHUNK = 32  # pairs processed at a time
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """What pairs become: scaled to `short_side`, test images then cropped to height and width `crop`."""
+    """Target shape of pairs: scaled to `short_side`; test images are then cropped to height and width `crop`."""
 
     split: Literal["train", "test"]
     short_side: int
@@ -31,7 +31,7 @@ class Shape:
 
     @property
     def scaled(self) -> tuple[int, int]:
-        """Height and width of 4:3 after scaling."""
+        """Height and width after scaling, 4:3."""
         return self.short_side, self.short_side * 4 // 3
 
     @property
@@ -41,38 +41,38 @@ class Shape:
 
     @property
     def centre(self) -> tuple[slice, slice]:
-        """The crop, of what is scaled."""
+        """Slices of the centre crop in scaled images."""
         top, left = ((whole - part) // 2 for whole, part in zip(self.scaled, self.crop, strict=True))
         return slice(top, top + self.crop[0]), slice(left, left + self.crop[1])
 
 
 class Pair(NamedTuple):
-    """Where an image and its depth map lie; None is a file that is missing."""
+    """Locations of an image and its depth map; None if a file is missing."""
 
     image: Place | None
     depth: Place | None
 
 
 class Array(NamedTuple):
-    """An array to be written by other processes: its file, and where the rows begin there."""
+    """An array file that worker processes write to, and the offset of its rows."""
 
     file: str
     offset: int  # bytes
 
     def write(self, row: int, content: NDArray[np.generic]) -> None:
-        """By writing, not through a map of the file: the pages would count as this process's memory."""
+        """Write a row, without mapping the file: mapped pages would count as this process's memory."""
         with open(self.file, "r+b", buffering=0) as out:
             out.seek(self.offset + row * content.nbytes)
             out.write(np.ascontiguousarray(content).data)
 
 
 def write_pairs(writer: Writer, pairs: Sequence[Pair], shape: Shape, *, pool: Executor | None) -> dict[int, str]:
-    """Fill `<split>_images` and `<split>_depth`, a row a pair, and `train_levels`: how many pixels of the crop have each level.
+    """Fill `<split>_images` and `<split>_depth`, a row per pair, and `train_levels`, the number of pixels in the crop at each level.
 
-    Returns why rows were left 0, by row.
+    Returns row -> reason, for rejected pairs, whose rows stay 0.
 
     Raises:
-        UserError: there is not enough space.
+        UserError: there is not enough disk space.
         OSError: the disk is full.
     """
     kinds: dict[str, tuple[tuple[int, ...], type]] = {
@@ -85,13 +85,13 @@ def write_pairs(writer: Writer, pairs: Sequence[Pair], shape: Shape, *, pool: Ex
     for name, (size, dtype) in kinds.items():
         array = writer.empty(f"{shape.split}_{name}", (len(pairs), *size), dtype)
         arrays[name] = Array(str(array.filename), array.offset)
-    # In the order in which they lie on the disk: a csv goes through its archive at random.
+    # In the order on disk: the csv lists its archive's files in random order.
     work = sorted(enumerate(pairs), key=lambda item: _at(item[1].image))
     chunks = [work[start : start + CHUNK] for start in range(0, len(work), CHUNK)]
     write, rejected = partial(_write_chunk, arrays, shape), dict[int, str]()
     with progress(len(work), f"decoding {shape.split} pairs") as advance:
-        failed: Iterable[dict[int, str]] = pool.map(write, chunks) if pool else map(write, chunks)
-        for chunk, reasons in zip(chunks, failed, strict=True):
+        results: Iterable[dict[int, str]] = pool.map(write, chunks) if pool else map(write, chunks)
+        for chunk, reasons in zip(chunks, results, strict=True):
             rejected |= reasons
             advance(len(chunk), f"{len(rejected)} rejected" if rejected else "")
     return dict(sorted(rejected.items()))
@@ -117,16 +117,16 @@ def _write_chunk(arrays: dict[str, Array], shape: Shape, chunk: Sequence[tuple[i
 
 
 def read_pair(pair: Pair, shape: Shape) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | NDArray[np.uint16]]:
-    """RGB pixels (*stored, 3), scaled bilinearly, and depth (*stored), scaled to the nearest: no depth is invented.
+    """RGB pixels (*stored, 3), scaled bilinearly, and depth (*stored), scaled by nearest neighbour, which invents no depths.
 
     Raises:
-        ValueError: it cannot be used; the reason, what is particular to this pair behind a colon.
+        ValueError: the pair is unusable; the message is `reason` or `reason: details`.
     """
     image, depth = _opened("image", pair.image), _opened("depth", pair.depth)
     if image.size != depth.size:
         raise ValueError(f"image and depth differ in size: {_size(image)} and {_size(depth)}")
     height, width = shape.scaled
-    if abs(image.width * height - width * image.height) >= image.height:  # a pixel off, once scaled
+    if abs(image.width * height - width * image.height) >= image.height:  # at least a pixel off after scaling
         raise ValueError(f"not 4:3: {_size(image)}")
     if image.height < shape.crop[0] or image.width < shape.crop[1]:
         raise ValueError(f"smaller than the crop: {_size(image)}")
@@ -141,15 +141,15 @@ def read_pair(pair: Pair, shape: Shape) -> tuple[NDArray[np.uint8], NDArray[np.u
 
 
 def _opened(what: str, place: Place | None) -> Image.Image:
-    """The whole image.
+    """Read an image.
 
     Raises:
-        ValueError: there is none, or it cannot be read.
+        ValueError: the file is missing or unreadable.
     """
     if place is None or not Path(place.file).exists():
         raise ValueError(f"{what} missing")
     try:
-        return opened(place.read())
+        return load_image(place.read())
     except ValueError as error:
         raise ValueError(f"{what} unreadable: {error}") from None
 

@@ -1,4 +1,4 @@
-"""The sections of depth data sets in params.yaml: depth from one image (paper, section 3.2)."""
+"""Sections of depth data sets in params.yaml: depth from one image (paper, section 3.2)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,26 +10,26 @@ from regcls.errors import UserError
 from regcls.params.single import PURPOSES, SingleOptions, SingleSection, SingleTraining, check_grids, lambdas_text
 from regcls.params.types import FROM_TEXT, STRICT, Count, NotNegative, Seed, TaskParams, plain
 
-Selection = Literal["val", "test"]  # by which RMSE the weights to keep are chosen
+Selection = Literal["val", "test"]  # split whose RMSE selects the weights to keep
 Resampling = Literal["nearest", "released"]
 Validation = Literal["pooled", "released"]
-BUCKETS = 100  # of depth, 0.1 m each; deeper pixels belong to the last one
+BUCKETS = 100  # of depth, 0.1 m each; the last one includes all greater depths
 Pixels = Annotated[int, Field(ge=32)]
 Bucket = Annotated[int, Field(ge=0, lt=BUCKETS)]
 
 
 def _even(values: tuple[int, int]) -> tuple[int, int]:
     if any(value % 2 for value in values):
-        raise ValueError("write even numbers: depth is learned at half the size")
+        raise ValueError("write even numbers: depth is predicted at half the size")
     return values
 
 
 @dataclass(frozen=True, kw_only=True)
 class RoomStandIn:
-    """Generated rooms in the archive's own layout, for where the archive is not."""
+    """Generated rooms in the layout of the original archive, for use without it."""
 
-    scenes: Annotated[int, Field(ge=5)]  # of training images: a fifth of them is for validation
-    images: Annotated[int, Field(ge=10)]  # for training and validation
+    scenes: Annotated[int, Field(ge=5)]  # of training and validation images
+    images: Annotated[int, Field(ge=10)]  # training and validation images
     test_images: Count
     seed: Seed
     __pydantic_config__ = STRICT
@@ -37,7 +37,7 @@ class RoomStandIn:
 
 @dataclass(frozen=True, kw_only=True)
 class DepthData:
-    """What `prepare` reads, and how it splits and stores it."""
+    """What `prepare` reads, and how it splits and stores the pairs."""
 
     source: Literal["raw", "stand-in"]
     archives: tuple[Annotated[str, Field(min_length=1)], ...]
@@ -71,25 +71,25 @@ class DepthTraining(SingleTraining):
 
 @dataclass(frozen=True, kw_only=True)
 class DepthShots:
-    """Buckets of many and of medium, as ranges from a first to a last one; all others are few."""
+    """Shot groups: the buckets of many and medium as (first, last) ranges; all others are few."""
 
     many: tuple[tuple[Bucket, Bucket], ...]
     medium: tuple[tuple[Bucket, Bucket], ...]
     __pydantic_config__ = STRICT
 
     def buckets(self, shot: Literal["many", "medium"]) -> frozenset[int]:
-        """Those of a group."""
+        """The buckets of a group."""
         ranges = self.many if shot == "many" else self.medium
         return frozenset(bucket for first, last in ranges for bucket in range(first, last + 1))
 
     def by_bucket(self) -> list[Literal["many", "medium", "few"]]:
-        """The group of each of the 100 buckets."""
+        """The group of each bucket."""
         many, medium = self.buckets("many"), self.buckets("medium")
         return ["many" if bucket in many else "medium" if bucket in medium else "few" for bucket in range(BUCKETS)]
 
 
 def shots_text(shots: DepthShots) -> str:
-    """For a tag: `many 9-45, 47-47; medium 7-8`."""
+    """As a run tag: `many 9-45, 47-47; medium 7-8`."""
     groups = {"many": shots.many, "medium": shots.medium}
     return "; ".join(f"{name} {', '.join(f'{first}-{last}' for first, last in ranges)}" for name, ranges in groups.items())
 
@@ -107,7 +107,7 @@ class Depth(SingleSection):
 
 @dataclass(frozen=True, kw_only=True)
 class DepthOptions(SingleOptions):
-    """What may be said of a single run on depth."""
+    """Command-line options of a single run on depth."""
 
     weights: Annotated[str | None, Field(min_length=1)] = None
     align_corners: bool | None = None
@@ -118,7 +118,7 @@ class DepthOptions(SingleOptions):
 
 
 def check(path: Path, name: str, depth: Depth) -> None:
-    """Raise a UserError where values that are right one by one do not fit each other."""
+    """Raise a UserError if valid values contradict each other."""
     shots = depth.shots
     for key in ("many", "medium"):
         if wrong := [(first, last) for first, last in getattr(shots, key) if first > last]:
@@ -157,9 +157,9 @@ PARAMS = TaskParams(
     | {
         "align_corners": "false: up-projections as in the benchmark's code, not the authors'",
         "depth_resampling": "of depth maps in training: nearest or released (splines)",
-        "clip_colours": "false: changed colours may lie outside 0 to 255",
+        "clip_colours": "false: augmented colours may lie outside 0 to 255",
         "validation": "pooled (pixels balanced over 100 buckets) or released (over the run's classes, by image)",
-        "weights": "that the encoder begins with: random, or the path or address of ImageNet's",
+        "weights": "initial weights of the encoder: random, or the path or address of ImageNet weights",
     },
     example="--method reg+cls --classes 100 --seed 0",
 )

@@ -1,6 +1,6 @@
-"""Pixels of depth maps as the losses see them: their depth, whether they are measured, their class, and whether they are drawn (Eq. 13).
+"""Pixels of depth maps for the losses: depth, measured or not, class, and drawn or not (Eq. 13).
 
-Legend: B batch, h × w pixels of the depth map in training, H × W twice as many a side; K classes; L 256 levels of depth.
+Legend: B batch size, h × w pixels of the depth map in training, H × W = 2h × 2w; K classes; L = 256 depth levels.
 """
 
 import numpy as np
@@ -18,32 +18,32 @@ DEPTHS = np.arange(256) / LEVELS_PER_METRE  # (L,) metres
 
 
 def keep_by_level(ranges: ClassRanges) -> NDArray[np.float32]:
-    """ρ (Eq. 13) of each level (L,); 0 where it is not measured."""
+    """ρ (Eq. 13) of each level (L,); 0 for level 0, not measured."""
     return np.where(np.arange(256) > 0, ranges.keep[ranges.labels(DEPTHS)], 0.0).astype(np.float32)
 
 
 class DeviceRanges:
-    """Class ranges on the device, for depths (…) in metres."""
+    """Class ranges on a device, for depths in metres."""
 
     def __init__(self, ranges: ClassRanges, device: Device) -> None:
         self.edges = torch.from_numpy(ranges.edges[1:-1].copy()).to(device)
         self.keep = torch.from_numpy(ranges.keep.astype(np.float32)).to(device)  # (K,), ρ
 
     def labels(self, metres: Float[Tensor, "*BHW"]) -> Int[Tensor, "*BHW"]:
-        """As ClassRanges.labels."""
+        """Class of each depth; see ClassRanges.labels."""
         return torch.bucketize(metres.double(), self.edges, right=True)
 
     def kept(self, metres: Float[Tensor, "*BHW"], draws: Float[Tensor, "*BHW"]) -> Bool[Tensor, "*BHW"]:
-        """Which are drawn, by uniform numbers in [0, 1)."""
+        """Mask of the drawn depths; `draws` are uniform on [0, 1)."""
         return draws < self.keep[self.labels(metres)]
 
 
 def doubled(pixels: Tensor) -> Tensor:
-    """(B, h, w) -> (B, H, W): each pixel four times, as the nearest one."""
+    """Upsample (B, h, w) to (B, H, W) by nearest neighbour."""
     return pixels.repeat_interleave(2, 1).repeat_interleave(2, 2)
 
 
 def doubled_bilinearly(pixels: Float[Tensor, "B h w"]) -> Float[Tensor, "B H W"]:
-    """With corners aligned, as the release doubles depth before it takes its classes."""
+    """Upsample bilinearly with aligned corners, as the release does with depth before it takes classes."""
     size = (2 * pixels.shape[1], 2 * pixels.shape[2])
     return F.interpolate(pixels[:, None], size=size, mode="bilinear", align_corners=True).squeeze(1)

@@ -1,4 +1,4 @@
-"""A tracked run and new images -> a depth map for each."""
+"""Predict depth maps of new images with a tracked run."""
 
 import csv
 import sys
@@ -12,73 +12,72 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from regcls.data.images import as_rgb, opened, reason_of
+from regcls.data.images import as_rgb, load_image, reason_of
 from regcls.errors import UserError
 from regcls.files import explain_os_errors, write_atomically
 from regcls.options import PREDICTIONS
 from regcls.progress import progress, say
 from regcls.tasks.depth.examples import DEPTHS
 from regcls.tasks.depth.train import load_predictor
-from regcls.tasks.task import Asked
+from regcls.tasks.task import PredictRequest
 
-DEEPEST = 10.0  # metres, the end of the colour scale
+DEEPEST = 10.0  # metres, upper end of the colour scale
 
 
-def predict(asked: Asked) -> list[str]:
-    """Write a depth map for each image, at its size, and print where; returns which could not be read, and why.
+def predict(request: PredictRequest) -> list[str]:
+    """Write a depth map for each image, at its size, and print its path as CSV; return the images that could not be read, with reasons.
 
-    Two files each go into the folder (options.PREDICTIONS where none is named): <name>_depth.png (16-bit, millimetres) and
-    <name>_depth_colour.png.
+    Writes <name>_depth.png (16-bit, millimetres) and <name>_depth_colour.png to the request's folder, by default options.PREDICTIONS.
 
     Raises:
-        UserError: two images would be written to the same files, or the folder cannot be written.
+        UserError: two images would have the same output files, or the folder is not writable.
     """
-    corners = asked.spec["align_corners"]
-    predictor = load_predictor(asked.checkpoint(), model=asked.spec["model"], width=asked.spec["width"], align_corners=corners)
-    predictor.to(asked.device)
-    names, folder = _names(asked.images), asked.folder or Path(PREDICTIONS)
+    corners = request.spec["align_corners"]
+    predictor = load_predictor(request.checkpoint(), model=request.spec["model"], width=request.spec["width"], align_corners=corners)
+    predictor.to(request.device)
+    names, folder = _names(request.images), request.folder or Path(PREDICTIONS)
     with explain_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    out, wrong = csv.writer(sys.stdout, lineterminator="\n"), list[str]()
+    out, unreadable = csv.writer(sys.stdout, lineterminator="\n"), list[str]()
     out.writerow(["image", "depth", "nearest", "mean", "farthest"])
-    with progress(len(asked.images), "predicting") as advance:
-        for file, name in zip(asked.images, names, strict=True):
+    with progress(len(request.images), "predicting") as advance:
+        for file, name in zip(request.images, names, strict=True):
             try:
-                image = as_rgb(opened(file.read_bytes()))
+                image = as_rgb(load_image(file.read_bytes()))
             except (OSError, ValueError) as error:
-                wrong.append(f"{file}: {reason_of(error)}")
+                unreadable.append(f"{file}: {reason_of(error)}")
             else:
-                metres = _depth_of(predictor, image, asked)
+                metres = _depth_of(predictor, image, request)
                 target = folder / f"{name}_depth.png"
                 _write_depth(metres, target)
                 out.writerow([str(file), str(target), *(f"{value:.3f}" for value in (metres.min(), metres.mean(), metres.max()))])
             advance(1)
-    say(f"16-bit PNGs hold millimetres; in <name>_depth_colour.png dark is 0 m, bright {DEEPEST:g} m and more")
-    return wrong
+    say(f"16-bit PNGs are in millimetres; in <name>_depth_colour.png dark is 0 m, bright {DEEPEST:g} m and more")
+    return unreadable
 
 
 def _names(images: Sequence[Path]) -> list[str]:
-    """Names of the files to be written, without suffixes.
+    """Names of the output files, without suffixes.
 
     Raises:
-        UserError: two images would be written to the same files.
+        UserError: two images would have the same output files.
     """
     names: dict[str, Path] = {}
     for image in images:
         if (other := names.setdefault(image.stem, image)) != image:
             raise UserError(
-                f"{other} and {image} have one name: their depth maps would be the same files. Give each a --folder of its own."
+                f"{other} and {image} have the same name, and so would their depth maps. Predict them with different --folder options."
             )
     return [image.stem for image in images]
 
 
-def _depth_of(predictor: Callable[[torch.Tensor], torch.Tensor], image: Image.Image, asked: Asked) -> NDArray[np.float32]:
-    """Metres (H, W) at the size of `image`, which the network sees scaled as in training: by its shorter side."""
-    scale = asked.spec["short_side"] / min(image.size)
+def _depth_of(predictor: Callable[[torch.Tensor], torch.Tensor], image: Image.Image, request: PredictRequest) -> NDArray[np.float32]:
+    """Depth in metres (H, W) at the size of `image`. For the network, the image's shorter side is scaled as in training."""
+    scale = request.spec["short_side"] / min(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
     pixels = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
     with torch.inference_mode():
-        depth = predictor(torch.from_numpy(pixels[None].copy()).to(asked.device))[:, None]
+        depth = predictor(torch.from_numpy(pixels[None].copy()).to(request.device))[:, None]
         full = torch.nn.functional.interpolate(depth, size=image.size[::-1], mode="bilinear", align_corners=True)
     return np.asarray(full[0, 0].cpu().clamp(min=0.0).numpy())
 

@@ -1,6 +1,6 @@
-"""Depth from one image: the archive of NYUD2-DIR, or one's own pairs in its layout -> a prepared set. Protocol, section 4.
+"""Prepare pairs of images and depth maps from the archive of NYUD2-DIR or files in its layout. Protocol, section 4.
 
-A test image whose pair is rejected leaves its row of `test_mask` empty, like those of `test_images` and `test_depth`.
+The rows of rejected test pairs are zero in `test_images`, `test_depth` and `test_mask`.
 """
 
 import csv
@@ -30,32 +30,34 @@ from regcls.tasks.depth.data import DepthSet, level_buckets
 from regcls.tasks.depth.pairs import Pair, Shape, write_pairs
 from regcls.tasks.depth.params import BUCKETS, DepthData, DepthShots
 from regcls.tasks.depth.stand_in import write_archive
+from regcls.words import counted
 
-TOP = "data"  # folder that all paths begin with
+TOP = "data"  # first folder of all paths
 MASK = "test_balanced_mask.npy"
-FIRST_BUCKET = 7  # the nearest that is tested on: 0.7 m
+FIRST_BUCKET = 7  # the first one with test pixels: 0.7 m
 
 
 def prepare(data: DepthData, folder: Path, *, raw: Path, dataset: str, processes: int) -> None:
     """Write the prepared images and depth maps of `dataset` to `folder`.
 
-    With source `stand-in`, an archive is generated into a temporary folder, read by the same code, and removed.
+    With source `stand-in`, an archive is generated in a temporary folder and read by the same code.
 
     Raises:
-        UserError: a file is missing, damaged or not as it should be; far from the expected number of pairs; the disk is full.
+        UserError: a file is missing, damaged or invalid, the number of pairs is far from the expected one, or the disk is full.
     """
     if (widest := Shape(split="test", short_side=data.short_side, crop=data.crop).scaled[1]) < data.crop[1]:
         raise UserError(
-            f"{dataset}.data.crop = {list(data.crop)}: with short_side = {data.short_side} images are {widest} pixels wide, which is less"
+            f"{dataset}.data.crop = {list(data.crop)}: with short_side = {data.short_side} images are only {widest} pixels wide"
         )
     if data.source == "raw":
         remedy = missing_remedy(raw, dataset, data.archives)
         _prepare(data, folder, raw, dataset, processes, remedy=remedy)
         return
-    with TemporaryDirectory(prefix=f"regcls-{dataset}-") as made:
-        with explain_os_errors(Path(made)):
-            write_archive(Path(made), data.stand_in, short_side=data.short_side, processes=processes)
-        _prepare(data, folder, Path(made), dataset, processes, remedy="")
+    with TemporaryDirectory(prefix=f"regcls-{dataset}-") as name:
+        archives = Path(name)
+        with explain_os_errors(archives):
+            write_archive(archives, data.stand_in, short_side=data.short_side, processes=processes)
+        _prepare(data, folder, archives, dataset, processes, remedy="")
 
 
 def _prepare(data: DepthData, folder: Path, raw: Path, dataset: str, processes: int, *, remedy: str) -> None:
@@ -63,7 +65,7 @@ def _prepare(data: DepthData, folder: Path, raw: Path, dataset: str, processes: 
     listings = {split: read_csv(holder, raw, f"nyu2_{split}.csv", remedy=remedy) for split in ("train", "test")}
     for split, listing in listings.items():
         _check_count(data, dataset, split, len(listing), {})
-    given = _given_mask(holder, raw, (len(listings["test"]), *data.crop))
+    official = _official_mask(holder, raw, (len(listings["test"]), *data.crop))
     with (
         prepared_writer(folder, made_from=deciding_parameters(data)) as writer,
         worker_pool(processes) if processes > 1 else nullcontext() as pool,
@@ -83,18 +85,18 @@ def _prepare(data: DepthData, folder: Path, raw: Path, dataset: str, processes: 
         _check_splits(table, left_out)
         writer.save_table(table)
         left_out.to_csv(writer.folder / "rejected.csv", index=False)
-        _write_mask(writer, given, seed=data.mask_seed)
+        _write_mask(writer, official, seed=data.mask_seed)
         _note_counts(writer, table, left_out)
 
 
 def read_csv(holder: Holder, raw: Path, name: str, *, remedy: str) -> pd.DataFrame:
-    """A csv without a header, in the archive or beside it: path, depth_path and scene (the image's folder; empty for test images), row.
+    """Read a csv without a header, in the archive or next to it: path, depth_path, scene (the image's folder; "" for test images), row.
 
     Raises:
-        UserError: it is missing, or a line does not hold two paths that begin with data/.
+        UserError: the csv is missing, or a line is not two paths that begin with data/.
     """
     if (place := _find(holder, raw, name)) is None:
-        raise UserError(f"{name} is neither in {holder.origin} nor beside it. {remedy}")
+        raise UserError(f"{name} is neither in {holder.origin} nor next to it. {remedy}")
     file, rows = f"{name} in {holder.origin}", []
     try:
         reader = csv.reader(StringIO(place.read().decode("utf-8-sig"), newline=""), skipinitialspace=True)
@@ -108,23 +110,23 @@ def read_csv(holder: Holder, raw: Path, name: str, *, remedy: str) -> pd.DataFra
                 )
             rows.append((line[0], line[1]))
     except (ValueError, csv.Error) as error:
-        raise UserError(f"{file} is no csv in UTF-8: {error}") from None
+        raise UserError(f"{file} is not a CSV file in UTF-8: {error}") from None
     table = pd.DataFrame(rows, columns=["path", "depth_path"], dtype=str)
     scenes = [path.split("/")[-2] if "train" in name else "" for path in table["path"]]
     return table.assign(scene=scenes, row=np.arange(len(table)))
 
 
 def _find(holder: Holder, raw: Path, name: str) -> Place | None:
-    """Where a file of the archive lies: in it, or else beside it."""
+    """The location of a file: in the archive, else next to it."""
     places = (holder.place(f"{TOP}/{name}"), Place(str(raw / name)))
     return next((place for place in places if place and Path(place.file).exists()), None)
 
 
 def validation_scenes(scenes: Sequence[str], *, share: float, seed: int) -> frozenset[str]:
-    """The scenes to hold out. Their n sorted names are shuffled by numpy; the first ⌊(1 − share) · n⌋, at least one, train."""
+    """The scenes to hold out. numpy shuffles the n sorted names; the first ⌊(1 − share) · n⌋, at least one, are for training."""
     names = sorted(set(scenes))
     RandomState(seed).shuffle(names)
-    training = math.floor((1 - Fraction(str(share))) * len(names))  # 0.8 · n in floating point may lie below a whole number
+    training = math.floor((1 - Fraction(str(share))) * len(names))  # exact: 0.8 · n as a float may be just below a whole number
     return frozenset(names[max(1, training) :])
 
 
@@ -133,54 +135,54 @@ def _split(data: DepthData, dataset: str, split: str, listing: pd.DataFrame) -> 
         return listing.assign(split="test")
     if (scenes := listing["scene"].nunique()) < 2:
         raise UserError(
-            f"{dataset}: all training images are of {scenes} scene, and whole scenes are held out for validation: put each scene's images "
-            f"into a folder of its own, {TOP}/nyu2_train/<scene>/"
+            f"{dataset}: training images are from {counted(scenes, 'scene')}, but validation needs whole scenes to hold out: put each "
+            f"scene's images into its own folder, {TOP}/nyu2_train/<scene>/"
         )
     held_out = validation_scenes(listing["scene"].tolist(), share=data.validation_share, seed=data.split_seed)
     return listing.assign(split=np.where(listing["scene"].isin(held_out), "val", "train"))
 
 
-def _given_mask(holder: Holder, raw: Path, shape: tuple[int, int, int]) -> NDArray[np.bool_] | None:
-    """The official mask `shape` (T, H, W), if there is one.
+def _official_mask(holder: Holder, raw: Path, shape: tuple[int, int, int]) -> NDArray[np.bool_] | None:
+    """The benchmark's mask of `shape` (T, H, W), if there is one.
 
     Raises:
-        UserError: it is of another shape, or not of zeros and ones.
+        UserError: it has another shape, or other values than 0 and 1.
     """
     if (place := _find(holder, raw, MASK)) is None:
         return None
-    where = place.file if place.file.endswith(MASK) else f"{MASK} in {place.file}"
+    name = place.file if place.file.endswith(MASK) else f"{MASK} in {place.file}"
     try:
         mask = np.load(BytesIO(place.read()), allow_pickle=False)
-    except Exception as error:  # whatever a damaged header leads to
-        raise UserError(f"{where} is not an array of numpy: {error}. Bring it anew, or remove it: a mask is drawn then") from None
+    except Exception as error:  # a damaged header can raise anything
+        raise UserError(f"{name} is not a NumPy array: {error}. Fetch it again, or remove it to have a mask drawn") from None
     if mask.shape != shape:
         raise UserError(
-            f"{where} has shape {mask.shape}; {shape[0]} test images of {shape[1]} × {shape[2]} pixels need {shape}. "
-            "Remove it: a mask is drawn then"
+            f"{name} has shape {mask.shape}; {shape[0]} test images of {shape[1]} × {shape[2]} pixels need {shape}. "
+            "Remove it to have a mask drawn"
         )
     if mask.dtype.kind not in "bui" or mask.max() > 1 or mask.min() < 0:
-        raise UserError(f"{where} holds other values than 0 and 1. Bring it anew, or remove it: a mask is drawn then")
+        raise UserError(f"{name} has other values than 0 and 1. Fetch it again, or remove it to have a mask drawn")
     return np.asarray(mask, dtype=np.bool_)
 
 
-def _write_mask(writer: Writer, given: NDArray[np.bool_] | None, *, seed: int) -> None:
-    """The array `test_mask`: the mask that is given, without pixels that were not measured, or one that is drawn."""
+def _write_mask(writer: Writer, official: NDArray[np.bool_] | None, *, seed: int) -> None:
+    """Write the array `test_mask`: the measured pixels of the official mask, or a drawn mask without one."""
     depth = np.load(writer.folder / "test_depth.npy", mmap_mode="r")
-    mask = draw_mask(depth, seed=seed) if given is None else given & (depth > 0)
+    mask = draw_mask(depth, seed=seed) if official is None else official & (depth > 0)
     if not mask.any():
-        why = "no test image has any from 0.7 m on" if given is None else f"{MASK} names none that is measured"
+        why = "no test image has depths from 0.7 m on" if official is None else f"{MASK} selects no measured pixel"
         raise UserError(f"no pixel is left to test on: {why}")
     writer.save("test_mask", mask)
     writer.notes |= {
-        "mask": "drawn" if given is None else MASK,
+        "mask": "drawn" if official is None else MASK,
         "buckets": {"test": _histogram(_buckets(depth)[depth > 0]), "mask": _histogram(_buckets(depth)[mask])},
     }
 
 
 def draw_mask(depth: NDArray[np.uint16], *, seed: int) -> NDArray[np.bool_]:
-    """A balanced choice of pixels (T, H, W) of `depth` (millimetres): of each bucket from 0.7 m on as many as the rarest of them has.
+    """A balanced mask (T, H, W) for `depth` (millimetres): from each bucket from 0.7 m on, as many pixels as the rarest of them has.
 
-    Buckets without any pixel stay empty.
+    Empty buckets are disregarded.
     """
     buckets, rng = _buckets(depth).ravel(), default_rng(seed)
     present = np.bincount(buckets, minlength=BUCKETS)
@@ -192,7 +194,7 @@ def draw_mask(depth: NDArray[np.uint16], *, seed: int) -> NDArray[np.bool_]:
 
 
 def _buckets(depth: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """Buckets of 0.1 m of depths in millimetres; what was not measured is in 0, which is not tested on."""
+    """Buckets of 0.1 m of depths in millimetres; unmeasured pixels are in bucket 0, which is never tested."""
     return np.minimum(depth // 100, BUCKETS - 1).astype(np.uint8)
 
 
@@ -215,10 +217,10 @@ def _note_counts(writer: Writer, table: pd.DataFrame, left_out: pd.DataFrame) ->
 
 
 def counts(folder: Path, shots: DepthShots) -> list[str]:
-    """What `prepare` wrote to `folder`, in lines: images and scenes by split, pixels by shot group, and what was rejected and why.
+    """Summarise the prepared data in lines of text: images and scenes by split, pixels by shot group, and what was rejected and why.
 
     Raises:
-        UserError: `folder` is absent or damaged.
+        UserError: `folder` is missing or damaged.
     """
     notes = DepthSet(folder).prepared.meta["notes"]
     many, medium = shots.buckets("many"), shots.buckets("medium")
@@ -239,9 +241,9 @@ def counts(folder: Path, shots: DepthShots) -> list[str]:
     ]
 
 
-def _check_count(data: DepthData, dataset: str, split: str, found: int, left_out: Mapping[str, int]) -> None:
+def _check_count(data: DepthData, dataset: str, split: str, pairs: int, left_out: Mapping[str, int]) -> None:
     expected = (data.expected_train if split == "train" else data.expected_test) if data.source == "raw" else None
-    check_count(found, expected, what=f"{split} pairs", dataset=dataset, key=f"expected_{split}", left_out=left_out)
+    check_count(pairs, expected, what=f"{split} pairs", dataset=dataset, key=f"expected_{split}", left_out=left_out)
 
 
 def _check_splits(table: pd.DataFrame, left_out: pd.DataFrame) -> None:

@@ -1,4 +1,4 @@
-"""What the paper and its release ran and found on depth."""
+"""Published settings and results of the paper and its release on depth."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ import pandas as pd
 from regcls.params.single import SingleGrid
 from regcls.reports.published import by_shot, published_table
 
-# Grids, and data and training values, by their names in params.yaml (section 3.2). The weights are of ImageNet; which of them is left
-# open. Without milestones there is no decay.
-# Left out are values of which ours differs from the release on purpose: depth_resampling, clip_colours and validation.
+# Grids, data and training values, named as in params.yaml (section 3.2). The paper does not say which ImageNet weights it uses. There is
+# no decay, since there are no milestones. depth_resampling, clip_colours and validation are left out: they differ from the release on
+# purpose.
 GRIDS = {
     "table2": SingleGrid(methods=("reg", "reg+cls", "reg+cls-bal"), classes=(2, 10, 100), balanced_data=False, lambdas="default", seeds=3),
     "table4": SingleGrid(methods=("reg", "reg+cls-bal"), classes=(100,), balanced_data=True, lambdas="default", seeds=3),
@@ -47,16 +47,19 @@ VALUES: dict[str, Any] = {
     "many": ((9, 45), (47, 47), (49, 49)),
     "medium": ((7, 8), (46, 46), (48, 48), (50, 56), (58, 58), (60, 61), (63, 63)),
 }
-COUNTS = {"training images": 50688, "test images": 654}  # that preparing gives
+COUNTS = {"training images": 50688, "test images": 654}  # after preparation
 
 
 def table2() -> pd.DataFrame:
-    """Table 2 in the columns of `table3`, metric rmse_val or rmse_test: RMSE (m) of the model selected on validation, or on test."""
+    """Table 2: method, classes (0: none), metric, shot, value, std, uncertain.
+
+    The metrics are rmse_val and rmse_test: RMSE (m) of the model selected on validation or on test.
+    """
     return _depth_table(published_table(__package__, "table2.csv").rename(columns={"rmse": "value"}).assign(metric="rmse", uncertain=0))
 
 
 def table4() -> pd.DataFrame:
-    """The rows of Table 4 on NYUD2, which has no shot groups, in the columns of `table2`."""
+    """The NYUD2 rows of Table 4, which has no shot groups, in the columns of `table2`."""
     table = published_table(__package__, "table4.csv")
     return _depth_table(table.assign(shot="all"))
 

@@ -1,4 +1,4 @@
-"""A room seen by a camera: colours and depth, by one ray a pixel.
+"""Renders colours and depth of a room, with one ray per pixel.
 
 P pixels, B boxes, S surfaces: six sides of the room, then the boxes. Lengths are metres; x runs along the width, y along the length, z up.
 """
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 PLAIN, STRIPES, TILES, CHECKS, BOARDS = range(5)  # kinds of texture
-FOCAL = 0.81  # focal length over width, of the sensor that NYU Depth V2 was taken with
-HAZE, HAZE_COLOUR = 24.0, (0.62, 0.64, 0.68)  # metres after which 63 % of a colour is the haze's
-GRAIN = 30.0  # spots of a surface a metre
-FALL_OFF = 3.0  # metres from a lamp at which it gives half its light
-BLOCK = 2**15  # pixels at a time
+FOCAL = 0.81  # focal length over width of NYU Depth V2's sensor
+HAZE, HAZE_COLOUR = 24.0, (0.62, 0.64, 0.68)  # after HAZE metres, 63 % of a colour is the haze's
+GRAIN = 30.0  # spots per metre of surface
+FALL_OFF = 3.0  # metres at which a lamp has half its light
+BLOCK = 2**15  # pixels per block
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,14 +27,14 @@ class Room:
     high: Floats  # (B, 3)
     colours: Floats  # (S, 2, 3) in 0 to 1: the ground, and the pattern on it
     textures: NDArray[np.int64]  # (S,) kinds
-    periods: Floats  # (S,) of the pattern
+    periods: Floats  # (S,) of the patterns
     lamp: Floats  # (3,)
-    ambient: float  # share of the light that comes from everywhere
+    ambient: float  # share of ambient light
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Camera:
-    """Where it stands and looks: rotated by `yaw` from the y axis to the left, then up by `pitch`, then by `roll`; radians."""
+    """Position and direction: rotated from the y axis to the left by `yaw`, then up by `pitch`, then by `roll`, in radians."""
 
     at: Floats  # (3,)
     yaw: float
@@ -42,7 +42,7 @@ class Camera:
     roll: float
 
     def rays(self, width: int, height: int) -> Floats:
-        """Directions (3, height · width), so long that a step of 1 goes 1 m into the depth of the picture."""
+        """Directions (3, height · width), scaled so that 1 is 1 m along the camera's axis."""
         right = (np.arange(width) + 0.5 - width / 2) / (FOCAL * width)
         up = -(np.arange(height) + 0.5 - height / 2) / (FOCAL * width)
         x, z = (grid.ravel() for grid in np.meshgrid(right, up))
@@ -54,7 +54,7 @@ class Camera:
 
 
 def render(room: Room, camera: Camera, *, width: int, height: int) -> tuple[Floats, Floats]:
-    """Light (height, width, 3), about 0 to 1, and depth (height, width) in metres, measured along the camera's axis."""
+    """Light (height, width, 3), about 0 to 1, and depth (height, width) in metres along the camera's axis."""
     rays = camera.rays(width, height)
     blocks = [_cast(room, camera, rays[:, start : start + BLOCK]) for start in range(0, rays.shape[1], BLOCK)]
     light, depth = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
@@ -73,7 +73,7 @@ def _cast(room: Room, camera: Camera, rays: Floats) -> tuple[Floats, Floats]:
 
 
 def _walls(room: Room, at: Floats, rays: Floats) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
-    """Depth, surface and normal's axis (P,) of the room's sides."""
+    """Depth, surface and axis of the normal (P,) of the room's sides."""
     ahead = rays > 0
     distances = (np.where(ahead, room.size[:, None], np.float32(0)) - at[:, None]) / rays
     axis = distances.argmin(0)
@@ -84,7 +84,7 @@ def _walls(room: Room, at: Floats, rays: Floats) -> tuple[Floats, NDArray[np.int
 def _boxes(
     room: Room, at: Floats, rays: Floats, depth: Floats, surface: NDArray[np.int64], axis: NDArray[np.int64]
 ) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
-    """The same where a box is nearer than the wall behind it, by the slabs that it is the common part of."""
+    """Replace the values of `_walls` where a box is nearer (slab method)."""
     entry = np.full((len(room.low), rays.shape[1]), -np.inf, dtype=np.float32)
     leave, side = np.full_like(entry, np.inf), np.zeros(entry.shape, dtype=np.int8)
     for k in range(3):
@@ -102,7 +102,7 @@ def _boxes(
 
 
 def _texture(room: Room, points: Floats, surface: NDArray[np.int64], axis: NDArray[np.int64]) -> Floats:
-    """Colours (P, 3) of the material: a pattern of fixed size in metres, and grain."""
+    """Colours (P, 3) of the surfaces: a pattern and grain."""
     pixels = np.arange(len(axis))
     across, along = points[np.where(axis == 0, 1, 0), pixels], points[np.where(axis == 2, 1, 2), pixels]
     u, v = across / room.periods[surface], along / room.periods[surface]
@@ -119,7 +119,7 @@ def _texture(room: Room, points: Floats, surface: NDArray[np.int64], axis: NDArr
 
 
 def _light(room: Room, rays: Floats, points: Floats, axis: NDArray[np.int64]) -> Floats:
-    """Light (P,) that falls on points (3, P): from everywhere, and from the lamp on what faces it."""
+    """Ambient light and light of the lamp (P,) on points (3, P)."""
     to_lamp, pixels = room.lamp[:, None] - points, np.arange(len(axis))
     distance = np.sqrt((to_lamp**2).sum(0))
     facing = -np.sign(rays[axis, pixels]) * to_lamp[axis, pixels] / distance  # the normal points at the camera

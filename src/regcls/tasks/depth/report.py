@@ -1,4 +1,4 @@
-"""The report on depth: Tables 2 and 4, what a class loss changes, the error by depth, and examples."""
+"""The report on depth: Tables 2 and 4, the effect of a class loss, the error by depth, and examples."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -18,7 +18,7 @@ from regcls.reports.picking import records, warnings_of
 from regcls.reports.report import Report, Section
 from regcls.reports.shot_differences import FEWEST, RESAMPLES, of_ratios
 from regcls.reports.shot_subject import SHORT, Metric, Published, ShotTable, Subject, best_by_validation, reg_and_best
-from regcls.runs.grids import Found, expand
+from regcls.runs.grids import BestLambdas, expand
 from regcls.tasks.depth import figures, published
 from regcls.tasks.depth.data import DepthSet
 from regcls.tasks.depth.metrics import errors_of, sums_of
@@ -29,23 +29,23 @@ from regcls.tasks.task import Sources
 from regcls.tracking.views import View
 from regcls.words import counted
 
-TITLES = {"table2": "Table 2: RMSE by shot group", "table4": "Table 4: trained on balanced data"}  # of other grids: their names
+TITLES = {"table2": "Table 2: RMSE by shot group", "table4": "Table 4: trained on balanced data"}  # other grids go by their names
 PRINTED = {"table2": published.table2, "table4": published.table4}
 SELECTED = {
     "val": "RMSE-val: model selected on validation",
     "test": "RMSE-test: model selected on test (as earlier work; optimistic)",
 }
 DELTAS = ("delta1", "delta2", "delta3")
-TESTED = "rmse_val"  # the test error that is compared: of the weights selected on validation
-EXAMPLES = "examples.npz"  # a file of every run
+TESTED = "rmse_val"  # the test error to compare: of the weights selected on validation
+EXAMPLES = "examples.npz"  # artifact of a run
 
 
-def report(sources: Sources, *, fingerprints: Mapping[DepthSpec, str], found: Found) -> Report:
-    """See `Task.report`; `fingerprints`: of every wanted run, with λ as `found` by the search."""
+def report(sources: Sources, *, fingerprints: Mapping[DepthSpec, str], best_lambdas: BestLambdas) -> Report:
+    """See `Task.report`; `fingerprints`: of every requested run; `best_lambdas`: chosen by the search."""
     depth: Depth = sources.section
     data: DepthSet = sources.data
-    specs = {name: expand(make_spec, depth, sources.dataset, grid, found) for name, grid in depth.grids.items()}
-    # The search is judged on validation images: of its runs, no sums are needed.
+    specs = {name: expand(make_spec, depth, sources.dataset, grid, best_lambdas) for name, grid in depth.grids.items()}
+    # The search uses validation errors only: its runs need no test sums.
     summed = {fingerprints[spec] for name, wanted in specs.items() if name != SEARCH for spec in wanted}
     tables: dict[str, pd.DataFrame] = {}
 
@@ -64,16 +64,17 @@ def report(sources: Sources, *, fingerprints: Mapping[DepthSpec, str], found: Fo
     subject = _subject(depth, runs, tables, counts, drawn_mask=data.has_drawn_mask)
     used = [grid for name, grid in depth.grids.items() if name in grids and name != SEARCH]
     changed = [*counts, *(line for grid in used for line in departures(depth, grid, drawn_mask=data.has_drawn_mask))]
-    made = Report(
+    report = Report(
         dataset=sources.dataset,
         title=depth.title,
         wanted=len(runs.wanted),
         finished=int((runs.wanted["state"] == "finished").sum()),
         intro="One network for each run predicts the depth of every pixel of an image. It is trained with a regression loss alone (reg), "
-        "with a classification loss beside it (reg+cls), and with balanced classes (reg+cls-bal). Errors are shown over all test pixels "
-        "that count – as many of each depth – and by how frequent their depth is in training: Many, Medium, Few. Every number comes from "
-        f"tracked MLflow runs and leads back to them{', and the published values stand beside ours' * bool(depth.published)}.",
-        extent=protocol.beside(
+        "with an added classification loss (reg+cls), and with balanced classes (reg+cls-bal). Errors are shown over all test pixels "
+        "in the mask – equally many of each depth – and by how frequent their depth is in training: Many, Medium, Few. Every number comes "
+        "from tracked MLflow runs and links to them"
+        f"{', and the published values are shown next to ours' if depth.published else ''}.",
+        extent=protocol.paper_differences(
             depth.published,
             reduced=protocol.reductions(depth.grids, published.GRIDS),
             changed=list(dict.fromkeys(changed)),
@@ -88,19 +89,19 @@ def report(sources: Sources, *, fingerprints: Mapping[DepthSpec, str], found: Fo
         ),
         other_data=counts,
     )
-    made.warnings += warnings_of({name: grid.wanted for name, grid in grids.items()}, duplicates=picked.duplicates, stale=picked.stale)
-    made.warnings += lost_lines(picked.wanted, "sums", "sums.parquet")
+    report.warnings += warnings_of({name: grid.wanted for name, grid in grids.items()}, duplicates=picked.duplicates, stale=picked.stale)
+    report.warnings += lost_lines(picked.wanted, "sums", "sums.parquet")
 
     def extra(main: Runs) -> None:
-        _add_by_depth(made, depth, subject, main, tables, data.levels("train"))
-        _add_examples(made, sources, subject, main)
+        _add_by_depth(report, depth, subject, main, tables, data.levels("train"))
+        _add_examples(report, sources, subject, main)
 
-    shots.complete(made, subject, grids, found=found, extra=extra)
-    return page.complete(made, runs, picked, links=sources.tracker, provenance=sources.provenance)
+    shots.complete(report, subject, grids, best_lambdas=best_lambdas, extra=extra)
+    return page.complete(report, runs, picked, links=sources.tracker, provenance=sources.provenance)
 
 
 def _usable(table: pd.DataFrame) -> bool:
-    """Both selections are there, and each number is one: pandas leaves what is not a number out of a sum."""
+    """Whether both selections are there and all numbers are finite; pandas would skip NaN in sums."""
     return {"val", "test"} <= set(table["selection"]) and bool(np.isfinite(table[list(COLUMNS)].to_numpy(float)).all())
 
 
@@ -109,9 +110,9 @@ def _buckets(shots: DepthShots) -> Mapping[str, frozenset[int]]:
 
 
 def _measured(chosen: pd.DataFrame, tables: Mapping[str, pd.DataFrame], groups: DepthShots) -> pd.DataFrame:
-    """The tracked metrics of the runs, those of the test set made anew from sums: of the weights selected on val, and on test."""
+    """The tracked metrics of the runs, and test errors recomputed from sums: of the weights selected on val, and on test."""
     values = chosen.set_index("run_id")
-    found = {
+    errors = {
         run_id: {
             f"{selection}_selected/{name}": value
             for selection, part in table.groupby("selection")
@@ -119,7 +120,7 @@ def _measured(chosen: pd.DataFrame, tables: Mapping[str, pd.DataFrame], groups: 
         }
         for run_id, table in tables.items()
     }
-    return values.join(pd.DataFrame.from_dict(found, orient="index"))
+    return values.join(pd.DataFrame.from_dict(errors, orient="index"))
 
 
 def _metric(name: str, selection: str, title: str) -> Metric:
@@ -127,13 +128,13 @@ def _metric(name: str, selection: str, title: str) -> Metric:
 
 
 def by_image(table: pd.DataFrame, images: NDArray[np.int64], groups: DepthShots) -> NDArray[np.float64]:
-    """(T, G, 2) pixels and summed squared errors by image and shot group, of a table of sums."""
+    """Pixels and summed squared errors (T, G, 2) by image and shot group, from a table of sums."""
     group = np.array([SHOTS.index(shot) for shot in groups.by_bucket()])[table["bucket"]]
-    place = np.searchsorted(images, table["image"]) * len(SHOTS) + group
-    columns = [np.bincount(place, table[name], len(images) * len(SHOTS)) for name in COLUMNS[:2]]  # n, squared
-    found = np.stack(columns, axis=1).reshape(len(images), len(SHOTS), 2).astype(np.float64)
-    found[:, 0] = found[:, 1:].sum(axis=1)  # all
-    return found
+    index = np.searchsorted(images, table["image"]) * len(SHOTS) + group
+    columns = [np.bincount(index, table[name], len(images) * len(SHOTS)) for name in COLUMNS[:2]]  # n, squared
+    sums = np.stack(columns, axis=1).reshape(len(images), len(SHOTS), 2).astype(np.float64)
+    sums[:, 0] = sums[:, 1:].sum(axis=1)  # all
+    return sums
 
 
 def _subject(depth: Depth, runs: Runs, tables: Mapping[str, pd.DataFrame], counts: Sequence[str], *, drawn_mask: bool) -> Subject:
@@ -142,7 +143,7 @@ def _subject(depth: Depth, runs: Runs, tables: Mapping[str, pd.DataFrame], count
     sums = {run_id: by_image(table, images, depth.shots) for run_id, table in selected.items()}
     first = next(iter(sums.values()), np.zeros((0, len(SHOTS), 2)))[:, :, 0]
     sizes: dict[Shot, tuple[int, int]] = {shot: (int(first[:, g].sum()), int((first[:, g] > 0).sum())) for g, shot in enumerate(SHOTS)}
-    listed = ", ".join(f"{SHORT[shot]} {pixels:,} ({having:,})" for shot, (pixels, having) in sizes.items())
+    listed = ", ".join(f"{SHORT[shot]} {pixels:,} ({with_pixels:,})" for shot, (pixels, with_pixels) in sizes.items())
     titles = {name: TITLES.get(name, f"{name}: RMSE by shot group") for name in depth.grids if name != SEARCH}
     main = next(iter(titles), "")
     compared = runs.wanted.groupby(["method", "classes", "weight"]).ngroups if main else 0
@@ -151,7 +152,7 @@ def _subject(depth: Depth, runs: Runs, tables: Mapping[str, pd.DataFrame], count
         if not depth.published or name not in PRINTED:
             return None
         grid = depth.grids[name]
-        balance = ["not on the data of this table"] * (grid.balanced_data != published.GRIDS[name].balanced_data)
+        balance = [] if grid.balanced_data == published.GRIDS[name].balanced_data else ["not on the data of this table"]
         why = ", ".join([*counts, *departures(depth, grid, drawn_mask=drawn_mask), *balance])
         return Published(values=PRINTED[name](), where="NYUD2-DIR", why=why, digits=3, balanced_data=grid.balanced_data)
 
@@ -166,7 +167,7 @@ def _subject(depth: Depth, runs: Runs, tables: Mapping[str, pd.DataFrame], count
             caption="Test RMSE (m) by shot group, trained on {data}; mean ± std over seeds.",
             notes=[
                 "Both are RMSE (m) on the test images, of two sets of weights from one training: those of the epoch with the lowest RMSE "
-                "on validation, and those of the epoch with the lowest RMSE on the test images themselves, which no one has beforehand."
+                "on validation, and those of the epoch with the lowest RMSE on the test images themselves, which in practice is unknown."
             ],
         ),
         more=[
@@ -185,80 +186,82 @@ def _subject(depth: Depth, runs: Runs, tables: Mapping[str, pd.DataFrame], count
         ],
         samples={False: "all training pixels", True: "balanced data"},
         published=printed,
-        sizes={shot: (f"{pixels:,} px", f"{having:,} images") for shot, (pixels, having) in sizes.items()},
-        groups=f"{groups_note(depth.shots)} Test pixels (images that have some): {listed}.",
+        sizes={shot: (f"{pixels:,} px", f"{with_pixels:,} images") for shot, (pixels, with_pixels) in sizes.items()},
+        groups=f"{groups_note(depth.shots)} Test pixels (images with such pixels): {listed}.",
         test_images=len(images),
         compare=of_ratios(sums, error=TESTED, units=len(images), tests=len(SHOTS) * compared),
         tested={TESTED: SELECTED["val"]},
         meaning="Δ = RMSE(reg) − RMSE(method) in metres, over the seeds that both have, weights selected on validation: above 0 the class "
         "loss helps.",
-        over_images=f"Over test images: paired bootstrap, {RESAMPLES:,} resamples of whole images, since the pixels of one belong "
-        f"together; RMSE of all their pixels in the group, mean over seeds. Its p is at least {least:.3f} before it is adjusted. It takes "
-        "the trained networks as given, and images as independent, which those of one scene are not: its intervals are rather too narrow.",
+        over_images=f"Over test images: paired bootstrap, {RESAMPLES:,} resamples of whole images, since the pixels of an image are not "
+        f"independent; RMSE over all their pixels in the group, mean over seeds. Its p is at least {least:.3f} before adjustment. It takes "
+        "the trained networks as given and the images as independent, which those of a scene are not: its intervals tend to be too narrow.",
         judged=("val/rmse/all", "validation RMSE"),
         searched={"val/rmse/all": "validation RMSE", "val/mae/all": "validation MAE"},
         error="RMSE",
         unit="m",
         few=lambda images: f"{counted(images, 'image')} with such pixels",
         nothing_in_few="No test pixel is in Few.",
-        intervals="Weights are selected on validation. Intervals are over test images (none of fewer than "
-        f"{FEWEST}), whole ones, which takes the trained networks as given.",
+        intervals=f"Weights are selected on validation. Intervals are over whole test images (none for fewer than {FEWEST}) and take the "
+        "trained networks as given.",
         digits=lambda value: 3,
     )
 
 
 def groups_note(groups: DepthShots) -> str:
-    """Which depths are in which group."""
+    """The definition of the shot groups, as a note."""
 
-    def said(ranges: Sequence[tuple[int, int]]) -> str:
+    def text(ranges: Sequence[tuple[int, int]]) -> str:
         return ", ".join(str(first) if first == last else f"{first}–{last}" for first, last in ranges) or "none"
 
-    many, medium = said(groups.many), said(groups.medium)
-    return f"Groups are of pixels, by buckets of 0.1 m (bucket 9 holds 0.9 to 1.0 m). Many: {many}; Med.: {medium}; Few: the rest."
+    many, medium = text(groups.many), text(groups.medium)
+    return f"Pixels are grouped by buckets of 0.1 m (bucket 9 is 0.9 to 1.0 m). Many: {many}; Med.: {medium}; Few: the rest."
 
 
 def departures(depth: Depth, grid: SingleGrid, *, drawn_mask: bool) -> list[str]:
-    """The data and training values of a grid that are not the paper's: `epochs 10 instead of 5`.
+    """The data and training values of a grid that differ from the paper's: `epochs 10 instead of 5`.
 
-    `drawn_mask`: the test pixels were drawn in preparing, for want of the official mask.
+    `drawn_mask`: whether the test pixels were drawn in preparation, without the official mask.
     """
     ours = asdict(depth.data) | asdict(depth.training) | asdict(depth.shots)
     unused = ["batch_size", "accumulate"] if grid.balanced_data else ["balanced_batch_size", "balanced_accumulate", "balanced_bins"]
     unused += [] if grid.balanced_data or any(map(is_balanced, grid.methods)) else ["rounding"]
     lam = {classes: depth.training.lam_for(classes) for classes in grid.classes}
     say = {
-        "source": lambda here, there: ["generated stand-in images"],
-        "many": lambda here, there: ["other shot groups"],
-        "medium": lambda here, there: ["other shot groups"],
-        "lam": lambda here, there: [
-            f"λ {lam[classes]:g} instead of {there[classes]:g} ({classes} classes)"
+        "source": lambda ours, papers: ["generated stand-in images"],
+        "many": lambda ours, papers: ["other shot groups"],
+        "medium": lambda ours, papers: ["other shot groups"],
+        "lam": lambda ours, papers: [
+            f"λ {lam[classes]:g} instead of {papers[classes]:g} ({classes} classes)"
             for classes in grid.classes
-            if grid.lambdas == "default" and classes in there and lam[classes] != there[classes]
+            if grid.lambdas == "default" and classes in papers and lam[classes] != papers[classes]
         ],
-        # Wherever a file of them is: the paper does not say which ones.
-        "weights": lambda here, there: ["random weights instead of ImageNet's"] * (here == "random"),
+        # Any ImageNet weights count as the paper's, which does not say which ones it uses.
+        "weights": lambda ours, papers: ["random weights instead of ImageNet's"] if ours == "random" else [],
     }
     lines = protocol.departures(ours, published.VALUES, unused=unused, say=say) + protocol.other_lambdas(grid.lambdas)
-    return lines + ["another draw of test pixels, without test_balanced_mask.npy"] * (drawn_mask and depth.data.source == "raw")
+    if drawn_mask and depth.data.source == "raw":
+        lines.append("another draw of test pixels, without test_balanced_mask.npy")
+    return lines
 
 
 def _networks(depth: Depth) -> str:
     training = depth.training
-    weights = "random weights" if training.weights == "random" else "weights of ImageNet"
+    weights = "random weights" if training.weights == "random" else "ImageNet weights"
     steps = f", × {training.decay} after epochs {', '.join(map(str, training.milestones))}" if training.milestones else ""
     return (
         f"Networks: {training.model}, {training.width} channels in the first stage, {weights} at the start; images of "
         f"{depth.data.crop[1]} × {depth.data.crop[0]} pixels, depth at half of that; {training.optimizer}, {training.epochs} epochs, "
         f"learning rate {training.learning_rate}{steps}, batches of {training.batch_size} × {training.accumulate} "
         f"({training.balanced_batch_size} × {training.balanced_accumulate} on balanced data), weight decay {training.weight_decay}, "
-        f"{training.precision}; regression loss {training.loss}. {groups_note(depth.shots)} The model kept is that of the lowest "
-        "validation RMSE, over validation pixels drawn with the class-keeping probability; beside it that of the lowest test RMSE, for "
-        "comparison with earlier work."
+        f"{training.precision}; regression loss {training.loss}. {groups_note(depth.shots)} The weights kept are those with the lowest "
+        "validation RMSE, over validation pixels drawn with the class-keeping probability, and, for comparison with earlier work, those "
+        "with the lowest test RMSE."
     )
 
 
 def _add_by_depth(
-    made: Report, depth: Depth, subject: Subject, runs: Runs, tables: Mapping[str, pd.DataFrame], levels: NDArray[np.int64]
+    report: Report, depth: Depth, subject: Subject, runs: Runs, tables: Mapping[str, pd.DataFrame], levels: NDArray[np.int64]
 ) -> None:
     chosen = best_by_validation(subject, runs)
     if chosen.empty:
@@ -276,54 +279,54 @@ def _add_by_depth(
             each="0.1 m",
             limits={},
         ),
-        alt="Test RMSE against depth, a line a method, over a histogram of the training pixels by depth. The CSV has the numbers.",
+        alt="Test RMSE against depth, one line per method, over a histogram of the training pixels by depth. The CSV has the numbers.",
         caption="Test RMSE by depth, in buckets of 0.1 m, model selected on validation; mean over seeds, shaded: ± standard deviation over "
-        "seeds. Of each method, the number of classes with the lowest validation RMSE. Grey, on the right axis (log): training pixels of "
-        "each bucket, which holds two or three of the 255 levels that training depth is stored in; darker: many, lighter: few.",
+        "seeds. Each method is shown at its number of classes with the lowest validation RMSE. Grey, on the right axis (log): training "
+        "pixels of each bucket, which has two or three of the 255 levels of training depth; darker: many, lighter: few.",
     )
     numbers = pd.concat([lines.assign(drawn="line"), bars.assign(drawn="bar")], ignore_index=True).rename(columns={"weight": "lambda"})
-    made.add(section, numbers=numbers.set_index("drawn").reset_index())
+    report.add(section, numbers=numbers.set_index("drawn").reset_index())
 
 
 def _lines(runs: Runs, chosen: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Test RMSE by bucket of 0.1 m, weights selected on validation: the cell, depth_from, depth_to (m), pixels, seeds, rmse (mean), std.
 
-    Buckets without pixels have no row.
+    Empty buckets have no row.
     """
     parts = []
     for row in records(chosen):
-        found = [tables[run_id] for run_id in by_seed(rows_like(runs.wanted, row, runs.cell)).values()]
-        sums = np.array([sums_of(table[table["selection"] == "val"]) for table in found])  # (S, 100, 8)
+        by_run = [tables[run_id] for run_id in by_seed(rows_like(runs.wanted, row, runs.cell)).values()]
+        sums = np.array([sums_of(table[table["selection"] == "val"]) for table in by_run])  # (S, 100, 8)
         buckets = np.flatnonzero(sums[0, :, 0])
         rmse = np.sqrt(sums[:, buckets, 1] / sums[:, buckets, 0])
         std = rmse.std(axis=0, ddof=1) if len(rmse) > 1 else np.full(len(buckets), np.nan)
-        where = {"depth_from": buckets / 10, "depth_to": (buckets + 1) / 10, "pixels": sums[0, buckets, 0].astype(int), "seeds": len(sums)}
-        parts.append(pd.DataFrame(where | {"rmse": rmse.mean(axis=0), "std": std}).assign(**{key: row[key] for key in runs.cell}))
+        counts = {"depth_from": buckets / 10, "depth_to": (buckets + 1) / 10, "pixels": sums[0, buckets, 0].astype(int), "seeds": len(sums)}
+        parts.append(pd.DataFrame(counts | {"rmse": rmse.mean(axis=0), "std": std}).assign(**{key: row[key] for key in runs.cell}))
     return pd.concat(parts, ignore_index=True)[[*runs.cell, "depth_from", "depth_to", "pixels", "seeds", "rmse", "std"]]
 
 
-def _add_examples(made: Report, sources: Sources, subject: Subject, runs: Runs) -> None:
-    """Of reg, and of the class loss with the lowest validation error, at the first seed that both have."""
+def _add_examples(report: Report, sources: Sources, subject: Subject, runs: Runs) -> None:
+    """Add examples of reg and of the other cell with the lowest validation error, at the first seed that both have."""
     shown = {short_name(row): by_seed(rows_like(runs.wanted, row, runs.cell)) for row in records(reg_and_best(subject, runs))}
     seeds = set.intersection(*map(set, shown.values())) if shown else set()
     if not seeds:
         return
     seed, read = min(seeds), sources.arrays(EXAMPLES)
     try:
-        found = {name: read(run_ids[seed]) for name, run_ids in shown.items()}
+        examples = {name: read(run_ids[seed]) for name, run_ids in shown.items()}
     except MissingError as error:
-        made.warnings.append(f"no sheet of examples: {error}")
+        report.warnings.append(f"no sheet of examples: {error}")
         return
-    numbers = figures.errors_of_examples(found).assign(seed=seed)
+    numbers = figures.errors_of_examples(examples).assign(seed=seed)
     numbers["run_id"] = numbers["method"].map({name: run_ids[seed] for name, run_ids in shown.items()})
     section = Section(
         name="examples",
         title="Examples",
-        svg=figures.sheet(found),
-        alt="A row a test image: the image, its measured depth, the depth that each network predicts, and the absolute error of each. "
+        svg=figures.sheet(examples),
+        alt="A row per test image: the image, its measured depth, the depth predicted by each network, and the absolute error of each. "
         "The CSV has the errors.",
-        caption=f"The same test images for all runs, and what networks of seed {seed} make of them, model selected on validation. Dark "
-        "violet is near, yellow is far; light grey: nothing is measured. RMSE under a picture is over all its measured pixels, not over "
+        caption=f"Test images (the same for all runs) and predictions of the networks with seed {seed}, model selected on validation. Dark "
+        "violet is near, yellow is far, light grey is not measured. The RMSE under a picture is over all its measured pixels, not only "
         "the balanced ones of the tables.",
     )
-    made.add(section, numbers=numbers)
+    report.add(section, numbers=numbers)

@@ -1,4 +1,4 @@
-"""The runs on depth maps: one network each."""
+"""Runs on depth: one network each."""
 
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -7,32 +7,32 @@ from regcls.params.types import Method
 from regcls.runs.grids import SingleSpec, shared_fields, single_spec
 from regcls.tasks.depth.params import Depth, DepthOptions, Resampling, Validation
 
-OWN = ("weights", "align_corners", "depth_resampling", "clip_colours", "validation")  # options that faces do not have
+OWN = ("weights", "align_corners", "depth_resampling", "clip_colours", "validation")  # options of depth only
 
 
 @dataclass(frozen=True, kw_only=True)
 class DepthSpec(SingleSpec):
-    """One tracked run: one network, trained on the images of one data set."""
+    """A run: one network trained on one data set of images with depth maps."""
 
     task: ClassVar[str] = "depth"
-    short_side: int  # pixels of the images before they are cut
+    short_side: int  # of the images before cropping, in pixels
     crop: tuple[int, int]  # height and width of what the network sees, in pixels; depth is learned at half of that
-    weights: str  # that the encoder begins with: random, or where those of ImageNet are from
+    weights: str  # initial weights of the encoder: random, or the path or address of ImageNet weights
     align_corners: bool  # in the network's up-projections
-    rotate: float  # degrees, to either side
+    rotate: float  # maximum rotation to either side, in degrees
     lighting: float  # standard deviation of the PCA lighting
-    jitter: float  # brightness, contrast and saturation, up to this share
+    jitter: float  # maximum relative change of brightness, contrast and saturation
     depth_resampling: Resampling  # of depth maps in training
-    clip_colours: bool  # to 0 … 255 after the change of colours
-    validation: Validation  # which pixels are validated on, and what is averaged over them
+    clip_colours: bool  # to 0 … 255 after colour augmentation
+    validation: Validation  # choice and weighting of validation pixels
 
     def tags(self) -> dict[str, str]:
-        """With what the encoder begins with."""
+        """SingleSpec's tags and the initial weights."""
         return super().tags() | {"weights": self.weights}
 
 
 def make_spec(depth: Depth, dataset: str, *, method: Method, classes: int, lam: float, balanced_data: bool, seed: int) -> DepthSpec:
-    """A run with params.yaml's training values. What does not apply is blanked: equal runs are equal."""
+    """A run with the training values of params.yaml. Fields that do not apply are blanked, so that equal runs have equal specs."""
     training = depth.training
     return DepthSpec(
         **shared_fields(training, method=method, classes=classes, lam=lam, balanced_data=balanced_data, seed=seed),
@@ -54,6 +54,6 @@ def make_spec(depth: Depth, dataset: str, *, method: Method, classes: int, lam: 
 
 
 def single_depth_spec(depth: Depth, dataset: str, options: DepthOptions) -> DepthSpec:
-    """See `images.single_spec`."""
+    """See `runs.grids.single_spec`."""
     own: dict[str, Any] = {name: value for name in OWN if (value := getattr(options, name)) is not None}
     return single_spec(make_spec, replace(depth, training=replace(depth.training, **own)), dataset, options)

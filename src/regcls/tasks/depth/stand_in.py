@@ -1,7 +1,6 @@
 """Stand-in rooms in the layout of NYUD2-DIR: data.zip with nyu2_train.csv, nyu2_test.csv, images and depth maps.
 
-Rendered, not photographed (see raycast.py). Most rooms are small, so that near depths are frequent and far ones rare, and some pairs are
-damaged.
+The rooms are rendered (see raycast.py). Most are small, so near depths are frequent and far ones rare. Some pairs are damaged.
 """
 
 import io
@@ -22,16 +21,17 @@ from regcls.progress import tracked
 from regcls.tasks.depth.params import RoomStandIn
 from regcls.tasks.depth.raycast import BOARDS, CHECKS, PLAIN, STRIPES, TILES, Camera, Floats, Room, render
 
-NEAREST, FARTHEST = 0.7, 10.0  # metres that the sensor measures; beyond, depth is 0
-SHORTEST, LONGEST = 2.7, 13.0  # metres of a room
-KINDS = ((3.2, "bathroom"), (4.0, "kitchen"), (5.0, "bedroom"), (6.2, "office"), (7.5, "living_room"), (LONGEST, "classroom"))  # up to
-TEST_SCENES = 2  # one for so many of training, but at least 5
-CLEARANCE = 0.45  # metres between the camera and what stands around it
-AHEAD = 1.3  # metres to the wall that it looks at, at least
+NEAREST, FARTHEST = 0.7, 10.0  # metres: range of the sensor; outside it, depth is 0
+SHORTEST, LONGEST = 2.7, 13.0  # metres: length of a room
+# (greatest length in metres, kind of room)
+KINDS = ((3.2, "bathroom"), (4.0, "kitchen"), (5.0, "bedroom"), (6.2, "office"), (7.5, "living_room"), (LONGEST, "classroom"))
+TEST_SCENES = 2  # training scenes per test scene; at least 5 test scenes
+CLEARANCE = 0.45  # metres: minimum distance of the camera to furniture
+AHEAD = 1.3  # metres: minimum distance to the wall ahead of the camera
 TRIES = 64
-CHUNK = 16  # images that a process renders at a time
-DAMAGES = ("no depth", "zero depth", "cut image")  # one pair of training images each
-# Metres: how far a piece of furniture stands out from its wall, its width, from which height to which.
+CHUNK = 16  # images rendered by a process at a time
+DAMAGES = ("no depth", "zero depth", "cut image")  # of one training pair each
+# Metres: depth, width, lower and upper edge of a piece of furniture.
 FURNITURE = (
     (0.60, 0.90, 0.0, 2.00),  # wardrobe
     (0.35, 0.90, 0.0, 1.70),  # shelf
@@ -47,10 +47,10 @@ ON_WALLS = ((0.04, 0.90, 0.0, 2.05), (0.04, 1.30, 0.9, 2.10), (0.03, 0.60, 1.2, 
 
 
 class View(NamedTuple):
-    """A pair of the archive: which scene, seen how, and what is wrong with its files."""
+    """A pair of the archive: its scene, files and damage."""
 
     split: str  # "train" or "test"
-    number: int  # among the split's images
+    number: int  # index within the split
     image: str
     depth: str
     scene: int
@@ -59,9 +59,9 @@ class View(NamedTuple):
 
 
 def write_archive(folder: Path, stand_in: RoomStandIn, *, short_side: int, processes: int) -> None:
-    """Write data.zip with 4:3 images, twice as high as the `short_side` that they are to be scaled to.
+    """Write data.zip with 4:3 images, twice as high as `short_side`, to which `prepare` will scale them.
 
-    The same `stand_in` and `short_side` give the same bytes, whatever the number of processes.
+    The bytes depend on `stand_in` and `short_side` only, not on the number of processes.
     """
     height = 2 * short_side
     train, test = _train_views(stand_in), _test_views(stand_in)
@@ -79,7 +79,7 @@ def write_archive(folder: Path, stand_in: RoomStandIn, *, short_side: int, proce
 
 
 def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    archive.writestr(zipfile.ZipInfo(name), content)  # without a time of day
+    archive.writestr(zipfile.ZipInfo(name), content)  # with a fixed date
 
 
 def _train_views(stand_in: RoomStandIn) -> list[View]:
@@ -107,13 +107,13 @@ def _test_views(stand_in: RoomStandIn) -> list[View]:
 
 
 def _lengths(rng: Generator, scenes: int) -> list[float]:
-    """Of rooms: evenly spaced quantiles of a distribution with a long tail, shuffled, so that few scenes have the longest as well."""
+    """Room lengths in metres: shuffled, evenly spaced quantiles of a long-tailed distribution, so that even few scenes have long rooms."""
     share = (rng.permutation(scenes) + 0.5) / scenes
     return [float(length) for length in SHORTEST + (LONGEST - SHORTEST) * share**2.6]
 
 
 def _render_chunk(seed: int, height: int, views: Sequence[View]) -> list[tuple[str, bytes]]:
-    """Names and contents of the files of some pairs."""
+    """Names and contents of the files of the pairs."""
     files = []
     for view in views:
         room = make_room(default_rng([seed, 4, view.scene]), view.length)
@@ -138,14 +138,14 @@ def _encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def _photograph(rng: Generator, light: Floats) -> NDArray[np.uint8]:
-    """Exposure, a tint and noise."""
+    """A photograph of the light: with exposure, a tint and noise."""
     light = light * rng.normal(1, 0.04, 3).astype(np.float32) * np.float32(112 * rng.uniform(0.85, 1.15) / light.mean())
     light += rng.standard_normal((*light.shape[:2], 1), dtype=np.float32) * np.float32(rng.uniform(1, 4))
     return np.asarray(np.clip(light, 0, 255), dtype=np.uint8)
 
 
 def make_room(rng: Generator, length: float) -> Room:
-    """A furnished room, `length` metres long; `rng` decides the rest."""
+    """A random furnished room, `length` metres long."""
     size = np.array([rng.uniform(0.55, 0.95) * min(length, 6.0) + 0.4, length, rng.uniform(2.4, 2.9)], dtype=np.float32)
     pieces = [_against_wall(rng, size, FURNITURE[rng.integers(len(FURNITURE))]) for _ in range(4 + round(1.2 * length))]
     pieces += [_against_wall(rng, size, ON_WALLS[rng.integers(len(ON_WALLS))]) for _ in range(5)]
@@ -172,7 +172,7 @@ def make_room(rng: Generator, length: float) -> Room:
 
 
 def _against_wall(rng: Generator, size: Floats, piece: tuple[float, float, float, float]) -> tuple[Floats, Floats]:
-    """Corners (3,) of a box that stands at one of the walls, no wider than it."""
+    """Low and high corners (3,) of a box at a random wall, no wider than the wall."""
     out, width, bottom, top = piece
     wall = int(rng.choice(4, p=[0.36, 0.36, 0.14, 0.14]))  # the long ones first
     across, along = (0, 1) if wall < 2 else (1, 0)
@@ -186,12 +186,12 @@ def _against_wall(rng: Generator, size: Floats, piece: tuple[float, float, float
 
 
 def place_camera(rng: Generator, room: Room) -> Camera:
-    """A view into the room from a place with space around it; where there is none, from where there is most."""
-    best, found = -np.inf, None
+    """A random camera with enough space around and ahead; of TRIES cameras the one with the most space, if none has enough."""
+    best_space, best = -np.inf, None
     for _ in range(TRIES):
         at = np.append(rng.uniform(0.25, room.size[:2] - 0.25), rng.uniform(1.1, 1.6)).astype(np.float32)
         yaw = rng.uniform(-np.pi, np.pi)
-        if rng.random() * LONGEST < room.size[1]:  # the longer a room, the more often is it looked along
+        if rng.random() * LONGEST < room.size[1]:  # the longer the room, the more often the camera looks along it
             backwards = rng.random() < 0.5
             at[1] = abs(backwards * room.size[1] - rng.uniform(0.25, min(1.5, room.size[1] / 4)))
             yaw = backwards * np.pi + rng.normal(0, 0.3)
@@ -202,12 +202,12 @@ def place_camera(rng: Generator, room: Room) -> Camera:
             roll=float(rng.normal(0, 0.02)),
         )
         space = min(_clearance(room, camera.at) / CLEARANCE, _ahead(room, camera) / AHEAD)
-        if space > best:
-            best, found = space, camera
+        if space > best_space:
+            best_space, best = space, camera
         if space >= 1:
             break
-    assert found is not None
-    return found
+    assert best is not None
+    return best
 
 
 def _clearance(room: Room, at: Floats) -> float:

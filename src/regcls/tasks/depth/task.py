@@ -1,4 +1,4 @@
-"""Depth from one image: a number for every pixel."""
+"""The task of depth from one image: a number for each pixel."""
 
 from functools import cache, partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from regcls.tasks.depth.runs import DepthSpec, make_spec, single_depth_spec
 from regcls.tasks.depth.stand_in import write_archive
 from regcls.tasks.depth.train import SELECTIONS, DepthJob, model_of, train_run
 from regcls.tasks.single import SingleTask
-from regcls.tasks.task import Asked, Sources
+from regcls.tasks.task import PredictRequest, Sources
 from regcls.tracking.store import project_root
 from regcls.training.single import Trainer
 from regcls.training.weights import weights_digest, weights_file
@@ -35,6 +35,7 @@ class DepthTask(SingleTask[Depth, DepthSpec, DepthSet]):
 
     def write_stand_in(self, section: Depth, folder: Path, *, processes: int) -> str:
         stand_in = section.data.stand_in
+        folder.mkdir(parents=True, exist_ok=True)
         write_archive(folder, stand_in, short_side=section.data.short_side, processes=processes)
         return f"{stand_in.images} views of {stand_in.scenes} rooms, and {stand_in.test_images} for the test"
 
@@ -42,16 +43,16 @@ class DepthTask(SingleTask[Depth, DepthSpec, DepthSet]):
         return make_spec
 
     def trainer(self, section: Depth, root: Path) -> Trainer:
-        """What runs begin with is kept in the project's .regcls."""
+        """The trainer of depth runs; ImageNet weights are stored in the project's .regcls/weights."""
         folder = project_root(root) / ".regcls" / "weights"
 
         @cache
-        def loads(weights: str, model: str, width: int) -> None:
+        def check_weights(weights: str, model: str, width: int) -> None:
             load_pretrained(build_depth(model, width=width, classes=0, align_corners=True).encoder, weights_file(weights, folder))
 
         def ready(spec: DepthSpec) -> None:
             if spec.weights != "random":
-                loads(spec.weights, spec.model, spec.width)
+                check_weights(spec.weights, spec.model, spec.width)
 
         return Trainer(
             spec=DepthSpec,
@@ -66,13 +67,13 @@ class DepthTask(SingleTask[Depth, DepthSpec, DepthSet]):
         )
 
     def origin(self, spec: DepthSpec) -> str:
-        """Digest of the weights that the encoder begins with, as far as the spec does not say it."""
+        """Digest of the encoder's initial weights, as far as the spec does not determine them."""
         return weights_digest(spec.weights)
 
     def misfit(self, spec: DepthSpec, data: DepthSet) -> str | None:
         if tuple(data.crop) == spec.crop:
             return None
-        return f"the images here are cut to {data.crop} pixels, the run's to {spec.crop}"
+        return f"the images here are cropped to {data.crop} pixels, the run's to {spec.crop}"
 
     def code(self) -> str:
         return result_code()
@@ -81,11 +82,11 @@ class DepthTask(SingleTask[Depth, DepthSpec, DepthSet]):
         return single_depth_spec(section, dataset, options)
 
     def report(self, sources: Sources) -> Report:
-        found, fingerprints = self.wanted(sources)
-        return report.report(sources, fingerprints=fingerprints, found=found)
+        best_lambdas, fingerprints = self.wanted(sources)
+        return report.report(sources, fingerprints=fingerprints, best_lambdas=best_lambdas)
 
-    def predict(self, asked: Asked) -> list[str]:
-        return predict.predict(asked)
+    def predict(self, request: PredictRequest) -> list[str]:
+        return predict.predict(request)
 
 
 TASK = DepthTask()

@@ -1,6 +1,6 @@
-"""A run on depth maps -> its network, its batches and losses, and its result. With the loop and the feed, it decides every number.
+"""Training of a run on depth: its network, batches, losses and result. With the loop and the feed, this code decides every number.
 
-Legend: B batch, H × W pixels of the crop, h × w of its depth map, half of them a side; K classes that remain; L 256 levels of depth.
+Legend: B batch size, H × W pixels of the crop, h × w = H / 2 × W / 2 of its depth map; K classes left after merging; L = 256 depth levels.
 """
 
 import itertools
@@ -34,37 +34,37 @@ from regcls.tasks.depth.pixels import DEPTHS, DeviceRanges, doubled, doubled_bil
 from regcls.tasks.depth.runs import DepthSpec
 from regcls.tasks.depth.sums import BUCKETS, table_of
 from regcls.training.checkpoint import Checkpoints, with_weights
-from regcls.training.feed import KEEP, AugmentedBatches, batches_of, epochs_of, moved, stream
+from regcls.training.feed import KEEP, AugmentedBatches, batch_keys, batches_of, stream, to_device
 from regcls.training.loop import Hooks, Recipe, Trained, train
-from regcls.training.single import BEST, LAST, Job, Model, Result, opened
+from regcls.training.single import BEST, LAST, Job, Model, Result, open_images
 from regcls.training.weights import sha256, weights_file
 
-VALIDATED_ROUNDING: Rounding = "round"  # of Eq. 12, by which validation pixels are balanced: the same for every run
-# RMSE-val and RMSE-test of Table 2: the second is for comparison with earlier work, which selected on the test set.
+VALIDATED_ROUNDING: Rounding = "round"  # of Eq. 12, for balancing validation pixels: the same for all runs
+# RMSE-val and RMSE-test of Table 2; the latter is for comparison with earlier work, which selected on the test set.
 SELECTIONS: Mapping[str, str] = {"val": "val/rmse/all", "test": "test/rmse/all"}
 BEST_ON_TEST = "checkpoints/best_on_test.pt"
 
 
 @dataclass(frozen=True, kw_only=True)
 class DepthJob(Job[DepthSpec]):
-    """A run to make, and how to compute it."""
+    """A run to train, and how to compute it."""
 
-    weights_folder: Path  # where weights of ImageNet are kept
+    weights_folder: Path  # cache of ImageNet weights
     shots: DepthShots
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Training images as they were read."""
+    """A batch of augmented training images."""
 
     epoch: int
-    samples: NDArray[np.int64]  # (B,), places in the training set
-    images: Tensor  # (B, H, W, 3), uint8; float32 where colours are not cut
+    samples: NDArray[np.int64]  # (B,), positions in the training set
+    images: Tensor  # (B, H, W, 3), uint8; float32 if colours are not clipped
     levels: Tensor  # (B, h, w), uint8; 0: not measured
 
 
 class DepthObjective:
-    """What a run learns: see `loop.Task`."""
+    """The training objective of a run: see `loop.Task`."""
 
     selections = SELECTIONS
 
@@ -83,7 +83,7 @@ class DepthObjective:
             validated = _equalised(_validated_ranges(spec), images.levels("val"), VALIDATED_ROUNDING)
         self.notes += [str(warning.message) for warning in caught]
         self.metres = torch.from_numpy(DEPTHS).to(job.device)
-        self.ranges, self.balanced = (None if given is None else DeviceRanges(given, job.device) for given in (self.classes, balanced))
+        self.ranges, self.balanced = (None if ranges is None else DeviceRanges(ranges, job.device) for ranges in (self.classes, balanced))
         self.released = spec.depth_resampling == "released"
         self.loss = make_loss(spec.method, kind=spec.loss, huber_delta=spec.huber_delta)
         self.shots: dict[Literal["many", "medium"], frozenset[int]] = {
@@ -102,7 +102,7 @@ class DepthObjective:
         )
 
     def network(self, weights: Path | None) -> nn.Module:
-        """The untrained network, its encoder with `weights`. From one seed, reg and reg+cls begin with the same but the class head."""
+        """The untrained network, with `weights` in its encoder. With the same seed, reg and reg+cls differ only in the class head."""
         torch.manual_seed(self.spec.seed)
         spec, classes = self.spec, 0 if self.classes is None else len(self.classes)
         network = build_depth(spec.model, width=spec.width, classes=classes, align_corners=spec.align_corners)
@@ -113,49 +113,52 @@ class DepthObjective:
         return network.to(memory_format=torch.channels_last) if self.job.channels_last else network  # type: ignore[call-overload]
 
     def feed(self, epoch: int, batch: int) -> Generator[Batch]:
-        """Augmented batches from there to the end of the last epoch."""
+        """Yield augmented batches from batch `batch` of epoch `epoch` to the end of the last epoch."""
         spec, folder = self.spec, self.images.prepared.folder
         names = ("crop", "flip", "rotate", "lighting", "jitter", "seed", "depth_resampling", "clip_colours")
         augmentation = partial(for_depth, **{name: getattr(spec, name) for name in names})
         files = {"image": folder / "train_images.npy", "mask": folder / "train_depth.npy"}
-        made = AugmentedBatches(files, self.rows, augmentation)
-        keys = itertools.islice(epochs_of(len(self.rows), self.cuts, seed=spec.seed, first=epoch, last=spec.epochs), batch, None)
-        for (at, samples), arrays in stream(made, keys, loaders=self.job.loaders, pinned=self.job.device == "cuda"):
-            yield Batch(epoch=at, samples=samples, images=arrays["image"], levels=arrays["mask"])
+        batches = AugmentedBatches(files, self.rows, augmentation)
+        keys = itertools.islice(batch_keys(len(self.rows), self.cuts, seed=spec.seed, first=epoch, last=spec.epochs), batch, None)
+        for (current, samples), arrays in stream(batches, keys, loaders=self.job.loaders, pinned=self.job.device == "cuda"):
+            yield Batch(epoch=current, samples=samples, images=arrays["image"], levels=arrays["mask"])
 
     def losses(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        """`loss` and, with classes, its two parts before they are weighted, and the share of measured pixels that get their class.
+        """`loss` and, with classes, its two unweighted terms and the accuracy over measured pixels.
 
-        Classes are taken, and pixels drawn, from the depth map as it is, each of its pixels for four of the class head; as released, from
-        the doubled map, and on balanced data the regression loss is on that map too.
+        Classes and draws are per pixel of the depth map, each for four pixels of the class head. With `depth_resampling: released` they are
+        per pixel of the doubled map, which on balanced data the regression loss uses too.
         """
         spec = self.spec
         predictions, features = network(self.evaluation.on_device(batch.images))
         levels = batch.levels.to(self.job.device, non_blocking=True).int()
         metres, measured = self.metres[levels], levels > 0
-        seen, known = (doubled_bilinearly(metres), doubled(measured)) if self.released else (metres, measured)
-        draws = self._draws(batch, seen)
+        class_metres, class_measured = (doubled_bilinearly(metres), doubled(measured)) if self.released else (metres, measured)
+        draws = self._draws(batch, class_metres)
         if self.balanced is not None:
-            measured = _kept(known, self.balanced, seen, draws)
+            measured = _kept(class_measured, self.balanced, class_metres, draws)
             if self.released:
-                predictions, metres = doubled_bilinearly(predictions), seen
+                predictions, metres = doubled_bilinearly(predictions), class_metres
         regression = self.loss.alone(network, predictions, metres.float(), measured)
         if self.ranges is None:
             return {"loss": regression}
         assert spec.lam is not None
-        kept = _kept(known, self.ranges if spec.balanced else self.balanced, seen, draws)
-        labels = self.ranges.labels(seen).masked_fill(~known, -1)
+        kept = _kept(class_measured, self.ranges if spec.balanced else self.balanced, class_metres, draws)
+        labels = self.ranges.labels(class_metres).masked_fill(~class_measured, -1)
         full = (labels, kept) if self.released else (doubled(labels), doubled(kept))
         classification, accuracy = dense_class_loss(cast(ClassHead, network.classifier), features, *full)
         total = weighted(regression, classification, lam=spec.lam, scaling=spec.loss_scaling)
         return {"loss": total, "regression_loss": regression, "class_loss": classification, "accuracy": accuracy}
 
     def _draws(self, batch: Batch, like: Tensor) -> Tensor | None:
-        """A uniform number for each pixel of `like`, anew each epoch (Eq. 13), for both losses, alike on every device; None: not needed."""
+        """A uniform number for each pixel of `like`, new in each epoch, shared by both losses (Eq. 13), independent of the device.
+
+        None if no loss needs them.
+        """
         if self.balanced is None and not self.spec.balanced:
             return None
         generators = (np.random.default_rng([KEEP, self.spec.seed, batch.epoch, sample]) for sample in batch.samples.tolist())
-        return moved(np.stack([generator.random(like.shape[1:], dtype=np.float32) for generator in generators]), self.job.device)
+        return to_device(np.stack([generator.random(like.shape[1:], dtype=np.float32) for generator in generators]), self.job.device)
 
     def describe(self, batch: Batch) -> dict[str, Any]:
         """Rows of the prepared images, and the range of their measured depths in metres."""
@@ -168,17 +171,17 @@ class DepthObjective:
         return len(batch.samples)
 
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """Errors on the validation pixels and on those of the test set."""
+        """Errors on validation and test pixels."""
         return self.evaluation.errors(network)
 
 
-def _kept(known: Tensor, ranges: DeviceRanges | None, metres: Tensor, draws: Tensor | None) -> Tensor:
-    """Which pixels enter a loss: those that are measured and, with the probabilities of `ranges`, drawn."""
-    return known if ranges is None or draws is None else known & ranges.kept(metres, draws)
+def _kept(measured: Tensor, ranges: DeviceRanges | None, metres: Tensor, draws: Tensor | None) -> Tensor:
+    """Mask of the pixels that enter a loss: measured and, with the probabilities of `ranges`, drawn."""
+    return measured if ranges is None or draws is None else measured & ranges.kept(metres, draws)
 
 
 def class_ranges_of(spec: DepthSpec, counts: NDArray[np.int64]) -> ClassRanges | None:
-    """The classes of a run: C ranges over `class_range`, equalised for reg+cls-bal; None for reg. `counts` (L,) of training pixels."""
+    """The classes of a run: C ranges over `class_range`, equalised for reg+cls-bal; None for reg. `counts` (L,): training pixels."""
     if not has_classes(spec.method):
         return None
     ranges = uniform_ranges(spec.classes, *spec.class_range)
@@ -186,33 +189,33 @@ def class_ranges_of(spec: DepthSpec, counts: NDArray[np.int64]) -> ClassRanges |
 
 
 def _balanced_data(spec: DepthSpec, counts: NDArray[np.int64]) -> ClassRanges | None:
-    """Balanced data (Table 4): ranges whose ρ says how often a training pixel enters the losses; None where they are not balanced."""
+    """Balanced data (Table 4): ranges whose ρ is the probability that a training pixel enters the losses; None without balancing."""
     return _equalised(uniform_ranges(spec.balanced_bins, *spec.class_range), counts, spec.rounding) if spec.balanced_data else None
 
 
 def _validated_ranges(spec: DepthSpec) -> ClassRanges:
-    """By which validation pixels are balanced: buckets, the same for every run; as released the run's own classes, buckets for reg."""
+    """The ranges that balance validation pixels: 100 buckets, or with `validation: released` the run's own classes, except for reg."""
     own = spec.validation == "released" and has_classes(spec.method)
     return uniform_ranges(spec.classes, *spec.class_range) if own else uniform_ranges(BUCKETS, 0.0, DEPTHS[-1])
 
 
 def _equalised(ranges: ClassRanges, counts: NDArray[np.int64], rounding: Rounding | None) -> ClassRanges:
-    """Over all measured pixels: level 0 is none."""
+    """Equalise over all measured pixels, excluding level 0."""
     assert rounding
     return equalised(ranges, DEPTHS[1:], counts=counts[1:], rounding=rounding)
 
 
 def train_run(job: DepthJob, hooks: Hooks, say: Callable[[str], None]) -> Result:
-    """Make a run, from its newest checkpoint if there is one.
+    """Train a run, resuming from its newest checkpoint if there is one.
 
-    Its metrics: val/… and test/… of the weights selected on validation, selected_on_test/test/… of those selected on the test set.
-    sums.parquet has the sums from which these test errors follow, by selection (val, test), image (row) and bucket.
+    The metrics val/… and test/… are of the weights selected on validation, selected_on_test/test/… of those selected on the test set.
+    sums.parquet has the sums behind these test errors, by selection (val, test), image (row) and bucket.
 
     Raises:
         DivergedError: a loss is not finite.
-        UserError: the prepared data or the weights to begin with are gone or damaged, no checkpoint is whole, or the disk is full.
+        UserError: the prepared data or the initial weights are gone or damaged, no checkpoint is intact, or the disk is full.
     """
-    images = opened(DepthSet, job)
+    images = open_images(DepthSet, job)
     task = DepthObjective(job, images)
     for note in task.notes:
         say(note)
@@ -239,20 +242,20 @@ def train_run(job: DepthJob, hooks: Hooks, say: Callable[[str], None]) -> Result
 
 
 def _outcome(task: DepthObjective, network: nn.Module, checkpoints: Checkpoints, trained: Trained) -> Result:
-    """Of both selections."""
+    """The result of both selections."""
     kept, best = trained.history[trained.best_epochs["val"] - 1].metrics, trained.best_epochs
     metrics = {name: value for name, value in kept.items() if name.startswith("val/") or name == "train/accuracy"} | trained.speed()
     metrics["head_classes"] = float(0 if task.classes is None else len(task.classes))  # fewer than C where classes were merged
     metrics["best_epoch_on_test"] = float(best["test"])
     tables: list[pd.DataFrame] = []
-    loaded, found = 0, None
-    for selection, prefix in (("test", "selected_on_test/"), ("val", "")):  # the network ends with the weights of the latter
+    loaded, evaluated = 0, None
+    for selection, prefix in (("test", "selected_on_test/"), ("val", "")):  # val last: the examples are of its weights
         if loaded != best[selection]:
             network.load_state_dict(checkpoints.load_best(best[selection], device=task.job.device))
-            loaded, found = best[selection], task.evaluation.of(network, "test")
-        assert found is not None
-        metrics |= {f"{prefix}test/{name}": value for name, value in (*errors_of(found.sums, task.shots), *found.accuracy.items())}
-        table = table_of(found.sums).assign(image=lambda table: task.images.rows("test")[table["image"]])
+            loaded, evaluated = best[selection], task.evaluation.of(network, "test")
+        assert evaluated is not None
+        metrics |= {f"{prefix}test/{name}": value for name, value in (*errors_of(evaluated.sums, task.shots), *evaluated.accuracy.items())}
+        table = table_of(evaluated.sums).assign(image=lambda table: task.images.rows("test")[table["image"]])
         table.insert(0, "selection", selection)
         tables.insert(0, table)
     files = {BEST: checkpoints.best_file(best["val"]), BEST_ON_TEST: checkpoints.best_file(best["test"]), LAST: checkpoints.last_file()}
@@ -268,18 +271,18 @@ def _outcome(task: DepthObjective, network: nn.Module, checkpoints: Checkpoints,
 
 
 def load_predictor(file: Path, *, model: str, width: int, align_corners: bool) -> DepthPredictor:
-    """The network of a checkpoint file, for new images, on the CPU. Raises as `checkpoint.load_predictor` does."""
+    """The predictor of a checkpoint file, on the CPU. Raises as `checkpoint.load_predictor` does."""
     return DepthPredictor(with_weights(build_depth(model, width=width, classes=0, align_corners=align_corners), file))
 
 
 def model_of(job: DepthJob, result: Result) -> Model:
-    """The network selected on validation, and two test images.
+    """The network selected on validation, and two test images as its example input.
 
     Raises:
         UserError: the prepared data are gone or damaged.
     """
-    images = opened(DepthSet, job)
+    images = open_images(DepthSet, job)
     spec = job.spec
     predictor = load_predictor(result.files[BEST], model=spec.model, width=spec.width, align_corners=spec.align_corners)
-    rows = np.resize(images.rows("test"), 2)  # of one image PyTorch would make a model for one image at a time
+    rows = np.resize(images.rows("test"), 2)  # for one image, PyTorch would export a model with a fixed batch size of 1
     return Model(network=predictor, example=images.test_images[rows])

@@ -1,4 +1,4 @@
-"""What decides a result of the 1D study, next to the spec and the data."""
+"""Digest of the code that decides a result of the 1D study, along with the spec and the data."""
 
 from functools import cache
 
@@ -7,5 +7,5 @@ from regcls.provenance import code_digest
 
 @cache
 def result_code() -> str:
-    """Digest of the engine, and of how a run becomes networks and these a result."""
+    """Digest of the ensemble engine, and of the code from a run to its networks and from them to its result."""
     return code_digest("regcls.training.ensemble", alone=["regcls.tasks.functions.networks"])

@@ -1,6 +1,6 @@
 """Means, spreads and tests of the 1D study.
 
-The unit of replication is the repetition: within one, the functions share initial weights and the place of the peak.
+The unit of replication is the repetition, whose functions share initial weights and the position of the peak.
 """
 
 from dataclasses import asdict
@@ -18,39 +18,39 @@ COUNTS = ("classes", "n", "runs", "networks", "repetitions")
 
 
 def by_repetition(networks: pd.DataFrame, metric: Metric) -> pd.DataFrame:
-    """The mean over functions: CELL, repetition, `metric`."""
+    """Means over functions, in columns CELL, repetition, `metric`."""
     return networks.groupby([*CELL, "repetition"], dropna=False, sort=False)[metric].mean().reset_index()
 
 
 def cells(networks: pd.DataFrame, wanted: pd.DataFrame, metric: Metric) -> pd.DataFrame:
-    """A row a cell that was asked for, empty ones included.
+    """Means and spreads, a row per requested cell, including empty ones.
 
-    CELL; mean and std over all its networks; std_repetitions and se, of the means by repetition (se = std_repetitions / √repetitions);
-    networks, repetitions and repetitions_wanted (counts). Standard deviations have n − 1 below; NaN where n < 2.
+    Columns: CELL; mean and std over all networks; std_repetitions and se, of the means by repetition (se = std_repetitions / √repetitions);
+    networks, repetitions and repetitions_wanted (counts). Standard deviations have n − 1 in the denominator; NaN if n < 2.
     """
     grouped = networks.groupby(CELL, dropna=False, sort=False)[metric]
     over_networks = grouped.agg(mean="mean", std="std", networks="size").reset_index()
     over_repetitions = by_repetition(networks, metric).groupby(CELL, dropna=False, sort=False)[metric]
     repetitions = over_repetitions.agg(std_repetitions="std", repetitions="size").reset_index()
-    asked = wanted.groupby(CELL, dropna=False, sort=False).size().reset_index(name="repetitions_wanted")
-    table = asked.merge(over_networks, on=CELL, how="left").merge(repetitions, on=CELL, how="left")
+    requested = wanted.groupby(CELL, dropna=False, sort=False).size().reset_index(name="repetitions_wanted")
+    table = requested.merge(over_networks, on=CELL, how="left").merge(repetitions, on=CELL, how="left")
     table[["networks", "repetitions"]] = table[["networks", "repetitions"]].fillna(0).astype(int)
     table["se"] = table["std_repetitions"] / np.sqrt(table["repetitions"].where(table["repetitions"] > 0))
     return in_order(table)
 
 
-def _beside_reg(networks: pd.DataFrame, metric: Metric) -> pd.DataFrame:
-    """A row a (cell, repetition) of another method that has a reg run: CELL, repetition, `metric`, reg."""
+def _paired_with_reg(networks: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+    """Means of the other methods and reg, a row per (cell, repetition) that both have: CELL, repetition, `metric`, reg."""
     means = by_repetition(networks, metric)
     reg = means[means["method"] == "reg"].rename(columns={metric: "reg"})[[*PANEL, "repetition", "reg"]]
     return means[means["method"] != "reg"].merge(reg, on=[*PANEL, "repetition"], how="inner")
 
 
 def against_reg(networks: pd.DataFrame, metric: Metric) -> pd.DataFrame:
-    """A row a cell of reg+cls or reg+cls-bal: CELL and the fields of `Paired`, with p_holm adjusted over all of the rows."""
+    """Tests against reg, a row per cell of another method: CELL, the fields of `Paired`, and p_holm, adjusted over all rows."""
     rows = [
         dict(zip(CELL, key, strict=True)) | asdict(paired(cell["reg"].tolist(), cell[metric].tolist()))
-        for key, cell in _beside_reg(networks, metric).groupby(CELL, dropna=False, sort=False)
+        for key, cell in _paired_with_reg(networks, metric).groupby(CELL, dropna=False, sort=False)
     ]
     return _adjusted(_table(rows, [*CELL, "n", "gap", "low", "high", "p"]))
 
@@ -58,22 +58,21 @@ def against_reg(networks: pd.DataFrame, metric: Metric) -> pd.DataFrame:
 def gaps(networks: pd.DataFrame, metric: Metric, *, by_lambda: bool = False) -> pd.DataFrame:
     """The gap of Figure 3: the mean over class counts, functions and repetitions of MSE(reg) − MSE(method).
 
-    A row a (panel, method), or with `by_lambda` a (panel, method, λ): PANEL, method, lam; reg and other (the two means that the gap is the
-    difference of) with their standard errors over repetitions, reg_se and other_se; runs (of the method); the fields of `Paired`, whose
-    test is over repetitions, each the mean over its class counts; absolute_gap, which the paper prints: the mean over class counts of
-    |MSE(reg) − MSE(method)|, each of them the mean over functions and repetitions; p_holm adjusted over the panels of the method, or with
+    A row per (panel, method), or with `by_lambda` per (panel, method, λ). Columns: PANEL, method, lam; reg and other, the two means, with
+    their standard errors over repetitions, reg_se and other_se; runs (of the method); the fields of `Paired`, whose test is over
+    repetitions, each averaged over class counts; absolute_gap, as printed in the paper: the mean over class counts of
+    |MSE(reg) − MSE(method)|, each MSE averaged over functions and repetitions; p_holm, adjusted over the panels of the method, or with
     `by_lambda` over all rows.
     """
     keys, rows = [*PANEL, "method", *(["lam"] if by_lambda else [])], []
-    for key, group in _beside_reg(networks, metric).groupby(keys, sort=False):
+    for key, group in _paired_with_reg(networks, metric).groupby(keys, sort=False):
         means = group.groupby("repetition", sort=True)[["reg", metric]].mean()
         test = paired(means["reg"].tolist(), means[metric].tolist())
         by_classes = group.groupby("classes")[["reg", metric]].mean()
         absolute = float((by_classes["reg"] - by_classes[metric]).abs().mean())
         sides = {"reg": means["reg"].mean(), "reg_se": means["reg"].sem(), "other": means[metric].mean(), "other_se": means[metric].sem()}
         rows.append(dict(zip(keys, key, strict=True)) | sides | {"runs": len(group), "absolute_gap": absolute} | asdict(test))
-    sides_named = ["reg", "reg_se", "other", "other_se", "runs", "absolute_gap"]
-    table = _table(rows, [*keys, *sides_named, "n", "gap", "low", "high", "p"])
+    table = _table(rows, [*keys, "reg", "reg_se", "other", "other_se", "runs", "absolute_gap", "n", "gap", "low", "high", "p"])
     if by_lambda:
         return in_order(_adjusted(table))
     parts = [_adjusted(part) for _, part in table.groupby("method", sort=False)]
@@ -85,16 +84,16 @@ def _adjusted(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _table(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
-    """Typed even when empty, so that it can still be merged with others."""
+    """A table with column types even if it is empty, so that it can be merged."""
     table = pd.DataFrame(rows, columns=columns)
     numbers = {name: int if name in COUNTS else float for name in columns if name not in ("setting", "sampling", "method")}
     return table.astype(numbers)
 
 
 def best_classes(cells_val: pd.DataFrame) -> pd.DataFrame:
-    """CELL of the class count (and λ) with the lowest mean validation MSE, for each (panel, method) but reg.
+    """For each panel and method except reg, CELL of the class count (and λ) with the lowest mean validation MSE.
 
-    Only cells with as many repetitions as the fullest one compete: a mean over fewer is not comparable.
+    Only cells with the most repetitions compete: a mean over fewer is not comparable.
     """
     others = cells_val[(cells_val["classes"] > 0) & (cells_val["repetitions"] > 0)]
     fullest = others.groupby([*PANEL, "method"], sort=False)["repetitions"].transform("max")
@@ -105,18 +104,18 @@ def best_classes(cells_val: pd.DataFrame) -> pd.DataFrame:
 def win_shares(networks: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     """Table 1: the share (%) of networks whose MSE is below that of the reg network of the same function and repetition.
 
-    PANEL, method; share (of all networks, over functions, classes, λ and repetitions); std (of the shares by repetition; NaN where there is
-    one); networks and repetitions (counts); low, high and p of a one-sample t-test of the shares by repetition against 50 %; p_holm
-    adjusted over all rows.
+    Columns: PANEL, method; share (of all networks, over functions, classes, λ and repetitions); std (of the shares by repetition; NaN for
+    one repetition); networks and repetitions (counts); low, high and p of a one-sample t-test of the shares by repetition against 50 %;
+    p_holm, adjusted over all rows.
     """
     reg = networks[networks["method"] == "reg"][[*PANEL, "repetition", "function", metric]].rename(columns={metric: "reg"})
     pairs = networks[networks["classes"] > 0].merge(reg, on=[*PANEL, "repetition", "function"], how="inner")
     pairs["won"] = 100.0 * (pairs[metric] < pairs["reg"])
     rows = []
     for key, cell in pairs.groupby([*PANEL, "method"], sort=False):
-        each = cell.groupby("repetition", sort=True)["won"].mean()
-        low, high, p = one_sample(each.to_numpy(), against=50.0)
-        row = {"share": cell["won"].mean(), "std": each.std(), "networks": len(cell), "repetitions": len(each)}
+        shares = cell.groupby("repetition", sort=True)["won"].mean()
+        low, high, p = one_sample(shares.to_numpy(), against=50.0)
+        row = {"share": cell["won"].mean(), "std": shares.std(), "networks": len(cell), "repetitions": len(shares)}
         rows.append(dict(zip([*PANEL, "method"], key, strict=True)) | row | {"low": low, "high": high, "p": p})
     columns = [*PANEL, "method", "share", "std", "networks", "repetitions", "low", "high", "p"]
     return in_order(_adjusted(_table(rows, columns)))

@@ -28,32 +28,32 @@ class FunctionSets(PreparedSet[FunctionData]):
     def get(
         self, data: str, sampling: Sampling, function: int, repetition: int, split: Split
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """x and y, (N,) each, read-only views.
+        """x and y of a data set, (N,) each, as read-only views.
 
         Raises:
-            UserError: that data set was not prepared.
+            UserError: the data set was not prepared.
         """
         row = self._row(data, sampling, function, repetition, split)
         x, y = self.prepared.arrays[data][:, row["start"] : row["stop"]]
         return x, y
 
     def size(self, data: str, sampling: Sampling, function: int, repetition: int, split: Split) -> int:
-        """Number of samples N of a data set."""
+        """Number of samples of a data set."""
         return int(self._row(data, sampling, function, repetition, split)["samples"])
 
     @cached_property
     def functions(self) -> int:
-        """How many functions there are."""
+        """Number of functions."""
         return int(self.prepared.table["function"].max()) + 1
 
     def digest(self, spec: FunctionSpec) -> str:
-        """SHA-256 over all that a run sees: its own training sets, and the uniform sets that it is validated and tested on."""
-        seen = hashlib.sha256()
+        """SHA-256 over the data of a run: its own training sets, and the uniform validation and test sets."""
+        digest = hashlib.sha256()
         for function in range(self.functions):
-            seen.update(self._row(spec.data_key, spec.sampling, function, spec.repetition, "train")["sha256"].encode())
+            digest.update(self._row(spec.data_key, spec.sampling, function, spec.repetition, "train")["sha256"].encode())
             for split in ("val", "test"):
-                seen.update(self._row(spec.data_key, "uniform", function, spec.repetition, split)["sha256"].encode())
-        return seen.hexdigest()
+                digest.update(self._row(spec.data_key, "uniform", function, spec.repetition, split)["sha256"].encode())
+        return digest.hexdigest()
 
     def _row(self, *key: object) -> dict[Hashable, Any]:
         try:

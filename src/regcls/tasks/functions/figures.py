@@ -1,4 +1,4 @@
-"""Figures 3, 4 and 5: frames of `compared.cells` -> SVG text. Same input, same bytes."""
+"""Figures 3, 4 and 5 as SVG, from frames of `compared.cells`. Same input, same bytes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,51 +22,51 @@ def mse_by_classes(
 ) -> str:
     """Figures 3 and 5: test MSE by number of classes; rows: setting and noise; columns: sampling.
 
-    `gaps` (`compared.gaps`) prints reg − reg+cls above each panel; `published` (`published.released`) adds dotted lines, named `released`.
+    `gaps` (`compared.gaps`): printed above each panel. `published` (`published.released`): added as dotted lines, labelled `released`.
     """
     with style():
         panels, rows, columns = _layout(cells)
         counts = sorted(cells.loc[cells["classes"] > 0, "classes"].unique())
         figure, axes = grid_of_axes(len(rows), len(columns), width=2.5, height=1.55, head=0.62)
         for (setting, noise, sampling), panel in panels:
-            here = axes[rows.index((setting, noise)), columns.index(sampling)]
-            _methods_by_classes(here, panel, counts)
+            ax = axes[rows.index((setting, noise)), columns.index(sampling)]
+            _methods_by_classes(ax, panel, counts)
             if published is not None:
-                _dotted(here, _at(published, setting, noise, sampling), counts, released)
-            here.set_xscale("log", base=2)
-            here.set_xticks(counts or [1], list(map(str, counts)) or [""], minor=False)
-            here.minorticks_off()
-            here.set_xlim(min(counts, default=1) / 1.35, max(counts, default=1) * 1.35)
+                _dotted(ax, _at(published, setting, noise, sampling), counts, released)
+            ax.set_xscale("log", base=2)
+            ax.set_xticks(counts or [1], list(map(str, counts)) or [""], minor=False)
+            ax.minorticks_off()
+            ax.set_xlim(min(counts, default=1) / 1.35, max(counts, default=1) * 1.35)
             gap = "" if gaps is None else _gap_text(_at(gaps, setting, noise, sampling))
-            _titles(here, f"{data_name(setting, noise)}, {sampling}", gap, panel)
+            _titles(ax, f"{data_name(setting, noise)}, {sampling}", gap, panel)
         _outer_labels(axes, "number of classes", "test MSE")
         _legend(figure, axes)
         return to_svg(figure)
 
 
 def mse_by_lambda(cells: pd.DataFrame) -> str:
-    """Figure 4: validation MSE by λ, a line for each number of classes; rows: setting × (uniform, balanced classes); columns: sampling."""
+    """Figure 4: validation MSE by λ, a line per number of classes; rows: setting × (uniform, balanced classes); columns: sampling."""
     with style():
         panels, data, columns = _layout(cells)
         methods = in_order(cells[cells["classes"] > 0])["method"].unique().tolist() or ["reg"]
-        rows = [(*where, method) for where in data for method in methods]
+        rows = [(*setting_and_noise, method) for setting_and_noise in data for method in methods]
         counts = sorted(cells.loc[cells["classes"] > 0, "classes"].unique())
         colours = dict(zip(counts, colormaps["viridis"](np.linspace(0.0, 0.85, len(counts))), strict=True))
         figure, axes = grid_of_axes(len(rows), len(columns), width=2.5, height=1.45, head=0.62)
         for (setting, noise, sampling), panel in panels:
             for method in methods:
-                here = axes[rows.index((setting, noise, method)), columns.index(sampling)]
+                ax = axes[rows.index((setting, noise, method)), columns.index(sampling)]
                 shown = panel[panel["method"].isin(["reg", method])]
-                _classes_by_lambda(here, shown, colours)
+                _classes_by_lambda(ax, shown, colours)
                 kind = {"reg": "", "reg+cls": "uniform classes", "reg+cls-bal": "balanced classes"}.get(method, method)
-                _titles(here, f"{data_name(setting, noise)}, {sampling}", kind, shown)
+                _titles(ax, f"{data_name(setting, noise)}, {sampling}", kind, shown)
         _outer_labels(axes, "λ", "validation MSE")
         _legend(figure, axes)
         return to_svg(figure)
 
 
 def _layout(cells: pd.DataFrame) -> tuple[list[tuple[tuple[Any, ...], pd.DataFrame]], list[tuple[str, float]], list[str]]:
-    """The panels, their rows (setting, noise) and their columns (samplings), in the paper's order."""
+    """The panels, their rows (setting, noise) and columns (samplings), in the paper's order."""
     ordered = in_order(cells)
     panels = list(ordered.groupby(PANEL, sort=False))
     rows = list(ordered[["setting", "noise"]].drop_duplicates().itertuples(index=False, name=None))
@@ -83,18 +83,18 @@ def _methods_by_classes(axes: Axes, panel: pd.DataFrame, counts: Sequence[int]) 
     key: Any  # pandas-stubs know it as a tuple of Hashable
     for key, line in panel.groupby(["method", "lam"], dropna=False, sort=False):
         method, lam = key
-        found = line[line["repetitions"] > 0]
+        points = line[line["repetitions"] > 0]
         look = look_of(method)
         if not has_classes(method):
-            _level(axes, found, "std", look, method)
+            _horizontal(axes, points, "std", look, method)
             continue
-        axes.plot(found["classes"], found["mean"], label=f"{method}, λ {lam:g}" if several else method, **look)
-        _shade(axes, found["classes"], found["mean"], found["std"], look["color"], alpha=0.14)
+        axes.plot(points["classes"], points["mean"], label=f"{method}, λ {lam:g}" if several else method, **look)
+        _shade(axes, points["classes"], points["mean"], points["std"], look["color"], alpha=0.14)
 
 
-def _level(axes: Axes, found: pd.DataFrame, spread: str, look: Mapping[str, Any], label: str) -> None:
-    """A method without classes: trained once for all class counts and λ, so a level and not a line."""
-    for row in records(found):
+def _horizontal(axes: Axes, points: pd.DataFrame, spread: str, look: Mapping[str, Any], label: str) -> None:
+    """Draw a horizontal line for a method without classes, which is trained once for all class counts and λ."""
+    for row in records(points):
         axes.axhline(row["mean"], label=label, color=look["color"], linestyle=look["linestyle"])
         axes.axhspan(row["mean"] - row[spread], row["mean"] + row[spread], color=look["color"], alpha=0.10, linewidth=0)
 
@@ -113,13 +113,13 @@ def _classes_by_lambda(axes: Axes, panel: pd.DataFrame, colours: dict[int, Any])
     key: Any
     for key, line in panel.groupby(["method", "classes"], sort=False):
         method, classes = key
-        found = line[line["repetitions"] > 0]
+        points = line[line["repetitions"] > 0]
         if method == "reg":
-            _level(axes, found, "std_repetitions", look_of(method), method)
+            _horizontal(axes, points, "std_repetitions", look_of(method), method)
             continue
         look = {"marker": "o", "markersize": 2.5, "linewidth": 1.2, "color": colours[classes]}
-        axes.plot(found["lam"], found["mean"], label=f"{classes} classes", **look)
-        _shade(axes, found["lam"], found["mean"], found["std_repetitions"], colours[classes], alpha=0.10)
+        axes.plot(points["lam"], points["mean"], label=f"{classes} classes", **look)
+        _shade(axes, points["lam"], points["mean"], points["std_repetitions"], colours[classes], alpha=0.10)
     axes.set_xscale("log")
     lambdas = panel.loc[panel["method"] != "reg", "lam"]
     if len(lambdas):
@@ -134,9 +134,9 @@ def _gap_text(gaps: pd.DataFrame) -> str:
 def _titles(axes: Axes, left: str, right: str, panel: pd.DataFrame) -> None:
     axes.set_title(left, loc="left")
     axes.set_title(right, loc="right", color="#555555")
-    found, wanted = panel["repetitions"], panel["repetitions_wanted"]
-    if (found < wanted).any():
-        few, many = found.min(), found.max()
+    finished, wanted = panel["repetitions"], panel["repetitions_wanted"]
+    if (finished < wanted).any():
+        few, many = finished.min(), finished.max()
         n = "no runs" if many == 0 else f"holes: n = {few if few == many else f'{few} to {many}'} of {wanted.max()}"
         box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5}
         axes.text(0.02, 0.06, n, transform=axes.transAxes, fontsize=7.5, color="#b45309", bbox=box, zorder=5)
@@ -145,21 +145,21 @@ def _titles(axes: Axes, left: str, right: str, panel: pd.DataFrame) -> None:
 def _outer_labels(axes: np.ndarray, x: str, y: str) -> None:
     for row in axes:
         row[0].set_ylabel(y)
-    for here in axes[-1]:
-        here.set_xlabel(x)
+    for ax in axes[-1]:
+        ax.set_xlabel(x)
 
 
 def _legend(figure: Figure, axes: np.ndarray) -> None:
     entries: dict[str, Any] = {}
-    for here in axes.flat:
-        for handle, label in zip(*here.get_legend_handles_labels(), strict=True):
+    for ax in axes.flat:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     if not entries:
         return
     width, height = figure.get_size_inches()
     columns = next((n for n in range(min(7, len(entries)), 1, -1) if _legend_width(list(entries), n) <= width), 1)
     figure.legend(list(entries.values()), list(entries), loc="upper center", ncols=columns)
-    more = LEGEND_LINE * max(0, -(-len(entries) // columns) - 1)  # there is room for one line
+    more = LEGEND_LINE * max(0, -(-len(entries) // columns) - 1)  # `head` has space for one line
     figure.set_figheight(height + more)
     figure.subplots_adjust(
         bottom=figure.subplotpars.bottom * height / (height + more), top=figure.subplotpars.top * height / (height + more)
@@ -167,12 +167,12 @@ def _legend(figure: Figure, axes: np.ndarray) -> None:
 
 
 def _legend_width(labels: Sequence[str], columns: int) -> float:
-    """About, in inches."""
+    """Approximate width in inches."""
     return sum(0.6 + 0.075 * max(map(len, column)) for column in np.array_split(labels, columns))
 
 
 def points(cells: pd.DataFrame, value: str, *, repeat_reg: bool) -> pd.DataFrame:
-    """What a figure draws, a row a point, the mean under the name `value`; `repeat_reg` gives reg a row at each class count."""
+    """The points of a figure, one per row, with the mean in column `value`; `repeat_reg`: repeat reg for each class count."""
     reg, others = cells[cells["classes"] == 0], cells[cells["classes"] > 0]
     if repeat_reg:
         counts = others[["classes"]].drop_duplicates()

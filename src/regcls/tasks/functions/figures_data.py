@@ -1,19 +1,19 @@
-"""Figures 1 and 2: what the 1D data look like."""
+"""Figures 1 and 2: the 1D data."""
 
 from itertools import pairwise
-from typing import Literal, Protocol, get_args
+from typing import Protocol, get_args
 
 import matplotlib
 import numpy as np
 import pandas as pd
 
+from regcls.data.splits import Split
 from regcls.reports.drawing import grid_of_axes, style, to_svg
 from regcls.tasks.functions.params import Sampling
 
-BANDS = 4  # classes that the gray shading shows, as in the paper
+BANDS = 4  # gray bands, for as many classes, as in the paper
 BINS = 100  # of y, for density and log-counts
-POINTS = 2000  # at most, of each split in Figure 1: more hide one another
-Split = Literal["train", "val", "test"]
+POINTS = 2000  # maximum per split in Figure 1; more would hide each other
 SPLIT_LOOKS: dict[Split, tuple[str, str]] = {
     "train": ("#1f4e79", "training"),
     "val": ("#7fa8c9", "validation"),
@@ -25,26 +25,26 @@ class FunctionSets(Protocol):
     """The prepared 1D data."""
 
     def get(self, data: str, sampling: Sampling, function: int, repetition: int, split: Split, /) -> tuple[np.ndarray, np.ndarray]:
-        """x and y of one split, 1-D float32; `data` as in runs.data_key."""
+        """x and y of one split, (N,) float32 each; `data`: see runs.data_key."""
         ...
 
 
 def settings_points(sets: FunctionSets, data_keys: list[str]) -> pd.DataFrame:
-    """What Figure 1 draws of function 0 (repetition 0, uniform sampling): data, split, x, y.
+    """The points of Figure 1, of function 0 (repetition 0, uniform sampling): data, split, x, y.
 
-    For ood, where they lie apart, all three splits.
+    Training samples, and for ood, where the splits differ, all three splits.
     """
     drawn: list[tuple[str, Split]] = [(key, split) for key in data_keys for split in (get_args(Split) if key == "ood" else ("train",))]
     parts = []
     for key, split in drawn:
         x, y = sets.get(key, "uniform", 0, 0, split)
-        kept = _thinned(y)
-        parts.append(pd.DataFrame({"data": key, "split": split, "x": x[kept], "y": y[kept]}))
+        indices = _thinned(y)
+        parts.append(pd.DataFrame({"data": key, "split": split, "x": x[indices], "y": y[indices]}))
     return pd.concat(parts, ignore_index=True)
 
 
 def _thinned(y: np.ndarray) -> np.ndarray:
-    """Places of at most POINTS points, evenly through the set, with the extremes of y: the bands hang on them."""
+    """Indices of at most POINTS evenly spaced points, including the extremes of y, which determine the bands."""
     if len(y) <= POINTS:
         return np.arange(len(y))
     evenly = np.linspace(0, len(y) - 1, POINTS - 2).round().astype(int)
@@ -52,28 +52,28 @@ def _thinned(y: np.ndarray) -> np.ndarray:
 
 
 def settings_figure(points: pd.DataFrame) -> str:
-    """Figure 1 of `settings_points`: every setting, its range of y in 4 classes."""
+    """Figure 1, from `settings_points`: each setting, with its range of y in 4 classes."""
     data_keys = points["data"].unique().tolist()
     with style():
         figure, axes = grid_of_axes(1, len(data_keys), width=3.4, height=2.1, head=0.6)
-        for here, key in zip(axes[0], data_keys, strict=True):
+        for ax, key in zip(axes[0], data_keys, strict=True):
             panel = points[points["data"] == key]
-            _bands(here.axhspan, panel.loc[panel["split"] == "train", "y"].to_numpy())
+            _bands(ax.axhspan, panel.loc[panel["split"] == "train", "y"].to_numpy())
             splits: list[Split] = panel["split"].unique().tolist()
             for split in splits:
                 colour, label = SPLIT_LOOKS[split]
                 part = panel[panel["split"] == split]
-                here.scatter(part["x"], part["y"], s=4, c=colour, linewidths=0, rasterized=True)
-                here.plot([], [], "o", color=colour, label=label)
+                ax.scatter(part["x"], part["y"], s=4, c=colour, linewidths=0, rasterized=True)
+                ax.plot([], [], "o", color=colour, label=label)
             if key.startswith("noisy") and "clean" in data_keys:
                 line = points[points["data"] == "clean"].sort_values("x", kind="stable")
-                here.plot(line["x"], line["y"], color="#c62828", linewidth=1.0, label="without noise")
-            here.set_title(key, loc="left")
-            here.set_xlabel("x")
-            here.set_xticks([-1, -0.5, 0, 0.5, 1])
-            here.grid(False)
+                ax.plot(line["x"], line["y"], color="#c62828", linewidth=1.0, label="without noise")
+            ax.set_title(key, loc="left")
+            ax.set_xlabel("x")
+            ax.set_xticks([-1, -0.5, 0, 0.5, 1])
+            ax.grid(False)
             if len(splits) > 1 or key.startswith("noisy"):
-                here.legend(loc="lower center", bbox_to_anchor=(0.5, 1.08), ncols=3, fontsize=8, handletextpad=0.2, columnspacing=0.8)
+                ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.08), ncols=3, fontsize=8, handletextpad=0.2, columnspacing=0.8)
         axes[0, 0].set_ylabel("y")
         return to_svg(figure)
 
@@ -90,7 +90,7 @@ def samplings_counts(sets: FunctionSets, data_key: str, samplings: list[Sampling
 
 
 def samplings_figure(sets: FunctionSets, data_key: str, counts: pd.DataFrame) -> str:
-    """Figure 2: training data of function 0 under each sampling (darker: denser in y), below them `samplings_counts`, as logs."""
+    """Figure 2: training data of function 0 under each sampling (darker: denser in y), with log-scale `samplings_counts` below."""
     samplings: list[Sampling] = counts["sampling"].unique().tolist()
     with style():
         figure, axes = grid_of_axes(2, len(samplings), width=2.5, height=1.5, head=0.3)
@@ -101,9 +101,9 @@ def samplings_figure(sets: FunctionSets, data_key: str, counts: pd.DataFrame) ->
             x, y = sets.get(data_key, sampling, 0, 0, "train")
             above, below = axes[:, column]
             density = count[np.clip(np.searchsorted(edges, y, side="right") - 1, 0, BINS - 1)]
-            order = np.argsort(density, kind="stable")  # the densest on top
+            order = np.argsort(density, kind="stable")  # densest on top
             _bands(above.axhspan, y)
-            norm = matplotlib.colors.LogNorm(vmin=0.2, vmax=top)  # from below 1, so that the sparsest points are still seen
+            norm = matplotlib.colors.LogNorm(vmin=0.2, vmax=top)  # from below 1, so that the sparsest points are visible
             above.scatter(x[order], y[order], s=4, c=density[order], cmap="Blues", norm=norm, linewidths=0, rasterized=True)
             above.set_title(sampling, loc="left")
             above.set_xlabel("x")

@@ -1,4 +1,4 @@
-"""The 1D study: a run -> its networks, and trained networks -> the run's result. With the engine, the code that decides every number."""
+"""From a run of the 1D study to its networks, and from trained networks to its result. With the engine, this code decides every number."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -23,7 +23,7 @@ FunctionMember = Member[FunctionSpec]
 
 
 class FunctionNetworks:
-    """One network for each function."""
+    """The networks of runs: one per function."""
 
     part_name, inputs = "function", 1
     every_epoch: Sequence[str] = ("val",)
@@ -33,18 +33,21 @@ class FunctionNetworks:
         self.sets, self.dataset = sets, dataset
         self.parts = [str(function) for function in range(sets.functions)]
         self._balanced = ClassCounter()
-        self.remarks = self._balanced.remarks
+
+    def remarks(self) -> Sequence[str]:
+        """See `ClassCounter.remarks`."""
+        return self._balanced.remarks()
 
     def reopened(self) -> Callable[[], "FunctionNetworks"]:
-        """How another process opens the same data."""
+        """A function that opens the same data in another process."""
         return partial(_open, self.sets.prepared.folder, self.dataset)
 
     def result_code(self) -> str:
-        """Digest of the code that decides a result, next to the spec and the data."""
+        """Digest of the code that decides a result, along with the spec and the data."""
         return result_code()
 
     def digest(self, spec: FunctionSpec) -> str:
-        """SHA-256 over the data that a run sees."""
+        """SHA-256 over the data of a run."""
         return self.sets.digest(spec)
 
     def recipe(self, spec: FunctionSpec) -> Recipe:
@@ -52,16 +55,16 @@ class FunctionNetworks:
         return recipe(spec)
 
     def samples(self, member: FunctionMember) -> int:
-        """N, in training."""
+        """Number of training samples."""
         spec = member.spec
         return self.sets.size(spec.data_key, spec.sampling, int(member.part), spec.repetition, "train")
 
     def order(self, spec: FunctionSpec) -> tuple[object, ...]:
-        """As in the grids."""
+        """Sort key of runs: the order of the grids."""
         return ()
 
     def head_classes(self, member: FunctionMember) -> int:
-        """K: 0 for reg, C for uniform ranges, fewer for equalised ones."""
+        """Number of classes of the head, K: 0 for reg, C for uniform ranges, possibly fewer for equalised ones."""
         spec = member.spec
         if not spec.balanced:
             return spec.classes
@@ -70,7 +73,7 @@ class FunctionNetworks:
         return self._balanced((*key, spec.classes, spec.rounding), make)
 
     def networks(self, members: Sequence[FunctionMember]) -> list[Network]:
-        """Their own sampling in training; the uniform sets of their setting in validation and test."""
+        """The networks with their data: the run's sampling for training, the uniform sets of its setting for validation and test."""
         return [self._network(member) for member in members]
 
     def _network(self, member: FunctionMember) -> Network:
@@ -93,14 +96,14 @@ class FunctionNetworks:
         )
 
     def result(self, spec: FunctionSpec, trained: Mapping[str, Trained], *, started: float, ended: float) -> RunResult:
-        """Errors by function and their means over the functions; weights by function."""
+        """The result of a run: errors by function, their means over functions, and weights by function."""
         functions = sorted(trained, key=int)
         by_epoch = {"train": [trained[f].train_mse for f in functions]}
         by_epoch |= {name: [trained[f].evaluated[name] for f in functions] for name in ("val", "test")}
         means = {name: np.mean(values, axis=0) for name, values in by_epoch.items()}
         metrics = {f"{split}/mse/all": float(values[-1]) for split, values in means.items()}
         if heads := [len(trained[f].weights["classifier.bias"]) for f in functions if "classifier.bias" in trained[f].weights]:
-            metrics["head_classes"] = float(np.mean(heads))  # fewer than C where equalising has merged some
+            metrics["head_classes"] = float(np.mean(heads))  # fewer than C if equalising has merged some
         metrics |= mean_accuracy(trained.values())
         metrics |= {
             f"{split}/mse/function_{f}": float(values[i][-1]) for split, values in by_epoch.items() for i, f in enumerate(functions)
@@ -115,7 +118,7 @@ class FunctionNetworks:
 
 
 def class_ranges_of(spec: FunctionSpec, targets: NDArray[np.floating]) -> ClassRanges:
-    """The classes of a run with a class loss: C ranges over the training targets (N,), equalised for reg+cls-bal."""
+    """The classes of a run with a class loss: C ranges over `targets` (N,), equalised for reg+cls-bal."""
     if not spec.balanced:
         return class_ranges(spec.classes, targets, balanced=False)
     assert spec.rounding
@@ -123,7 +126,7 @@ def class_ranges_of(spec: FunctionSpec, targets: NDArray[np.floating]) -> ClassR
 
 
 def recipe(spec: FunctionSpec) -> Recipe:
-    """The part of a spec that networks trained together must share."""
+    """The part of a spec that jointly trained networks must share."""
     h1, h2 = spec.hidden
     return Recipe(
         hidden=(h1, h2),

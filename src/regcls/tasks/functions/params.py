@@ -1,4 +1,4 @@
-"""The sections of 1D functions in params.yaml: the controlled study (paper, section 2.1)."""
+"""Sections of 1D functions in params.yaml: the controlled study (paper, section 2.1)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +63,7 @@ class FunctionData:
     functions: OneOrMore[tuple[Annotated[float, Field(allow_inf_nan=False)], Count]]
     data_seeds: OneOrMore[Seed]
     repetitions: Count
-    samples: Annotated[int, Field(ge=18432)]  # two from each of 1024 bins of y, in three regions of three splits
+    samples: Annotated[int, Field(ge=18432)]  # at least two from each of 1024 bins of y, in three regions of three splits
     settings: OneOrMore[Setting]
     samplings: OneOrMore[Sampling]
     peak_width: PeakWidth
@@ -91,7 +91,7 @@ class FunctionTraining:
 
 @dataclass(frozen=True, kw_only=True)
 class FunctionRun:
-    """The run that `regcls run` trains where no option says otherwise."""
+    """The run that `regcls run` trains by default."""
 
     setting: Setting
     sampling: Sampling
@@ -104,7 +104,7 @@ class FunctionRun:
 
 @dataclass(frozen=True, kw_only=True)
 class FunctionOptions:
-    """What may be said of a single run on the command line; None leaves it to params.yaml."""
+    """Command-line options of a single run; None: as in params.yaml."""
 
     setting: Setting | None = None
     sampling: Sampling | None = None
@@ -127,7 +127,7 @@ class FunctionOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class FunctionGrid:
-    """Every combination is one run. `reg` has neither classes nor λ: once for each data set."""
+    """A grid of runs, one per combination. `reg` has neither classes nor λ and runs once per data set."""
 
     settings: OneOrMore[Setting]
     samplings: OneOrMore[Sampling]
@@ -152,27 +152,27 @@ class Functions(Section):
 
 
 def check(path: Path, name: str, functions: Functions) -> None:
-    """Raise a UserError where values that are right one by one do not fit each other."""
+    """Raise a UserError if valid values contradict each other."""
     data, training = functions.data, functions.training
     for key, seeds in (("data.data_seeds", data.data_seeds), ("training.seeds", training.seeds)):
         if data.repetitions > len(seeds):
             raise UserError(
-                f"{path}: {name}.data.repetitions = {data.repetitions}, but {name}.{key} has {len(seeds)} seeds: one is needed each"
+                f"{path}: {name}.data.repetitions = {data.repetitions}, but {name}.{key} has {len(seeds)} seeds: each needs its own"
             )
     if "uniform" not in data.samplings:
-        raise UserError(f"{path}: {name}.data.samplings must hold 'uniform': every network is validated and tested on the uniform sets")
+        raise UserError(f"{path}: {name}.data.samplings must include 'uniform': all networks are validated and tested on the uniform sets")
     if functions.run.repetition >= data.repetitions:
         raise UserError(f"{path}: {name}.run.repetition = {functions.run.repetition}, but only 0 to {data.repetitions - 1} are prepared")
     for key, grid in functions.grids.items():
         where = f"{path}: {name}.grids.{key}"
         if grid.repetitions > data.repetitions:
             raise UserError(f"{where}.repetitions = {grid.repetitions}, but {name}.data.repetitions prepares {data.repetitions}")
-        for axis, asked, prepared in (
+        for axis, requested, prepared in (
             ("settings", grid.settings, data.settings),
             ("samplings", grid.samplings, data.samplings),
             ("noise", grid.noise if "noisy" in grid.settings else (), data.noise),
         ):
-            if missing := [value for value in asked if value not in prepared]:
+            if missing := [value for value in requested if value not in prepared]:
                 raise UserError(f"{where}.{axis} asks for {missing}, but {name}.data.{axis} prepares only {list(prepared)}")
 
 
@@ -199,8 +199,8 @@ PARAMS = TaskParams(
     purposes={
         "setting": "clean, noisy or ood (training, validation and test from different ranges of x)",
         "sampling": "how imbalanced the training targets are: uniform, mild, moderate or severe",
-        "noise": "σ of the noise on the targets, where the setting is noisy",
-        "repetition": "which draw of the data, with its seeds",
+        "noise": "σ of the noise on the targets, if the setting is noisy",
+        "repetition": "index of the draw of the data, with its seeds",
         "hidden": "units of the two hidden layers, as in 6x15",
         "seed": "of initial weights and order",
     },

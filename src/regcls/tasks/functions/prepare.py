@@ -1,7 +1,7 @@
-"""The controlled 1D data of section 2.1: ten sums of two sines, three settings, four samplings, five repetitions.
+"""Generates the controlled 1D data of section 2.1: ten sums of two sines, three settings, four samplings, five repetitions.
 
-The random draws follow the order of the authors' released generator, with the same seeds and NumPy's legacy generator, so that all
-samples are theirs, bit for bit: a number made here can be compared with published/released_1d.csv panel by panel.
+Draws follow the order of the authors' released generator, with the same seeds and NumPy's legacy generator, so that all samples equal
+theirs bit for bit: results are comparable with released_1d.csv panel by panel.
 """
 
 import hashlib
@@ -25,14 +25,14 @@ from regcls.processes import worker_pool
 from regcls.tasks.functions.params import FunctionData, Sampling, Setting
 from regcls.tasks.functions.runs import data_key
 
-OOD_ORDER: tuple[Split, ...] = ("train", "test", "val")  # in which the release draws some of them
+OOD_ORDER: tuple[Split, ...] = ("train", "test", "val")  # order of some of the release's draws
 Array = NDArray[np.float64]
 Drawn = tuple[list[NDArray[np.float32]], list[dict[str, object]]]  # pieces (2, n) of an array, and their table rows
 
-BINS = 1024  # of y, within which samples are uniform
-CANDIDATES = 100_000  # uniform draws of x that samples are picked from
+BINS = 1024  # of y, from which equally many samples are picked
+CANDIDATES = 100_000  # uniform draws of x to pick samples from
 LOW, HIGH = -1.0, 1.0  # range of x
-REGIONS = 9  # of x, dealt in turn to train, val and test (out-of-distribution setting)
+REGIONS = 9  # of x, assigned in turn to train, val and test (out-of-distribution setting)
 
 
 @dataclass(frozen=True)
@@ -43,20 +43,20 @@ class SineSum:
     c: int
 
     def __call__(self, x: Array) -> Array:
-        """f at x, any shape."""
+        """Evaluate f at x, of any shape."""
         return self.a * np.sin(self.c * x) + (1.5 - self.a) * np.sin(self.c // 3 * x)
 
 
 class Peak(NamedTuple):
-    """How many samples an imbalanced draw takes from the peak region and from everywhere."""
+    """Numbers of samples that an imbalanced draw takes from the peak region and from the whole range."""
 
-    per_bin: int  # drawn from each bin of the peak region, more than are kept
-    kept: int  # of those, at most
+    per_bin: int  # drawn from each bin of the peak region, in total more than are kept
+    kept: int  # maximum number kept of those
     floor: int  # drawn from each bin of the whole range
 
     @classmethod
     def plan(cls, samples: int, share: Literal["released"] | float, *, floor: int) -> "Peak":
-        """Counts for `samples` in all. The release keeps samples − bins − floor in the peak and adds (floor + 1) a bin, about 90 : 10."""
+        """Plan for `samples` in total. The release keeps samples − bins − floor in the peak and adds floor + 1 per bin, about 90 : 10."""
         if share == "released":
             return cls(per_bin=(samples - BINS * floor) // BINS * 2, kept=samples - BINS - floor, floor=floor + 1)
         kept = round(share * samples)
@@ -64,12 +64,12 @@ class Peak(NamedTuple):
 
 
 def _pick(draws: RandomState, y: Array, edges: Array, per_bin: int) -> NDArray[np.intp]:
-    """Indices into y, `per_bin` from each bin between `edges`, with replacement; empty bins are skipped."""
+    """Draw indices into y, `per_bin` with replacement from each non-empty bin between `edges`."""
     bins = np.searchsorted(edges, y, side="right") - 1
     bins[y == edges[-1]] = BINS - 1
     inside = np.flatnonzero((bins >= 0) & (bins < BINS))
     bins = bins[inside].astype(np.int16)
-    order = inside[np.argsort(bins, kind="stable")]  # by bin, within a bin in drawn order
+    order = inside[np.argsort(bins, kind="stable")]  # by bin, within a bin in the order drawn
     ends = np.cumsum(np.bincount(bins, minlength=BINS))
     picked = []
     start = 0
@@ -81,7 +81,7 @@ def _pick(draws: RandomState, y: Array, edges: Array, per_bin: int) -> NDArray[n
 
 
 def _uniform(draws: RandomState, f: SineSum, samples: int, *, low: float = LOW, high: float = HIGH, noise: float = 0.0) -> Array:
-    """x whose (noisy) targets are uniform over y: the same number from each of 1024 bins."""
+    """Draw x with uniform (noisy) targets: equally many from each of the 1024 bins of y."""
     x = draws.uniform(low, high, CANDIDATES)
     y = f(x) + (draws.normal(0.0, noise, CANDIDATES) if noise else 0.0)
     return x[_pick(draws, y, np.linspace(y.min(), y.max(), BINS + 1), samples // BINS + 1)]
@@ -90,7 +90,7 @@ def _uniform(draws: RandomState, f: SineSum, samples: int, *, low: float = LOW, 
 def _imbalanced(
     draws: RandomState, f: SineSum, plan: Peak, width: float, *, low: float = LOW, high: float = HIGH, peak: float | None = None
 ) -> tuple[Array, float]:
-    """x with a frequent range of y, and the peak's y. The region peak ± width · range may reach beyond f: then it holds fewer."""
+    """Draw x with a frequent range of y; return x and the peak's y. If peak ± width · range exceeds f's range, it has fewer samples."""
     x = draws.uniform(low, high, CANDIDATES)
     y = f(x)
     least, most = float(y.min()), float(y.max())
@@ -108,7 +108,7 @@ def _imbalanced(
 
 
 class Sample(NamedTuple):
-    """One data set: x by split, y by split, and where its peak lies (NaN for uniform)."""
+    """One data set: x and y by split, and its peak's y (NaN for uniform)."""
 
     x: dict[Split, Array]
     y: dict[Split, Array]
@@ -116,10 +116,10 @@ class Sample(NamedTuple):
 
 
 def draw(data: FunctionData, setting: Setting, noise: float, f: SineSum, seed: int) -> dict[Sampling, Sample]:
-    """Draw the data sets of a function as the release does, one for each of `data.samplings`, each from a generator seeded anew.
+    """Draw the data sets of a function as the release does, one for each of `data.samplings`; the generator is reseeded for each.
 
     Raises:
-        UserError: in the ood setting, a function that has no value in common between the regions of the three splits.
+        UserError: in the ood setting, the function has no value in common between the regions of the three splits.
     """
     if setting == "ood":
         return {sampling: sample for sampling, sample in _draw_ood(data, f, seed) if sampling in data.samplings}
@@ -140,10 +140,10 @@ def _draw(data: FunctionData, noise: float, sampling: Sampling, f: SineSum, seed
 
 
 def _draw_ood(data: FunctionData, f: SineSum, seed: int) -> Iterator[tuple[Sampling, Sample]]:
-    """All samplings up to the last one wanted, each split of each from three of the nine regions, which depend on the seed alone.
+    """Draw all samplings up to the last one requested; each split comes from three of the nine regions, which depend on the seed alone.
 
-    The release looks for the peak of an imbalanced set between the extremes of draws that it makes before it seeds the generator, and so
-    from the state that the data set before has left behind.
+    The release draws the peak of an imbalanced set from between the extremes of draws made before seeding, so they depend on the
+    generator's state after the previous data set.
     """
     regions, draws = ood_regions(seed), RandomState(seed)
     for sampling in get_args(Sampling)[: 1 + max(map(get_args(Sampling).index, data.samplings))]:
@@ -162,7 +162,7 @@ def _ood_x(
     *,
     extremes: tuple[float, float],
 ) -> tuple[dict[Split, Array], float]:
-    """x of the three splits, and the peak, which lies between `extremes`."""
+    """Draw x of the three splits; return it and the peak, which is between `extremes`."""
     rounds = range(REGIONS // len(SPLITS))
     parts: dict[Split, list[Array]] = {split: [] for split in SPLITS}
     peak = float("nan")
@@ -171,16 +171,16 @@ def _ood_x(
             low, high = regions[split][index]
             parts[split].append(_uniform(draws, f, data.samples // REGIONS, low=low, high=high))
     else:
-        peak, holding = _shared_peak(draws, f, regions, extremes)
+        peak, regions_with_peak = _shared_peak(draws, f, regions, extremes)
         for index, split in itertools.product(rounds, SPLITS):
             low, high = regions[split][index]
-            plan = Peak.plan(data.samples // (len(SPLITS) * holding[split]), data.peak_share, floor=1)
+            plan = Peak.plan(data.samples // (len(SPLITS) * regions_with_peak[split]), data.peak_share, floor=1)
             parts[split].append(_imbalanced(draws, f, plan, data.peak_width[sampling], low=low, high=high, peak=peak)[0])
     return {split: np.concatenate(pieces) for split, pieces in parts.items()}, peak
 
 
 def ood_regions(seed: int) -> dict[Split, list[tuple[float, float]]]:
-    """The x-intervals of each split in the ood setting: nine, lengthened on the right by |N(0, length / 4)|, dealt in turn."""
+    """The x-intervals of each split in the ood setting: nine, extended to the right by |N(0, length / 4)|, assigned in turn."""
     length = (HIGH - LOW) / REGIONS
     borders = np.arange(LOW, HIGH + length / 4, length)
     ends = np.minimum(borders[1:] + np.abs(RandomState(seed).normal(0, length / 4, REGIONS)), HIGH)
@@ -191,27 +191,27 @@ def ood_regions(seed: int) -> dict[Split, list[tuple[float, float]]]:
 def _shared_peak(
     draws: RandomState, f: SineSum, regions: Mapping[Split, list[tuple[float, float]]], extremes: tuple[float, float]
 ) -> tuple[float, dict[Split, int]]:
-    """A y between `extremes` that f takes in all three splits, and in how many regions of each."""
+    """Draw a y between `extremes` that f takes in all three splits; return it and the number of regions of each split that have it."""
     for _ in range(100):  # the paper's functions need a few
         peak = draws.uniform(*extremes)
-        holding: dict[Split, int] = dict.fromkeys(SPLITS, 0)
+        regions_with_peak: dict[Split, int] = dict.fromkeys(SPLITS, 0)
         for index, split in itertools.product(range(REGIONS // len(SPLITS)), OOD_ORDER):
             y = f(draws.uniform(*regions[split][index], CANDIDATES))
-            holding[split] += bool(y.min() <= peak <= y.max())
-        if all(holding.values()):
-            return peak, holding
-    raise UserError(f"function a = {f.a}, c = {f.c} takes no value in the training, validation and test regions alike: no ood set")
+            regions_with_peak[split] += bool(y.min() <= peak <= y.max())
+        if all(regions_with_peak.values()):
+            return peak, regions_with_peak
+    raise UserError(f"function a = {f.a}, c = {f.c} has no value in common in training, validation and test regions: no ood set")
 
 
 def data_sets(data: FunctionData) -> dict[str, tuple[Setting, float]]:
-    """Name -> setting and σ of each prepared file: `clean`, `noisy-0.1`, `ood`."""
+    """Name -> (setting, σ) of each prepared file; names are `clean`, `noisy-0.1`, `ood`."""
     return {
         data_key(setting, noise): (setting, noise) for setting in data.settings for noise in (data.noise if setting == "noisy" else (0.0,))
     }
 
 
 def _draw_repetition(data: FunctionData, work: tuple[str, int]) -> Drawn:
-    """All samplings and functions of one file's repetition."""
+    """Draw all samplings and functions of one repetition of a file."""
     key, repetition = work
     setting, noise = data_sets(data)[key]
     drawn = [draw(data, setting, noise, SineSum(a, c), data.data_seeds[repetition]) for a, c in data.functions]
@@ -226,16 +226,16 @@ def _draw_repetition(data: FunctionData, work: tuple[str, int]) -> Drawn:
 
 
 class Progress(Protocol):
-    """Wraps items of a known number and shows how far they are."""
+    """Iterates over `total` items and shows the progress."""
 
     def __call__(self, items: Iterable[Drawn], total: int, label: str) -> Iterable[Drawn]: ...
 
 
 def prepare(data: FunctionData, folder: Path, *, processes: int, progress: Progress) -> pd.DataFrame:
-    """Draw every data set and write them to `folder`: a float32 array (2, N) of x and y a setting, and a table of where each part lies.
+    """Draw all data sets and write them to `folder`: a float32 array (2, N) of x and y per setting, and a table of their parts.
 
     Raises:
-        UserError: the disk is full, the folder is not writable, or a worker was ended from outside.
+        UserError: the disk is full, the folder is not writable, or a worker was killed.
     """
     work = list(itertools.product(data_sets(data), range(data.repetitions)))
     arrays: dict[str, list[NDArray[np.float32]]] = {key: [] for key in data_sets(data)}

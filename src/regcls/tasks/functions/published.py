@@ -1,4 +1,4 @@
-"""What the paper and its release ran and found in the 1D study."""
+"""Published settings and results of the paper and its release in the 1D study."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from regcls.tasks.functions.params import FunctionGrid
 # The noise level of the released noisy data (Figures 3 and 4, Table 1).
 RELEASED_NOISE = 0.1
 
-# What the paper and its release ran: grids, data and training values, by their names in params.yaml. Precision is left out: the released
-# values come from float64, and float32 agrees with it far within their spread.
+# Grids, data and training values, named as in params.yaml. Precision is left out: the released values come from float64, and differences
+# to float32 are far smaller than their spread.
 _EACH: dict[str, Any] = {
     "samplings": ("uniform", "mild", "moderate", "severe"),
     "methods": ("reg", "reg+cls", "reg+cls-bal"),
@@ -42,7 +42,7 @@ VALUES: dict[str, Any] = {
     "lam": {"clean": 100.0, "noisy": 1000.0, "ood": 10000.0},
     "rounding": "ceil",
 }
-# One a repetition: others give another draw of the same study.
+# One per repetition; other seeds give another draw of the same study.
 SEEDS = {"data_seeds": (2732, 9845, 3264, 4859, 9225), "seeds": (0, 421, 8125, 2481, 849)}
 
 
@@ -53,7 +53,7 @@ def _with_noise(table: pd.DataFrame) -> pd.DataFrame:
 def released() -> pd.DataFrame:
     """Figure 3 as numbers: setting, noise, sampling, method, classes, published (test MSE, mean over 10 functions × 5 repetitions).
 
-    The authors trained reg anew for each class count, so it has as many values as reg+cls.
+    The authors retrained reg for each class count, so it has as many values as reg+cls.
     """
     wide = _with_noise(published_table(__package__, "released_1d.csv")).rename(columns={"reg_mse": "reg", "reg_cls_mse": "reg+cls"})
     keys = ["setting", "noise", "sampling", "classes"]
@@ -61,10 +61,9 @@ def released() -> pd.DataFrame:
 
 
 def released_means(classes: list[int]) -> pd.DataFrame:
-    """Means of `released` over those of `classes` that it has: setting, noise, sampling, reg, reg+cls."""
+    """Means of `released` over `classes`, as far as it has them: setting, noise, sampling, reg, reg+cls."""
     table = released()
-    chosen = table[table["classes"].isin(classes)]
-    means = chosen.groupby(["setting", "noise", "sampling", "method"], sort=False)["published"].mean()
+    means = table[table["classes"].isin(classes)].groupby(["setting", "noise", "sampling", "method"], sort=False)["published"].mean()
     return means.unstack("method").reset_index()
 
 

@@ -1,4 +1,4 @@
-"""The report on the 1D study: Figures 1 to 5 and Table 1, and whether a class loss helps, by panel."""
+"""The report on the 1D study: Figures 1 to 5, Table 1, and whether a class loss helps in each panel."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -22,7 +22,7 @@ from regcls.tasks.task import Sources
 from regcls.tracking.views import View
 from regcls.words import counted
 
-# figure3_networks.csv: one row a network.
+# Columns of figure3_networks.csv, with one row per network.
 NETWORK_COLUMNS = [
     *("setting", "sampling", "noise", "method", "classes", "lambda", "function", "repetition", "seed"),
     *("test_mse", "val_mse", "train_mse", "run_id"),
@@ -30,23 +30,23 @@ NETWORK_COLUMNS = [
 
 
 def report(sources: Sources, *, fingerprints: Mapping[FunctionSpec, str]) -> Report:
-    """See `Task.report`; `fingerprints`: of every wanted run."""
+    """See `Task.report`; `fingerprints`: of every requested run."""
     functions: Functions = sources.section
-    beside, training = functions.published is not None, functions.training
-    found, picked = collected(sources.runs, fingerprints, dataset=sources.dataset, functions=len(functions.data.functions))
-    grids = {name: found.of(expand(functions, sources.dataset, grid)) for name, grid in functions.grids.items()}
+    with_published, training = functions.published is not None, functions.training
+    networks, picked = collected(sources.runs, fingerprints, dataset=sources.dataset, functions=len(functions.data.functions))
+    grids = {name: networks.of(expand(functions, sources.dataset, grid)) for name, grid in functions.grids.items()}
     changed = list(dict.fromkeys(line for grid in functions.grids.values() for line in departures(functions, grid)))
-    made = Report(
+    report = Report(
         dataset=sources.dataset,
         title=functions.title,
-        wanted=len(found.wanted),
-        finished=int((found.wanted["state"] == "finished").sum()),
-        intro="Small networks are trained on 1D functions with a regression loss alone (reg), with a classification loss beside it "
-        "(reg+cls), and with balanced classes (reg+cls-bal). Every number below comes from tracked MLflow runs and leads back to them"
-        f"{', and the published values stand beside ours' * beside}.",
+        wanted=len(networks.wanted),
+        finished=int((networks.wanted["state"] == "finished").sum()),
+        intro="Small networks are trained on 1D functions with a regression loss alone (reg), with an added classification loss "
+        "(reg+cls), and with balanced classes (reg+cls-bal). Every number below comes from tracked MLflow runs and links to them"
+        f"{', and the published values are shown next to ours' if with_published else ''}.",
         extent=[
             f"Each trains {counted(len(functions.data.functions), 'network')} for {training.epochs} epochs.",
-            *protocol.beside(
+            *protocol.paper_differences(
                 functions.published,
                 reduced=[*protocol.reductions(functions.grids, published.GRIDS), *_other_seeds(functions)],
                 changed=changed,
@@ -61,30 +61,34 @@ def report(sources: Sources, *, fingerprints: Mapping[FunctionSpec, str]) -> Rep
         ),
         networks=_networks(functions, figure3="figure3" in grids),
     )
-    made.warnings += warnings_of({name: grid.wanted for name, grid in grids.items()}, duplicates=picked.duplicates, stale=picked.stale)
-    _add_data_figures(made, functions, sources.data, sources.dataset)
+    report.warnings += warnings_of({name: grid.wanted for name, grid in grids.items()}, duplicates=picked.duplicates, stale=picked.stale)
+    _add_data_figures(report, functions, sources.data, sources.dataset)
     if "figure3" in grids:
-        made.lead = _add_figure3(made, grids["figure3"], beside, not_comparable(functions, "figure3"))
-    wins = _add_figure4_and_table1(made, grids["figure4"], beside, not_comparable(functions, "figure4")) if "figure4" in grids else None
+        report.lead = _add_figure3(report, grids["figure3"], with_published, not_comparable(functions, "figure3"))
+    wins = (
+        _add_figure4_and_table1(report, grids["figure4"], with_published, not_comparable(functions, "figure4"))
+        if "figure4" in grids
+        else None
+    )
     if "figure5" in grids:
-        _add_figure5(made, grids["figure5"])
-    made.answers += answers(made.lead) if made.lead else []
-    made.line = first_line(grids["figure3"].networks) if "figure3" in grids else None
-    made.metrics |= _metrics(made.lead, wins)
-    return page.complete(made, found.runs, picked, links=sources.tracker, provenance=sources.provenance)
+        _add_figure5(report, grids["figure5"])
+    report.answers += answers(report.lead) if report.lead else []
+    report.line = first_line(grids["figure3"].networks) if "figure3" in grids else None
+    report.metrics |= _metrics(report.lead, wins)
+    return page.complete(report, networks.runs, picked, links=sources.tracker, provenance=sources.provenance)
 
 
 def _other_seeds(functions: Functions) -> list[str]:
     ours = {"data_seeds": functions.data.data_seeds, "seeds": functions.training.seeds}
     changed = [name for name, seeds in published.SEEDS.items() if any(a != b for a, b in zip(ours[name], seeds, strict=False))]
-    return [f"other {' and '.join(changed)}"] * bool(changed)
+    return [f"other {' and '.join(changed)}"] if changed else []
 
 
 def departures(functions: Functions, grid: FunctionGrid) -> list[str]:
-    """The data and training values of a grid that are not the paper's: `epochs 2 instead of 80`."""
+    """The data and training values of a grid that differ from the paper's: `epochs 2 instead of 80`."""
     used = (*grid.settings, *grid.samplings)
     say: dict[str, protocol.Say] = {
-        "functions": lambda here, there: ["other functions"],
+        "functions": lambda ours, papers: ["other functions"],
         "lam": protocol.by_key("λ", grid.settings),
         "learning_rate": protocol.by_key("learning rate", used),
         "peak_width": protocol.by_key("peak width", used),
@@ -95,9 +99,9 @@ def departures(functions: Functions, grid: FunctionGrid) -> list[str]:
 
 
 def not_comparable(functions: Functions, name: str) -> str:
-    """Why the released values of Figure 3, or the printed ones of Table 1 (grid figure4), are not of what was trained; empty if they are.
+    """Why the released values of Figure 3, or the printed ones of Table 1 (grid figure4), are not comparable with ours; "" if they are.
 
-    Released values are matched by class count, so fewer of them do no harm to Figure 3; a share is over all class counts and λ.
+    Figure 3 may have fewer class counts, since released values are matched by class count; Table 1 is over all class counts and λ.
     """
     if functions.published is None:
         return ""
@@ -116,27 +120,27 @@ def _networks(functions: Functions, *, figure3: bool) -> str:
         f"Networks: {' and '.join(map(str, training.hidden))} hidden units, {training.optimizer}, weight decay {training.weight_decay}, "
         f"batches of {training.batch_size}, {training.epochs} epochs, {training.precision}. Learning rate {rates.clean} (clean), "
         f"{rates.noisy} (noisy), {rates.ood} (ood); λ {weights.clean:g}, {weights.noisy:g}, {weights.ood:g}."
-        f"{' figure3_networks.csv has one row a network.' * figure3}"
+        f"{' figure3_networks.csv has one row per network.' if figure3 else ''}"
     )
 
 
 def answers(panels: Table) -> list[str]:
-    """Does a classification loss help? A sentence a method, by the tests of `tables.panels_table`."""
+    """Does a classification loss help? A line per method, from the tests of `tables.panels_table`."""
     lines = []
-    for method, rows in panels.frame.groupby("method", sort=False):
-        given = rows[rows["n"] > 0]
-        verdicts = given["answer"].value_counts()
-        lower, tested = int((given["gap"] > 0).sum()), int(given["p_holm"].notna().sum())
-        line = f"{method} has the lower mean test MSE in {lower} of {len(given)} panels"
+    for method, all_rows in panels.frame.groupby("method", sort=False):
+        rows = all_rows[all_rows["n"] > 0]
+        verdicts = rows["answer"].value_counts()
+        lower, tested = int((rows["gap"] > 0).sum()), int(rows["p_holm"].notna().sum())
+        line = f"{method} has the lower mean test MSE in {lower} of {len(rows)} panels"
         if tested:
             helps, hurts = verdicts.get("helps", 0), verdicts.get("hurts", 0)
             line += f"; after correction for {tested} tests it clearly helps in {helps} and clearly hurts in {hurts}."
         else:
-            line += "; one repetition allows no test, so this is no evidence yet."
-        uniform = given["sampling"] == "uniform"
+            line += "; with one repetition there is no test, so this is not evidence yet."
+        uniform = rows["sampling"] == "uniform"
         ranges = [
             f"{_range(part)} under {kind} sampling"
-            for kind, part in (("uniform", given[uniform]), ("imbalanced", given[~uniform]))
+            for kind, part in (("uniform", rows[uniform]), ("imbalanced", rows[~uniform]))
             if len(part)
         ]
         lines.append(
@@ -144,14 +148,14 @@ def answers(panels: Table) -> list[str]:
         )
     few = panels.frame["n"].max()
     if 2 <= few < 4:
-        lines.append(f"With {few} repetitions a paired test can find hardly anything: read the gaps, not the p-values.")
+        lines.append(f"With {few} repetitions a paired test can find hardly any effect: read the gaps, not the p-values.")
     return lines
 
 
 def first_line(networks: pd.DataFrame) -> Line | None:
-    """reg against reg+cls (or reg+cls-bal, where only that is trained), the mean over class counts and over all imbalanced panels.
+    """reg against reg+cls (or reg+cls-bal if only that is trained), averaged over class counts and all imbalanced panels.
 
-    Tested over the repetitions that have all of these panels, for both. Of the uniform panels where no other is trained.
+    The test is over the repetitions that have all of these panels for both methods. Without imbalanced panels, the uniform ones are used.
     """
     means = compared.by_repetition(networks, "test_mse")
     imbalanced = means[means["sampling"] != "uniform"]
@@ -179,7 +183,8 @@ def first_line(networks: pd.DataFrame) -> Line | None:
 
 
 def _range(rows: pd.DataFrame) -> str:
-    return f"{signed(rows['gap'].min(), 3)} to {signed(rows['gap'].max(), 3)}"
+    low, high = signed(rows["gap"].min(), 3), signed(rows["gap"].max(), 3)
+    return low if low == high else f"{low} to {high}"
 
 
 def _add_data_figures(report: Report, functions: Functions, sets: FunctionSets, dataset: str) -> None:
@@ -193,9 +198,9 @@ def _add_data_figures(report: Report, functions: Functions, sets: FunctionSets, 
             title="Figure 1: the data",
             svg=figures_data.settings_figure(points),
             alt=f"Scatter plots of y against x for the first function in the settings {', '.join(keys)}, over four gray bands of y.",
-            caption=f"Training samples of the first function (repetition 0, uniform sampling), {figures_data.POINTS} of them at most. The "
-            "gray bands group the targets into 4 classes, as an example. Out of distribution (ood), training, validation and test samples "
-            "come from different ranges of x, which overlap a little.",
+            caption=f"Training samples of the first function (repetition 0, uniform sampling), at most {figures_data.POINTS}. The gray "
+            "bands group the targets into 4 classes, as an example. Out of distribution (ood), training, validation and test samples "
+            "come from different ranges of x, which overlap slightly.",
         ),
         numbers=points,
     )
@@ -206,10 +211,10 @@ def _add_data_figures(report: Report, functions: Functions, sets: FunctionSets, 
             name="figure2",
             title="Figure 2: the samplings",
             svg=figures_data.samplings_figure(sets, keys[0], counts),
-            alt=f"Above: samples of the first function under {', '.join(samplings)} sampling. Below: log-counts of y, ever more peaked.",
+            alt=f"Above: samples of the first function under {', '.join(samplings)} sampling. Below: log-counts of y, increasingly peaked.",
             caption=f"Training samples of the first function ({keys[0]}, repetition 0) under each sampling. Above: darker is denser in y. "
-            f"Below: how many training samples fall into each of {figures_data.BINS} bins of y, on a log scale. Validation and test sets "
-            f"are sampled uniformly. The CSV has the counts; the samples themselves are those of data/{dataset}/prepared.",
+            f"Below: number of training samples in each of {figures_data.BINS} bins of y, on a log scale. Validation and test sets "
+            f"are sampled uniformly. The CSV has the counts; the samples are in data/{dataset}/prepared.",
         ),
         numbers=counts,
     )
@@ -222,24 +227,27 @@ def _n_text(collected: Collected) -> str:
 
 
 def _alt(what: str, *, row: str) -> str:
-    return f"{what}. A row of panels is {row}, a column a sampling. The table below has the numbers."
+    return f"{what}. Each row of panels is {row}, each column a sampling. The table below has the numbers."
 
 
-def _add_figure3(report: Report, collected: Collected, beside: bool, warning: str) -> Table:
+def _add_figure3(report: Report, collected: Collected, with_published: bool, warning: str) -> Table:
     cells = compared.cells(collected.networks, collected.wanted, "test_mse")
     gaps = compared.gaps(collected.networks, "test_mse")
-    panels = tables.panels_table(collected, beside_released=beside, warning=warning)
+    panels = tables.panels_table(collected, with_released=with_published, warning=warning)
     report.add_table(panels)
     caption = (
         f"Test MSE by number of classes, on uniformly sampled test sets. Lines: means over {_n_text(collected)}; shading: standard "
-        f"deviation over all of these networks{', as in the paper' * beside} (the standard error by repetition stands in the table). A "
-        "network without classes is trained once, so reg is a level. "
-        f"{'Dotted: the released values. ' * beside}Gap: mean of MSE(reg) − MSE(reg+cls); above 0 the class loss helps."
+        f"deviation over all these networks{', as in the paper' if with_published else ''} (the table has the standard error over "
+        "repetitions). A network without classes is trained once, so reg is a horizontal line. "
+        f"{'Dotted: the released values. ' if with_published else ''}Gap: mean of MSE(reg) − MSE(reg+cls); above 0 the class loss helps."
     )
     numbers = f"Figure 3 as numbers: test MSE, mean over {_n_text(collected)}."
-    table = tables.methods_table(collected, name="summary", caption=numbers, beside_released=beside, warning=warning)
+    table = tables.methods_table(collected, name="summary", caption=numbers, with_released=with_published, warning=warning)
     svg = figures.mse_by_classes(
-        cells, gaps=gaps, published=published.released() if beside else None, released="released, not comparable" if warning else "released"
+        cells,
+        gaps=gaps,
+        published=published.released() if with_published else None,
+        released="released, not comparable" if warning else "released",
     )
     alt = _alt("Test MSE against the number of classes, a line for each method", row="a setting")
     holes = hole_lines(collected.runs)
@@ -251,7 +259,7 @@ def _add_figure3(report: Report, collected: Collected, beside: bool, warning: st
     return panels
 
 
-def _add_figure4_and_table1(report: Report, collected: Collected, beside: bool, warning: str) -> Table:
+def _add_figure4_and_table1(report: Report, collected: Collected, with_published: bool, warning: str) -> Table:
     cells, holes = compared.cells(collected.networks, collected.wanted, "val_mse"), hole_lines(collected.runs)
     others = collected.wanted[collected.wanted["classes"] > 0]
     extent = f"{counted(others['classes'].nunique(), 'class count')} and {counted(others['lam'].nunique(), 'value')} of λ"
@@ -265,10 +273,10 @@ def _add_figure4_and_table1(report: Report, collected: Collected, beside: bool, 
     section = Section(name="figure4", title="Figure 4: the weight λ", svg=svg, alt=alt, caption=caption, table=table, holes=holes)
     tests = compared.against_reg(collected.networks, "val_mse").rename(columns={"n": "pairs"})
     report.add(section, numbers=figures.points(cells.merge(tests, on=CELL, how="left"), "val_mse", repeat_reg=False))
-    what = f"Share (%) of networks with MSE(method) < MSE(reg) on validation sets, over {extent}, {_n_text(collected)}."
-    wins = shares.win_table(collected, caption=what, beside_published=beside, warning=warning)
+    wins_caption = f"Share (%) of networks with MSE(method) < MSE(reg) on validation sets, over {extent}, {_n_text(collected)}."
+    wins = shares.win_table(collected, caption=wins_caption, with_published=with_published, warning=warning)
     title = "Table 1: how often a class loss helps, whatever λ"
-    report.add(Section(name="table1", title=title, caption=what, table=wins, holes=holes))
+    report.add(Section(name="table1", title=title, caption=wins_caption, table=wins, holes=holes))
     return wins
 
 
@@ -279,7 +287,7 @@ def _add_figure5(report: Report, collected: Collected) -> None:
         "deviation over all of these networks. For reg+cls-bal the axis gives the number of classes before equalisation; about half remain."
     )
     numbers = f"Figure 5 as numbers: test MSE, mean over {_n_text(collected)}."
-    table = tables.methods_table(collected, name="figure5", caption=numbers, beside_released=False)
+    table = tables.methods_table(collected, name="figure5", caption=numbers, with_released=False)
     gaps = compared.gaps(collected.networks, "test_mse")
     alt = _alt("Test MSE against the number of classes, a line for each method", row="a noise level")
     svg, holes = figures.mse_by_classes(cells, gaps=gaps), hole_lines(collected.runs)
@@ -287,7 +295,7 @@ def _add_figure5(report: Report, collected: Collected) -> None:
 
 
 def _metrics(panels: Table | None, wins: Table | None) -> dict[str, Any]:
-    """Few, for the columns of `dvc exp show`: the gap MSE(reg) − MSE(reg+cls) of each panel, Table 1's averages; a hole is null."""
+    """Columns of `dvc exp show`: the gap MSE(reg) − MSE(reg+cls) of each panel, and the averages of Table 1; null if missing."""
     tree: dict[str, Any] = {}
     if panels is not None:
         frame = panels.frame[panels.frame["method"] == "reg+cls"]
@@ -303,6 +311,6 @@ def _metrics(panels: Table | None, wins: Table | None) -> dict[str, Any]:
 
 
 def _setting_key(row: Mapping[str, Any], frame: pd.DataFrame) -> str:
-    """`noisy`, or `noisy-0.05` where there are several noise levels."""
+    """`noisy`, or `noisy-0.05` if there are several noise levels."""
     levels = frame.loc[frame["setting"] == row["setting"], "noise"].nunique()
     return str(row["setting"]) if levels == 1 else data_key(row["setting"], row["noise"])

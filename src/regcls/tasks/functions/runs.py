@@ -1,4 +1,4 @@
-"""The runs of the 1D study."""
+"""Runs of the 1D study."""
 
 import itertools
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from regcls.tasks.functions.params import FunctionGrid, FunctionOptions, Functio
 
 @dataclass(frozen=True, kw_only=True)
 class FunctionSpec(RunSpec):
-    """One tracked run of the 1D study: one network for each of the ten functions, on one repetition of one data set."""
+    """A run: one network for each of the ten functions, on one repetition of one data set."""
 
     task: ClassVar[str] = "functions"
     setting: Setting
@@ -26,7 +26,7 @@ class FunctionSpec(RunSpec):
 
     @property
     def data_key(self) -> str:
-        """The prepared data that the run sees: `clean`, `ood`, `noisy-0.1`."""
+        """The prepared data of the run: `clean`, `ood`, `noisy-0.1`."""
         return data_key(self.setting, self.noise)
 
     @property
@@ -35,11 +35,11 @@ class FunctionSpec(RunSpec):
         return f"{self.dataset}/{self.data_key}-{self.sampling}/{self.repetition}"
 
     def _data_words(self) -> str:
-        """As in `reg+cls 64 λ1000 s421 · noisy-0.1-severe functions`."""
+        """The end of `reg+cls 64 λ1000 s421 · noisy-0.1-severe functions`."""
         return f"{self.data_key}-{self.sampling} {self.dataset}"
 
     def tags(self) -> dict[str, str]:
-        """With the repetition."""
+        """RunSpec's tags and the repetition."""
         return super().tags() | {"repetition": str(self.repetition)}
 
 
@@ -49,7 +49,7 @@ def data_key(setting: Setting, noise: float) -> str:
 
 
 def expand(functions: Functions, dataset: str, grid: FunctionGrid) -> list[FunctionSpec]:
-    """All runs of a grid, `reg` once for each data set, in a fixed order."""
+    """The runs of a grid, `reg` once per data set, in a fixed order."""
     specs: dict[FunctionSpec, None] = {}  # an ordered set
     for repetition, setting, sampling in itertools.product(range(grid.repetitions), grid.settings, grid.samplings):
         for noise in grid.noise if setting == "noisy" else (0.0,):
@@ -72,7 +72,7 @@ def expand(functions: Functions, dataset: str, grid: FunctionGrid) -> list[Funct
 
 
 def all_specs(functions: Functions, dataset: str) -> list[FunctionSpec]:
-    """The runs of all grids, each once."""
+    """The runs of all grids without duplicates."""
     return list(dict.fromkeys(itertools.chain.from_iterable(expand(functions, dataset, grid) for grid in functions.grids.values())))
 
 
@@ -88,7 +88,10 @@ def make_spec(
     lam: float | None,
     repetition: int,
 ) -> FunctionSpec:
-    """A run with params.yaml's training values; `lam` None takes the setting's. What does not apply is blanked: equal runs are equal."""
+    """A run with the training values of params.yaml; `lam` None: that of the setting.
+
+    Fields that do not apply are blanked, so that equal runs have equal specs.
+    """
     training = functions.training
     return FunctionSpec(
         dataset=dataset,
@@ -113,13 +116,13 @@ def make_spec(
 
 
 def single_spec(functions: Functions, dataset: str, options: FunctionOptions) -> FunctionSpec:
-    """The run that params.yaml's `run:` describes, with `options` over it.
+    """The run described by `run:` in params.yaml, overridden by `options`.
 
     Raises:
-        UserError: an option that would be ignored, or data that is not prepared.
+        UserError: an option has no effect on this run, or asks for data that are not prepared.
     """
     default, data = functions.run, functions.data
-    setting = options.setting or default.setting
+    setting, sampling = options.setting or default.setting, options.sampling or default.sampling
     method = options.method or default.method
     repetition = default.repetition if options.repetition is None else options.repetition
     noise = options.noise or default.noise
@@ -133,13 +136,16 @@ def single_spec(functions: Functions, dataset: str, options: FunctionOptions) ->
         raise UserError(
             f"--repetition = {repetition}: only 0 to {data.repetitions - 1} are prepared ({dataset}.data.repetitions in params.yaml)"
         )
+    for name, value, prepared in (("setting", setting, data.settings), ("sampling", sampling, data.samplings)):
+        if value not in prepared:
+            raise UserError(f"--{name} = {value}: prepared are {', '.join(prepared)} ({dataset}.data.{name}s in params.yaml)")
     if setting == "noisy" and noise not in data.noise:
         raise UserError(f"--noise = {noise:g}: prepared are {', '.join(map(str, data.noise))} ({dataset}.data.noise in params.yaml)")
     spec = make_spec(
         functions,
         dataset,
         setting=setting,
-        sampling=options.sampling or default.sampling,
+        sampling=sampling,
         noise=noise,
         method=method,
         classes=options.classes or default.classes,

@@ -1,4 +1,4 @@
-"""The tables of the 1D study: frames of `compared` and of `published` -> `Table`."""
+"""The tables of the 1D study, from frames of `compared` and `published`."""
 
 import math
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from regcls.reports.measured import groups_of, row_name
-from regcls.reports.picking import records
+from regcls.reports.picking import Row, records
 from regcls.reports.stats import LEVEL, verdict
 from regcls.reports.tables import DASH, Cell, RunGroup, Table, number, p_value, signed, tested, with_std
 from regcls.tasks.functions import compared, published
@@ -15,37 +15,34 @@ from regcls.tasks.functions.collected import CELL, PANEL, Collected, data_name, 
 
 CI_NOTE = (
     "Δ = MSE(reg) − MSE(method): above 0 the method helps. Interval (95 %) and p: paired t-test whose unit is the repetition (mean "
-    "over functions first), because the functions of one repetition share initial weights and the place of the peak."
+    "over functions first), because the functions of a repetition share initial weights and the position of the peak."
 )
-HOLES_NOTE = (
-    "Where runs are missing, Δ is over the pairs of reg and reg+cls that are there; a repetition counts with the class counts it has."
-)
-Row = Mapping[str, Any]
+HOLES_NOTE = "If runs are missing, Δ is over the existing pairs of reg and reg+cls; a repetition counts with the class counts it has."
 
 
 def answer(row: Row) -> str:
-    """What a test says in a word or two, and why there is none."""
-    said = verdict(row)
-    return f"not tested (n = {row['n']})" if said == "not tested" else said
+    """The verdict of a test, or why there is none."""
+    outcome = verdict(row)
+    return f"not tested (n = {row['n']})" if outcome == "not tested" else outcome
 
 
-def panels_table(collected: Collected, *, beside_released: bool, warning: str = "") -> Table:
-    """The short answer: reg and reg+cls (mean over class counts) in each panel of Figure 3, beside the authors' released values."""
+def panels_table(collected: Collected, *, with_released: bool, warning: str = "") -> Table:
+    """The short answer: reg and reg+cls (mean over class counts) in each panel of Figure 3, with the authors' released values."""
     wanted, networks = collected.wanted, collected.networks
     gaps = compared.gaps(networks, "test_mse")
     validation, test = (compared.cells(networks, wanted, f"{split}_mse") for split in ("val", "test"))
     best = compared.best_classes(validation).merge(test, on=CELL)[[*CELL, "mean"]]
     best = best.rename(columns={"classes": "best_classes", "lam": "best_lambda", "mean": "best_mse"})
-    asked = wanted[wanted["method"] != "reg"].groupby([*PANEL, "method"], sort=False).size().reset_index(name="runs_wanted")
-    frame = asked.merge(gaps, on=[*PANEL, "method"], how="left").merge(best, on=[*PANEL, "method"], how="left")
-    if beside_released:
-        theirs = published.released_means(_class_counts(wanted)).rename(columns={"reg": "released_reg", "reg+cls": "released_reg+cls"})
-        frame = frame.merge(theirs, on=PANEL, how="left")
+    requested = wanted[wanted["method"] != "reg"].groupby([*PANEL, "method"], sort=False).size().reset_index(name="runs_wanted")
+    frame = requested.merge(gaps, on=[*PANEL, "method"], how="left").merge(best, on=[*PANEL, "method"], how="left")
+    if with_released:
+        released = published.released_means(_class_counts(wanted)).rename(columns={"reg": "released_reg", "reg+cls": "released_reg+cls"})
+        frame = frame.merge(released, on=PANEL, how="left")
     frame = in_order(frame)
     frame[["n", "runs"]] = frame[["n", "runs"]].fillna(0).astype(int)
     frame["answer"] = [answer(row) for row in records(frame)]
     frame["best_classes"] = frame["best_classes"].astype("Int64")
-    rows = [_panel_row(row, panel_runs(wanted, row), beside_released) for row in records(frame[frame["method"] == "reg+cls"])]
+    rows = [_panel_row(row, panel_runs(wanted, row), with_released) for row in records(frame[frame["method"] == "reg+cls"])]
     tests = int(frame.loc[frame["method"] == "reg+cls", "p"].notna().sum())
     counts = ", ".join(map(str, _class_counts(wanted)))
     return Table(
@@ -53,7 +50,7 @@ def panels_table(collected: Collected, *, beside_released: bool, warning: str = 
         caption=f"Test MSE of reg and reg+cls, each the mean over functions, repetitions and {counts} classes.",
         columns=(
             *("data", "sampling", "reg", "reg+cls", "Δ (95 % interval)", "|Δ|", "p (Holm)", "does it help?"),
-            *(("released reg", "released reg+cls") if beside_released else ()),
+            *(("released reg", "released reg+cls") if with_released else ()),
             *("best classes", "n", "runs"),
         ),
         rows=tuple(rows),
@@ -61,11 +58,11 @@ def panels_table(collected: Collected, *, beside_released: bool, warning: str = 
         notes=(
             f"± : standard error over repetitions. {CI_NOTE}",
             f"p is adjusted (Holm) for the {tests} tests of this table. “Helps” or “hurts”: adjusted p < {LEVEL}. n counts repetitions.",
-            f"|Δ|: {'the gap as the paper prints it, ' * beside_released}the mean over class counts of the absolute difference, which has "
-            "no sign.",
+            f"|Δ|: {'the gap as printed in the paper, ' if with_released else ''}the mean over class counts of the absolute difference.",
             *(
                 ["Released: the authors' run logs of Figure 3 (10 functions × 5 repetitions), over the same class counts."]
-                * beside_released
+                if with_released
+                else []
             ),
             "Best classes: the number with the lowest mean validation MSE, and its test MSE.",
             *([HOLES_NOTE] if (frame["runs"] < frame["runs_wanted"]).any() else []),
@@ -75,7 +72,7 @@ def panels_table(collected: Collected, *, beside_released: bool, warning: str = 
     )
 
 
-def _panel_row(row: Row, runs: tuple[RunGroup, ...], beside_released: bool) -> tuple[Cell, ...]:
+def _panel_row(row: Row, runs: tuple[RunGroup, ...], with_released: bool) -> tuple[Cell, ...]:
     best: str = DASH if pd.isna(row["best_classes"]) else f"{row['best_classes']}: {number(row['best_mse'], 3)}"
     n = f"{row['n']}" if row["runs"] == row["runs_wanted"] else f"{row['n']}; {row['runs']} of {row['runs_wanted']} runs"
     heads = (Cell(text=data_name(row["setting"], row["noise"]), header=True), Cell(text=row["sampling"], header=True))
@@ -83,9 +80,9 @@ def _panel_row(row: Row, runs: tuple[RunGroup, ...], beside_released: bool) -> t
     clear = row["answer"] in ("helps", "hurts")
     gap = (Cell(text=_gap(row)), Cell(text=number(row["absolute_gap"], 3)))
     test = (Cell(text=p_value(row["p_holm"])), Cell(text=row["answer"], strong=clear))
-    released = ("released_reg", "released_reg+cls") if beside_released else ()
-    theirs = (Cell(text=number(row[name], 3)) for name in released)
-    return (*heads, *sides, *gap, *test, *theirs, Cell(text=best), Cell(text=n), Cell(text="", runs=runs))
+    columns = ("released_reg", "released_reg+cls") if with_released else ()
+    released = (Cell(text=number(row[name], 3)) for name in columns)
+    return (*heads, *sides, *gap, *test, *released, Cell(text=best), Cell(text=n), Cell(text="", runs=runs))
 
 
 def _gap(row: Row) -> str:
@@ -99,7 +96,7 @@ def _groups(wanted: pd.DataFrame) -> tuple[RunGroup, ...]:
 
 
 def mean_std(row: Row) -> str:
-    """`0.1530 ± 0.0421` of a row of `compared.cells`, with n where repetitions are missing: `… (n = 3 of 5)`."""
+    """Mean and std of a row of `compared.cells`: `0.1530 ± 0.0421`, or `… (n = 3 of 5)` if repetitions are missing."""
     if row["repetitions"] == 0:
         return f"{DASH} (n = 0 of {row['repetitions_wanted']})"
     text = with_std(row["mean"], row["std"], 4)
@@ -107,16 +104,17 @@ def mean_std(row: Row) -> str:
 
 
 def panel_runs(wanted: pd.DataFrame, row: Row) -> tuple[RunGroup, ...]:
-    here = wanted[(wanted[PANEL] == [row[key] for key in PANEL]).all(axis=1)]
-    return _groups(here[here["method"].isin(["reg", row["method"]])])
+    """The runs of a row's panel, of reg and of the row's method."""
+    panel = wanted[(wanted[PANEL] == [row[key] for key in PANEL]).all(axis=1)]
+    return _groups(panel[panel["method"].isin(["reg", row["method"]])])
 
 
 def _class_counts(wanted: pd.DataFrame) -> list[int]:
     return sorted(int(value) for value in wanted.loc[wanted["classes"] > 0, "classes"].unique())
 
 
-def methods_table(collected: Collected, *, name: str, caption: str, beside_released: bool, warning: str = "") -> Table:
-    """A row a cell: test MSE, spread, the difference to reg and its test; `beside_released` adds the authors' values (Figure 3)."""
+def methods_table(collected: Collected, *, name: str, caption: str, with_released: bool, warning: str = "") -> Table:
+    """A row per cell: test MSE, spread, difference to reg and its test; `with_released` adds the authors' values (Figure 3)."""
     wanted, networks = collected.wanted, collected.networks
     frame = compared.cells(networks, wanted, "test_mse").merge(compared.against_reg(networks, "test_mse"), on=CELL, how="left")
     frame["n"] = frame["n"].fillna(0).astype(int)
@@ -126,18 +124,18 @@ def methods_table(collected: Collected, *, name: str, caption: str, beside_relea
         "± : standard deviation over all networks (functions × repetitions), as shaded in the figure. "
         "s.e.: standard error over repetitions (means over functions). n: repetitions (networks).",
         CI_NOTE,
-        f"{tests} tests stand in this table: at p < 0.05 about {tests * 0.05:.0f} would look significant by chance alone. "
+        f"This table has {tests} tests: at p < 0.05 about {tests * 0.05:.0f} would look significant by chance alone. "
         "p (Holm) is adjusted for all of them.",
     ]
-    if beside_released:
+    if with_released:
         frame = _with_released(frame)
         columns += ["released", "ours − theirs", "in s.e."]
         notes.append(
-            "Released: the authors' run logs; reg is the mean over the class counts, as they trained it anew for each. "
-            "In s.e.: of ours alone, from 3 repetitions on; their own spread is not in the logs."
+            "Released: the authors' run logs; reg is the mean over the class counts, since they retrained it for each. "
+            "In s.e.: in standard errors of our mean, from 3 repetitions on; the logs do not have the spread of theirs."
         )
     by_cell = _runs_by_cell(wanted)
-    rows = [_method_row(row, _cell_runs(by_cell, row), beside_released) for row in records(frame)]
+    rows = [_method_row(row, _cell_runs(by_cell, row), with_released) for row in records(frame)]
     return Table(
         name=name,
         caption=caption,
@@ -151,13 +149,13 @@ def methods_table(collected: Collected, *, name: str, caption: str, beside_relea
 
 
 def _with_released(frame: pd.DataFrame) -> pd.DataFrame:
-    ours = _class_counts(frame)
-    theirs = published.released()
-    reg = theirs[(theirs["method"] == "reg") & theirs["classes"].isin(ours)].groupby(PANEL, as_index=False)["published"].mean()
-    both = pd.concat([reg.assign(method="reg", classes=0), theirs[theirs["method"] != "reg"]], ignore_index=True)
+    released = published.released()
+    same_classes = released["classes"].isin(_class_counts(frame))
+    reg = released[(released["method"] == "reg") & same_classes].groupby(PANEL, as_index=False)["published"].mean()
+    both = pd.concat([reg.assign(method="reg", classes=0), released[released["method"] != "reg"]], ignore_index=True)
     table = frame.merge(both, on=[*PANEL, "method", "classes"], how="left")
     table["ours_minus_published"] = table["mean"] - table["published"]
-    # From two repetitions a standard error is itself too uncertain to count in.
+    # The standard error of two repetitions is too uncertain to be used as a unit.
     usable = (table["repetitions"] >= 3) & (table["se"] > 0)
     table["in_standard_errors"] = table["ours_minus_published"] / table["se"].where(usable)
     return table
@@ -171,44 +169,44 @@ def _runs_by_cell(wanted: pd.DataFrame) -> dict[tuple[Any, ...], Runs]:
 
 
 def _key(cell: tuple[Any, ...]) -> tuple[Any, ...]:
-    """NaN is not equal to itself, so a key that holds one is not found in a dict."""
+    """A cell's values as a dict key, with None for NaN, which is not equal to itself."""
     return tuple(None if isinstance(value, float) and math.isnan(value) else value for value in cell)
 
 
 def _cell_runs(by_cell: Mapping[Any, Runs], row: Row) -> Runs:
-    """The runs of a cell and of the reg cell that it is compared with."""
+    """The runs of a cell, and of the reg cell that it is compared with."""
     own = by_cell[_key(tuple(row[key] for key in CELL))]
     reg = by_cell.get((*(row[key] for key in PANEL), "reg", 0, None), ())
     return own if row["method"] == "reg" else reg + own
 
 
-def _method_row(row: Row, runs: tuple[RunGroup, ...], beside_released: bool) -> tuple[Cell, ...]:
+def _method_row(row: Row, runs: tuple[RunGroup, ...], with_released: bool) -> tuple[Cell, ...]:
     reg = row["method"] == "reg"
     heads = [data_name(row["setting"], row["noise"]), row["sampling"], row["method"], str(row["classes"] or "")]
     n = f"{row['repetitions']} ({row['networks']})"
     test = [_gap(row), tested(row["p"], row["n"]), p_value(row["p_holm"])]
     texts = [mean_std(row), number(row["se"]), n, *([""] * 3 if reg else test)]
-    if beside_released:
+    if with_released:
         texts += [number(row["published"]), signed(row["ours_minus_published"]), signed(row["in_standard_errors"], 1)]
     return (*(Cell(text=text, header=True) for text in heads), *(Cell(text=text) for text in texts), Cell(text="", runs=runs))
 
 
 def _named(frame: pd.DataFrame) -> pd.DataFrame:
-    """For the CSV: names as params.yaml and the table have them."""
+    """Rename columns for the CSV, as in params.yaml and the table."""
     return frame.rename(columns={"lam": "lambda", "mean": "test_mse", "se": "standard_error", "n": "pairs"})
 
 
 def lambda_table(collected: Collected, *, caption: str) -> Table:
-    """Figure 4 as numbers: validation MSE, a row a (panel, method, λ), a column a number of classes, and the comparison with reg."""
+    """Figure 4 as numbers: validation MSE, a row per (panel, method, λ), a column per number of classes, and the comparison with reg."""
     wanted, networks = collected.wanted, collected.networks
     frame = compared.cells(networks, wanted, "val_mse")
     counts = _class_counts(wanted)
     by_cell = _runs_by_cell(wanted)
     reg = {tuple(row[key] for key in PANEL): row for row in records(frame[frame["method"] == "reg"])}
-    asked = wanted[wanted["classes"] > 0].groupby([*PANEL, "method", "lam"], sort=False).size().reset_index(name="runs_wanted")
-    gaps = in_order(asked.merge(compared.gaps(networks, "val_mse", by_lambda=True), on=[*PANEL, "method", "lam"], how="left"))
+    requested = wanted[wanted["classes"] > 0].groupby([*PANEL, "method", "lam"], sort=False).size().reset_index(name="runs_wanted")
+    gaps = in_order(requested.merge(compared.gaps(networks, "val_mse", by_lambda=True), on=[*PANEL, "method", "lam"], how="left"))
     gaps[["n", "runs"]] = gaps[["n", "runs"]].fillna(0).astype(int)
-    beside = {tuple(row[key] for key in [*PANEL, "method", "lam"]): row for row in records(gaps)}
+    gap_rows = {tuple(row[key] for key in [*PANEL, "method", "lam"]): row for row in records(gaps)}
     rows = []
     key: Any  # pandas-stubs know it as a tuple of Hashable
     for key, line in frame[frame["classes"] > 0].groupby([*PANEL, "method", "lam"], sort=False):
@@ -216,7 +214,7 @@ def lambda_table(collected: Collected, *, caption: str) -> Table:
         heads = [data_name(setting, noise), sampling, method, f"{lam:g}"]
         cells = {row["classes"]: row for row in records(line)}
         shown = [reg.get((setting, noise, sampling)), *(cells.get(classes) for classes in counts)]
-        row = beside[key]
+        row = gap_rows[key]
         test = [_gap(row), tested(row["p"], row["n"]), p_value(row["p_holm"]), str(row["n"])]
         linked = (_linked(cell, by_cell) for cell in shown)
         rows.append((*(Cell(text=text, header=True) for text in heads), *linked, *(Cell(text=text) for text in test)))
@@ -230,7 +228,7 @@ def lambda_table(collected: Collected, *, caption: str) -> Table:
         notes=(
             "± : standard deviation over all networks (functions × repetitions). reg has no λ: its value is repeated.",
             f"{CI_NOTE} Here Δ is of the validation MSE, over all class counts of the row; figure4.csv has it for each class count.",
-            f"p (Holm) is adjusted for the {int(gaps['p'].notna().sum())} tests of this table. n counts repetitions; n < 2 allows no test.",
+            f"p (Holm) is adjusted for the {int(gaps['p'].notna().sum())} tests of this table. n counts repetitions; no test for n < 2.",
             *([HOLES_NOTE] if (gaps["runs"] < gaps["runs_wanted"]).any() else []),
         ),
     )

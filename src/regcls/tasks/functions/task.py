@@ -1,4 +1,4 @@
-"""The controlled study of 1D functions."""
+"""The task of the controlled study of 1D functions."""
 
 from pathlib import Path
 

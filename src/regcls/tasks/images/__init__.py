@@ -1,1 +1,1 @@
-"""Images, each with one number to predict (section 3.2)."""
+"""Images with one target each (section 3.2)."""

@@ -1,10 +1,10 @@
-"""What decides a result on images, next to the spec and the data."""
+"""Digest of the code that decides a result on images, along with the spec and the data."""
 
 from functools import cache
 
 from regcls.provenance import code_digest
 
-MODULES = (  # with the heads, and the ResNet below them
+MODULES = (  # besides the heads and the ResNet they import
     "classes",
     "data.splits",
     "losses",
@@ -20,5 +20,5 @@ MODULES = (  # with the heads, and the ResNet below them
 
 @cache
 def result_code() -> str:
-    """Digest of the code of MODULES and of the network."""
+    """Digest of the code of MODULES and the network."""
     return code_digest("regcls.models.heads", alone=[f"regcls.{name}" for name in MODULES])

@@ -1,4 +1,4 @@
-"""A prepared set of images with a number each, memory-mapped (N images, S pixels a side)."""
+"""A prepared set of images with a target each, memory-mapped (N images of S × S pixels)."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,18 +8,18 @@ from regcls.tasks.images.params import ImageData
 
 
 class ImageSet(SplitSet[ImageData]):
-    """A prepared set of images, each with one number to predict."""
+    """A prepared set of images with one target each."""
 
     @property
     def images(self) -> NDArray[np.uint8]:
-        """All pixels (N, S, S, 3), RGB; rows that no split names are black."""
+        """All images (N, S, S, 3), RGB; rows that belong to no split are black."""
         return self.prepared.arrays["images"]
 
     @property
     def size(self) -> int:
-        """Pixels of a side, S."""
+        """Side length S in pixels."""
         return int(self.images.shape[1])
 
     def targets(self, split: Split) -> NDArray[np.float32]:
-        """Their targets (n,)."""
+        """Targets of the split's n images (n,)."""
         return self._of(split, "target").astype(np.float32)

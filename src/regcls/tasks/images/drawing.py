@@ -1,7 +1,7 @@
-"""A portrait drawn from an age, as a stand-in for a photograph.
+"""Draws portraits for given ages, as stand-ins for photographs.
 
-Proportions, hair, wrinkles and skin change smoothly with age and differ between persons; skin tone, hair colour, light, pose, background,
-glasses, beards and hats say little or nothing about it.
+Proportions, hair, wrinkles and skin change smoothly with age and vary between people. Skin tone, hair colour, light, pose, background,
+glasses, beards and hats carry little or no information about age.
 """
 
 import math
@@ -15,8 +15,8 @@ from PIL import Image, ImageDraw, ImageFilter
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
 
-FINE = 128  # pixels of a side below which a portrait is drawn twice as large and reduced
-WINDOW = 0.78  # share of the canvas that the picture shows
+FINE = 128  # pixels: smaller portraits are drawn at twice their size and reduced
+WINDOW = 0.78  # share of the canvas that is in the picture
 HAIR: tuple[Colour, ...] = ((28, 22, 20), (58, 38, 26), (92, 60, 36), (140, 100, 56), (196, 160, 96), (150, 70, 36))
 GREY_HAIR: Colour = (206, 204, 200)
 LIGHT_SKIN, DARK_SKIN = (240, 205, 182), (96, 62, 44)
@@ -29,15 +29,15 @@ def _mix(first: Colour, second: Colour, share: float) -> Colour:
 
 
 def _ramp(value: float) -> float:
-    """0 to 1, smooth, 0.5 at 0."""
+    """The logistic function: 0 to 1, 0.5 at 0."""
     return 1 / (1 + math.exp(-value))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Person:
-    """A face. Lengths are shares of the picture's side, strengths run from 0 to about 1."""
+    """The traits of a face. Lengths are relative to the picture's side, strengths range from 0 to about 1."""
 
-    growth: float  # 0 newborn, 1 grown up
+    growth: float  # 0: newborn, 1: adult
     wrinkles: float
     sagging: float
     spots: float  # expected number
@@ -47,7 +47,7 @@ class Person:
     hair_amount: float
     receding: float
     long_hair: bool
-    lips: float  # thickness against a young adult's
+    lips: float  # thickness relative to a young adult's
     beard: float
     glasses: bool
     hat: bool
@@ -58,13 +58,13 @@ class Person:
 
 
 def person_of(rng: Generator, age: float, *, female: bool) -> Person:
-    """Draw a person who looks about `age` years old: each trait goes by an age of its own."""
+    """Draw a random person who looks about `age` years old; each trait has its own apparent age."""
 
     def looks(spread: float) -> float:
-        """The age that a trait shows: it strays more in those who are older."""
+        """The apparent age of a trait, which varies more in older people."""
         return max(0.0, age + general + rng.normal(0, spread * (0.3 + age / 50)))
 
-    general = rng.normal(0, 1.0 + age / 22)  # some look younger all over
+    general = rng.normal(0, 1.0 + age / 22)  # overall deviation: some people look younger
     growth = 1 - math.exp(-((looks(1.5) / 11) ** 1.25))
     grey = _ramp((looks(5) - 54) / 6)
     skin = _mix(LIGHT_SKIN, DARK_SKIN, rng.beta(1.0, 2.2))
@@ -94,7 +94,7 @@ def person_of(rng: Generator, age: float, *, female: bool) -> Person:
 
 
 class _Canvas:
-    """Draws in shares of the picture's side, (0, 0) its upper left corner."""
+    """Draws in coordinates relative to the picture's side; (0, 0) is its upper left corner."""
 
     def __init__(self, image: Image.Image) -> None:
         self.draw, self.unit = ImageDraw.Draw(image), WINDOW * image.width
@@ -120,18 +120,18 @@ class _Canvas:
 
 
 def _bow(x0: float, x1: float, y: float, sag: float, steps: int = 7) -> list[Point]:
-    """A line from (x0, y) to (x1, y) whose middle lies lower by `sag`."""
+    """A curve from (x0, y) to (x1, y) whose middle is lower by `sag`."""
     return [(x0 + (x1 - x0) * k / (steps - 1), y + sag * (1 - (2 * k / (steps - 1) - 1) ** 2)) for k in range(steps)]
 
 
 def draw_portrait(rng: Generator, age: float, *, female: bool, width: int, height: int) -> Image.Image:
-    """An RGB portrait of `width` × `height` pixels of somebody `age` years old; `rng` decides who, where and in what light."""
-    someone = person_of(rng, age, female=female)
+    """A random RGB portrait of `width` × `height` pixels of a person aged `age` years."""
+    person = person_of(rng, age, female=female)
     side = math.ceil(max(width, height) / WINDOW)
     side *= 2 if max(width, height) < FINE else 1
     canvas = Image.new("RGB", (side, side), _any_colour(rng))
     _draw_background(rng, canvas)
-    face = _Face(someone, rng)
+    face = _Face(person, rng)
     face.paint(_Canvas(canvas))
     folds = Image.new("L", (side, side))
     face.fold(_Canvas(folds))
@@ -153,11 +153,11 @@ def _any_colour(rng: Generator) -> Colour:
 
 
 class _Face:
-    """Where the parts of a person's face lie, and how they are painted."""
+    """Positions of the parts of a person's face, and their drawing."""
 
-    def __init__(self, someone: Person, rng: Generator) -> None:
-        self.person, self.rng = someone, rng
-        p = someone
+    def __init__(self, person: Person, rng: Generator) -> None:
+        self.person, self.rng = person, rng
+        p = person
         self.x, self.y = 0.5, 0.52
         self.top, self.bottom = self.y - p.height, self.y + p.height
         self.eye_y = self.top + 2 * p.height * p.eyes
@@ -171,7 +171,7 @@ class _Face:
         self.shade = _mix(p.skin, (60, 30, 24), 0.35)
 
     def paint(self, c: _Canvas) -> None:
-        """The face in colours, from back to front."""
+        """Draw the face in colour, from back to front."""
         p = self.person
         shirt = _any_colour(self.rng)
         back = _mix(p.skin, p.hair, p.hair_amount)
@@ -266,7 +266,7 @@ class _Face:
             c.ellipse(self.x, y + 0.02, p.width * 1.35, 0.05, _mix(tone, (0, 0, 0), 0.3))
 
     def fold(self, c: _Canvas) -> None:
-        """What is to be darkened: 0 not, 255 most."""
+        """Draw the mask of wrinkles and folds: 0 to 255, the strength of darkening."""
         p, x, w = self.person, self.x, self.person.wrinkles
         deep = round(min(255, 40 + 235 * w)) if w > 0 else 0
         if deep:
@@ -302,7 +302,7 @@ class _Face:
 
 
 def _photograph(rng: Generator, canvas: Image.Image, folds: Image.Image, width: int, height: int) -> Image.Image:
-    """Pose, light, blur and noise."""
+    """A photograph of the canvas: with random pose, light, blur and noise."""
     side = canvas.width
     zoom, angle = WINDOW * rng.uniform(0.9, 1.08), rng.normal(0, math.radians(5))
     middle = side / 2 + side * rng.normal(0, 0.018, 2)
@@ -322,7 +322,7 @@ def _photograph(rng: Generator, canvas: Image.Image, folds: Image.Image, width: 
 
 
 def _light(rng: Generator, width: int, height: int) -> NDArray[np.float32]:
-    """Brightness (height, width): a slope across the picture."""
+    """Brightness (height, width): a random gradient."""
     x, y = np.linspace(-0.5, 0.5, width, dtype=np.float32), np.linspace(-0.5, 0.5, height, dtype=np.float32)
     across, down = rng.normal(0, 0.35, 2).astype(np.float32)
     return np.asarray(rng.uniform(0.65, 1.15) * (1 + across * x[None, :] + down * y[:, None]), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""The sections of image data sets in params.yaml: images, each with one number to predict (age from faces: paper, section 3.2)."""
+"""Sections of image data sets in params.yaml: images with one target each (age from faces: paper, section 3.2)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from regcls.params.types import FROM_TEXT, STRICT, Count, NotNegative, Positive,
 
 @dataclass(frozen=True, kw_only=True)
 class StandIn:
-    """Generated portraits in the archives' own layout, for where the archives are not."""
+    """Generated portraits in the layout of the original archives, for use without them."""
 
     images: Annotated[int, Field(ge=200)]  # fewer leave no age with three groups of images
     seed: Seed
@@ -32,13 +32,13 @@ class StandIn:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageData:
-    """What `prepare` reads, and how it splits and stores it."""
+    """What `prepare` reads, and how it splits and stores the images."""
 
     source: Literal["raw", "stand-in"]
     archives: tuple[Annotated[str, Field(min_length=1)], ...]
     layout: Literal["imdb-wiki", "csv"]
-    target: Annotated[str, Field(min_length=1)]  # what is predicted: the csv's column of this name, and the word for readers
-    unit: str  # of the target, for readers; empty where it has none
+    target: Annotated[str, Field(min_length=1)]  # name of the target, in reports and as the csv's column
+    unit: str  # of the target, in reports; may be empty
     size: Annotated[int, Field(ge=32)]
     min_face_score: Finite
     split_seed: Seed
@@ -59,7 +59,7 @@ class ImageTraining(SingleTraining):
 
 @dataclass(frozen=True, kw_only=True)
 class IntegerShots:
-    """Many, medium and few by the training images of a target's integer part: the benchmark's rule."""
+    """Shot groups by the number of training images with the target's integer part: the benchmark's rule."""
 
     by: Literal["integer"]
     many_above: Annotated[int, Field(ge=0)]
@@ -73,7 +73,7 @@ class IntegerShots:
 
 @dataclass(frozen=True, kw_only=True)
 class DensityShots:
-    """The same by the training images of a bin, in multiples of the mean over bins: for targets of any range."""
+    """Shot groups by the number of training images in the target's bin, in multiples of the mean over bins: for targets of any range."""
 
     by: Literal["density"]
     bins: Count
@@ -90,13 +90,13 @@ Shots = Annotated[IntegerShots | DensityShots, Field(discriminator="by")]
 
 
 def shots_text(shots: IntegerShots | DensityShots) -> str:
-    """For a tag: `integer: many_above 100, few_below 20`."""
+    """As a run tag: `integer: many_above 100, few_below 20`."""
     return f"{shots.by}: {', '.join(f'{name} {value:g}' for name, value in vars(shots).items() if name != 'by')}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Images(SingleSection):
-    """A data set of images, each with one number to predict."""
+    """A data set of images with one target each."""
 
     published: Literal["imdb_wiki"] | None
     data: ImageData
@@ -107,14 +107,19 @@ class Images(SingleSection):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions(SingleOptions):
-    """What may be said of a single run on images."""
+    """Command-line options of a single run on images."""
 
     __pydantic_config__ = FROM_TEXT
 
 
 def check(path: Path, name: str, images: Images) -> None:
-    """Raise a UserError where values that are right one by one do not fit each other."""
+    """Raise a UserError if valid values contradict each other."""
     limits = images.shots
+    if images.data.source == "stand-in" and images.data.layout != "imdb-wiki":
+        raise UserError(
+            f"{path}: {name}.data.source = stand-in generates portraits in the layout imdb-wiki, but {name}.data.layout = "
+            f"{images.data.layout}: write `source: raw` to read your own files"
+        )
     if images.training.pad >= images.data.size:
         raise UserError(f"{path}: {name}.training.pad = {images.training.pad} must be less than {name}.data.size = {images.data.size}")
     if limits.few_below > limits.many_above + (limits.by == "integer"):

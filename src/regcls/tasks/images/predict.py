@@ -1,4 +1,4 @@
-"""A tracked run and new images -> a number for each."""
+"""Predict a number for each of some new images with a tracked run."""
 
 import csv
 import sys
@@ -12,44 +12,44 @@ from numpy.typing import NDArray
 from regcls.data.images import decode, reason_of
 from regcls.errors import UserError
 from regcls.progress import Advance, progress
-from regcls.tasks.task import Asked
+from regcls.tasks.task import PredictRequest
 from regcls.training.checkpoint import load_predictor
 
-TOGETHER = 64  # images
+BATCH = 64  # images
 
 
-def predict(asked: Asked) -> list[str]:
-    """Print a number for each image; returns which could not be read, and why.
+def predict(request: PredictRequest) -> list[str]:
+    """Print a prediction for each image; return the images that could not be read, with reasons.
 
     Raises:
-        UserError: a folder is named, which is of no use.
+        UserError: an output folder is given, but nothing is written to files.
     """
-    if asked.folder is not None:
+    if request.folder is not None:
         raise UserError(
-            f"run {asked.run_id} is on images: its predictions are printed, no file is written. Leave out --folder {asked.folder}."
+            f"run {request.run_id} is on images: its predictions are printed, not written to files. Leave out --folder {request.folder}."
         )
-    predictor = load_predictor(asked.checkpoint(), model=asked.spec["model"], width=asked.spec["width"]).to(asked.device)
-    out, wrong = csv.writer(sys.stdout, lineterminator="\n"), list[str]()
+    predictor = load_predictor(request.checkpoint(), model=request.spec["model"], width=request.spec["width"]).to(request.device)
+    out, unreadable = csv.writer(sys.stdout, lineterminator="\n"), list[str]()
     out.writerow(["image", "prediction"])
-    with progress(len(asked.images), "predicting") as advance:
-        for names, pixels in _read(asked.images, asked.spec["size"], wrong, advance):
+    with progress(len(request.images), "predicting") as advance:
+        for names, pixels in _read(request.images, request.spec["size"], unreadable, advance):
             with torch.inference_mode():
-                predictions = predictor(torch.from_numpy(pixels).to(asked.device)).cpu().tolist()
-            out.writerows([name, float(f"{value:.6g}")] for name, value in zip(names, predictions, strict=True))
-    return wrong
+                predictions = predictor(torch.from_numpy(pixels).to(request.device)).cpu().tolist()
+            out.writerows([name, float(f"{value:.7g}")] for name, value in zip(names, predictions, strict=True))
+    return unreadable
 
 
-def _read(files: Sequence[Path], size: int, wrong: list[str], advance: Advance) -> Iterator[tuple[list[str], NDArray[np.uint8]]]:
-    """Names and pixels (B, S, S, 3), some at a time; what cannot be read goes to `wrong`."""
-    for start in range(0, len(files), TOGETHER):
-        some = files[start : start + TOGETHER]
+def _read(files: Sequence[Path], size: int, unreadable: list[str], advance: Advance) -> Iterator[tuple[list[str], NDArray[np.uint8]]]:
+    """Yield file names and pixels (B, S, S, 3) in batches; append files that cannot be read to `unreadable`."""
+    for start in range(0, len(files), BATCH):
+        batch = files[start : start + BATCH]
         names, pixels = list[str](), list[NDArray[np.uint8]]()
-        for file in some:
+        for file in batch:
             try:
                 pixels.append(decode(file.read_bytes(), size))
                 names.append(str(file))
             except (OSError, ValueError) as error:
-                wrong.append(f"{file}: {reason_of(error)}")
+                unreadable.append(f"{file}: {reason_of(error)}")
         if names:
             yield names, np.stack(pixels)
-        advance(len(some))
+        advance(len(batch))

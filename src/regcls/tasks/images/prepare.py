@@ -1,6 +1,6 @@
-"""Images with a csv, or IMDB-WIKI's archives -> prepared images with target and split. Protocol, section 3.
+"""Prepare images with targets and splits, from images with a csv or from IMDB-WIKI's archives. Protocol, section 3.
 
-Filter, paths and the balanced split are those of the imbalanced-regression benchmark (Yang et al. 2021).
+The filter, the paths and the balanced split are those of the imbalanced-regression benchmark (Yang et al. 2021).
 """
 
 import csv
@@ -32,14 +32,14 @@ from regcls.tasks.images.stand_in import FROM_MATLAB, write_archives
 
 PARTS = ("imdb", "wiki")  # in the benchmark's order
 FIELDS = ("dob", "photo_taken", "full_path", "face_score", "second_face_score")
-OLDEST = 200  # years; above, a date is wrong
-SPLIT_AGES = range(121)  # older images are for training
+OLDEST = 200  # years; beyond, a date must be wrong
+SPLIT_AGES = range(121)  # images with a greater age all go to training
 EPOCH = 719163  # Python's ordinal of 1970-01-01
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """What is to be prepared: a table of path, target and split, where the paths lie, and how many rows the filter left out, by reason."""
+    """The images to prepare: a table of path, target and split, the sources of the paths, and counts of filtered rows by reason."""
 
     table: pd.DataFrame
     holders: Mapping[str, Holder]  # by the first folder of a path
@@ -49,42 +49,43 @@ class Listing:
 def prepare(data: ImageData, folder: Path, *, raw: Path, dataset: str, processes: int) -> pd.DataFrame:
     """Write the prepared images of `dataset` to `folder` and return their table: path, target (float32), split, row of the array.
 
-    With source `stand-in`, archives are generated into a temporary folder, read by the same code, and removed.
+    With source `stand-in`, archives are generated in a temporary folder and read by the same code.
 
     Raises:
-        UserError: a file is missing, damaged or not as it should be; far from the expected number of images; the disk is full.
+        UserError: a file is missing, damaged or invalid, the number of images is far from the expected one, or the disk is full.
     """
     if data.source == "raw":
         return _prepare(data, folder, _listing(data, raw, dataset), dataset, processes)
-    with TemporaryDirectory(prefix=f"regcls-{dataset}-") as made:
-        with explain_os_errors(Path(made)):
-            write_archives(Path(made), data.stand_in, size=data.size, processes=processes)
-        return _prepare(data, folder, _from_mat(data, Path(made), remedy=""), dataset, processes)
+    with TemporaryDirectory(prefix=f"regcls-{dataset}-") as name:
+        archives = Path(name)
+        with explain_os_errors(archives):
+            write_archives(archives, data.stand_in, size=data.size, processes=processes)
+        return _prepare(data, folder, _from_mat(data, archives, remedy=""), dataset, processes)
 
 
 def _listing(data: ImageData, raw: Path, dataset: str) -> Listing:
     remedy = missing_remedy(raw, dataset, data.archives)
-    if (listed := raw / f"{dataset}.csv").exists():
-        table = read_csv(listed, target=data.target)
+    if (file := raw / f"{dataset}.csv").exists():
+        table = read_csv(file, target=data.target)
         return Listing(
             table=table, holders={top: Holder(raw, top, remedy=remedy) for top in sorted({_top(path) for path in table["path"]})}
         )
     if data.layout == "imdb-wiki":
         return _from_mat(data, raw, remedy=remedy)
-    raise UserError(f"there is no {listed.name} in {raw}. {remedy}")
+    raise UserError(f"there is no {file.name} in {raw}. {remedy}")
 
 
 def _prepare(data: ImageData, folder: Path, listing: Listing, dataset: str, processes: int) -> pd.DataFrame:
-    named = {"what": "images", "dataset": dataset, "key": "expected_images"}
+    labels = {"what": "images", "dataset": dataset, "key": "expected_images"}
     table, expected = listing.table, data.expected_images if data.source == "raw" else None
-    check_count(len(table), expected, **named, left_out=listing.filtered)
+    check_count(len(table), expected, **labels, left_out=listing.filtered)
     places = [listing.holders[_top(path)].place(path) for path in table["path"]]
     with prepared_writer(folder, made_from=deciding_parameters(data)) as writer:
         reasons = write_images(writer, places, size=data.size, processes=processes)
         rejected = pd.DataFrame({"path": table["path"].iloc[list(reasons)], "reason": list(reasons.values())})
         kept = table.assign(row=np.arange(len(table))).drop(index=list(reasons))
         by_reason = Counter(reason.partition(":")[0] for reason in reasons.values())
-        check_count(len(kept), expected, **named, left_out=by_reason)
+        check_count(len(kept), expected, **labels, left_out=by_reason)
         _check_splits(kept, rejected, listing.holders)
         writer.save_table(kept)
         rejected.to_csv(writer.folder / "rejected.csv", index=False)
@@ -93,15 +94,17 @@ def _prepare(data: ImageData, folder: Path, listing: Listing, dataset: str, proc
 
 
 def counts(folder: Path, shots: Shots) -> list[str]:
-    """What `prepare` wrote to `folder`, in lines: images by split, targets by shot group, and what was left out and why.
+    """Summarise the prepared data in lines of text: images by split, targets by shot group, and what was left out and why.
 
     Raises:
-        UserError: `folder` is absent or damaged.
+        UserError: `folder` is missing or damaged.
     """
     images = ImageSet(folder)
     notes = images.prepared.meta["notes"]
     groups = shots.groups(images.targets("train"))
     training = np.array(list(groups.counts.values()))
+    if shots.by == "density":
+        training = np.pad(training, (0, shots.bins - len(training)))  # the empty bins
     many, few = int((training > groups.many_above).sum()), int((training < groups.few_below).sum())
     each = "targets" if shots.by == "integer" else "bins of targets"
     return [
@@ -114,10 +117,10 @@ def counts(folder: Path, shots: Shots) -> list[str]:
 
 
 def read_csv(file: Path, *, target: str) -> pd.DataFrame:
-    """A csv with columns path, split (train, val or test) and `target` (any number) -> path, target (float32), split; others are ignored.
+    """Read path, target (float32) and split (train, val or test) from a csv; other columns are ignored.
 
     Raises:
-        UserError: a column is missing, or a line's target is no number or its split unknown.
+        UserError: a column is missing, a target is not a number, or a split is unknown.
     """
     rows = []
     try:
@@ -135,10 +138,10 @@ def read_csv(file: Path, *, target: str) -> pd.DataFrame:
                     raise UserError(f"{file}, line {reader.line_num}: split = {row['split']!r}: write train, val or test")
                 rows.append((row["path"], _number(file, reader.line_num, target, row[target]), row["split"]))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{file} is no csv in UTF-8: {error}") from None
+        raise UserError(f"{file} is not a CSV file in UTF-8: {error}") from None
     table = pd.DataFrame(rows, columns=["path", "target", "split"]).astype({"target": np.float32})
     if several := int((table.groupby("path")["split"].nunique() > 1).sum()):
-        say(f"{file}: {several} images stand in more than one split: they are trained on and tested on")
+        say(f"{file}: {several} images are in more than one split: a network is tested on images it was trained on")
     return table
 
 
@@ -148,7 +151,7 @@ def _number(file: Path, line: int, target: str, text: str | None) -> float:
             return number
     except ValueError:
         pass
-    raise UserError(f"{file}, line {line}: {target} = {text!r} is not a number")
+    raise UserError(f"{file}, line {line}: {target} = {text!r} is not a number: write it as in 1372000 or 0.5, without unit")
 
 
 def _from_mat(data: ImageData, raw: Path, *, remedy: str) -> Listing:
@@ -166,34 +169,34 @@ def _from_mat(data: ImageData, raw: Path, *, remedy: str) -> Listing:
     return Listing(table=table, holders=holders, filtered=filtered)
 
 
-def _mat_content(beside: Path, crop: str, holder: Holder, remedy: str) -> tuple[bytes, Path]:
-    """The content of imdb.mat / wiki.mat, in the archive or else `beside` it, and where it was found."""
-    for place, where in ((holder.place(f"{crop}/{beside.name}"), holder.origin / beside.name), (Place(str(beside)), beside)):
+def _mat_content(file: Path, crop: str, holder: Holder, remedy: str) -> tuple[bytes, Path]:
+    """The content and path of imdb.mat or wiki.mat: the one in the archive, else `file` next to it."""
+    for place, path in ((holder.place(f"{crop}/{file.name}"), holder.origin / file.name), (Place(str(file)), file)):
         try:
             if place is not None:
-                return place.read(), where
+                return place.read(), path
         except ValueError:
             continue
-    raise UserError(f"{beside.name} is neither in {holder.origin} nor beside it. {remedy}")
+    raise UserError(f"{file.name} is neither in {holder.origin} nor next to it. {remedy}")
 
 
 def read_mat(content: bytes, file: Path, part: str, *, min_face_score: float) -> tuple[pd.DataFrame, dict[str, int]]:
-    """A MATLAB v5 file's struct `part` -> path and age (whole years) of the rows that are kept, and the number left out, by reason.
+    """Read path and age (whole years) of the rows to keep from the struct `part` of a MATLAB v5 file, and count dropped rows by reason.
 
-    Kept: face_score of at least `min_face_score`, no second face, 0 to 200 years.
+    Kept are rows with a face_score of at least `min_face_score`, no second face, and an age of 0 to 200 years.
 
     Raises:
-        UserError: it is no such file, or the struct or a field is missing; `file` is its name.
+        UserError: the content is not a MATLAB v5 file, or lacks the struct or a field; `file` is its name in the message.
     """
     try:
         struct = loadmat(BytesIO(content), variable_names=[part]).get(part)  # type: ignore[arg-type]  # it takes files as well
-    except Exception as error:  # whatever a damaged file leads to
-        raise UserError(f"{file} is not a MATLAB v5 file: {error}. Remove it and bring it anew") from None
+    except Exception as error:  # a damaged file can raise anything
+        raise UserError(f"{file} is not a MATLAB v5 file: {error}. Remove it and fetch it again") from None
     if missing := [name for name in FIELDS if struct is None or name not in (struct.dtype.names or ())]:
-        raise UserError(f"{file} has no field {', '.join(missing)} in a struct {part}: it is not the one of IMDB-WIKI")
+        raise UserError(f"{file} has no field {', '.join(missing)} in a struct {part}: it is not IMDB-WIKI's file")
     dob, taken, paths, score, second = (struct[0, 0][name].reshape(-1) for name in FIELDS)  # type: ignore[index]
     age = ages(dob, taken)
-    # In the benchmark's comparisons a score that is not a number passes.
+    # As in the benchmark, NaN scores pass these comparisons.
     doubts = {
         f"face score below {min_face_score:g}": score < min_face_score,
         "a second face": second > 0,
@@ -207,11 +210,11 @@ def read_mat(content: bytes, file: Path, part: str, *, min_face_score: float) ->
 
 
 def ages(dob: NDArray[np.number], taken: NDArray[np.number]) -> NDArray[np.int64]:
-    """Whole years (N,) in the year `taken` (N,), from birth as MATLAB's serial day `dob` (N,).
+    """Ages in whole years (N,) in the years `taken` (N,); `dob` (N,) are dates of birth as MATLAB serial days.
 
-    Who was born in July or later has not had that year's birthday yet.
+    People born in July or later count as not having had their birthday that year.
     """
-    # Fields of a few rows are nonsense (day 47 of the year 0): those become ages that the filter leaves out.
+    # A few rows have nonsense dates (day 47 of year 0); their ages fail the filter.
     ordinal = np.clip(np.nan_to_num(dob.astype(np.float64)).astype(np.int64) - FROM_MATLAB, 1, None)
     months = (ordinal - EPOCH).astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
     year, month = months // 12 + 1970, months % 12 + 1
@@ -219,17 +222,17 @@ def ages(dob: NDArray[np.number], taken: NDArray[np.number]) -> NDArray[np.int64
 
 
 def balanced_split(paths: Sequence[str], ages: Sequence[int], *, seed: int, most: int) -> list[str]:
-    """The benchmark's split: of each age from 0 to 120 the same number in val and in test, a third but at most `most`; the rest in train.
+    """The benchmark's split: val and test each get a third of the images of each age from 0 to 120, at most `most`; train gets the rest.
 
-    The draws are those of Python's `random` seeded with `seed`: one shuffle an age, in order, over the paths in their order.
+    Python's `random`, seeded with `seed`, shuffles the paths of each age once, ages in ascending order.
     """
-    draws, of_age = random.Random(seed), {age: list[str]() for age in SPLIT_AGES}
+    rng, of_age = random.Random(seed), {age: list[str]() for age in SPLIT_AGES}
     for path, age in zip(paths, ages, strict=True):
         if age in of_age:
             of_age[age].append(path)
     val, test = set[str](), set[str]()
     for same in of_age.values():
-        draws.shuffle(same)
+        rng.shuffle(same)
         size = min(len(same) // 3, most)
         val.update(same[:size])
         test.update(same[size : 2 * size])
@@ -237,7 +240,7 @@ def balanced_split(paths: Sequence[str], ages: Sequence[int], *, seed: int, most
 
 
 def _top(path: str) -> str:
-    """The first folder of a path; "" for a file without one."""
+    """The first folder of a path; "" if it has none."""
     return path.partition("/")[0] if "/" in path else ""
 
 
@@ -248,6 +251,7 @@ def _check_splits(kept: pd.DataFrame, rejected: pd.DataFrame, holders: Mapping[s
         if len(rejected):
             path, reason = rejected.iloc[0]
             holder = holders[_top(path)]
-            there = f"{holder.origin} holds for instance {next(holder.names(), 'nothing')}"
-            message += f". {len(rejected)} could not be read, such as {path}: {reason} ({there})"
+            example = next(holder.names(), None)
+            content = f"contains, for example, {example}" if example else "is empty"
+            message += f". {len(rejected)} could not be read, such as {path}: {reason} ({holder.origin} {content})"
         raise UserError(message)

@@ -1,4 +1,4 @@
-"""What the paper and its release ran and found on age from faces."""
+"""Published settings and results of the paper and its release on age from faces."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ import pandas as pd
 from regcls.params.single import SingleGrid
 from regcls.reports.published import by_shot, published_table
 
-# Grids, and data and training values, by their names in params.yaml (section 3.2); precision and rounding are the release's. Seeds are
-# counted, not compared.
+# Grids, data and training values, named as in params.yaml (section 3.2); precision and rounding are the release's. Of seeds only the
+# number is compared.
 GRIDS = {
     "table3": SingleGrid(methods=("reg", "reg+cls", "reg+cls-bal"), classes=(2, 10, 100), balanced_data=False, lambdas="default", seeds=3),
     "table4": SingleGrid(methods=("reg", "reg+cls-bal"), classes=(100,), balanced_data=True, lambdas="default", seeds=3),
@@ -42,15 +42,15 @@ VALUES: dict[str, Any] = {
     "many_above": 100,
     "few_below": 20,
 }
-COUNTS = {"images": 213553}  # that preparing gives
+COUNTS = {"images": 213553}  # after preparation
 
 
 def table3() -> pd.DataFrame:
-    """Table 3, long: method, classes (0: none), metric (mae, mse), shot, value, std (NaN where none is printed), uncertain (bool)."""
+    """Table 3 in long form: method, classes (0: none), metric (mae, mse), shot, value, std (NaN if not printed), uncertain (bool)."""
     return by_shot(published_table(__package__, "table3.csv").assign(uncertain=0))
 
 
 def table4() -> pd.DataFrame:
-    """The rows of Table 4 on IMDB-WIKI, which has no shot groups, in the columns of `table3`."""
+    """The IMDB-WIKI rows of Table 4, which has no shot groups, in the columns of `table3`."""
     table = published_table(__package__, "table4.csv")
     return by_shot(table.assign(shot="all"))

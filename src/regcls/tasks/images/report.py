@@ -1,7 +1,7 @@
-"""The report on images: Tables 3 and 4 and the same tables for any images, what a class loss changes, and the error by target."""
+"""The report on images: Tables 3 and 4 (the same tables for any data set), the effect of a class loss, and the error by target."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -17,7 +17,8 @@ from regcls.reports.picking import records, warnings_of
 from regcls.reports.report import Report, Section
 from regcls.reports.shot_differences import of_means
 from regcls.reports.shot_subject import SHORT, Metric, Published, ShotTable, Subject, best_by_validation
-from regcls.runs.grids import Found, expand
+from regcls.reports.tables import number
+from regcls.runs.grids import BestLambdas, expand
 from regcls.tasks.images import published
 from regcls.tasks.images.data import ImageSet
 from regcls.tasks.images.params import Images
@@ -26,20 +27,21 @@ from regcls.tasks.task import Sources
 from regcls.tracking.views import View
 from regcls.words import counted
 
-TITLES = {"table3": "Table 3: errors by shot group", "table4": "Table 4: trained on balanced data"}  # of other grids: their names
+TITLES = {"table3": "Table 3: errors by shot group", "table4": "Table 4: trained on balanced data"}  # other grids go by their names
 PRINTED = {"table3": published.table3, "table4": published.table4}
-NAMES = {"mae": "MAE", "mse": "MSE", "rmse": "RMSE", "gm": "GM"}  # of metrics.METRICS; another one goes by its own name
-MAIN = ("mae", "mse")  # of the first table; the others stand folded below it
-BARS = 200  # of the figure, at most
+NAMES = {"mae": "MAE", "mse": "MSE", "rmse": "RMSE", "gm": "GM"}  # headings of metrics.METRICS; others go by their names
+MAIN = ("mae", "mse")  # metrics of the first table; the others are in a folded table below it
+TESTED: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {"mae": np.abs, "mse": np.square}  # metrics that are a mean over images
+BARS = 200  # most bars of the histogram
 
 
-def report(sources: Sources, *, fingerprints: Mapping[ImageSpec, str], found: Found) -> Report:
-    """See `Task.report`; `fingerprints`: of every wanted run, with λ as `found` by the search."""
+def report(sources: Sources, *, fingerprints: Mapping[ImageSpec, str], best_lambdas: BestLambdas) -> Report:
+    """See `Task.report`; `fingerprints`: of every requested run; `best_lambdas`: chosen by the search."""
     images: Images = sources.section
     data: ImageSet = sources.data
     groups = images.shots.groups(data.targets("train"))
-    specs = {name: expand(make_spec, images, sources.dataset, grid, found) for name, grid in images.grids.items()}
-    # The search is judged on validation images: of its runs, no predictions are needed.
+    specs = {name: expand(make_spec, images, sources.dataset, grid, best_lambdas) for name, grid in images.grids.items()}
+    # The search uses validation errors only: its runs need no test predictions.
     predicted = {fingerprints[spec] for name, wanted in specs.items() if name != SEARCH for spec in wanted}
     tables: dict[str, pd.DataFrame] = {}
 
@@ -56,16 +58,16 @@ def report(sources: Sources, *, fingerprints: Mapping[ImageSpec, str], found: Fo
     subject = _subject(images, runs, tables, groups, counts)
     used = [grid for name, grid in images.grids.items() if name in grids and name != SEARCH]
     changed = list(dict.fromkeys([*counts, *(line for grid in used for line in departures(images, grid))]))
-    made = Report(
+    report = Report(
         dataset=sources.dataset,
         title=images.title,
         wanted=len(runs.wanted),
         finished=int((runs.wanted["state"] == "finished").sum()),
         intro=f"One network for each run predicts a number ({images.data.target}) from an image. It is trained with a regression loss "
-        "alone (reg), with a classification loss beside it (reg+cls), and with balanced classes (reg+cls-bal). Errors are shown over all "
-        "test images and by how many training images have about their target: Many, Medium, Few. Every number comes from tracked MLflow "
-        f"runs and leads back to them{', and the published values stand beside ours' * bool(images.published)}.",
-        extent=protocol.beside(
+        "alone (reg), with an added classification loss (reg+cls), and with balanced classes (reg+cls-bal). Errors are shown over all "
+        "test images and by how many training images have a similar target: Many, Medium, Few. Every number comes from tracked MLflow "
+        f"runs and links to them{', and the published values are shown next to ours' if images.published else ''}.",
+        extent=protocol.paper_differences(
             images.published,
             reduced=protocol.reductions(images.grids, published.GRIDS),
             changed=changed,
@@ -80,26 +82,51 @@ def report(sources: Sources, *, fingerprints: Mapping[ImageSpec, str], found: Fo
         ),
         other_data=counts,
     )
-    made.warnings += warnings_of({name: grid.wanted for name, grid in grids.items()}, duplicates=picked.duplicates, stale=picked.stale)
-    made.warnings += lost_lines(picked.wanted, "predictions", "predictions.parquet")
-    shots.complete(made, subject, grids, found=found, extra=lambda main: _add_by_target(made, images, subject, main, tables, groups))
-    return page.complete(made, runs, picked, links=sources.tracker, provenance=sources.provenance)
+    report.warnings += warnings_of({name: grid.wanted for name, grid in grids.items()}, duplicates=picked.duplicates, stale=picked.stale)
+    report.warnings += lost_lines(picked.wanted, "predictions", "predictions.parquet")
+    report.warnings += _constant_lines(runs, tables, data.targets("train"), images.data.unit)
+    shots.complete(
+        report, subject, grids, best_lambdas=best_lambdas, extra=lambda main: _add_by_target(report, images, subject, main, tables, groups)
+    )
+    return page.complete(report, runs, picked, links=sources.tracker, provenance=sources.provenance)
 
 
 def _measured(chosen: pd.DataFrame, tables: Mapping[str, pd.DataFrame], groups: ShotGroups) -> pd.DataFrame:
-    """The tracked metrics of the runs, those of the test set made anew from predictions: with today's metrics and groups."""
+    """The tracked metrics of the runs; test metrics are recomputed from predictions with the current metrics and shot groups."""
     values = chosen.set_index("run_id")
     if not tables:
         return values
-    first = next(iter(tables.values()))  # wanted fingerprints are of one data set, so all tables name the same images
+    first = next(iter(tables.values()))  # all runs are on one data set, so all tables list the same images
     shot = groups.shot_of(first["target"])
-    found = {run_id: dict(evaluate(table["prediction"], table["target"], shot)) for run_id, table in tables.items()}
-    tested = pd.DataFrame.from_dict(found, orient="index").add_prefix("test/")
+    errors = {run_id: dict(evaluate(table["prediction"], table["target"], shot)) for run_id, table in tables.items()}
+    tested = pd.DataFrame.from_dict(errors, orient="index").add_prefix("test/")
     return values.drop(columns=[name for name in values if str(name).startswith("test/")]).join(tested)
 
 
+def _constant_lines(runs: Runs, tables: Mapping[str, pd.DataFrame], training: np.ndarray, unit: str) -> list[str]:
+    """A warning if reg, on average over its runs, has learned no more than a constant: the median of the training targets (T,)."""
+    reg = runs.wanted[(runs.wanted["method"] == "reg") & (runs.wanted["state"] == "finished") & runs.wanted["run_id"].isin(tables)]
+    if reg.empty:
+        return []
+    error = float(runs.values.loc[reg["run_id"], "test/mae/all"].mean())
+    median = float(np.median(training))
+    constant = float((next(iter(tables.values()))["target"].astype(float) - median).abs().mean())
+    if error < constant:
+        return []
+    digits, units = _digits(error), f" {unit}" if unit else ""
+    return [
+        f"reg is no better than a constant: its test MAE is {number(error, digits)}{units}, and that of the training median "
+        f"{number(constant, digits)}{units}. Try a larger learning rate, a larger unit of the target or more epochs "
+        "(docs/own-data.md, Units and the learning rate)"
+    ]
+
+
+def _title(name: str) -> str:
+    return NAMES.get(name, name)
+
+
 def _metric(name: str) -> Metric:
-    return Metric(name=name, measured=f"test/{name}", title=NAMES.get(name, name))
+    return Metric(name=name, measured=f"test/{name}", title=_title(name))
 
 
 def _subject(images: Images, runs: Runs, tables: Mapping[str, pd.DataFrame], groups: ShotGroups, counts: Sequence[str]) -> Subject:
@@ -108,30 +135,31 @@ def _subject(images: Images, runs: Runs, tables: Mapping[str, pd.DataFrame], gro
     chosen = {name: np.ones(len(shot), bool) if name == "all" else shot == name for name in SHOTS}
     each = f"{images.data.target}s" if images.shots.by == "integer" else "bins"
     sizes = {name: (int(rows.sum()), len(np.unique(bins[rows]))) for name, rows in chosen.items()}
-    listed = ", ".join(f"{SHORT[name]} {many:,} ({of:,})" for name, (many, of) in sizes.items())
+    listed = ", ".join(f"{SHORT[name]} {test_images:,} ({bins_hit:,})" for name, (test_images, bins_hit) in sizes.items())
     unit = images.data.unit
-    what = (
-        each
-        if images.shots.by == "integer"
-        else f"bins of {images.data.target} ({images.shots.bins} over the range of the training images)"
-    )
-    limits = f"Many: {what} with more than {groups.many_above:g} training images; Few: fewer than {groups.few_below:g}; Med.: between."
+    if images.shots.by == "density":
+        bins_text = f"bins of {images.data.target} ({images.shots.bins} over the range of the training images)"
+    else:
+        bins_text = each
+    limits = f"Many: {bins_text} with more than {groups.many_above:g} training images; Few: fewer than {groups.few_below:g}; Med.: between."
 
     def losses(run_ids: Sequence[str]) -> dict[str, np.ndarray]:
-        errors = [tables[run_id]["prediction"].astype(float) - tables[run_id]["target"].astype(float) for run_id in run_ids]
-        found = np.stack(errors, axis=1) if errors else np.empty((len(shot), 0))
-        return {"mae": np.abs(found), "mse": found**2}
+        by_run = [tables[run_id]["prediction"].astype(float) - tables[run_id]["target"].astype(float) for run_id in run_ids]
+        errors = np.stack(by_run, axis=1) if by_run else np.empty((len(shot), 0))
+        return {name: TESTED[name](errors) for name in TESTED}
 
     def printed(name: str) -> Published | None:
         if not images.published or name not in PRINTED:
             return None
         grid = images.grids[name]
-        balance = ["not on the data of this table"] * (grid.balanced_data != published.GRIDS[name].balanced_data)
+        balance = [] if grid.balanced_data == published.GRIDS[name].balanced_data else ["not on the data of this table"]
         why = ", ".join([*counts, *departures(images, grid), *balance])
         return Published(values=PRINTED[name](), where="IMDB-WIKI-DIR", why=why, digits=2, balanced_data=grid.balanced_data)
 
+    def in_unit(name: str) -> str:
+        return _title(name) + (f" ({unit}{'²' if name == 'mse' else ''})" if unit else "")
+
     others = [name for name in METRICS if name not in MAIN]
-    named = " and ".join("geometric mean of the absolute error" if name == "gm" else NAMES.get(name, name) for name in others)
     units = f" ({unit})" if unit else ""
     return Subject(
         runs=runs,
@@ -140,57 +168,57 @@ def _subject(images: Images, runs: Runs, tables: Mapping[str, pd.DataFrame], gro
         main=ShotTable(
             suffix="",
             metrics=[_metric(name) for name in MAIN],
-            caption=f"MAE{units} and MSE{f' ({unit}²)' if unit else ''} by shot group, trained on {{data}}; mean ± std over seeds.",
+            caption=f"{' and '.join(map(in_unit, MAIN))} by shot group, trained on {{data}}; mean ± std over seeds.",
         ),
         more=[
             ShotTable(
-                suffix="_".join(others),
+                suffix="more",
                 metrics=[_metric(name) for name in others],
-                caption=f"{named}{units} by shot group; mean ± std over seeds.",
+                caption=f"{', '.join(map(_title, others))}{units} by shot group; mean ± std over seeds.",
                 notes=["GM: geometric mean of the absolute error."],
             )
         ],
         samples={False: "all training images", True: "balanced data"},
         published=printed,
-        sizes={name: (f"{many:,} images", f"{of:,} {each}") for name, (many, of) in sizes.items()},
+        sizes={name: (f"{test_images:,} images", f"{bins_hit:,} {each}") for name, (test_images, bins_hit) in sizes.items()},
         groups=f"{limits} Test images ({each} among them): {listed}.",
         test_images=len(shot),
         compare=of_means(losses, shot),
-        tested={name: NAMES[name] for name in MAIN},
-        meaning="Δ = error(reg) − error(method), over the seeds that both have: above 0 the method helps. MAE above, MSE below.",
-        over_images="Over test images: paired t-test, each image's error averaged over the seeds. It takes the trained networks as given, "
-        "and images as independent: where several show one person or thing, its intervals are too narrow.",
+        tested={name: _title(name) for name in TESTED},
+        meaning="Δ = error(reg) − error(method), over the seeds that both have: above 0 the method helps.",
+        over_images="Over test images: paired t-test, each image's error averaged over the seeds. It takes the trained networks as given "
+        "and the images as independent: where several show one person or object, its intervals are too narrow.",
         judged=("val/mse/all", "validation MSE"),
         searched={"val/mse/all": "validation MSE", "val/mae/all": "validation MAE"},
         error="MAE",
         unit=unit,
         few=lambda images: counted(images, "image"),
         nothing_in_few="No test image is in Few.",
-        intervals="Intervals are over test images, which takes the trained networks as given.",
+        intervals="Intervals are over test images and take the trained networks as given.",
         digits=_digits,
     )
 
 
 def _digits(value: float) -> int:
-    """Behind the point, of a column whose largest error is this: two, but none of what is over 10 000; four figures below 1."""
+    """Decimal places of a column with this largest error: two, none from 10 000 on, and four significant digits below 1."""
     if value >= 10_000:
         return 0
     return 2 if value >= 1 or not value > 0 else 3 - min(-1, math.floor(math.log10(value)))
 
 
 def departures(images: Images, grid: SingleGrid) -> list[str]:
-    """The data and training values of a grid that are not the paper's: `epochs 10 instead of 90`."""
+    """The data and training values of a grid that differ from the paper's: `epochs 10 instead of 90`."""
     ours = asdict(images.data) | asdict(images.training) | asdict(images.shots)
     unused = ["learning_rate"] if grid.balanced_data else ["balanced_learning_rate", "balanced_bins"]
     unused += [] if grid.balanced_data or any(map(is_balanced, grid.methods)) else ["rounding"]
     lam = {classes: images.training.lam_for(classes) for classes in grid.classes}
     used = [classes for classes in grid.classes if grid.lambdas == "default"]
     say = {
-        "source": lambda here, there: ["generated stand-in images"],
-        "lam": lambda here, there: [
-            f"λ {lam[classes]:g} instead of {there[classes]:g} ({classes} classes)"
+        "source": lambda ours, papers: ["generated stand-in images"],
+        "lam": lambda ours, papers: [
+            f"λ {lam[classes]:g} instead of {papers[classes]:g} ({classes} classes)"
             for classes in used
-            if classes in there and lam[classes] != there[classes]
+            if classes in papers and lam[classes] != papers[classes]
         ],
     }
     return protocol.departures(ours, published.VALUES, unused=unused, say=say) + protocol.other_lambdas(grid.lambdas)
@@ -199,17 +227,17 @@ def departures(images: Images, grid: SingleGrid) -> list[str]:
 def _networks(images: Images) -> str:
     training = images.training
     steps = f", × {training.decay} after epochs {', '.join(map(str, training.milestones))}" if training.milestones else ""
-    batches = f"{training.batch_size}" + f" × {training.accumulate}" * (training.accumulate > 1)
+    batches = f"{training.batch_size} × {training.accumulate}" if training.accumulate > 1 else str(training.batch_size)
     return (
         f"Networks: {training.model}, {training.width} channels in the first stage, images of {images.data.size} pixels, "
         f"{training.optimizer}, {training.epochs} epochs, learning rate {training.learning_rate} ({training.balanced_learning_rate} on "
         f"balanced data){steps}, batches of {batches}, weight decay {training.weight_decay}, {training.precision}; regression loss "
-        f"{training.loss}. The model kept is that of the lowest validation MSE."
+        f"{training.loss}. The weights kept are those with the lowest validation MSE."
     )
 
 
 def _add_by_target(
-    made: Report, images: Images, subject: Subject, runs: Runs, tables: Mapping[str, pd.DataFrame], groups: ShotGroups
+    report: Report, images: Images, subject: Subject, runs: Runs, tables: Mapping[str, pd.DataFrame], groups: ShotGroups
 ) -> None:
     chosen = best_by_validation(subject, runs)
     if chosen.empty or not tables:
@@ -232,17 +260,18 @@ def _add_by_target(
             each=f"each {target}" if bars["end"].iloc[0] - bars["start"].iloc[0] == 1 else "each bin",
             limits={"many: above": groups.many_above, "few: below": groups.few_below} if len(bars) == _bins(groups) else {},
         ),
-        alt=f"Test MAE against {target}, a line a method, over a histogram of the training images. The CSV has the numbers.",
-        caption=f"Test MAE by {target}, {together}; mean over seeds, shaded: ± standard deviation over seeds. Of each method, the number "
-        "of classes with the lowest validation MSE. Grey, on the right axis (log): training images by target; darker: many, lighter: few.",
+        alt=f"Test MAE against {target}, one line per method, over a histogram of the training images. The CSV has the numbers.",
+        caption=f"Test MAE by {target}, {together}; mean over seeds, shaded: ± standard deviation over seeds. Each method is shown at its "
+        "number of classes with the lowest validation MSE. Grey, on the right axis (log): training images by target; darker: many, "
+        "lighter: few.",
     )
     columns = {"start": f"{target}_from", "end": f"{target}_to", "count": "training_images"}
     numbers = pd.concat([lines.assign(drawn="line"), bars.rename(columns=columns).assign(drawn="bar")], ignore_index=True)
-    made.add(section, numbers=numbers.rename(columns={"weight": "lambda"}).set_index("drawn").reset_index())
+    report.add(section, numbers=numbers.rename(columns={"weight": "lambda"}).set_index("drawn").reset_index())
 
 
 def bins_of(targets: np.ndarray, *, whole: bool) -> np.ndarray:
-    """Edges of the bins of the figure: of 5 or of 1 where targets are whole numbers of a usual range, else about 30 over their range."""
+    """Bin edges of the figure: 5 or 1 wide for whole-number targets of a moderate range, else about 30 bins over their range."""
     low, high = float(targets.min()), float(targets.max())
     width = 5.0 if high - low >= 24 else 1.0
     if not whole or high - low > 40 * width:
@@ -252,23 +281,23 @@ def bins_of(targets: np.ndarray, *, whole: bool) -> np.ndarray:
 
 
 def _lines(runs: Runs, chosen: pd.DataFrame, tables: Mapping[str, pd.DataFrame], edges: np.ndarray, target: str) -> pd.DataFrame:
-    """Test MAE by bin: the cell, where a bin begins and ends, images, seeds, mae (mean over seeds), std. Empty bins have no row."""
+    """Test MAE by bin: the cell, the bin's edges, images, seeds, mae (mean over seeds), std. Empty bins have no row."""
     rows = []
     for row in records(chosen):
-        found = [tables[run_id] for run_id in by_seed(rows_like(runs.wanted, row, runs.cell)).values()]
-        place = np.searchsorted(edges, found[0]["target"], side="right") - 1
+        by_run = [tables[run_id] for run_id in by_seed(rows_like(runs.wanted, row, runs.cell)).values()]
+        bin_index = np.searchsorted(edges, by_run[0]["target"], side="right") - 1
         errors = pd.DataFrame(
-            {seed: (table["prediction"].astype(float) - table["target"].astype(float)).abs() for seed, table in enumerate(found)}
+            {seed: (table["prediction"].astype(float) - table["target"].astype(float)).abs() for seed, table in enumerate(by_run)}
         )
-        for index in np.unique(place).tolist():
-            means = errors[place == index].mean()
-            where = {
+        for index in np.unique(bin_index).tolist():
+            means = errors[bin_index == index].mean()
+            edges_and_counts = {
                 f"{target}_from": edges[index],
                 f"{target}_to": edges[index + 1],
-                "images": int((place == index).sum()),
-                "seeds": len(found),
+                "images": int((bin_index == index).sum()),
+                "seeds": len(by_run),
             }
-            rows.append({key: row[key] for key in runs.cell} | where | {"mae": means.mean(), "std": means.std()})
+            rows.append({key: row[key] for key in runs.cell} | edges_and_counts | {"mae": means.mean(), "std": means.std()})
     return pd.DataFrame(rows, columns=[*runs.cell, f"{target}_from", f"{target}_to", "images", "seeds", "mae", "std"])
 
 
@@ -277,7 +306,7 @@ def _bins(groups: ShotGroups) -> int:
 
 
 def histogram(groups: ShotGroups) -> pd.DataFrame:
-    """Training images by bin of the groups, some bins together where there are more than BARS: start, end, count, shot (of the fullest)."""
+    """Training images by bin of the shot groups, merged into at most BARS bars: start, end, count, shot (that of the fullest bin)."""
     first, together = min(groups.counts), -(-_bins(groups) // BARS)
     counts = np.zeros(-(-_bins(groups) // together), dtype=int)
     fullest = np.zeros_like(counts)

@@ -1,4 +1,4 @@
-"""The runs on images: one network each."""
+"""Runs on images: one network each."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,15 +10,15 @@ from regcls.tasks.images.params import Images
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSpec(SingleSpec):
-    """One tracked run: one network, trained on the images of one data set."""
+    """A run: one network trained on one data set of images."""
 
     task: ClassVar[str] = "images"
-    size: int  # pixels of a side of the images
-    pad: int  # pixels on each side before the random crop
+    size: int  # side length of the images in pixels
+    pad: int  # pixels added on each side before the random crop
 
 
 def make_spec(images: Images, dataset: str, *, method: Method, classes: int, lam: float, balanced_data: bool, seed: int) -> ImageSpec:
-    """A run with params.yaml's training values. What does not apply is blanked: equal runs are equal."""
+    """A run with the training values of params.yaml. Fields that do not apply are blanked, so that equal runs have equal specs."""
     training = images.training
     return ImageSpec(
         **shared_fields(training, method=method, classes=classes, lam=lam, balanced_data=balanced_data, seed=seed),

@@ -1,7 +1,7 @@
 """Stand-in portraits in the layout of IMDB-WIKI: imdb_crop.tar and wiki_crop.tar with their imdb.mat and wiki.mat.
 
-Drawn, not photographed (see drawing.py). The histogram of ages has IMDB-WIKI's shape, and as there some rows must be filtered out, some
-images are grey and some files are damaged.
+The portraits are drawn (see drawing.py). As in IMDB-WIKI, the ages are skewed, some rows must be filtered out, some images are grey and
+some files are damaged.
 """
 
 import io
@@ -24,19 +24,19 @@ from regcls.tasks.images.drawing import draw_portrait
 from regcls.tasks.images.params import StandIn
 
 IMDB_SHARE = 0.88  # of the images; the rest are wiki's
-DOUBTFUL_SHARE = 0.08  # that the filter must drop
-UNREADABLE_SHARE = 0.002  # empty or cut short, half each
-MODE, YOUNGER, OLDER = 31.0, 7.0, 13.0  # years: the most frequent age, and the widths of the histogram to both sides of it
+DOUBTFUL_SHARE = 0.08  # of the images, which the filter must drop
+UNREADABLE_SHARE = 0.002  # of the images: half empty, half truncated
+MODE, YOUNGER, OLDER = 31.0, 7.0, 13.0  # years: the most frequent age, and the width of the histogram below and above it
 TAIL = 0.09  # share of the images spread evenly over all ages
 OLDEST = 95  # years
 GREY_SHARE = 0.08  # of the images
 FROM_MATLAB = 366  # days between MATLAB's day 0 and Python's
-MAT_HEADING = b"MATLAB 5.0 MAT-file, generated portraits"  # scipy's has the time of day in it, 116 bytes
-CHUNK = 32  # images that a process draws at a time
+MAT_HEADING = b"MATLAB 5.0 MAT-file, generated portraits"  # replaces scipy's 116-byte heading, which contains the time of day
+CHUNK = 32  # images drawn by a process at a time
 
 
-class Row(NamedTuple):
-    """What imdb.mat / wiki.mat says of an image, and what is drawn."""
+class Portrait(NamedTuple):
+    """One image: its row of imdb.mat or wiki.mat, and what is drawn."""
 
     path: str  # within its archive's folder
     dob: int  # MATLAB's serial day
@@ -49,9 +49,9 @@ class Row(NamedTuple):
 
 
 def write_archives(folder: Path, stand_in: StandIn, *, size: int, processes: int) -> None:
-    """Write imdb_crop.tar and wiki_crop.tar with about `size` × `size` JPEGs, of which some are grey, damaged or must be filtered out.
+    """Write imdb_crop.tar and wiki_crop.tar with JPEGs of about `size` × `size` pixels.
 
-    The same `stand_in` and `size` give the same bytes, whatever the number of processes.
+    The bytes depend on `stand_in` and `size` only, not on the number of processes.
     """
     rng = default_rng([stand_in.seed, 1])
     plan = _plan(rng, stand_in.images)
@@ -64,15 +64,15 @@ def write_archives(folder: Path, stand_in: StandIn, *, size: int, processes: int
             work = [(start + first, rows[first : first + CHUNK]) for first in range(0, images, CHUNK)]
             drawn = (pool.map if pool else map)(partial(_draw_chunk, stand_in.seed, size), work)
             with tarfile.open(folder / f"{part}_crop.tar", "w", format=tarfile.GNU_FORMAT) as tar:
-                for (_, some), files in zip(work, tracked(drawn, len(work), f"drawing {part} portraits"), strict=True):
-                    for row, content in zip(some, files, strict=True):
+                for (_, chunk), files in zip(work, tracked(drawn, len(work), f"drawing {part} portraits"), strict=True):
+                    for row, content in zip(chunk, files, strict=True):
                         _add(tar, f"{part}_crop/{row.path}", content)
                 _add(tar, f"{part}_crop/{part}.mat", _mat(part, rows))
             start += images
 
 
 def age_histogram(images: int) -> NDArray[np.int64]:
-    """How many images have each age from 0 to 95: a skewed bell with thin, long tails."""
+    """Number of images of each age from 0 to 95: a skewed bell with long, thin tails."""
     age = np.arange(OLDEST + 1)
     bell = np.exp(-0.5 * ((age - MODE) / np.where(age < MODE, YOUNGER, OLDER)) ** 2)
     share = (1 - TAIL) * bell / bell.sum() + TAIL / len(age)
@@ -80,7 +80,7 @@ def age_histogram(images: int) -> NDArray[np.int64]:
 
 
 def _plan(rng: Generator, images: int) -> list[tuple[int, str, str]]:
-    """Age, doubt and damage of every image, shuffled. The good ones follow the histogram exactly."""
+    """Age, filter reason and damage of every image, shuffled. The good images follow the histogram exactly."""
     unreadable, doubtful = max(2, round(UNREADABLE_SHARE * images)), round(DOUBTFUL_SHARE * images)
     good = np.repeat(np.arange(OLDEST + 1), age_histogram(images - unreadable - doubtful))
     others = rng.choice(good, unreadable + doubtful)
@@ -90,7 +90,7 @@ def _plan(rng: Generator, images: int) -> list[tuple[int, str, str]]:
     return [plan[index] for index in rng.permutation(images)]
 
 
-def _row(rng: Generator, part: str, index: int, age: int, doubt: str, damage: str) -> Row:
+def _row(rng: Generator, part: str, index: int, age: int, doubt: str, damage: str) -> Portrait:
     taken = int(rng.integers(1960, 2015))
     month, day = int(rng.integers(1, 13)), int(rng.integers(1, 29))
     born = date(taken - age - (month >= 7), month, day)
@@ -100,7 +100,7 @@ def _row(rng: Generator, part: str, index: int, age: int, doubt: str, damage: st
     else:
         person = str(10**7 + 101 * index)
         path = f"{person[-2:]}/{person}_{born.isoformat()}_{taken}.jpg"
-    return Row(
+    return Portrait(
         path=path,
         dob=47 if doubt == "date" else born.toordinal() + FROM_MATLAB,
         photo_taken=taken,
@@ -112,12 +112,12 @@ def _row(rng: Generator, part: str, index: int, age: int, doubt: str, damage: st
     )
 
 
-def _draw_chunk(seed: int, size: int, work: tuple[int, Sequence[Row]]) -> list[bytes]:
+def _draw_chunk(seed: int, size: int, work: tuple[int, Sequence[Portrait]]) -> list[bytes]:
     start, rows = work
     return [_jpeg(default_rng([seed, 2, start + index]), row, size) for index, row in enumerate(rows)]
 
 
-def _jpeg(rng: Generator, row: Row, size: int) -> bytes:
+def _jpeg(rng: Generator, row: Portrait, size: int) -> bytes:
     width, height = (round(size * factor) for factor in rng.uniform(0.92, 1.12, 2))
     image = draw_portrait(rng, row.age, female=row.female, width=width, height=height)
     if rng.random() < GREY_SHARE:
@@ -128,8 +128,8 @@ def _jpeg(rng: Generator, row: Row, size: int) -> bytes:
     return {"empty": b"", "cut": whole[: len(whole) // 2]}.get(row.damage, whole)
 
 
-def _mat(part: str, rows: Sequence[Row]) -> bytes:
-    """A MATLAB v5 file with the struct of the original, field by field."""
+def _mat(part: str, rows: Sequence[Portrait]) -> bytes:
+    """A MATLAB v5 file with the same struct as the original."""
 
     def cells(values: Sequence[Any]) -> NDArray[np.object_]:
         array = np.empty((1, len(values)), dtype=object)
@@ -150,9 +150,9 @@ def _mat(part: str, rows: Sequence[Row]) -> bytes:
     for column in range(len(rows)):
         struct["face_location"][0, column] = np.array([[1.0, 1.0, 64.0, 64.0]])
     if part == "imdb":
-        known = sorted(set(names))
-        number = {name: index + 1.0 for index, name in enumerate(known)}
-        struct |= {"celeb_names": cells(known), "celeb_id": np.array([[number[name] for name in names]])}
+        celebrities = sorted(set(names))
+        number = {name: index + 1.0 for index, name in enumerate(celebrities)}
+        struct |= {"celeb_names": cells(celebrities), "celeb_id": np.array([[number[name] for name in names]])}
     content = io.BytesIO()
     savemat(content, {part: struct}, do_compression=True)  # type: ignore[arg-type]  # it takes files as well
     return MAT_HEADING.ljust(116) + content.getvalue()[116:]

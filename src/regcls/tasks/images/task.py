@@ -1,8 +1,9 @@
-"""Images, each with one number to predict."""
+"""The task of images with one target each."""
 
 from functools import partial
 from pathlib import Path
 
+from regcls.errors import UserError
 from regcls.reports.report import Report
 from regcls.runs.grids import MakeSpec, single_spec
 from regcls.tasks.images import predict, report
@@ -14,7 +15,7 @@ from regcls.tasks.images.runs import ImageSpec, make_spec
 from regcls.tasks.images.stand_in import write_archives
 from regcls.tasks.images.train import SCORE, ImageJob, model_of, train_run
 from regcls.tasks.single import SingleTask
-from regcls.tasks.task import Asked, Sources
+from regcls.tasks.task import PredictRequest, Sources
 from regcls.training.single import Trainer
 
 
@@ -30,6 +31,9 @@ class ImagesTask(SingleTask[Images, ImageSpec, ImageSet]):
         return counts(folder, section.shots)
 
     def write_stand_in(self, section: Images, folder: Path, *, processes: int) -> str:
+        if section.data.layout != "imdb-wiki":
+            raise UserError(f"there is no generated stand-in for layout {section.data.layout}; docs/own-data.md shows its files")
+        folder.mkdir(parents=True, exist_ok=True)
         write_archives(folder, section.data.stand_in, size=section.data.size, processes=processes)
         return f"{section.data.stand_in.images} portraits"
 
@@ -50,7 +54,7 @@ class ImagesTask(SingleTask[Images, ImageSpec, ImageSet]):
     def misfit(self, spec: ImageSpec, data: ImageSet) -> str | None:
         if data.size == spec.size:
             return None
-        return f"the images here are of {data.size} pixels, the run's of {spec.size}"
+        return f"the images here are {data.size} pixels wide, the run's {spec.size}"
 
     def code(self) -> str:
         return result_code()
@@ -59,11 +63,11 @@ class ImagesTask(SingleTask[Images, ImageSpec, ImageSet]):
         return single_spec(make_spec, section, dataset, options)
 
     def report(self, sources: Sources) -> Report:
-        found, fingerprints = self.wanted(sources)
-        return report.report(sources, fingerprints=fingerprints, found=found)
+        best_lambdas, fingerprints = self.wanted(sources)
+        return report.report(sources, fingerprints=fingerprints, best_lambdas=best_lambdas)
 
-    def predict(self, asked: Asked) -> list[str]:
-        return predict.predict(asked)
+    def predict(self, request: PredictRequest) -> list[str]:
+        return predict.predict(request)
 
 
 TASK = ImagesTask()

@@ -1,6 +1,6 @@
-"""A run on faces -> its network, its batches and losses, and its result. With the loop and the feed, the code that decides every number.
+"""Training of a run on images: its network, batches, losses and result. With the loop and the feed, this code decides every number.
 
-Legend: B batch, S pixels of a side, K classes that remain.
+Legend: B batch size, S side length in pixels, K classes left after merging.
 """
 
 import itertools
@@ -27,31 +27,31 @@ from regcls.tasks.images.params import Shots, shots_text
 from regcls.tasks.images.runs import ImageSpec
 from regcls.training.augment import for_faces
 from regcls.training.checkpoint import Checkpoints, load_predictor
-from regcls.training.feed import AugmentedBatches, batches_of, draws, epochs_of, moved, prefetched, stream, whole_of
+from regcls.training.feed import AugmentedBatches, batch_keys, batches_of, draws, evaluation_batches, prefetched, stream, to_device
 from regcls.training.loop import Hooks, Recipe, train
-from regcls.training.single import BEST, LAST, Job, Model, Result, opened
+from regcls.training.single import BEST, LAST, Job, Model, Result, open_images
 
-SCORE = "val/mse/all"  # by it the weights to keep are chosen (section 3.2)
+SCORE = "val/mse/all"  # selects the weights to keep (section 3.2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageJob(Job[ImageSpec]):
-    """A run to make, and how to compute it."""
+    """A run to train, and how to compute it."""
 
-    shots: Shots  # for the errors that are tracked: they decide nothing
+    shots: Shots  # for tracked errors only: they do not affect training
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Training images as they were read."""
+    """A batch of augmented training images."""
 
     epoch: int
-    samples: NDArray[np.int64]  # (B,), places in the training set
+    samples: NDArray[np.int64]  # (B,), positions in the training set
     images: Tensor  # (B, S, S, 3), uint8
 
 
 class ImageObjective:
-    """What a run learns: see `loop.Task`."""
+    """The training objective of a run: see `loop.Task`."""
 
     selections: Mapping[str, str] = {"val": SCORE}
 
@@ -67,7 +67,7 @@ class ImageObjective:
             self.classes = class_ranges_of(spec, targets)
             self.keep = _balanced_data(spec, targets)  # probability with which each sample enters both losses; None: always
         self.notes += [str(warning.message) for warning in caught]
-        self.known, self.targets = targets, torch.from_numpy(targets).to(job.device)
+        self.host_targets, self.targets = targets, torch.from_numpy(targets).to(job.device)
         self.labels = None if self.classes is None else torch.from_numpy(self.classes.labels(targets)).to(job.device)
         # Probability with which a sample enters each loss; None: always.
         self.keep_class = None if self.classes is None or not spec.balanced else self.classes.keep[self.classes.labels(targets)]
@@ -76,7 +76,7 @@ class ImageObjective:
         self._draws: tuple[int, NDArray[np.float32]] = (-1, np.empty(0, dtype=np.float32))
 
     def network(self) -> nn.Module:
-        """The untrained network. From one seed, reg and reg+cls begin with the same backbone and regression head."""
+        """The untrained network. With the same seed, reg and reg+cls start from the same backbone and regression head."""
         torch.manual_seed(self.spec.seed)
         network = build(self.spec.model, width=self.spec.width, classes=0 if self.classes is None else len(self.classes))
         self.loss.attach(network)
@@ -84,19 +84,19 @@ class ImageObjective:
         return network.to(memory_format=torch.channels_last) if self.job.channels_last else network  # type: ignore[call-overload]
 
     def feed(self, epoch: int, batch: int) -> Generator[Batch]:
-        """Augmented batches from there to the end of the last epoch."""
+        """Yield augmented batches from batch `batch` of epoch `epoch` to the end of the last epoch."""
         spec = self.spec
         file = self.images.prepared.folder / "images.npy"
         augmentation = partial(for_faces, pad=spec.pad, flip=spec.flip, seed=spec.seed)
-        made = AugmentedBatches({"image": file}, self.rows, augmentation)
-        keys = itertools.islice(epochs_of(len(self.rows), self.cuts, seed=spec.seed, first=epoch, last=spec.epochs), batch, None)
-        for (at, samples), arrays in stream(made, keys, loaders=self.job.loaders, pinned=self.job.device == "cuda"):
-            yield Batch(epoch=at, samples=samples, images=arrays["image"])
+        batches = AugmentedBatches({"image": file}, self.rows, augmentation)
+        keys = itertools.islice(batch_keys(len(self.rows), self.cuts, seed=spec.seed, first=epoch, last=spec.epochs), batch, None)
+        for (current, samples), arrays in stream(batches, keys, loaders=self.job.loaders, pinned=self.job.device == "cuda"):
+            yield Batch(epoch=current, samples=samples, images=arrays["image"])
 
     def losses(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        """`loss` and, with classes, its two parts before they are weighted, and the accuracy over all samples of the batch."""
+        """`loss` and, with classes, its two unweighted terms and the accuracy over all samples of the batch."""
         predictions, logits = network(self._on_device(batch.images))
-        places = moved(batch.samples, self.job.device)
+        places = to_device(batch.samples, self.job.device)
         spec, kept = self.spec, self._kept(batch, self.keep)
         regression = self.loss.alone(network, predictions, self.targets[places], kept)
         if self.labels is None:
@@ -114,16 +114,16 @@ class ImageObjective:
         return pixels if self.job.channels_last else pixels.contiguous()
 
     def _kept(self, batch: Batch, keep: NDArray[np.float64] | None) -> Tensor | None:
-        """Which samples of a batch enter a loss (B,). One draw a sample and epoch, for both losses (section 3.2)."""
+        """Mask (B,) of the samples that enter a loss. Each sample has one draw per epoch, shared by both losses (section 3.2)."""
         if keep is None:
             return None
         if self._draws[0] != batch.epoch:
             self._draws = (batch.epoch, draws(len(self.rows), seed=self.spec.seed, epoch=batch.epoch))
-        return moved(self._draws[1][batch.samples] < keep[batch.samples], self.job.device)
+        return to_device(self._draws[1][batch.samples] < keep[batch.samples], self.job.device)
 
     def describe(self, batch: Batch) -> dict[str, Any]:
         """Rows of the prepared images, and the range of their targets."""
-        targets = self.known[batch.samples]  # not those on the device: to look at them would wait for it
+        targets = self.host_targets[batch.samples]  # reading device tensors would wait for the device
         return {"rows": self.rows[batch.samples].tolist(), "targets": [float(targets.min()), float(targets.max())]}
 
     def size(self, batch: Batch) -> int:
@@ -131,31 +131,31 @@ class ImageObjective:
         return len(batch.samples)
 
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """Errors on the validation set."""
+        """Validation errors."""
         predictions, classes = self.predict(network, "val")
         score = float(np.mean((predictions.astype(np.float64) - self.images.targets("val").astype(np.float64)) ** 2))
         return {**self.errors(predictions, classes, "val"), SCORE: score}
 
     def predict(self, network: nn.Module, split: Split) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
-        """Predictions for all images of a split (n,), in float32 whatever the training ran in, and their most probable classes (n,)."""
-        rows, cuts = self.images.rows(split), whole_of(len(self.images.rows(split)), 2 * self.spec.batch_size)
+        """Predictions (n,) and most probable classes (n,) for all n images of a split, always in float32."""
+        rows, cuts = self.images.rows(split), evaluation_batches(len(self.images.rows(split)), 2 * self.spec.batch_size)
         network.eval()
-        found, classes = [], []
+        parts, classes = [], []
         with torch.inference_mode():
             for pixels in prefetched(lambda cut: torch.from_numpy(self.images.images[rows[cut]]), cuts):
                 predictions, logits = network(self._on_device(pixels))
-                found.append(predictions.float().cpu().numpy())
+                parts.append(predictions.float().cpu().numpy())
                 if logits is not None:
                     classes.append(logits.argmax(1).cpu().numpy())
-        return np.concatenate(found), np.concatenate(classes) if classes else None
+        return np.concatenate(parts), np.concatenate(classes) if classes else None
 
     def errors(self, predictions: NDArray[np.float32], classes: NDArray[np.int64] | None, split: Split) -> dict[str, float]:
-        """As metrics.evaluate names them, after val/ or test/, and the accuracy of the class head."""
+        """The errors of metrics.evaluate, prefixed with val/ or test/, and the accuracy of the class head."""
         targets = self.images.targets(split)
-        found = {f"{split}/{name}": value for name, value in evaluate(predictions, targets, self.groups.shot_of(targets))}
+        errors = {f"{split}/{name}": value for name, value in evaluate(predictions, targets, self.groups.shot_of(targets))}
         if self.classes is not None and classes is not None:
-            found[f"{split}/accuracy/all"] = float(np.mean(classes == self.classes.labels(targets)))
-        return found
+            errors[f"{split}/accuracy/all"] = float(np.mean(classes == self.classes.labels(targets)))
+        return errors
 
 
 def class_ranges_of(spec: ImageSpec, targets: NDArray[np.float32]) -> ClassRanges | None:
@@ -170,13 +170,13 @@ def class_ranges_of(spec: ImageSpec, targets: NDArray[np.float32]) -> ClassRange
 
 
 def _range(spec: ImageSpec, targets: NDArray[np.float32]) -> tuple[float, float]:
-    """The targets that the ranges cover: where none are named, those of the training images."""
+    """The range of targets that the class ranges cover: `class_range`, or that of the training targets if it is empty."""
     low, high = spec.class_range or (float(targets.min()), float(targets.max()))
     return low, high
 
 
 def _balanced_data(spec: ImageSpec, targets: NDArray[np.float32]) -> NDArray[np.float64] | None:
-    """Balanced data (Table 4): the probability with which each training sample enters the losses; None where they are not balanced."""
+    """Balanced data (Table 4): the probability that a training sample enters the losses, for each sample; None without balancing."""
     if not spec.balanced_data:
         return None
     assert spec.rounding
@@ -185,15 +185,15 @@ def _balanced_data(spec: ImageSpec, targets: NDArray[np.float32]) -> NDArray[np.
 
 
 def train_run(job: ImageJob, hooks: Hooks, say: Callable[[str], None]) -> Result:
-    """Make a run, from its newest checkpoint if there is one.
+    """Train a run, resuming from its newest checkpoint if there is one.
 
-    Its metrics are those of the kept weights, val/… and test/…; predictions.parquet has row, path, target and prediction of test images.
+    The metrics val/… and test/… are of the selected weights; predictions.parquet has row, path, target and prediction of the test images.
 
     Raises:
         DivergedError: a loss is not finite.
-        UserError: the prepared data are gone or damaged, no checkpoint is whole, or the disk is full.
+        UserError: the prepared data are gone or damaged, no checkpoint is intact, or the disk is full.
     """
-    images = opened(ImageSet, job)
+    images = open_images(ImageSet, job)
     task = ImageObjective(job, images)
     for note in task.notes:
         say(note)
@@ -230,11 +230,11 @@ def train_run(job: ImageJob, hooks: Hooks, say: Callable[[str], None]) -> Result
 
 
 def model_of(job: ImageJob, result: Result) -> Model:
-    """The kept network, and two test images.
+    """The network with the selected weights, and two test images as its example input.
 
     Raises:
         UserError: the prepared data are gone or damaged.
     """
-    images = opened(ImageSet, job)
+    images = open_images(ImageSet, job)
     predictor = load_predictor(result.files[BEST], model=job.spec.model, width=job.spec.width)
     return Model(network=predictor, example=images.images[np.resize(images.rows("test"), 2)])

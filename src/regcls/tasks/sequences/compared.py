@@ -1,6 +1,6 @@
-"""Errors over activities, and what a class loss changes on sequences: tested over activities, and said in words.
+"""Errors over activities, and differences to reg on sequences: tested over activities, and in words.
 
-The unit of replication is the activity: each has its own videos and networks. Seeds and splits of one activity share its videos.
+The unit of replication is the activity: each has its own videos and networks. Seeds and splits of an activity share its videos.
 """
 
 import math
@@ -12,21 +12,20 @@ import numpy as np
 import pandas as pd
 
 from regcls.reports.measured import ROW, Runs, by_seed, means, method_name, rows_like
-from regcls.reports.picking import records
+from regcls.reports.picking import Row, records
 from regcls.reports.report import Compared, Line
 from regcls.reports.stats import holm, one_sample, paired, verdict
-from regcls.reports.tables import beside, number, signed
+from regcls.reports.tables import comparison, number, signed
 from regcls.tasks.sequences.params import Sequences, Unit
 from regcls.words import counted
 
 EVERY = "all"  # in place of a split: the mean over splits
 ERRORS = ("rmse", "rmse_batch40")
-SHOWN: Mapping[str, float] = {"percent": 100.0, "frames": 1.0}  # a target as trained -> as shown: % of the video, or frames
+SHOWN: Mapping[str, float] = {"percent": 100.0, "frames": 1.0}  # unit -> factor from targets to shown values
 SIGN: Mapping[str, str] = {"percent": "%", "frames": "frames"}
 MEASURED: Mapping[str, str] = {"percent": "% of the video", "frames": "frames"}
 DIGITS: Mapping[str, int] = {"percent": 2, "frames": 1}
 
-Row = Mapping[str, Any]
 Differences = Mapping[Unit, pd.DataFrame]  # `differences` of each unit trained
 
 
@@ -36,69 +35,70 @@ def cells(runs: Runs, activities: Sequence[str], names: Sequence[str] = ERRORS, 
 
 
 def columns(name: str, activities: Sequence[str], split: str = "test") -> list[str]:
-    """Measurements of an error, one an activity."""
+    """Names of the measurements of an error, one per activity."""
     return [f"{split}/{name}/{activity}" for activity in activities]
 
 
 def by_activity(runs: Runs, activities: Sequence[str]) -> pd.DataFrame:
-    """Test RMSE of each activity, the mean over splits (each over its seeds first), a row a (ROW): ROW, runs, runs_wanted (counts), then a
-    column an activity and `mean` over them.
+    """Test RMSE of each activity, averaged over the seeds of a split and then over splits.
+
+    A row per ROW. Columns: ROW, runs and runs_wanted (counts), one per activity, and `mean` over them.
     """
     rows = []
     key: Any  # pandas-stubs know it as a tuple of Hashable
     for key, part in runs.wanted.groupby(ROW, sort=False):
-        found = [list(by_seed(cell).values()) for _, cell in part.groupby("split", sort=True)]
-        errors = [_errors(runs, ids, activities) for ids in found if ids]
+        by_split = [list(by_seed(cell).values()) for _, cell in part.groupby("split", sort=True)]
+        errors = [_errors(runs, run_ids, activities) for run_ids in by_split if run_ids]
         averages = np.mean(errors, axis=0) if errors else np.full(len(activities), np.nan)
-        counts = {"runs": sum(map(len, found)), "runs_wanted": len(part)}
-        named = dict(zip(activities, averages.tolist(), strict=True))
-        rows.append(dict(zip(ROW, key, strict=True)) | counts | named | {"mean": averages.mean()})
+        counts = {"runs": sum(map(len, by_split)), "runs_wanted": len(part)}
+        by_name = dict(zip(activities, averages.tolist(), strict=True))
+        rows.append(dict(zip(ROW, key, strict=True)) | counts | by_name | {"mean": averages.mean()})
     return runs.in_order(pd.DataFrame(rows, columns=[*ROW, "runs", "runs_wanted", *activities, "mean"]))
 
 
 def _errors(runs: Runs, run_ids: Sequence[str], activities: Sequence[str]) -> np.ndarray:
-    """(A,) test RMSE, the mean over runs."""
-    found = runs.values.loc[list(run_ids), columns("rmse", activities)]
-    return np.asarray(found.mean().to_numpy(dtype=float))
+    """Test RMSE of each activity (A,), averaged over runs."""
+    values = runs.values.loc[list(run_ids), columns("rmse", activities)]
+    return np.asarray(values.mean().to_numpy(dtype=float))
 
 
 def differences(runs: Runs, activities: Sequence[str]) -> pd.DataFrame:
-    """RMSE(reg) − RMSE(method) of runs with one unit, above 0 the method helps: a row a (ROW with classes, split or EVERY).
+    """gap = RMSE(reg) − RMSE(method), of runs with one unit: a row per ROW of another method and split, and one for all splits (EVERY).
 
-    split, ROW; activities, seeds and splits (counts; seeds: the smallest number of common ones); reg and other, the two means over
-    activities; gap; low, high, p: 95 % interval and paired t-test over activities, each averaged over the seeds that both have (and for
-    EVERY over the splits that have such). relative, relative_low, relative_high, relative_p: the same of the difference in percent of
-    reg's error on the activity. p_holm and relative_p_holm: adjusted over all rows; answer: what the test in the unit's own scale says
-    (`deciding`). No rows where reg is not asked for.
+    Columns: split, ROW; activities, seeds and splits (counts; seeds: the smallest number of common ones); reg and other, the two means
+    over activities; gap; low, high, p: 95 % interval and paired t-test over activities, each averaged over the seeds that both have (for
+    EVERY also over the splits that have such seeds). relative, relative_low, relative_high, relative_p: the same for the difference in
+    percent of reg's error on the activity. p_holm and relative_p_holm: adjusted over all rows. answer: the verdict of the test that
+    `deciding` names. Empty if reg is not requested.
     """
     unit: Unit = runs.wanted["unit"].iloc[0]
     reg = runs.wanted[runs.wanted["method"] == "reg"]
     rows: list[dict[str, Any]] = []
     key: Any
-    for key, part in runs.wanted[runs.wanted["method"].isin(beside_reg(runs.wanted))].groupby(ROW, sort=False):
+    for key, part in runs.wanted[runs.wanted["method"].isin(compared_methods(runs.wanted))].groupby(ROW, sort=False):
         if reg.empty:
             break
         pairs = {split: _pair(runs, reg[reg["split"] == split], cell, activities) for split, cell in part.groupby("split", sort=True)}
-        what = dict(zip(ROW, key, strict=True))
-        rows += [{"split": split} | what | _difference([pair], len(activities)) for split, pair in pairs.items()]
+        row = dict(zip(ROW, key, strict=True))
+        rows += [{"split": split} | row | _difference([pair], len(activities)) for split, pair in pairs.items()]
         if len(pairs) > 1:
-            rows.append({"split": EVERY} | what | _difference(list(pairs.values()), len(activities)))
+            rows.append({"split": EVERY} | row | _difference(list(pairs.values()), len(activities)))
     names = ["activities", "seeds", "splits", "reg", "other", "gap", "low", "high", "p"]
     table = pd.DataFrame(rows, columns=["split", *ROW, *names, *(f"relative{end}" for end in ("", "_low", "_high", "_p"))])
     table["p_holm"], table["relative_p_holm"] = holm(table["p"].tolist()), holm(table["relative_p"].tolist())
-    judged = deciding(unit)
-    said = {"gap": judged, "p": "p_holm" if judged == "gap" else "relative_p_holm"}
-    table["answer"] = [verdict(row, **said) if row["seeds"] else "no runs" for row in records(table)]
+    gap = deciding(unit)
+    p = "p_holm" if gap == "gap" else "relative_p_holm"
+    table["answer"] = [verdict(row, gap=gap, p=p) if row["seeds"] else "no runs" for row in records(table)]
     return table
 
 
-def beside_reg(wanted: pd.DataFrame) -> list[str]:
-    """The methods that stand beside reg, in the order of the tables: not those that train nothing, or on something else."""
+def compared_methods(wanted: pd.DataFrame) -> list[str]:
+    """The methods to compare with reg, in the order of the tables: all but random and kukleva, which differ in more than the loss."""
     return [method for method in wanted["method"].unique() if method not in ("random", "kukleva", "reg")]
 
 
 def deciding(unit: str) -> str:
-    """What decides whether a method helps: frames grow with the length of an activity's videos, so there the relative difference."""
+    """The difference that decides whether a method helps: relative in frames, where errors grow with the length of the videos."""
     return "gap" if unit == "percent" else "relative"
 
 
@@ -106,14 +106,14 @@ Pair = tuple[np.ndarray, np.ndarray, int]  # RMSE of reg and of the method by ac
 
 
 def _pair(runs: Runs, reg: pd.DataFrame, cell: pd.DataFrame, activities: Sequence[str]) -> Pair:
-    theirs, ours = by_seed(reg), by_seed(cell)
-    common = sorted(theirs.keys() & ours.keys())
-    sides = [_errors(runs, [side[seed] for seed in common], activities) for side in (theirs, ours)]
+    reg_runs, own_runs = by_seed(reg), by_seed(cell)
+    common = sorted(reg_runs.keys() & own_runs.keys())
+    sides = [_errors(runs, [run_ids[seed] for seed in common], activities) for run_ids in (reg_runs, own_runs)]
     return sides[0], sides[1], len(common)
 
 
 def _difference(pairs: Sequence[Pair], activities: int) -> dict[str, Any]:
-    """Of some splits together: those without common seeds are left out, and not counted."""
+    """The difference over several splits; splits without common seeds are left out."""
     usable = [pair for pair in pairs if pair[2]]
     counts = {"activities": activities, "seeds": min((pair[2] for pair in usable), default=0), "splits": len(usable)}
     if not usable:
@@ -126,9 +126,9 @@ def _difference(pairs: Sequence[Pair], activities: int) -> dict[str, Any]:
 
 
 def main_row(sequences: Sequences, table: pd.DataFrame, unit: Unit, method: str) -> Row | None:
-    """ROW of the class count and λ that stands for a method: what params.yaml's `run:` and `training:` say, else the first of the grid.
+    """ROW of the class count and λ that represents a method: those of `run:` and `training:` in params.yaml, else the grid's first.
 
-    Never chosen by an error: all training videos are trained on, so that only test videos are left.
+    Never chosen by error: since all training videos are trained on, there are only test errors.
     """
     rows = table[table["method"] == method]
     if rows.empty:
@@ -139,14 +139,14 @@ def main_row(sequences: Sequences, table: pd.DataFrame, unit: Unit, method: str)
 
 
 def main_difference(sequences: Sequences, table: pd.DataFrame, unit: Unit, method: str) -> Row | None:
-    """The row of `differences` that stands for a method: at its `main_row`, over as many splits as there are."""
+    """The row of `differences` that represents a method: at its `main_row`, over all splits."""
     main = main_row(sequences, table, unit, method)
-    return None if main is None else records(rows_like(table, main))[-1]  # that over all splits comes last
+    return None if main is None else records(rows_like(table, main))[-1]  # the one over all splits comes last
 
 
-def first_line(sequences: Sequences, found: Differences) -> Line | None:
-    """reg against reg+cls (or reg+cls-bal, where only that is trained) on progress in percent, or in frames where only that is trained."""
-    for unit, table in found.items():
+def first_line(sequences: Sequences, differences: Differences) -> Line | None:
+    """reg against reg+cls (or reg+cls-bal if only that is trained) on progress in percent, or in frames if only that is trained."""
+    for unit, table in differences.items():
         for method in ("reg+cls", "reg+cls-bal"):
             row = main_difference(sequences, table, unit, method)
             if row is not None and row["seeds"]:
@@ -161,33 +161,33 @@ def first_line(sequences: Sequences, found: Differences) -> Line | None:
 
 
 def _relatively(row: Row) -> Row:
-    """What is judged in frames is the difference relative to reg's error, whose sign may be another than that of the mean difference."""
+    """In frames, the verdict is on the difference relative to reg's error, whose sign may differ from that of the mean difference."""
     answer = f"{row['answer']} (relative to reg's error: {signed(row['relative'], 1)} %)"
     return {**row, "low": math.nan, "high": math.nan, "answer": answer}
 
 
-def answers(sequences: Sequences, runs: Runs, found: Differences) -> list[str]:
-    """A line a method with a class loss: its test RMSE beside that of reg, on each unit of the target."""
+def answers(sequences: Sequences, runs: Runs, differences: Differences) -> list[str]:
+    """A line per method: its test RMSE and that of reg, for each unit of the target."""
     wanted = runs.wanted
-    methods = beside_reg(wanted)
+    methods = compared_methods(wanted)
     if not methods:
         return ["No other method is trained: there is nothing to compare reg with."]
     if not ((wanted["method"] == "reg") & (wanted["state"] == "finished")).any():
         return ["No run of reg is finished: there is nothing to compare the other methods with."]
     lines = []
     for method in methods:
-        rows = {unit: main_difference(sequences, table, unit, method) for unit, table in found.items()}
-        there = [(row, unit) for unit, row in rows.items() if row is not None and row["seeds"]]
-        said = [_headline(*there[0]), *(_in_frames(row) for row, _ in there[1:])] if there else []
-        lines.append(" ".join(said) or f"{method}: no run that reg could be compared with.")
-    tests = [f"{counted(int(table['p'].notna().sum()), 'test')} ({unit})" for unit, table in found.items()]
+        rows = {unit: main_difference(sequences, table, unit, method) for unit, table in differences.items()}
+        usable = [(row, unit) for unit, row in rows.items() if row is not None and row["seeds"]]
+        sentences = [_headline(*usable[0]), *(_in_frames(row) for row, _ in usable[1:])] if usable else []
+        lines.append(" ".join(sentences) or f"{method}: no run to compare reg with.")
+    tests = [f"{counted(int(table['p'].notna().sum()), 'test')} ({unit})" for unit, table in differences.items()]
     trained = wanted[wanted["classes"] > 0]
     several = bool((trained.groupby(["unit", "method"])[["classes", "weight"]].nunique() > 1).any(axis=None))
     return [
         *lines,
         "Δ = RMSE(reg) − RMSE(method): above 0 the method helps. "
-        + "Of several class counts or λ, the one that params.yaml names. " * several
-        + "Intervals are over activities, which takes these splits and seeds as given; “clear” is after correction for "
+        + ("Of several class counts or λ, those in params.yaml are shown. " if several else "")
+        + "Intervals are over activities and take these splits and seeds as given; “clear” means clear after correction for "
         + f"{' and '.join(tests)}.",
     ]
 
@@ -195,7 +195,7 @@ def answers(sequences: Sequences, runs: Runs, found: Differences) -> list[str]:
 def _headline(row: Row, unit: Unit) -> str:
     sign, digits = " %" if unit == "percent" else "", DIGITS[unit]
     sides = f"{number(row['other'], digits)}{sign} against {number(row['reg'], digits)}{sign} of reg"
-    word = beside(row["other"], row["reg"], digits)
+    word = comparison(row["other"], row["reg"], digits)
     return f"{method_name(row)} has {word} test RMSE on progress in {unit}: {sides}, {_gap(row, unit)}, mean over {_extent(row)}."
 
 

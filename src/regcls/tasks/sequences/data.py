@@ -1,4 +1,4 @@
-"""The prepared features of videos, memory-mapped, and who is tested on whom."""
+"""The prepared features of videos, memory-mapped, and their splits."""
 
 from functools import cached_property
 from typing import Literal, get_args
@@ -19,53 +19,50 @@ class SequenceSet(PreparedSet[SequenceData]):
 
     @property
     def features(self) -> NDArray[np.float32]:
-        """All frames (N, 64), video after video in the order of the table."""
+        """All frames (N, 64), by video in the order of the table."""
         return self.prepared.arrays["features"]
 
     @property
     def table(self) -> pd.DataFrame:
-        """Video, person, camera, activity, start (first row in `features`) and frames."""
+        """One row per video: video, person, camera, activity, start (first row in `features`), frames."""
         return self.prepared.table
 
     @property
     def activities(self) -> tuple[str, ...]:
-        """Those of which there are videos, in the order of ACTIVITIES."""
+        """The activities that have videos, in the order of ACTIVITIES."""
         present = set(self.table["activity"])
         return tuple(activity for activity in ACTIVITIES if activity in present)
 
     @property
     def splits(self) -> tuple[SequenceSplit, ...]:
-        """Those that the set was prepared for."""
+        """The splits that the set was prepared for."""
         return tuple(self.prepared.meta["made_from"]["test_persons"])
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over all that a run sees: features, who is tested on whom and what is held out.
-
-        Of arrays and table by their recorded checksums.
-        """
+        """SHA-256 over the data of a run: features and table (by their recorded checksums), test persons and held-out videos."""
         made_from = self.prepared.meta["made_from"]
         return self.prepared.digest(*(made_from[name] for name in ("test_persons", "validation_share", "split_seed")))
 
     def is_tested(self, split: SequenceSplit) -> pd.Series:
-        """Which rows of the table are of the split's test persons."""
+        """Mask of the table's rows: videos of the split's test persons."""
         return self.table["person"].between(*self.prepared.meta["made_from"]["test_persons"][split])
 
     def videos(self, activity: str, split: SequenceSplit, part: Part, *, held_out: bool) -> pd.DataFrame:
-        """Rows of the table: the activity's videos of the split's test persons (`test`), or those of all others (`train`).
+        """Rows of the table: the activity's videos of the split's test persons (`test`) or of all others (`train`).
 
-        With `held_out`, a share of the latter is `val` and not trained on, drawn without regard to persons for each activity and split:
-        validation_share of them, rounded, at least one and at most all but one. Else `val` is empty.
+        With `held_out`, some of the latter are `val` instead: a share of validation_share, rounded, at least one and at most all but one,
+        drawn for each activity and split regardless of persons. Otherwise `val` is empty.
         """
         tested = self.is_tested(split)
         rows = self.table[(self.table["activity"] == activity) & (tested if part == "test" else ~tested)]
         if part != "test":
-            chosen = self._validation(activity, split, rows["video"]) if held_out else set[str]()
-            rows = rows[rows["video"].isin(chosen) == (part == "val")]
+            validation = self._validation(activity, split, rows["video"]) if held_out else set[str]()
+            rows = rows[rows["video"].isin(validation) == (part == "val")]
         return rows.reset_index(drop=True)
 
     def samples(self, activity: str, split: SequenceSplit, part: Part, *, held_out: bool) -> int:
-        """How many frames these videos have."""
+        """Number of frames of these videos."""
         return int(self.videos(activity, split, part, held_out=held_out)["frames"].sum())
 
     def _validation(self, activity: str, split: SequenceSplit, training: pd.Series) -> set[str]:

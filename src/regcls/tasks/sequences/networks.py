@@ -1,4 +1,4 @@
-"""Video progress: a run -> its networks, and trained networks -> the run's result. With the engine, the code that decides every number."""
+"""From a run on videos to its networks, and from trained networks to its result. With the engine, this code decides every number."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -18,15 +18,15 @@ from regcls.training.ensemble import Recipe, Trained
 from regcls.training.ensemble_data import Network, padded_to
 from regcls.training.ensemble_networks import ClassCounter, Member, mean_accuracy, quietly
 
-PREDICTIONS = "predictions.parquet"  # of a run
-TEST_BLOCK = 40  # consecutive frames whose RMSE the released test code averages
+PREDICTIONS = "predictions.parquet"  # artifact of a run
+TEST_BLOCK = 40  # consecutive frames per batch of the released test code, which averages the RMSE of batches
 
 SequenceMember = Member[SequenceSpec]
 Samples = tuple[NDArray[np.float32], NDArray[np.float64]]
 
 
 class SequenceNetworks:
-    """One network for each activity."""
+    """The networks of runs: one per activity."""
 
     part_name = "activity"
     every_epoch: Sequence[str] = ()
@@ -37,14 +37,17 @@ class SequenceNetworks:
         self.inputs = videos.features.shape[1]
         self._rows: dict[tuple[str, str, Part, bool], pd.DataFrame] = {}
         self._balanced = ClassCounter()
-        self.remarks = self._balanced.remarks
+
+    def remarks(self) -> Sequence[str]:
+        """See `ClassCounter.remarks`."""
+        return self._balanced.remarks()
 
     def reopened(self) -> Callable[[], "SequenceNetworks"]:
-        """How another process opens the same data."""
+        """A function that opens the same data in another process."""
         return partial(_open, self.videos.prepared.folder, self.dataset)
 
     def result_code(self) -> str:
-        """Digest of the code that decides a result, next to the spec and the data."""
+        """Digest of the code that decides a result, along with the spec and the data."""
         return result_code()
 
     def digest(self, spec: SequenceSpec) -> str:
@@ -52,7 +55,7 @@ class SequenceNetworks:
         return self.videos.digest
 
     def recipe(self, spec: SequenceSpec) -> Recipe:
-        """The part of a spec that networks trained together must share."""
+        """The part of a spec that jointly trained networks must share."""
         h1, h2 = spec.hidden
         return Recipe(
             hidden=(h1, h2),
@@ -72,15 +75,15 @@ class SequenceNetworks:
         )
 
     def samples(self, member: SequenceMember) -> int:
-        """Frames in training."""
+        """Number of training frames."""
         return int(self._videos(member, "train")["frames"].sum())
 
     def order(self, spec: SequenceSpec) -> tuple[object, ...]:
-        """Runs on the same frames, and with the same classes, one after another."""
+        """Sort key that puts runs on the same frames next to each other."""
         return spec.method, spec.activation, spec.held_out, spec.split, spec.unit
 
     def head_classes(self, member: SequenceMember) -> int:
-        """K: 0 without classes, C for uniform ranges, fewer for equalised ones."""
+        """Number of classes of the head, K: 0 without classes, C for uniform ranges, possibly fewer for equalised ones."""
         spec = member.spec
         if not spec.balanced:
             return spec.classes
@@ -88,7 +91,7 @@ class SequenceNetworks:
         return self._balanced(key, lambda: self._ranges(member, self._targets(member, "train")))
 
     def networks(self, members: Sequence[SequenceMember]) -> list[Network]:
-        """Networks on the same frames share them, as the engine does."""
+        """The networks with their data; networks on the same frames share the arrays, which the engine relies on."""
         frames: dict[tuple[str, str, Part, bool], NDArray[np.float32]] = {}
         targets: dict[tuple[str, str, Part, bool, str], NDArray[np.float64]] = {}
 
@@ -119,7 +122,7 @@ class SequenceNetworks:
         )
 
     def _ranges(self, member: SequenceMember, targets: NDArray[np.float64]) -> ClassRanges:
-        """C ranges over [0, 1], or [0, the longest training video in frames]; equalised over the training targets."""
+        """C ranges over [0, 1] or, in frames, up to the longest training video; equalised over `targets` for balanced classes."""
         spec = member.spec
         highest = 1.0 if spec.unit == "percent" else float(self._videos(member, "train")["frames"].max())
         ranges = uniform_ranges(spec.classes, 0.0, highest)
@@ -135,17 +138,17 @@ class SequenceNetworks:
         return self._rows[key]
 
     def _frames(self, member: SequenceMember, part: Part) -> NDArray[np.float32]:
-        """(N, 64), video after video."""
+        """Features of all frames (N, 64), video by video."""
         features, rows = self.videos.features, self._videos(member, part)
         return np.concatenate([features[start : start + count] for start, count in zip(rows["start"], rows["frames"], strict=True)])
 
     def _targets(self, member: SequenceMember, part: Part) -> NDArray[np.float64]:
-        """(N,) frame index, from 0 on, or its share of the video's frames."""
+        """Targets (N,): the frame index from 0 on, or that divided by the video's number of frames."""
         counts = self._videos(member, part)["frames"]
         return np.concatenate([np.arange(n) / (n if member.spec.unit == "percent" else 1) for n in counts])
 
     def result(self, spec: SequenceSpec, trained: Mapping[str, Trained], *, started: float, ended: float) -> RunResult:
-        """Errors by activity, their means and (test) deviations over activities; weights by activity; the test videos' predictions."""
+        """The result of a run: errors by activity, their means and (test) standard deviations; weights by activity; test predictions."""
         activities = [activity for activity in self.parts if activity in trained]
         by_activity = {activity: self._errors(Member(spec=spec, part=activity), trained[activity]) for activity in activities}
         errors = {name: np.array([by_activity[a][name] for a in activities]) for name in by_activity[activities[0]]}
@@ -153,7 +156,7 @@ class SequenceNetworks:
         if len(activities) > 1:
             metrics |= {f"{name}/std": float(values.std(ddof=1)) for name, values in errors.items() if name.startswith("test")}
         if heads := [len(trained[a].weights["classifier.bias"]) for a in activities if "classifier.bias" in trained[a].weights]:
-            metrics["head_classes"] = float(np.mean(heads))  # fewer than C where equalising has merged some
+            metrics["head_classes"] = float(np.mean(heads))  # fewer than C if equalising has merged some
         metrics |= mean_accuracy(trained[a] for a in activities)
         metrics |= {f"{name}/{a}": float(value) for name, values in errors.items() for a, value in zip(activities, values, strict=True)}
         return RunResult(
@@ -169,14 +172,14 @@ class SequenceNetworks:
         targets = self._targets(member, "test")
         errors = trained.predicted["test"].astype(np.float64) - targets
         measured = {"test/rmse": rmse(errors), "test/rmse_batch40": mean_rmse_of_blocks(errors)}
-        if len(trained.train_mse):  # not of a network that was not trained
+        if len(trained.train_mse):  # empty for untrained networks
             measured["train/mse"] = float(trained.train_mse[-1])
         if member.spec.held_out:
             measured["val/rmse"] = float(np.sqrt(trained.evaluated["val"][-1]))
         return measured
 
     def _predictions(self, spec: SequenceSpec, predicted: Mapping[str, NDArray[np.floating]]) -> pd.DataFrame:
-        """A row a frame of the test videos: activity, video, frame (from 0), prediction in the target's unit."""
+        """A row per frame of the test videos: activity, video, frame (from 0), prediction in the target's unit."""
         videos = {activity: self._videos(Member(spec=spec, part=activity), "test") for activity in predicted}
         rows = pd.concat(videos.values(), ignore_index=True)
         counts = rows["frames"].to_numpy()
@@ -196,7 +199,7 @@ def rmse(errors: NDArray[np.float64]) -> float:
 
 
 def mean_rmse_of_blocks(errors: NDArray[np.float64], size: int = TEST_BLOCK) -> float:
-    """The RMSE of the released test code: the mean of the RMSE of each `size` consecutive frames, of the last, shorter block too."""
+    """The RMSE of the released test code: mean RMSE of blocks of `size` consecutive frames, including a shorter last one."""
     return float(np.mean([rmse(errors[start : start + size]) for start in range(0, len(errors), size)]))
 
 

@@ -1,4 +1,4 @@
-"""The sections of sequences in params.yaml: the progress of a video from features of its frames (paper, section 3.3)."""
+"""Sections of sequences in params.yaml: progress of a video from features of its frames (paper, section 3.3)."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -29,19 +29,17 @@ from regcls.params.types import (
 )
 
 ACTIVITIES = ("coffee", "cereals", "tea", "milk", "juice", "sandwich", "scrambledegg", "friedegg", "salat", "pancake")  # as in Table 5
-FEATURES = 64  # of a frame
+FEATURES = 64  # per frame
 Unit = Literal["percent", "frames"]
 SequenceSplit = Literal["s1", "s2", "s3", "s4"]
 Person = Annotated[int, Field(ge=0)]
-
-
-# random is not trained, kukleva has sigmoids.
+# random is an untrained network, kukleva one with sigmoids.
 SequenceMethod = Annotated[str, AfterValidator(partial(canonical, also=("random", "kukleva")))]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceStandIn:
-    """Generated walks in the archive's own layout, for where the archive is not."""
+    """Generated walks in the layout of the original archive, for use without it."""
 
     persons: Annotated[int, Field(ge=4)]  # spread over the test persons of the four splits
     frames: Annotated[int, Field(ge=40)]  # mean length of a video
@@ -51,11 +49,11 @@ class SequenceStandIn:
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceData:
-    """What `prepare` reads, and how it splits it."""
+    """What `prepare` reads, and how it splits the videos."""
 
     source: Literal["raw", "stand-in"]
     archives: tuple[Annotated[str, Field(min_length=1)], ...]
-    test_persons: Annotated[dict[SequenceSplit, tuple[Person, Person]], Field(min_length=1)]  # from the first to the last
+    test_persons: Annotated[dict[SequenceSplit, tuple[Person, Person]], Field(min_length=1)]  # (first, last)
     validation_share: Annotated[float, Field(gt=0, lt=1)]
     split_seed: Seed
     expected_videos: Count | None
@@ -97,7 +95,7 @@ class SequenceTraining:
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceRun:
-    """The run that `regcls run` trains where no option says otherwise."""
+    """The run that `regcls run` trains by default."""
 
     method: SequenceMethod
     classes: Classes
@@ -108,7 +106,7 @@ class SequenceRun:
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceGrid:
-    """Every combination is one run. Only methods with a class loss have classes and λ. Without seeds a grid is left out."""
+    """A grid of runs, one per combination. Only methods with a class loss have classes and λ. `seeds: 0` disables the grid."""
 
     methods: OneOrMore[SequenceMethod]
     classes: OneOrMore[Classes]
@@ -127,14 +125,14 @@ class Sequences(Section):
     data: SequenceData
     training: SequenceTraining
     run: SequenceRun
-    deviation: Literal["n - 1", "n"]  # what is below in standard deviations over activities
+    deviation: Literal["n - 1", "n"]  # denominator of standard deviations over activities
     grids: Annotated[dict[str, SequenceGrid], Field(min_length=1)]
     __pydantic_config__ = STRICT
 
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceOptions:
-    """What may be said of a single run on the command line; None leaves it to params.yaml."""
+    """Command-line options of a single run; None: as in params.yaml."""
 
     method: SequenceMethod | None = None
     classes: Classes | None = None
@@ -155,7 +153,7 @@ class SequenceOptions:
 
 
 def check(path: Path, name: str, sequences: Sequences) -> None:
-    """Raise a UserError where values that are right one by one do not fit each other."""
+    """Raise a UserError if valid values contradict each other."""
     grids, splits = sequences.grids, sequences.data.test_persons
     for split, (first, last) in splits.items():
         if first > last:
@@ -179,13 +177,13 @@ def check(path: Path, name: str, sequences: Sequences) -> None:
 def _check_searched(where: str, name: str, grid: SequenceGrid, search: SequenceGrid | None) -> None:
     if search is None or not search.seeds:
         raise UserError(f"{where}.lambdas = 'searched' needs the grid {name}.grids.{SEARCH} with at least one seed")
-    # With balanced classes a method takes the λ of uniform ones where it is not searched for itself.
+    # A method with balanced classes uses the λ of uniform ones if the search does not include it.
     methods = [method for method in grid.methods if has_classes(method) and not {method, searched_as(method)} & set(search.methods)]
     classes = [count for count in grid.classes if count not in search.classes]
-    # Each split for itself: the videos that one split searches on are test videos of the others.
-    others = [value for value in (*grid.units, *grid.splits) if value not in (*search.units, *search.splits)]
-    if methods or classes or others:
-        missing = ", ".join(map(str, [*methods, *(f"{count} classes" for count in classes), *others]))
+    # Each split needs its own search: its held-out videos are test videos of other splits.
+    units_and_splits = [value for value in (*grid.units, *grid.splits) if value not in (*search.units, *search.splits)]
+    if methods or classes or units_and_splits:
+        missing = ", ".join(map(str, [*methods, *(f"{count} classes" for count in classes), *units_and_splits]))
         raise UserError(f"{where}.lambdas = 'searched', but {name}.grids.{SEARCH} does not search λ for {missing}")
 
 
@@ -207,7 +205,7 @@ PARAMS = TaskParams(
     purposes={
         "method": f"random, kukleva (sigmoids), {in_words()}",
         "unit": "of the target: percent of the video, or frames",
-        "split": "whose persons test: s1, s2, s3 or s4",
+        "split": "which persons are for testing: s1, s2, s3 or s4",
         "hidden": "units of the two hidden layers, as in 40x20",
         "activation": "relu or sigmoid",
         "seed": "of initial weights and order",

@@ -1,4 +1,4 @@
-"""Feature files as Breakfast has them (Kuehne et al. 2014), a text file a video and a line a frame -> one array of all frames.
+"""Prepares one array of all frames from Breakfast's feature files (Kuehne et al. 2014): a text file per video, a line per frame.
 
 Protocol, section 5.
 """
@@ -31,33 +31,34 @@ from regcls.progress import progress
 from regcls.tasks.sequences.data import SequenceSet
 from regcls.tasks.sequences.params import ACTIVITIES, FEATURES, SequenceData, SequenceSplit
 from regcls.tasks.sequences.stand_in import write_archive
+from regcls.words import counted
 
 LARGEST = float(np.finfo(np.float32).max)
 NAME = re.compile(r"P([0-9]{1,9})_([0-9A-Za-z]+)_P([0-9]{1,9})_([0-9A-Za-z]+)\.txt")
 ARCHIVES = (".tar", ".zip")
-FEW = 300  # files that are read sooner than processes for it have started
+FEW = 300  # files: reading up to so many is faster than starting worker processes
 
 
 class Video(NamedTuple):
-    """A feature file, and what its name says."""
+    """A feature file, with the information in its name."""
 
     activity: str
     person: int
     camera: str
-    path: str  # below raw/
+    path: str  # relative to raw/
     place: Place
 
     @property
     def name(self) -> str:
-        """The file's, without .txt."""
+        """The file name without .txt."""
         return Path(self.path).stem
 
 
 def find_videos(raw: Path, *, remedy: str) -> tuple[list[Video], dict[str, str]]:
-    """The feature files in `raw`, in its folders and archives, by activity, person and camera; and why others are left out, by path.
+    """The feature files in `raw`, its folders and archives, sorted by activity, person and camera; and path -> reason of rejected files.
 
     Raises:
-        UserError: there are none (with `remedy` behind that), a video is there twice, or an archive cannot be read in place.
+        UserError: there are none (the message ends with `remedy`), a video is there twice, or an archive cannot be read in place.
     """
     videos: dict[tuple[str, int, str], Video] = {}
     rejected = {}
@@ -69,13 +70,13 @@ def find_videos(raw: Path, *, remedy: str) -> tuple[list[Video], dict[str, str]]
             raise UserError(f"{raw} has {video.name} twice: {first.path} and {video.path}. Keep one of them there")
     if not videos:
         path, reason = next(iter(rejected.items()))
-        raise UserError(f"{raw}: none of {len(rejected)} text files is a feature file, such as {path}: {reason}. {remedy}")
+        raise UserError(f"{raw}: none of {len(rejected)} text files is a feature file. For example, {path}: {reason}. {remedy}")
     return sorted(videos.values()), rejected
 
 
 def _text_files(raw: Path, remedy: str) -> list[tuple[str, Place]]:
     entries = [entry for entry in sorted(raw.iterdir()) if not entry.name.startswith(".")] if raw.is_dir() else []
-    found = [(entry.name, Place(str(entry))) for entry in entries if entry.suffix == ".txt" and entry.is_file()]
+    files = [(entry.name, Place(str(entry))) for entry in entries if entry.suffix == ".txt" and entry.is_file()]
     archives = [entry for entry in entries if entry.suffix in ARCHIVES and entry.is_file()]
     for top in sorted({entry.stem for entry in archives} | {entry.name for entry in entries if entry.is_dir()}):
         if len(same := [entry.name for entry in archives if entry.stem == top]) > 1:
@@ -83,20 +84,18 @@ def _text_files(raw: Path, remedy: str) -> list[tuple[str, Place]]:
         holder = Holder(raw, top, remedy=remedy)
         for name in sorted(holder.names()):
             place = holder.place(name)
-            # Not what macOS and Windows put into folders and archives of their own accord.
+            # Skip hidden files, which macOS adds to folders and archives.
             if place and name.endswith(".txt") and not Path(name).name.startswith("."):
-                found.append((name if holder.origin.is_dir() else f"{holder.origin.name}/{name}", place))
-    if not found:
+                files.append((name if holder.origin.is_dir() else f"{holder.origin.name}/{name}", place))
+    if not files:
         others = [entry.name for entry in entries if entry.is_file() and entry not in archives]
-        packed = (
-            f"; {others[0]} is not a .tar or .zip: unpack it there (compressed as a whole, it cannot be read in place)" if others else ""
-        )
+        packed = f"; {others[0]} is not a .tar or .zip: unpack it there (a compressed archive cannot be read in place)" if others else ""
         raise UserError(f"there are no feature files (P03_cam01_P03_coffee.txt and the like) in {raw}{packed}. {remedy}")
-    return [(os.fsencode(path).decode(errors="backslashreplace"), place) for path, place in found]  # names need not be UTF-8
+    return [(os.fsencode(path).decode(errors="backslashreplace"), place) for path, place in files]  # names may not be UTF-8
 
 
 def _named(path: str, place: Place) -> Video | str:
-    """What a file's name says, or why that cannot be used."""
+    """The video of a file, from its name, or why the file is rejected."""
     if not (parts := NAME.fullmatch(Path(path).name)):
         return "unknown name: not P<person>_<camera>_P<person>_<activity>.txt"
     person, camera, again, activity = parts.groups()
@@ -108,13 +107,13 @@ def _named(path: str, place: Place) -> Video | str:
 
 
 def parse(content: bytes) -> NDArray[np.float32]:
-    """A feature file's content -> (frames, 64). Numbers are separated by blanks or tabs, empty lines are skipped.
+    """Parse the content of a feature file to (frames, 64). Numbers are separated by blanks or tabs; empty lines are skipped.
 
     Raises:
-        ValueError: it is not such a file; the reason, what is particular to this file behind a colon.
+        ValueError: it is not a feature file; the message is `reason` or `reason: details`.
     """
     try:
-        with np.errstate(over="ignore"):  # a number too large for float32 becomes infinite, and is found below
+        with np.errstate(over="ignore"):  # numbers too large for float32 become infinite, and are rejected below
             table = pd.read_csv(BytesIO(content), sep=r"\s+", header=None, dtype=np.float32, quoting=csv.QUOTE_NONE)
         features = np.ascontiguousarray(table.to_numpy())
     except ValueError:
@@ -130,7 +129,7 @@ def _what_is_wrong(content: bytes) -> str:
         return "no frames"
     for number, values in lines:
         if len(values) != FEATURES:
-            return f"another number of columns than {FEATURES}: {len(values)} in line {number}"
+            return f"number of columns is not {FEATURES}: {len(values)} in line {number}"
         for value in values:
             shown = f"{value[:20].decode('ascii', 'backslashreplace')} in line {number}"
             try:
@@ -138,29 +137,29 @@ def _what_is_wrong(content: bytes) -> str:
                     return f"not finite: {shown}"
             except ValueError:
                 return f"not a number: {shown}"
-    return "not a number"  # Python takes it for one
+    return "not a number"  # pandas rejects it, Python does not
 
 
 def write_features(writer: Writer, videos: Sequence[Video], *, processes: int) -> tuple[list[int], dict[str, str]]:
-    """Fill the array `features` (all frames, 64), one video after the other.
+    """Write the array `features` (all frames, 64), video by video.
 
-    Returns the frames of each video, 0 where it is left out, and why, by path.
+    Returns the number of frames of each video, 0 if it is rejected, and path -> reason of rejected files.
 
     Raises:
-        UserError: a worker was ended from outside, or no video is left.
+        UserError: a worker was killed, or no video is left.
         OSError: the disk is full.
     """
-    # What a video's rows are is known once all before it are read: each goes to a file of its own first. Reading twice takes longer.
+    # A video's rows are known only once all videos before it are read, so each goes to its own file first. Reading twice would take longer.
     parts = writer.folder / "parts"
     parts.mkdir()
-    found = _write_parts(parts, videos, processes)
-    rejected = {video.path: reason for video, reason in zip(videos, found, strict=True) if isinstance(reason, str)}
-    frames = [count if isinstance(count, int) else 0 for count in found]
+    results = _write_parts(parts, videos, processes)
+    rejected = {video.path: reason for video, reason in zip(videos, results, strict=True) if isinstance(reason, str)}
+    frames = [count if isinstance(count, int) else 0 for count in results]
     if not sum(frames):
         path, reason = next(iter(rejected.items()))
-        raise UserError(f"no video is left: {len(rejected)} feature files cannot be read, such as {path}: {reason}")
+        raise UserError(f"no video is left: {counted(len(rejected), 'feature file')} cannot be read, such as {path}: {reason}")
     features = writer.empty("features", (sum(frames), FEATURES), np.float32)
-    with open(str(features.filename), "r+b") as out:  # not through the map: its pages would count as this process's memory
+    with open(str(features.filename), "r+b") as out:  # not through the memory map, whose pages would count as this process's memory
         out.seek(features.offset)
         for index in np.flatnonzero(frames):
             part = parts / str(index)
@@ -172,19 +171,19 @@ def write_features(writer: Writer, videos: Sequence[Video], *, processes: int) -
 
 
 def _write_parts(parts: Path, videos: Sequence[Video], processes: int) -> list[int | str]:
-    """Frames of each video, or why it is left out."""
-    # In the order in which they lie on the disk.
+    """Number of frames of each video, or why it is rejected."""
+    # In the order on disk.
     work = sorted(enumerate(video.place for video in videos), key=lambda item: (item[1].file, item[1].offset))
-    found: list[int | str] = [0] * len(videos)
+    frames: list[int | str] = [0] * len(videos)
     rejected = 0
     with progress(len(work), "reading features") as advance, _readers(processes, len(work)) as pool:
         write = partial(_write_part, parts)
         results: Iterable[int | str] = pool.map(write, work) if pool else map(write, work)
         for (index, _), result in zip(work, results, strict=True):
-            found[index] = result
+            frames[index] = result
             rejected += isinstance(result, str)
             advance(1, f"{rejected} rejected" if rejected else "")
-    return found
+    return frames
 
 
 def _readers(processes: int, files: int) -> AbstractContextManager[ProcessPoolExecutor | None]:
@@ -204,27 +203,28 @@ def _write_part(parts: Path, work: tuple[int, Place]) -> int | str:
 def prepare(data: SequenceData, folder: Path, *, raw: Path, dataset: str, processes: int) -> None:
     """Write the prepared features of `dataset` to `folder`: array `features` (all frames, 64) float32, table and rejected.csv.
 
-    The table has a row a video, by activity, person and camera: video, person, camera, activity, start (first row in features), frames.
-    With source `stand-in`, an archive is generated into a temporary folder, read by the same code, and removed.
+    The table has a row per video, sorted by activity, person and camera: video, person, camera, activity, start (first row in features),
+    frames. With source `stand-in`, an archive is generated in a temporary folder and read by the same code.
 
     Raises:
-        UserError: a file is missing, there twice or not as it should be; far from the expected number of videos; a split in which there
-            is nothing to train or test on; the disk is full.
+        UserError: a file is missing, there twice or invalid, the number of videos is far from the expected one, a split has too few
+            training or test videos, or the disk is full.
     """
     if data.source == "raw":
         remedy = missing_remedy(raw, dataset, data.archives)
         _prepare(data, folder, raw, dataset, processes, expected=data.expected_videos, remedy=remedy)
         return
-    with TemporaryDirectory(prefix=f"regcls-{dataset}-") as made:
-        with explain_os_errors(Path(made)):
-            write_archive(Path(made), data.stand_in)
-        _prepare(data, folder, Path(made), dataset, processes, expected=None, remedy="")
+    with TemporaryDirectory(prefix=f"regcls-{dataset}-") as name:
+        archives = Path(name)
+        with explain_os_errors(archives):
+            write_archive(archives, data.stand_in)
+        _prepare(data, folder, archives, dataset, processes, expected=None, remedy="")
 
 
 def _prepare(data: SequenceData, folder: Path, raw: Path, dataset: str, processes: int, *, expected: int | None, remedy: str) -> None:
     videos, rejected = find_videos(raw, remedy=remedy)
-    named = {"what": "videos", "dataset": dataset, "key": "expected_videos"}
-    check_count(len(videos), expected, **named, left_out=_by_reason(rejected))
+    labels = {"what": "videos", "dataset": dataset, "key": "expected_videos"}
+    check_count(len(videos), expected, **labels, left_out=_by_reason(rejected))
     with prepared_writer(folder, made_from=deciding_parameters(data)) as writer:
         frames, unreadable = write_features(writer, videos, processes=processes)
         rejected |= unreadable
@@ -232,19 +232,19 @@ def _prepare(data: SequenceData, folder: Path, raw: Path, dataset: str, processe
         table = pd.DataFrame(rows, columns=["video", "person", "camera", "activity"])
         table = table.assign(start=np.cumsum([0, *frames[:-1]]), frames=frames)
         kept = table[table["frames"] > 0].reset_index(drop=True)
-        check_count(len(kept), expected, **named, left_out=_by_reason(rejected))
+        check_count(len(kept), expected, **labels, left_out=_by_reason(rejected))
         _check_splits(kept, data.test_persons, dataset, rejected)
         writer.save_table(kept)
-        listed = pd.DataFrame(sorted(rejected.items()), columns=["path", "reason"])
-        listed.to_csv(writer.folder / "rejected.csv", index=False)
+        reasons = pd.DataFrame(sorted(rejected.items()), columns=["path", "reason"])
+        reasons.to_csv(writer.folder / "rejected.csv", index=False)
         writer.notes = {"videos": len(kept), "frames": int(kept["frames"].sum()), "rejected": _by_reason(rejected)}
 
 
 def counts(folder: Path) -> list[str]:
-    """What `prepare` wrote to `folder`, in lines: videos and frames by activity and by split, and what was left out and why.
+    """Summarise the prepared data in lines of text: videos and frames by activity and by split, and what was left out and why.
 
     Raises:
-        UserError: `folder` is absent or damaged.
+        UserError: `folder` is missing or damaged.
     """
     videos = SequenceSet(folder)
     notes, table = videos.prepared.meta["notes"], videos.table
@@ -252,8 +252,14 @@ def counts(folder: Path) -> list[str]:
     tested = [(split, table[videos.is_tested(split)]["frames"]) for split in videos.splits]
     return [
         f"{notes['videos']} videos of {table['person'].nunique()} persons, {notes['frames']} frames",
-        *(f"{activity:12s} {len(of):5d} videos {of.sum():8d} frames, {of.min()} to {of.max()} a video" for activity, of in by_activity),
-        *(f"{split}: tests on {len(of)} videos with {of.sum()} frames, trains on {len(table) - len(of)}" for split, of in tested),
+        *(
+            f"{activity:12s} {len(frames):5d} videos {frames.sum():8d} frames, {frames.min()} to {frames.max()} a video"
+            for activity, frames in by_activity
+        ),
+        *(
+            f"{split}: tests on {len(frames)} videos with {frames.sum()} frames, trains on {len(table) - len(frames)}"
+            for split, frames in tested
+        ),
         *(f"rejected: {number:5d} {reason} (rejected.csv)" for reason, number in notes["rejected"].items()),
     ]
 
@@ -265,7 +271,7 @@ def _by_reason(rejected: Mapping[str, str]) -> dict[str, int]:
 def _check_splits(
     kept: pd.DataFrame, test_persons: Mapping[SequenceSplit, tuple[int, int]], dataset: str, rejected: Mapping[str, str]
 ) -> None:
-    """Every activity has a network of its own in every split, and of the videos that it trains on some may be held out."""
+    """Raise a UserError if an activity has no test video or fewer than two training videos (one may be held out) in a split."""
     example = next((f" Left out: {len(rejected)}, such as {path}: {reason}" for path, reason in rejected.items()), "")
     for split, (first, last) in test_persons.items():
         tested = kept["person"].between(first, last)

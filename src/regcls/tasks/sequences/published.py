@@ -1,4 +1,4 @@
-"""What the paper and its release ran and found on video progress."""
+"""Published settings and results of the paper and its release on video progress."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pandas as pd
 from regcls.reports.published import published_table
 from regcls.tasks.sequences.params import SequenceGrid
 
-# Grids, and data and training values, by their names in params.yaml (section 3.3); precision is left out.
+# Grids, data and training values, named as in params.yaml (section 3.3); precision is left out.
 GRIDS = {
     "table5": SequenceGrid(
         methods=("random", "kukleva", "reg", "reg+cls", "reg+cls-bal"),
@@ -33,7 +33,7 @@ VALUES: dict[str, Any] = {
     "decay": 0.1,
     "batch_size": 40,
 }
-COUNTS = {"videos": 1712, "activities": 10}  # that preparing gives
+COUNTS = {"videos": 1712, "activities": 10}  # after preparation
 
 
 def table5() -> pd.DataFrame:
@@ -42,7 +42,7 @@ def table5() -> pd.DataFrame:
 
 
 def released_breakfast() -> pd.DataFrame:
-    """The authors' later re-run, in the columns of `table5`, in percent: with learning rate 1e-4 and λ = 1e-3."""
+    """The authors' later re-run (learning rate 1e-4, λ = 1e-3) in the columns of `table5`, in percent only."""
     table = published_table(__package__, "released_breakfast.csv")
     return _video_table(table.assign(unit="percent", rmse=100 * table["rmse"], std=100 * table["std"]))
 

@@ -1,4 +1,4 @@
-"""The report on sequences: Table 5, what a class loss changes, the search for λ, and progress curves."""
+"""The report on sequences: Table 5, the effect of a class loss, the search for λ, and progress curves."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,12 +17,12 @@ from regcls.reports.report import Report, Section, rounded
 from regcls.tasks.sequences import compared, figures, published, tables
 from regcls.tasks.sequences.compared import ERRORS, MEASURED, SHOWN, Differences
 from regcls.tasks.sequences.params import SequenceGrid, Sequences, SequenceSplit, Unit
-from regcls.tasks.sequences.runs import Found, SequenceSpec, expand, searched_lambda
+from regcls.tasks.sequences.runs import BestLambdas, SequenceSpec, expand, searched_lambda
 from regcls.tasks.task import Sources
 from regcls.tracking.views import View
 from regcls.words import counted
 
-PREDICTIONS = "predictions.parquet"  # of a run: activity, video, frame, prediction, in the unit as trained
+PREDICTIONS = "predictions.parquet"  # artifact of a run: activity, video, frame, prediction (in the unit as trained)
 UNITS: Mapping[Unit, tuple[str, str]] = {
     "percent": ("table5a", "Table 5 (a): progress in percent"),
     "frames": ("table5b", "Table 5 (b): progress in frames"),
@@ -31,38 +31,38 @@ UNITS: Mapping[Unit, tuple[str, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What is reported on."""
+    """The subject of the report."""
 
     section: Sequences
-    activities: Sequence[str]  # that have networks
-    lengths: Mapping[str, int]  # frames of every video
-    counts: Sequence[str]  # where other numbers were prepared than the paper's
+    activities: Sequence[str]  # activities that have networks
+    lengths: Mapping[str, int]  # video -> number of frames
+    counts: Sequence[str]  # differences to the paper's data, from protocol.other_counts
 
 
-def report(sources: Sources, *, fingerprints: Mapping[SequenceSpec, str], found: Found) -> Report:
-    """See `Task.report`; `fingerprints`: of every wanted run, with λ as `found` by the search."""
+def report(sources: Sources, *, fingerprints: Mapping[SequenceSpec, str], best_lambdas: BestLambdas) -> Report:
+    """See `Task.report`; `fingerprints`: of every requested run; `best_lambdas`: chosen by the search."""
     section: Sequences = sources.section
     activities, table = list(sources.data.activities), sources.data.table
     lengths = dict(zip(table["video"].tolist(), table["frames"].tolist(), strict=True))
     runs, picked = _collected(sources, fingerprints, activities)
-    grids = _grids(runs, section, sources.dataset, found)
+    grids = _grids(runs, section, sources.dataset, best_lambdas)
     prepared = {"videos": len(lengths), "activities": len(activities)}
     counts = protocol.other_counts(prepared, published.COUNTS if section.published else {})
-    about = Subject(section=section, activities=activities, lengths=lengths, counts=counts)
+    subject = Subject(section=section, activities=activities, lengths=lengths, counts=counts)
     changed = [*counts, *departures(section, section.grids["table5"])] if "table5" in grids else []
-    made = Report(
+    report = Report(
         dataset=sources.dataset,
         title=section.title,
         wanted=len(runs.wanted),
         finished=int((runs.wanted["state"] == "finished").sum()),
         intro=f"Small networks, one for each of {counted(len(activities), 'activity', 'activities')}, predict from the features of a frame "
-        "how far the video has come: in percent of its length, or as the number of the frame. They are trained with a regression loss "
-        "alone (reg), with a classification loss beside it (reg+cls), and with balanced classes (reg+cls-bal); kukleva has sigmoids in "
-        "place of ReLU, and random is not trained. Every number comes from tracked MLflow runs and leads back to them"
-        f"{', and the published values stand beside ours' * bool(section.published)}.",
+        "how far the video has progressed: in percent of its length, or as the number of the frame. They are trained with a regression "
+        "loss alone (reg), with an added classification loss (reg+cls), and with balanced classes (reg+cls-bal); kukleva has sigmoids "
+        "instead of ReLU, and random is not trained. Every number comes from tracked MLflow runs and links to them"
+        f"{', and the published values are shown next to ours' if section.published else ''}.",
         extent=[
             f"Each trains {counted(len(activities), 'network')}.",
-            *protocol.beside(
+            *protocol.paper_differences(
                 section.published,
                 reduced=protocol.reductions(section.grids, published.GRIDS),
                 changed=changed,
@@ -78,25 +78,25 @@ def report(sources: Sources, *, fingerprints: Mapping[SequenceSpec, str], found:
         ),
         other_data=counts,
     )
-    made.warnings += warnings_of({name: grid.wanted for name, grid in grids.items()}, duplicates=picked.duplicates, stale=picked.stale)
-    made.warnings += _search_lines(section, found)
+    report.warnings += warnings_of({name: grid.wanted for name, grid in grids.items()}, duplicates=picked.duplicates, stale=picked.stale)
+    report.warnings += _search_lines(section, best_lambdas)
     if "table5" in grids:
         main = grids["table5"]
-        differences: Differences = {unit: _add_table5(made, about, main.where(unit=unit), unit) for unit in _units(main)}
-        _add_curves(made, sources, about, main)
-        made.answers += compared.answers(section, main, differences)
-        made.line = compared.first_line(section, differences)
-        made.metrics |= _metrics(main, about, differences)
+        differences: Differences = {unit: _add_table5(report, subject, main.where(unit=unit), unit) for unit in _units(main)}
+        _add_curves(report, sources, subject, main)
+        report.answers += compared.answers(section, main, differences)
+        report.line = compared.first_line(section, differences)
+        report.metrics |= _metrics(main, subject, differences)
     if SEARCH in grids:
         search = tables.search_table(grids[SEARCH], activities)
         holes = grids[SEARCH].hole_lines(_cell_name)
-        made.add(Section(name=SEARCH, title="The search for λ", caption=search.caption, table=search, holes=holes))
-    _add_lengths(made, lengths)
-    return page.complete(made, runs, picked, links=sources.tracker, provenance=sources.provenance)
+        report.add(Section(name=SEARCH, title="The search for λ", caption=search.caption, table=search, holes=holes))
+    _add_lengths(report, lengths)
+    return page.complete(report, runs, picked, links=sources.tracker, provenance=sources.provenance)
 
 
 def _collected(sources: Sources, fingerprints: Mapping[SequenceSpec, str], activities: Sequence[str]) -> Any:
-    """A run counts if every activity has finite test errors, and finite validation errors too where videos are held out."""
+    """The runs that count: those with finite test errors of all activities, and finite validation errors if videos are held out."""
     held_out = {fingerprint for spec, fingerprint in fingerprints.items() if spec.held_out}
     scale = {fingerprint: SHOWN[spec.unit] for spec, fingerprint in fingerprints.items()}
     tested = [name for error in ERRORS for name in compared.columns(error, activities)]
@@ -112,17 +112,17 @@ def _collected(sources: Sources, fingerprints: Mapping[SequenceSpec, str], activ
     return collect(sources.runs, fingerprints, measure, dataset=sources.dataset, axes=("unit", "split"), more=("held_out",), order=order)
 
 
-def _grids(runs: Runs, section: Sequences, dataset: str, found: Found) -> dict[str, Runs]:
-    """By name, those that have runs. Where λ is searched it may be another one on each split, and still a cell is of one row."""
-    specs = {name: expand(section, dataset, name, found) for name in section.grids}
-    grids = {name: runs.of(here) for name, here in specs.items() if here}
+def _grids(runs: Runs, section: Sequences, dataset: str, best_lambdas: BestLambdas) -> dict[str, Runs]:
+    """The grids that have runs, by name. A searched λ may differ between splits; its cells are still joined in one row."""
+    specs = {name: expand(section, dataset, name, best_lambdas) for name in section.grids}
+    grids = {name: runs.of(wanted) for name, wanted in specs.items() if wanted}
     searched = {name: section.grids[name].lambdas == "searched" for name in grids}
-    wanted = {name: _one_weight(grid.wanted) if searched[name] else grid.wanted for name, grid in grids.items()}
-    return {name: replace(grid, wanted=grid.in_order(wanted[name])) for name, grid in grids.items()}
+    rows = {name: _one_weight(grid.wanted) if searched[name] else grid.wanted for name, grid in grids.items()}
+    return {name: replace(grid, wanted=grid.in_order(rows[name])) for name, grid in grids.items()}
 
 
 def _one_weight(wanted: pd.DataFrame) -> pd.DataFrame:
-    """One `weight` for the runs of a (unit, method, class count), with the λ of each split in turn where they differ: `10/100/10/10`."""
+    """One `weight` for all runs of a (unit, method, class count): λ, or if it differs between splits, that of each: `10/100/10/10`."""
     joined = {}
     for key, part in wanted.groupby(["unit", "method", "classes"], sort=False):
         weights = [weight for _, weight in sorted(set(zip(part["split"], part["weight"], strict=True)))]
@@ -140,8 +140,8 @@ def _units(runs: Runs) -> list[Unit]:
     return [unit for unit in get_args(Unit) if unit in trained]
 
 
-def _search_lines(section: Sequences, found: Found) -> list[str]:
-    """A warning a grid whose λ the search has not found yet."""
+def _search_lines(section: Sequences, best_lambdas: BestLambdas) -> list[str]:
+    """A warning for each grid with λ that the search has not determined yet."""
     lines = []
     for name, grid in section.grids.items():
         if grid.lambdas != "searched" or not grid.seeds:
@@ -154,21 +154,22 @@ def _search_lines(section: Sequences, found: Found) -> list[str]:
             for unit in grid.units
             for split in grid.splits
         ]
-        unknown = list(dict.fromkeys(f"{key[2]} {key[0]} · {key[1]}" for key in keys if searched_lambda(section, found, key) is None))
+        missing = [key for key in keys if searched_lambda(section, best_lambdas, key) is None]
+        unknown = list(dict.fromkeys(f"{unit} {method} · {classes}" for method, classes, unit, _ in missing))
         if unknown:
-            lines.append(f"{name}: no λ is found yet for {', '.join(unknown)}; these runs are neither made nor counted")
+            lines.append(f"{name}: no λ found yet for {', '.join(unknown)}; these runs are neither trained nor counted")
     return lines
 
 
 def departures(section: Sequences, grid: SequenceGrid) -> list[str]:
-    """The data and training values of a grid that are not the paper's: `epochs 10 instead of 40`."""
+    """The data and training values of a grid that differ from the paper's: `epochs 10 instead of 40`."""
     splits: Sequence[SequenceSplit] = grid.splits
 
-    def persons(here: Mapping[Any, Any], there: Mapping[Any, Any]) -> list[str]:
-        return [f"other test persons ({split})" for split in splits if here.get(split) != there[split]]
+    def persons(ours: Mapping[Any, Any], papers: Mapping[Any, Any]) -> list[str]:
+        return [f"other test persons ({split})" for split in splits if ours.get(split) != papers[split]]
 
     say: dict[str, protocol.Say] = {
-        "source": lambda here, there: ["generated stand-in videos"],
+        "source": lambda ours, papers: ["generated stand-in videos"],
         "test_persons": persons,
         "lam": protocol.by_key("λ", grid.units if grid.lambdas == "default" else ()),
     }
@@ -184,62 +185,62 @@ def _networks(section: Sequences) -> str:
         f"Networks: 64 features, {' and '.join(map(str, training.hidden))} hidden units, {training.optimizer}, {training.epochs} epochs, "
         f"learning rate {training.learning_rate}{steps}, batches of {training.batch_size} frames, weight decay {training.weight_decay}, "
         f"{training.precision}; regression loss: squared error, summed over the batch; λ {training.lam.percent:g} (percent), "
-        f"{training.lam.frames:g} (frames). The network kept is that after the last epoch."
+        f"{training.lam.frames:g} (frames). The weights kept are those after the last epoch."
     )
 
 
-def _add_table5(made: Report, about: Subject, runs: Runs, unit: Unit) -> pd.DataFrame:
-    """Table 5 of one unit with what belongs to it; gives its `compared.differences`."""
-    section, activities, (name, title) = about.section, about.activities, UNITS[unit]
-    why = ", ".join([*about.counts, *departures(section, replace(section.grids["table5"], units=(unit,)))]) if section.published else ""
-    beside = section.published is not None
-    table = tables.table5(runs, activities, name=name, unit=unit, deviation=section.deviation, beside_published=beside, why=why)
-    each = tables.activities_table(runs, activities, name=f"{name}_activities", unit=unit, lengths=about.lengths)
-    made.add(Section(name=name, title=title, caption=table.caption, table=table, more=[each], holes=runs.hole_lines(_cell_name)))
+def _add_table5(report: Report, subject: Subject, runs: Runs, unit: Unit) -> pd.DataFrame:
+    """Add Table 5 of one unit and its further tables; return its `compared.differences`."""
+    section, activities, (name, title) = subject.section, subject.activities, UNITS[unit]
+    why = ", ".join([*subject.counts, *departures(section, replace(section.grids["table5"], units=(unit,)))]) if section.published else ""
+    with_published = section.published is not None
+    table = tables.table5(runs, activities, name=name, unit=unit, deviation=section.deviation, with_published=with_published, why=why)
+    by_activity = tables.activities_table(runs, activities, name=f"{name}_activities", unit=unit, lengths=subject.lengths)
+    report.add(Section(name=name, title=title, caption=table.caption, table=table, more=[by_activity], holes=runs.hole_lines(_cell_name)))
     differences = compared.differences(runs, activities)
     if len(differences):
         changes = tables.differences_table(runs, differences, name=f"{name}_differences", activities=len(activities), unit=unit)
         short = title.partition(":")[0]
-        made.add(Section(name=changes.name, title=f"{short}: differences to reg", caption=changes.caption, table=changes))
+        report.add(Section(name=changes.name, title=f"{short}: differences to reg", caption=changes.caption, table=changes))
     return differences
 
 
-def _add_curves(made: Report, sources: Sources, about: Subject, runs: Runs) -> None:
-    """Of one split and seed: reg and the method that stands for all, on a few test videos."""
+def _add_curves(report: Report, sources: Sources, subject: Subject, runs: Runs) -> None:
+    """Add progress curves of reg and another method on a few test videos, of one split and seed."""
     unit = _units(runs)[0]
-    drawn = _drawn_runs(about.section, runs.where(unit=unit), unit)
+    drawn = _drawn_runs(subject.section, runs.where(unit=unit), unit)
     if drawn is None:
         return
-    split, seed, chosen = drawn
+    split, seed, run_ids = drawn
     try:
-        read = {name: sources.table(PREDICTIONS)(run_id) for name, run_id in chosen.items()}
+        predictions = {method: sources.table(PREDICTIONS)(run_id) for method, run_id in run_ids.items()}
     except MissingError as error:
-        made.warnings.append(f"progress: the curves are left out, because {error}")
+        report.warnings.append(f"progress: the curves are left out, because {error}")
         return
-    tested = {name: about.lengths[name] for name in map(str, next(iter(read.values()))["video"].unique())}
+    tested = {name: subject.lengths[name] for name in map(str, next(iter(predictions.values()))["video"].unique())}
     videos = figures.drawn_videos(tested)
-    curves = figures.progress_curves(read, videos, about.lengths, unit)
+    curves = figures.progress_curves(predictions, videos, subject.lengths, unit)
     notes = {}
     for name in videos:
-        errors = (f"{method} {figures.video_error(table, name, about.lengths, unit):.1f}" for method, table in read.items())
+        errors = (f"{method} {figures.video_error(table, name, subject.lengths, unit):.1f}" for method, table in predictions.items())
         notes[name] = f"RMSE: {', '.join(errors)}"
-    labels = ", ".join(chosen)
+    labels = ", ".join(run_ids)
     section = Section(
         name="progress",
         title="Progress of single videos",
         svg=figures.progress_figure(curves, notes, unit),
         alt=f"Predicted progress against the frame in {len(videos)} test videos: {labels}, and the true progress. The CSV has the numbers.",
-        caption=f"Test videos of split {split.upper()}, short to long (a fixed choice by length, whatever their errors): true progress "
-        f"(dashed) and the predictions of {labels}, seed {seed}, frame by frame; {figures.POINTS} frames a video at most are drawn. "
-        f"RMSE ({MEASURED[unit]}): of that video, over all its frames.",
+        caption=f"Test videos of split {split.upper()}, short to long (a fixed choice by length, regardless of errors): true progress "
+        f"(dashed) and the predictions of {labels}, seed {seed}, frame by frame; at most {figures.POINTS} frames per video are drawn. "
+        f"RMSE ({MEASURED[unit]}): over all frames of the video.",
     )
-    made.add(section, numbers=curves)
+    report.add(section, numbers=curves)
 
 
 def _drawn_runs(section: Sequences, runs: Runs, unit: Unit) -> tuple[str, int, dict[str, str]] | None:
-    """The first split and seed with a finished run of reg and of another method: split, seed, name -> run id."""
+    """The first split and seed with finished runs of reg and of another method: split, seed, method -> run id."""
     finished = runs.wanted[runs.wanted["state"] == "finished"]
-    for method in compared.beside_reg(runs.wanted):
+    for method in compared.compared_methods(runs.wanted):
         main = compared.main_row(section, runs.wanted, unit, method)
         if main is None:
             continue
@@ -251,28 +252,28 @@ def _drawn_runs(section: Sequences, runs: Runs, unit: Unit) -> tuple[str, int, d
     return None
 
 
-def _add_lengths(made: Report, lengths: Mapping[str, int]) -> None:
+def _add_lengths(report: Report, lengths: Mapping[str, int]) -> None:
     sizes = np.array(list(lengths.values()))
     counts = figures.length_counts(sizes.tolist())
     section = Section(
         name="lengths",
-        title="How long the videos are",
+        title="Lengths of the videos",
         svg=figures.lengths_figure(counts),
-        alt="Two histograms: videos by their length, and frames by their number within the video. The CSV has the numbers.",
-        caption=f"The imbalance: {len(sizes):,} videos of {sizes.min():,} to {sizes.max():,} frames, {sizes.sum():,} frames in all. Left: "
-        "videos by length. Right: frames by their number within the video, which is the target in frames (log axis): only long videos have "
-        "large ones. In percent every video covers the whole range, but long videos with more frames.",
+        alt="Two histograms: videos by length, and frames by their number within the video. The CSV has the numbers.",
+        caption=f"The imbalance: {len(sizes):,} videos of {sizes.min():,} to {sizes.max():,} frames, {sizes.sum():,} in total. Left: "
+        "videos by length. Right: frames by their number within the video, the target in frames (log axis): only long videos have "
+        "large ones. In percent every video covers the whole range, but long videos have more frames.",
     )
-    made.add(section, numbers=counts)
+    report.add(section, numbers=counts)
 
 
-def _metrics(runs: Runs, about: Subject, differences: Differences) -> dict[str, Any]:
-    """Few, for the columns of `dvc exp show`: test RMSE (the mean over splits) and its gap to reg, by unit and method; a hole is null."""
+def _metrics(runs: Runs, subject: Subject, differences: Differences) -> dict[str, Any]:
+    """Columns of `dvc exp show`: test RMSE (mean over splits) and its gap to reg, by unit and method; null if missing."""
     rmse: dict[str, dict[str, float | None]] = {}
     gaps: dict[str, dict[str, float | None]] = {}
     for unit, table in differences.items():
-        found = records(compared.by_activity(runs.where(unit=unit), about.activities))
-        rmse[unit] = {key_of(row, several_weights=True): rounded(row["mean"]) for row in found}
-        for row in records(table.drop_duplicates(["method", "classes", "weight"], keep="last")):  # that over all splits comes last
+        rows = records(compared.by_activity(runs.where(unit=unit), subject.activities))
+        rmse[unit] = {key_of(row, several_weights=True): rounded(row["mean"]) for row in rows}
+        for row in records(table.drop_duplicates(["method", "classes", "weight"], keep="last")):  # the one over all splits comes last
             gaps.setdefault(unit, {})[key_of(row, several_weights=True)] = rounded(row["gap"])
     return {"rmse": rmse} | ({"gap": gaps} if gaps else {})

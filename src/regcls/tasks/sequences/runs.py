@@ -1,4 +1,4 @@
-"""The runs on video progress: one network for each activity."""
+"""Runs on video progress: one network per activity."""
 
 import itertools
 from collections.abc import Mapping
@@ -13,36 +13,36 @@ from regcls.params.types import Precision
 from regcls.runs import NO_CLASSES, NOTHING_TO_ROUND, RunSpec
 from regcls.tasks.sequences.params import SequenceGrid, SequenceOptions, Sequences, SequenceSplit, Unit
 
-WITH_SIGMOIDS = ("random", "kukleva")  # whatever params.yaml says of the others
+WITH_SIGMOIDS = ("random", "kukleva")  # regardless of `activation` in params.yaml
 Key = tuple[str, int, Unit, SequenceSplit]
-Found = Mapping[Key, float]  # (method, C, unit, split) -> λ with the lowest validation error
+BestLambdas = Mapping[Key, float]  # (method, C, unit, split) -> λ with the lowest validation error
 
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceSpec(RunSpec):
-    """One tracked run: one network for each of the ten activities, on one split."""
+    """A run: one network for each of the ten activities, on one split."""
 
     task: ClassVar[str] = "sequences"
     unit: Unit  # of the target: percent (frame index / number of frames, within [0, 1]) or frames (frame index)
     split: SequenceSplit
-    held_out: bool  # a share of the training videos is validation data, for the search for λ; they are not trained on
+    held_out: bool  # whether some training videos are held out for validation, for the search for λ
     hidden: tuple[int, ...]
     activation: Activation
-    milestones: tuple[int, ...]  # epochs after which the learning rate is multiplied with `decay`
+    milestones: tuple[int, ...]  # epochs after which the learning rate is multiplied by `decay`
     decay: float
     precision: Precision
 
     @property
     def data_name(self) -> str:
-        """`breakfast/percent/s1`, and `… /held-out` where videos are held out."""
-        return "/".join([self.dataset, self.unit, self.split] + ["held-out"] * self.held_out)
+        """`breakfast/percent/s1`, or `breakfast/percent/s1/held-out` if videos are held out."""
+        return f"{self.dataset}/{self.unit}/{self.split}" + ("/held-out" if self.held_out else "")
 
     def _data_words(self) -> str:
-        """As in `reg+cls 100 λ100 s0 · breakfast percent s1`: s0 is the seed, s1 the split."""
-        return f"{self.dataset} {self.unit} {self.split}" + " held-out" * self.held_out
+        """The end of `reg+cls 100 λ100 s0 · breakfast percent s1`, where s0 is the seed and s1 the split."""
+        return f"{self.dataset} {self.unit} {self.split}" + (" held-out" if self.held_out else "")
 
     def tags(self) -> dict[str, str]:
-        """With unit, split and whether videos are held out."""
+        """RunSpec's tags, unit, split and held_out."""
         return super().tags() | {"unit": self.unit, "split": self.split, "held_out": str(self.held_out).lower()}
 
 
@@ -58,7 +58,10 @@ def make_spec(
     seed: int,
     held_out: bool = False,
 ) -> SequenceSpec:
-    """A run with params.yaml's training values; `lam` None takes the unit's. What does not apply is blanked: equal runs are equal."""
+    """A run with the training values of params.yaml; `lam` None: that of the unit.
+
+    Fields that do not apply are blanked, so that equal runs have equal specs.
+    """
     training, trained, classified = sequences.training, method != "random", has_classes(method)
     return SequenceSpec(
         dataset=dataset,
@@ -83,16 +86,16 @@ def make_spec(
     )
 
 
-def expand(sequences: Sequences, dataset: str, name: str, found: Found) -> list[SequenceSpec]:
-    """The runs of the grid `name` in a fixed order, those without classes once for each seed; in the search, videos are held out.
+def expand(sequences: Sequences, dataset: str, name: str, best_lambdas: BestLambdas) -> list[SequenceSpec]:
+    """The runs of the grid `name` in a fixed order, those without classes once per seed; the search holds videos out.
 
-    Where λ is to be searched and `found` does not have it yet, a run is left out.
+    Runs whose searched λ is not in `best_lambdas` yet are left out.
     """
     grid = sequences.grids[name]
     specs: dict[SequenceSpec, None] = {}  # an ordered set
     axes = itertools.product(sequences.training.seeds[: grid.seeds], grid.units, grid.splits, grid.methods, grid.classes)
     for seed, unit, split, method, classes in axes:
-        for lam in _lambdas(sequences, grid, (method, classes, unit, split), found):
+        for lam in _lambdas(sequences, grid, (method, classes, unit, split), best_lambdas):
             spec = make_spec(
                 sequences, dataset, method=method, classes=classes, lam=lam, unit=unit, split=split, seed=seed, held_out=name == SEARCH
             )
@@ -100,47 +103,47 @@ def expand(sequences: Sequences, dataset: str, name: str, found: Found) -> list[
     return list(specs)
 
 
-def _lambdas(sequences: Sequences, grid: SequenceGrid, key: Key, found: Found) -> tuple[float | None, ...]:
+def _lambdas(sequences: Sequences, grid: SequenceGrid, key: Key, best_lambdas: BestLambdas) -> tuple[float | None, ...]:
     if not has_classes(key[0]) or grid.lambdas == "default":
         return (None,)
     if grid.lambdas == "searched":
-        lam = searched_lambda(sequences, found, key)
+        lam = searched_lambda(sequences, best_lambdas, key)
         return () if lam is None else (lam,)
     return grid.lambdas
 
 
-def searched_lambda(sequences: Sequences, found: Found, key: Key) -> float | None:
-    """λ of the search, None as long as it is not known. reg+cls-bal takes that of reg+cls where it is not searched for itself."""
+def searched_lambda(sequences: Sequences, best_lambdas: BestLambdas, key: Key) -> float | None:
+    """λ chosen by the search; None if it is not known yet. reg+cls-bal uses that of reg+cls if the search does not include it."""
     method, classes, unit, split = key
-    return found.get((method if method in sequences.grids[SEARCH].methods else searched_as(method), classes, unit, split))
+    return best_lambdas.get((method if method in sequences.grids[SEARCH].methods else searched_as(method), classes, unit, split))
 
 
-def all_specs(sequences: Sequences, dataset: str, found: Found) -> list[SequenceSpec]:
-    """The runs of all grids, each once; those of the search for λ first."""
+def all_specs(sequences: Sequences, dataset: str, best_lambdas: BestLambdas) -> list[SequenceSpec]:
+    """The runs of all grids without duplicates, those of the λ search first."""
     names = sorted(sequences.grids, key=lambda name: name != SEARCH)
-    return list(dict.fromkeys(spec for name in names for spec in expand(sequences, dataset, name, found)))
+    return list(dict.fromkeys(spec for name in names for spec in expand(sequences, dataset, name, best_lambdas)))
 
 
 def needs_search(sequences: Sequences) -> bool:
-    """Whether some grid takes its λ from the search."""
+    """Whether a grid uses λ from the search."""
     return any(grid.lambdas == "searched" and grid.seeds for grid in sequences.grids.values())
 
 
 def search_specs(sequences: Sequences, dataset: str) -> list[SequenceSpec]:
-    """The runs of the search for λ."""
+    """The runs of the λ search."""
     return expand(sequences, dataset, SEARCH, {}) if SEARCH in sequences.grids else []
 
 
 def searched_for(spec: SequenceSpec) -> Key:
-    """What λ is searched for: the key of `Found`."""
+    """The key of a run's λ in `BestLambdas`."""
     return spec.method, spec.classes, spec.unit, spec.split
 
 
 def single_spec(sequences: Sequences, dataset: str, options: SequenceOptions) -> SequenceSpec:
-    """The run that params.yaml's `run:` describes, with `options` over it.
+    """The run described by `run:` in params.yaml, overridden by `options`.
 
     Raises:
-        UserError: an option that would be ignored, or a split that there is not.
+        UserError: an option has no effect on this run, or there is no such split.
     """
     default = sequences.run
     method, split = options.method or default.method, options.split or default.split
@@ -149,10 +152,10 @@ def single_spec(sequences: Sequences, dataset: str, options: SequenceOptions) ->
     if not is_balanced(method) and options.rounding:
         raise UserError(NOTHING_TO_ROUND.format(method=method))
     if method in WITH_SIGMOIDS and options.activation:
-        raise UserError(f"method {method} has sigmoids always: leave out --activation, or choose --method reg")
-    trains = ("epochs", "learning_rate", "weight_decay", "optimizer")
-    if method == "random" and (given := [name for name in trains if getattr(options, name) is not None]):
-        raise UserError(f"method random is not trained: leave out --{given[0].replace('_', '-')}")
+        raise UserError(f"method {method} always has sigmoids: leave out --activation, or choose --method reg")
+    training_options = ("epochs", "learning_rate", "weight_decay", "optimizer")
+    if method == "random" and (unused := [name for name in training_options if getattr(options, name) is not None]):
+        raise UserError(f"method random is not trained: leave out --{unused[0].replace('_', '-')}")
     if split not in sequences.data.test_persons:
         raise UserError(
             f"--split = {split}: there are {', '.join(sequences.data.test_persons)} ({dataset}.data.test_persons in params.yaml)"

@@ -1,7 +1,7 @@
-"""Stand-in features of videos in the layout of the Breakfast archive: features.tar with a text file a video, a line a frame.
+"""Stand-in features of videos in the layout of the Breakfast archive: features.tar with a text file per video, a line per frame.
 
-A video is a walk: its features follow a curve of their activity as it progresses, off it by what is peculiar to person, camera and moment.
-Progress can be learned from them, by a line only in part. Lengths vary widely, and a few files are damaged.
+A video is a walk: as it progresses, its features follow a curve of its activity, with deviations by person, camera and moment. Progress
+can be learned from them, but only partly by a linear model. Lengths vary widely, and a few files are damaged.
 """
 
 import io
@@ -18,18 +18,18 @@ from regcls.errors import UserError
 from regcls.progress import tracked
 from regcls.tasks.sequences.params import ACTIVITIES, FEATURES, SequenceStandIn
 
-PERSONS = (3, 54)  # the original's, from the first to the last
-# Mean length of an activity's videos, as a share of the mean of all: coffee is soon made, a pancake is not.
+PERSONS = (3, 54)  # first and last person of the original
+# Mean length of an activity's videos relative to the overall mean: making coffee is quick, making pancakes is not.
 LENGTHS = dict(zip(ACTIVITIES, (0.4, 0.5, 0.5, 0.6, 0.9, 0.9, 1.5, 1.4, 1.4, 1.9), strict=True))
 SPREAD = 0.45  # σ of the logarithm of a length
-MOST = 4.0  # times the mean, or one over it, that a length can be
+MOST = 4.0  # lengths are between 1 / MOST and MOST times the mean
 SHORTEST = 24  # frames
-EMPTY = 4  # frames at the start without features, zeros: the original's trajectories have to begin first
-CAMERAS = ("cam02", "stereo01", "webcam01")  # next to cam01, one of them in each kitchen
-SECOND_SHARE = 0.5  # of what cam01 has seen, that the second camera has seen as well
-TURNS = (1.0, 1.7)  # of the curve in a video: neither tells the progress alone, and no line does
-SCALE = 0.2  # of the features: a network as it is initialised is then off by about as much as on the original's
-WARP = 0.4  # how unevenly a person progresses: the speed goes from 1 - WARP to 1 + WARP times its mean
+EMPTY = 4  # zero frames at the start, as in the original, whose trajectories have yet to begin
+CAMERAS = ("cam02", "stereo01", "webcam01")  # second cameras besides cam01, one in each kitchen
+SECOND_SHARE = 0.5  # of the videos of cam01, also seen by the second camera
+TURNS = (1.0, 1.7)  # of the curve in a video: neither determines progress alone, nor does a linear function
+SCALE = 0.2  # of the features: gives untrained networks about the same error as the original's features
+WARP = 0.4  # unevenness of progress: speed varies from 1 - WARP to 1 + WARP times its mean
 
 
 class Walk(NamedTuple):
@@ -43,16 +43,16 @@ class Walk(NamedTuple):
 
     @property
     def path(self) -> str:
-        """Where it lies in the archive."""
+        """Path in the archive."""
         activity = "toast" if self.damage == "activity" else self.activity
         return f"features/{activity}/P{self.person:02d}_{self.camera}_P{self.person:02d}_{activity}.txt"
 
 
 def write_archive(folder: Path, stand_in: SequenceStandIn) -> None:
-    """Write features.tar. The same `stand_in` gives the same bytes.
+    """Write features.tar; its bytes depend on `stand_in` only.
 
     Raises:
-        UserError: more persons than the original has.
+        UserError: `stand_in` has more persons than the original.
     """
     first, last = PERSONS
     if stand_in.persons > (most := last - first + 1):
@@ -67,8 +67,8 @@ def write_archive(folder: Path, stand_in: SequenceStandIn) -> None:
 
 
 def _plan(rng: Generator, stand_in: SequenceStandIn) -> Iterator[Walk]:
-    """Every person is filmed in every activity by cam01, and in some by a second camera, which starts a moment later."""
-    # Spread evenly, some of them are test persons in each of the original's four splits.
+    """Videos of each person in each activity by cam01, and of some also by a second camera, which starts slightly later."""
+    # Spread evenly, so that each of the original's four splits has some of them as test persons.
     persons = np.rint(np.linspace(*PERSONS, stand_in.persons)).astype(int).tolist()
     for activity in ACTIVITIES:
         for person in persons:
@@ -82,31 +82,31 @@ def _plan(rng: Generator, stand_in: SequenceStandIn) -> Iterator[Walk]:
 
 
 def features(walk: Walk, *, seed: int, index: int) -> NDArray[np.float64]:
-    """Features (frames, 64) of the walk that is the `index`-th of its archive, with six decimals as in the original."""
+    """Features (frames, 64) of a walk, with six decimals as in the original; `index`: of the walk in its archive."""
     activity = ACTIVITIES.index(walk.activity)
     curve = default_rng([seed, 2, activity]).normal(size=(2 * len(TURNS), FEATURES))
     of_person, rng = default_rng([seed, 3, walk.person, activity]), default_rng([seed, 4, index])
     progress = np.arange(walk.frames) / walk.frames
     progress += of_person.uniform(-WARP, WARP) * np.sin(2 * np.pi * progress) / (2 * np.pi)
     angles = 2 * np.pi * np.outer(progress, TURNS)
-    place = np.concatenate([np.sin(angles), np.cos(angles)], axis=1) * of_person.uniform(0.8, 1.2)
-    place += of_person.normal(0, 0.25, place.shape[1]) + _wandering(rng, place.shape, spread=0.4)
-    found = 2 * place @ curve + of_person.normal(0, 0.5, FEATURES) + rng.normal(0, 0.5, FEATURES)
-    found += _wandering(rng, found.shape, spread=1.0) + rng.normal(0, 0.5, found.shape)
-    found[:EMPTY] = 0
-    return np.asarray(np.round(SCALE * found, 6))
+    position = np.concatenate([np.sin(angles), np.cos(angles)], axis=1) * of_person.uniform(0.8, 1.2)
+    position += of_person.normal(0, 0.25, position.shape[1]) + _wandering(rng, position.shape, spread=0.4)
+    values = 2 * position @ curve + of_person.normal(0, 0.5, FEATURES) + rng.normal(0, 0.5, FEATURES)
+    values += _wandering(rng, values.shape, spread=1.0) + rng.normal(0, 0.5, values.shape)
+    values[:EMPTY] = 0
+    return np.asarray(np.round(SCALE * values, 6))
 
 
 def _wandering(rng: Generator, shape: tuple[int, ...], *, spread: float, memory: float = 0.95) -> NDArray[np.float64]:
-    """Random walks along the first axis that are drawn back to 0, of standard deviation `spread` in the long run."""
+    """Mean-reverting random walks along the first axis, with stationary standard deviation `spread`."""
     steps = rng.normal(0, spread * np.sqrt(1 - memory**2), shape)
-    from scipy.signal import lfilter  # takes a second to import, and reading videos needs none
+    from scipy.signal import lfilter  # slow to import (a second), and not needed to read videos
 
     return np.asarray(lfilter([1.0], [1.0, -memory], steps, axis=0))
 
 
 def text(features: NDArray[np.float64]) -> bytes:
-    """A file's content: a line a frame, numbers separated by a blank, in NumPy's notation as in the original."""
+    """A file's content: a line per frame, numbers separated by blanks in NumPy's notation, as in the original."""
     content = io.BytesIO()
     np.savetxt(content, features)
     return content.getvalue()

@@ -1,14 +1,13 @@
-"""The tables on sequences: frames of `compared` and of `published` -> `Table`."""
+"""The tables on sequences, from frames of `compared` and `published`."""
 
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 
 from regcls.reports.measured import ROW, Runs, full, groups_of, row_name, rows_like
-from regcls.reports.picking import records
+from regcls.reports.picking import Row, records
 from regcls.reports.stats import LEVEL
 from regcls.reports.tables import DASH, Cell, Part, RunGroup, Table, heads, interval, number, p_value, signed, tested, with_std
 from regcls.tasks.sequences import compared, published
@@ -16,30 +15,28 @@ from regcls.tasks.sequences.compared import DIGITS, ERRORS, EVERY, MEASURED, SIG
 from regcls.tasks.sequences.figures import activity_of
 from regcls.words import counted
 
-Row = Mapping[str, Any]
 
+def table5(runs: Runs, activities: Sequence[str], *, name: str, unit: str, deviation: str, with_published: bool, why: str = "") -> Table:
+    """Table 5 (a) or (b): a row per method, a column per (error, split): mean ± std over activities, the best in bold.
 
-def table5(runs: Runs, activities: Sequence[str], *, name: str, unit: str, deviation: str, beside_published: bool, why: str = "") -> Table:
-    """Table 5 (a) or (b): a row a method, a column a (error, split): mean ± std over activities, the best in bold.
-
-    `deviation`: n - 1 or n below in std. The paper's rows and the authors' later re-run stand below ours, set apart, the first in the
-    columns of RMSE, the second in those by batches of 40; `why` they are not of what was trained.
+    `deviation`: denominator of std, n - 1 or n. The paper's rows and the authors' later re-run follow below ours in parts of their own: the
+    paper's in the columns of RMSE, the re-run in those by batches of 40. `why`: reasons why they are not comparable with ours.
     """
     ours = compared.cells(runs, activities, ddof=1 if deviation == "n - 1" else 0)
     splits = sorted(ours["split"].unique())
     rows, parts, frames = _our_rows(runs, ours, splits), list[Part](), [ours.assign(source="ours")]
-    if beside_published:
+    if with_published:
         parts.append(Part(place=0, title="Ours"))
         for error, source, title, table in (
             ("rmse", "published", "Published", published.table5()),
             ("rmse_batch40", "re-run", "The authors' later re-run", published.released_breakfast()),
         ):
-            here = table[(table["unit"] == unit) & table["split"].isin(splits)]
-            if here.empty:
+            printed = table[(table["unit"] == unit) & table["split"].isin(splits)]
+            if printed.empty:
                 continue
-            parts.append(Part(place=len(rows), title=title + ", not comparable with ours" * bool(why), ours=False))
-            rows += [_their_row(part, splits, error) for _, part in here.groupby(["method", "classes"], sort=False)]
-            frames.append(here.rename(columns={"rmse": error, "std": f"{error}_std"}).assign(source=source))
+            parts.append(Part(place=len(rows), title=title + (", not comparable with ours" if why else ""), ours=False))
+            rows += [_published_row(part, splits, error) for _, part in printed.groupby(["method", "classes"], sort=False)]
+            frames.append(printed.rename(columns={"rmse": error, "std": f"{error}_std"}).assign(source=source))
     frame = pd.concat(frames, ignore_index=True).rename(columns={"weight": "lambda"})
     return Table(
         name=name,
@@ -48,7 +45,7 @@ def table5(runs: Runs, activities: Sequence[str], *, name: str, unit: str, devia
         spans=(("", 3), ("RMSE", len(splits)), ("RMSE by batches of 40", len(splits)), ("", 1)),
         rows=tuple(rows),
         frame=frame[["source", *(column for column in frame if column != "source")]],
-        notes=_notes(unit, runs, len(activities), deviation, beside_published=beside_published, why=why),
+        notes=_notes(unit, runs, len(activities), deviation, with_published=with_published, why=why),
         parts=tuple(parts),
     )
 
@@ -66,13 +63,13 @@ def _our_rows(runs: Runs, ours: pd.DataFrame, splits: Sequence[str]) -> list[tup
 
 
 def _best(line: pd.DataFrame, error: str) -> float:
-    """The lowest mean; none unless more than one competes."""
-    found = full(line)[error]
-    return float(found.min()) if len(found) > 1 else math.nan
+    """The lowest mean; NaN if there are fewer than two to compare."""
+    means = full(line)[error]
+    return float(means.min()) if len(means) > 1 else math.nan
 
 
 def _cell(runs: Runs, row: Row | None, error: str, best: float) -> Cell:
-    if row is None:  # its λ is not found yet
+    if row is None:  # its λ is not known yet
         return Cell(text=DASH)
     holes = "" if row["seeds"] == row["seeds_wanted"] else f" (n = {row['seeds']} of {row['seeds_wanted']})"
     digits = DIGITS[row["unit"]]
@@ -80,7 +77,7 @@ def _cell(runs: Runs, row: Row | None, error: str, best: float) -> Cell:
     return Cell(text=with_std(row[error], row[f"{error}_std"], digits) + holes, runs=_groups(_same(runs, row)), strong=strong)
 
 
-def _their_row(part: pd.DataFrame, splits: Sequence[str], error: str) -> tuple[Cell, ...]:
+def _published_row(part: pd.DataFrame, splits: Sequence[str], error: str) -> tuple[Cell, ...]:
     by_split = {row["split"]: row for row in records(part)}
     first = next(iter(by_split.values()))
     digits = DIGITS[first["unit"]]
@@ -90,40 +87,41 @@ def _their_row(part: pd.DataFrame, splits: Sequence[str], error: str) -> tuple[C
 
 
 def _same(runs: Runs, row: Row) -> pd.DataFrame:
-    """The rows of `wanted` that have what `row` has of the cell's names."""
+    """The rows of `wanted` in the cell of `row`."""
     return rows_like(runs.wanted, {name: row[name] for name in runs.cell if name in row and row[name] != EVERY})
 
 
 def _groups(wanted: pd.DataFrame) -> tuple[RunGroup, ...]:
-    """The counted runs, by method and, where there are several, by split."""
+    """The counted runs, grouped by method and, if there are several, by split."""
     splits = wanted["split"].nunique() > 1
     return groups_of(wanted, lambda row: f"{row['split']} · {row_name(row)}" if splits else row_name(row))
 
 
-def _notes(unit: str, runs: Runs, activities: int, deviation: str, *, beside_published: bool, why: str) -> tuple[str, ...]:
+def _notes(unit: str, runs: Runs, activities: int, deviation: str, *, with_published: bool, why: str) -> tuple[str, ...]:
     notes = [
-        f"Mean ± standard deviation ({deviation.replace('-', '−')} below) over the {activities} activities, each averaged over its seeds "
-        f"first; in {MEASURED[unit]}. n: seeds. Bold: the lowest mean of a column among our own; no test stands behind it.",
-        "RMSE: over all test frames of an activity. RMSE by batches of 40: the mean, over test batches of 40 consecutive frames, of each "
-        "batch's RMSE, which is as a rule lower. The authors' test code takes the second.",
-        "random: the network with sigmoids as it is initialised, untrained. kukleva: with sigmoids in place of ReLU (Kukleva et al. 2019).",
-        *(["λ: where it differs between splits, that of each in turn."] if runs.wanted["weight"].str.contains("/").any() else []),
+        f"Mean ± standard deviation (denominator {deviation.replace('-', '−')}) over the {activities} activities, each averaged over its "
+        f"seeds first; in {MEASURED[unit]}. n: seeds. Bold: the lowest mean of a column among ours; it is not based on a test.",
+        "RMSE: over all test frames of an activity. RMSE by batches of 40: mean RMSE of test batches of 40 consecutive frames, usually "
+        "lower. The authors' test code computes the latter.",
+        "random: the untrained network with sigmoids. kukleva: with sigmoids instead of ReLU (Kukleva et al. 2019).",
+        *(["λ: if it differs between splits, that of each split."] if runs.wanted["weight"].str.contains("/").any() else []),
     ]
-    if beside_published:
+    if with_published:
         inferred = (
-            ", and the authors' later re-run (learning rate 0.0001, λ 0.001) for that by batches: a constant half of the video gives "
-            "28.9 % and 25.2 %, and reg+cls lies near the first in the paper and near the second in the re-run. This is inferred."
+            ", and the authors' later re-run (learning rate 0.0001, λ 0.001) to be that by batches: predicting half of the video gives "
+            "28.9 % and 25.2 %, and reg+cls is close to the former in the paper and to the latter in the re-run. This is inferred."
         )
         notes.append(
-            "Published: the paper's Table 5; it does not say over how many seeds, nor which RMSE it is. It is taken for that of all frames"
+            "Published: the paper's Table 5, which states neither the number of seeds nor the kind of RMSE. We assume it is over all frames"
             + (inferred if unit == "percent" else ": see the table in percent.")
         )
-        notes += [f"The published values are not comparable with ours: {why}."] * bool(why)
+        if why:
+            notes.append(f"The published values are not comparable with ours: {why}.")
     return tuple(notes)
 
 
 def activities_table(runs: Runs, activities: Sequence[str], *, name: str, unit: str, lengths: Mapping[str, int]) -> Table:
-    """A row an activity, a column a method: test RMSE, the mean over splits and seeds; `lengths`: frames of each video."""
+    """Test RMSE by activity, averaged over splits and seeds, a column per method; `lengths`: video -> number of frames."""
     frame, digits = compared.by_activity(runs, activities), DIGITS[unit]
     methods = records(frame)
     sizes: dict[str, list[int]] = {}
@@ -131,8 +129,8 @@ def activities_table(runs: Runs, activities: Sequence[str], *, name: str, unit: 
         sizes.setdefault(activity_of(video), []).append(frames)
     rows = []
     for activity in (*activities, "mean"):
-        here = sizes.get(activity, [])
-        size = [str(len(here)), f"{statistics.median(here):.0f}"] if here else ["", ""]
+        frames_of_videos = sizes.get(activity, [])
+        size = [str(len(frames_of_videos)), f"{statistics.median(frames_of_videos):.0f}"] if frames_of_videos else ["", ""]
         values = [number(row[activity], digits) for row in methods]
         best = number(min((row[activity] for row in methods if not math.isnan(row[activity])), default=math.nan), digits)
         strong = [len(methods) > 1 and value == best != DASH for value in values]
@@ -148,14 +146,14 @@ def activities_table(runs: Runs, activities: Sequence[str], *, name: str, unit: 
         rows=tuple(rows),
         frame=long,
         notes=(
-            "The mean over the splits, of each the mean over its seeds; where runs are missing, over those that are there. "
-            "Bold: the lowest of a row; no test stands behind it.",
+            "Mean over splits, each averaged over its seeds; if runs are missing, over the existing ones. "
+            "Bold: the lowest of a row; it is not based on a test.",
         ),
     )
 
 
 def differences_table(runs: Runs, frame: pd.DataFrame, *, name: str, activities: int, unit: str) -> Table:
-    """What a class loss changes (`compared.differences`): a row a (method, class count, λ, split or all), tested over activities."""
+    """The differences to reg (`compared.differences`): a row per (method, class count, λ, split or all), tested over activities."""
     tests = int(frame["p"].notna().sum())
     decides = "Δ" if compared.deciding(unit) == "gap" else "the difference in % of reg's error"
     return Table(
@@ -173,10 +171,10 @@ def differences_table(runs: Runs, frame: pd.DataFrame, *, name: str, activities:
             "Δ = RMSE(reg) − RMSE(method): above 0 the method helps. RMSE: over all test frames of an activity. n: activities × seeds, "
             "in the rows “all” × splits.",
             f"Unit of replication: the activity (n = {activities}). Its error is averaged over the seeds that both have, and in the rows "
-            "“all” over the splits, then reg and the method are compared by a paired t-test over activities. Splits and seeds are no "
+            "“all” over the splits, then reg and the method are compared by a paired t-test over activities. Splits and seeds are not "
             "further replications: they share the activity's videos, and the splits' training videos overlap.",
-            "Relative: the mean over activities of 100 · Δ / RMSE(reg). Errors in frames grow with the length of the videos, so that the "
-            f"longest activities carry Δ. Here {decides} decides whether a method helps.",
+            "Relative: the mean over activities of 100 · Δ / RMSE(reg). Errors in frames grow with the length of the videos, so the "
+            f"longest activities dominate Δ. Here {decides} decides whether a method helps.",
             f"p (Holm) is adjusted for the {counted(tests, 'test')} of this table in each of the two scales. “Helps”, “hurts”: adjusted "
             f"p < {LEVEL}.",
         ),
@@ -189,9 +187,9 @@ def _difference_row(runs: Runs, row: Row, digits: int) -> tuple[Cell, ...]:
     values = [number(row["reg"], digits), number(row["other"], digits)]
     for gap, start, shown in (("gap", "", digits), ("relative", "relative_", 2)):
         p = row[f"{start}p_holm"]
-        said = tested(row[f"{start}p"], n) if math.isnan(p) else p_value(p)
-        values += [signed(row[gap], shown), interval(row[f"{start}low"], row[f"{start}high"], shown), said]
-    count = f"{row['activities']} × {row['seeds']}" + f" × {row['splits']}" * every
+        p_text = tested(row[f"{start}p"], n) if math.isnan(p) else p_value(p)
+        values += [signed(row[gap], shown), interval(row[f"{start}low"], row[f"{start}high"], shown), p_text]
+    count = f"{row['activities']} × {row['seeds']}" + (f" × {row['splits']}" if every else "")
     groups = _groups(_same(runs, {"method": "reg", "split": row["split"]})) + _groups(_same(runs, row))
     return (
         *(*heads(row), Cell(text=row["split"] if every else row["split"].upper(), header=True)),
@@ -201,7 +199,7 @@ def _difference_row(runs: Runs, row: Row, digits: int) -> tuple[Cell, ...]:
 
 
 def search_table(runs: Runs, activities: Sequence[str]) -> Table:
-    """The search for λ: RMSE on held-out training videos, a row a (unit, split, method, class count), a column a λ; the lowest in bold."""
+    """The λ search: RMSE on held-out training videos, a row per (unit, split, method, class count), a column per λ; the lowest in bold."""
     frame = compared.cells(runs, activities, ["rmse"], split="val")
     weights = sorted(frame.loc[frame["classes"] > 0, "weight"].unique(), key=float)
     rows = []
@@ -217,8 +215,8 @@ def search_table(runs: Runs, activities: Sequence[str]) -> Table:
         rows=tuple(rows),
         frame=frame.rename(columns={"weight": "lambda", "rmse": "val_rmse", "rmse_std": "val_rmse_std"}),
         notes=(
-            "Mean ± standard deviation over activities, each averaged over its seeds first; in % of the video or in frames. A share of the "
-            "training videos of each activity is held out for it.",
-            "Bold: the lowest mean of a row, among λ with all seeds that any has. A grid with “lambdas: searched” takes it.",
+            "Mean ± standard deviation over activities, each averaged over its seeds first; in % of the video or in frames. Some training "
+            "videos of each activity are held out for this search.",
+            "Bold: the lowest mean of a row, among λ with the most seeds. A grid with “lambdas: searched” uses this λ.",
         ),
     )

@@ -1,4 +1,4 @@
-"""Sequences: a number for every frame of a video, from its features."""
+"""The task of sequences: a number for each frame of a video, from its features."""
 
 from pathlib import Path
 
@@ -29,6 +29,7 @@ class SequencesTask(ManyTask[Sequences, SequenceSpec, SequenceSet]):
         return counts(folder)
 
     def write_stand_in(self, section: Sequences, folder: Path, *, processes: int) -> str:
+        folder.mkdir(parents=True, exist_ok=True)
         write_archive(folder, section.data.stand_in)
         return f"videos of {section.data.stand_in.persons} persons"
 
@@ -41,7 +42,7 @@ class SequencesTask(ManyTask[Sequences, SequenceSpec, SequenceSet]):
     def misfit(self, spec: SequenceSpec, data: SequenceSet) -> str | None:
         if spec.split in data.splits:
             return None
-        return f"the data here have the splits {', '.join(data.splits)}, not the run's {spec.split}"
+        return f"the data here have splits {', '.join(data.splits)}, but not the run's {spec.split}"
 
     def code(self) -> str:
         return result_code()
@@ -55,9 +56,9 @@ class SequencesTask(ManyTask[Sequences, SequenceSpec, SequenceSet]):
 
     def report(self, sources: Sources) -> Report:
         networks = self.networks(sources.data, sources.dataset)
-        found = study.found_lambdas(sources.section, networks, sources.runs)
-        wanted = ensemble_study.fingerprints(networks, all_specs(sources.section, sources.dataset, found))
-        return report.report(sources, fingerprints=wanted, found=found)
+        best_lambdas = study.found_lambdas(sources.section, networks, sources.runs)
+        fingerprints = ensemble_study.fingerprints(networks, all_specs(sources.section, sources.dataset, best_lambdas))
+        return report.report(sources, fingerprints=fingerprints, best_lambdas=best_lambdas)
 
 
 TASK = SequencesTask()

@@ -1,4 +1,4 @@
-"""Checks that behave in every way there is. A module of its own: the doctor's processes import it, and nothing else of the tests."""
+"""Checks that behave in every possible way. In their own module: the doctor's processes import nothing else of the tests."""
 
 import os
 import time
@@ -7,15 +7,15 @@ from regcls.checks import bad, good
 from regcls.errors import UserError
 
 
-def well(place):
+def passing(place):
     return good(f"in {place.root}")
 
 
-def ill(place):
+def failing(place):
     return bad("broken", "mend it")
 
 
-def mistaken(place):
+def raising_user_error(place):
     raise UserError("the file x is missing. Restore it. Or make it.")
 
 

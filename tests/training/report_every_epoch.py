@@ -1,12 +1,12 @@
-"""A kind of data whose training processes tell of every epoch."""
+"""Networks whose training processes report every epoch."""
 
 from functools import partial
 
 from regcls.training import ensemble_worker
 
 
-class ToldOften:
-    """Another kind, but for that."""
+class ReportEveryEpoch:
+    """Wraps another kind."""
 
     def __init__(self, kind):
         self.kind = kind
@@ -19,5 +19,5 @@ class ToldOften:
 
 
 def reopen(how):
-    ensemble_worker.TELL_EVERY = 0.0
+    ensemble_worker.REPORT_SECONDS = 0.0
     return how()
