@@ -26,6 +26,7 @@ $(READY): requirements.lock pyproject.toml python_env.yaml
 	@touch $@
 
 repro: $(READY)  ## set up, then data -> runs -> reports/index.html of `datasets` in params.yaml (dvc repro)
+	@regcls doctor --repair
 	dvc repro
 	@echo "Open reports/index.html, or compare the runs with: make ui"
 

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from conftest import ROOT, SHRUNK, overlay, shipped_tree
+from regcls.checks import Place, good, project
 
 # Five runs of two networks on the 1D functions and two on faces, with everything needed for gaps.
 FEW_RUNS = {
@@ -158,6 +159,44 @@ def test_datasets_may_choose_one_without_a_folder(experiment):
     (other,) = [found["revs"][0] for row in shown for found in row.get("experiments") or () if found["name"] == "other"]
     reported = other["data"]["metrics"]["reports/metrics.json"]["data"]
     assert reported.keys() == {"breakfast"} and reported["breakfast"]["runs"]["missing"] == 0
+
+
+def cut(content, where):
+    """`content` as a DVC that was killed while writing it may leave it."""
+    half = content.index(b"cmd:", len(content) // 2) + 2
+    return content[: {"empty": 0, "one byte": 1, "half": half, "last line": content.rindex(b":") - 1}[where]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["empty", "one byte", "half", "last line"])
+def test_a_cut_dvc_lock_is_named_by_the_doctor_and_repaired(experiment, where):
+    lock, trained = experiment.cwd / "dvc.lock", finished_epochs(experiment.cwd)
+    place, doctor = Place(root=experiment.cwd, params=None), ("env", "PYTHONPATH=src", "python", "-m", "regcls", "doctor", "--repair")
+    assert experiment(*doctor) == "nothing to repair\n" and project.dvc_lock(place) == good("whole")
+    whole = lock.read_bytes()
+    lock.write_bytes(cut(whole, where))
+    found = project.dvc_lock(place)
+    assert found.state == "bad" and str(lock) in found.text and found.remedy.startswith("regcls doctor --repair")
+    with pytest.raises(AssertionError, match="dvc.lock' (validation failed|is invalid)"):
+        experiment.dvc("status")
+    assert "replaced by its last whole version" in experiment(*doctor)
+    assert lock.read_bytes() == whole and (experiment.cwd / "dvc.lock.damaged").read_bytes() == cut(whole, where)
+    assert "up to date" in experiment.dvc("status")
+    if where == "half":
+        assert "up to date" in experiment.dvc("repro")
+    assert finished_epochs(experiment.cwd) == trained
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("restore", [("checkout", "--force"), ("repro",)], ids=" ".join)
+def test_a_result_that_was_edited_in_place_is_brought_back(experiment, restore):
+    file = experiment.cwd / "runs" / "functions.json"
+    whole, trained = file.read_bytes(), finished_epochs(experiment.cwd)
+    with file.open("a") as opened:  # root may, even if the file is read-only
+        opened.write("edited")
+    experiment.dvc(*restore)
+    assert file.read_bytes() == whole and finished_epochs(experiment.cwd) == trained
+    assert "up to date" in experiment.dvc("status")
 
 
 @pytest.fixture

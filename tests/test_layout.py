@@ -28,7 +28,7 @@ LAYERS = (
     {"training", "reports"},
     {"tracking"},
     {"data"},
-    {"dvc_remote", "mlproject", "models", "object_store", "options", "runs"},
+    {"dvc_lock", "dvc_remote", "mlproject", "models", "object_store", "options", "runs"},
     {"params"},
     {"methods"},
     {"classes", "files", "losses", "metrics", "processes", "progress", "provenance", "words"},

@@ -9,6 +9,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn
 
+from regcls import dvc_lock
 from regcls.errors import UserError
 from regcls.options import PREDICTIONS, purpose_of
 from regcls.params import Params, load_params, option_names, parse_options
@@ -20,6 +21,8 @@ from regcls.words import suggestion
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DVC_NO_ANALYTICS", "true")
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+STAGES = ("inputs", "prepare", "train", "compare")  # of dvc.yaml
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,7 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.dataset = dataset  # argparse might take the value of an unknown option instead
         if rest:
             raise UserError(_unknown(arguments, rest, params))
-        if arguments.command == "doctor":
+        if arguments.command == "doctor" and arguments.repair:
+            print(*dvc_lock.repair(root) or ["nothing to repair"], sep="\n")
+        elif arguments.command == "doctor":
             from regcls.pipeline.doctor import doctor
 
             doctor(params or problem, root)
@@ -112,6 +117,8 @@ def find_root(start: Path) -> Path:
 
 
 def _call(arguments: argparse.Namespace, params: Params, root: Path) -> None:
+    if arguments.command in STAGES:
+        dvc_lock.keep(root)
     # Lazy imports: PyTorch and MLflow take seconds, and `--help` should not.
     match arguments.command:
         case "prepare":
@@ -250,7 +257,8 @@ def _parser(params: Params | None, run_dataset: str) -> argparse.ArgumentParser:
     samples.add_argument("dataset", help=f"one of {', '.join(datasets)}")
     samples.add_argument("folder", type=_folder)
     command("sync", "deliver runs to the tracking server that it has not received yet", "regcls sync", dataset=False)
-    command("doctor", "check machine, project, tracking store and DVC remote, and say what to do", "regcls doctor", dataset=False)
+    doctor = command("doctor", "check machine, project, tracking store and DVC remote, and say what to do", "regcls doctor", dataset=False)
+    doctor.add_argument("--repair", action="store_true", help="only repair dvc.lock, if a killed DVC has left it damaged")
     s3 = command("s3", "check whether an S3 bucket works for data and artifacts", "regcls s3 check s3://bucket/prefix", dataset=False)
     actions = s3.add_subparsers(dest="action", required=True, metavar="ACTION")
     purpose = "check endpoint, clock, credentials and bucket: put, get, delete and a multipart upload; nothing is left behind"

@@ -50,7 +50,7 @@ def lineage(root: Path, dataset: str) -> dict[str, Any]:
         "new_files": (_git(root, "ls-files", "--others", "--exclude-standard") or "").splitlines()[:NEW_FILES],
         "machine": machine_tags(),
         "params.yaml": params,
-        "dvc.lock": _locked_stages(root).get(f"prepare@{dataset}"),
+        "dvc.lock": locked_stages(root).get(f"prepare@{dataset}"),
         "data_md5": dvc_md5(root, prepared),
     }
 
@@ -103,14 +103,14 @@ def _version(package: str) -> str:
 def dvc_md5(root: Path, path: Path) -> str:
     """The MD5 that dvc.lock records for the output `path` (relative to `root`, or absolute); "unknown" if none."""
     try:
-        outputs = {out["path"]: out["md5"] for stage in _locked_stages(root).values() for out in stage.get("outs", ())}
+        outputs = {out["path"]: out["md5"] for stage in locked_stages(root).values() for out in stage.get("outs", ())}
     except (KeyError, TypeError, AttributeError):  # another format
         return UNKNOWN
     relative = path.relative_to(root) if path.is_absolute() and path.is_relative_to(root) else path
     return str(outputs.get(relative.as_posix(), UNKNOWN))
 
 
-def _locked_stages(root: Path) -> dict[str, Any]:
+def locked_stages(root: Path) -> dict[str, Any]:
     """The entries of dvc.lock by stage; empty if it is absent, has merge conflicts, or another format."""
     try:
         return dict(yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))["stages"])

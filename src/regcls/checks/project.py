@@ -1,9 +1,10 @@
-"""Checks of the project: params.yaml, git, prepared data, the environment of `mlflow run`."""
+"""Checks of the project: params.yaml, git, dvc.lock, prepared data, the environment of `mlflow run`."""
 
 import sys
 from pathlib import Path
 
 from regcls.checks import Finding, Place, bad, good, note
+from regcls.dvc_lock import NAME, faults
 from regcls.errors import UserError
 from regcls.provenance import UNKNOWN, git_tags
 
@@ -31,6 +32,14 @@ def git(place: Place) -> Finding:
     if tags["git_dirty"] == "true":
         return note(f"{commit[:12]} on {branch}, with changes: runs will be tagged git_dirty", "git commit, before runs that matter")
     return good(f"{commit[:12]} on {branch}, nothing changed")
+
+
+def dvc_lock(place: Place) -> Finding:
+    """Whether a killed DVC has left files that keep it from working."""
+    if found := faults(place.root):
+        text = "; ".join(f"{file} {fault}" for file, fault in found.items())
+        return bad(f"{text}: DVC cannot start", "regcls doctor --repair (make repro does it)")
+    return good("whole") if (place.root / NAME).exists() else note("there is none yet", "dvc repro writes it")
 
 
 def data(place: Place) -> Finding:

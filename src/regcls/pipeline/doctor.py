@@ -44,6 +44,7 @@ GROUPS: tuple[tuple[Step, ...], ...] = (
         Step(name="params.yaml", check=project.params),
         Step(name="data", check=project.data, needs_params=True),
         Step(name="git", check=project.git),
+        Step(name="dvc.lock", check=project.dvc_lock),
     ),
     (
         Step(name="MLproject", check=project.mlproject),
