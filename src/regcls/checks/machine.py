@@ -138,6 +138,7 @@ def disk(place: Place) -> Finding:
     text = "; ".join(f"{size / 1e9:.1f} GB free ({names})" for names, size in free.items())
     if min(free.values()) < LEAST_FREE:
         return bad(
-            f"{text}; a run needs about {LEAST_FREE / 1e9:.0f}", "free some space: old folders in .regcls/checkpoints, dvc gc --workspace"
+            f"{text}; a run needs about {LEAST_FREE / 1e9:.0f}",
+            "free some space: old folders in .regcls/checkpoints, dvc gc --workspace, prepared data as hard links (docs/images.md)",
         )
     return good(text)
