@@ -21,7 +21,7 @@ from network import free_port
 from regcls.errors import UserError
 from regcls.tasks.functions.runs import FunctionSpec
 from regcls.tracking import store as tracking_store
-from regcls.tracking.store import project_root, sqlite_uri
+from regcls.tracking.store import locks_of, project_root, sqlite_uri, store_uri
 from regcls.tracking.tracker import Tracker
 from regcls.tracking.writer import Writer
 from servers import TrackingServer
@@ -74,6 +74,28 @@ def python(code: str, root: Path) -> subprocess.Popen[str]:
     head = f"import os, time\nfrom pathlib import Path\nfrom regcls.tracking.tracker import Tracker\nfrom tracked import *\nroot = Path({str(root)!r})\n"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.Popen([sys.executable, "-c", head + code], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+@pytest.mark.parametrize(
+    ("uri", "folder"),
+    [
+        ("", "project/.regcls"),
+        ("sqlite:///{}/project/mlflow.db", "project/.regcls"),
+        ("sqlite:///{}/mlflow.db", ".regcls"),  # another project's own
+        ("sqlite:///{}/link.db", ".regcls"),
+        ("sqlite:///project/../mlflow.db", ".regcls"),
+        ("sqlite:///{}/team.db", ".regcls/team.db"),
+        ("http://127.0.0.1:5000", "project/.regcls"),
+    ],
+)
+def test_locks_are_beside_an_sqlite_store_under_whatever_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, folder: str
+) -> None:
+    (tmp_path / "project").mkdir()
+    (tmp_path / "link.db").symlink_to("mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(tmp_path))
+    assert locks_of(store_uri(tmp_path / "project"), tmp_path / "project") == tmp_path / folder
 
 
 def test_a_new_store_has_its_experiment_and_artifacts_next_to_it(tracker: Tracker, root: Path, empty_store: Path) -> None:

@@ -1,6 +1,7 @@
 """Runs on faces in a real SQLite store: trained once, resumed after interruptions, diverging on their own."""
 
 import json
+import shutil
 from collections import Counter
 from dataclasses import replace
 
@@ -331,6 +332,18 @@ def test_a_run_finished_by_another_process_meanwhile_is_kept(open_project, monke
     assert (outcome.trained, outcome.kept) == (0, 1)
     (run,) = project.runs().itertuples()
     assert outcome.index[0]["run_id"] == run.run_id and outcome.index[0]["status"] == "FINISHED"
+
+
+def test_a_run_locks_its_checkpoints_and_its_place_in_the_store(open_project, monkeypatch, tmp_path):
+    root, locked = open_project().root, []
+    (tmp_path / "shared").mkdir()
+    shutil.copy(root / "mlflow.db", tmp_path / "shared" / "team.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/shared/team.db")
+    try_lock = single_study.try_lock
+    monkeypatch.setattr(single_study, "try_lock", lambda path: locked.append(path.parent) or try_lock(path))
+    project = Project(root)
+    project.train(project.spec())
+    assert locked == [root / ".regcls", tmp_path / "shared" / ".regcls" / "team.db"]
 
 
 def test_mlflow_run_trains_even_if_an_equal_run_is_finished(open_project):

@@ -25,8 +25,7 @@ def train(params: Params, root: Path, dataset: str) -> None:
     """
     data = open_data(params, root, dataset, verify=True)
     tracker = Tracker(root, experiment=params.tracking.experiment)
-    # Beside the store, which experiments in temporary workspaces share.
-    lock_path = tracker.root / ".regcls" / f"train-{dataset}.lock"
+    lock_path = tracker.locks / f"train-{dataset}.lock"
     with lock(lock_path, on_wait=lambda holder: say(f"{holder} is training {dataset}; waiting for it to finish")):
         tracker.inherit()
         if stale := tracker.reconcile(dataset):

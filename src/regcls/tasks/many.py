@@ -24,7 +24,7 @@ class ManyTask(Task[SectionT, SpecT, DataT]):
     def train_one(self, spec: SpecT, data: DataT, session: Session) -> Outcome:
         networks, tracker = self.networks(data, session.dataset), session.tracker
         wanted = ensemble_study.fingerprints(networks, [spec])
-        lock_file = tracker.root / ".regcls" / f"run-{wanted[spec]}.lock"
+        lock_file = tracker.locks / f"run-{wanted[spec]}.lock"
         with lock(lock_file, on_wait=lambda holder: say(f"{holder} is training this run; waiting for it to finish")):
             tracker.inherit()
             adopt: dict[str, Any] = {"adopt": session.repeats is None, "repeats": session.repeats}

@@ -62,6 +62,16 @@ def database_of(uri: str) -> Path | None:
     return Path(name).absolute()
 
 
+def locks_of(uri: str, root: Path) -> Path:
+    """The folder of the locks that keep processes from training a run twice: beside an SQLite file, which several projects may share."""
+    if (database := database_of(uri)) is None:
+        return root / ".regcls"
+    database = database.resolve()
+    # One path even if the folder is mounted in two places: a process that locked both would wait for itself.
+    home = root if database.parent.samefile(root) else database.parent
+    return home / ".regcls" / ("" if database.name == "mlflow.db" else database.name)
+
+
 def without_password(uri: str) -> str:
     """`uri` without user and password, for messages."""
     return re.sub(r"//[^/@]*@", "//", uri)

@@ -36,6 +36,7 @@ from regcls.tracking.store import (
     address_of,
     database_of,
     lock_path,
+    locks_of,
     open_database,
     project_root,
     say_waiting,
@@ -321,6 +322,11 @@ class Tracker:
             journal = Journal(self.root, uri=without_password(self.uri), experiment=self.experiment_id, name=self._experiment_name)
             self._courier = Courier(journal, writer, self.uri)
         return self._courier
+
+    @property
+    def locks(self) -> Path:
+        """The folder of the locks that keep processes from training a run twice."""
+        return locks_of(self.uri, self.root)
 
     @property
     def is_remote(self) -> bool:

@@ -182,13 +182,13 @@ def _outcome(ledgers: Sequence["_Ledger"], tracker: "Tracker", tracked: _Tracked
 
 def _remove_leftovers(checkpoints: Path, root: Path) -> None:
     """Remove the checkpoints of a FINISHED run whose process was killed before it removed them."""
-    if checkpoints.exists() and (lock := try_lock(_lock_path(root, checkpoints.name))):  # no process is training it
+    if checkpoints.exists() and (lock := try_lock(_lock_path(root / ".regcls", checkpoints.name))):  # no process is training it
         with lock:
             shutil.rmtree(checkpoints, ignore_errors=True)
 
 
-def _lock_path(root: Path, fingerprint: str) -> Path:
-    return root / ".regcls" / f"run-{fingerprint}.lock"
+def _lock_path(folder: Path, fingerprint: str) -> Path:
+    return folder / f"run-{fingerprint}.lock"
 
 
 def _run_record(checkpoints: Path, entry: str) -> str | None:
@@ -275,16 +275,18 @@ class _Ledger:
         return True
 
     def _acquire(self, job: Job[Any], lock: ExitStack) -> bool:
-        """Lock the run against other processes; True if this had to wait for one."""
-        path, waited = _lock_path(self.tracker.root, job.fingerprint), False
-        while (handle := try_lock(path)) is None:
-            if not waited:
-                say(f"{lock_holder(path)} is training {job.spec.name}; waiting for it to finish")
-            waited = True
-            if self.asked_to_stop():
-                raise StoppedError
-            time.sleep(0.2)
-        lock.enter_context(handle)
+        """Lock the run's checkpoints, which are in the project, and its place in the store; True if this had to wait for a process."""
+        waited = False
+        for folder in dict.fromkeys((self.tracker.root / ".regcls", self.tracker.locks)):
+            path = _lock_path(folder, job.fingerprint)
+            while (handle := try_lock(path)) is None:
+                if not waited:
+                    say(f"{lock_holder(path)} is training {job.spec.name}; waiting for it to finish")
+                waited = True
+                if self.asked_to_stop():
+                    raise StoppedError
+                time.sleep(0.2)
+            lock.enter_context(handle)
         return waited
 
     def _finished_meanwhile(self, key: str, waited: bool) -> str | None:
