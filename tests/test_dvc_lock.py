@@ -53,7 +53,7 @@ def test_stages_keep_dvc_lock_and_do_not_fail_where_they_cannot(make_project, mo
     assert main(["inputs"]) == 0
     (project / ".regcls").unlink()
     assert main(["inputs"]) == 0
-    assert (project / ".regcls" / "dvc.lock").read_text() == WHOLE
+    assert (project / ".regcls" / "dvc.lock.whole").read_text() == WHOLE
 
 
 def test_the_repair_is_a_command_that_works_without_params(root, monkeypatch, capsys, signals):

@@ -67,7 +67,7 @@ def _mend(root: Path, file: Path, fault: str) -> str:
 
 
 def _kept(root: Path) -> Path:
-    return root / ".regcls" / NAME
+    return root / ".regcls" / f"{NAME}.whole"  # not *.lock: those are locks
 
 
 def _rwlock(root: Path) -> Path:
