@@ -3,7 +3,9 @@
 import errno
 import json
 import os
+from copy import deepcopy
 from dataclasses import asdict
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +20,13 @@ from regcls.errors import UserError
 from regcls.files import explain_os_errors, write_json, write_text
 from regcls.methods import LOSSES
 from regcls.params import load_params
+from regcls.params.reading import read_yaml
 from regcls.tasks.functions.data import FunctionSets
 
 pytestmark = pytest.mark.usefixtures("signals")
 
+# Of values that never enter a product: as small as one likes.
+SHARES = ("mild", "moderate", "severe", "flip", "decay", "jitter", "rotate", "validation_share")
 LOSS_NAMES = ", ".join(LOSSES)
 
 
@@ -299,6 +304,67 @@ def test_a_file_that_is_not_a_params_yaml_is_a_clear_error(tmp_path, text, messa
     assert message in error_of(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("a: 1\nb: {c: 2,\n  c: 3}", ", line 3: the key c is there already in line 2: keep one of the two"),
+        ("a: {2: x, '2': y}", ", line 1: the key 2 is there already in line 1"),
+        ("a: 1\nb: 010", ", line 2: 010 is another number to PyYAML than to DVC: write it without leading zeros and colons"),
+        ("a: [1:30]", ", line 1: 1:30 is another number to PyYAML than to DVC"),
+        ("a: -1:30.5", ", line 1: -1:30.5 is another number"),
+        ("010: a", ", line 1: 010 is another number"),
+        ("a: 1" + "0" * 5000, ", line 1: a number has 5001 characters: at most 100 are read"),
+        ("a: " + "[" * 5000, ", line 1: lists and mappings are nested more than 30 deep"),
+        ("a: " + "{b: " * 5000, ", line 1: lists and mappings are nested more than 30 deep"),
+        ("a: !!int one", " is not YAML: invalid literal for int()"),
+        ("a: 2020-13-01", " is not YAML: month must be in 1..12"),
+    ],
+)
+def test_yaml_that_is_read_in_different_ways_or_not_at_all_is_refused(tmp_path, text, message):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(UserError) as error:
+        load_params(tmp_path / "params.yaml")
+    assert str(error.value).startswith(f"{tmp_path}/params.yaml{message}")
+
+
+def test_aliases_that_multiply_are_refused(tmp_path):
+    rows = ["a0: &a0 [1, 2, 3, 4, 5, 6, 7, 8, 9]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))]
+    (tmp_path / "params.yaml").write_text("\n".join(rows))
+    assert error_of(tmp_path) == ", line 6: there are more than 100,000 values from here on"
+
+
+def test_aliases_merges_and_plain_numbers_are_read_as_usual(tmp_path):
+    text = "a: &a {x: 0, y: 0.5}\nb: {<<: *a, x: -12}\nc: {<<: *a, y: 0x10}\nd: [1_000, 1.0e-3, '010', 10]\n"
+    (tmp_path / "params.yaml").write_text(text)
+    assert read_yaml(tmp_path / "params.yaml") == yaml.safe_load(text)
+
+
+def numbers(tree, keys=()):
+    """The places of all numbers in a tree, with their values."""
+    pairs = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, value in pairs:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            yield (*keys, key), value
+        yield from numbers(value, (*keys, key))
+
+
+def test_no_number_may_be_so_large_or_small_that_it_exhausts_memory_or_float32(make_project):
+    root = make_project()
+    tree = yaml.safe_load((root / "params.yaml").read_text())
+    whole = {name: section for name, section in tree.items() if not isinstance(section, dict) or "like" not in section}
+    (root / "params.yaml").write_text(yaml.safe_dump(whole | {"datasets": ["functions"], "default_dataset": "functions"}))
+    load_params(root / "params.yaml")
+    for keys, value in numbers(whole):
+        tree = deepcopy(whole) | {"datasets": ["functions"], "default_dataset": "functions"}
+        place = reduce(lambda node, key: node[key], keys[:-1], tree)
+        for wrong in (10**30, -(10**30)) if isinstance(value, int) else (1e300, -1e300, 1e-320):
+            if wrong == 1e-320 and keys[-1] in SHARES:
+                continue
+            place[keys[-1]] = wrong
+            (root / "params.yaml").write_text(yaml.safe_dump(tree))
+            assert str(keys[-1] if isinstance(keys[-1], str) else keys[-2]) in error_of(root), (keys, wrong)
+
+
 @pytest.mark.parametrize("name", ["../houses", "old houses", ".houses", "-houses", "", "houses.v2", "houses/v2", "houses\n"])
 def test_invalid_data_set_names_are_refused(make_project, name):
     expected = f"{json.dumps(name)} cannot be the name of a data set: a name begins with a letter or digit"
@@ -372,6 +438,9 @@ def cli(make_project, monkeypatch, capsys):
         (["--classes", "1"], '--classes = "1": Input should be greater than or equal to 2'),
         (["--classes", ""], '--classes = ""'),
         (["--lambda", "0"], '--lambda = "0": Input should be greater than 0'),
+        (["--lambda", "1e-320"], '--lambda = "1e-320": networks compute in float32: write a number from 1e-30 to 1e+30'),
+        (["--classes", "2000000000"], '--classes = "2000000000": Input should be less than or equal to 65536'),
+        (["--epochs", "9" * 30], "Input should be less than or equal to 1000000"),
         (["--lambda", "nan"], '--lambda = "nan": Input should be a finite number'),
         (["--batch-size", "0"], '--batch-size = "0": Input should be greater than or equal to 1'),
         (["--batch_size", "x"], '--batch-size = "x": Input should be a valid integer'),

@@ -114,7 +114,7 @@ def locked_stages(root: Path) -> dict[str, Any]:
     """The entries of dvc.lock by stage; empty if it is absent, has merge conflicts, or another format."""
     try:
         return dict(yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))["stages"])
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, RecursionError):
         return {}
 
 

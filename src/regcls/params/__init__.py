@@ -8,11 +8,11 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
 from regcls.errors import UserError
-from regcls.params.types import STRICT, Count, OneOrMore, Positive, Section
+from regcls.params.reading import read_yaml
+from regcls.params.types import STRICT, Natural, OneOrMore, Positive, Section
 from regcls.tasks import TASKS, task_params
 from regcls.words import suggestion
 
@@ -24,7 +24,7 @@ class Tracking:
     """Tracking settings, besides MLflow's own environment variables."""
 
     experiment: Annotated[str, Field(min_length=1)]
-    state_epochs: Annotated[int, Field(ge=0)]
+    state_epochs: Natural
     __pydantic_config__ = STRICT
 
 
@@ -33,8 +33,8 @@ class Compute:
     """How to compute, without effect on what is computed."""
 
     device: Literal["auto", "cpu", "cuda"]
-    processes: Literal["auto"] | Count
-    loaders: Literal["auto"] | Annotated[int, Field(ge=0)]
+    processes: Literal["auto"] | Annotated[int, Field(ge=1, le=2**10)]
+    loaders: Literal["auto"] | Annotated[int, Field(ge=0, le=2**10)]
     channels_last: bool
     compile: bool
     checkpoint_minutes: Positive
@@ -131,11 +131,9 @@ def load_params(path: Path) -> Params:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = read_yaml(path)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist. Run this from the project's root, or restore it with: git checkout params.yaml") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise UserError(f"{path} has no keys. Restore it with: git checkout params.yaml")
     return {str(key): value for key, value in tree.items()}

@@ -10,9 +10,26 @@ from pydantic import AfterValidator, Field
 from regcls.choices import RegressionLoss, Rounding
 from regcls.errors import UserError
 from regcls.methods import has_classes, searched_as
-from regcls.params.types import FROM_TEXT, STRICT, Classes, Count, Method, NotNegative, OneOrMore, Optimizer, Positive, Section, Seed, Share
+from regcls.params.types import (
+    FROM_TEXT,
+    STRICT,
+    Classes,
+    Count,
+    Epochs,
+    Finite,
+    Method,
+    Natural,
+    NotNegative,
+    OneOrMore,
+    Optimizer,
+    Positive,
+    Section,
+    Seed,
+    Share,
+    Width,
+)
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+ImageBatch = Annotated[int, Field(ge=2, le=2**16)]  # batch norm cannot take a single image
 Backbone = Literal["resnet18", "resnet34", "resnet50"]
 Scaling = Literal["eq4", "released"]
 MixedPrecision = Literal["float32", "bf16"]
@@ -36,7 +53,7 @@ class SingleTraining:
     """Training parameters shared by images and depth."""
 
     model: Backbone
-    width: Count
+    width: Width
     class_range: Literal["data"] | Annotated[tuple[Finite, Finite], AfterValidator(growing)]  # data: range of the training targets
     loss: RegressionLoss
     huber_delta: Positive
@@ -46,10 +63,10 @@ class SingleTraining:
     optimizer: Optimizer
     learning_rate: Positive
     weight_decay: NotNegative
-    epochs: Count
+    epochs: Epochs
     milestones: Annotated[tuple[Count, ...], AfterValidator(growing)]
     decay: Annotated[float, Field(gt=0, le=1)]
-    batch_size: Annotated[int, Field(ge=2)]  # batch norm cannot take a single image
+    batch_size: ImageBatch
     accumulate: Count
     precision: MixedPrecision
     flip: Share
@@ -83,12 +100,12 @@ class SingleOptions:
     balanced_data: bool | None = None
     seed: Seed | None = None
     model: Backbone | None = None
-    width: Count | None = None
+    width: Width | None = None
     loss: RegressionLoss | None = None
     huber_delta: Positive | None = None
     loss_scaling: Scaling | None = None
-    epochs: Count | None = None
-    batch_size: Annotated[int | None, Field(ge=2)] = None
+    epochs: Epochs | None = None
+    batch_size: ImageBatch | None = None
     accumulate: Count | None = None
     optimizer: Optimizer | None = None
     learning_rate: Positive | None = None
@@ -105,7 +122,7 @@ class SingleGrid:
     classes: OneOrMore[Classes]
     balanced_data: bool
     lambdas: Literal["default", "searched"] | OneOrMore[Positive]
-    seeds: Annotated[int, Field(ge=0)]
+    seeds: Natural
     __pydantic_config__ = STRICT
 
 

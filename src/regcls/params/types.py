@@ -12,6 +12,8 @@ from regcls.methods import canonical
 Optimizer = Literal["adam", "sgd"]
 Precision = Literal["float32", "float64"]  # of small networks
 
+SMALLEST, LARGEST = 1e-30, 1e30  # sizes of numbers that stay finite and above zero in float32, squared errors and products included
+
 T = TypeVar("T")
 
 
@@ -21,11 +23,25 @@ def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
     return values
 
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+def _in_range(value: float) -> float:
+    if value and not SMALLEST <= abs(value) <= LARGEST:
+        raise ValueError(f"networks compute in float32: write a number from {SMALLEST:g} to {LARGEST:g}")
+    return value
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_in_range)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), AfterValidator(_in_range)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(_in_range)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Classes = Annotated[int, Field(ge=2)]
+# No real use exceeds these limits; far larger numbers would only exhaust the memory, or overflow.
+Natural = Annotated[int, Field(ge=0, le=10**9)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Epochs = Annotated[int, Field(ge=1, le=10**6)]
+BatchSize = Annotated[int, Field(ge=1, le=2**16)]
+Units = Annotated[int, Field(ge=1, le=2**16)]  # of a hidden layer
+Width = Annotated[int, Field(ge=1, le=2**10)]  # channels of a network's first stage
+Pixels = Annotated[int, Field(ge=32, le=2**12)]
+Classes = Annotated[int, Field(ge=2, le=2**16)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Method = Annotated[str, AfterValidator(canonical)]  # see methods/
 OneOrMore = Annotated[tuple[T, ...], Field(min_length=1), AfterValidator(_distinct)]

@@ -7,14 +7,13 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from regcls.errors import UserError
-from regcls.params.single import PURPOSES, SingleOptions, SingleSection, SingleTraining, check_grids, lambdas_text
-from regcls.params.types import FROM_TEXT, STRICT, Count, NotNegative, Seed, TaskParams, plain
+from regcls.params.single import PURPOSES, ImageBatch, SingleOptions, SingleSection, SingleTraining, check_grids, lambdas_text
+from regcls.params.types import FROM_TEXT, STRICT, Count, NotNegative, Pixels, Seed, TaskParams, plain
 
 Selection = Literal["val", "test"]  # split whose RMSE selects the weights to keep
 Resampling = Literal["nearest", "released"]
 Validation = Literal["pooled", "released"]
 BUCKETS = 100  # of depth, 0.1 m each; the last one includes all greater depths
-Pixels = Annotated[int, Field(ge=32)]
 Bucket = Annotated[int, Field(ge=0, lt=BUCKETS)]
 
 
@@ -28,9 +27,9 @@ def _even(values: tuple[int, int]) -> tuple[int, int]:
 class RoomStandIn:
     """Generated rooms in the layout of the original archive, for use without it."""
 
-    scenes: Annotated[int, Field(ge=5)]  # of training and validation images
-    images: Annotated[int, Field(ge=10)]  # training and validation images
-    test_images: Count
+    scenes: Annotated[int, Field(ge=5, le=10**6)]  # of training and validation images
+    images: Annotated[int, Field(ge=10, le=10**6)]  # training and validation images
+    test_images: Annotated[int, Field(ge=1, le=10**6)]
     seed: Seed
     __pydantic_config__ = STRICT
 
@@ -58,7 +57,7 @@ class DepthTraining(SingleTraining):
 
     weights: Annotated[str, Field(min_length=1)]  # random, a path, or an address
     align_corners: bool
-    balanced_batch_size: Annotated[int, Field(ge=2)]
+    balanced_batch_size: ImageBatch
     balanced_accumulate: Count
     rotate: Annotated[float, Field(ge=0, le=45)]
     lighting: NotNegative

@@ -11,9 +11,13 @@ from regcls.errors import UserError
 from regcls.params.types import (
     FROM_TEXT,
     STRICT,
+    BatchSize,
     Classes,
     Count,
+    Epochs,
+    Finite,
     Method,
+    Natural,
     NotNegative,
     OneOrMore,
     Optimizer,
@@ -22,6 +26,7 @@ from regcls.params.types import (
     Section,
     Seed,
     TaskParams,
+    Units,
     layer_widths,
     plain,
 )
@@ -60,10 +65,10 @@ class PeakWidth:
 class FunctionData:
     """What `prepare` draws (protocol, section 2.1)."""
 
-    functions: OneOrMore[tuple[Annotated[float, Field(allow_inf_nan=False)], Count]]
+    functions: OneOrMore[tuple[Finite, Count]]
     data_seeds: OneOrMore[Seed]
     repetitions: Count
-    samples: Annotated[int, Field(ge=18432)]  # at least two from each of 1024 bins of y, in three regions of three splits
+    samples: Annotated[int, Field(ge=18432, le=10**9)]  # at least two from each of 1024 bins of y, in three regions of three splits
     settings: OneOrMore[Setting]
     samplings: OneOrMore[Sampling]
     peak_width: PeakWidth
@@ -76,9 +81,9 @@ class FunctionData:
 class FunctionTraining:
     """How each network is trained (protocol, section 2.1)."""
 
-    hidden: Annotated[tuple[Count, ...], Field(min_length=2, max_length=2)]
-    epochs: Count
-    batch_size: Count
+    hidden: Annotated[tuple[Units, ...], Field(min_length=2, max_length=2)]
+    epochs: Epochs
+    batch_size: BatchSize
     optimizer: Optimizer
     weight_decay: NotNegative
     learning_rate: BySetting
@@ -98,7 +103,7 @@ class FunctionRun:
     noise: Positive
     method: Method
     classes: Classes
-    repetition: Annotated[int, Field(ge=0)]
+    repetition: Natural
     __pydantic_config__ = STRICT
 
 
@@ -113,11 +118,11 @@ class FunctionOptions:
     classes: Classes | None = None
     lam: Annotated[Positive | None, Field(alias="lambda")] = None
     rounding: Rounding | None = None
-    repetition: Annotated[int, Field(ge=0)] | None = None
+    repetition: Natural | None = None
     seed: Seed | None = None
-    hidden: Annotated[tuple[Count, Count] | None, BeforeValidator(layer_widths)] = None
-    epochs: Count | None = None
-    batch_size: Count | None = None
+    hidden: Annotated[tuple[Units, Units] | None, BeforeValidator(layer_widths)] = None
+    epochs: Epochs | None = None
+    batch_size: BatchSize | None = None
     optimizer: Optimizer | None = None
     learning_rate: Positive | None = None
     weight_decay: NotNegative | None = None

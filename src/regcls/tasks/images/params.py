@@ -11,21 +11,20 @@ from regcls.errors import UserError
 from regcls.metrics import ShotGroups
 from regcls.params.single import (
     PURPOSES,
-    Finite,
     SingleOptions,
     SingleSection,
     SingleTraining,
     check_grids,
     lambdas_text,
 )
-from regcls.params.types import FROM_TEXT, STRICT, Count, NotNegative, Positive, Seed, TaskParams, plain
+from regcls.params.types import FROM_TEXT, STRICT, Count, Finite, Natural, NotNegative, Pixels, Positive, Seed, TaskParams, plain
 
 
 @dataclass(frozen=True, kw_only=True)
 class StandIn:
     """Generated portraits in the layout of the original archives, for use without them."""
 
-    images: Annotated[int, Field(ge=200)]  # fewer leave no age with three groups of images
+    images: Annotated[int, Field(ge=200, le=10**6)]  # fewer leave no age with three groups of images
     seed: Seed
     __pydantic_config__ = STRICT
 
@@ -39,7 +38,7 @@ class ImageData:
     layout: Literal["imdb-wiki", "csv"]
     target: Annotated[str, Field(min_length=1)]  # name of the target, in reports and as the csv's column
     unit: str  # of the target, in reports; may be empty
-    size: Annotated[int, Field(ge=32)]
+    size: Pixels
     min_face_score: Finite
     split_seed: Seed
     split_most: Count
@@ -53,7 +52,7 @@ class ImageTraining(SingleTraining):
     """How each network is trained."""
 
     balanced_learning_rate: Positive
-    pad: Annotated[int, Field(ge=0)]
+    pad: Natural
     __pydantic_config__ = STRICT
 
 
@@ -62,8 +61,8 @@ class IntegerShots:
     """Shot groups by the number of training images with the target's integer part: the benchmark's rule."""
 
     by: Literal["integer"]
-    many_above: Annotated[int, Field(ge=0)]
-    few_below: Annotated[int, Field(ge=0)]
+    many_above: Natural
+    few_below: Natural
     __pydantic_config__ = STRICT
 
     def groups(self, training: ArrayLike) -> ShotGroups:
@@ -76,7 +75,7 @@ class DensityShots:
     """Shot groups by the number of training images in the target's bin, in multiples of the mean over bins: for targets of any range."""
 
     by: Literal["density"]
-    bins: Count
+    bins: Annotated[int, Field(ge=1, le=2**16)]
     many_above: NotNegative
     few_below: NotNegative
     __pydantic_config__ = STRICT

@@ -14,8 +14,11 @@ from regcls.params.single import SEARCH, growing
 from regcls.params.types import (
     FROM_TEXT,
     STRICT,
+    BatchSize,
     Classes,
     Count,
+    Epochs,
+    Natural,
     NotNegative,
     OneOrMore,
     Optimizer,
@@ -24,6 +27,7 @@ from regcls.params.types import (
     Section,
     Seed,
     TaskParams,
+    Units,
     layer_widths,
     plain,
 )
@@ -32,7 +36,6 @@ ACTIVITIES = ("coffee", "cereals", "tea", "milk", "juice", "sandwich", "scramble
 FEATURES = 64  # per frame
 Unit = Literal["percent", "frames"]
 SequenceSplit = Literal["s1", "s2", "s3", "s4"]
-Person = Annotated[int, Field(ge=0)]
 # random is an untrained network, kukleva one with sigmoids.
 SequenceMethod = Annotated[str, AfterValidator(partial(canonical, also=("random", "kukleva")))]
 
@@ -42,7 +45,7 @@ class SequenceStandIn:
     """Generated walks in the layout of the original archive, for use without it."""
 
     persons: Annotated[int, Field(ge=4)]  # spread over the test persons of the four splits
-    frames: Annotated[int, Field(ge=40)]  # mean length of a video
+    frames: Annotated[int, Field(ge=40, le=10**5)]  # mean length of a video
     seed: Seed
     __pydantic_config__ = STRICT
 
@@ -53,7 +56,7 @@ class SequenceData:
 
     source: Literal["raw", "stand-in"]
     archives: tuple[Annotated[str, Field(min_length=1)], ...]
-    test_persons: Annotated[dict[SequenceSplit, tuple[Person, Person]], Field(min_length=1)]  # (first, last)
+    test_persons: Annotated[dict[SequenceSplit, tuple[Natural, Natural]], Field(min_length=1)]  # (first, last)
     validation_share: Annotated[float, Field(gt=0, lt=1)]
     split_seed: Seed
     expected_videos: Count | None
@@ -77,17 +80,17 @@ class ByUnit:
 class SequenceTraining:
     """How each network is trained."""
 
-    hidden: Annotated[tuple[Count, ...], Field(min_length=2, max_length=2)]
+    hidden: Annotated[tuple[Units, ...], Field(min_length=2, max_length=2)]
     activation: Activation
     lam: Annotated[ByUnit, Field(alias="lambda")]
     rounding: Rounding
     optimizer: Optimizer
     learning_rate: Positive
     weight_decay: NotNegative
-    epochs: Count
+    epochs: Epochs
     milestones: Annotated[tuple[Count, ...], AfterValidator(growing)]
     decay: Annotated[float, Field(gt=0, le=1)]
-    batch_size: Count
+    batch_size: BatchSize
     precision: Precision
     seeds: OneOrMore[Seed]
     __pydantic_config__ = STRICT
@@ -113,7 +116,7 @@ class SequenceGrid:
     units: OneOrMore[Unit]
     splits: OneOrMore[SequenceSplit]
     lambdas: Literal["default", "searched"] | OneOrMore[Positive]
-    seeds: Annotated[int, Field(ge=0)]
+    seeds: Natural
     __pydantic_config__ = STRICT
 
 
@@ -142,9 +145,9 @@ class SequenceOptions:
     unit: Unit | None = None
     split: SequenceSplit | None = None
     seed: Seed | None = None
-    hidden: Annotated[tuple[Count, Count] | None, BeforeValidator(layer_widths)] = None
-    epochs: Count | None = None
-    batch_size: Count | None = None
+    hidden: Annotated[tuple[Units, Units] | None, BeforeValidator(layer_widths)] = None
+    epochs: Epochs | None = None
+    batch_size: BatchSize | None = None
     optimizer: Optimizer | None = None
     learning_rate: Positive | None = None
     weight_decay: NotNegative | None = None
