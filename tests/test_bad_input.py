@@ -348,6 +348,7 @@ def numbers(tree, keys=()):
         yield from numbers(value, (*keys, key))
 
 
+@pytest.mark.slow
 def test_no_number_may_be_so_large_or_small_that_it_exhausts_memory_or_float32(make_project):
     root = make_project()
     tree = yaml.safe_load((root / "params.yaml").read_text())

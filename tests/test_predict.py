@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import shutil
 
 import numpy as np
@@ -71,8 +72,20 @@ def test_unreadable_images_are_reported_and_the_others_predicted(project, capsys
     code, (_, *rows), err = predict(capsys, run_id, files[0], "notes.txt", "nowhere.png", files[0])
     assert code == 2
     assert [name for name, _ in rows] == [files[0], files[0]] and rows[0] == rows[1]
-    assert "notes.txt: not an image of a known format\n" in err and "nowhere.png: No such file or directory\n" in err
+    assert "notes.txt: not an image of a known format\n" in err and "nowhere.png: there is no such file\n" in err
     assert err.endswith("regcls: error: 2 of 4 images could not be read; they are named above\n")
+
+
+def test_what_has_no_end_or_is_too_large_is_not_read(project, capsys):
+    root, _, run_id, files = project
+    os.mkfifo(root / "pipe.jpg")
+    with (root / "disk.jpg").open("wb") as file:
+        file.truncate(2**31)
+    code, (_, *rows), err = predict(capsys, run_id, "/dev/zero", "pipe.jpg", ".", "disk.jpg", files[0])
+    assert (code, [name for name, _ in rows]) == (2, [files[0]])
+    for name in ("/dev/zero", "pipe.jpg", "."):
+        assert f"{name}: not a file, but a folder, a device or a pipe\n" in err
+    assert "disk.jpg: larger than 512 MiB\n" in err
 
 
 def test_images_of_any_size_and_format_are_accepted(project, capsys):

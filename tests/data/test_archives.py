@@ -1,11 +1,15 @@
 """Images read from folders, .tar and .zip without unpacking, and errors for unreadable archives."""
 
 import io
+import random
 import tarfile
+import tracemalloc
 import zipfile
+from contextlib import suppress
 
 import pytest
 
+from regcls.data import archives
 from regcls.data.archives import Holder, Place
 from regcls.errors import UserError
 
@@ -70,7 +74,7 @@ def test_missing_files_of_a_folder_are_noticed_on_reading(tmp_path):
     assert set(faces.names()) == {name[:200] for name in FILES}
     with pytest.raises(ValueError, match="there is no such file"):
         faces.place("faces/other.jpg").read()
-    with pytest.raises(ValueError, match="cannot be read: Is a directory"):
+    with pytest.raises(ValueError, match="not a file, but a folder, a device or a pipe"):
         faces.place("faces/00").read()
 
 
@@ -151,6 +155,54 @@ def test_damage_within_a_zip_is_reported_for_the_affected_file_only(tmp_path):
     (tmp_path / "faces.zip").write_bytes(content)
     with pytest.raises(ValueError, match=r"damaged within the \.zip: "):
         place.read()
+
+
+def test_a_member_that_unpacks_to_more_than_the_limit_is_not_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "LARGEST", 10**6)
+    with zipfile.ZipFile(tmp_path / "faces.zip", "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("faces/zeros.jpg", bytes(10**8))
+        opened.writestr("faces/largest.jpg", bytes(10**6))
+    assert len(holder(tmp_path).place("faces/largest.jpg").read()) == 10**6
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="^larger than 512 MiB$"):
+        holder(tmp_path).place("faces/zeros.jpg").read()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10**7
+
+
+def test_a_member_of_a_tar_that_is_larger_than_the_limit_is_not_read(tmp_path, monkeypatch):
+    write_tar(tmp_path)
+    monkeypatch.setattr(archives, "LARGEST", 100)
+    with pytest.raises(ValueError, match="^larger than 512 MiB$"):
+        holder(tmp_path).place("faces/00/a.jpg").read()
+    assert holder(tmp_path).place("faces/ü.jpg").read() == b"third"
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x\0y", f"faces/{'x' * 300}"])
+def test_names_that_no_file_can_have_are_not_found(tmp_path, name):
+    with pytest.raises(UserError, match="there is no"):
+        holder(tmp_path, name)
+    with pytest.raises(ValueError):
+        Place(str(tmp_path / name)).read()
+
+
+def test_an_archive_of_random_bytes_in_its_headers_is_refused_or_read(tmp_path):
+    """Headers with any numbers, names and encodings: never another error."""
+    rng = random.Random(0)
+    for write, name in ((write_tar, "faces.tar"), (write_zip, "faces.zip")):
+        write(tmp_path)
+        whole = (tmp_path / name).read_bytes()
+        for _ in range(300):
+            content = bytearray(whole)
+            for _ in range(rng.randint(1, 20)):
+                content[rng.randrange(len(content))] = rng.randrange(256)
+            (tmp_path / name).write_bytes(content)
+            with suppress(UserError, ValueError):
+                found = holder(tmp_path)
+                for path in found.names():
+                    found.place(path).read()
+        (tmp_path / name).unlink()
 
 
 def test_reading_beyond_the_end_gives_no_bytes(tmp_path):

@@ -7,6 +7,7 @@ import re
 import stat
 import tarfile
 import zipfile
+from contextlib import suppress
 
 import pytest
 
@@ -105,6 +106,32 @@ def test_a_link_in_a_zip_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"a\.zip: the member link is a link or a device"):
         extract(archive, tmp_path / "raw")
     assert files(tmp_path / "raw") == {}
+
+
+@pytest.mark.parametrize("pack, suffix", [(tar_of, "tar"), (zip_of, "zip")])
+@pytest.mark.parametrize(
+    "members, reason",
+    [
+        ({"faces": b"one", "faces/1.jpg": b"two"}, "Not a directory|File exists"),
+        ({"faces/1.jpg/2.jpg": b"one", "faces/1.jpg": b"two"}, "Is a directory"),
+        ({f"faces/{'x' * 300}.jpg": b"one"}, "File name too long"),
+    ],
+    ids=["a file, then a folder", "a folder, then a file", "a long name"],
+)
+def test_members_that_no_folder_can_have_leave_nothing(tmp_path, pack, suffix, members, reason):
+    archive = pack(tmp_path / f"a.{suffix}", members)
+    with pytest.raises(UserError, match=rf"cannot unpack .*a\.{suffix}: faces.*: ({reason})\. Nothing was unpacked") as error:
+        extract(archive, tmp_path / "raw")
+    assert "\n" not in str(error.value) and files(tmp_path / "raw") == {}
+
+
+@pytest.mark.parametrize("headers", [{"path": "faces/\0.jpg"}, {"mtime": "1e300"}, {"size": "-5"}, {"path": "faces/\udcff.jpg"}])
+def test_odd_headers_of_a_tar_are_never_a_traceback(tmp_path, headers):
+    odd = tarfile.TarInfo("faces/odd.jpg")
+    odd.pax_headers = headers
+    with suppress(UserError):
+        extract(tar_of(tmp_path / "a.tar", GOOD, odd), tmp_path / "raw")
+    assert not [file for file in (tmp_path / "raw").iterdir() if file.name.endswith(".part")]
 
 
 def test_existing_files_are_not_replaced(tmp_path):

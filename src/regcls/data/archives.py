@@ -7,10 +7,13 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 
 from regcls.errors import UserError
 from regcls.progress import progress, say
 
+LARGEST = 2**29  # bytes of one file, unpacked; the largest real ones are IMDB-WIKI's imdb.mat and NYUD2's mask of test pixels
+TOO_LARGE = f"larger than {LARGEST >> 20} MiB"
 LOCAL_HEADER = 30  # bytes of a zip member's local header before its name; it ends with the lengths of name and extra field
 ZERO_BLOCK = bytes(tarfile.BLOCKSIZE)  # marks the end of a tar
 
@@ -38,16 +41,32 @@ class Place:
             ValueError: it cannot be read; with the reason.
         """
         try:
+            status = os.stat(self.file)
+            if not S_ISREG(status.st_mode):  # a device may have no end, a pipe no beginning
+                raise ValueError("not a file, but a folder, a device or a pipe")
+            if (status.st_size if self.size < 0 else self.size) > LARGEST:
+                raise ValueError(TOO_LARGE)
             with open(self.file, "rb") as handle:
                 handle.seek(self.offset)
                 content = handle.read(self.size)
-            return zlib.decompress(content, -zlib.MAX_WBITS) if self.deflated else content
+            return _inflated(content) if self.deflated else content
         except FileNotFoundError:
             raise ValueError("there is no such file") from None
         except OSError as error:
             raise ValueError(f"cannot be read: {os.strerror(error.errno or 0)}") from None
         except zlib.error as error:
             raise ValueError(f"damaged within the .zip: {error}") from None
+
+
+def _inflated(content: bytes) -> bytes:
+    """Decompress at most LARGEST bytes: a megabyte may stand for a gigabyte of zeros."""
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflated = stream.decompress(content, LARGEST + 1)
+    if len(inflated) > LARGEST:
+        raise ValueError(TOO_LARGE)
+    if not stream.eof:
+        raise zlib.error("incomplete or truncated stream")
+    return inflated
 
 
 class Holder:
@@ -62,8 +81,9 @@ class Holder:
         """
         self.raw, self.origin = raw, raw / top
         self._places: Mapping[str, Place] | None = None  # in an archive
-        archives = [file for suffix in (".tar", ".zip") if (file := raw / f"{top}{suffix}").exists()] if top else []
-        if self.origin.is_dir():
+        # os.path, since pathlib raises an OSError if a name is too long.
+        archives = [file for suffix in (".tar", ".zip") if os.path.isfile(file := raw / f"{top}{suffix}")] if top else []
+        if os.path.isdir(self.origin):
             for archive in archives:
                 say(f"reading the folder {self.origin}, not {archive}")
         elif archives:
@@ -94,7 +114,9 @@ def _index_tar(archive: Path) -> dict[str, Place]:
                     places[member.name.removeprefix("./")] = Place(str(archive), member.offset_data, member.size)
                 advance(tar.offset - position)
                 position = tar.offset
-    except (tarfile.TarError, EOFError) as error:
+    except OSError as error:
+        raise UserError(f"{archive} cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # a damaged or malicious header can raise nearly anything
         raise _damaged(archive, str(error)) from None
     with archive.open("rb") as handle:  # tarfile mistakes damage in the middle for the end
         handle.seek(position)
@@ -120,7 +142,11 @@ def _index_zip(archive: Path) -> dict[str, Place]:
                 start = member.header_offset + LOCAL_HEADER + name + extra
                 if not member.is_dir():
                     places[member.filename] = Place(str(archive), start, member.compress_size, member.compress_type == zipfile.ZIP_DEFLATED)
-    except zipfile.BadZipFile as error:
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"{archive} cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # a damaged or malicious header can raise nearly anything
         raise _damaged(archive, str(error)) from None
     return places
 

@@ -56,11 +56,6 @@ def load_image(content: bytes) -> Image.Image:
         raise ValueError(f"cut short or damaged: {error or type(error).__name__}") from None
 
 
-def reason_of(error: OSError | ValueError) -> str:
-    """Why a file could not be opened or decoded."""
-    return str((error.strerror if isinstance(error, OSError) else None) or error)
-
-
 def as_rgb(image: Image.Image) -> Image.Image:
     """Convert grey, CMYK and palette images to RGB and 16 to 8 bits; drop transparency.
 

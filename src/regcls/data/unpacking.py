@@ -1,5 +1,6 @@
 """Unpacks archives safely: no member leaves the folder, and existing files are never replaced."""
 
+import errno
 import gzip
 import os
 import shutil
@@ -15,7 +16,9 @@ from regcls.errors import UserError
 from regcls.files import explain_os_errors, lock
 from regcls.progress import progress, say
 
-_UNREADABLE = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error, LZMAError, RuntimeError)  # the last: encrypted
+_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error, LZMAError, ValueError, OverflowError)
+_UNREADABLE = (*_DAMAGED, RuntimeError)  # the last: encrypted
+_IMPOSSIBLE = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)  # a member is a file and a folder, or its name too long
 
 
 def extract(archive: Path, folder: Path) -> int:
@@ -43,6 +46,11 @@ def extract(archive: Path, folder: Path) -> int:
         except _UNREADABLE as error:
             reason = str(error).partition(":\n")[0]  # tarfile appends a line for each compression it tried
             raise UserError(f"cannot unpack {archive}: {reason}. Nothing was unpacked. Fetch it again, or unpack it by hand.") from error
+        except OSError as error:
+            if error.errno not in _IMPOSSIBLE:
+                raise
+            name = str(error.filename).removeprefix(f"{aside}/")
+            raise UserError(f"cannot unpack {archive}: {name}: {error.strerror}. Nothing was unpacked. Unpack it by hand.") from error
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     return count

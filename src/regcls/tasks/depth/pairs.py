@@ -1,10 +1,10 @@
 """Decodes, checks and scales pairs of images and depth maps into memory-mapped arrays."""
 
+import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -146,7 +146,7 @@ def _opened(what: str, place: Place | None) -> Image.Image:
     Raises:
         ValueError: the file is missing or unreadable.
     """
-    if place is None or not Path(place.file).exists():
+    if place is None or not os.path.exists(place.file):
         raise ValueError(f"{what} missing")
     try:
         return load_image(place.read())

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from regcls.data.images import as_rgb, load_image, reason_of
+from regcls.data.archives import Place
+from regcls.data.images import as_rgb, load_image
 from regcls.errors import UserError
 from regcls.files import explain_os_errors, write_atomically
 from regcls.options import PREDICTIONS
@@ -43,9 +44,9 @@ def predict(request: PredictRequest) -> list[str]:
     with progress(len(request.images), "predicting") as advance:
         for file, name in zip(request.images, names, strict=True):
             try:
-                image = as_rgb(load_image(file.read_bytes()))
-            except (OSError, ValueError) as error:
-                unreadable.append(f"{file}: {reason_of(error)}")
+                image = as_rgb(load_image(Place(str(file)).read()))
+            except ValueError as error:
+                unreadable.append(f"{file}: {error}")
             else:
                 metres = _depth_of(predictor, image, request)
                 target = folder / f"{name}_depth.png"

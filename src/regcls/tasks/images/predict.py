@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from regcls.data.images import decode, reason_of
+from regcls.data.archives import Place
+from regcls.data.images import decode
 from regcls.errors import UserError
 from regcls.progress import Advance, progress
 from regcls.tasks.task import PredictRequest
@@ -46,10 +47,10 @@ def _read(files: Sequence[Path], size: int, unreadable: list[str], advance: Adva
         names, pixels = list[str](), list[NDArray[np.uint8]]()
         for file in batch:
             try:
-                pixels.append(decode(file.read_bytes(), size))
+                pixels.append(decode(Place(str(file)).read(), size))
                 names.append(str(file))
-            except (OSError, ValueError) as error:
-                unreadable.append(f"{file}: {reason_of(error)}")
+            except ValueError as error:
+                unreadable.append(f"{file}: {error}")
         if names:
             yield names, np.stack(pixels)
         advance(len(batch))
