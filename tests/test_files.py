@@ -1,12 +1,14 @@
 """Files are complete or absent. For full and read-only disks, see test_bad_input.py and data/test_store.py."""
 
 import os
+import resource
 import subprocess
 import sys
 import time
 
 import pytest
 
+from regcls.errors import UserError
 from regcls.files import folder_written_aside, lock, write_json, write_text
 
 
@@ -58,3 +60,16 @@ def test_a_lock_is_waited_for_and_released_when_its_owner_dies(tmp_path):
         with lock(tmp_path / "a.lock", on_wait=waiting):
             assert time.monotonic() - started < 30
     assert expected == [f"process {owner.pid} on {os.uname().nodename}"]
+
+
+def test_a_full_disk_at_a_lock_is_a_clear_error_and_releases_it(tmp_path):
+    path = tmp_path / ".regcls" / "run.lock"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with pytest.raises(UserError, match=f"no space left on the disk while writing {path}"), lock(path, on_wait=pytest.fail):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with lock(path, on_wait=pytest.fail):
+        assert path.read_text() == f"process {os.getpid()} on {os.uname().nodename}\n"

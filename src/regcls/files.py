@@ -139,7 +139,7 @@ def lock(path: Path, *, on_wait: Callable[[str], None]) -> Iterator[None]:
         on_wait(lock_holder(path))
         handle = _lock_file(path)
         fcntl.flock(handle, fcntl.LOCK_EX)
-        _sign(handle)
+        _sign(handle, path)
     with handle:
         yield  # closing the handle releases the lock
 
@@ -152,7 +152,7 @@ def try_lock(path: Path) -> IO[str] | None:
     except BlockingIOError:
         handle.close()
         return None
-    _sign(handle)
+    _sign(handle, path)
     return handle
 
 
@@ -170,7 +170,11 @@ def _lock_file(path: Path) -> IO[str]:
         return path.open("a+")
 
 
-def _sign(handle: IO[str]) -> None:
-    handle.truncate(0)
-    handle.write(f"process {os.getpid()} on {os.uname().nodename}\n")
-    handle.flush()
+def _sign(handle: IO[str], path: Path) -> None:
+    with explain_os_errors(path):
+        try:
+            os.ftruncate(handle.fileno(), 0)
+            os.write(handle.fileno(), f"process {os.getpid()} on {os.uname().nodename}\n".encode())  # unbuffered: closing writes no more
+        except OSError:
+            handle.close()
+            raise
