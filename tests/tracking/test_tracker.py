@@ -3,6 +3,7 @@
 import math
 import os
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from network import free_port
+from processes import wait_until
 from regcls.errors import UserError
 from regcls.tasks.functions.runs import FunctionSpec
 from regcls.tracking import store as tracking_store
@@ -512,3 +514,22 @@ def test_a_server_gives_the_same_table_as_its_database(
     run = finished_run(another)
     another.deliver()
     assert [file.path for file in another._client.list_artifacts(another.run_id(run))] == ["weights.safetensors"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "number, code, message",
+    [(signal.SIGTERM, 143, "regcls: terminated. "), (signal.SIGINT, 130, "regcls: interrupted. "), (signal.SIGKILL, -9, None)],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_a_signal_while_the_store_is_created_leaves_a_whole_one_or_none(make_project, start, number, code, message) -> None:
+    root = make_project()
+    process = start(root, sys.executable, "-m", "regcls", "show", "abcdef")
+    wait_until(lambda: any(root.glob(".mlflow.db.*.part")), "the store is being created")
+    time.sleep(0.5)
+    process.send_signal(number)
+    assert process.wait(60) == code
+    lines = (root / "output.txt").read_text().splitlines()
+    assert [line.startswith(str(message)) for line in lines] == ([] if message is None else [True])
+    assert Tracker(root, experiment="regcls").finished("functions") == {}
+    assert not list(root.glob(".mlflow.db.*"))

@@ -1,5 +1,6 @@
 """Locates and opens the tracking store, and explains its errors. Does not import MLflow."""
 
+import glob
 import os
 import re
 import sqlite3
@@ -12,6 +13,7 @@ from urllib.parse import quote, unquote
 
 from regcls import files
 from regcls.errors import UserError
+from regcls.processes import uninterrupted
 
 LOCK_WAIT = 20.0  # seconds until a locked SQLite file counts as stuck; as in MLflow
 SETTLE_WAIT = 2.0  # seconds without a change until a store of another schema counts as complete, not as being created
@@ -111,7 +113,7 @@ def open_database(database: Path, *, schema: str, create: Callable[[Path], None]
         # rename so that a plain mlflow command never sees an incomplete file.
         with files.lock(lock_path(database), on_wait=say_waiting):
             if not database.exists():
-                files.write_atomically(database, create)
+                _create(database, create)
     for path in (database, database.parent):
         if not os.access(path, os.W_OK):
             raise UserError(f"cannot write {path}, where runs are tracked. Make it writable, {ELSEWHERE}.")
@@ -123,6 +125,16 @@ def open_database(database: Path, *, schema: str, create: Callable[[Path], None]
             raise UserError(_another_schema(database, revision, schema))
     if is_own:
         _follow_move(database)
+
+
+def _create(database: Path, create: Callable[[Path], None]) -> None:
+    """Create the SQLite file, and remove what killed processes have left of theirs. The caller must hold the lock."""
+    try:
+        with uninterrupted():  # SQLAlchemy may lose an exception raised by a signal handler, or report it with a traceback
+            files.write_atomically(database, create)
+    finally:
+        for leftover in database.parent.glob(f".{glob.escape(database.name)}.*.part*"):
+            leftover.unlink(missing_ok=True)
 
 
 def _connect(database: Path) -> sqlite3.Connection:
