@@ -10,7 +10,8 @@ import pytest
 
 from conftest import ROOT
 from processes import wait_until
-from regcls.processes import process_identity, termination_noted
+from regcls.errors import UserError
+from regcls.processes import check_memory, free_memory, process_identity, termination_noted
 
 
 def test_a_process_is_distinguished_from_others_and_earlier_ones() -> None:
@@ -67,3 +68,54 @@ def test_processes_end_with_dvc_only_if_dvc_started_them(tmp_path: Path, launche
                 wait_until((tmp_path / "told").exists, "nothing", seconds=1.5)
     finally:
         os.kill(child, signal.SIGKILL) if process_identity(child) else None
+
+
+def machine(system: Path, files: dict[str, str]) -> Path:
+    """A folder with files of the kernel."""
+    for name, text in {"proc/meminfo": "MemTotal: 900 kB\nMemAvailable: 800 kB\n", **files}.items():
+        (system / name).parent.mkdir(parents=True, exist_ok=True)
+        (system / name).write_text(text)
+    return system
+
+
+@pytest.mark.parametrize(
+    "files, free",
+    [
+        ({}, 800 * 1024),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "max\n", "sys/fs/cgroup/memory.current": "7\n"}, 800 * 1024),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "100\n", "sys/fs/cgroup/memory.current": "70\n"}, 30),
+        (
+            {
+                "proc/self/cgroup": "0::/a/b\n",  # the limit is one of a group above; cached files make room
+                "sys/fs/cgroup/a/memory.max": "100\n",
+                "sys/fs/cgroup/a/memory.current": "70\n",
+                "sys/fs/cgroup/a/memory.stat": "anon 1\ninactive_file 20\nactive_file 3\n",
+                "sys/fs/cgroup/a/b/memory.max": "90\n",
+                "sys/fs/cgroup/a/b/memory.current": "10\n",
+            },
+            53,
+        ),
+        (
+            {
+                "proc/self/cgroup": "5:cpu:/c\n4:memory,hugetlb:/docker/x\n0::/\n",  # version 1; in a container, without its own folder
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "100\n",
+                "sys/fs/cgroup/memory/memory.usage_in_bytes": "40\n",
+                "sys/fs/cgroup/memory/memory.stat": "cache 9\ntotal_inactive_file 5\n",
+            },
+            65,
+        ),
+    ],
+    ids=["no group", "no limit", "version 2", "nested", "version 1"],
+)
+def test_free_memory_is_that_of_the_machine_and_of_its_control_groups(tmp_path: Path, files: dict[str, str], free: int) -> None:
+    assert free_memory(machine(tmp_path, files)) == free
+
+
+def test_memory_is_infinite_where_nothing_is_known_of_it(tmp_path: Path) -> None:
+    assert free_memory(tmp_path) == float("inf")
+
+
+def test_what_needs_more_memory_than_is_free_is_refused() -> None:
+    check_memory(10**6, "drawing")
+    with pytest.raises(UserError, match="^drawing needs about 2000000.0 GB of memory, and [0-9.]+ GB are free. Choose smaller numbers.$"):
+        check_memory(2e15, "drawing")

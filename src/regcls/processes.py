@@ -1,10 +1,11 @@
-"""Worker processes that never outlive the main process, and control over SIGINT and SIGTERM."""
+"""Worker processes that never outlive the main process, control over SIGINT and SIGTERM, and free memory."""
 
+import math
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ from regcls.errors import UserError
 
 SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "fish", "ash", "busybox"}
 POLL_SECONDS = 0.5  # for whether the launcher lives
+# Files of a control group, and the pages in its memory.stat that are only cached files: versions 1 and 2.
+OLD_GROUP = ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file"))
+GROUP = ("memory.max", "memory.current", ("inactive_file", "active_file"))
 
 
 class _Pool(ProcessPoolExecutor):
@@ -168,3 +172,45 @@ def uninterrupted() -> Iterator[None]:
             signal.signal(number, handler)
         if signals:
             signal.raise_signal(signals[0])
+
+
+def check_memory(needed: float, what: str, *, free: float | None = None) -> None:
+    """Raise a UserError if `what` needs more bytes than are free: of this machine's memory, or `free`, of a GPU's."""
+    free = free_memory() if free is None else free
+    if needed > free:
+        raise UserError(f"{what} needs about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free. Choose smaller numbers.")
+
+
+def free_memory(system: Path = Path("/")) -> float:
+    """Bytes that this process may still take on the machine and in its control groups (containers); infinite if unknown."""
+    free = [1024 * number for number in _numbers(system / "proc/meminfo", ["MemAvailable:"])]
+    for folder, (limit, used, cached) in _control_groups(system):
+        for most in _numbers(folder / limit, [""]):
+            free.append(most - sum(_numbers(folder / used, [""])) + sum(_numbers(folder / "memory.stat", cached)))
+    return min(free, default=math.inf)
+
+
+def _control_groups(system: Path) -> Iterator[tuple[Path, tuple[str, str, tuple[str, ...]]]]:
+    """The folders of the control groups that limit this process's memory, and the names of their files."""
+    try:
+        lines = (system / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for _, controllers, path in (line.split(":", 2) for line in lines):
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top, files = (system / "sys/fs/cgroup/memory", OLD_GROUP) if controllers else (system / "sys/fs/cgroup", GROUP)
+        group = top / path.lstrip("/")
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(top):
+                yield folder, files
+
+
+def _numbers(file: Path, names: Iterable[str]) -> list[int]:
+    """The numbers that follow `names` in a file of the kernel, or its only number if the name is empty; those that are there."""
+    try:
+        words = [line.split() for line in file.read_text().splitlines()]
+    except OSError:
+        return []
+    found = {"" if len(entry) == 1 else entry[0]: entry[min(1, len(entry) - 1)] for entry in words if entry}
+    return [int(found[name]) for name in names if found.get(name, "").isdecimal()]  # without a limit: max

@@ -185,6 +185,32 @@ def test_a_run_matches_its_own_data(own):
     assert own.task.misfit(own.spec(), own.data) is None
 
 
+TOO_MUCH = "65,536 classes, but there are only [0-9,]+ training|training .* needs about .* GB of memory, and 1.0 GB are free"
+
+
+def test_more_classes_than_samples_or_memory_are_refused_before_a_run_begins(own, tracker, monkeypatch):
+    monkeypatch.setattr("regcls.processes.free_memory", lambda: 1e9)
+    spec = own.spec(method="reg+cls", classes="65536")
+    session = Session(params=own.params, root=own.root, dataset=own.name, tracker=tracker)
+    with pytest.raises(UserError, match=TOO_MUCH):
+        own.task.check_fit([spec], own.data)
+        own.task.train_one(spec, own.data, session)
+    grids = {name: replace(grid, methods=("reg+cls",), classes=(10, 65536), lambdas=(1.0,)) for name, grid in own.section.grids.items()}
+    params = replace(own.params, datasets={**own.params.datasets, own.name: replace(own.section, grids=grids)})
+    with pytest.raises(UserError, match=TOO_MUCH):
+        own.task.train_grids(own.data, replace(session, params=params))
+    assert tracker.tagged("dataset", own.name) == []
+
+
+def test_a_network_larger_than_the_memory_is_refused_before_a_run_begins(own, tracker, monkeypatch):
+    monkeypatch.setattr("regcls.processes.free_memory", lambda: 1e9)
+    largest = {"hidden": "65536x65536"} if "hidden" in option_names(own.kind) else {"width": "1024", "model": "resnet50"}
+    session = Session(params=own.params, root=own.root, dataset=own.name, tracker=tracker)
+    with pytest.raises(UserError, match="needs about .* GB of memory, and 1.0 GB are free"):
+        own.task.train_one(own.spec(method="reg", **largest), own.data, session)
+    assert tracker.tagged("dataset", own.name) == []
+
+
 # test/mae/few, train/loss, epochs/val/mse/all, selected_on_test/test/rmse/all; best_epoch
 METRIC_NAME = re.compile(r"(epochs/)?((selected_on_test/)?(train|val|test)/\w+(/\w+)?|(?!(train|val|test)_)\w+)")
 

@@ -302,8 +302,11 @@ def test_the_search_and_the_runs_using_its_lambda_train_in_one_call(open_project
 
 def test_a_diverging_lambda_is_never_chosen_and_stops_nothing_else(open_project):
     changes = {
-        NAME: {"grids": {"table3": {"methods": ["reg+cls"]}, "lambda_search": {"lambdas": [1e-40, 10.0]}}}
-    }  # class loss / λ overflows
+        NAME: {
+            "training": {"optimizer": "sgd"},  # its steps are as large as the gradient
+            "grids": {"table3": {"methods": ["reg+cls"]}, "lambda_search": {"lambdas": [1e30, 10.0]}},
+        }
+    }
     project = open_project(overlay(SEARCH, changes))
     outcome = project.train_grids()
     assert len(outcome.failed) == 1

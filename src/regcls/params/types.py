@@ -40,7 +40,7 @@ Epochs = Annotated[int, Field(ge=1, le=10**6)]
 BatchSize = Annotated[int, Field(ge=1, le=2**16)]
 Units = Annotated[int, Field(ge=1, le=2**16)]  # of a hidden layer
 Width = Annotated[int, Field(ge=1, le=2**10)]  # channels of a network's first stage
-Pixels = Annotated[int, Field(ge=32, le=2**12)]
+Pixels = Annotated[int, Field(ge=32, le=2**11)]
 Classes = Annotated[int, Field(ge=2, le=2**16)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Method = Annotated[str, AfterValidator(canonical)]  # see methods/

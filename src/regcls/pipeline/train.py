@@ -53,6 +53,7 @@ def run(params: Params, root: Path, dataset: str, options: Any) -> None:
         say(f"{dataset} is not prepared yet; preparing it first, once")
         prepare(params, root, dataset)
     data = open_data(params, root, dataset, verify=True)
+    task.check_fit([spec], data)
     tracker = Tracker(root, experiment=params.tracking.experiment)
     tracker.inherit()
     tracker.reconcile(dataset)

@@ -38,6 +38,8 @@ class SingleTask(Task[SectionT, SpecT, DataT]):
         return single_study.fingerprints([spec], data, self.code(), self.origin)[spec]
 
     def train_grids(self, data: DataT, session: Session) -> Outcome:
+        # The search has all classes of the grids that use its result.
+        self.check_fit(all_specs(self.make_spec(), session.section, session.dataset, {}), data)
         return single_study.train_grids(self.make_spec(), session.section, self._study(data, session, adopt=False))
 
     def train_one(self, spec: SpecT, data: DataT, session: Session) -> Outcome:

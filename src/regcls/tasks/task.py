@@ -1,7 +1,7 @@
 """The interface of a task: what it must provide (Task), and what the pipeline passes to it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -139,6 +139,12 @@ class Task(ABC, Generic[SectionT, SpecT, DataT]):
     def misfit(self, spec: SpecT, data: DataT) -> str | None:
         """Why the run cannot train on these data, as a sentence; None if it can."""
 
+    def check_fit(self, specs: Iterable[SpecT], data: DataT) -> None:
+        """Raise a UserError if one of the runs cannot train on these data."""
+        for spec in specs:
+            if misfit := self.misfit(spec, data):
+                raise UserError(f"{spec.name} cannot be trained: {misfit}")
+
     @abstractmethod
     def code(self) -> str:
         """Digest of the code that decides a result, along with the spec and the data."""
@@ -178,6 +184,13 @@ class Task(ABC, Generic[SectionT, SpecT, DataT]):
             UserError: the task does not take images, or two images would be written to one file.
         """
         raise UserError(f"run {request.run_id} has no images as input: regcls predict is for runs on images and depth")
+
+
+def too_many_classes(spec: RunSpec, samples: int, things: str) -> str | None:
+    """Why a run with more classes than training samples (`things`) cannot be trained; None if it has no more."""
+    if spec.classes <= samples:
+        return None
+    return f"it has {spec.classes:,} classes, but there are only {samples:,} {things} here"
 
 
 def open_data(params: Params, root: Path, dataset: str, *, verify: bool) -> Any:

@@ -16,7 +16,7 @@ from regcls.processes import uninterrupted, worker_pool
 from regcls.progress import Advance, progress, say
 from regcls.runs import RunResult, fingerprint
 from regcls.training import ensemble_worker as worker
-from regcls.training.device import Device, device_for
+from regcls.training.device import Device, check_device_memory, device_for
 from regcls.training.ensemble import Recipe, Trained
 from regcls.training.ensemble_data import padded_to
 from regcls.training.ensemble_networks import Member, Networks, Spec
@@ -207,6 +207,8 @@ def _wave_chunks(networks: Networks[Spec], specs: Sequence[Spec], device: Device
             # Uniform classes need neither padding nor draws for ρ, so they do not share chunks with balanced ones.
             groups[networks.recipe(spec), spec.balanced, _head_rows(networks, member)].append(member)
     for (recipe, _, rows), members in groups.items():
+        # Activations, logits and their gradients, at least four arrays; parameters, gradients, and averages of the optimizer.
+        check_device_memory(4 * _bytes(rows, recipe, inputs=networks.inputs), f"training {members[0].spec.name}", device)
         most = most_together(rows, recipe, device, inputs=networks.inputs)
         # Adjacent networks have the same number of steps per epoch, if possible on the same samples: they train in step and share data.
         members.sort(key=lambda member: (-_batches(networks, member), networks.samples(member), member.spec.seed))
@@ -228,12 +230,16 @@ def _head_rows(networks: Networks[Spec], member: Member[Spec]) -> int:
 
 
 def most_together(rows: int, recipe: Recipe, device: Device, *, inputs: int) -> int:
-    """How many networks with R = `rows` train together: limited by the logits of a batch, or by parameters and optimiser state."""
+    """How many networks with R = `rows` train together."""
+    return max(1, min(MOST_TOGETHER[device], CACHE_BYTES[device] // _bytes(rows, recipe, inputs=inputs)))
+
+
+def _bytes(rows: int, recipe: Recipe, *, inputs: int) -> int:
+    """The size of a network with R = `rows`: of the logits of a batch, or of parameters and optimiser state, whichever is larger."""
     item_size = 8 if recipe.precision == "float64" else 4
     h1, h2 = recipe.hidden
     params = h1 * (inputs + 1) + h2 * (h1 + 1) + (1 + rows) * (h2 + 1)
-    bytes_each = item_size * max(max(1, rows) * recipe.batch_size, 5 * params)
-    return max(1, min(MOST_TOGETHER[device], CACHE_BYTES[device] // bytes_each))
+    return item_size * max(max(1, rows) * recipe.batch_size, 5 * params)
 
 
 def _cost(chunk: Chunk[Spec], networks: Networks[Spec]) -> float:

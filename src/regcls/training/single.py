@@ -91,5 +91,5 @@ class Trainer:
     model: Callable[[Any, Result], Model]
     score: str  # name of Result.score among the metrics of a tracked run
     origin: Callable[[Any], str] = lambda spec: ""  # digest of initial weights that the spec does not identify
-    ready: Callable[[Any], None] = lambda spec: None  # raises a UserError if a run cannot start; called before any does
+    ready: Callable[[Any, Device], None] = lambda spec, device: None  # raises a UserError if a run cannot start; called before any does
     unlogged: str = ""  # prefix of epoch metrics that are constant, and not logged

@@ -145,7 +145,7 @@ def _train_missing(specs: Sequence[SingleSpec], study: Study, tracked: _TrackedR
     suffix = f"-{study.repeats[:8]}" if study.repeats else ""
     jobs = [_job(spec, key, home / f"{key}{suffix}", study, device) for spec, key in wanted.items() if key not in tracked.finished]
     for spec in dict.fromkeys(job.spec for job in jobs):
-        study.trainer.ready(spec)
+        study.trainer.ready(spec, device)
     cores, threads = study.compute.cores, study.compute.cores if device == "cuda" else study.compute.threads
     if len(jobs) == 1 and threads < cores:
         say(f"on {threads} of {cores} cores, as in a grid, so that results match the grid's. With compute.processes = 1 each run uses all")

@@ -34,6 +34,12 @@ def in_turn(items, total, label):
     return items
 
 
+def test_more_samples_than_fit_the_memory_are_not_drawn(data, tmp_path):
+    with pytest.raises(UserError, match="drawing 1,000,000,000 samples of each function needs about .* GB of memory"):
+        prepare(replace(data, samples=10**9), tmp_path / "prepared", processes=1, progress=in_turn)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.fixture(scope="module")
 def data():
     return load_params(ROOT / "params.yaml").datasets["functions"].data

@@ -24,7 +24,7 @@ from regcls.data.splits import SPLITS
 from regcls.data.store import Writer, deciding_parameters, prepared_writer
 from regcls.errors import UserError
 from regcls.files import explain_os_errors
-from regcls.processes import worker_pool
+from regcls.processes import check_memory, worker_pool
 from regcls.progress import tracked
 from regcls.tasks.depth.data import DepthSet, level_buckets
 from regcls.tasks.depth.pairs import Pair, Shape, write_pairs
@@ -168,6 +168,7 @@ def _official_mask(holder: Holder, raw: Path, shape: tuple[int, int, int]) -> ND
 def _write_mask(writer: Writer, official: NDArray[np.bool_] | None, *, seed: int) -> None:
     """Write the array `test_mask`: the measured pixels of the official mask, or a drawn mask without one."""
     depth = np.load(writer.folder / "test_depth.npy", mmap_mode="r")
+    check_memory(20 * depth.size, f"choosing test pixels from {counted(len(depth), 'image')}")  # masks, buckets, and 64-bit positions
     mask = draw_mask(depth, seed=seed) if official is None else official & (depth > 0)
     if not mask.any():
         why = "no test image has depths from 0.7 m on" if official is None else f"{MASK} selects no measured pixel"

@@ -7,6 +7,7 @@ from regcls.models.pretrained import load_pretrained
 from regcls.reports.report import Report
 from regcls.runs.grids import MakeSpec
 from regcls.tasks.depth import predict, report
+from regcls.tasks.depth.class_head import CHUNK
 from regcls.tasks.depth.code import result_code
 from regcls.tasks.depth.data import DepthSet
 from regcls.tasks.depth.model import build_depth
@@ -18,6 +19,7 @@ from regcls.tasks.depth.train import SELECTIONS, DepthJob, model_of, train_run
 from regcls.tasks.single import SingleTask
 from regcls.tasks.task import PredictRequest, Sources
 from regcls.tracking.store import project_root
+from regcls.training.device import Device, check_device_memory, training_bytes
 from regcls.training.single import Trainer
 from regcls.training.weights import weights_digest, weights_file
 
@@ -50,7 +52,9 @@ class DepthTask(SingleTask[Depth, DepthSpec, DepthSet]):
         def check_weights(weights: str, model: str, width: int) -> None:
             load_pretrained(build_depth(model, width=width, classes=0, align_corners=True).encoder, weights_file(weights, folder))
 
-        def ready(spec: DepthSpec) -> None:
+        def ready(spec: DepthSpec, device: Device) -> None:
+            needed = training_bytes(lambda: build_depth(spec.model, width=spec.width, classes=spec.classes, align_corners=True))
+            check_device_memory(needed + head_bytes(spec.classes, device), f"training {spec.name}", device)
             if spec.weights != "random":
                 check_weights(spec.weights, spec.model, spec.width)
 
@@ -87,6 +91,11 @@ class DepthTask(SingleTask[Depth, DepthSpec, DepthSet]):
 
     def predict(self, request: PredictRequest) -> list[str]:
         return predict.predict(request)
+
+
+def head_bytes(classes: int, device: Device) -> int:
+    """Memory for the logits of a chunk: four pixels of each position, in float32, four times, gradients included."""
+    return 4 * 4 * 4 * CHUNK[device] * classes
 
 
 TASK = DepthTask()

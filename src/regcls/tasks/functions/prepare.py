@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from regcls.data.splits import SPLITS, Split
 from regcls.data.store import deciding_parameters, write_prepared
 from regcls.errors import UserError
-from regcls.processes import worker_pool
+from regcls.processes import check_memory, worker_pool
 from regcls.tasks.functions.params import FunctionData, Sampling, Setting
 from regcls.tasks.functions.runs import data_key
 
@@ -238,6 +238,9 @@ def prepare(data: FunctionData, folder: Path, *, processes: int, progress: Progr
         UserError: the disk is full, the folder is not writable, or a worker was killed.
     """
     work = list(itertools.product(data_sets(data), range(data.repetitions)))
+    drawn_at_once = len(work) * len(data.functions) * len(data.samplings) * data.samples
+    needed = 2 * 2 * 4 * drawn_at_once + 64 * data.samples * processes  # x and y in float32, joined once; float64 and indices while drawn
+    check_memory(needed, f"drawing {data.samples:,} samples of each function")
     arrays: dict[str, list[NDArray[np.float32]]] = {key: [] for key in data_sets(data)}
     rows: list[dict[str, object]] = []
     with worker_pool(processes) if processes > 1 else nullcontext() as pool:

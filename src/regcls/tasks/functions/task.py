@@ -12,7 +12,7 @@ from regcls.tasks.functions.params import FunctionOptions, Functions
 from regcls.tasks.functions.prepare import prepare
 from regcls.tasks.functions.runs import FunctionSpec, all_specs, single_spec
 from regcls.tasks.many import ManyTask
-from regcls.tasks.task import Session, Sources
+from regcls.tasks.task import Session, Sources, too_many_classes
 from regcls.training import ensemble_study
 from regcls.training.outcome import Outcome
 
@@ -41,7 +41,8 @@ class FunctionsTask(ManyTask[Functions, FunctionSpec, FunctionSets]):
     def misfit(self, spec: FunctionSpec, data: FunctionSets) -> str | None:
         seed = data.prepared.meta["made_from"]["data_seeds"][spec.repetition]
         if seed == spec.data_seed:
-            return None
+            sizes = [data.size(spec.data_key, spec.sampling, f, spec.repetition, "train") for f in range(data.functions)]
+            return too_many_classes(spec, max(sizes), "training samples of a function")
         return f"the data here were drawn with data seed {seed}, the run's with {spec.data_seed}"
 
     def code(self) -> str:
@@ -52,7 +53,9 @@ class FunctionsTask(ManyTask[Functions, FunctionSpec, FunctionSets]):
 
     def train_grids(self, data: FunctionSets, session: Session) -> Outcome:
         networks = self.networks(data, session.dataset)
-        wanted = ensemble_study.fingerprints(networks, all_specs(session.section, session.dataset))
+        specs = all_specs(session.section, session.dataset)
+        self.check_fit(specs, data)
+        wanted = ensemble_study.fingerprints(networks, specs)
         compute, tags = session.params.compute, session.tags(self.code())
         return ensemble_study.train_runs(networks, wanted, session.tracker, compute, tags, lineage=session.origin)
 

@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from regcls.errors import UserError
+from regcls.models.predictor import build
 from regcls.reports.report import Report
 from regcls.runs.grids import MakeSpec, single_spec
 from regcls.tasks.images import predict, report
@@ -15,7 +16,8 @@ from regcls.tasks.images.runs import ImageSpec, make_spec
 from regcls.tasks.images.stand_in import write_archives
 from regcls.tasks.images.train import SCORE, ImageJob, model_of, train_run
 from regcls.tasks.single import SingleTask
-from regcls.tasks.task import PredictRequest, Sources
+from regcls.tasks.task import PredictRequest, Sources, too_many_classes
+from regcls.training.device import Device, check_device_memory, training_bytes
 from regcls.training.single import Trainer
 
 
@@ -48,12 +50,13 @@ class ImagesTask(SingleTask[Images, ImageSpec, ImageSet]):
             train=train_run,
             model=model_of,
             score=SCORE,
+            ready=_check_memory,
             unlogged="val/n/",
         )
 
     def misfit(self, spec: ImageSpec, data: ImageSet) -> str | None:
         if data.size == spec.size:
-            return None
+            return too_many_classes(spec, len(data.rows("train")), "training images")
         return f"the images here are {data.size} pixels wide, the run's {spec.size}"
 
     def code(self) -> str:
@@ -68,6 +71,11 @@ class ImagesTask(SingleTask[Images, ImageSpec, ImageSet]):
 
     def predict(self, request: PredictRequest) -> list[str]:
         return predict.predict(request)
+
+
+def _check_memory(spec: ImageSpec, device: Device) -> None:
+    needed = training_bytes(lambda: build(spec.model, width=spec.width, classes=spec.classes))
+    check_device_memory(needed, f"training {spec.name}", device)
 
 
 TASK = ImagesTask()

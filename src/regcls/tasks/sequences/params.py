@@ -45,7 +45,7 @@ class SequenceStandIn:
     """Generated walks in the layout of the original archive, for use without it."""
 
     persons: Annotated[int, Field(ge=4, le=10**6)]  # spread over the test persons of the four splits
-    frames: Annotated[int, Field(ge=40, le=10**5)]  # mean length of a video
+    frames: Annotated[int, Field(ge=40, le=10**4)]  # mean length of a video
     seed: Seed
     __pydantic_config__ = STRICT
 

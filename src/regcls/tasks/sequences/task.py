@@ -12,7 +12,7 @@ from regcls.tasks.sequences.params import SequenceOptions, Sequences
 from regcls.tasks.sequences.prepare import counts, prepare
 from regcls.tasks.sequences.runs import SequenceSpec, all_specs, single_spec
 from regcls.tasks.sequences.stand_in import write_archive
-from regcls.tasks.task import Session, Sources
+from regcls.tasks.task import Session, Sources, too_many_classes
 from regcls.training import ensemble_study
 from regcls.training.outcome import Outcome
 
@@ -41,7 +41,8 @@ class SequencesTask(ManyTask[Sequences, SequenceSpec, SequenceSet]):
 
     def misfit(self, spec: SequenceSpec, data: SequenceSet) -> str | None:
         if spec.split in data.splits:
-            return None
+            frames = data.table[~data.is_tested(spec.split)].groupby("activity")["frames"].sum()
+            return too_many_classes(spec, int(frames.max()), f"training frames of {frames.idxmax()}, and fewer of other activities,")
         return f"the data here have splits {', '.join(data.splits)}, but not the run's {spec.split}"
 
     def code(self) -> str:
@@ -51,6 +52,7 @@ class SequencesTask(ManyTask[Sequences, SequenceSpec, SequenceSet]):
         return single_spec(section, dataset, options)
 
     def train_grids(self, data: SequenceSet, session: Session) -> Outcome:
+        self.check_fit(all_specs(session.section, session.dataset, {}), data)
         networks, tags = self.networks(data, session.dataset), session.tags(self.code())
         return study.train_grids(session.section, networks, session.tracker, session.params.compute, tags, lineage=session.origin)
 
