@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from regcls.cli import main
 from regcls.errors import UserError
 from regcls.params import load_params
 from regcls.provenance import dvc_md5
+from regcls.tracking.tracker import Tracker
 from regcls.training.checkpoint import Checkpoints, read_weights
 
 
@@ -66,6 +68,34 @@ def test_a_state_from_a_store_cannot_choose_where_it_is_written(name, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     assert Checkpoints(tmp_path / "own", fingerprint="f").restore([tmp_path]) is None
     assert sorted(tmp_path.rglob("*")) == before
+
+
+WRITES = "\x1b]0;mine\x07\x9b2J\r\u202e"  # a window's title, a cleared screen, an overwritten line, letters from right to left
+
+
+@pytest.mark.usefixtures("signals")
+def test_text_of_a_store_cannot_control_the_terminal(make_project, monkeypatch, capsys):
+    root = make_project()
+    monkeypatch.chdir(root)
+    tracker = Tracker(root, experiment="regcls")
+    commit = {"git_commit": f"c{WRITES}", "git_dirty": f"{WRITES}", "host": f"h{WRITES}", "mlflow.user": f"u{WRITES}"}
+    about = {"stopped": f"s{WRITES}", "gpu": WRITES, "data_md5": f"d{WRITES}", "mlflow.source.name": f"regcls{WRITES}\n"}
+    tags = {"task": "functions", "dataset": "functions", "data_digest": "0123abcd", "fingerprint": "f" * 32, **commit, **about}
+    ids = []
+    for _ in range(2):
+        run_id = tracker._client.create_run(tracker.experiment_id, run_name=f"λ1 · é{WRITES}\n", tags=tags).info.run_id
+        for name in ("dataset", "method", "optimizer"):
+            tracker._client.log_param(run_id, name, {"dataset": "functions"}.get(name, f"p{WRITES}\n"))
+        ids.append(run_id)
+    capsys.readouterr()
+    printed = []
+    for command in (["show", ids[0]], ["show", "--data", "functions"], ["show", "--data", "0123abcd"], ["show", ""], ["rerun", ids[0]]):
+        main(command)
+        printed.append("".join(capsys.readouterr()))
+        assert [line for line in printed[-1].split("\n") if not line.isprintable()] == []
+    escaped = r"\x1b]0;mine\x07\x9b2J\r\u202e"
+    assert f"λ1 · é{escaped}" in printed[0] and f"p{escaped}" in printed[0] and f"u{escaped}" in printed[0]
+    assert all(f"λ1 · é{escaped}" in text for text in printed[1:3])
 
 
 def test_a_params_file_cannot_run_code(make_project, went_off):

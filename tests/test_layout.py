@@ -31,8 +31,8 @@ LAYERS = (
     {"dvc_lock", "dvc_remote", "mlproject", "models", "object_store", "options", "runs"},
     {"params"},
     {"methods"},
-    {"classes", "files", "losses", "metrics", "processes", "progress", "provenance", "words"},
-    {"__init__", "choices", "errors"},
+    {"classes", "files", "losses", "metrics", "processes", "progress", "provenance"},
+    {"__init__", "choices", "errors", "words"},
 )
 HEIGHT = {part: -number for number, parts in enumerate(LAYERS) for part in parts}
 

@@ -15,7 +15,7 @@ from regcls.options import PREDICTIONS, purpose_of
 from regcls.params import Params, load_params, option_names, parse_options
 from regcls.processes import end_with_launcher
 from regcls.tasks import task_params
-from regcls.words import suggestion
+from regcls.words import printable, suggestion
 
 # Before MLflow, DVC or albumentations are imported: no telemetry, no update checks.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif params:
             _call(arguments, params, root)
     except UserError as error:
-        print(f"regcls: error: {error}", file=sys.stderr)
+        print(printable(f"regcls: error: {error}", keep="\n"), file=sys.stderr)
         return 2
     except SystemExit as stop:
         if stop.code == 128 + signal.SIGTERM:

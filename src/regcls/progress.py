@@ -9,6 +9,8 @@ from typing import Protocol, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from regcls.words import printable
+
 T = TypeVar("T")
 PLAIN_EVERY = 15.0  # seconds between plain lines
 ESTIMATE_FROM = 0.02  # share of the work, before which the remaining time is not estimated: starting processes and first reads distort it
@@ -70,5 +72,5 @@ def tracked(items: Iterable[T], total: int, label: str) -> Iterator[T]:
 
 
 def say(text: str) -> None:
-    """Print a message on stderr; stdout is for results."""
-    print(text, file=sys.stderr, flush=True)
+    """Print a message of one line on stderr; stdout is for results."""
+    print(printable(text), file=sys.stderr, flush=True)

@@ -27,7 +27,7 @@ from regcls.tasks import task_named
 from regcls.tasks.task import Session
 from regcls.tracking.run_table import TrackedRun
 from regcls.tracking.tracker import Tracker
-from regcls.words import counted
+from regcls.words import counted, printable
 
 GROUPS = ("/many", "/medium", "/few")  # suffixes of errors by shot group
 
@@ -106,7 +106,7 @@ def _compare_results(then: TrackedRun, now: TrackedRun, *, same: bool) -> None:
     verdict = "" if name not in before else "   equal" if equal(before[name], after[name]) else f"   {after[name] - before[name]:+.3g}"
     print(f"{name:<14} {before.get(name, math.nan):>12.6g} {after[name]:>12.6g}{verdict}")
     if then.status != "FINISHED":
-        print(f"the recorded run ended as {then.status}: there is nothing to compare with")
+        print(f"the recorded run ended as {printable(then.status)}: there is nothing to compare with")
         return
     shared = sorted(before.keys() & after.keys())
     differing = [name for name in shared if not equal(before[name], after[name])]
@@ -115,13 +115,13 @@ def _compare_results(then: TrackedRun, now: TrackedRun, *, same: bool) -> None:
         return
     most = max(differing, key=lambda name: abs(after[name] - before[name]) / (abs(before[name]) or 1.0))
     share = f"{len(differing)} of {counted(len(shared), 'final metric')}"
-    print(f"{share} differ, most of all {most}: then {before[most]:.8g}, now {after[most]:.8g}")
+    print(f"{share} differ, most of all {printable(most)}: then {before[most]:.8g}, now {after[most]:.8g}")
     if not same:
         return
     threads = [row.tags.get("threads") for row in (then, now)]
     if "none" == then.tags.get("gpu") == now.tags.get("gpu") and None not in threads and threads[0] != threads[1]:
         print(
-            f"threads of a run: then {threads[0]}, now {threads[1]}. Sums round differently, and training amplifies it. "
+            f"threads of a run: then {printable(str(threads[0]))}, now {threads[1]}. Sums round differently, and training amplifies it. "
             "With compute.processes in params.yaml each run has cores / processes"
         )
     else:

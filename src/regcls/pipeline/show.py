@@ -20,7 +20,7 @@ from regcls.provenance import UNKNOWN, dvc_md5, lineage
 from regcls.tracking.run_table import MACHINE, RERUN_TAG, TrackedRun
 from regcls.tracking.store import without_password
 from regcls.tracking.tracker import Tracker
-from regcls.words import counted
+from regcls.words import counted, printable
 
 Part = Literal["params.yaml", "dvc.lock", "diff"]
 
@@ -37,7 +37,7 @@ def show(params: Params, root: Path, run: str, *, part: Part | None = None) -> N
     row = tracker.find(run)
     record = lineage_of(row, tracker)
     if part is None:
-        print("\n".join(_lines(row, record, tracker, root)))
+        print("\n".join(map(printable, _lines(row, record, tracker, root))))
     else:
         sys.stdout.buffer.write(_part(row, record, part).encode())  # exact bytes in any terminal encoding, for `git apply`
 
@@ -144,7 +144,7 @@ def _columns(pairs: Iterator[tuple[str, str]]) -> Iterator[str]:
 
 
 def _wrapped(values: Mapping[str, str], *, empty: str = "") -> list[str]:
-    text = ", ".join(f"{name} {value}".replace(" ", "\0") for name, value in values.items()) or empty
+    text = ", ".join(printable(f"{name} {value}").replace(" ", "\0") for name, value in values.items()) or empty
     lines = textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
     return [line.replace("\0", " ") for line in lines]
 
@@ -176,7 +176,8 @@ def show_data(params: Params, root: Path, version: str) -> None:
         raise UserError(
             f"no run on the data {version} in {without_password(tracker.uri)}. `regcls show --data DATASET` lists all runs on a data set."
         )
-    table = [("run", "status", "test error", "data", "DVC md5", "commit", "started", "name"), *map(_cells, rows)]
+    heading = ("run", "status", "test error", "data", "DVC md5", "commit", "started", "name")
+    table = [heading, *(tuple(map(printable, _cells(row))) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for cells in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())

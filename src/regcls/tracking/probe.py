@@ -14,6 +14,7 @@ import requests
 from regcls.errors import UserError
 from regcls.tracking.files import explain_store_errors
 from regcls.tracking.store import ELSEWHERE, open_database, without_password
+from regcls.words import printable
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
@@ -54,7 +55,7 @@ def ask_server(uri: str) -> Server:
     version = _get(uri, "/version")
     _check(uri, version)
     credentials = get_default_host_creds(uri)
-    return Server(version.text.strip()[:20], credentials.username or urlsplit(uri).username or "", 1000 * min(seconds))
+    return Server(printable(version.text.strip()[:20]), credentials.username or urlsplit(uri).username or "", 1000 * min(seconds))
 
 
 def _get(uri: str, path: str) -> requests.Response:

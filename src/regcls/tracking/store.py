@@ -4,7 +4,6 @@ import glob
 import os
 import re
 import sqlite3
-import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -14,6 +13,7 @@ from urllib.parse import quote, unquote
 from regcls import files
 from regcls.errors import UserError
 from regcls.processes import uninterrupted
+from regcls.progress import say
 
 LOCK_WAIT = 20.0  # seconds until a locked SQLite file counts as stuck; as in MLflow
 SETTLE_WAIT = 2.0  # seconds without a change until a store of another schema counts as complete, not as being created
@@ -96,7 +96,7 @@ def lock_path(database: Path) -> Path:
 
 def say_waiting(holder: str) -> None:
     """Callback for files.lock."""
-    print(f"waiting for {holder}, which is setting up the tracking store", file=sys.stderr)
+    say(f"waiting for {holder}, which is setting up the tracking store")
 
 
 def open_database(database: Path, *, schema: str, create: Callable[[Path], None], is_own: bool) -> None:
@@ -158,7 +158,7 @@ def _follow_move(database: Path) -> None:
             return
         with files.lock(lock_path(database), on_wait=say_waiting):
             if holder := _active_trainer(database.parent):
-                print(f"{database} has file addresses in another folder; they are corrected once {holder} has ended", file=sys.stderr)
+                say(f"{database} has file addresses in another folder; they are corrected once {holder} has ended")
                 return
             connection.execute("BEGIN IMMEDIATE")
             addresses = _old_addresses(connection, database)  # perhaps corrected by now
@@ -168,7 +168,7 @@ def _follow_move(database: Path) -> None:
                     connection.execute(query, [new, len(old) + 1, old, len(old) + 1, f"{old}/"])
             connection.execute("COMMIT")
         for home in sorted({folder_of(old).parents[1] for old in addresses}):
-            print(f"this project was in {home}: its runs' files are now looked for in {database.parent}", file=sys.stderr)
+            say(f"this project was in {home}: its runs' files are now looked for in {database.parent}")
 
 
 def _active_trainer(root: Path) -> str | None:

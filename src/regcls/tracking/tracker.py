@@ -44,6 +44,7 @@ from regcls.tracking.store import (
     store_uri,
     without_password,
 )
+from regcls.words import printable
 
 # MLflow reads these when it is imported or at each call; the user's own settings take precedence.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -446,7 +447,7 @@ class Tracker:
         if not runs:
             raise UserError(f"no run in {store} with an id that begins with {text!r}. `mlflow ui` shows the ids.")
         if len(runs) > 1:
-            lines = "".join(f"\n{run.info.run_id} {run.info.status} {run.info.run_name}" for run in runs[:SHOWN])
+            lines = "".join(f"\n{run.info.run_id} {run.info.status} {printable(run.info.run_name)}" for run in runs[:SHOWN])
             count = f"more than {SHOWN}" if len(runs) > SHOWN else len(runs)
             raise UserError(f"{count} runs in {store} with an id that begins with {text!r}; `mlflow ui` shows the ids.{lines}")
         if runs[0].info.lifecycle_stage != "active":
