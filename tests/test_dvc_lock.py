@@ -34,6 +34,22 @@ def test_only_a_whole_dvc_lock_is_kept(root, damaged):
     assert repair(root) == []
 
 
+def test_a_file_cut_at_the_end_of_a_line_is_recognised_by_the_kept_one(root):
+    longer = WHOLE + "  another:\n    cmd: echo\n"
+    (root / "dvc.lock").write_text(longer)
+    keep(root)
+    (root / "dvc.lock").write_text(WHOLE)
+    keep(root)
+    assert faults(root) == {root / "dvc.lock": "is cut"}
+    assert "replaced by its last whole version" in repair(root)[0] and (root / "dvc.lock").read_text() == longer
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "stages: " + "{a: " * 3000])
+def test_a_file_nested_too_deeply_is_damaged(root, text):
+    (root / "dvc.lock").write_text(text + "\n")
+    assert faults(root) == {root / "dvc.lock": "is damaged"}
+
+
 @pytest.mark.parametrize("kept", [None, "schema: '2.0'\nstages:\n  inputs:\n"])
 def test_without_a_whole_version_the_damaged_one_is_moved_away(root, kept):
     if kept:

@@ -24,7 +24,8 @@ def keep(root: Path) -> None:
     """
     with suppress(OSError, UserError):
         content, kept = (root / NAME).read_bytes(), _kept(root)
-        if not (kept.exists() and kept.read_bytes() == content) and content.endswith(b"\n") and locked_stages(root):
+        before = kept.read_bytes() if kept.exists() else b""
+        if not before.startswith(content) and content.endswith(b"\n") and locked_stages(root):
             write_atomically(kept, lambda aside: aside.write_bytes(content))
 
 
@@ -83,9 +84,14 @@ def _lock_fault(file: Path) -> str | None:
         content, text = strictyaml.load(str(file), COMPILED_LOCKFILE_SCHEMA)
     except FileNotFoundError:
         return None
-    except DvcException:
+    except (DvcException, RecursionError):
         return "is damaged" if file.stat().st_size else "is empty"
-    return None if "stages" in content and text.endswith("\n") else "is cut"  # DVC would accept it, and run stages again
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}") from None
+    kept = file.parent / _kept(Path()) if file.name == NAME else file
+    cut_at_a_line = kept.exists() and kept != file and (whole := kept.read_text(encoding="utf-8")) != text and whole.startswith(text)
+    # DVC would accept it, and run stages again.
+    return "is cut" if cut_at_a_line or "stages" not in content or not text.endswith("\n") else None
 
 
 def _rwlock_fault(file: Path) -> str | None:

@@ -10,3 +10,7 @@ class UserError(Exception):
 
 class MissingError(UserError):
     """Something does not exist; callers that can do without it catch this."""
+
+
+class DamagedError(MissingError):
+    """Something exists, but cannot be read."""

@@ -59,10 +59,9 @@ class MadeUpTracker(MadeUpLinks):
         found: pd.DataFrame = self.kept[path](run_id)
         return found
 
-    def fetch(self, run_id: str, path: str, folder: Path) -> Path:
-        """The arrays of a run as an .npz."""
-        np.savez(folder / path, **self.kept[path](run_id))
-        return folder / path
+    def arrays(self, run_id: str, path: str) -> dict[str, np.ndarray]:
+        found: dict[str, np.ndarray] = self.kept[path](run_id)
+        return found
 
 
 def sources(params: Params, dataset: str, *, data: Any, runs: pd.DataFrame, kept: Kept | None = None, **changed: Any) -> Sources:

@@ -11,7 +11,7 @@ import pandas as pd
 from regcls.metrics import SHOTS, Shot
 from regcls.params.single import SingleGrid
 from regcls.reports.measured import Runs
-from regcls.reports.shot_differences import of_means, of_ratios
+from regcls.reports.shot_differences import of_means, of_root_mean_squares
 from regcls.reports.shot_subject import Metric, ShotTable, Subject
 from regcls.words import counted
 
@@ -64,7 +64,7 @@ def made_up(seeds: int = 3, *, missing: tuple[str, ...] = ()) -> MadeUp:
                 ]
 
     def losses(run_ids: Any) -> dict[str, np.ndarray]:
-        found = errors[list(run_ids)].to_numpy()
+        found = errors[list(run_ids)].to_numpy().T
         return {"mae": np.abs(found), "mse": found**2}
 
     return MadeUp(subject=subject_of(runs, compare=of_means(losses, GROUPS)), errors=errors)
@@ -96,14 +96,13 @@ def subject_of(runs: Runs, **changed: Any) -> Subject:
         "compare": None,
         "tested": {"mae": "MAE", "mse": "MSE"},
         "meaning": "Above 0 it helps.",
-        "over_images": "Over images.",
+        "independence": "Images are independent.",
         "judged": ("val/mse/all", "validation MSE"),
         "searched": {"val/mse/all": "validation MSE", "val/mae/all": "validation MAE"},
         "error": "MAE",
         "unit": "years",
         "few": lambda images: counted(images, "image"),
         "nothing_in_few": "No test image is in Few.",
-        "intervals": "Intervals are over test images.",
         "digits": lambda value: 2,
     }
     return Subject(**(defaults | changed))
@@ -138,7 +137,7 @@ def made_up_sums(seeds: int = 3, *, missing: tuple[str, ...] = ()) -> tuple[Runs
 
 
 def compared_by_image(sums: dict[str, np.ndarray]) -> Any:
-    return of_ratios(sums, error="rmse", units=IMAGES, tests=len(SHOTS) * 2)
+    return of_root_mean_squares(sums, error="rmse")
 
 
 def row_of(table: pd.DataFrame, **where: object) -> pd.Series:

@@ -55,8 +55,11 @@ def project(make_project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) 
 
 
 def prepare_images(root: Path, params: Params) -> None:
-    """Prepare three training images; the runs and their test images are made up."""
-    table = pd.DataFrame({"path": list("abc"), "target": np.float32([30, 30, 31]), "split": "train", "row": range(3)})
+    """Prepare three training images and the targets of the test images; the runs are made up."""
+    training = pd.DataFrame({"path": list("abc"), "target": np.float32([30, 30, 31]), "split": "train", "row": range(3)})
+    made_up = Store(params).data
+    tested = pd.DataFrame({"path": "", "target": made_up.tested, "split": "test", "row": made_up.rows("test")})
+    table = pd.concat([training, tested], ignore_index=True)
     images = {"images": np.zeros((3, 8, 8, 3), np.uint8)}
     made_from = deciding_parameters(params.datasets["imdb_wiki"].data)
     write_prepared(prepared_folder(root, "imdb_wiki"), arrays=images, table=table, made_from=made_from)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regcls.errors import MissingError, UserError
+from regcls.errors import DamagedError, MissingError, UserError
 from regcls.reports import measured
 from regcls.reports.measured import Runs
 from regcls.reports.tables import RunGroup
@@ -231,16 +231,23 @@ def test_runs_without_their_table_are_unusable_with_a_warning() -> None:
     def read(run_id: str) -> pd.DataFrame:
         if run_id == "b":
             raise MissingError("gone")
+        if run_id == "d":
+            raise DamagedError("damaged")
         return pd.DataFrame({"run": [run_id]})
 
-    tables, reasons = measured.read_tables(["a", "b", "c"], read, what="predictions")
-    assert reasons == {"b": "without predictions"} and [table["run"][0] for table in tables.values()] == ["a", "c"]
-    assert measured.read_tables([], read, what="predictions") == ({}, {})
-    wanted = pd.DataFrame({"state": ["finished", "without predictions", "failed", "without predictions"]})
-    assert measured.lost_lines(wanted, "predictions", "predictions.parquet") == [
-        "2 finished runs are without predictions: their artifact predictions.parquet is gone. Delete these runs in MLflow, then train them again"
+    tables, reasons = measured.read_tables(["a", "b", "c", "d"], read, what="predictions")
+    assert reasons == {"b": "without predictions", "d": "with damaged predictions"} and [table["run"][0] for table in tables.values()] == [
+        "a",
+        "c",
     ]
-    assert measured.lost_lines(wanted.iloc[:1], "predictions", "predictions.parquet") == []
+    assert measured.read_tables([], read, what="predictions") == ({}, {})
+    wanted = pd.DataFrame({"state": ["finished", "without predictions", "failed", "without predictions", "with damaged predictions"]})
+    wanted["found"] = ["", "12345678ab", "", "b", "c"]
+    assert measured.unusable_lines(wanted, "predictions", "predictions.parquet") == [
+        "2 finished runs left out, without predictions (predictions.parquet). Delete them in MLflow, then train them again: 12345678, b",
+        "1 finished run left out, with damaged predictions (predictions.parquet). Delete them in MLflow, then train them again: c",
+    ]
+    assert measured.unusable_lines(wanted.iloc[:1], "predictions", "predictions.parquet") == []
 
 
 def test_rows_have_long_and_short_names() -> None:

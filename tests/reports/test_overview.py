@@ -37,7 +37,7 @@ def made_up_report(dataset: str, **changed: Any) -> Report:
 
 
 def line(**changed: Any) -> Line:
-    overall = Compared(reg=7.1, other=6.4, gap=0.7, low=0.4, high=1.0, answer="helps as trained")
+    overall = Compared(reg=7.1, other=6.4, gap=0.7, low=0.4, high=1.0, answer="helps")
     few = Compared(reg=14.5, other=15.5, gap=-1.0, low=math.nan, high=math.nan, answer="not tested")
     defaults: dict[str, Any] = {
         "measured": "MAE (years)",
@@ -108,26 +108,29 @@ def test_a_full_disk_keeps_the_previous_report(small: Params, tmp_path: Path, mo
 
 def test_the_summary_has_a_line_per_data_set_in_three_formats(small: Params, tmp_path: Path) -> None:
     reports = {
-        "imdb_wiki": made_up_report("imdb_wiki", line=line(), other_data=OTHER),
-        "functions": made_up_report("functions", line=line(few=None, digits=3)),
+        "imdb_wiki": made_up_report("imdb_wiki", lines=[line()], other_data=OTHER),
+        "functions": made_up_report("functions", lines=[line(few=None, digits=3, part="noisy"), line(few=None, digits=3)]),
     }
     write(tmp_path / "reports", small, reports, ABSENT)
     lines = [row for row in (tmp_path / "reports/summary.md").read_text().splitlines() if row.startswith("| ")][2:]
     assert [row.replace("\u00a0", " ") for row in lines] == [
-        "| Age from faces: IMDB-WIKI-DIR‡ | MAE (years) | reg+cls · 100 | 7.10 | 6.40 | +0.70 (+0.40 to +1.00) | **helps as trained** "
+        "| Age from faces: IMDB-WIKI-DIR‡ | MAE (years) | reg+cls · 100 | 7.10 | 6.40 | +0.70 (+0.40 to +1.00) | **helps** "
         "| 14.50 | 15.50 | −1.00 | not tested | 2 seeds |",
-        "| 1D functions | MAE (years) | reg+cls · 100 | 7.100 | 6.400 | +0.700 (+0.400 to +1.000) | **helps as trained** | – | – | – | – | 2 seeds |",
+        "| 1D functions: noisy | MAE (years) | reg+cls · 100 | 7.100 | 6.400 | +0.700 (+0.400 to +1.000) | **helps** | – | – | – | – | 2 seeds |",
+        "| 1D functions | MAE (years) | reg+cls · 100 | 7.100 | 6.400 | +0.700 (+0.400 to +1.000) | **helps** | – | – | – | – | 2 seeds |",
         "| Age from faces: AgeDB-DIR | no report | – | – | – | – | – | – | – | – | – |  |",
     ]
-    table = pd.read_csv(tmp_path / "reports/summary.csv", index_col="dataset")
+    table = pd.read_csv(tmp_path / "reports/summary.csv", index_col="dataset", keep_default_na=False)
     assert (
-        table.loc["imdb_wiki", "few_gap"] == -1 and table.loc["functions", "low"] == 0.4 and table.loc["agedb", "measured"] == "no report"
+        table.loc["imdb_wiki", "few_gap"] == "-1"
+        and table.loc["functions", "part"].tolist() == ["noisy", ""]
+        and table.loc["agedb", "measured"] == "no report"
     )
     assert (tmp_path / "reports/summary.tex").is_file()
 
 
 def test_the_summary_precedes_the_answers_and_links_to_the_reports(small: Params, tmp_path: Path) -> None:
-    write(tmp_path / "reports", small, {"imdb_wiki": made_up_report("imdb_wiki", line=line(), other_data=OTHER)}, ABSENT)
+    write(tmp_path / "reports", small, {"imdb_wiki": made_up_report("imdb_wiki", lines=[line()], other_data=OTHER)}, ABSENT)
     html = (tmp_path / "reports/index.html").read_text()
     assert html.index('<th scope="row"><a href="imdb_wiki/index.html">Age from faces: IMDB-WIKI-DIR‡</a></th>') < html.index(
         "Of imdb_wiki."
@@ -137,7 +140,7 @@ def test_the_summary_precedes_the_answers_and_links_to_the_reports(small: Params
 
 
 def test_data_sets_other_than_the_papers_are_marked(small: Params, tmp_path: Path) -> None:
-    other = made_up_report("nyud2", line=line(), other_data=["8 instead of 50688 training images"])
+    other = made_up_report("nyud2", lines=[line()], other_data=["8 instead of 50688 training images"])
     write(tmp_path / "reports", small, {"nyud2": other}, {})
     text, html = (tmp_path / "reports/summary.md").read_text(), (tmp_path / "reports/index.html").read_text()
     assert "| Depth from an image: NYUD2-DIR‡ |" in text and "‡ Not the paper's data" in text
@@ -145,6 +148,6 @@ def test_data_sets_other_than_the_papers_are_marked(small: Params, tmp_path: Pat
 
 
 def test_the_papers_data_are_not_marked_and_missing_comparisons_are_noted(small: Params, tmp_path: Path) -> None:
-    write(tmp_path / "reports", small, {"imdb_wiki": made_up_report("imdb_wiki", line=line()), "agedb": made_up_report("agedb")}, {})
+    write(tmp_path / "reports", small, {"imdb_wiki": made_up_report("imdb_wiki", lines=[line()]), "agedb": made_up_report("agedb")}, {})
     text = (tmp_path / "reports/summary.md").read_text()
     assert "‡" not in text and "| Age from faces: AgeDB-DIR | nothing to compare |" in text

@@ -7,7 +7,7 @@ import pytest
 
 from regcls.reports.shot_differences import differences
 from regcls.reports.shot_subject import Subject, best_by_validation
-from regcls.reports.shot_words import answers, few_metrics, line
+from regcls.reports.shot_words import answers, few_metrics, lines
 from reports.made_up_shots import MadeUp, made_up, row_of, with_another_loss
 
 
@@ -50,20 +50,19 @@ def test_errors_that_print_equally_are_called_the_same() -> None:
     assert "has the same test MAE: 1.00 years against 1.00 of reg" in answers_for(study)[0]
 
 
-def test_clear_results_are_stated_with_their_scope() -> None:
-    study = made_up(1)
-    for run_id, error in (("0-0", 9.0), ("1-0", 5.0), ("2-0", 5.0)):
-        study.errors[run_id] = [error + 0.01 * index * (run_id != "0-0") for index in range(8)]
-    assert "; clear for these trained networks)" in answers_for(study)[0] and "1 seed." in answers_for(study)[0]
-
-
-def test_results_clear_over_seeds_too_are_stated_as_such() -> None:
+def test_clear_results_are_stated_as_such() -> None:
     study = made_up()
     for index, run_id in enumerate(study.errors):
         study.errors[run_id] = [
             (9.0 if run_id[0] == "0" else 5.0) + 0.01 * image * int(run_id[0]) + 0.001 * index * int(run_id[0]) for image in range(8)
         ]
-    assert "; clear over images and over seeds)" in answers_for(study)[0]
+    assert "; clear)" in answers_for(study)[0] and "are for other seeds and other test images" in answers_for(study)[-1]
+
+
+def test_with_two_seeds_the_answer_says_that_nothing_can_be_said() -> None:
+    *_, first, caution = answers_for(made_up(2))
+    assert "(not tested)" in first and "clear" not in first + caution
+    assert caution.endswith("With fewer than 3 seeds nothing can be said about differences: training again may change their sign.")
 
 
 def test_methods_without_a_finished_run_are_named() -> None:
@@ -91,21 +90,25 @@ def test_the_caution_tells_the_class_choice_and_the_number_of_tests() -> None:
 def test_the_summary_line_has_the_formatted_numbers_of_the_table() -> None:
     study = made_up()
     table = differences(study.runs, study.subject.compare)
-    found = line(study.subject, study.runs, table)
+    (found,) = lines(study.subject, study.runs, table)
     best = best_by_validation(study.subject, study.runs)["classes"].max()
-    assert found is not None and found.few is not None
-    assert (found.measured, found.method, found.n, found.digits) == ("MAE (years)", f"reg+cls · {best}", "3 seeds, over 8 test images", 2)
+    assert found.few is not None
+    assert (found.measured, found.method, found.n, found.digits) == (
+        "MAE (years)",
+        f"reg+cls · {best}",
+        "3 seeds × 8 test images; 16 tests",
+        2,
+    )
     for compared, shot in ((found.overall, "all"), (found.few, "few")):
         row = row_of(table, classes=best, error="mae", shot=shot)
         assert (compared.reg, compared.gap, compared.low, compared.answer) == (row["reg"], row["gap"], row["low"], row["answer"])
-    without_unit = line(replace(study.subject, unit=""), study.runs, table)
-    assert without_unit is not None and without_unit.measured == "MAE"
+    assert lines(replace(study.subject, unit=""), study.runs, table)[0].measured == "MAE"
 
 
 @pytest.mark.parametrize("missing", [("0-0",), ("1-0", "2-0")], ids=["reg", "reg+cls"])
 def test_there_is_no_summary_line_if_a_side_is_missing(missing: tuple[str, ...]) -> None:
     study = made_up(1, missing=missing)
-    assert line(study.subject, study.runs, differences(study.runs, study.subject.compare)) is None
+    assert lines(study.subject, study.runs, differences(study.runs, study.subject.compare)) == []
 
 
 def test_metrics_hold_error_and_gap_of_each_cell_and_none_if_missing() -> None:

@@ -38,7 +38,7 @@ def dvc_lock(place: Place) -> Finding:
     """Whether a killed DVC has left files that keep it from working."""
     if found := faults(place.root):
         text = "; ".join(f"{file} {fault}" for file, fault in found.items())
-        return bad(f"{text}: DVC cannot start", "regcls doctor --repair (make repro does it)")
+        return bad(f"{text}: DVC cannot start, or runs stages again", "regcls doctor --repair (make repro does it)")
     return good("whole") if (place.root / NAME).exists() else note("there is none yet", "dvc repro writes it")
 
 

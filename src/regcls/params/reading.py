@@ -1,4 +1,4 @@
-"""Reads YAML strictly: what people and programs may read differently is refused. DVC reads params.yaml as YAML 1.2, PyYAML as 1.1."""
+"""Reads YAML strictly: refuses double keys, and numbers that differ between YAML 1.1 (PyYAML) and YAML 1.2 (DVC)."""
 
 import re
 from pathlib import Path

@@ -10,12 +10,15 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import pandas as pd
 
-from regcls.errors import MissingError
+from regcls.errors import DamagedError, MissingError
 from regcls.progress import tracked
 from regcls.reports.picking import Picked, holes_of, pick, records
 from regcls.reports.tables import RunGroup
 from regcls.runs import RunSpec
+from regcls.words import counted
 
+SHOWN = 5  # ids in a warning
+TOLERANCE = 1e-5  # relative difference of a metric that is computed again
 ROW = ["method", "classes", "weight"]  # key of a table's row; weight is λ as text, empty without a class loss
 METHODS = ("random", "kukleva", "reg", "reg+cls", "reg+cls-bal")  # in the paper's order; others follow by name
 
@@ -117,23 +120,39 @@ def finite(chosen: pd.DataFrame, metrics: Sequence[str]) -> dict[str, str]:
 def read_tables(
     run_ids: Sequence[str], read: Callable[[str], pd.DataFrame], *, what: str
 ) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
-    """Read a table of each run, by run id; the second mapping has the reason for each run whose table is gone."""
+    """Read a table of each run, by run id; the second mapping has the reason for each run whose table is gone or damaged."""
     tables, reasons = {}, {}
     for run_id in tracked(run_ids, len(run_ids), f"reading {what}") if run_ids else ():
         try:
             tables[run_id] = read(run_id)
+        except DamagedError:
+            reasons[run_id] = f"with damaged {what}"
         except MissingError:
             reasons[run_id] = f"without {what}"
     return tables, reasons
 
 
-def lost_lines(wanted: pd.DataFrame, what: str, artifact: str) -> list[str]:
-    """A warning if runs are holes only because their `artifact` is gone."""
-    lost = int((wanted["state"] == f"without {what}").sum())
-    if not lost:
-        return []
+def contradictions(chosen: pd.DataFrame, recomputed: pd.DataFrame, *, what: str) -> dict[str, str]:
+    """Run id -> reason, for runs whose tracked metrics differ from `recomputed`: a row per run id, a column per metric, from `what`."""
+    tracked = chosen.set_index("run_id").reindex(index=recomputed.index, columns=recomputed.columns)
+    values = tracked.to_numpy(dtype=float)
+    differ = ~np.isclose(values, recomputed.to_numpy(dtype=float), rtol=TOLERANCE, atol=1e-12)
+    reasons = {}
+    for run_id, row, own in zip(recomputed.index, differ, values, strict=True):
+        if row.any():
+            name = recomputed.columns[row.argmax()]
+            reasons[str(run_id)] = (
+                f"with {what} but without {name}" if np.isnan(own[row.argmax()]) else f"with {what} that contradict {name}"
+            )
+    return reasons
+
+
+def unusable_lines(wanted: pd.DataFrame, what: str, artifact: str) -> list[str]:
+    """A warning for each reason why runs are holes only because of `what`, in their `artifact`."""
     return [
-        f"{lost} finished runs are without {what}: their artifact {artifact} is gone. Delete these runs in MLflow, then train them again"
+        f"{counted(len(holes), 'finished run')} left out, {state} ({artifact}). Delete them in MLflow, then train them again: "
+        f"{', '.join(holes['found'].str[:8][:SHOWN])}{' …' if len(holes) > SHOWN else ''}"
+        for state, holes in wanted[wanted["state"].str.contains(f" {what}")].groupby("state", sort=False)
     ]
 
 
@@ -145,8 +164,8 @@ def rows_like(frame: pd.DataFrame, row: Mapping[str, Any], names: Iterable[str] 
 
 def by_seed(cell: pd.DataFrame) -> dict[int, str]:
     """Seed -> run id of the counted runs in a cell (rows of `wanted`)."""
-    counted = cell[cell["state"] == "finished"]
-    return dict(zip(counted["seed"].tolist(), counted["run_id"].tolist(), strict=True))
+    finished = cell[cell["state"] == "finished"]
+    return dict(zip(finished["seed"].tolist(), finished["run_id"].tolist(), strict=True))
 
 
 def groups_of(wanted: pd.DataFrame, label: Callable[[Mapping[str, Any]], str]) -> tuple[RunGroup, ...]:
@@ -170,10 +189,10 @@ def means(
     rows = []
     key: Any  # pandas-stubs know it as a tuple of Hashable
     for key, cell in runs.wanted.groupby(runs.cell, sort=False):
-        counted = cell.loc[cell["state"] == "finished", "run_id"]
-        row = dict(zip(runs.cell, key, strict=True)) | {"seeds": len(counted), "seeds_wanted": len(cell)}
+        run_ids = cell.loc[cell["state"] == "finished", "run_id"]
+        row = dict(zip(runs.cell, key, strict=True)) | {"seeds": len(run_ids), "seeds_wanted": len(cell)}
         for name, columns in measured.items():
-            values = runs.values.reindex(index=counted, columns=list(columns)).astype(float)
+            values = runs.values.reindex(index=run_ids, columns=list(columns)).astype(float)
             units = values.stack() if over == "both" else values.mean(axis=0 if over == "parts" else 1)
             row |= {name: units.mean(), f"{name}_std": units.std(ddof=ddof)}
         rows.append(row)

@@ -14,18 +14,20 @@ from regcls.files import folder_written_aside
 from regcls.params import Params
 from regcls.reports import page
 from regcls.reports.report import Compared, Line, Report, files_of
+from regcls.reports.stats import FEWEST, NOT_TESTED
 from regcls.reports.tables import DASH, Cell, Table, interval, number, signed
 
 GROUP = ("reg", "reg+cls", "Δ (95 % interval)", "does it help?")
 NO_BREAK = "\u00a0"
 NUMBERS = ("reg", "other", "gap", "low", "high", "answer")
-FRAME = ["dataset", "measured", "method", *NUMBERS, *(f"few_{name}" for name in NUMBERS), "n"]
+FRAME = ["dataset", "part", "measured", "method", *NUMBERS, *(f"few_{name}" for name in NUMBERS), "n"]
 NOTES = (
-    "Δ = error(reg) − error(reg+cls): above 0 the class loss helps. “Helps” and “hurts” are the outcome of a test, as each report "
-    "explains; an addition, as in “helps as trained”, limits the answer. An interval is for one difference alone; the answer is "
-    "corrected for all tests of the report's table, so it may be “not clear” even though the interval excludes 0.",
-    "The class count is never chosen on test data but by validation error, or in advance where there is none (1D functions: mean over all "
-    "class counts). Few: test samples whose targets are rare in training, in data sets with such groups.",
+    f"Δ = error(reg) − error(method): above 0 the class loss helps. “Helps” and “hurts” are the outcome of a test over trained replicates "
+    f"(seeds, repetitions, activities; at least {FEWEST}), as each report explains. An interval is for one difference alone; the answer is "
+    "corrected for all tests of the report's table, whose number the last column ends with, so it may be “not clear” even though the "
+    "interval excludes 0.",
+    "The class count is never chosen on test data: it has the lowest validation error (images, depth), is that of params.yaml (sequences), "
+    "or the mean is over all class counts (functions). Few: test samples whose targets are rare in training, if there are such groups.",
 )
 OTHER_DATA = "‡ Not the paper's data: its values are not comparable with these."
 
@@ -66,28 +68,35 @@ def write(
 
 
 def first_screen(params: Params, reports: Mapping[str, Report]) -> Table:
-    """The table of the start page, a row per data set: reg against the best reg+cls over all test samples and in Few, with test results."""
-    rows, frame, marks = [], [], set[str]()
+    """The table of the start page, a row per data set or part of it: reg against reg+cls over all test samples and in Few, with tests."""
+    rows, frame, marks = [], list[dict[str, Any]](), set[str]()
     for dataset in params.chosen:
         report = reports.get(dataset)
         mark = "‡" if report and report.other_data else ""
         marks.add(mark)
-        name = Cell(text=params.datasets[dataset].title + mark, header=True, href=f"{dataset}/index.html" if report else "")
-        if report is None or report.line is None:
+        title, page_url = params.datasets[dataset].title + mark, f"{dataset}/index.html" if report else ""
+        if report is None or not report.lines:
             why = "no report" if report is None else "nothing to compare"
+            name = Cell(text=title, header=True, href=page_url)
             rows.append((name, *(Cell(text=text) for text in (why, *[DASH] * 9, ""))))
             frame.append({"dataset": dataset, "measured": why})
             continue
-        rows.append((name, *_cells(report.line)))
-        frame.append({"dataset": dataset} | _numbers(report.line))
+        for line in report.lines:
+            name = Cell(text=f"{title}: {line.part}" if line.part else title, header=True, href=page_url)
+            rows.append((name, *_cells(line)))
+            frame.append({"dataset": dataset} | _numbers(line))
     return Table(
         name="summary",
-        caption="Test error of reg against reg+cls, at the class count with the lowest validation error; one line per data set.",
+        caption="Test error of reg against reg+cls; a line per data set or setting.",
         columns=("data set", "error", "with", *GROUP, *GROUP, "n"),
         spans=(("", 3), ("all test samples", 4), ("Few: rare targets", 4), ("", 1)),
         rows=tuple(rows),
         frame=pd.DataFrame(frame, columns=FRAME),
-        notes=(*NOTES, OTHER_DATA) if "‡" in marks else NOTES,
+        notes=(
+            *NOTES,
+            *([NOT_TESTED.format(of="replicates")] if any("not tested" in str(row["answer"]) for row in frame if "answer" in row) else []),
+            *([OTHER_DATA] if "‡" in marks else []),
+        ),
     )
 
 
@@ -99,9 +108,9 @@ def _cells(line: Line) -> tuple[Cell, ...]:
 def _compared(group: Compared, digits: int) -> tuple[Cell, ...]:
     bounds = "" if math.isnan(group.low) else f" ({interval(group.low, group.high, digits)})".replace(" to ", f"{NO_BREAK}to{NO_BREAK}")
     texts = (number(group.reg, digits), number(group.other, digits), signed(group.gap, digits) + bounds)
-    return (*(Cell(text=text) for text in texts), Cell(text=group.answer, strong=group.answer.startswith(("helps", "hurts"))))
+    return (*(Cell(text=text) for text in texts), Cell(text=group.answer, strong=group.answer in ("helps", "hurts")))
 
 
 def _numbers(line: Line) -> dict[str, Any]:
     few = {f"few_{key}": value for key, value in asdict(line.few).items()} if line.few else {}
-    return {"measured": line.measured, "method": line.method, "n": line.n} | asdict(line.overall) | few
+    return {"part": line.part, "measured": line.measured, "method": line.method, "n": line.n} | asdict(line.overall) | few

@@ -37,7 +37,7 @@ def complete(report: Report, runs: Runs, picked: Picked, *, links: Links, proven
     report.metrics["runs"] = report.run_counts()
     report.extent = [*report.extent, *meanings(runs.wanted["method"])]
     wanted = runs.in_order(runs.wanted)
-    holes = wanted[wanted["state"] != "finished"].drop(columns=["run_id", "lam"])
+    holes = wanted[wanted["state"] != "finished"].drop(columns=["run_id", "lam"]).rename(columns={"found": "unusable_run_id"})
     report.files["holes.csv"] = to_csv(holes.rename(columns={"weight": "lambda"}))
     lineage = {"machines": machines(picked.chosen), "origins": origins(picked.chosen)}
     views = links.view_urls(report.view) if report.view else None

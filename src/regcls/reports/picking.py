@@ -26,7 +26,7 @@ class Picked:
     """The requested runs and their states.
 
     `wanted`: a row per requested run, indexed by its position in the list of specs: fingerprint, state (`finished` or why not), run_id
-    ("" for a hole). `chosen`: the tracked runs that count, in that order.
+    ("" for a hole), found (also the id of an unusable finished run). `chosen`: the tracked runs that count, in that order.
     """
 
     wanted: pd.DataFrame
@@ -67,8 +67,9 @@ def pick(runs: pd.DataFrame, fingerprints: Mapping[Spec, str], *, dataset: str, 
             state = REASONS.get(newest[wanted], str(newest[wanted]).lower())
         else:
             state = "made with other code or data" if spec in stale else "missing"
-        rows.append({"fingerprint": wanted, "state": state, "run_id": chosen_id[wanted] if state == "finished" else ""})
-    table = pd.DataFrame(rows, columns=["fingerprint", "state", "run_id"])
+        found = chosen_id.get(wanted, "")
+        rows.append({"fingerprint": wanted, "state": state, "run_id": found if state == "finished" else "", "found": found})
+    table = pd.DataFrame(rows, columns=["fingerprint", "state", "run_id", "found"])
     counted = table.loc[table["state"] == "finished", "run_id"]
     if counted.empty:
         which = "" if first.empty else f" ({', '.join(sorted(set(reasons.values())))})"

@@ -9,6 +9,7 @@ import pandas as pd
 
 from regcls.reports.tables import Table, latex, markdown
 from regcls.tracking.views import View
+from regcls.words import counted
 
 
 class Links(Protocol):
@@ -65,14 +66,20 @@ class Compared:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A data set's row on the start page: reg against the best class count of reg+cls, chosen without the test set."""
+    """A row on the start page: reg against reg+cls on a data set, or on a part of it; the class count is chosen without the test set."""
 
+    part: str = ""  # of the data set
     measured: str  # error and unit: `MAE (years)`
     method: str  # `reg+cls · 100`
     overall: Compared
     few: Compared | None = None  # None: the data have no shot groups
-    n: str  # number of repetitions, and the units of the interval: `3 seeds, over 480 test images`
+    n: str  # trained replicates, other units of the test, and the number of tests corrected for: `3 seeds × 480 test images; 32 tests`
     digits: int  # decimal places
+
+
+def after_tests(tests: int) -> str:
+    """The end of `Line.n`: `; 32 tests`, or nothing."""
+    return f"; {counted(tests, 'test')}" if tests else ""
 
 
 @dataclass(kw_only=True)
@@ -87,7 +94,7 @@ class Report:
     extent: Sequence[str] = ()  # sentences: differences to the paper's experiments, and explanations of further losses
     networks: str = ""  # architecture and training, for the end of the page
     other_data: Sequence[str] = ()  # differences to the paper's data: `300 instead of 1712 videos`
-    line: Line | None = None  # None: nothing to compare
+    lines: Sequence[Line] = ()  # empty: nothing to compare
     answers: list[str] = field(default_factory=list)  # the first one is the headline
     lead: Table | None = None  # shown before all other tables
     warnings: list[str] = field(default_factory=list)

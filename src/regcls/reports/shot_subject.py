@@ -67,14 +67,13 @@ class Subject:
     compare: Compare
     tested: Mapping[str, str]  # errors to compare: Metric.name -> title; answers and metrics use the first one
     meaning: str  # note: definition of Δ
-    over_images: str  # note: the test over images
+    independence: str  # note: how far the test images are independent samples
     judged: tuple[str, str]  # validation error that selects class counts: its measurement, and its name for readers
     searched: Mapping[str, str]  # validation errors of the search: measurement -> heading
     error: str  # name for readers: MAE
     unit: str
     few: Callable[[int], str]  # number of images in Few -> text: `3 images`
     nothing_in_few: str  # sentence
-    intervals: str  # sentence: how intervals are computed
     digits: Callable[[float], int]  # error -> decimal places
 
 

@@ -8,17 +8,11 @@ import pandas as pd
 
 from regcls.reports.measured import ROW, Runs, key_of, method_name
 from regcls.reports.picking import Row, records
-from regcls.reports.report import Compared, Line, rounded
+from regcls.reports.report import Compared, Line, after_tests, rounded
 from regcls.reports.shot_subject import Subject, best_by_validation, cells
+from regcls.reports.stats import NOT_TESTED
 from regcls.reports.tables import comparison, interval, number, signed
 from regcls.words import counted
-
-# Scope of a verdict (`shot_differences.answer`) -> text without the direction of the difference.
-CLEAR = {
-    "": "clear over images and over seeds",
-    "as trained": "clear for these trained networks",
-    "on these images": "clear over seeds, not over images",
-}
 
 
 def answers(subject: Subject, runs: Runs, table: pd.DataFrame) -> list[str]:
@@ -40,20 +34,22 @@ def answers(subject: Subject, runs: Runs, table: pd.DataFrame) -> list[str]:
     return [*lines, _caution(subject, runs, int(table["p"].notna().sum()))]
 
 
-def line(subject: Subject, runs: Runs, table: pd.DataFrame) -> Line | None:
-    """The row on the start page: reg against reg+cls at its best class count; None if either is missing."""
+def lines(subject: Subject, runs: Runs, table: pd.DataFrame) -> list[Line]:
+    """The row on the start page: reg against reg+cls at its best class count; none if either is missing."""
     rows = _best_differences(subject, runs, table, "reg+cls")
     if not rows:
-        return None
-    row = rows["all"]
-    return Line(
-        measured=f"{subject.error} ({subject.unit})" if subject.unit else subject.error,
-        method=f"reg+cls · {row['classes']}",
-        overall=Compared.of(row),
-        few=Compared.of(rows["few"]),
-        n=f"{counted(row['seeds'], 'seed')}, over {counted(row['images'], 'test image')}",
-        digits=subject.digits(row["reg"]),
-    )
+        return []
+    row, tests = rows["all"], int(table["p"].notna().sum())
+    return [
+        Line(
+            measured=f"{subject.error} ({subject.unit})" if subject.unit else subject.error,
+            method=f"reg+cls · {row['classes']}",
+            overall=Compared.of(row),
+            few=Compared.of(rows["few"]),
+            n=f"{counted(row['seeds'], 'seed')} × {counted(row['images'], 'test image')}{after_tests(tests)}",
+            digits=subject.digits(row["reg"]),
+        )
+    ]
 
 
 def _best_differences(subject: Subject, runs: Runs, table: pd.DataFrame, method: str) -> Mapping[str, Row]:
@@ -86,17 +82,16 @@ def _gap(subject: Subject, row: Row) -> str:
     digits = subject.digits(row["reg"])
     if math.isnan(row["low"]):
         return f"Δ {signed(row['gap'], digits)} (not tested)"
-    word, _, scope = row["answer"].partition(" ")
-    verdict = CLEAR[scope] if word in ("helps", "hurts") else row["answer"]
+    verdict = "clear" if row["answer"] in ("helps", "hurts") else row["answer"]
     return f"Δ {signed(row['gap'], digits)} (95 % {interval(row['low'], row['high'], digits)}; {verdict})"
 
 
 def _caution(subject: Subject, runs: Runs, tests: int) -> str:
     others = runs.wanted[runs.wanted["classes"] > 0]
     several = f"Of several class counts, the one with the lowest {subject.judged[1]} is shown. " if others["classes"].nunique() > 1 else ""
-    return (
-        f"Δ = {subject.error}(reg) − {subject.error}(method): above 0 the method helps. {several}{subject.intervals} “Clear” means clear "
-        f"after correction for {counted(tests, 'test')}. The table of differences tests whether it holds for other seeds."
+    scope = "Intervals and tests are for other seeds and other test images"
+    return f"Δ = {subject.error}(reg) − {subject.error}(method): above 0 the method helps. {several}" + (
+        f"{scope}; “clear” means clear after correction for {counted(tests, 'test')}." if tests else NOT_TESTED.format(of="seeds")
     )
 
 

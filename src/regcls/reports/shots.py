@@ -18,9 +18,9 @@ from regcls.reports.picking import Row, records
 from regcls.reports.report import Report, Section
 from regcls.reports.shot_differences import differences
 from regcls.reports.shot_subject import BASELINES, SHORT, Published, ShotTable, Subject, cells
-from regcls.reports.shot_words import answers, few_metrics, line
-from regcls.reports.stats import LEVEL
-from regcls.reports.tables import DASH, Cell, Part, RunGroup, Table, heads, interval, number, p_value, signed, tested, with_std
+from regcls.reports.shot_words import answers, few_metrics, lines
+from regcls.reports.stats import FEWEST, holm_note
+from regcls.reports.tables import DASH, Cell, Part, RunGroup, Table, heads, interval, number, p_value, signed, with_std
 from regcls.runs.grids import BestLambdas, searched_lambda
 from regcls.words import counted
 
@@ -44,7 +44,7 @@ def complete(
         _add_search(report, subject, grids[SEARCH])
     if main:
         report.answers += answers(subject, *main)
-        report.line = line(subject, *main)
+        report.lines = lines(subject, *main)
         report.metrics |= few_metrics(subject, *main)
 
 
@@ -171,7 +171,6 @@ def _published_notes(published: Published | None) -> list[str]:
 
 def differences_table(subject: Subject, runs: Runs, frame: pd.DataFrame, *, name: str, caption: str) -> Table:
     """The differences to reg (`differences`): a row per (error, method, class count, λ, shot group)."""
-    tests = {p: int(frame[p].notna().sum()) for p in ("p", "p_seeds")}
     rows: list[tuple[Cell, ...]] = []
     parts = []
     for error, title in subject.tested.items():
@@ -181,19 +180,17 @@ def differences_table(subject: Subject, runs: Runs, frame: pd.DataFrame, *, name
         name=name,
         caption=caption,
         columns=(
-            *("method", "classes", "λ", "group", "reg", "method's", "Δ", "95 % interval", "p (Holm)"),
-            *("95 % interval", "p", "p (Holm)", "does it help?", "images × seeds", "runs"),
+            *("method", "classes", "λ", "group", "reg", "method's", "Δ", "does it help?"),
+            *("95 % interval", "p", "p (Holm)", "seeds × images", "runs"),
         ),
-        spans=(("", 7), ("over test images", 2), ("over seeds", 3), ("", 2), ("", 1)),
         rows=tuple(rows),
         frame=frame.rename(columns={"weight": "lambda"}),
         notes=(
             subject.meaning,
-            subject.over_images,
-            "Over seeds: paired t-test of the means by seed. It takes the test images as given; 2 or 3 seeds can show hardly any effect.",
-            f"p (Holm) is adjusted for the {counted(tests['p'], 'test')} over images, and for the {tests['p_seeds']} over seeds, of this "
-            f"table. Clear: adjusted p < {LEVEL}. “Helps” or “hurts”: clear over both; “… as trained”: over images only, so other seeds "
-            "may give another answer; “… on these images”: over seeds only.",
+            f"Interval and p: t-test of Δ over seeds and test images, both as samples of more (paired; needs {FEWEST} seeds). "
+            f"{subject.independence}",
+            holm_note(int(frame["p"].notna().sum()), of="seeds"),
+            *([f"With {FEWEST} seeds only large differences become clear."] if frame["seeds"].max() == FEWEST else []),
         ),
         run_column=True,
         parts=tuple(parts) if len(parts) > 1 else (),
@@ -205,15 +202,11 @@ def _difference_row(subject: Subject, runs: Runs, row: Row) -> tuple[Cell, ...]:
     shot: Shot = row["shot"]
     texts = (
         *(number(row["reg"], digits), number(row["other"], digits), signed(row["gap"], digits)),
-        *(interval(row["low"], row["high"], digits), p_value(row["p_holm"])),
-        *(interval(row["low_seeds"], row["high_seeds"], digits), tested(row["p_seeds"], row["seeds"]), p_value(row["p_holm_seeds"])),
+        *(interval(row["low"], row["high"], digits), p_value(row["p"]), p_value(row["p_holm"]), f"{row['seeds']} × {row['images']:,}"),
     )
-    verdict = Cell(text=row["answer"], strong=row["answer"].startswith(("helps", "hurts")))
-    return (
-        *(*heads(row), Cell(text=SHORT[shot], header=True)),
-        *(Cell(text=text) for text in texts),
-        *(verdict, Cell(text=f"{row['images']:,} × {row['seeds']}"), Cell(text="", runs=_with_reg(runs, row))),
-    )
+    cells = [Cell(text=text) for text in texts]
+    cells.insert(3, Cell(text=row["answer"], strong=row["answer"] in ("helps", "hurts")))
+    return (*heads(row), Cell(text=SHORT[shot], header=True), *cells, Cell(text="", runs=_with_reg(runs, row)))
 
 
 # The search for λ.

@@ -1,20 +1,28 @@
-"""Tests of differences: paired t-test, bootstrap of a ratio of sums, and Holm's correction."""
+"""Tests of differences between methods, and Holm's correction.
+
+A test speaks about networks that are trained again, so it needs replicates that were trained: seeds, repetitions or activities.
+"""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from regcls.words import counted
+
 LEVEL = 0.05  # a difference is clear if its Holm-adjusted p is below this
+FEWEST = 3  # trained replicates for a test: two may agree by chance
+NO_TEST = (math.nan, math.nan, math.nan)
+FEWEST_IMAGES = 10  # for a test of RMSE: the influence of an image describes large samples
+NOT_TESTED = f"With fewer than {FEWEST} {{of}} nothing can be said about differences: training again may change their sign."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Paired:
-    """A paired test of gap = error(reg) − error(other); above 0, the other method is better. NaN if n is too small."""
+    """A paired test of gap = error(reg) − error(other); above 0, the other method is better. NaN if there is no test."""
 
     n: int  # pairs
     gap: float
@@ -24,44 +32,54 @@ class Paired:
 
 
 def paired(reg: Sequence[float], other: Sequence[float]) -> Paired:
-    """Paired t-test of two methods, given one number per replication, in the same order."""
+    """Paired t-test of two methods, given one number per trained replicate, in the same order."""
     difference = np.asarray(reg, dtype=float) - np.asarray(other, dtype=float)
     low, high, p = one_sample(difference, against=0.0)
     return Paired(n=len(difference), gap=float(difference.mean()) if len(difference) else math.nan, low=low, high=high, p=p)
 
 
 def one_sample(values: Sequence[float] | np.ndarray, *, against: float) -> tuple[float, float, float]:
-    """t-test of the mean: its 95 % interval (low, high) and the two-sided p against `against`; NaN if n < 2 or all values are equal."""
+    """t-test of the mean: its 95 % interval (low, high) and the two-sided p against `against`; NaN if n < FEWEST or all are equal."""
     array = np.asarray(values, dtype=float)
     # Without spread t is infinite or 0/0, and rounding could give a p of 0.
-    if len(array) < 2 or array.std() <= 1e-12 * np.abs(array).max():
-        return math.nan, math.nan, math.nan
+    if len(array) < FEWEST or array.std() <= 1e-12 * np.abs(array).max():
+        return NO_TEST
     test = stats.ttest_1samp(array, against)
     interval = test.confidence_interval(0.95)
     return float(interval.low), float(interval.high), float(test.pvalue)
 
 
-def bootstrap(reg: NDArray[np.float64], other: NDArray[np.float64], times: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Bootstrap of RMSE(reg) − RMSE(other), each averaged over seeds: 95 % percentile interval and two-sided p over resamples of T units.
+def two_way(effects: NDArray[np.float64]) -> tuple[float, float, float]:
+    """t-test of the mean of `effects` (S, T) of S seeds on T test images against 0: its 95 % interval (low, high) and the two-sided p.
 
-    `reg`, `other`: (T, S, 2) sizes and summed squared errors by unit and seed; `times`: (R, T) number of times a unit is in a resample.
-    p is twice the smaller share of resamples on one side of 0, with one added to each side: never below 2 / (R + 1). NaN if all
-    resamples are equal.
+    Both seeds and images are samples: the variance of the mean is its variance over seeds plus its variance over images, with
+    min(S, T) − 1 degrees of freedom (two-way clustering, Cameron, Gelbach and Miller 2011; their common part is not subtracted, so that
+    the interval is rather too wide than too narrow). It is never shorter than that of a paired t-test over seeds. NaN if S < FEWEST, T < 2
+    or there is no spread.
     """
-    gaps = (root_of_ratio(reg, times) - root_of_ratio(other, times)).mean(axis=1)
-    gaps = gaps[np.isfinite(gaps)]
-    if len(gaps) < 2 or np.ptp(gaps) <= 1e-12:
-        return math.nan, math.nan, math.nan
-    low, high = np.quantile(gaps, [0.025, 0.975]).tolist()
-    fewer = int(min((gaps <= 0).sum(), (gaps >= 0).sum()))
-    return low, high, min(1.0, 2 * (fewer + 1) / (len(gaps) + 1))
+    seeds, images = effects.shape
+    if seeds < FEWEST or images < 2:
+        return NO_TEST
+    error = math.sqrt(effects.mean(axis=1).var(ddof=1) / seeds + effects.mean(axis=0).var(ddof=1) / images)
+    if not error > 1e-12 * np.abs(effects).max():
+        return NO_TEST
+    gap, t = float(effects.mean()), stats.t(min(seeds, images) - 1)
+    reach = float(t.ppf(0.975)) * error
+    return gap - reach, gap + reach, 2 * float(t.sf(abs(gap) / error))
 
 
-def root_of_ratio(sums: NDArray[np.float64], times: NDArray[np.float64]) -> NDArray[np.float64]:
-    """RMSE (R, S) of each resample and seed, a ratio of sums; NaN if a resample is empty."""
-    sizes, squared = (times @ np.ascontiguousarray(sums[..., column]) for column in (0, 1))  # for BLAS, 30 times faster
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.sqrt(squared / sizes))
+def root_mean_squares(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """RMSE (S,) of each seed, and the influence (S, T) of each image on it, whose mean over images is 0.
+
+    `sums` (S, T, 2): size and summed squared error of each image, whose size is above 0. The influence is the derivative of the RMSE, a
+    root of a ratio of sums, with respect to the weight of an image, times T.
+    """
+    sizes, squared = sums[..., 0], sums[..., 1]
+    total = sizes.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):  # there are no images, or all errors are 0
+        rmse = np.sqrt(squared.sum(axis=1) / total)
+        influence = (squared - rmse[:, None] ** 2 * sizes) * (sizes.shape[1] / (2 * rmse * total))[:, None]
+    return rmse, influence
 
 
 def holm(p: Sequence[float]) -> NDArray[np.float64]:
@@ -75,10 +93,17 @@ def holm(p: Sequence[float]) -> NDArray[np.float64]:
     return adjusted
 
 
-def verdict(row: Mapping[str, Any], *, gap: str = "gap", p: str = "p_holm") -> str:
-    """The verdict of a test: `helps`, `hurts`, `not clear` or `not tested`."""
-    if math.isnan(row[p]):
-        return "not tested"
-    if row[p] >= LEVEL:
+def holm_note(tests: int, *, of: str) -> str:
+    """What p (Holm) and the verdicts of a table with `tests` tests mean; `of`: the trained replicates."""
+    if not tests:
+        return NOT_TESTED.format(of=of)
+    return f"p (Holm) is adjusted for the {counted(tests, 'test')} of this table. “Helps” or “hurts”: adjusted p < {LEVEL}."
+
+
+def verdict(gap: float, p: float, n: int) -> str:
+    """The outcome of a test with the adjusted `p`: `helps`, `hurts`, `not clear`, or why there is none. `n`: trained replicates."""
+    if math.isnan(p):
+        return "no runs" if not n else f"n = {n}: not tested" if n < FEWEST else "not tested"
+    if p >= LEVEL:
         return "not clear"
-    return "helps" if row[gap] > 0 else "hurts"
+    return "helps" if gap > 0 else "hurts"

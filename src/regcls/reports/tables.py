@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from regcls.reports.stats import FEWEST
+
 DASH = "–"  # nothing to show
 
 LATEX = {
@@ -170,5 +172,5 @@ def p_value(p: float) -> str:
 
 
 def tested(p: float, n: int) -> str:
-    """`p_value`, or why there is no test: `n = 1`, or `no spread` among n values."""
-    return p_value(p) if not math.isnan(p) or n == 0 else f"n = {n}" if n < 2 else "no spread"
+    """`p_value`, or why there is no test: `n = 2`, or `no spread` among n values."""
+    return p_value(p) if not math.isnan(p) or n == 0 else f"n = {n}" if n < FEWEST else "no spread"

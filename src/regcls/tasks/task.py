@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -70,17 +69,12 @@ class Sources:
         return self.params.datasets[self.dataset]
 
     def table(self, path: str) -> Callable[[str], pd.DataFrame]:
-        """A function from a run id to the run's table artifact at `path`; it raises a MissingError if the artifact is gone."""
+        """A function from a run id to the run's table artifact at `path`; it raises as `Files.table` does."""
         return lambda run_id: self.tracker.files.table(run_id, path)
 
     def arrays(self, path: str) -> Callable[[str], dict[str, np.ndarray]]:
-        """A function from a run id to the arrays of its .npz artifact at `path`; it raises a MissingError if the artifact is gone."""
-
-        def read(run_id: str) -> dict[str, np.ndarray]:
-            with TemporaryDirectory() as folder, np.load(self.tracker.files.fetch(run_id, path, Path(folder))) as content:
-                return dict(content)
-
-        return read
+        """A function from a run id to the arrays of its .npz artifact at `path`; it raises as `Files.table` does."""
+        return lambda run_id: self.tracker.files.arrays(run_id, path)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,11 @@ import shutil
 import sqlite3
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ import requests
 from numpy.typing import NDArray
 from sqlalchemy.exc import SQLAlchemyError
 
-from regcls.errors import MissingError, UserError
+from regcls.errors import DamagedError, MissingError, UserError
 from regcls.files import explain_os_errors, link_or_copy
 from regcls.tracking.store import explanation
 
@@ -34,6 +34,8 @@ from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.store.db import utils as database_utils
 from mlflow.tracking import MlflowClient
 from mlflow.types import Schema, TensorSpec
+
+T = TypeVar("T")
 
 MODEL = "model"  # name of the logged model
 SLOWEST = 1_000_000  # bytes per second, of an upload that must not time out
@@ -83,15 +85,27 @@ class RunFiles:
         """A table that `log_table` stored.
 
         Raises:
-            MissingError: it is missing or damaged.
+            MissingError: it is missing or, as a DamagedError, damaged.
             UserError: the store does not answer.
         """
+        return self._read(run_id, path, pd.read_parquet)
+
+    def arrays(self, run_id: str, path: str) -> dict[str, np.ndarray]:
+        """The arrays of an .npz file of a run. Raises as `table` does."""
+
+        def read(file: Path) -> dict[str, np.ndarray]:
+            with np.load(file) as content:
+                return dict(content)
+
+        return self._read(run_id, path, read)
+
+    def _read(self, run_id: str, path: str, read: Callable[[Path], T]) -> T:
         with tempfile.TemporaryDirectory() as folder:
             file = self.fetch(run_id, path, Path(folder))
             try:
-                return pd.read_parquet(file)
+                return read(file)
             except Exception as error:  # a damaged file can raise anything
-                raise MissingError(f"{path} of run {run_id} is damaged. Delete that run in MLflow and train it again.") from error
+                raise DamagedError(f"{path} of run {run_id} is damaged. Delete that run in MLflow and train it again.") from error
 
     def fetch(self, run_id: str, path: str, folder: Path) -> Path:
         """Download a file of a run into `folder`; return its local path.

@@ -82,7 +82,7 @@ HUNDRED = {"method": "reg+cls", "classes": 100, "lam": 1.0}
 @pytest.mark.parametrize("shot", SHOTS)
 @pytest.mark.parametrize("selection", ["val", "test"])
 def test_errors_are_recomputed_from_sums_not_tracked_metrics(selection: str, shot: str, store: Store, report: Report) -> None:
-    assert (store.runs["test/rmse/all"] == 99.0).all()
+    assert (store.runs["test/rmse/few"] == 99.0).all()
     tables = [table[table["bucket"].isin(in_group(store, shot))] for table in sums_by_seed(store, selection, **HUNDRED)]
     by_hand = {f"rmse_{selection}_{shot}": [math.sqrt(share(table, "squared")) for table in tables]}
     if selection == "val":
@@ -148,7 +148,7 @@ def test_the_error_by_depth_is_averaged_over_seeds_per_bucket(store: Store, repo
 def test_the_figure_has_every_bucket_with_its_group_and_labels_its_lines(store: Store, report: Report) -> None:
     bars = csv(report, "error_by_depth").query("drawn == 'bar'")
     assert bars["shot"].tolist() == store.shots.tolist() and bars["training_pixels"].sum() == levels()[1:].sum()
-    for text in ("reg", "reg+cls with 10 classes", "many training pixels", "few training pixels", "test RMSE (m)", "depth (m)"):
+    for text in ("reg", "reg+cls with 100 classes", "many training pixels", "few training pixels", "test RMSE (m)", "depth (m)"):
         assert f"<!-- {text} -->" in report.files["error_by_depth.svg"]
 
 
@@ -197,12 +197,13 @@ def test_the_papers_data_and_protocol_are_compared_without_caveats() -> None:
     assert "not comparable" not in html
     assert "Table 2: 1 of 3 seeds" in html and "Not the paper" not in html
     assert "n = 1" in report.files["table2_differences.md"] and "1 seed." in report.answers[0]
-    assert "not comparable with ours: another draw of test pixels" in store.report(data=MadeUpRooms(has_drawn_mask=True)).files["table2.md"]
+    assert "not comparable with ours: another draw of test pixels" in store.report(data=store.rooms(has_drawn_mask=True)).files["table2.md"]
 
 
 def test_fewer_images_are_noted_wherever_published_values_are_shown() -> None:
     paper = load_params(PARAMS)
-    report = Store(with_grids(paper, table2=replace(TABLE2, seeds=1))).report(data=MadeUpRooms(tested=20))
+    store = Store(with_grids(paper, table2=replace(TABLE2, seeds=1)))
+    report = store.report(data=store.rooms(tested=20))
     assert report.other_data == ["20 instead of 654 test images"]
     assert "not comparable with ours: 20 instead of 654 test images." in report.files["table2.md"]
     assert "Not the paper's data or training values: 20 instead of 654 test images." in report.extent
@@ -238,16 +239,37 @@ def test_a_run_without_sums_counts_as_missing_with_a_remedy(store: Store) -> Non
         return store.tables[run_id]
 
     report = store.report(kept=store.kept(sums=sums))
-    assert "1 without sums" in report.warnings[0] and "sums.parquet is gone. Delete these runs in MLflow" in report.warnings[1]
+    assert "1 without sums" in report.warnings[0] and "without sums (sums.parquet). Delete them in MLflow" in report.warnings[1]
     assert "reg+cls · 10 · λ 0.1: 1 of 2 seeds (without sums: seed 1)" in report.files["index.html"]
 
 
-@pytest.mark.parametrize("spoil", [lambda table: table.assign(squared=np.nan), lambda table: table[table["selection"] == "val"]])
-def test_a_run_whose_sums_give_no_error_counts_as_missing(spoil: Callable[[pd.DataFrame], pd.DataFrame], store: Store) -> None:
-    bad = store.id_of(method="reg+cls-bal", classes=10, seed=1)
-    spoiled = {run_id: spoil(table) if run_id == bad else table for run_id, table in store.tables.items()}
-    report = store.report(kept=store.kept(sums=lambda run_id: spoiled[run_id]))
-    assert report.warnings == ["table2: 1 of 10 runs are holes (1 without a finite error); see the report"]
+FORGERIES: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
+    "NaN": (lambda table: table.assign(squared=np.nan), "without a finite error"),
+    "one selection": (lambda table: table[table["selection"] == "val"], "with sums of other pixels"),
+    "missing image": (lambda table: table[table["image"] != 5], "with sums of other pixels"),
+    "double row": (lambda table: pd.concat([table, table.iloc[:1]]), "with sums of other pixels"),
+    "no column": (lambda table: table.drop(columns="squared"), "with damaged sums"),
+    "text": (lambda table: table.assign(squared="many"), "with damaged sums"),
+    "negative": (lambda table: table.assign(squared=-table["squared"]), "with damaged sums"),
+    "bucket beyond the last": (lambda table: table.assign(bucket=table["bucket"] + 100), "with damaged sums"),
+    "bucket before the first": (lambda table: table.assign(bucket=table["bucket"] - 100), "with damaged sums"),
+    "image beyond the last": (lambda table: pd.concat([table, table.iloc[:1].assign(image=700)]), "with damaged sums"),
+    "smaller errors": (lambda table: table.assign(squared=table["squared"] / 2), "with sums that contradict test/rmse/all"),
+    "smaller errors selected on test": (
+        lambda table: table.assign(squared=table["squared"] / np.where(table["selection"] == "test", 2, 1)),
+        "with sums that contradict selected_on_test/test/rmse/all",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_sums_that_do_not_fit_data_and_metrics_are_named_and_left_out(name: str, store: Store) -> None:
+    forge, reason = FORGERIES[name]
+    forged = store.id_of(method="reg+cls-bal", classes=10, seed=1)
+    report = store.report(kept=store.kept(sums=lambda run_id: forge(store.tables[run_id]) if run_id == forged else store.tables[run_id]))
+    assert report.warnings[0] == f"table2: 1 of 10 runs are holes (1 {reason}); see the report"
+    without = store.report(runs=store.runs[store.runs["run_id"] != forged])
+    assert report.files["table2.csv"] == without.files["table2.csv"]
 
 
 def test_metrics_are_few_and_missing_cells_are_none(store: Store, report: Report) -> None:
@@ -258,8 +280,8 @@ def test_metrics_are_few_and_missing_cells_are_none(store: Store, report: Report
 
 
 def test_the_summary_has_the_numbers_of_the_headline(report: Report) -> None:
-    line = report.line
-    assert line is not None and (line.measured, line.n) == ("RMSE (m)", "2 seeds, over 12 test images") and line.few is not None
+    (line,) = report.lines
+    assert line is not None and (line.measured, line.n) == ("RMSE (m)", "2 seeds × 12 test images") and line.few is not None
     assert f"{line.overall.other:.3f} m against {line.overall.reg:.3f} of reg" in report.answers[0]
     assert f"{line.few.other:.3f} against {line.few.reg:.3f}" in report.answers[0]
 
@@ -277,7 +299,7 @@ def test_the_summary_has_the_numbers_of_the_headline(report: Report) -> None:
 )
 def test_a_grid_may_lack_methods(methods: tuple[Method, ...], expected: str, params: Params) -> None:
     report = changed(params, table2=replace(TABLE2, methods=methods, classes=(100,), seeds=1))
-    assert report.answers[0].startswith(expected) and report.line is None
+    assert report.answers[0].startswith(expected) and not report.lines
     assert ("table2_differences.csv" in report.files) == (methods[0] == "reg" and len(methods) > 1)
     assert csv(report, "examples")["method"].nunique() == len({method == "reg" for method in methods})  # reg, and the best of the others
 
@@ -295,7 +317,7 @@ def test_another_loss_appears_in_tables_figures_and_answers_by_name(params: Para
         assert f"<!-- {name} -->" in report.files["error_by_depth.svg"]
     expected = ["reg+cls with 100 classes has", "focal-r has", "focal-r(beta=1)+cls with 100 classes has"]
     assert all(line.startswith(start) for line, start in zip(report.answers, expected, strict=False))
-    assert "several class counts" not in report.answers[-1] and report.line is not None and report.line.method == "reg+cls · 100"
+    assert "several class counts" not in report.answers[-1] and report.lines and report.lines[0].method == "reg+cls · 100"
     assert {"focal-r", "focal-r(beta=1)+cls-100"} <= next(iter(report.metrics.values())).keys() & report.metrics["gap"].keys()
 
 

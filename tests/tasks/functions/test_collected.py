@@ -71,6 +71,16 @@ def test_a_run_without_a_finite_error_is_missing_from_means(
     assert runs["run_id"][FIRST] not in set(collect(runs, fingerprints)[0].networks["run_id"])
 
 
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_metric_changed_in_the_store_is_named_and_its_run_left_out(
+    split: str, runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str]
+) -> None:
+    changed = runs.assign(**{f"{split}/mse/function_3": runs[f"{split}/mse/function_3"].mask(runs.index == 0, 0.001)})
+    found, _ = collected(changed, fingerprints, dataset="functions", functions=FUNCTIONS)
+    assert found.wanted["state"].tolist()[0] == f"with errors by function that contradict {split}/mse/all"
+    assert (found.wanted["state"].iloc[1:] == "finished").all()
+
+
 def test_a_run_lacking_functions_counts_as_missing(runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str]) -> None:
     with pytest.raises(UserError, match=r"\(without a finite error\)"):
         collect(runs.drop(columns="test/mse/function_9"), fingerprints)

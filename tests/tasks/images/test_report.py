@@ -1,5 +1,6 @@
 import math
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from io import StringIO
 from typing import Any
@@ -18,7 +19,7 @@ from regcls.reports.report import Report
 from regcls.tasks.images.params import DensityShots, IntegerShots
 from regcls.tasks.images.report import BARS, bins_of, histogram
 from reports.made_up import PARAMS, with_section
-from tasks.images.made_up_images import SEARCH, TABLE3, TABLE4, MadeUpImages, Store, small, with_grids
+from tasks.images.made_up_images import SEARCH, TABLE3, TABLE4, Store, small, with_grids
 
 DENSITY = DensityShots(by="density", bins=50, many_above=1.0, few_below=0.2)
 OTHERS = [name for name in METRICS if name not in ("mae", "mse")]  # in a table of their own
@@ -58,9 +59,9 @@ def row_of(table: pd.DataFrame, **where: Any) -> pd.Series:
     return found.iloc[0]
 
 
-def errors_of(store: Store, **where: Any) -> np.ndarray:
+def errors_of(store: Store, *, seeds: Sequence[int] = (0, 1), **where: Any) -> np.ndarray:
     """(images, seeds), prediction − target, of a cell of Table 3."""
-    ids = [store.id_of(seed=seed, balanced_data=False, **where) for seed in (0, 1)]
+    ids = [store.id_of(seed=seed, balanced_data=False, **where) for seed in seeds]
     return np.stack([store.tables[run_id]["prediction"].astype(float) - store.ages for run_id in ids], axis=1)
 
 
@@ -80,7 +81,7 @@ def test_the_papers_data_and_protocol_are_compared_without_caveats() -> None:
 def test_fewer_images_are_noted_wherever_published_values_are_shown() -> None:
     paper = load_params(PARAMS)
     store = Store(with_grids(paper, table3=replace(TABLE3, seeds=1)))
-    report = store.report(data=MadeUpImages(training=store.data.training, images=1000))
+    report = store.report(data=replace(store.data, images=1000))
     assert report.other_data == ["1000 instead of 213553 images"]
     assert "not comparable with ours: 1000 instead of 213553 images." in report.files["table3.md"]
     assert "Not the paper's data or training values: 1000 instead of 213553 images." in report.extent
@@ -88,7 +89,7 @@ def test_fewer_images_are_noted_wherever_published_values_are_shown() -> None:
 
 @pytest.mark.parametrize("shot", SHOTS)
 def test_errors_are_recomputed_from_predictions_not_tracked_metrics(shot: str, store: Store, report: Report) -> None:
-    assert (store.runs["test/mae/all"] == 99.0).all()
+    assert (store.runs["test/mae/many"] == 99.0).all()
     errors = np.abs(errors_of(store, **HUNDRED)[np.ones(len(store.shots), bool) if shot == "all" else store.shots == shot])
     row = row_of(ours(report), method="reg+cls", classes=100)
     more = row_of(csv(report, f"table3{MORE}"), method="reg+cls", classes=100)
@@ -122,20 +123,69 @@ def test_the_order_of_prediction_rows_does_not_matter(store: Store, report: Repo
 
 @pytest.mark.parametrize(("error", "power"), [("mae", 1), ("mse", 2)])
 @pytest.mark.parametrize("shot", ["all", "few"])
-def test_a_difference_is_tested_over_images_and_over_seeds(error: str, power: int, shot: str, store: Store, report: Report) -> None:
+def test_a_difference_is_tested_over_seeds_and_images(error: str, power: int, shot: str, three_seeds: Store) -> None:
+    store, report = three_seeds, three_seeds.report()
     chosen = np.ones(len(store.shots), bool) if shot == "all" else store.shots == shot
-    reg, other = (np.abs(errors_of(store, **cell)[chosen]) ** power for cell in ({"method": "reg"}, HUNDRED))
-    over_images, over_seeds = (scipy_stats.ttest_rel(reg.mean(axis=axis), other.mean(axis=axis)) for axis in (1, 0))
+    reg, other = (np.abs(errors_of(store, seeds=(0, 1, 2), **cell)[chosen]) ** power for cell in ({"method": "reg"}, HUNDRED))
+    variances = [scipy_stats.sem((reg - other).mean(axis=axis)) ** 2 for axis in (0, 1)]
+    t = scipy_stats.t(2, loc=reg.mean() - other.mean(), scale=math.sqrt(sum(variances)))
     found = row_of(csv(report, "table3_differences"), method="reg+cls", classes=100, error=error, shot=shot)
-    assert found["gap"] == pytest.approx(reg.mean() - other.mean(), rel=1e-6)
-    assert (found["p"], found["p_seeds"]) == pytest.approx((over_images.pvalue, over_seeds.pvalue), rel=1e-6)
-    assert (found["low"], found["high"]) == pytest.approx(tuple(over_images.confidence_interval(0.95)), rel=1e-6)
-    assert (found["images"], found["seeds"]) == (chosen.sum(), 2)
+    assert (found["gap"], found["low"], found["high"]) == pytest.approx((t.mean(), *t.interval(0.95)), rel=1e-6)
+    assert found["p"] == pytest.approx(2 * min(t.cdf(0), t.sf(0)), rel=1e-6)
+    assert (found["images"], found["seeds"]) == (chosen.sum(), 3)
+
+
+@pytest.fixture(scope="module")
+def three_seeds(params: Params) -> Store:
+    return Store(with_grids(params, table3=replace(TABLE3, methods=("reg", "reg+cls"), classes=(100,), seeds=3)))
+
+
+def test_with_two_seeds_there_are_differences_and_no_verdict(report: Report) -> None:
+    table = csv(report, "table3_differences")
+    assert table["gap"].notna().all() and table[["low", "high", "p", "p_holm"]].isna().all(axis=None)
+    assert set(table["answer"]) == {"n = 2: not tested"} and "nothing can be said about differences" in report.answers[-1]
+
+
+FORGERIES: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
+    "targets as predictions": (lambda table: table.assign(prediction=table["target"]), "with predictions that contradict test/mae/all"),
+    "missing rows": (lambda table: table.iloc[:-3], "with predictions of other images"),
+    "double row": (lambda table: pd.concat([table, table.iloc[:1]]), "with predictions of other images"),
+    "row in place of another": (lambda table: table.assign(row=table["row"].replace(1000, 1001)), "with predictions of other images"),
+    "other targets": (lambda table: table.assign(target=table["target"] + 1), "with predictions of other images"),
+    "NaN": (lambda table: table.assign(prediction=table["prediction"].where(table["row"] != 1000)), "without a finite error"),
+    "no column": (lambda table: table.drop(columns="prediction"), "with damaged predictions"),
+    "text": (lambda table: table.assign(prediction="many"), "with damaged predictions"),
+    "empty": (lambda table: table.iloc[:0], "with predictions of other images"),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_predictions_that_do_not_fit_data_and_metrics_are_named_and_left_out(name: str, store: Store) -> None:
+    forge, reason = FORGERIES[name]
+    forged = store.id_of(method="reg+cls", classes=10, lam=1.0, seed=1)
+    report = store.report(
+        kept={"predictions.parquet": lambda run_id: forge(store.tables[run_id]) if run_id == forged else store.tables[run_id]}
+    )
+    assert f"reg+cls · 10 · λ 1: 1 of 2 seeds ({reason}: seed 1)" in report.files["index.html"]
+    without = store.report(runs=store.runs[store.runs["run_id"] != forged])
+    assert (
+        report.files["table3.csv"] == without.files["table3.csv"]
+        and report.files["table3_differences.csv"] == without.files["table3_differences.csv"]
+    )
+
+
+@pytest.mark.parametrize("metric", ["test/mae/all", "test/mse/all"])
+def test_a_metric_changed_in_the_store_is_named_and_its_run_left_out(metric: str, store: Store) -> None:
+    changed = store.id_of(method="reg+cls", classes=10, lam=1.0, seed=1)
+    runs = store.runs.assign(**{metric: store.runs[metric].mask(store.runs["run_id"] == changed, 15.75)})
+    report = store.report(runs=runs)
+    assert f"1 of 2 seeds (with predictions that contradict {metric}: seed 1)" in report.files["index.html"]
+    assert f"left out, with predictions that contradict {metric} (predictions.parquet)" in report.warnings[1]
 
 
 def test_the_summary_has_the_numbers_of_the_headline(report: Report) -> None:
-    line = report.line
-    assert line is not None and (line.measured, line.n) == ("MAE (years)", "2 seeds, over 278 test images") and line.few is not None
+    (line,) = report.lines
+    assert line is not None and (line.measured, line.n) == ("MAE (years)", "2 seeds × 278 test images") and line.few is not None
     assert f"{line.overall.other:.2f} years against {line.overall.reg:.2f} of reg" in report.answers[0]
     assert f"{line.few.other:.2f} against {line.few.reg:.2f}" in report.answers[0]
 
@@ -206,7 +256,7 @@ def test_a_run_without_predictions_counts_as_missing_with_a_remedy(store: Store)
         return store.tables[run_id]
 
     report = store.report(kept={"predictions.parquet": predictions})
-    assert "1 without predictions" in report.warnings[0] and "Delete these runs in MLflow" in report.warnings[1]
+    assert "1 without predictions" in report.warnings[0] and "Delete them in MLflow" in report.warnings[1]
     assert "reg+cls · 10 · λ 1: 1 of 2 seeds (without predictions: seed 1)" in report.files["index.html"]
 
 
@@ -250,7 +300,7 @@ def test_metrics_are_few_and_missing_cells_are_none(store: Store, report: Report
 )
 def test_a_grid_may_lack_methods(methods: tuple[Method, ...], expected: str, params: Params) -> None:
     report = changed(params, table3=replace(TABLE3, methods=methods, classes=(100,), seeds=1))
-    assert report.answers[0].startswith(expected) and report.line is None
+    assert report.answers[0].startswith(expected) and not report.lines
     assert ("table3_differences.csv" in report.files) == (methods[0] == "reg" and len(methods) > 1)
 
 
@@ -267,7 +317,7 @@ def test_another_loss_appears_in_tables_figures_and_answers_by_name(params: Para
         assert f"<!-- {name} -->" in report.files["error_by_target.svg"]
     expected = ["reg+cls with 100 classes has", "focal-r has", "focal-r(beta=1)+cls with 100 classes has"]
     assert all(line.startswith(start) for line, start in zip(report.answers, expected, strict=False))
-    assert "several class counts" not in report.answers[-1] and report.line is not None and report.line.method == "reg+cls · 100"
+    assert "several class counts" not in report.answers[-1] and report.lines and report.lines[0].method == "reg+cls · 100"
     assert {"focal-r", "focal-r(beta=1)+cls-100"} <= next(iter(report.metrics.values())).keys() & report.metrics["gap"].keys()
 
 
@@ -339,7 +389,7 @@ def test_a_report_on_prices_mentions_dollars_and_never_ages(prices_report: Repor
     names = ", ".join(["RMSE", "GM", *OTHERS[2:]])
     assert f"{names} ($) by shot group" in files[f"table3{MORE}.md"]
     assert "bins of price (50 over the range of the training images)" in files["table3.md"]
-    assert prices_report.line is not None and prices_report.line.measured == "MAE ($)" and " $ against " in prices_report.answers[0]
+    assert prices_report.lines and prices_report.lines[0].measured == "MAE ($)" and " $ against " in prices_report.answers[0]
     for text in ("price ($)", "test MAE ($)", "training images of each bin"):
         assert f"<!-- {text} -->" in files["error_by_target.svg"]
 
@@ -354,15 +404,15 @@ def test_large_errors_have_no_decimals_and_small_ones_four(params: Params, price
 def test_networks_no_better_than_a_constant_get_a_warning(params: Params) -> None:
     store = Store(with_target(params, "price", "$"), target_of=like_prices)
     assert store.report().warnings == []
-    constant = {run_id: table.assign(prediction=np.float32(0)) for run_id, table in store.tables.items()}
-    (warning,) = store.report(kept={"predictions.parquet": lambda run_id: constant[run_id]}).warnings
+    store.tables |= {run_id: table.assign(prediction=np.float32(0)) for run_id, table in store.tables.items()}
+    (warning,) = store.report(runs=store.tracked()).warnings
     median, targets = np.median(store.data.training.astype(float)), like_prices(store.ages)
     assert f"its test MAE is {targets.mean():,.0f} $, and that of the training median {np.abs(targets - median).mean():,.0f} $" in warning
 
 
 def test_a_unitless_target_is_shown_without_a_unit(params: Params) -> None:
     report = Store(with_target(params, "score", ""), target_of=lambda age: age - 50).report()
-    assert report.line is not None and report.line.measured == "MAE"
+    assert report.lines and report.lines[0].measured == "MAE"
     assert "**MAE and MSE by shot group, trained on all training images" in report.files["table3.md"]
     assert "<!-- score -->" in report.files["error_by_target.svg"] and "()" not in report.files["index.html"]
 

@@ -113,7 +113,7 @@ def test_frame_errors_are_compared_by_relative_difference(unit: str, expected: s
 
 
 def test_one_activity_is_not_tested() -> None:
-    assert set(compared.differences(made_up(), ACTIVITIES[:1])["answer"]) == {"not tested"}
+    assert set(compared.differences(made_up(), ACTIVITIES[:1])["answer"]) == {"n = 1: not tested"}
 
 
 def test_the_row_representing_a_method_is_not_chosen_by_error() -> None:

@@ -1,5 +1,6 @@
 import math
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from regcls.params import Params, load_params
 from regcls.reports.report import Report
+from regcls.tasks.sequences.report import PREDICTIONS
 from reports.made_up import PARAMS, with_section
 from tasks.sequences.made_up_sequences import SEARCH, TABLE5, Store, small, with_grids, with_training
 
@@ -85,11 +87,11 @@ def test_the_answer_has_a_line_per_method_on_both_units(report: Report) -> None:
 
 
 def test_the_summary_is_on_percent_over_all_splits(report: Report) -> None:
-    assert report.line is not None
+    assert bool(report.lines)
     row = csv(report, "table5a_differences").query("method == 'reg+cls' and split == 'all'").iloc[0]
-    assert (report.line.overall.gap, report.line.overall.low) == pytest.approx((row["gap"], row["low"]))
-    assert (report.line.measured, report.line.method, report.line.few) == ("RMSE (%)", "reg+cls · 100", None)
-    assert report.line.n.startswith("10 activities × 2 splits × 2 seeds")
+    assert (report.lines[0].overall.gap, report.lines[0].overall.low) == pytest.approx((row["gap"], row["low"]))
+    assert (report.lines[0].measured, report.lines[0].method, report.lines[0].few) == ("RMSE (%)", "reg+cls · 100", None)
+    assert report.lines[0].n.startswith("10 activities × 2 splits × 2 seeds")
 
 
 def test_missing_runs_are_listed_and_reduce_n(store: Store) -> None:
@@ -130,7 +132,7 @@ def test_without_predictions_only_the_curves_are_missing(store: Store) -> None:
 
     report = store.report(kept={"predictions.parquet": gone})
     assert report.warnings == ["progress: the curves are left out, because run another has no file predictions.parquet"]
-    assert "progress.svg" not in report.files and report.line is not None
+    assert "progress.svg" not in report.files and bool(report.lines)
 
 
 def test_the_curves_are_thinned_test_videos_of_one_split(store: Store, report: Report) -> None:
@@ -141,6 +143,30 @@ def test_the_curves_are_thinned_test_videos_of_one_split(store: Store, report: R
     drawn = curves[curves["method"] == "reg"].iloc[100]
     predicted = store.predictions(run_id).set_index(["video", "frame"])["prediction"]
     assert drawn["progress"] == pytest.approx(100 * predicted[drawn["video"], drawn["frame"]], rel=1e-5)
+
+
+def test_a_metric_changed_in_the_store_is_named_and_its_run_left_out(store: Store) -> None:
+    changed = store.where(method="reg+cls", unit="percent", split="s1", seed=1, held_out=False)
+    report = store.report(runs=store.runs.assign(**{"test/rmse/tea": store.runs["test/rmse/tea"].mask(changed, 0.01)}))
+    assert "1 of 2 seeds (with errors by activity that contradict test/rmse/all: seed 1)" in report.files["index.html"]
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda table: table.assign(prediction=0.5),
+        lambda table: table[table["video"] != table["video"].iloc[0]],
+        lambda table: table.drop(columns="frame"),
+        lambda table: table.assign(video="P01_cam01_P01_tea"),
+        lambda table: table.iloc[:0],
+    ],
+)
+def test_curves_of_predictions_that_contradict_the_metrics_are_left_out(
+    forge: Callable[[pd.DataFrame], pd.DataFrame], store: Store
+) -> None:
+    report = store.report(kept={PREDICTIONS: lambda run_id: forge(store.predictions(run_id))})
+    assert "progress.svg" not in report.files
+    assert any("predictions.parquet of run" in line and "contradicts its metrics" in line for line in report.warnings)
 
 
 def test_metrics_are_few_and_missing_cells_are_none(store: Store, report: Report) -> None:
@@ -163,7 +189,7 @@ def test_metrics_are_few_and_missing_cells_are_none(store: Store, report: Report
 def test_a_grid_may_lack_methods(methods: Any, expected: str, params: Params) -> None:
     report = changed(params, methods=methods, seeds=1)
     assert report.answers[0].startswith(expected)
-    assert (report.line is not None) == (methods == ("reg", "reg+cls-bal")) == ("progress.svg" in report.files)
+    assert (bool(report.lines)) == (methods == ("reg", "reg+cls-bal")) == ("progress.svg" in report.files)
 
 
 def test_another_loss_appears_in_tables_figures_and_answers_by_name(params: Params) -> None:
@@ -181,18 +207,18 @@ def test_another_loss_appears_in_tables_figures_and_answers_by_name(params: Para
     assert "| focal-r(gamma=2)+cls · 100 " in report.files["table5a_activities.md"] and "| focal-r |  |  |" in report.files["table5a.md"]
     expected = ["reg+cls with 100 classes has", "focal-r has", "focal-r(gamma=2)+cls with 100 classes has"]
     assert all(line.startswith(start) for line, start in zip(report.answers, expected, strict=False))
-    assert report.line is not None and report.line.method == "reg+cls · 100"  # the summary says so above its columns
+    assert report.lines and report.lines[0].method == "reg+cls · 100"  # the summary says so above its columns
     assert {"focal-r", "focal-r(gamma=2)+cls-100-100"} <= report.metrics["rmse"]["percent"].keys() & report.metrics["gap"]["percent"].keys()
 
 
 def test_another_loss_next_to_reg_is_compared_but_not_in_the_summary(params: Params) -> None:
     report = changed(params, methods=("reg", "focal-r"))
-    assert report.answers[0].startswith("focal-r has the lower test RMSE on progress in percent") and report.line is None
+    assert report.answers[0].startswith("focal-r has the lower test RMSE on progress in percent") and not report.lines
     assert "<!-- focal-r -->" in report.files["progress.svg"] and "classes" not in report.answers[0]
 
 
 def test_with_frames_only_the_summary_has_the_relative_difference(params: Params) -> None:
-    overall = changed(params, units=("frames",)).line.overall
+    overall = changed(params, units=("frames",)).lines[0].overall
     assert re.fullmatch(r"helps \(relative to reg's error: \+\d+\.\d %\)", overall.answer)
     assert math.isnan(overall.low) and math.isnan(overall.high)  # of the absolute difference, which was not tested
 
@@ -200,27 +226,27 @@ def test_with_frames_only_the_summary_has_the_relative_difference(params: Params
 @pytest.mark.parametrize("values", [{"units": ("frames",)}, {"splits": ("s2",)}, {"seeds": 1}])
 def test_a_grid_may_lack_units_splits_and_seeds(values: dict[str, Any], params: Params) -> None:
     report = changed(params, **values)
-    assert report.line is not None and report.line.overall.answer.startswith("helps") and report.warnings == []
+    assert report.lines and report.lines[0].overall.answer.startswith("helps") and report.warnings == []
     assert ("table5a.csv" in report.files) == ("units" not in values)
 
 
 def test_one_activity_has_differences_and_no_test(params: Params) -> None:
     report = Store(params, activities=("tea",)).report()
-    assert report.line is not None and report.line.overall.answer == "not tested" and np.isnan(report.line.overall.low)
+    assert report.lines and report.lines[0].overall.answer == "n = 1: not tested" and np.isnan(report.lines[0].overall.low)
     assert "(not tested), mean over 1 activity" in report.answers[0] and "n = 1" in report.files["table5a_differences.md"]
 
 
 def test_grids_may_be_omitted_or_renamed(params: Params) -> None:
     report = Store(with_grids(params, mine=replace(TABLE5, seeds=1), lambda_search=replace(SEARCH, seeds=0))).report()
     assert "Trained, but not shown here: the grid mine." in report.files["index.html"]
-    assert report.line is None and report.answers == [] and not any(name.startswith("table") for name in report.files)
+    assert not report.lines and report.answers == [] and not any(name.startswith("table") for name in report.files)
 
 
 def test_several_lambdas_have_a_row_each_and_params_yaml_names_the_main(params: Params) -> None:
     report = changed(params, methods=("reg", "reg+cls"), classes=(10, 100), lambdas=(1.0, 10.0), seeds=1)
     table = csv(report, "table5b").query("source == 'ours' and method == 'reg+cls' and split == 's1'")
     assert table[["classes", "lambda"]].to_numpy().tolist() == [[10, 1], [10, 10], [100, 1], [100, 10]]
-    assert report.line is not None and report.line.method == "reg+cls · 100"
+    assert report.lines and report.lines[0].method == "reg+cls · 100"
     assert "those in params.yaml are shown" in report.answers[-1]
 
 

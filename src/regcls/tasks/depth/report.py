@@ -6,6 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pandas.api.types import is_integer_dtype, is_numeric_dtype
 
 from regcls.errors import MissingError
 from regcls.methods import is_balanced
@@ -13,10 +14,10 @@ from regcls.metrics import SHOTS, Shot
 from regcls.params.single import SEARCH, SingleGrid
 from regcls.reports import page, protocol, shots
 from regcls.reports.drawing import error_by_target
-from regcls.reports.measured import Runs, by_seed, collect, finite, lost_lines, read_tables, rows_like, short_name
+from regcls.reports.measured import Runs, by_seed, collect, contradictions, finite, read_tables, rows_like, short_name, unusable_lines
 from regcls.reports.picking import records, warnings_of
 from regcls.reports.report import Report, Section
-from regcls.reports.shot_differences import FEWEST, RESAMPLES, of_ratios
+from regcls.reports.shot_differences import of_root_mean_squares
 from regcls.reports.shot_subject import SHORT, Metric, Published, ShotTable, Subject, best_by_validation, reg_and_best
 from regcls.runs.grids import BestLambdas, expand
 from regcls.tasks.depth import figures, published
@@ -24,7 +25,7 @@ from regcls.tasks.depth.data import DepthSet
 from regcls.tasks.depth.metrics import errors_of, sums_of
 from regcls.tasks.depth.params import Depth, DepthShots
 from regcls.tasks.depth.runs import DepthSpec, make_spec
-from regcls.tasks.depth.sums import COLUMNS
+from regcls.tasks.depth.sums import BUCKETS, COLUMNS
 from regcls.tasks.task import Sources
 from regcls.tracking.views import View
 from regcls.words import counted
@@ -37,7 +38,11 @@ SELECTED = {
 }
 DELTAS = ("delta1", "delta2", "delta3")
 TESTED = "rmse_val"  # the test error to compare: of the weights selected on validation
-EXAMPLES = "examples.npz"  # artifact of a run
+EXAMPLES, SUMS = "examples.npz", "sums.parquet"  # artifacts of a run
+CHECKED = {  # errors from sums -> the tracked metrics that they must equal
+    "val_selected/rmse/all": "test/rmse/all",
+    "test_selected/rmse/all": "selected_on_test/test/rmse/all",
+}
 
 
 def report(sources: Sources, *, fingerprints: Mapping[DepthSpec, str], best_lambdas: BestLambdas) -> Report:
@@ -48,14 +53,20 @@ def report(sources: Sources, *, fingerprints: Mapping[DepthSpec, str], best_lamb
     # The search uses validation errors only: its runs need no test sums.
     summed = {fingerprints[spec] for name, wanted in specs.items() if name != SEARCH for spec in wanted}
     tables: dict[str, pd.DataFrame] = {}
+    pixels = data.test_mask.sum(axis=(1, 2))
 
     def measure(chosen: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
         reasons = finite(chosen, ["val/rmse/all"])
         needed = chosen.loc[chosen["fingerprint"].isin(summed) & ~chosen["run_id"].isin(set(reasons)), "run_id"].tolist()
-        read, lost = read_tables(needed, sources.table("sums.parquet"), what="sums")
-        reasons |= lost | {run_id: "without a finite error" for run_id, table in read.items() if not _usable(table)}
-        tables.update({run_id: table for run_id, table in read.items() if run_id not in reasons})
-        return _measured(chosen, tables, depth.shots), reasons
+        read, lost = read_tables(needed, sources.table(SUMS), what="sums")
+        faults = {run_id: fault for run_id, table in read.items() if (fault := _fault(table, pixels))}
+        usable = {run_id: table for run_id, table in read.items() if run_id not in faults}
+        reasons |= lost | faults
+        errors = pd.DataFrame({run_id: _errors(table, depth.shots) for run_id, table in usable.items()}).T
+        checked = errors.reindex(columns=list(CHECKED)).rename(columns=CHECKED)
+        reasons |= contradictions(chosen, checked, what="sums")
+        tables.update({run_id: table for run_id, table in usable.items() if run_id not in reasons})
+        return chosen.set_index("run_id").join(errors), reasons
 
     runs, picked = collect(sources.runs, fingerprints, measure, dataset=sources.dataset)
     grids = {name: runs.of(wanted) for name, wanted in specs.items() if wanted}
@@ -90,7 +101,7 @@ def report(sources: Sources, *, fingerprints: Mapping[DepthSpec, str], best_lamb
         other_data=counts,
     )
     report.warnings += warnings_of({name: grid.wanted for name, grid in grids.items()}, duplicates=picked.duplicates, stale=picked.stale)
-    report.warnings += lost_lines(picked.wanted, "sums", "sums.parquet")
+    report.warnings += unusable_lines(picked.wanted, "sums", SUMS)
 
     def extra(main: Runs) -> None:
         _add_by_depth(report, depth, subject, main, tables, data.levels("train"))
@@ -100,27 +111,34 @@ def report(sources: Sources, *, fingerprints: Mapping[DepthSpec, str], best_lamb
     return page.complete(report, runs, picked, links=sources.tracker, provenance=sources.provenance)
 
 
-def _usable(table: pd.DataFrame) -> bool:
-    """Whether both selections are there and all numbers are finite; pandas would skip NaN in sums."""
-    return {"val", "test"} <= set(table["selection"]) and bool(np.isfinite(table[list(COLUMNS)].to_numpy(float)).all())
+def _fault(table: pd.DataFrame, pixels: NDArray[np.int64]) -> str:
+    """Why a table of sums cannot be used; "" if each selection has the `pixels` (T,) of each test image, with finite numbers."""
+    keys = ["selection", "image", "bucket"]
+    kinds = {"image": is_integer_dtype, "bucket": is_integer_dtype} | dict.fromkeys(COLUMNS, is_numeric_dtype)
+    if "selection" not in table or not all(name in table and fits(table[name]) for name, fits in kinds.items()):
+        return "with damaged sums"
+    if not np.isfinite(table[list(COLUMNS)].to_numpy(float)).all():
+        return "without a finite error"
+    if not (
+        table["bucket"].between(0, BUCKETS - 1) & table["image"].between(0, len(pixels) - 1) & (table[list(COLUMNS)] >= 0).all(axis=1)
+    ).all():
+        return "with damaged sums"
+    sizes = table.groupby(["selection", "image"], observed=True)["n"].sum().unstack("image").reindex(columns=range(len(pixels))).fillna(0)
+    same = set(sizes.index) == {"val", "test"} and bool((sizes.to_numpy() == pixels).all())
+    return "" if same and not table.duplicated(keys).any() else "with sums of other pixels"
 
 
 def _buckets(shots: DepthShots) -> Mapping[str, frozenset[int]]:
     return {"many": shots.buckets("many"), "medium": shots.buckets("medium")}
 
 
-def _measured(chosen: pd.DataFrame, tables: Mapping[str, pd.DataFrame], groups: DepthShots) -> pd.DataFrame:
-    """The tracked metrics of the runs, and test errors recomputed from sums: of the weights selected on val, and on test."""
-    values = chosen.set_index("run_id")
-    errors = {
-        run_id: {
-            f"{selection}_selected/{name}": value
-            for selection, part in table.groupby("selection")
-            for name, value in errors_of(sums_of(part), _buckets(groups))  # type: ignore[arg-type]
-        }
-        for run_id, table in tables.items()
+def _errors(table: pd.DataFrame, groups: DepthShots) -> dict[str, float]:
+    """The test errors of a run from its sums, of the weights selected on val, and on test."""
+    return {
+        f"{selection}_selected/{name}": value
+        for selection, part in table.groupby("selection")
+        for name, value in errors_of(sums_of(part), _buckets(groups))  # type: ignore[arg-type]
     }
-    return values.join(pd.DataFrame.from_dict(errors, orient="index"))
 
 
 def _metric(name: str, selection: str, title: str) -> Metric:
@@ -145,8 +163,6 @@ def _subject(depth: Depth, runs: Runs, tables: Mapping[str, pd.DataFrame], count
     sizes: dict[Shot, tuple[int, int]] = {shot: (int(first[:, g].sum()), int((first[:, g] > 0).sum())) for g, shot in enumerate(SHOTS)}
     listed = ", ".join(f"{SHORT[shot]} {pixels:,} ({with_pixels:,})" for shot, (pixels, with_pixels) in sizes.items())
     titles = {name: TITLES.get(name, f"{name}: RMSE by shot group") for name in depth.grids if name != SEARCH}
-    main = next(iter(titles), "")
-    compared = runs.wanted.groupby(["method", "classes", "weight"]).ngroups if main else 0
 
     def printed(name: str) -> Published | None:
         if not depth.published or name not in PRINTED:
@@ -156,7 +172,7 @@ def _subject(depth: Depth, runs: Runs, tables: Mapping[str, pd.DataFrame], count
         why = ", ".join([*counts, *departures(depth, grid, drawn_mask=drawn_mask), *balance])
         return Published(values=PRINTED[name](), where="NYUD2-DIR", why=why, digits=3, balanced_data=grid.balanced_data)
 
-    least, selected_on = 2 / (RESAMPLES + 1), "On the test images, weights selected on validation."
+    selected_on = "On the test images, weights selected on validation."
     return Subject(
         runs=runs,
         grids=depth.grids,
@@ -189,21 +205,18 @@ def _subject(depth: Depth, runs: Runs, tables: Mapping[str, pd.DataFrame], count
         sizes={shot: (f"{pixels:,} px", f"{with_pixels:,} images") for shot, (pixels, with_pixels) in sizes.items()},
         groups=f"{groups_note(depth.shots)} Test pixels (images with such pixels): {listed}.",
         test_images=len(images),
-        compare=of_ratios(sums, error=TESTED, units=len(images), tests=len(SHOTS) * compared),
+        compare=of_root_mean_squares(sums, error=TESTED),
         tested={TESTED: SELECTED["val"]},
-        meaning="Δ = RMSE(reg) − RMSE(method) in metres, over the seeds that both have, weights selected on validation: above 0 the class "
-        "loss helps.",
-        over_images=f"Over test images: paired bootstrap, {RESAMPLES:,} resamples of whole images, since the pixels of an image are not "
-        f"independent; RMSE over all their pixels in the group, mean over seeds. Its p is at least {least:.3f} before adjustment. It takes "
-        "the trained networks as given and the images as independent, which those of a scene are not: its intervals tend to be too narrow.",
+        meaning="Δ = RMSE(reg) − RMSE(method) in metres, over the seeds that both have, weights selected on validation: above 0 the "
+        "method helps.",
+        independence="It takes images as independent samples, not their pixels; the images of a scene are not independent, so intervals "
+        "tend to be too narrow.",
         judged=("val/rmse/all", "validation RMSE"),
         searched={"val/rmse/all": "validation RMSE", "val/mae/all": "validation MAE"},
         error="RMSE",
         unit="m",
         few=lambda images: f"{counted(images, 'image')} with such pixels",
         nothing_in_few="No test pixel is in Few.",
-        intervals=f"Weights are selected on validation. Intervals are over whole test images (none for fewer than {FEWEST}) and take the "
-        "trained networks as given.",
         digits=lambda value: 3,
     )
 

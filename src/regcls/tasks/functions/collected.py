@@ -7,7 +7,7 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 
-from regcls.reports.measured import METHODS, Runs, collect, finite, ranked
+from regcls.reports.measured import METHODS, Runs, collect, contradictions, finite, ranked
 from regcls.reports.picking import Picked
 from regcls.tasks.functions.params import Sampling, Setting
 from regcls.tasks.functions.runs import FunctionSpec
@@ -41,7 +41,7 @@ class Collected:
 
 
 def collected(runs: pd.DataFrame, fingerprints: Mapping[FunctionSpec, str], *, dataset: str, functions: int) -> tuple[Collected, Picked]:
-    """The runs that count and their networks; a run counts if it has a finite MSE for each of the `functions`.
+    """The runs that count and their networks; a run counts if it has a finite MSE for each of the `functions`, and their mean.
 
     Raises:
         UserError: no tracked run counts.
@@ -49,7 +49,11 @@ def collected(runs: pd.DataFrame, fingerprints: Mapping[FunctionSpec, str], *, d
     columns = {split: [f"{split}/mse/function_{function}" for function in range(functions)] for split in SPLITS}
 
     def measure(chosen: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
-        return chosen.set_index("run_id"), finite(chosen, [*columns["val"], *columns["test"]])
+        values = chosen.set_index("run_id")
+        means = {f"{split}/mse/all": values.reindex(columns=columns[split]).mean(axis=1) for split in ("val", "test")}
+        return values, contradictions(chosen, pd.DataFrame(means), what="errors by function") | finite(
+            chosen, [*columns["val"], *columns["test"]]
+        )
 
     counted_runs, picked = collect(
         runs,

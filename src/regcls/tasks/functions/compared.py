@@ -14,7 +14,8 @@ from regcls.tasks.functions.collected import CELL, PANEL, in_order
 
 Metric = str  # train_mse, val_mse or test_mse
 
-COUNTS = ("classes", "n", "runs", "networks", "repetitions")
+COUNTS = ("classes", "n", "runs", "networks", "repetitions", "samplings")
+TEXTS = ("setting", "sampling", "kind", "counts", "method")
 
 
 def by_repetition(networks: pd.DataFrame, metric: Metric) -> pd.DataFrame:
@@ -79,6 +80,28 @@ def gaps(networks: pd.DataFrame, metric: Metric, *, by_lambda: bool = False) -> 
     return in_order(pd.concat(parts)) if parts else _adjusted(table)
 
 
+def by_setting(networks: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+    """Differences to reg by setting, each averaged over class counts and samplings: a row per (setting, noise, kind, method).
+
+    kind: `imbalanced` (mean over all imbalanced samplings) or `uniform`. Columns: these; counts (class counts, as text); samplings (their
+    number); reg and other, the two means; the fields of `Paired`, whose test is over the repetitions that have all samplings; p_holm,
+    adjusted over all rows.
+    """
+    pairs = _paired_with_reg(networks, metric)
+    pairs["kind"] = np.where(pairs["sampling"] == "uniform", "uniform", "imbalanced")
+    keys, rows = ["setting", "noise", "kind", "method"], []
+    for key, group in pairs.groupby(keys, sort=False):
+        by_sampling = group.groupby(["repetition", "sampling"])[["reg", metric]].mean().unstack("sampling").dropna()
+        means = by_sampling.T.groupby(level=0).mean().T  # over samplings
+        counts = {
+            "counts": ", ".join(str(count or "") for count in sorted(group["classes"].unique())),
+            "samplings": group["sampling"].nunique(),
+        }
+        sides = {"reg": means["reg"].mean(), "other": means[metric].mean()}
+        rows.append(dict(zip(keys, key, strict=True)) | counts | sides | asdict(paired(means["reg"].tolist(), means[metric].tolist())))
+    return in_order(_adjusted(_table(rows, [*keys, "counts", "samplings", "reg", "other", "n", "gap", "low", "high", "p"])))
+
+
 def _adjusted(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(p_holm=holm(table["p"].tolist()))
 
@@ -86,7 +109,7 @@ def _adjusted(table: pd.DataFrame) -> pd.DataFrame:
 def _table(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
     """A table with column types even if it is empty, so that it can be merged."""
     table = pd.DataFrame(rows, columns=columns)
-    numbers = {name: int if name in COUNTS else float for name in columns if name not in ("setting", "sampling", "method")}
+    numbers = {name: int if name in COUNTS else float for name in columns if name not in TEXTS}
     return table.astype(numbers)
 
 

@@ -8,12 +8,13 @@ import pandas as pd
 
 from regcls.methods import is_balanced
 from regcls.reports import page, protocol
+from regcls.reports.measured import unusable_lines
 from regcls.reports.picking import records, warnings_of
-from regcls.reports.report import Compared, Line, Report, Section, rounded, to_csv
-from regcls.reports.stats import paired
+from regcls.reports.report import Compared, Line, Report, Section, after_tests, rounded, to_csv
+from regcls.reports.stats import FEWEST, NOT_TESTED
 from regcls.reports.tables import Table, signed
 from regcls.tasks.functions import compared, figures, figures_data, published, shares, tables
-from regcls.tasks.functions.collected import CELL, PANEL, Collected, collected, hole_lines, in_order
+from regcls.tasks.functions.collected import CELL, Collected, collected, data_name, hole_lines, in_order
 from regcls.tasks.functions.figures_data import FunctionSets
 from regcls.tasks.functions.params import FunctionGrid, Functions, Sampling
 from regcls.tasks.functions.runs import FunctionSpec, data_key, expand
@@ -62,8 +63,13 @@ def report(sources: Sources, *, fingerprints: Mapping[FunctionSpec, str]) -> Rep
         networks=_networks(functions, figure3="figure3" in grids),
     )
     report.warnings += warnings_of({name: grid.wanted for name, grid in grids.items()}, duplicates=picked.duplicates, stale=picked.stale)
+    report.warnings += unusable_lines(picked.wanted, "errors by function", "metrics")
     _add_data_figures(report, functions, sources.data, sources.dataset)
+    settings = None
     if "figure3" in grids:
+        settings = tables.settings_table(grids["figure3"])
+        if settings.rows:
+            report.add(Section(name=settings.name, title="By setting", caption=settings.caption, table=settings))
         report.lead = _add_figure3(report, grids["figure3"], with_published, not_comparable(functions, "figure3"))
     wins = (
         _add_figure4_and_table1(report, grids["figure4"], with_published, not_comparable(functions, "figure4"))
@@ -73,7 +79,7 @@ def report(sources: Sources, *, fingerprints: Mapping[FunctionSpec, str]) -> Rep
     if "figure5" in grids:
         _add_figure5(report, grids["figure5"])
     report.answers += answers(report.lead) if report.lead else []
-    report.line = first_line(grids["figure3"].networks) if "figure3" in grids else None
+    report.lines = lines(settings) if settings else []
     report.metrics |= _metrics(report.lead, wins)
     return page.complete(report, networks.runs, picked, links=sources.tracker, provenance=sources.provenance)
 
@@ -136,7 +142,7 @@ def answers(panels: Table) -> list[str]:
             helps, hurts = verdicts.get("helps", 0), verdicts.get("hurts", 0)
             line += f"; after correction for {tested} tests it clearly helps in {helps} and clearly hurts in {hurts}."
         else:
-            line += "; with one repetition there is no test, so this is not evidence yet."
+            line += " (not tested)."
         uniform = rows["sampling"] == "uniform"
         ranges = [
             f"{_range(part)} under {kind} sampling"
@@ -146,40 +152,34 @@ def answers(panels: Table) -> list[str]:
         lines.append(
             f"{line} Δ = MSE(reg) − MSE({method}) is {' and '.join(ranges)}." if ranges else f"{method}: no panel has runs to compare."
         )
-    few = panels.frame["n"].max()
-    if 2 <= few < 4:
-        lines.append(f"With {few} repetitions a paired test can find hardly any effect: read the gaps, not the p-values.")
+    repetitions = panels.frame["n"].max()
+    if 0 < repetitions < FEWEST:
+        lines.append(NOT_TESTED.format(of="repetitions"))
+    elif repetitions == FEWEST:
+        lines.append(f"With {FEWEST} repetitions only large differences become clear: read the gaps, not the p-values.")
     return lines
 
 
-def first_line(networks: pd.DataFrame) -> Line | None:
-    """reg against reg+cls (or reg+cls-bal if only that is trained), averaged over class counts and all imbalanced panels.
+def lines(settings: Table) -> list[Line]:
+    """Rows on the start page, one per setting: reg against reg+cls (or reg+cls-bal if only that is trained), from `settings_table`.
 
-    The test is over the repetitions that have all of these panels for both methods. Without imbalanced panels, the uniform ones are used.
+    A setting is represented by its imbalanced samplings or, if it has none, by uniform sampling.
     """
-    means = compared.by_repetition(networks, "test_mse")
-    imbalanced = means[means["sampling"] != "uniform"]
-    kind, chosen = ("imbalanced", imbalanced) if len(imbalanced) else ("uniform", means)
-    by_method = {name: part.pivot_table(index="repetition", columns=PANEL, values="test_mse") for name, part in chosen.groupby("method")}
-    for method in KINDS:
-        if not {"reg", method} <= set(by_method):
-            continue
-        panels = by_method["reg"].columns.intersection(by_method[method].columns)
-        sides = pd.concat({name: by_method[name][panels] for name in ("reg", method)}, axis=1).dropna()
-        if sides.empty:
-            continue
-        reg, other = (sides[name].to_numpy().mean(axis=1) for name in ("reg", method))
-        test = paired(reg.tolist(), other.tolist())
-        answer = tables.answer({"p_holm": test.p, "gap": test.gap, "n": test.n})
-        counts = networks.loc[networks["method"] == method, "classes"].nunique()
-        return Line(
+    frame = settings.frame
+    tests = int(frame["p"].notna().sum())
+    ranked = frame[frame["method"].isin(KINDS)].sort_values(["method", "kind"], kind="stable")  # reg+cls and imbalanced come first
+    chosen = in_order(ranked.drop_duplicates(["setting", "noise"]))
+    return [
+        Line(
+            part=f"{data_name(row['setting'], row['noise'])}, {row['kind']}",
             measured="MSE",
-            method=f"{method}, {counts} class counts" if counts > 1 else f"{method} · {networks['classes'].max()}",
-            overall=Compared(reg=float(reg.mean()), other=float(other.mean()), gap=test.gap, low=test.low, high=test.high, answer=answer),
-            n=f"{counted(test.n, 'repetition')}, over {len(panels)} {kind} panels; interval over repetitions",
+            method=f"{row['method']} · {row['counts']}",
+            overall=Compared.of(row),
+            n=f"{counted(row['n'], 'repetition')}, {counted(row['samplings'], row['kind'] + ' sampling')}{after_tests(tests)}",
             digits=3,
         )
-    return None
+        for row in records(chosen)
+    ]
 
 
 def _range(rows: pd.DataFrame) -> str:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from regcls.reports.measured import METHODS, ranked
 from regcls.reports.picking import records
+from regcls.reports.stats import FEWEST
 from regcls.reports.tables import DASH, Cell, RunGroup, Table, number, p_value, tested
 from regcls.tasks.functions import compared, published
 from regcls.tasks.functions.collected import ORDER, PANEL, Collected, data_name, in_order
@@ -38,7 +39,7 @@ def win_table(collected: Collected, *, caption: str, with_published: bool, warni
         "Share (%) of networks, over functions, class counts, λ and repetitions, whose validation MSE is below that of the reg network of "
         "the same function and repetition; ± standard deviation of the shares by repetition. n: repetitions (networks).",
         f"Interval (95 %) and p: t-test of the shares by repetition against 50 %, a toss-up; p (Holm) is adjusted for the {tests} tests of "
-        "this table. There is no test for n < 2 or equal shares. An average is over the rows above it and not tested.",
+        f"this table. There is no test for n < {FEWEST} or equal shares. An average is over the rows above it and not tested.",
     ]
     if with_published and frame["uncertain"].fillna(False).astype(bool).any():
         notes.append(

@@ -8,7 +8,7 @@ import pandas as pd
 
 from regcls.reports.measured import groups_of, row_name
 from regcls.reports.picking import Row, records
-from regcls.reports.stats import LEVEL, verdict
+from regcls.reports.stats import FEWEST, holm_note, verdict
 from regcls.reports.tables import DASH, Cell, RunGroup, Table, number, p_value, signed, tested, with_std
 from regcls.tasks.functions import compared, published
 from regcls.tasks.functions.collected import CELL, PANEL, Collected, data_name, in_order
@@ -20,10 +20,44 @@ CI_NOTE = (
 HOLES_NOTE = "If runs are missing, Δ is over the existing pairs of reg and reg+cls; a repetition counts with the class counts it has."
 
 
-def answer(row: Row) -> str:
-    """The verdict of a test, or why there is none."""
-    outcome = verdict(row)
-    return f"not tested (n = {row['n']})" if outcome == "not tested" else outcome
+def _answer(row: Row) -> str:
+    return verdict(row["gap"], row["p_holm"], row["n"])
+
+
+def settings_table(collected: Collected) -> Table:
+    """The answer in each setting: reg and the other methods, means over class counts and over uniform or imbalanced samplings."""
+    frame = compared.by_setting(collected.networks, "test_mse")
+    frame["answer"] = [_answer(row) for row in records(frame)]
+    return Table(
+        name="settings",
+        caption="Test MSE by setting, each the mean over functions, repetitions, class counts and samplings.",
+        columns=("data", "sampling", "method", "reg", "method's", "Δ (95 % interval)", "p (Holm)", "does it help?", "n", "runs"),
+        rows=tuple(_setting_row(row, _setting_runs(collected.wanted, row)) for row in records(frame)),
+        frame=frame,
+        notes=(
+            "Imbalanced: the mean over all samplings except uniform. The settings differ in the size of their errors and in λ, so there is "
+            "no mean over them.",
+            CI_NOTE,
+            f"{holm_note(int(frame['p'].notna().sum()), of='repetitions')} n counts repetitions.",
+            *([HOLES_NOTE] if (collected.wanted["state"] != "finished").any() else []),
+        ),
+        run_column=True,
+    )
+
+
+def _setting_row(row: Row, runs: tuple[RunGroup, ...]) -> tuple[Cell, ...]:
+    kind = row["kind"] if row["samplings"] == 1 else f"{row['kind']} ({row['samplings']})"
+    heads = (Cell(text=text, header=True) for text in (data_name(row["setting"], row["noise"]), kind, row["method"]))
+    texts = (number(row["reg"], 3), number(row["other"], 3), _gap(row), p_value(row["p_holm"]))
+    verdict_cell = Cell(text=row["answer"], strong=row["answer"] in ("helps", "hurts"))
+    return (*heads, *(Cell(text=text) for text in texts), verdict_cell, Cell(text=str(row["n"])), Cell(text="", runs=runs))
+
+
+def _setting_runs(wanted: pd.DataFrame, row: Row) -> tuple[RunGroup, ...]:
+    """The runs behind a row of `compared.by_setting`, of reg and of the row's method."""
+    same = (wanted[["setting", "noise"]] == [row["setting"], row["noise"]]).all(axis=1)
+    kind = (wanted["sampling"] == "uniform") == (row["kind"] == "uniform")
+    return _groups(wanted[same & kind & wanted["method"].isin(["reg", row["method"]])])
 
 
 def panels_table(collected: Collected, *, with_released: bool, warning: str = "") -> Table:
@@ -40,7 +74,7 @@ def panels_table(collected: Collected, *, with_released: bool, warning: str = ""
         frame = frame.merge(released, on=PANEL, how="left")
     frame = in_order(frame)
     frame[["n", "runs"]] = frame[["n", "runs"]].fillna(0).astype(int)
-    frame["answer"] = [answer(row) for row in records(frame)]
+    frame["answer"] = [_answer(row) for row in records(frame)]
     frame["best_classes"] = frame["best_classes"].astype("Int64")
     rows = [_panel_row(row, panel_runs(wanted, row), with_released) for row in records(frame[frame["method"] == "reg+cls"])]
     tests = int(frame.loc[frame["method"] == "reg+cls", "p"].notna().sum())
@@ -57,7 +91,7 @@ def panels_table(collected: Collected, *, with_released: bool, warning: str = ""
         frame=frame,
         notes=(
             f"± : standard error over repetitions. {CI_NOTE}",
-            f"p is adjusted (Holm) for the {tests} tests of this table. “Helps” or “hurts”: adjusted p < {LEVEL}. n counts repetitions.",
+            f"{holm_note(tests, of='repetitions')} n counts repetitions.",
             f"|Δ|: {'the gap as printed in the paper, ' if with_released else ''}the mean over class counts of the absolute difference.",
             *(
                 ["Released: the authors' run logs of Figure 3 (10 functions × 5 repetitions), over the same class counts."]
@@ -156,7 +190,7 @@ def _with_released(frame: pd.DataFrame) -> pd.DataFrame:
     table = frame.merge(both, on=[*PANEL, "method", "classes"], how="left")
     table["ours_minus_published"] = table["mean"] - table["published"]
     # The standard error of two repetitions is too uncertain to be used as a unit.
-    usable = (table["repetitions"] >= 3) & (table["se"] > 0)
+    usable = (table["repetitions"] >= FEWEST) & (table["se"] > 0)
     table["in_standard_errors"] = table["ours_minus_published"] / table["se"].where(usable)
     return table
 
@@ -228,7 +262,8 @@ def lambda_table(collected: Collected, *, caption: str) -> Table:
         notes=(
             "± : standard deviation over all networks (functions × repetitions). reg has no λ: its value is repeated.",
             f"{CI_NOTE} Here Δ is of the validation MSE, over all class counts of the row; figure4.csv has it for each class count.",
-            f"p (Holm) is adjusted for the {int(gaps['p'].notna().sum())} tests of this table. n counts repetitions; no test for n < 2.",
+            f"p (Holm) is adjusted for the {int(gaps['p'].notna().sum())} tests of this table. n counts repetitions; "
+            f"no test for n < {FEWEST}.",
             *([HOLES_NOTE] if (gaps["runs"] < gaps["runs_wanted"]).any() else []),
         ),
     )

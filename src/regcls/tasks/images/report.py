@@ -6,13 +6,14 @@ from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from regcls.methods import is_balanced
 from regcls.metrics import METRICS, SHOTS, ShotGroups, evaluate
 from regcls.params.single import SEARCH, SingleGrid
 from regcls.reports import page, protocol, shots
 from regcls.reports.drawing import error_by_target
-from regcls.reports.measured import Runs, by_seed, collect, finite, lost_lines, read_tables, rows_like
+from regcls.reports.measured import Runs, by_seed, collect, contradictions, finite, read_tables, rows_like, unusable_lines
 from regcls.reports.picking import records, warnings_of
 from regcls.reports.report import Report, Section
 from regcls.reports.shot_differences import of_means
@@ -32,6 +33,8 @@ PRINTED = {"table3": published.table3, "table4": published.table4}
 NAMES = {"mae": "MAE", "mse": "MSE", "rmse": "RMSE", "gm": "GM"}  # headings of metrics.METRICS; others go by their names
 MAIN = ("mae", "mse")  # metrics of the first table; the others are in a folded table below it
 TESTED: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {"mae": np.abs, "mse": np.square}  # metrics that are a mean over images
+PREDICTIONS = "predictions.parquet"  # artifact of a run: row, path, target, prediction of each test image
+CHECKED = ("test/mae/all", "test/mse/all")  # tracked metrics that the predictions must give
 BARS = 200  # most bars of the histogram
 
 
@@ -48,9 +51,15 @@ def report(sources: Sources, *, fingerprints: Mapping[ImageSpec, str], best_lamb
     def measure(chosen: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
         reasons = finite(chosen, ["val/mae/all", "val/mse/all"])
         needed = chosen.loc[chosen["fingerprint"].isin(predicted) & ~chosen["run_id"].isin(set(reasons)), "run_id"].tolist()
-        read, lost = read_tables(needed, sources.table("predictions.parquet"), what="predictions")
-        tables.update({run_id: table.sort_values("row", ignore_index=True) for run_id, table in read.items()})
-        return _measured(chosen, tables, groups), reasons | lost
+        read, lost = read_tables(needed, sources.table(PREDICTIONS), what="predictions")
+        faults = {run_id: fault for run_id, table in read.items() if (fault := _fault(table, data))}
+        usable = {run_id: table.sort_values("row", ignore_index=True) for run_id, table in read.items() if run_id not in faults}
+        reasons |= lost | faults
+        errors = pd.DataFrame({run_id: _errors(table, groups) for run_id, table in usable.items()}).T
+        reasons |= contradictions(chosen, errors.reindex(columns=CHECKED), what="predictions")
+        tables.update({run_id: table for run_id, table in usable.items() if run_id not in reasons})
+        values = chosen.set_index("run_id")
+        return values.drop(columns=[name for name in values if str(name).startswith("test/")]).join(errors), reasons
 
     runs, picked = collect(sources.runs, fingerprints, measure, dataset=sources.dataset)
     grids = {name: runs.of(wanted) for name, wanted in specs.items() if wanted}
@@ -83,7 +92,7 @@ def report(sources: Sources, *, fingerprints: Mapping[ImageSpec, str], best_lamb
         other_data=counts,
     )
     report.warnings += warnings_of({name: grid.wanted for name, grid in grids.items()}, duplicates=picked.duplicates, stale=picked.stale)
-    report.warnings += lost_lines(picked.wanted, "predictions", "predictions.parquet")
+    report.warnings += unusable_lines(picked.wanted, "predictions", PREDICTIONS)
     report.warnings += _constant_lines(runs, tables, data.targets("train"), images.data.unit)
     shots.complete(
         report, subject, grids, best_lambdas=best_lambdas, extra=lambda main: _add_by_target(report, images, subject, main, tables, groups)
@@ -91,16 +100,21 @@ def report(sources: Sources, *, fingerprints: Mapping[ImageSpec, str], best_lamb
     return page.complete(report, runs, picked, links=sources.tracker, provenance=sources.provenance)
 
 
-def _measured(chosen: pd.DataFrame, tables: Mapping[str, pd.DataFrame], groups: ShotGroups) -> pd.DataFrame:
-    """The tracked metrics of the runs; test metrics are recomputed from predictions with the current metrics and shot groups."""
-    values = chosen.set_index("run_id")
-    if not tables:
-        return values
-    first = next(iter(tables.values()))  # all runs are on one data set, so all tables list the same images
-    shot = groups.shot_of(first["target"])
-    errors = {run_id: dict(evaluate(table["prediction"], table["target"], shot)) for run_id, table in tables.items()}
-    tested = pd.DataFrame.from_dict(errors, orient="index").add_prefix("test/")
-    return values.drop(columns=[name for name in values if str(name).startswith("test/")]).join(tested)
+def _fault(table: pd.DataFrame, data: ImageSet) -> str:
+    """Why a table of predictions cannot be used; "" if it has every test image once, with its target and a finite prediction."""
+    if not all(name in table and is_numeric_dtype(table[name]) for name in ("row", "target", "prediction")):
+        return "with damaged predictions"
+    ours = table.sort_values("row")
+    images = pd.DataFrame({"row": data.rows("test"), "target": data.targets("test")}).sort_values("row")
+    if len(ours) != len(images) or not all(np.array_equal(ours[name], images[name]) for name in images):
+        return "with predictions of other images"
+    return "" if np.isfinite(ours["prediction"].to_numpy(dtype=float)).all() else "without a finite error"
+
+
+def _errors(table: pd.DataFrame, groups: ShotGroups) -> dict[str, float]:
+    """The test metrics of a run, from its predictions."""
+    shot = groups.shot_of(table["target"])
+    return {f"test/{name}": value for name, value in evaluate(table["prediction"], table["target"], shot)}
 
 
 def _constant_lines(runs: Runs, tables: Mapping[str, pd.DataFrame], training: np.ndarray, unit: str) -> list[str]:
@@ -145,7 +159,7 @@ def _subject(images: Images, runs: Runs, tables: Mapping[str, pd.DataFrame], gro
 
     def losses(run_ids: Sequence[str]) -> dict[str, np.ndarray]:
         by_run = [tables[run_id]["prediction"].astype(float) - tables[run_id]["target"].astype(float) for run_id in run_ids]
-        errors = np.stack(by_run, axis=1) if by_run else np.empty((len(shot), 0))
+        errors = np.stack(by_run) if by_run else np.empty((0, len(shot)))
         return {name: TESTED[name](errors) for name in TESTED}
 
     def printed(name: str) -> Published | None:
@@ -186,15 +200,13 @@ def _subject(images: Images, runs: Runs, tables: Mapping[str, pd.DataFrame], gro
         compare=of_means(losses, shot),
         tested={name: _title(name) for name in TESTED},
         meaning="Δ = error(reg) − error(method), over the seeds that both have: above 0 the method helps.",
-        over_images="Over test images: paired t-test, each image's error averaged over the seeds. It takes the trained networks as given "
-        "and the images as independent: where several show one person or object, its intervals are too narrow.",
+        independence="It takes images as independent: if several show one person or object, its intervals are too narrow.",
         judged=("val/mse/all", "validation MSE"),
         searched={"val/mse/all": "validation MSE", "val/mae/all": "validation MAE"},
         error="MAE",
         unit=unit,
         few=lambda images: counted(images, "image"),
         nothing_in_few="No test image is in Few.",
-        intervals="Intervals are over test images and take the trained networks as given.",
         digits=_digits,
     )
 

@@ -13,8 +13,8 @@ import pandas as pd
 
 from regcls.reports.measured import ROW, Runs, by_seed, means, method_name, rows_like
 from regcls.reports.picking import Row, records
-from regcls.reports.report import Compared, Line
-from regcls.reports.stats import holm, one_sample, paired, verdict
+from regcls.reports.report import Compared, Line, after_tests
+from regcls.reports.stats import NOT_TESTED, holm, one_sample, paired, verdict
 from regcls.reports.tables import comparison, number, signed
 from regcls.tasks.sequences.params import Sequences, Unit
 from regcls.words import counted
@@ -88,7 +88,7 @@ def differences(runs: Runs, activities: Sequence[str]) -> pd.DataFrame:
     table["p_holm"], table["relative_p_holm"] = holm(table["p"].tolist()), holm(table["relative_p"].tolist())
     gap = deciding(unit)
     p = "p_holm" if gap == "gap" else "relative_p_holm"
-    table["answer"] = [verdict(row, gap=gap, p=p) if row["seeds"] else "no runs" for row in records(table)]
+    table["answer"] = [verdict(row[gap], row[p], row["activities"] if row["seeds"] else 0) for row in records(table)]
     return table
 
 
@@ -100,6 +100,11 @@ def compared_methods(wanted: pd.DataFrame) -> list[str]:
 def deciding(unit: str) -> str:
     """The difference that decides whether a method helps: relative in frames, where errors grow with the length of the videos."""
     return "gap" if unit == "percent" else "relative"
+
+
+def test_count(table: pd.DataFrame, unit: str) -> int:
+    """The number of tests that decide verdicts, in a table of `differences`."""
+    return int(table["p" if deciding(unit) == "gap" else "relative_p"].notna().sum())
 
 
 Pair = tuple[np.ndarray, np.ndarray, int]  # RMSE of reg and of the method by activity (A,), and how many seeds both have
@@ -144,20 +149,21 @@ def main_difference(sequences: Sequences, table: pd.DataFrame, unit: Unit, metho
     return None if main is None else records(rows_like(table, main))[-1]  # the one over all splits comes last
 
 
-def first_line(sequences: Sequences, differences: Differences) -> Line | None:
+def first_lines(sequences: Sequences, differences: Differences) -> list[Line]:
     """reg against reg+cls (or reg+cls-bal if only that is trained) on progress in percent, or in frames if only that is trained."""
     for unit, table in differences.items():
         for method in ("reg+cls", "reg+cls-bal"):
             row = main_difference(sequences, table, unit, method)
             if row is not None and row["seeds"]:
-                return Line(
+                line = Line(
                     measured=f"RMSE ({SIGN[unit]})",
                     method=f"{row['method']} · {row['classes']}",
                     overall=Compared.of(row if unit == "percent" else _relatively(row)),
-                    n=f"{_extent(row)}; interval over activities",
+                    n=f"{_extent(row)}{after_tests(test_count(table, unit))}",
                     digits=DIGITS[unit],
                 )
-    return None
+                return [line]
+    return []
 
 
 def _relatively(row: Row) -> Row:
@@ -180,15 +186,19 @@ def answers(sequences: Sequences, runs: Runs, differences: Differences) -> list[
         usable = [(row, unit) for unit, row in rows.items() if row is not None and row["seeds"]]
         sentences = [_headline(*usable[0]), *(_in_frames(row) for row, _ in usable[1:])] if usable else []
         lines.append(" ".join(sentences) or f"{method}: no run to compare reg with.")
-    tests = [f"{counted(int(table['p'].notna().sum()), 'test')} ({unit})" for unit, table in differences.items()]
+    tests = [f"{counted(count, 'test')} ({unit})" for unit, table in differences.items() if (count := test_count(table, unit))]
     trained = wanted[wanted["classes"] > 0]
     several = bool((trained.groupby(["unit", "method"])[["classes", "weight"]].nunique() > 1).any(axis=None))
     return [
         *lines,
         "Δ = RMSE(reg) − RMSE(method): above 0 the method helps. "
         + ("Of several class counts or λ, those in params.yaml are shown. " if several else "")
-        + "Intervals are over activities and take these splits and seeds as given; “clear” means clear after correction for "
-        + f"{' and '.join(tests)}.",
+        + (
+            "Intervals are over activities and take these splits and seeds as given; “clear” means clear after correction for "
+            f"{' and '.join(tests)}."
+            if tests
+            else NOT_TESTED.format(of="activities")
+        ),
     ]
 
 

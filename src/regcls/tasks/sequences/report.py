@@ -6,12 +6,13 @@ from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from regcls.errors import MissingError
 from regcls.methods import has_classes, is_balanced
 from regcls.params.single import SEARCH
 from regcls.reports import page, protocol
-from regcls.reports.measured import Runs, collect, finite, key_of, row_name
+from regcls.reports.measured import TOLERANCE, Runs, collect, contradictions, finite, key_of, row_name, unusable_lines
 from regcls.reports.picking import records, warnings_of
 from regcls.reports.report import Report, Section, rounded
 from regcls.tasks.sequences import compared, figures, published, tables
@@ -79,13 +80,14 @@ def report(sources: Sources, *, fingerprints: Mapping[SequenceSpec, str], best_l
         other_data=counts,
     )
     report.warnings += warnings_of({name: grid.wanted for name, grid in grids.items()}, duplicates=picked.duplicates, stale=picked.stale)
+    report.warnings += unusable_lines(picked.wanted, "errors by activity", "metrics")
     report.warnings += _search_lines(section, best_lambdas)
     if "table5" in grids:
         main = grids["table5"]
         differences: Differences = {unit: _add_table5(report, subject, main.where(unit=unit), unit) for unit in _units(main)}
         _add_curves(report, sources, subject, main)
         report.answers += compared.answers(section, main, differences)
-        report.line = compared.first_line(section, differences)
+        report.lines = compared.first_lines(section, differences)
         report.metrics |= _metrics(main, subject, differences)
     if SEARCH in grids:
         search = tables.search_table(grids[SEARCH], activities)
@@ -96,7 +98,7 @@ def report(sources: Sources, *, fingerprints: Mapping[SequenceSpec, str], best_l
 
 
 def _collected(sources: Sources, fingerprints: Mapping[SequenceSpec, str], activities: Sequence[str]) -> Any:
-    """The runs that count: those with finite test errors of all activities, and finite validation errors if videos are held out."""
+    """The runs that count: with finite test errors of all activities, their mean, and finite validation errors if videos are held out."""
     held_out = {fingerprint for spec, fingerprint in fingerprints.items() if spec.held_out}
     scale = {fingerprint: SHOWN[spec.unit] for spec, fingerprint in fingerprints.items()}
     tested = [name for error in ERRORS for name in compared.columns(error, activities)]
@@ -106,7 +108,10 @@ def _collected(sources: Sources, fingerprints: Mapping[SequenceSpec, str], activ
         searched = chosen[chosen["fingerprint"].isin(held_out)]
         values = chosen.set_index("run_id").reindex(columns=[*tested, *validated]).astype(float)
         values = values.mul(chosen["fingerprint"].map(scale).to_numpy(dtype=float), axis=0)
-        return values, finite(chosen, tested) | finite(searched, validated)
+        tracked = chosen.set_index("run_id")
+        means = {f"test/{error}/all": tracked.reindex(columns=compared.columns(error, activities)).mean(axis=1) for error in ERRORS}
+        contrary = contradictions(chosen, pd.DataFrame(means), what="errors by activity")
+        return values, contrary | finite(chosen, tested) | finite(searched, validated)
 
     order = {"unit": get_args(Unit)}
     return collect(sources.runs, fingerprints, measure, dataset=sources.dataset, axes=("unit", "split"), more=("held_out",), order=order)
@@ -217,6 +222,9 @@ def _add_curves(report: Report, sources: Sources, subject: Subject, runs: Runs) 
     except MissingError as error:
         report.warnings.append(f"progress: the curves are left out, because {error}")
         return
+    if wrong := [run_ids[method] for method, table in predictions.items() if not _agrees(table, run_ids[method], runs, subject, unit)]:
+        report.warnings.append(f"progress: the curves are left out, because {PREDICTIONS} of run {wrong[0]} contradicts its metrics")
+        return
     tested = {name: subject.lengths[name] for name in map(str, next(iter(predictions.values()))["video"].unique())}
     videos = figures.drawn_videos(tested)
     curves = figures.progress_curves(predictions, videos, subject.lengths, unit)
@@ -235,6 +243,19 @@ def _add_curves(report: Report, sources: Sources, subject: Subject, runs: Runs) 
         f"RMSE ({MEASURED[unit]}): over all frames of the video.",
     )
     report.add(section, numbers=curves)
+
+
+def _agrees(table: pd.DataFrame, run_id: str, runs: Runs, subject: Subject, unit: Unit) -> bool:
+    """Whether the predictions of a run give its test RMSE of each activity."""
+    if {"activity", "video", "frame", "prediction"} - set(table.columns) or table.empty or not set(table["video"]) <= set(subject.lengths):
+        return False
+    if not (is_numeric_dtype(table["prediction"]) and is_numeric_dtype(table["frame"])):
+        return False
+    lengths = table["video"].astype(str).map(subject.lengths)
+    errors = SHOWN[unit] * (table["prediction"].astype(float) - table["frame"] / (lengths if unit == "percent" else 1))
+    rmse = (errors**2).groupby(table["activity"].astype(str)).mean() ** 0.5
+    tracked = runs.values.loc[run_id, compared.columns("rmse", subject.activities)].to_numpy(dtype=float)
+    return bool(np.allclose(rmse.reindex(list(subject.activities)).to_numpy(dtype=float), tracked, rtol=TOLERANCE))
 
 
 def _drawn_runs(section: Sequences, runs: Runs, unit: Unit) -> tuple[str, int, dict[str, str]] | None:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from regcls.reports.measured import ROW, Runs, full, groups_of, row_name, rows_like
 from regcls.reports.picking import Row, records
-from regcls.reports.stats import LEVEL
+from regcls.reports.stats import holm_note
 from regcls.reports.tables import DASH, Cell, Part, RunGroup, Table, heads, interval, number, p_value, signed, tested, with_std
 from regcls.tasks.sequences import compared, published
 from regcls.tasks.sequences.compared import DIGITS, ERRORS, EVERY, MEASURED, SIGN
@@ -154,11 +154,11 @@ def activities_table(runs: Runs, activities: Sequence[str], *, name: str, unit: 
 
 def differences_table(runs: Runs, frame: pd.DataFrame, *, name: str, activities: int, unit: str) -> Table:
     """The differences to reg (`compared.differences`): a row per (method, class count, λ, split or all), tested over activities."""
-    tests = int(frame["p"].notna().sum())
+    tests = compared.test_count(frame, unit)
     decides = "Δ" if compared.deciding(unit) == "gap" else "the difference in % of reg's error"
     return Table(
         name=name,
-        caption=f"Differences to reg, tested over {activities} activities.",
+        caption=f"Differences to reg, over {counted(activities, 'activity', 'activities')}.",
         columns=(
             *("method", "classes", "λ", "split", "reg", "method's"),
             *(f"Δ ({SIGN[unit]})", "95 % interval", "p (Holm)", "Δ (% of reg)", "95 % interval", "p (Holm)"),
@@ -175,8 +175,7 @@ def differences_table(runs: Runs, frame: pd.DataFrame, *, name: str, activities:
             "further replications: they share the activity's videos, and the splits' training videos overlap.",
             "Relative: the mean over activities of 100 · Δ / RMSE(reg). Errors in frames grow with the length of the videos, so the "
             f"longest activities dominate Δ. Here {decides} decides whether a method helps.",
-            f"p (Holm) is adjusted for the {counted(tests, 'test')} of this table in each of the two scales. “Helps”, “hurts”: adjusted "
-            f"p < {LEVEL}.",
+            f"{holm_note(tests, of='activities')}{' Each of the two scales is adjusted on its own.' if tests else ''}",
         ),
         run_column=True,
     )
