@@ -18,7 +18,7 @@ for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "
 
 from jaxtyping import install_import_hook
 
-CHECKED = ("losses", "models.heads", "models.mlp", "models.predictor", "models.resnet")
+CHECKED = ("losses", "models.heads", "models.mlp", "models.predictor", "models.resnet", "models.standardised")
 CHECKED += ("tasks.depth.class_head", "tasks.depth.model", "tasks.depth.sums")
 # Shapes in annotations are checked under pytest only. Before regcls is imported.
 install_import_hook([f"regcls.{name}" for name in CHECKED], "beartype.beartype")

@@ -546,6 +546,24 @@ def test_data_prepared_with_other_parameters_are_not_used(cli, command):
     )
 
 
+@pytest.mark.parametrize(
+    "row, message",
+    [
+        ("a.jpg,train,many", "age = 'many' is not a number: write it as in 1372000 or 0.5, without unit"),
+        ("a.jpg,train,1e39", "age = '1e39' is too large for networks, which compute in float32: use a larger unit"),
+        ("a.jpg,trial,1", "split = 'trial': write train, val or test"),
+        ("/a.jpg,train,1", "/a.jpg is not a path in {raw}: move or copy the images there, where changes are noticed"),
+        ("b/a.jpg,train,1", "there is no b.tar, b.zip or folder b in {raw}. docs/own-data.md says what belongs there"),
+    ],
+)
+def test_a_wrong_line_of_own_data_is_one_line_of_error(cli, row, message):
+    raw = Path.cwd() / "data" / "agedb" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "agedb.csv").write_text(f"path,split,age\n{row}\n")
+    code, output = cli("prepare", "agedb")
+    assert (code, output) == (2, f"regcls: error: {raw}/agedb.csv, line 2: {message.format(raw=raw)}\n")
+
+
 def test_the_error_for_an_unprepared_set_names_the_command(tmp_path):
     folder = prepared_folder(tmp_path, "functions_small")
     table = pd.DataFrame({"data": ["clean"], "sampling": "uniform", "function": 0, "repetition": 0, "split": "train"})

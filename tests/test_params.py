@@ -91,8 +91,8 @@ def test_data_sets_of_the_paper_show_their_own_published_values(shipped):
 
 def test_agedb_equals_imdb_wiki_except_for_its_data(shipped):
     agedb, imdb_wiki = shipped.datasets["agedb"], shipped.datasets["imdb_wiki"]
-    assert (agedb.data.layout, agedb.data.archives, agedb.data.expected_images) == ("csv", (), 16488)
-    data = replace(agedb.data, layout=imdb_wiki.data.layout, archives=imdb_wiki.data.archives, expected_images=213553)
+    assert (agedb.data.layout, agedb.data.archives, agedb.data.expected_images, agedb.data.duplicates) == ("csv", (), 16488, "allow")
+    data = replace(agedb.data, layout=imdb_wiki.data.layout, archives=imdb_wiki.data.archives, expected_images=213553, duplicates="refuse")
     assert replace(agedb, title=imdb_wiki.title, published=imdb_wiki.published, data=data) == imdb_wiki
 
 

@@ -4,6 +4,8 @@ import csv
 import io
 import os
 import shutil
+import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -26,14 +28,14 @@ FEW = {"compute": {"processes": 1}, "imdb_wiki": {"training": {"epochs": 1, "mil
 
 
 @pytest.fixture
-def project(make_faces, monkeypatch):
+def project(request, make_faces, monkeypatch):
     """A project with one finished run: its root, the run's id, and the paths of the test images as PNG files."""
     monkeypatch.setattr(Compute, "cores", 1)
     monkeypatch.setattr(Tracker, "log_model", lambda *args, **kwargs: None)  # takes seconds and is not used here
     root = make_faces(FEW)
     monkeypatch.chdir(root)
     before = torch.get_num_threads()
-    assert main(["run", "imdb_wiki", "--classes", "10"]) == 0
+    assert main(["run", "imdb_wiki", "--classes", "10", "--targets", getattr(request, "param", "raw")]) == 0
     tracker = Tracker(root, experiment="regcls")
     (run_id,) = tracker.finished("imdb_wiki").values()
     images = ImageSet(root / "data" / "imdb_wiki" / "prepared")
@@ -53,6 +55,7 @@ def predict(capsys, *arguments):
     return code, list(csv.reader(io.StringIO(out))), err
 
 
+@pytest.mark.parametrize("project", ["raw", "standardised"], indirect=True)
 def test_predictions_for_image_files_equal_those_of_the_run(project, capsys):
     _root, tracker, run_id, files = project
     table = tracker.files.table(run_id, "predictions.parquet")
@@ -61,6 +64,8 @@ def test_predictions_for_image_files_equal_those_of_the_run(project, capsys):
     assert [name for name, _ in rows] == files
     np.testing.assert_allclose([float(value) for _, value in rows], table["prediction"], rtol=1e-3)
     assert "predicting: 100 %" in err
+
+    assert tracker.find(run_id).params["targets"] == "raw" or table["prediction"].min() > 5  # years, not standard deviations
 
     last = predict(capsys, run_id, files[0], "--checkpoint", "last")  # of a single epoch, which is thus the best
     assert last[:2] == (0, [header, rows[0]])
@@ -93,6 +98,20 @@ def test_images_of_any_size_and_format_are_accepted(project, capsys):
     Image.open(root / files[0]).convert("L").resize((200, 150)).save(root / "large.jpg")
     code, (_, *rows), _ = predict(capsys, run_id, "large.jpg")
     assert code == 0 and np.isfinite(float(rows[0][1]))
+
+
+@pytest.mark.parametrize("change, applied", [("UPDATE params SET value = 'true'", True), ("SELECT 1 FROM params", False), ("DELETE FROM params", False)])  # fmt: skip
+def test_images_are_turned_upright_if_those_of_the_run_were(project, capsys, change, applied):
+    root, _, run_id, files = project
+    with closing(sqlite3.connect(root / "mlflow.db")) as connection, connection:
+        connection.execute(f"{change} WHERE key = 'exif'")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(root / files[0]).save(root / "lying.png", exif=exif)
+    Image.open(root / files[0]).transpose(Image.Transpose.ROTATE_270).save(root / "upright.png")
+    _, (_, *rows), _ = predict(capsys, run_id, "lying.png", "upright.png", files[0])
+    lying, upright, stored = (value for _, value in rows)
+    assert (lying == upright, lying == stored) == (applied, not applied)
 
 
 def test_an_unknown_or_ambiguous_run_is_a_clear_error(project, capsys, monkeypatch):

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from PIL.Image import Transpose as Turn
 
 from regcls.data import images as images_module
 from regcls.data.archives import Place
@@ -25,6 +26,8 @@ DATA = ImageData(
     target="age",
     unit="years",
     size=32,
+    exif=False,
+    duplicates="refuse",
     min_face_score=1.0,
     split_seed=666,
     split_most=12,
@@ -60,14 +63,37 @@ def test_a_jpeg_is_fully_decoded_before_resizing():
     assert np.abs(decode(jpeg(), 20).astype(int) - decode(encoded(Image.fromarray(picture())), 20)).mean() < 2
 
 
-def test_the_exif_orientation_is_not_applied():
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize(
+    "orientation, turn", [(1, None), (2, Turn.FLIP_LEFT_RIGHT), (3, Turn.ROTATE_180), (6, Turn.ROTATE_90), (8, Turn.ROTATE_270)]
+)
+def test_the_exif_orientation_is_applied_if_asked_for(kind, orientation, turn):
+    exif, lossless = Image.Exif(), {"lossless": True} if kind == "WEBP" else {"quality": 95}
+    exif[0x0112] = orientation
+    upright = Image.fromarray(picture())
+    turned = upright if turn is None else upright.transpose(turn)
+    content = encoded(turned, kind, exif=exif, **lossless)
+    assert np.array_equal(decode(content, 20), decode(encoded(turned, kind, **lossless), 20))
+    difference = np.abs(decode(content, 20, exif=True).astype(int) - decode(encoded(upright), 20))
+    assert difference.mean() < 2 and (kind == "JPEG" or difference.max() == 0)
+
+
+def test_the_orientation_of_a_tiff_is_applied_once():
     exif = Image.Exif()
-    exif[0x0112] = 6  # rotated by 90°
-    assert np.array_equal(decode(jpeg(exif=exif), 20), decode(jpeg(), 20))
+    exif[0x0112] = 6
+    content = encoded(PLAIN.transpose(Turn.ROTATE_90), "TIFF", exif=exif)
+    assert np.array_equal(decode(content, 20, exif=True), decode(encoded(PLAIN), 20))
+
+
+@pytest.mark.parametrize("exif", [True, False])
+def test_images_without_orientation_stay_as_they_are(exif):
+    for content in (encoded(PLAIN), encoded(PLAIN, "TIFF"), encoded(DEEP), jpeg(exif=b"Exif\0\0not an Exif header")):
+        assert np.array_equal(decode(content, 20, exif=exif), decode(content, 20))
 
 
 PLAIN = Image.fromarray(picture())
 GREY = Image.fromarray(picture(channels=1)[..., 0])
+DEEP = Image.fromarray(picture(channels=1)[..., 0].astype(np.uint16) << 8)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +113,12 @@ GREY = Image.fromarray(picture(channels=1)[..., 0])
 )
 def test_every_pixel_format_becomes_rgb(image, kind, expected):
     assert np.array_equal(decode(encoded(image, kind), 60), np.asarray(expected.resize((60, 60), Image.Resampling.BILINEAR)))
+
+
+@pytest.mark.parametrize("brightest", [255, 4095, 65535])
+def test_16_bits_become_8_by_the_same_rule_however_dark_the_image(brightest):
+    grey = np.linspace(0, brightest, 60 * 60).astype(np.uint16).reshape(60, 60)
+    assert np.array_equal(decode(encoded(Image.fromarray(grey)), 60), np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, axis=2))
 
 
 def test_a_cmyk_jpeg_keeps_its_intended_colours():
@@ -165,7 +197,7 @@ def write_set(folder, processes=1, made_from=DATA):
     table["target"] = np.float32(20.5) + (table["row"] % 3).astype(np.float32)
     table["split"] = [("train", "val", "test", "train")[k % 4] for k in range(80)]
     with prepared_writer(folder, made_from=deciding_parameters(made_from)) as writer:
-        reasons = write_images(writer, [places[k] if k != 7 else None for k in range(80)], size=4, processes=processes)
+        reasons = write_images(writer, [places[k] if k != 7 else None for k in range(80)], size=4, processes=processes).rejected
         writer.save_table(table.drop(index=list(reasons)))
     return reasons
 
@@ -213,6 +245,19 @@ def test_data_from_other_parameters_are_refused_if_they_matter(folder):
     raw = replace(DATA, source="raw")
     write_set(folder, made_from=raw)
     ImageSet(folder, made_from=replace(raw, stand_in=StandIn(images=300, seed=0)))
+
+
+def test_a_switch_that_is_off_is_as_if_there_were_none(folder):
+    write_set(folder)
+    meta = (folder / "meta.json").read_text()
+    assert "exif" not in meta and "duplicates" not in meta
+    ImageSet(folder, made_from=replace(DATA, duplicates="allow"))
+    with pytest.raises(UserError, match=r"other values of exif than"):
+        ImageSet(folder, made_from=replace(DATA, exif=True))
+    write_set(folder, made_from=replace(DATA, exif=True))
+    ImageSet(folder, made_from=replace(DATA, exif=True))
+    with pytest.raises(UserError, match=r"other values of exif than"):
+        ImageSet(folder, made_from=DATA)
 
 
 def test_opening_a_set_does_not_read_its_images(folder):

@@ -94,6 +94,7 @@ def subject_of(runs: Runs, **changed: Any) -> Subject:
         "groups": "Many: all that is frequent.",
         "test_images": len(GROUPS),
         "compare": None,
+        "constants": {},
         "tested": {"mae": "MAE", "mse": "MSE"},
         "meaning": "Above 0 it helps.",
         "independence": "Images are independent.",

@@ -162,7 +162,7 @@ def test_every_option_reaches_the_spec_of_a_face_run(params):
     given = dict(
         method="reg+cls-bal", classes="7", balanced_data="true", seed="9", model="resnet34", width="3", loss="huber", huber_delta="2.5",
         loss_scaling="eq4", epochs="3", batch_size="32", accumulate="4", optimizer="sgd", learning_rate="0.5", weight_decay="0.25",
-        precision="bf16", rounding="floor", **{"lambda": "3.0"},
+        precision="bf16", rounding="floor", targets="standardised", **{"lambda": "3.0"},
     )  # fmt: skip
     spec = images.single_spec(faces.make_spec, params.datasets["imdb_wiki"], NAME, parse_options("images", given))
     assert set(given) == {"lambda" if f.name == "lam" else f.name for f in fields(ImageOptions)}

@@ -15,6 +15,7 @@ from mlflow.tracking import MlflowClient
 
 from regcls.errors import UserError
 from regcls.models.predictor import Predictor, build
+from regcls.models.standardised import build_scaled
 from regcls.params import load_params
 from regcls.runs.grids import single_spec
 from regcls.tasks.images.params import ImageOptions
@@ -142,6 +143,18 @@ def test_models_of_one_architecture_are_traced_once_with_their_own_weights(tmp_p
         np.testing.assert_allclose(
             mlflow.pyfunc.load_model(str(tmp_path / str(seed))).predict(IMAGES), expected[seed], rtol=1e-4, atol=1e-4
         )
+
+
+@pytest.mark.slow
+def test_a_model_of_standardised_targets_has_its_own_scale(tmp_path):
+    for name, scale in {"raw": None, "years": (40.0, 20.0), "dollars": (1e6, 5e5)}.items():  # of one architecture, but for the scale
+        torch.manual_seed(0)
+        predictor = Predictor(build_scaled("resnet18", width=2, classes=0, scale=scale))
+        save_model(predictor, tmp_path / name, example=IMAGES[:2])
+        (mean, std), z = scale or (0.0, 1.0), Predictor(build_scaled("resnet18", width=2, classes=0, scale=None))
+        z.network.load_state_dict(predictor.network.state_dict(), strict=False)
+        expected = mean + std * z(torch.from_numpy(IMAGES)).detach().numpy()
+        np.testing.assert_allclose(mlflow.pyfunc.load_model(str(tmp_path / name)).predict(IMAGES), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow

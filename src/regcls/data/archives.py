@@ -141,7 +141,8 @@ def _index_zip(archive: Path) -> dict[str, Place]:
                 name, extra = (int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
                 start = member.header_offset + LOCAL_HEADER + name + extra
                 if not member.is_dir():
-                    places[member.filename] = Place(str(archive), start, member.compress_size, member.compress_type == zipfile.ZIP_DEFLATED)
+                    deflated = member.compress_type == zipfile.ZIP_DEFLATED
+                    places[member.filename.replace("\\", "/")] = Place(str(archive), start, member.compress_size, deflated)
     except UserError:
         raise
     except OSError as error:

@@ -1,17 +1,19 @@
 """Decodes and resizes images once, into one memory-mapped array (N images, S pixels per side).
 
-As in the benchmark: torchvision's bilinear resize to S × S regardless of the aspect ratio, and no rotation by EXIF tags.
+As in the benchmark: torchvision's bilinear resize to S × S regardless of the aspect ratio.
 """
 
+import hashlib
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from io import BytesIO
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from regcls.data.archives import Place
 from regcls.data.store import Writer
@@ -22,17 +24,24 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # not all of Pil
 CHUNK = 64  # images per task of a worker process
 
 
+class Written(NamedTuple):
+    """What became of the rows of an array of images."""
+
+    rejected: dict[int, str]  # row -> why it was left black
+    digests: dict[int, bytes]  # row -> SHA-256 of the image's file
+
+
 class UnknownRangeError(ValueError):
     """Pixels that cannot be converted to 8 bits, because their range is unknown."""
 
 
-def decode(content: bytes, size: int) -> NDArray[np.uint8]:
+def decode(content: bytes, size: int, *, exif: bool = False) -> NDArray[np.uint8]:
     """An image file's content -> RGB pixels (size, size, 3), scaled bilinearly. Raises as `load_image` and `as_rgb` do."""
-    return np.asarray(as_rgb(load_image(content)).resize((size, size), Image.Resampling.BILINEAR))
+    return np.asarray(as_rgb(load_image(content, exif=exif)).resize((size, size), Image.Resampling.BILINEAR))
 
 
-def load_image(content: bytes) -> Image.Image:
-    """Open an image file's content and load all its pixels, unconverted.
+def load_image(content: bytes, *, exif: bool = False) -> Image.Image:
+    """Open an image file's content and load all its pixels, unconverted; with `exif`, turned upright by its EXIF orientation.
 
     Raises:
         ValueError: it cannot be read; with the reason, and details of this file after a colon.
@@ -45,7 +54,7 @@ def load_image(content: bytes) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(BytesIO(content), formats=FORMATS)
             image.load()
-            return image
+            return ImageOps.exif_transpose(image) if exif else image
     except MemoryError:  # the machine's fault, not the file's
         raise
     except UnidentifiedImageError:
@@ -58,6 +67,8 @@ def load_image(content: bytes) -> Image.Image:
 
 def as_rgb(image: Image.Image) -> Image.Image:
     """Convert grey, CMYK and palette images to RGB and 16 to 8 bits; drop transparency.
+
+    16 bits are divided by 256, whatever the brightest pixel: the images of a data set must keep their brightness relative to each other.
 
     Raises:
         UnknownRangeError: pixels cannot be converted to 8 bits.
@@ -77,37 +88,40 @@ def as_rgb(image: Image.Image) -> Image.Image:
         raise ValueError(f"cut short or damaged: {error or type(error).__name__}") from None
 
 
-def write_images(writer: Writer, places: Sequence[Place | None], *, size: int, processes: int) -> dict[int, str]:
-    """Fill the array `images` (N, size, size, 3) with one row per place; None is a missing file. Returns row -> why it was left black.
+def write_images(writer: Writer, places: Sequence[Place | None], *, size: int, exif: bool = False, processes: int) -> Written:
+    """Fill the array `images` (N, size, size, 3) with one row per place; None is a missing file.
 
     Raises:
         UserError: a worker process was killed.
         OSError: the disk is full.
     """
     images = writer.empty("images", (len(places), size, size, 3), np.uint8)
-    rejected = {row: "not in the archive" for row, place in enumerate(places) if place is None}
+    rejected, digests = {row: "not in the archive" for row, place in enumerate(places) if place is None}, dict[int, bytes]()
     # In the order of their positions in the archive: rows of imdb.mat are in random order.
     work = sorted(((row, place) for row, place in enumerate(places) if place is not None), key=lambda item: (item[1].file, item[1].offset))
     chunks = [work[start : start + CHUNK] for start in range(0, len(work), CHUNK)]
-    write = partial(_write_chunk, str(images.filename), images.offset, size)
+    write = partial(_write_chunk, str(images.filename), images.offset, size, exif)
     with progress(len(work), "decoding images") as advance, worker_pool(processes) if processes > 1 else nullcontext() as pool:
-        failures: Iterable[dict[int, str]] = pool.map(write, chunks) if pool else map(write, chunks)
-        for chunk, reasons in zip(chunks, failures, strict=True):
-            rejected |= reasons
+        results: Iterable[Written] = pool.map(write, chunks) if pool else map(write, chunks)
+        for chunk, written in zip(chunks, results, strict=True):
+            rejected |= written.rejected
+            digests |= written.digests
             advance(len(chunk), f"{len(rejected)} rejected" if rejected else "")
-    return dict(sorted(rejected.items()))
+    return Written(dict(sorted(rejected.items())), digests)
 
 
-def _write_chunk(file: str, offset: int, size: int, chunk: Sequence[tuple[int, Place]]) -> dict[int, str]:
+def _write_chunk(file: str, offset: int, size: int, exif: bool, chunk: Sequence[tuple[int, Place]]) -> Written:
     """Decode and write a chunk. With write calls, not a memory map, whose pages would count as this process's memory."""
-    rejected = {}
+    written = Written({}, {})
     with open(file, "r+b", buffering=0) as out:
         for row, place in chunk:
             try:
-                pixels = decode(place.read(), size)
+                content = place.read()
+                pixels = decode(content, size, exif=exif)
             except ValueError as error:
-                rejected[row] = str(error)
+                written.rejected[row] = str(error)
             else:
+                written.digests[row] = hashlib.sha256(content).digest()
                 out.seek(offset + row * pixels.nbytes)
                 out.write(pixels.data)
-    return rejected
+    return written

@@ -43,7 +43,9 @@ class Prepared:
         Raises:
             UserError: some differ; names them.
         """
-        made_from, as_json = self.meta["made_from"], json.loads(json.dumps(wanted))
+        made_from = self.meta["made_from"]
+        on = {key: None for key, value in made_from.items() if value is True}  # switches that are off are not recorded
+        as_json = on | json.loads(json.dumps(wanted))
         if differing := [key for key in as_json if made_from.get(key) != as_json[key]]:
             raise UserError(
                 f"{self.folder} was prepared with other values of {', '.join(differing)} than params.yaml has now. "
@@ -84,9 +86,10 @@ class PreparedSet(Generic[Data]):
 
 
 def deciding_parameters(data: Any) -> dict[str, Any]:
-    """The fields of the dataclass `data` that decide the prepared data: not archive URLs, units or expected counts."""
+    """The fields of the dataclass `data` that decide the prepared data: not archive URLs, units, checks or switches that are off."""
     values = asdict(data)
-    unused = {"archives", "unit"} | {name for name in values if name.startswith("expected_")}
+    unused = {"archives", "unit", "duplicates"}
+    unused |= {name for name, value in values.items() if name.startswith("expected_") or value is False}
     if values.get("source") == "raw":
         unused.add("stand_in")
     return {name: value for name, value in values.items() if name not in unused}

@@ -1,5 +1,6 @@
 """How a task with one network per run describes its report by shot group."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -65,6 +66,7 @@ class Subject:
     groups: str  # note: definition and sizes of the groups
     test_images: int
     compare: Compare
+    constants: Mapping[str, Mapping[str, float]]  # constant prediction, for readers -> measurement -> its value
     tested: Mapping[str, str]  # errors to compare: Metric.name -> title; answers and metrics use the first one
     meaning: str  # note: definition of Δ
     independence: str  # note: how far the test images are independent samples
@@ -95,3 +97,15 @@ def reg_and_best(subject: Subject, runs: Runs) -> pd.DataFrame:
     ranked = best_by_validation(subject, runs).merge(means(runs, {judged: [judged]}), on=ROW).sort_values(judged, kind="stable")
     reg = ranked["method"] == "reg"
     return pd.concat([ranked[reg], ranked[~reg].head(1)])[ROW]
+
+
+def constant_error(subject: Subject, error: str) -> float:
+    """The error over all test samples of the best constant; infinite if there is none."""
+    metric = next(metric for metric in subject.main.metrics if metric.name == error)
+    return min((values[f"{metric.measured}/all"] for values in subject.constants.values()), default=math.inf)
+
+
+def no_better_than_constant(subject: Subject, table: pd.DataFrame) -> dict[str, float]:
+    """Of a table of differences: the errors of which reg's mean over all samples is not below the best constant's -> reg's mean."""
+    reg = table[table["shot"] == "all"].groupby("error")["reg"].min()
+    return {str(error): value for error, value in reg.items() if value >= constant_error(subject, str(error))}

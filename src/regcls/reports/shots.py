@@ -17,9 +17,19 @@ from regcls.reports.measured import ROW, Runs, full, groups_of, means, row_name,
 from regcls.reports.picking import Row, records
 from regcls.reports.report import Report, Section
 from regcls.reports.shot_differences import differences
-from regcls.reports.shot_subject import BASELINES, SHORT, Published, ShotTable, Subject, cells
+from regcls.reports.shot_subject import (
+    BASELINES,
+    SHORT,
+    Metric,
+    Published,
+    ShotTable,
+    Subject,
+    cells,
+    constant_error,
+    no_better_than_constant,
+)
 from regcls.reports.shot_words import answers, few_metrics, lines
-from regcls.reports.stats import FEWEST, holm_note
+from regcls.reports.stats import FEWEST, USELESS, holm_note
 from regcls.reports.tables import DASH, Cell, Part, RunGroup, Table, heads, interval, number, p_value, signed, with_std
 from regcls.runs.grids import BestLambdas, searched_lambda
 from regcls.words import counted
@@ -36,6 +46,9 @@ def complete(
     main: tuple[Runs, pd.DataFrame] | None = None
     for name in (name for name in subject.titles if name in grids):
         runs, table = grids[name], differences(grids[name], subject.compare)
+        useless = no_better_than_constant(subject, table)
+        table["answer"] = table["answer"].mask(table["error"].isin(list(useless)) & table["p"].notna(), USELESS)
+        report.warnings += [_useless_line(subject, name, error, reg) for error, reg in list(useless.items())[:1]]
         _add_tables(report, subject, name, runs, table)
         if main is None:
             main = runs, table
@@ -46,6 +59,15 @@ def complete(
         report.answers += answers(subject, *main)
         report.lines = lines(subject, *main)
         report.metrics |= few_metrics(subject, *main)
+
+
+def _useless_line(subject: Subject, grid: str, error: str, reg: float) -> str:
+    constant = constant_error(subject, error)
+    digits = subject.digits(max(reg, constant))
+    return (
+        f"{grid}: {USELESS}: its {subject.tested[error]} is {number(reg, digits)}, that of a constant {number(constant, digits)}; so there "
+        "is no verdict. Try a larger learning rate, more epochs, or standardised targets (docs/own-data.md)"
+    )
 
 
 def _add_tables(report: Report, subject: Subject, name: str, runs: Runs, table: pd.DataFrame) -> None:
@@ -83,7 +105,13 @@ def shots_table(subject: Subject, runs: Runs, table: ShotTable, *, name: str, ca
         title = "Published" + (", not comparable with ours" if published.why else "")
         parts = (Part(place=0, title="Ours"), Part(place=len(rows), title=title, ours=False))
         rows += [_published_row(row, columns, published.digits) for row in records(papers)]
-    frame = pd.concat([ours.assign(source="ours"), papers.assign(source="published")], ignore_index=True) if len(papers) else ours
+    constants = _constants(subject, table.metrics)
+    if len(constants):
+        parts = (*(parts or (Part(place=0, title="Ours"),)), Part(place=len(rows), title="Constants, for comparison", ours=False))
+        rows += [_constant_row(row, columns, digits) for row in records(constants)]
+    sources = {"ours": ours, "published": papers, "constant": constants}
+    by_source = [part.assign(source=source) for source, part in sources.items() if len(part)]
+    frame = pd.concat(by_source, ignore_index=True) if len(by_source) > 1 else ours
     front = [column for column in ("source", *ROW, "seeds", "seeds_wanted", "uncertain") if column in frame]
     return Table(
         name=name,
@@ -145,6 +173,21 @@ def _published_row(row: Row, columns: Sequence[str], digits: int) -> tuple[Cell,
     names = heads({**row, "method": str(row["method"]) + "†" * row["uncertain"]})
     values = (Cell(text=with_std(row.get(column, math.nan), row.get(f"{column}_std", math.nan), digits)) for column in columns)
     return (*names, *values, Cell(text=DASH if row["method"] in BASELINES else "3"), Cell(text=""))
+
+
+def _constants(subject: Subject, metrics: Sequence[Metric]) -> pd.DataFrame:
+    """The errors of constant predictions, in the columns of `cells`."""
+    measured = {column: f"{metric.measured}/{shot}" for metric in metrics for shot, column in zip(SHOTS, metric.columns, strict=True)}
+    rows = [
+        {"method": name, "classes": 0, "weight": ""} | {column: values.get(key, math.nan) for column, key in measured.items()}
+        for name, values in subject.constants.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def _constant_row(row: Row, columns: Sequence[str], digits: Mapping[str, int]) -> tuple[Cell, ...]:
+    values = (Cell(text=number(row[column], digits[column])) for column in columns)
+    return (*heads(row), *values, Cell(text=DASH), Cell(text=""))
 
 
 def _bold_note(table: ShotTable, best: Mapping[str, str]) -> list[str]:

@@ -15,6 +15,7 @@ from regcls.words import counted
 
 LEVEL = 0.05  # a difference is clear if its Holm-adjusted p is below this
 FEWEST = 3  # trained replicates for a test: two may agree by chance
+USELESS = "reg is no better than a constant"  # in place of a verdict
 NO_TEST = (math.nan, math.nan, math.nan)
 FEWEST_IMAGES = 10  # for a test of RMSE: the influence of an image describes large samples
 NOT_TESTED = f"With fewer than {FEWEST} {{of}} nothing can be said about differences: training again may change their sign."

@@ -122,7 +122,7 @@ def _scaling(scaling: Scaling, method: str, lam: float) -> Scaling:
     return "eq4" if not has_classes(method) or lam > 1 else scaling
 
 
-# Options that are copied to a spec unchanged.
+# Options that are copied to a spec unchanged; `targets` is an option on images only.
 PLAIN = (
     "rounding",
     "model",
@@ -135,6 +135,7 @@ PLAIN = (
     "learning_rate",
     "weight_decay",
     "precision",
+    "targets",
 )
 
 
@@ -166,7 +167,7 @@ def single_spec(make: MakeSpec[SpecT], section: SingleSection, dataset: str, opt
         balanced_data=balanced_data,
         seed=training.seeds[0] if options.seed is None else options.seed,
     )
-    changed: dict[str, Any] = {name: value for name in PLAIN if (value := getattr(options, name)) is not None}
+    changed: dict[str, Any] = {name: value for name in PLAIN if (value := getattr(options, name, None)) is not None}
     if loss == "huber":
         changed["huber_delta"] = options.huber_delta or training.huber_delta
     if options.loss_scaling:

@@ -21,7 +21,8 @@ from torch import nn
 
 from regcls.errors import UserError
 from regcls.files import write_atomically, write_json
-from regcls.models.predictor import Predictor, build
+from regcls.models.predictor import Predictor
+from regcls.models.standardised import build_scaled
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
@@ -235,13 +236,16 @@ def read_weights(file: Path, *, device: torch.device | str) -> dict[str, Any]:
         raise UserError(f"{file} is damaged or not a regcls checkpoint: {type(error).__name__}: {error}".split("\n")[0]) from error
 
 
-def load_predictor(file: Path, *, model: str, width: int) -> Predictor:
+def load_predictor(file: Path, *, model: str, width: int, standardised: bool = False) -> Predictor:
     """The network of a checkpoint file as a predictor for new images, on the CPU, without the class head, which only training uses.
+
+    `standardised`: it was trained on standardised targets.
 
     Raises:
         UserError: the file is damaged, or holds another network.
     """
-    return Predictor(with_weights(build(model, width=width, classes=0), file))
+    placeholder = (0.0, 1.0) if standardised else None  # the checkpoint has the scale
+    return Predictor(with_weights(build_scaled(model, width=width, classes=0, scale=placeholder), file))
 
 
 def with_weights(network: NetworkT, file: Path) -> NetworkT:

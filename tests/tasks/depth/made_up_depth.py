@@ -49,15 +49,23 @@ class MadeUpRooms:
     training: int = published.COUNTS["training images"]  # including those for validation
     tested: int = published.COUNTS["test images"]
     has_drawn_mask: bool = False
-    pixels: tuple[int, ...] = ()  # of the test images from the fourth on; the others have none
+    pixels: tuple[tuple[int, ...], ...] = ()  # by bucket, of the test images from the fourth on; the others have none
 
     def rows(self, split: str) -> range:
         return range({"train": self.training - self.training // 5, "val": self.training // 5, "test": self.tested}[split])
 
     @property
     def test_mask(self) -> np.ndarray:
-        counts = np.pad(np.array(self.pixels, dtype=int), (3, self.tested - 3 - len(self.pixels)))
-        return np.arange(counts.max()) < counts[:, None, None]
+        return self.test_depth > 0
+
+    @property
+    def test_depth(self) -> np.ndarray:
+        """In the middle of each bucket, in millimetres."""
+        by_image = [np.repeat(50 + 100 * np.arange(BUCKETS), counts) for counts in self.pixels]
+        depth = np.zeros((self.tested, 1, max(map(len, by_image), default=1)), np.uint16)
+        for image, millimetres in enumerate(by_image, start=3):
+            depth[image, 0, : len(millimetres)] = millimetres
+        return depth
 
     def levels(self, split: str) -> np.ndarray:
         return {"train": levels()}[split]
@@ -140,7 +148,7 @@ class Store:
 
     def rooms(self, **changed: Any) -> MadeUpRooms:
         """The prepared data."""
-        return MadeUpRooms(pixels=tuple(self.pixels.sum(axis=1).astype(int).tolist()), **changed)
+        return MadeUpRooms(pixels=tuple(map(tuple, self.pixels.astype(int).tolist())), **changed)
 
     def kept(self, **changed: Any) -> dict[str, Any]:
         """The files of runs; `sums` and `examples` replace them."""

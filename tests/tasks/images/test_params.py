@@ -1,10 +1,15 @@
 """Shot groups and class ranges in params.yaml."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
 from regcls.errors import UserError
 from regcls.params import load_params
 from regcls.tasks.images.params import DensityShots, IntegerShots, shots_text
+from regcls.tasks.images.runs import make_spec
+from regcls.tasks.images.task import TASK
 
 DENSITY = {"by": "density", "bins": 50, "many_above": 1.5, "few_below": 0.25}
 
@@ -52,6 +57,32 @@ def test_image_classes_may_cover_the_range_of_the_data(make_project):
         UserError, match=r"imdb_wiki\.training\.class_range = \"date\": Input should be 'data'; .*: Input should be a valid array"
     ):
         section_with(make_project, training={"class_range": "date"})
+
+
+@pytest.mark.parametrize("method, balanced", [("reg+cls", False), ("reg+cls-bal", False), ("reg", True)])
+def test_class_ranges_that_miss_most_targets_are_refused(make_project, method, balanced):
+    def misfit(class_range, targets):
+        section = section_with(make_project, training={"class_range": class_range})
+        data = SimpleNamespace(size=section.data.size, targets=lambda split: np.array(targets, dtype=np.float32))
+        return TASK.misfit(make_spec(section, "houses", method=method, classes=2, lam=1.0, balanced_data=balanced, seed=0), data)
+
+    expected = "3 of 4 training targets are outside of its class range, 0 to 100: set training.class_range to data"
+    assert expected in misfit([0.0, 100.0], [100, 101, 22_000, 5e6]) and expected in misfit([0.0, 100.0], [0, -1, -1, 101])
+    assert misfit([0.0, 100.0], [0, 100, 101, 200]) is misfit("data", [1e6, 2e6]) is None
+
+
+@pytest.mark.parametrize("targets, counted", [([7], "1 image"), ([7, 7], "2 images")])
+def test_equal_targets_are_refused(make_project, targets, counted):
+    section = section_with(make_project)
+    data = SimpleNamespace(size=section.data.size, targets=lambda split: np.array(targets, dtype=np.float32))
+    spec = make_spec(section, "houses", method="reg", classes=2, lam=1.0, balanced_data=False, seed=0)
+    assert TASK.misfit(spec, data) == f"there is nothing to learn, since all training targets are 7 ({counted})"
+
+
+def test_a_run_without_classes_needs_no_class_range(make_project):
+    section = section_with(make_project)
+    data = SimpleNamespace(size=section.data.size, targets=lambda split: np.array([1e6, 2e6]))
+    assert TASK.misfit(make_spec(section, "houses", method="reg", classes=2, lam=1.0, balanced_data=False, seed=0), data) is None
 
 
 def test_depth_classes_may_not_cover_the_range_of_the_data(make_project):

@@ -20,7 +20,7 @@ from regcls.errors import UserError
 from regcls.tasks.images import prepare as faces
 from regcls.tasks.images.data import ImageSet
 from regcls.tasks.images.params import DensityShots, ImageData, IntegerShots, StandIn
-from regcls.tasks.images.prepare import ages, balanced_split, prepare, read_csv, read_mat
+from regcls.tasks.images.prepare import ages, balanced_split, prepare, read_mat
 from regcls.tasks.images.stand_in import write_archives
 
 STAND_IN = StandIn(images=240, seed=3)
@@ -31,6 +31,8 @@ DATA = ImageData(
     target="age",
     unit="years",
     size=32,
+    exif=False,
+    duplicates="refuse",
     min_face_score=1.0,
     split_seed=666,
     split_most=12,
@@ -301,36 +303,84 @@ def test_a_csv_without_one_of_the_splits_is_refused(own_images):
         run(own_images, OWN, "agedb")
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("", r"agedb\.csv has no column age, path, split; it needs age, path, split, separated by commas"),
-        ("age;path;split\n", r"has no column age, path, split"),
-        ("age,path\n1,a.jpg\n", r"has no column split"),
-        ("age,path,split\n1,a.jpg,train\n\nold,b.jpg,val\n", r"agedb\.csv, line 4: age = 'old' is not a number"),
-        ("age,path,split\nnan,a.jpg,train\n", r"line 2: age = 'nan' is not a number"),
-        ("age,path,split\n1,a.jpg,validation\n", r"line 2: split = 'validation': write train, val or test"),
-        ("age,path,split\n1,a.jpg\n", r"line 2: split = None"),
-        ("age,path,split\n1,,train\n", r"line 2: there is no path"),
-        ("age,path,split\n1,é.jpg,train\n", r"is not a CSV file in UTF-8"),
-    ],
-    ids=["empty", "semicolons", "column", "age", "nan", "split", "short line", "no path", "latin-1"],
-)
-def test_the_error_for_an_invalid_csv_names_the_line(tmp_path, content, message):
-    (tmp_path / "agedb.csv").write_text(content, encoding="latin-1")
-    with pytest.raises(UserError, match=message):
-        read_csv(tmp_path / "agedb.csv", target="age")
+def listed(raw, *rows):
+    (raw / "agedb.csv").write_text("\n".join(["path,split,age", *rows]) + "\n")
 
 
-def test_spreadsheet_csv_files_are_accepted(tmp_path):
-    (tmp_path / "a.csv").write_text('path, age, split, note\r\n"00/a, b.jpg", 31, train, x\r\n', encoding="utf-8-sig")
-    assert read_csv(tmp_path / "a.csv", target="age").to_dict("records") == [{"path": "00/a, b.jpg", "target": 31.0, "split": "train"}]
+def test_photographs_are_turned_upright_if_asked_for(own_images):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.zeros((64, 64, 3), dtype=np.uint8)
+    pixels[:, :32] = 255  # bright on the left; upright, at the top
+    for k in range(9):
+        pixels[0, 0] = k
+        Image.fromarray(pixels).save(own_images / "scans" / f"{k}.png", exif=exif)
+    for upright in (False, True):
+        data = replace(OWN, exif=upright)
+        run(own_images, data, "agedb")
+        opened = ImageSet(own_images.parent / "prepared", made_from=data)
+        first = opened.images[opened.rows("train")[0]]
+        assert (first[8, 24, 0], first[24, 8, 0]) == ((255, 0) if upright else (0, 255))
 
 
-def test_an_image_in_two_splits_is_reported(tmp_path, capsys):
-    (tmp_path / "a.csv").write_text("age,path,split\n1,a.jpg,train\n1,a.jpg,test\n2,b.jpg,train\n2,b.jpg,train\n")
-    read_csv(tmp_path / "a.csv", target="age")
-    assert "1 images are in more than one split" in capsys.readouterr().err
+def test_one_file_under_two_names_in_two_splits_is_refused(own_images):
+    run(own_images, OWN, "agedb")
+    shutil.copy(own_images / "scans" / "0.png", own_images / "scans" / "5.png")
+    with pytest.raises(UserError, match=r"agedb\.csv, lines 2 and 7: scans/0\.png in train and scans/5\.png in test are the same file, .* set agedb\.data\.duplicates: allow"):  # fmt: skip
+        run(own_images, OWN, "agedb")
+    assert len(run(own_images, replace(OWN, duplicates="allow"), "agedb")) == 9
+    shutil.copy(own_images / "scans" / "2.png", own_images / "scans" / "5.png")  # both in test
+    assert len(run(own_images, OWN, "agedb")) == 9
+
+
+def test_the_archives_of_imdb_wiki_may_have_an_image_twice(raw):
+    unpack(raw, "imdb")
+    first, second, *_ = sorted((raw / "imdb_crop").rglob("*.jpg"))
+    shutil.copy(first, second)
+    path = run(raw)["path"]
+    rows = [f"{path[0]},train,1", f"{path[0]},test,1", *(f"{path[k]},val,1" for k in range(1, 9))]
+    (raw / "imdb_wiki.csv").write_text("\n".join(["path,split,age", *rows]) + "\n")
+    assert len(run(raw)) == 10
+
+
+def test_the_error_for_a_missing_folder_names_the_first_line_that_needs_it(own_images):
+    listed(own_images, "scans/0.png,train,1", "nowhere/z/1.png,val,1", "nowhere/a/2.png,test,1")
+    with pytest.raises(UserError, match=r"agedb\.csv, line 3: there is no nowhere\.tar, nowhere\.zip or folder nowhere in "):
+        run(own_images, OWN, "agedb")
+
+
+@pytest.mark.parametrize("link", ["scans", "deep/linked"])
+def test_a_linked_folder_is_refused_since_dvc_does_not_follow_it(own_images, link):
+    elsewhere = own_images.parent.parent / "elsewhere"
+    (own_images / "scans").rename(elsewhere)
+    (own_images / link).parent.mkdir(exist_ok=True)
+    (own_images / link).symlink_to(elsewhere)
+    listed(own_images, *(f"{link}/{k}.png,{split},1" for k, split in enumerate(("train", "val", "test"))))
+    with pytest.raises(
+        UserError, match=rf"agedb\.csv, line 2: .*raw/{link} is a link to a folder, in which DVC sees no changes: move or copy"
+    ):
+        run(own_images, OWN, "agedb")
+
+
+def test_linked_files_and_a_linked_raw_folder_are_read_as_dvc_follows_them(own_images):
+    elsewhere = own_images.parent.parent / "elsewhere"
+    own_images.rename(elsewhere)
+    own_images.symlink_to(elsewhere)
+    (elsewhere / "scans" / "0.png").rename(elsewhere / "0.png")
+    (elsewhere / "scans" / "0.png").symlink_to(elsewhere / "0.png")
+    assert len(run(own_images, OWN, "agedb")) == 9
+
+
+@pytest.mark.parametrize("packed", ["folder", "photos/{}", "photos\\{}"])
+def test_paths_of_windows_find_their_images(own_images, packed):
+    if packed == "folder":
+        (own_images / "scans").rename(own_images / "photos")
+    else:
+        with zipfile.ZipFile(own_images / "photos.zip", "w") as archive:
+            for file in (own_images / "scans").iterdir():
+                archive.write(file, packed.format(file.name))
+    listed(own_images, *(f"photos\\{k}.png ,{('train', 'val', 'test')[k % 3]},1" for k in range(9)))
+    assert run(own_images, OWN, "agedb")["path"].tolist() == [f"photos/{k}.png" for k in range(9)]
 
 
 @pytest.mark.parametrize("missing", ["imdb", "wiki"])

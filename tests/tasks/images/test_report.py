@@ -135,7 +135,7 @@ def test_a_difference_is_tested_over_seeds_and_images(error: str, power: int, sh
     assert (found["images"], found["seeds"]) == (chosen.sum(), 3)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def three_seeds(params: Params) -> Store:
     return Store(with_grids(params, table3=replace(TABLE3, methods=("reg", "reg+cls"), classes=(100,), seeds=3)))
 
@@ -405,9 +405,35 @@ def test_networks_no_better_than_a_constant_get_a_warning(params: Params) -> Non
     store = Store(with_target(params, "price", "$"), target_of=like_prices)
     assert store.report().warnings == []
     store.tables |= {run_id: table.assign(prediction=np.float32(0)) for run_id, table in store.tables.items()}
-    (warning,) = store.report(runs=store.tracked()).warnings
-    median, targets = np.median(store.data.training.astype(float)), like_prices(store.ages)
-    assert f"its test MAE is {targets.mean():,.0f} $, and that of the training median {np.abs(targets - median).mean():,.0f} $" in warning
+    warnings = store.report(runs=store.tracked()).warnings
+    training, targets = store.data.training.astype(float), like_prices(store.ages)
+    best = min(np.abs(targets - constant).mean() for constant in (training.mean(), np.median(training)))
+    expected = f"reg is no better than a constant: its MAE is {targets.mean():,.0f}, that of a constant {best:,.0f};"
+    assert [line.partition(" its")[0] for line in warnings] == [f"table{n}: reg is no better than a constant:" for n in (3, 4)]
+    assert expected in warnings[0]
+
+
+def test_constants_are_rows_of_every_table_and_no_verdict_is_given_where_reg_is_no_better(three_seeds: Store) -> None:
+    report, training = three_seeds.report(), three_seeds.data.training.astype(float)
+    for name in ("table3", f"table3{MORE}"):
+        rows = csv(report, name).query("source == 'constant'")
+        assert rows["method"].tolist() == ["mean of training targets", "median of training targets"]
+    assert csv(report, "table3").query("source == 'constant'")["mae_few"].tolist() == pytest.approx(
+        [np.abs(three_seeds.ages - constant)[three_seeds.shots == "few"].mean() for constant in (training.mean(), np.median(training))],
+        rel=1e-6,
+    )
+    assert "| median of training targets |" in report.files["table3.md"]
+    useful = csv(report, "table3_differences")["answer"]
+    assert set(useful) <= {"helps", "hurts", "not clear"}
+    three_seeds.tables |= {run_id: far(table) for run_id, table in three_seeds.tables.items()}
+    useless = three_seeds.report(runs=three_seeds.tracked())
+    assert set(csv(useless, "table3_differences")["answer"]) == {"reg is no better than a constant"}
+    assert "reg is no better than a constant)" in useless.answers[0]
+
+
+def far(table: pd.DataFrame) -> pd.DataFrame:
+    """Predictions whose errors are ten times as large."""
+    return table.assign(prediction=np.float32(table["target"] + 10 * (table["prediction"] - table["target"])))
 
 
 def test_a_unitless_target_is_shown_without_a_unit(params: Params) -> None:

@@ -409,6 +409,70 @@ def test_training_reduces_the_loss(job):
     assert history[-1].metrics["train/loss"] < 0.5 * history[0].metrics["train/loss"]
 
 
+IN_OTHER_UNITS = {"times a million": lambda targets: targets * np.float32(1e6), "a million more": lambda targets: targets + np.float32(1e6)}
+STANDARDISED = {"targets": "standardised", "class_range": ()}
+
+
+@pytest.mark.parametrize("method", ["reg", "reg+cls", "reg+cls-bal", "focal-r"])
+def test_predictions_of_standardised_targets_follow_their_unit(job, monkeypatch, method):
+    shots = DensityShots(by="density", bins=5, many_above=1.0, few_below=0.5)
+    usual = make(job(method=method, shots=shots, **STANDARDISED)).tables["predictions.parquet"]
+    std, targets = usual["target"].std(), ImageSet.targets
+    for unit, changed in IN_OTHER_UNITS.items():
+        monkeypatch.setattr(ImageSet, "targets", lambda images, split, changed=changed: changed(targets(images, split)))
+        other = make(job(folder=unit, method=method, shots=shots, **STANDARDISED)).tables["predictions.parquet"]
+        assert other["target"].tolist() == changed(usual["target"]).tolist()
+        size = 1e6 if unit == "times a million" else 1.0
+        step = np.spacing(np.abs(other["prediction"].to_numpy())).max()  # of float32
+        np.testing.assert_allclose(
+            other["prediction"], changed(usual["prediction"].astype(float)), rtol=0, atol=1e-4 * std * size + 2 * step
+        )
+
+
+def test_standardised_targets_have_mean_0_and_standard_deviation_1(job, images, monkeypatch):
+    task = ImageObjective(job(**STANDARDISED), images)
+    exact = images.targets("train").astype(np.float64)
+    assert task.scale == (exact.mean(), exact.std())
+    np.testing.assert_allclose(task.targets, (exact - exact.mean()) / exact.std(), rtol=1e-6, atol=1e-7)
+    batch = batch_of(task)
+    found, predictions, _ = parts(task, batch)
+    assert found["regression_loss"] == pytest.approx(F.l1_loss(predictions, task.targets[:40]).item())
+    network = task.network().eval()
+    head = F.linear(network.backbone(task._on_device(batch.images)), network.regressor.weight, network.regressor.bias)[:, 0]
+    torch.testing.assert_close(network(task._on_device(batch.images))[0], exact.mean() + exact.std() * head)
+
+    raw = ImageObjective(job(class_range=()), images)
+    assert raw.scale is None and np.array_equal(raw.targets, images.targets("train"))
+    assert raw.classes.edges.tolist() == task.classes.edges.tolist() and torch.equal(raw.labels, task.labels)
+    assert set(task.network().state_dict()) - set(raw.network().state_dict()) == {"mean", "std"}
+
+
+def test_constant_targets_are_predicted_near_the_constant(job, monkeypatch):
+    targets = ImageSet.targets
+    monkeypatch.setattr(ImageSet, "targets", lambda images, split: np.full_like(targets(images, split), 0.1))
+    shots = DensityShots(by="density", bins=5, many_above=1.0, few_below=0.5)
+    own = job(method="reg", shots=shots, **STANDARDISED)
+    assert ImageObjective(own, ImageSet(own.prepared)).scale == (pytest.approx(0.1), 1.0)
+    assert make(own).metrics["test/mae/all"] < 2
+
+
+def test_a_resumed_run_and_its_predictors_have_the_scale_of_the_targets(job):
+    changes = {"method": "reg+cls-bal", **BALANCED_DATA, **STANDARDISED}
+    whole = make(job(folder="whole", **changes))
+    with pytest.raises(KeyboardInterrupt):
+        make(job(**changes), interrupt_at=7)
+    again = make(job(**changes))
+    weights = [read_weights(result.files[LAST], device="cpu") for result in (whole, again)]
+    assert weights[0].keys() == weights[1].keys() and all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    table = again.tables["predictions.parquet"]
+    pd.testing.assert_frame_equal(table, whole.tables["predictions.parquet"], check_exact=True)
+    model = model_of(job(**changes), again)
+    loaded = load_predictor(again.files[BEST], model="resnet18", width=2, standardised=True)
+    for predictor in (model.network, loaded):
+        np.testing.assert_allclose(predictor(torch.from_numpy(model.example)).detach(), table["prediction"][:2], rtol=1e-4)
+    assert table["prediction"].min() > 5  # years
+
+
 @pytest.mark.parametrize("at, minutes", [(3, 1e-9), (7, 1e-9), (7, 10.0)], ids=["epoch 1", "epoch 2", "epoch 2, from its start"])
 def test_an_interrupted_run_gives_the_same_numbers(job, at, minutes):
     changes = {"method": "reg+cls-bal", **BALANCED_DATA}

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from pandas.api.types import is_integer_dtype, is_numeric_dtype
 
@@ -21,11 +23,11 @@ from regcls.reports.shot_differences import of_root_mean_squares
 from regcls.reports.shot_subject import SHORT, Metric, Published, ShotTable, Subject, best_by_validation, reg_and_best
 from regcls.runs.grids import BestLambdas, expand
 from regcls.tasks.depth import figures, published
-from regcls.tasks.depth.data import DepthSet
+from regcls.tasks.depth.data import LEVELS_PER_METRE, DepthSet
 from regcls.tasks.depth.metrics import errors_of, sums_of
 from regcls.tasks.depth.params import Depth, DepthShots
 from regcls.tasks.depth.runs import DepthSpec, make_spec
-from regcls.tasks.depth.sums import BUCKETS, COLUMNS
+from regcls.tasks.depth.sums import BUCKETS, COLUMNS, bucket_sums
 from regcls.tasks.task import Sources
 from regcls.tracking.views import View
 from regcls.words import counted
@@ -72,7 +74,7 @@ def report(sources: Sources, *, fingerprints: Mapping[DepthSpec, str], best_lamb
     grids = {name: runs.of(wanted) for name, wanted in specs.items() if wanted}
     prepared = {"training images": len(data.rows("train")) + len(data.rows("val")), "test images": len(data.rows("test"))}
     counts = protocol.other_counts(prepared, published.COUNTS if depth.published else {})
-    subject = _subject(depth, runs, tables, counts, drawn_mask=data.has_drawn_mask)
+    subject = _subject(depth, runs, tables, counts, _constants(data, depth.shots), drawn_mask=data.has_drawn_mask)
     used = [grid for name, grid in depth.grids.items() if name in grids and name != SEARCH]
     changed = [*counts, *(line for grid in used for line in departures(depth, grid, drawn_mask=data.has_drawn_mask))]
     report = Report(
@@ -128,7 +130,7 @@ def _fault(table: pd.DataFrame, pixels: NDArray[np.int64]) -> str:
     return "" if same and not table.duplicated(keys).any() else "with sums of other pixels"
 
 
-def _buckets(shots: DepthShots) -> Mapping[str, frozenset[int]]:
+def _buckets(shots: DepthShots) -> Mapping[Literal["many", "medium"], frozenset[int]]:
     return {"many": shots.buckets("many"), "medium": shots.buckets("medium")}
 
 
@@ -137,7 +139,7 @@ def _errors(table: pd.DataFrame, groups: DepthShots) -> dict[str, float]:
     return {
         f"{selection}_selected/{name}": value
         for selection, part in table.groupby("selection")
-        for name, value in errors_of(sums_of(part), _buckets(groups))  # type: ignore[arg-type]
+        for name, value in errors_of(sums_of(part), _buckets(groups))
     }
 
 
@@ -155,7 +157,34 @@ def by_image(table: pd.DataFrame, images: NDArray[np.int64], groups: DepthShots)
     return sums
 
 
-def _subject(depth: Depth, runs: Runs, tables: Mapping[str, pd.DataFrame], counts: Sequence[str], *, drawn_mask: bool) -> Subject:
+def _constants(data: DepthSet, groups: DepthShots) -> dict[str, dict[str, float]]:
+    """The errors on the test pixels of predicting the mean and the median of the measured training depths for every pixel."""
+    levels = data.levels("train")[1:]
+    metres = (1 + np.arange(len(levels))) / LEVELS_PER_METRE
+    if not levels.sum():
+        return {}
+    middle = int(np.searchsorted(levels.cumsum(), levels.sum() / 2))
+    constants = {"mean of training depths": float(np.average(metres, weights=levels)), "median of training depths": float(metres[middle])}
+    targets = torch.from_numpy(data.test_depth[data.test_mask].astype(np.float32) / 1000)[None, None]
+    every = torch.ones_like(targets, dtype=torch.bool)
+    sums = {name: bucket_sums(torch.full_like(targets, constant), targets, every).numpy() for name, constant in constants.items()}
+    return {
+        name: {
+            f"{selection}_selected/{error}": value for selection in SELECTED for error, value in errors_of(of_constant, _buckets(groups))
+        }
+        for name, of_constant in sums.items()
+    }
+
+
+def _subject(
+    depth: Depth,
+    runs: Runs,
+    tables: Mapping[str, pd.DataFrame],
+    counts: Sequence[str],
+    constants: Mapping[str, Mapping[str, float]],
+    *,
+    drawn_mask: bool,
+) -> Subject:
     selected = {run_id: table[table["selection"] == "val"] for run_id, table in tables.items()}
     images = np.unique(np.concatenate([np.empty(0, np.int64), *(table["image"] for table in selected.values())])).astype(np.int64)
     sums = {run_id: by_image(table, images, depth.shots) for run_id, table in selected.items()}
@@ -206,6 +235,7 @@ def _subject(depth: Depth, runs: Runs, tables: Mapping[str, pd.DataFrame], count
         groups=f"{groups_note(depth.shots)} Test pixels (images with such pixels): {listed}.",
         test_images=len(images),
         compare=of_root_mean_squares(sums, error=TESTED),
+        constants=constants,
         tested={TESTED: SELECTED["val"]},
         meaning="Δ = RMSE(reg) − RMSE(method) in metres, over the seeds that both have, weights selected on validation: above 0 the "
         "method helps.",

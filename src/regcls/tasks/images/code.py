@@ -10,6 +10,7 @@ MODULES = (  # besides the heads and the ResNet they import
     "losses",
     "methods.loss",
     "models.predictor",
+    "models.standardised",
     "tasks.images.data",
     "tasks.images.train",
     "training.augment",

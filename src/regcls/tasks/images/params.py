@@ -19,6 +19,8 @@ from regcls.params.single import (
 )
 from regcls.params.types import FROM_TEXT, STRICT, Count, Finite, Natural, NotNegative, Pixels, Positive, Seed, TaskParams, plain
 
+Targets = Literal["raw", "standardised"]  # what the regression loss compares with predictions
+
 
 @dataclass(frozen=True, kw_only=True)
 class StandIn:
@@ -39,12 +41,19 @@ class ImageData:
     target: Annotated[str, Field(min_length=1)]  # name of the target, in reports and as the csv's column
     unit: str  # of the target, in reports; may be empty
     size: Pixels
+    exif: bool
+    duplicates: Literal["refuse", "allow"]
     min_face_score: Finite
     split_seed: Seed
     split_most: Count
     expected_images: Count | None
     stand_in: StandIn
     __pydantic_config__ = STRICT
+
+    @property
+    def refuses_duplicates(self) -> bool:
+        """Whether an image may be in one split only. The archives of IMDB-WIKI are taken as they are."""
+        return self.layout == "csv" and self.duplicates == "refuse"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +62,7 @@ class ImageTraining(SingleTraining):
 
     balanced_learning_rate: Positive
     pad: Natural
+    targets: Targets
     __pydantic_config__ = STRICT
 
 
@@ -108,6 +118,7 @@ class Images(SingleSection):
 class ImageOptions(SingleOptions):
     """Command-line options of a single run on images."""
 
+    targets: Targets | None = None
     __pydantic_config__ = FROM_TEXT
 
 
@@ -143,6 +154,6 @@ PARAMS = TaskParams(
     options=ImageOptions,
     check=check,
     defaults=_defaults,
-    purposes=PURPOSES,
+    purposes=PURPOSES | {"targets": "raw or standardised, in the regression loss; predictions are in the target's unit either way"},
     example="--method reg+cls --classes 100 --seed 0",
 )

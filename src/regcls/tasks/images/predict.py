@@ -2,7 +2,8 @@
 
 import csv
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,25 +30,30 @@ def predict(request: PredictRequest) -> list[str]:
         raise UserError(
             f"run {request.run_id} is on images: its predictions are printed, not written to files. Leave out --folder {request.folder}."
         )
-    predictor = load_predictor(request.checkpoint(), model=request.spec["model"], width=request.spec["width"]).to(request.device)
+    spec = request.spec  # a run of an earlier version has no `targets`: they were raw
+    standardised = spec["targets"] == "standardised"
+    predictor = load_predictor(request.checkpoint(), model=spec["model"], width=spec["width"], standardised=standardised).to(request.device)
     out, unreadable = csv.writer(sys.stdout, lineterminator="\n"), list[str]()
     out.writerow(["image", "prediction"])
     with progress(len(request.images), "predicting") as advance:
-        for names, pixels in _read(request.images, request.spec["size"], unreadable, advance):
+        decoded = partial(decode, size=spec["size"], exif=bool(spec["exif"]))
+        for names, pixels in _read(request.images, decoded, unreadable, advance):
             with torch.inference_mode():
                 predictions = predictor(torch.from_numpy(pixels).to(request.device)).cpu().tolist()
             out.writerows([name, float(f"{value:.7g}")] for name, value in zip(names, predictions, strict=True))
     return unreadable
 
 
-def _read(files: Sequence[Path], size: int, unreadable: list[str], advance: Advance) -> Iterator[tuple[list[str], NDArray[np.uint8]]]:
+def _read(
+    files: Sequence[Path], decoded: Callable[[bytes], NDArray[np.uint8]], unreadable: list[str], advance: Advance
+) -> Iterator[tuple[list[str], NDArray[np.uint8]]]:
     """Yield file names and pixels (B, S, S, 3) in batches; append files that cannot be read to `unreadable`."""
     for start in range(0, len(files), BATCH):
         batch = files[start : start + BATCH]
         names, pixels = list[str](), list[NDArray[np.uint8]]()
         for file in batch:
             try:
-                pixels.append(decode(Place(str(file)).read(), size))
+                pixels.append(decoded(Place(str(file)).read()))
                 names.append(str(file))
             except ValueError as error:
                 unreadable.append(f"{file}: {error}")

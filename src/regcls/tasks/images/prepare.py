@@ -3,15 +3,15 @@
 The filter, the paths and the balanced split are those of the imbalanced-regression benchmark (Yang et al. 2021).
 """
 
-import csv
-import math
+import os
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ from regcls.data.store import deciding_parameters, prepared_writer
 from regcls.errors import UserError
 from regcls.files import explain_os_errors
 from regcls.progress import say
+from regcls.tasks.images.csv_file import read_csv
 from regcls.tasks.images.data import ImageSet
 from regcls.tasks.images.params import ImageData, Shots
 from regcls.tasks.images.stand_in import FROM_MATLAB, write_archives
@@ -41,6 +42,7 @@ EPOCH = 719163  # Python's ordinal of 1970-01-01
 class Listing:
     """The images to prepare: a table of path, target and split, the sources of the paths, and counts of filtered rows by reason."""
 
+    file: Path | None = None  # the csv, if there is one; the table then has the line of each image
     table: pd.DataFrame
     holders: Mapping[str, Holder]  # by the first folder of a path
     filtered: Mapping[str, int] = field(default_factory=dict)
@@ -66,13 +68,32 @@ def prepare(data: ImageData, folder: Path, *, raw: Path, dataset: str, processes
 def _listing(data: ImageData, raw: Path, dataset: str) -> Listing:
     remedy = missing_remedy(raw, dataset, data.archives)
     if (file := raw / f"{dataset}.csv").exists():
-        table = read_csv(file, target=data.target)
-        return Listing(
-            table=table, holders={top: Holder(raw, top, remedy=remedy) for top in sorted({_top(path) for path in table["path"]})}
-        )
+        table = read_csv(file, target=data.target, refuse_duplicates=data.refuses_duplicates)
+        return Listing(file=file, table=table, holders=_holders(file, table, remedy=remedy, links=data.layout != "csv"))
     if data.layout == "imdb-wiki":
         return _from_mat(data, raw, remedy=remedy)
     raise UserError(f"there is no {file.name} in {raw}. {remedy}")
+
+
+def _holders(file: Path, table: pd.DataFrame, *, remedy: str, links: bool) -> dict[str, Holder]:
+    """The sources of the paths in a csv file.
+
+    Raises:
+        UserError: one is missing or damaged or, without `links`, a folder is a link, behind which DVC sees no changes.
+    """
+    raw, holders = file.parent, dict[str, Holder]()
+    for folder, line in table.groupby(table["path"].map(os.path.dirname))["line"].min().sort_values().items():
+        top, within = _top(f"{folder}/"), [Path(str(folder)), *Path(str(folder)).parents][:-1]
+        if not links and (link := next((raw / part for part in within if os.path.islink(raw / part)), None)):
+            raise UserError(
+                f"{file}, line {line}: {link} is a link to a folder, in which DVC sees no changes: move or copy the folder there"
+            )
+        try:
+            if top not in holders:
+                holders[top] = Holder(raw, top, remedy=remedy)
+        except UserError as error:
+            raise UserError(f"{file}, line {line}: {error}") from None
+    return holders
 
 
 def _prepare(data: ImageData, folder: Path, listing: Listing, dataset: str, processes: int) -> pd.DataFrame:
@@ -81,12 +102,15 @@ def _prepare(data: ImageData, folder: Path, listing: Listing, dataset: str, proc
     check_count(len(table), expected, **labels, left_out=listing.filtered)
     places = [listing.holders[_top(path)].place(path) for path in table["path"]]
     with prepared_writer(folder, made_from=deciding_parameters(data)) as writer:
-        reasons = write_images(writer, places, size=data.size, processes=processes)
+        reasons, digests = write_images(writer, places, size=data.size, exif=data.exif, processes=processes)
         rejected = pd.DataFrame({"path": table["path"].iloc[list(reasons)], "reason": list(reasons.values())})
         kept = table.assign(row=np.arange(len(table))).drop(index=list(reasons))
         by_reason = Counter(reason.partition(":")[0] for reason in reasons.values())
         check_count(len(kept), expected, **labels, left_out=by_reason)
         _check_splits(kept, rejected, listing.holders)
+        if listing.file and data.refuses_duplicates:
+            _check_copies(listing.file, kept, digests, dataset)
+        kept = kept.drop(columns="line", errors="ignore")
         writer.save_table(kept)
         rejected.to_csv(writer.folder / "rejected.csv", index=False)
         writer.notes = {"images": kept["split"].value_counts().to_dict(), "filtered": dict(listing.filtered), "rejected": dict(by_reason)}
@@ -114,44 +138,6 @@ def counts(folder: Path, shots: Shots) -> list[str]:
         *(f"left out: {number:7d} {reason}" for reason, number in notes["filtered"].items()),
         *(f"rejected: {number:7d} {reason} (rejected.csv)" for reason, number in notes["rejected"].items()),
     ]
-
-
-def read_csv(file: Path, *, target: str) -> pd.DataFrame:
-    """Read path, target (float32) and split (train, val or test) from a csv; other columns are ignored.
-
-    Raises:
-        UserError: a column is missing, a target is not a number, or a split is unknown.
-    """
-    rows = []
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as handle:
-            reader = csv.DictReader(handle, skipinitialspace=True)
-            needed = (target, "path", "split")
-            if missing := [column for column in needed if column not in (reader.fieldnames or ())]:
-                raise UserError(
-                    f"{file} has no column {', '.join(missing)}; it needs {', '.join(needed)}, separated by commas, in its first line"
-                )
-            for row in reader:
-                if not row["path"]:
-                    raise UserError(f"{file}, line {reader.line_num}: there is no path")
-                if row["split"] not in SPLITS:
-                    raise UserError(f"{file}, line {reader.line_num}: split = {row['split']!r}: write train, val or test")
-                rows.append((row["path"], _number(file, reader.line_num, target, row[target]), row["split"]))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{file} is not a CSV file in UTF-8: {error}") from None
-    table = pd.DataFrame(rows, columns=["path", "target", "split"]).astype({"target": np.float32})
-    if several := int((table.groupby("path")["split"].nunique() > 1).sum()):
-        say(f"{file}: {several} images are in more than one split: a network is tested on images it was trained on")
-    return table
-
-
-def _number(file: Path, line: int, target: str, text: str | None) -> float:
-    try:
-        if math.isfinite(number := float(text or "")):
-            return number
-    except ValueError:
-        pass
-    raise UserError(f"{file}, line {line}: {target} = {text!r} is not a number: write it as in 1372000 or 0.5, without unit")
 
 
 def _from_mat(data: ImageData, raw: Path, *, remedy: str) -> Listing:
@@ -255,3 +241,16 @@ def _check_splits(kept: pd.DataFrame, rejected: pd.DataFrame, holders: Mapping[s
             content = f"contains, for example, {example}" if example else "is empty"
             message += f". {len(rejected)} could not be read, such as {path}: {reason} ({holder.origin} {content})"
         raise UserError(message)
+
+
+def _check_copies(file: Path, kept: pd.DataFrame, digests: Mapping[int, bytes], dataset: str) -> None:
+    images: Iterator[Any] = kept.itertuples()
+    first = dict[bytes, Any]()
+    for image in images:
+        one = first.setdefault(digests[image.row], image)
+        if one.split != image.split:
+            raise UserError(
+                f"{file}, lines {one.line} and {image.line}: {one.path} in {one.split} and {image.path} in {image.split} are the same "
+                "file, so a network would be tested on an image it was trained on: remove one, or set "
+                f"{dataset}.data.duplicates: allow in params.yaml"
+            )

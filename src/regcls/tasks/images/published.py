@@ -37,6 +37,7 @@ VALUES: dict[str, Any] = {
     "accumulate": 1,
     "precision": "float32",
     "pad": 16,
+    "targets": "raw",
     "flip": 0.5,
     "balanced_bins": 100,
     "many_above": 100,

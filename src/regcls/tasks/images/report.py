@@ -18,7 +18,6 @@ from regcls.reports.picking import records, warnings_of
 from regcls.reports.report import Report, Section
 from regcls.reports.shot_differences import of_means
 from regcls.reports.shot_subject import SHORT, Metric, Published, ShotTable, Subject, best_by_validation
-from regcls.reports.tables import number
 from regcls.runs.grids import BestLambdas, expand
 from regcls.tasks.images import published
 from regcls.tasks.images.data import ImageSet
@@ -64,7 +63,8 @@ def report(sources: Sources, *, fingerprints: Mapping[ImageSpec, str], best_lamb
     runs, picked = collect(sources.runs, fingerprints, measure, dataset=sources.dataset)
     grids = {name: runs.of(wanted) for name, wanted in specs.items() if wanted}
     counts = protocol.other_counts({"images": len(data.prepared.table)}, published.COUNTS if images.published else {})
-    subject = _subject(images, runs, tables, groups, counts)
+    constants = _constants(data.targets("train").astype(float), data.targets("test").astype(float), groups)
+    subject = _subject(images, runs, tables, groups, counts, constants)
     used = [grid for name, grid in images.grids.items() if name in grids and name != SEARCH]
     changed = list(dict.fromkeys([*counts, *(line for grid in used for line in departures(images, grid))]))
     report = Report(
@@ -93,7 +93,6 @@ def report(sources: Sources, *, fingerprints: Mapping[ImageSpec, str], best_lamb
     )
     report.warnings += warnings_of({name: grid.wanted for name, grid in grids.items()}, duplicates=picked.duplicates, stale=picked.stale)
     report.warnings += unusable_lines(picked.wanted, "predictions", PREDICTIONS)
-    report.warnings += _constant_lines(runs, tables, data.targets("train"), images.data.unit)
     shots.complete(
         report, subject, grids, best_lambdas=best_lambdas, extra=lambda main: _add_by_target(report, images, subject, main, tables, groups)
     )
@@ -117,22 +116,16 @@ def _errors(table: pd.DataFrame, groups: ShotGroups) -> dict[str, float]:
     return {f"test/{name}": value for name, value in evaluate(table["prediction"], table["target"], shot)}
 
 
-def _constant_lines(runs: Runs, tables: Mapping[str, pd.DataFrame], training: np.ndarray, unit: str) -> list[str]:
-    """A warning if reg, on average over its runs, has learned no more than a constant: the median of the training targets (T,)."""
-    reg = runs.wanted[(runs.wanted["method"] == "reg") & (runs.wanted["state"] == "finished") & runs.wanted["run_id"].isin(tables)]
-    if reg.empty:
-        return []
-    error = float(runs.values.loc[reg["run_id"], "test/mae/all"].mean())
-    median = float(np.median(training))
-    constant = float((next(iter(tables.values()))["target"].astype(float) - median).abs().mean())
-    if error < constant:
-        return []
-    digits, units = _digits(error), f" {unit}" if unit else ""
-    return [
-        f"reg is no better than a constant: its test MAE is {number(error, digits)}{units}, and that of the training median "
-        f"{number(constant, digits)}{units}. Try a larger learning rate, a larger unit of the target or more epochs "
-        "(docs/own-data.md, Units and the learning rate)"
-    ]
+def _constants(training: np.ndarray, tested: np.ndarray, groups: ShotGroups) -> dict[str, dict[str, float]]:
+    """The test errors (targets T) of predicting the mean and the median of the training targets (N,) for every image."""
+    constants = {"mean of training targets": float(training.mean()), "median of training targets": float(np.median(training))}
+    if not len(tested):
+        return {}
+    shot = groups.shot_of(tested)
+    return {
+        name: {f"test/{metric}": value for metric, value in evaluate(np.full(len(tested), constant), tested, shot)}
+        for name, constant in constants.items()
+    }
 
 
 def _title(name: str) -> str:
@@ -143,7 +136,14 @@ def _metric(name: str) -> Metric:
     return Metric(name=name, measured=f"test/{name}", title=_title(name))
 
 
-def _subject(images: Images, runs: Runs, tables: Mapping[str, pd.DataFrame], groups: ShotGroups, counts: Sequence[str]) -> Subject:
+def _subject(
+    images: Images,
+    runs: Runs,
+    tables: Mapping[str, pd.DataFrame],
+    groups: ShotGroups,
+    counts: Sequence[str],
+    constants: Mapping[str, Mapping[str, float]],
+) -> Subject:
     first = next(iter(tables.values()), pd.DataFrame({"target": []}))
     shot, bins = groups.shot_of(first["target"]), groups.bin_of(first["target"])
     chosen = {name: np.ones(len(shot), bool) if name == "all" else shot == name for name in SHOTS}
@@ -198,6 +198,7 @@ def _subject(images: Images, runs: Runs, tables: Mapping[str, pd.DataFrame], gro
         groups=f"{limits} Test images ({each} among them): {listed}.",
         test_images=len(shot),
         compare=of_means(losses, shot),
+        constants=constants,
         tested={name: _title(name) for name in TESTED},
         meaning="Δ = error(reg) − error(method), over the seeds that both have: above 0 the method helps.",
         independence="It takes images as independent: if several show one person or object, its intervals are too narrow.",
@@ -244,7 +245,8 @@ def _networks(images: Images) -> str:
         f"Networks: {training.model}, {training.width} channels in the first stage, images of {images.data.size} pixels, "
         f"{training.optimizer}, {training.epochs} epochs, learning rate {training.learning_rate} ({training.balanced_learning_rate} on "
         f"balanced data){steps}, batches of {batches}, weight decay {training.weight_decay}, {training.precision}; regression loss "
-        f"{training.loss}. The weights kept are those with the lowest validation MSE."
+        f"{training.loss}{', on standardised targets' if training.targets == 'standardised' else ''}. The weights kept are those with the "
+        "lowest validation MSE."
     )
 
 

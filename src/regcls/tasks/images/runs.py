@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from regcls.params.types import Method
 from regcls.runs.grids import SingleSpec, shared_fields
-from regcls.tasks.images.params import Images
+from regcls.tasks.images.params import Images, Targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +14,9 @@ class ImageSpec(SingleSpec):
 
     task: ClassVar[str] = "images"
     size: int  # side length of the images in pixels
+    exif: bool  # whether images are turned upright by their EXIF orientation
     pad: int  # pixels added on each side before the random crop
+    targets: Targets
 
 
 def make_spec(images: Images, dataset: str, *, method: Method, classes: int, lam: float, balanced_data: bool, seed: int) -> ImageSpec:
@@ -27,5 +29,7 @@ def make_spec(images: Images, dataset: str, *, method: Method, classes: int, lam
         accumulate=training.accumulate,
         learning_rate=training.balanced_learning_rate if balanced_data else training.learning_rate,
         size=images.data.size,
+        exif=images.data.exif,
         pad=training.pad,
+        targets=training.targets,
     )

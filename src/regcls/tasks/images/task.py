@@ -1,5 +1,6 @@
 """The task of images with one target each."""
 
+import math
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from regcls.tasks.single import SingleTask
 from regcls.tasks.task import PredictRequest, Sources, too_many_classes
 from regcls.training.device import Device, check_device_memory, training_bytes
 from regcls.training.single import Trainer
+from regcls.words import counted
 
 
 class ImagesTask(SingleTask[Images, ImageSpec, ImageSet]):
@@ -55,9 +57,19 @@ class ImagesTask(SingleTask[Images, ImageSpec, ImageSet]):
         )
 
     def misfit(self, spec: ImageSpec, data: ImageSet) -> str | None:
-        if data.size == spec.size:
-            return too_many_classes(spec, len(data.rows("train")), "training images")
-        return f"the images here are {data.size} pixels wide, the run's {spec.size}"
+        if data.size != spec.size:
+            return f"the images here are {data.size} pixels wide, the run's {spec.size}"
+        targets = data.targets("train")
+        if targets.min() == targets.max():  # also of a single image, on which batch norm fails
+            return f"there is nothing to learn, since all training targets are {targets[0]:g} ({counted(len(targets), 'image')})"
+        low, high = spec.class_range or (-math.inf, math.inf)
+        outside = int(((targets < low) | (targets > high)).sum())
+        if low < high and outside > len(targets) / 2:  # else the run has no classes
+            return (
+                f"{outside:,} of {len(targets):,} training targets are outside of its class range, {low:g} to {high:g}: set "
+                "training.class_range to data, or to the range of the targets, in params.yaml"
+            )
+        return too_many_classes(spec, len(targets), "training images")
 
     def code(self) -> str:
         return result_code()

@@ -21,7 +21,8 @@ from regcls.data.splits import Split
 from regcls.losses import class_loss, weighted
 from regcls.methods import has_classes, make_loss
 from regcls.metrics import evaluate
-from regcls.models.predictor import build, scaled
+from regcls.models.predictor import scaled
+from regcls.models.standardised import build_scaled
 from regcls.tasks.images.data import ImageSet
 from regcls.tasks.images.params import Shots, shots_text
 from regcls.tasks.images.runs import ImageSpec
@@ -67,7 +68,8 @@ class ImageObjective:
             self.classes = class_ranges_of(spec, targets)
             self.keep = _balanced_data(spec, targets)  # probability with which each sample enters both losses; None: always
         self.notes += [str(warning.message) for warning in caught]
-        self.host_targets, self.targets = targets, torch.from_numpy(targets).to(job.device)
+        self.scale = _scale(spec, targets)
+        self.host_targets, self.targets = targets, torch.from_numpy(_standardised(targets, self.scale)).to(job.device)
         self.labels = None if self.classes is None else torch.from_numpy(self.classes.labels(targets)).to(job.device)
         # Probability with which a sample enters each loss; None: always.
         self.keep_class = None if self.classes is None or not spec.balanced else self.classes.keep[self.classes.labels(targets)]
@@ -78,7 +80,8 @@ class ImageObjective:
     def network(self) -> nn.Module:
         """The untrained network. With the same seed, reg and reg+cls start from the same backbone and regression head."""
         torch.manual_seed(self.spec.seed)
-        network = build(self.spec.model, width=self.spec.width, classes=0 if self.classes is None else len(self.classes))
+        classes = 0 if self.classes is None else len(self.classes)
+        network = build_scaled(self.spec.model, width=self.spec.width, classes=classes, scale=self.scale)
         self.loss.attach(network)
         network.to(self.job.device)
         return network.to(memory_format=torch.channels_last) if self.job.channels_last else network  # type: ignore[call-overload]
@@ -175,6 +178,22 @@ def _range(spec: ImageSpec, targets: NDArray[np.float32]) -> tuple[float, float]
     return low, high
 
 
+def _scale(spec: ImageSpec, targets: NDArray[np.float32]) -> tuple[float, float] | None:
+    """Mean and standard deviation of the training targets, 1 if they are all the same; None if targets are not standardised."""
+    if spec.targets == "raw":
+        return None
+    exact = targets.astype(np.float64)
+    return float(exact.mean()), float(exact.std()) if exact.min() < exact.max() else 1.0
+
+
+def _standardised(targets: NDArray[np.float32], scale: tuple[float, float] | None) -> NDArray[np.float32]:
+    """The targets as the regression loss compares them with predictions."""
+    if scale is None:
+        return targets
+    mean, std = scale
+    return ((targets.astype(np.float64) - mean) / std).astype(np.float32)
+
+
 def _balanced_data(spec: ImageSpec, targets: NDArray[np.float32]) -> NDArray[np.float64] | None:
     """Balanced data (Table 4): the probability that a training sample enters the losses, for each sample; None without balancing."""
     if not spec.balanced_data:
@@ -236,5 +255,6 @@ def model_of(job: ImageJob, result: Result) -> Model:
         UserError: the prepared data are gone or damaged.
     """
     images = open_images(ImageSet, job)
-    predictor = load_predictor(result.files[BEST], model=job.spec.model, width=job.spec.width)
+    spec = job.spec
+    predictor = load_predictor(result.files[BEST], model=spec.model, width=spec.width, standardised=spec.targets == "standardised")
     return Model(network=predictor, example=images.images[np.resize(images.rows("test"), 2)])
