@@ -23,15 +23,14 @@ def keep(root: Path) -> None:
     DVC checks the file before it starts a command, so this need not be as strict.
     """
     with suppress(OSError, UserError):
-        content, kept = (root / NAME).read_bytes(), _kept(root)
-        before = kept.read_bytes() if kept.exists() else b""
-        if not before.startswith(content) and content.endswith(b"\n") and locked_stages(root):
-            write_atomically(kept, lambda aside: aside.write_bytes(content))
+        content = (root / NAME).read_bytes()
+        if not _kept_content(root).startswith(content) and content.endswith(b"\n") and locked_stages(root):
+            write_atomically(_kept(root), lambda aside: aside.write_bytes(content))
 
 
 def faults(root: Path) -> dict[Path, str]:
     """The files of `root` that keep DVC from working, and what is wrong with each."""
-    found = {root / NAME: _lock_fault(root / NAME), _rwlock(root): _rwlock_fault(_rwlock(root))}
+    found = {root / NAME: _lock_fault(root / NAME) or _cut_at_a_line(root), _rwlock(root): _rwlock_fault(_rwlock(root))}
     return {file: fault for file, fault in found.items() if fault}
 
 
@@ -88,10 +87,17 @@ def _lock_fault(file: Path) -> str | None:
         return "is damaged" if file.stat().st_size else "is empty"
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from None
-    kept = file.parent / _kept(Path()) if file.name == NAME else file
-    cut_at_a_line = kept.exists() and kept != file and (whole := kept.read_text(encoding="utf-8")) != text and whole.startswith(text)
-    # DVC would accept it, and run stages again.
-    return "is cut" if cut_at_a_line or "stages" not in content or not text.endswith("\n") else None
+    return None if "stages" in content and text.endswith("\n") else "is cut"  # DVC would accept it, and run stages again
+
+
+def _cut_at_a_line(root: Path) -> str | None:
+    """A cut between two lines leaves a valid file; it is the beginning of the kept one."""
+    lock, kept = root / NAME, _kept_content(root)
+    return "is cut" if lock.exists() and (content := lock.read_bytes()) != kept and kept.startswith(content) else None
+
+
+def _kept_content(root: Path) -> bytes:
+    return _kept(root).read_bytes() if _kept(root).exists() else b""
 
 
 def _rwlock_fault(file: Path) -> str | None:

@@ -17,23 +17,10 @@ from regcls.data.images import decode, write_images
 from regcls.data.store import deciding_parameters, prepared_writer
 from regcls.errors import UserError
 from regcls.tasks.images.data import ImageSet
-from regcls.tasks.images.params import ImageData, StandIn
+from regcls.tasks.images.params import StandIn
+from tasks.images import made_up_images
 
-DATA = ImageData(
-    source="stand-in",
-    archives=("https://example.org/a.tar",),
-    layout="imdb-wiki",
-    target="age",
-    unit="years",
-    size=32,
-    exif=False,
-    duplicates="refuse",
-    min_face_score=1.0,
-    split_seed=666,
-    split_most=12,
-    expected_images=None,
-    stand_in=StandIn(images=200, seed=0),
-)
+DATA = replace(made_up_images.DATA, source="stand-in", stand_in=StandIn(images=200, seed=0))
 
 
 def picture(height=45, width=60, channels=3):

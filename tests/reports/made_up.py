@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pandas as pd
 
 from conftest import SHIPPED
 from regcls.params import Params, load_params
+from regcls.reports.report import Report
 from regcls.tasks.task import Sources
 from regcls.tracking.views import View
 
@@ -69,3 +71,15 @@ def sources(params: Params, dataset: str, *, data: Any, runs: pd.DataFrame, kept
     tracker: Any = MadeUpTracker(kept or {})
     defaults: dict[str, Any] = {"params": params, "dataset": dataset, "data": data, "runs": runs, "tracker": tracker}
     return Sources(**({"root": Path(), "provenance": PROVENANCE} | defaults | changed))
+
+
+def csv(report: Report, name: str) -> pd.DataFrame:
+    """A table of a report."""
+    return pd.read_csv(StringIO(report.files[f"{name}.csv"]))
+
+
+def row_of(table: pd.DataFrame, **where: Any) -> pd.Series:
+    """The one row with these values."""
+    found = table[np.logical_and.reduce([table[key] == value for key, value in where.items()])]
+    assert len(found) == 1
+    return found.iloc[0]

@@ -139,9 +139,3 @@ def made_up_sums(seeds: int = 3, *, missing: tuple[str, ...] = ()) -> tuple[Runs
 
 def compared_by_image(sums: dict[str, np.ndarray]) -> Any:
     return of_root_mean_squares(sums, error="rmse")
-
-
-def row_of(table: pd.DataFrame, **where: object) -> pd.Series:
-    found = table[np.logical_and.reduce([table[key] == value for key, value in where.items()])]
-    assert len(found) == 1
-    return found.iloc[0]

@@ -10,7 +10,8 @@ from scipy import stats as scipy_stats
 from regcls.metrics import SHOTS
 from regcls.reports.shot_differences import differences, of_means
 from regcls.reports.shot_subject import cells
-from reports.made_up_shots import GROUPS, IMAGES, MadeUp, compared_by_image, in_group, made_up, made_up_sums, row_of, squares
+from reports.made_up import row_of
+from reports.made_up_shots import GROUPS, IMAGES, MadeUp, compared_by_image, in_group, made_up, made_up_sums, squares
 
 
 def table_of(study: MadeUp) -> pd.DataFrame:

@@ -8,7 +8,8 @@ import pytest
 from regcls.reports.shot_differences import differences
 from regcls.reports.shot_subject import Subject, best_by_validation
 from regcls.reports.shot_words import answers, few_metrics, lines
-from reports.made_up_shots import MadeUp, made_up, row_of, with_another_loss
+from reports.made_up import row_of
+from reports.made_up_shots import MadeUp, made_up, with_another_loss
 
 
 def answers_for(study: MadeUp, **changed: Any) -> list[str]:

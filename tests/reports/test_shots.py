@@ -14,7 +14,8 @@ from regcls.reports.shot_differences import differences
 from regcls.reports.shot_subject import Metric, Published, ShotTable, best_by_validation, cells, reg_and_best
 from regcls.reports.shots import complete, differences_table, search_table, shots_table
 from regcls.reports.tables import Table, latex, markdown
-from reports.made_up_shots import GRID, MadeUp, made_up, row_of, with_another_loss
+from reports.made_up import row_of
+from reports.made_up_shots import GRID, MadeUp, made_up, with_another_loss
 
 
 def printed(**changed: Any) -> Published:

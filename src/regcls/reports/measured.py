@@ -147,6 +147,27 @@ def contradictions(chosen: pd.DataFrame, recomputed: pd.DataFrame, *, what: str)
     return reasons
 
 
+def checked_tables(
+    chosen: pd.DataFrame,
+    run_ids: Sequence[str],
+    read: Callable[[str], pd.DataFrame],
+    *,
+    what: str,
+    fault: Callable[[pd.DataFrame], str],
+    errors: Callable[[pd.DataFrame], Mapping[str, float]],
+    checked: Mapping[str, str],
+) -> tuple[dict[str, pd.DataFrame], pd.DataFrame, dict[str, str]]:
+    """Read the table of each run: the usable tables by run id, the errors from them (a row per run id), and why the others are unusable.
+
+    `fault` says what is wrong with a table ("": nothing). `checked`: errors -> the tracked metrics in `chosen` that they must equal.
+    """
+    tables, reasons = read_tables(run_ids, read, what=what)
+    reasons |= {run_id: reason for run_id, table in tables.items() if (reason := fault(table))}
+    found = pd.DataFrame({run_id: errors(table) for run_id, table in tables.items() if run_id not in reasons}).T
+    reasons |= contradictions(chosen, found.reindex(columns=list(checked)).rename(columns=dict(checked)), what=what)
+    return {run_id: table for run_id, table in tables.items() if run_id not in reasons}, found, reasons
+
+
 def unusable_lines(wanted: pd.DataFrame, what: str, artifact: str) -> list[str]:
     """A warning for each reason why runs are holes only because of `what`, in their `artifact`."""
     return [

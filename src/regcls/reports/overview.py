@@ -15,7 +15,7 @@ from regcls.params import Params
 from regcls.reports import page
 from regcls.reports.report import Compared, Line, Report, files_of
 from regcls.reports.stats import FEWEST, NOT_TESTED
-from regcls.reports.tables import DASH, Cell, Table, interval, number, signed
+from regcls.reports.tables import DASH, Cell, Table, answer_cell, interval, number, signed
 
 GROUP = ("reg", "reg+cls", "Δ (95 % interval)", "does it help?")
 NO_BREAK = "\u00a0"
@@ -108,7 +108,7 @@ def _cells(line: Line) -> tuple[Cell, ...]:
 def _compared(group: Compared, digits: int) -> tuple[Cell, ...]:
     bounds = "" if math.isnan(group.low) else f" ({interval(group.low, group.high, digits)})".replace(" to ", f"{NO_BREAK}to{NO_BREAK}")
     texts = (number(group.reg, digits), number(group.other, digits), signed(group.gap, digits) + bounds)
-    return (*(Cell(text=text) for text in texts), Cell(text=group.answer, strong=group.answer in ("helps", "hurts")))
+    return (*(Cell(text=text) for text in texts), answer_cell(group.answer))
 
 
 def _numbers(line: Line) -> dict[str, Any]:

@@ -25,9 +25,9 @@ class Metric:
     higher_is_better: bool = False
 
     @property
-    def columns(self) -> list[str]:
-        """The columns of the four groups."""
-        return [f"{self.name}_{shot}" for shot in SHOTS]
+    def by_column(self) -> dict[str, str]:
+        """The columns of the four groups -> their measurements: `mae_few` -> `test/mae/few`."""
+        return {f"{self.name}_{shot}": f"{self.measured}/{shot}" for shot in SHOTS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +81,7 @@ class Subject:
 
 def cells(subject: Subject, runs: Runs, metrics: Sequence[Metric]) -> pd.DataFrame:
     """`measured.means` over seeds of errors by shot group, in columns like `mae_few`; NaN if a group has no samples."""
-    by_column = {column: f"{metric.measured}/{shot}" for metric in metrics for shot, column in zip(SHOTS, metric.columns, strict=True)}
-    return means(runs, {column: [measured] for column, measured in by_column.items()})
+    return means(runs, {column: [measured] for metric in metrics for column, measured in metric.by_column.items()})
 
 
 def best_by_validation(subject: Subject, runs: Runs) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from regcls.reports.measured import ROW, Runs, key_of, method_name
 from regcls.reports.picking import Row, records
 from regcls.reports.report import Compared, Line, after_tests, rounded
 from regcls.reports.shot_subject import Subject, best_by_validation, cells
-from regcls.reports.stats import NOT_TESTED
+from regcls.reports.stats import NOT_TESTED, is_clear
 from regcls.reports.tables import comparison, interval, number, signed
 from regcls.words import counted
 
@@ -82,7 +82,7 @@ def _gap(subject: Subject, row: Row) -> str:
     digits = subject.digits(row["reg"])
     if math.isnan(row["low"]):
         return f"Δ {signed(row['gap'], digits)} (not tested)"
-    verdict = "clear" if row["answer"] in ("helps", "hurts") else row["answer"]
+    verdict = "clear" if is_clear(row["answer"]) else row["answer"]
     return f"Δ {signed(row['gap'], digits)} (95 % {interval(row['low'], row['high'], digits)}; {verdict})"
 
 

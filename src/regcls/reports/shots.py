@@ -30,7 +30,7 @@ from regcls.reports.shot_subject import (
 )
 from regcls.reports.shot_words import answers, few_metrics, lines
 from regcls.reports.stats import FEWEST, USELESS, holm_note
-from regcls.reports.tables import DASH, Cell, Part, RunGroup, Table, heads, interval, number, p_value, signed, with_std
+from regcls.reports.tables import DASH, Cell, Part, RunGroup, Table, answer_cell, heads, interval, number, p_value, signed, with_std
 from regcls.runs.grids import BestLambdas, searched_lambda
 from regcls.words import counted
 
@@ -48,7 +48,8 @@ def complete(
         runs, table = grids[name], differences(grids[name], subject.compare)
         useless = no_better_than_constant(subject, table)
         table["answer"] = table["answer"].mask(table["error"].isin(list(useless)) & table["p"].notna(), USELESS)
-        report.warnings += [_useless_line(subject, name, error, reg) for error, reg in list(useless.items())[:1]]
+        if useless:
+            report.warnings.append(_useless_line(subject, name, *next(iter(useless.items()))))
         _add_tables(report, subject, name, runs, table)
         if main is None:
             main = runs, table
@@ -91,13 +92,13 @@ def shots_table(subject: Subject, runs: Runs, table: ShotTable, *, name: str, ca
     Published values follow below ours, in a part of their own.
     """
     ours = cells(subject, runs, table.metrics)
-    columns = [column for metric in table.metrics for column in metric.columns]
+    metric_of = {column: metric for metric in table.metrics for column in metric.by_column}
+    columns = list(metric_of)
     digits = {
-        column: subject.digits(float(np.nanmax(ours[metric.columns].to_numpy(dtype=float), initial=-math.inf)))
-        for metric in table.metrics
-        for column in metric.columns
+        column: subject.digits(float(np.nanmax(ours[list(metric.by_column)].to_numpy(dtype=float), initial=-math.inf)))
+        for column, metric in metric_of.items()
     }
-    best = {column: _best(ours, column, digits[column], metric.higher_is_better) for metric in table.metrics for column in metric.columns}
+    best = {column: _best(ours, column, digits[column], metric.higher_is_better) for column, metric in metric_of.items()}
     most, none = ours["seeds"].max(), dict.fromkeys(best, "")
     rows = [_our_row(row, best if row["seeds"] == most else none, digits, _with_reg(runs, row)) for row in records(ours)]
     papers, parts = (_wide(published.values) if published else pd.DataFrame()), tuple[Part, ...]()
@@ -177,9 +178,9 @@ def _published_row(row: Row, columns: Sequence[str], digits: int) -> tuple[Cell,
 
 def _constants(subject: Subject, metrics: Sequence[Metric]) -> pd.DataFrame:
     """The errors of constant predictions, in the columns of `cells`."""
-    measured = {column: f"{metric.measured}/{shot}" for metric in metrics for shot, column in zip(SHOTS, metric.columns, strict=True)}
+    by_column = {column: measured for metric in metrics for column, measured in metric.by_column.items()}
     rows = [
-        {"method": name, "classes": 0, "weight": ""} | {column: values.get(key, math.nan) for column, key in measured.items()}
+        {"method": name, "classes": 0, "weight": ""} | {column: values.get(measured, math.nan) for column, measured in by_column.items()}
         for name, values in subject.constants.items()
     ]
     return pd.DataFrame(rows)
@@ -248,7 +249,7 @@ def _difference_row(subject: Subject, runs: Runs, row: Row) -> tuple[Cell, ...]:
         *(interval(row["low"], row["high"], digits), p_value(row["p"]), p_value(row["p_holm"]), f"{row['seeds']} × {row['images']:,}"),
     )
     cells = [Cell(text=text) for text in texts]
-    cells.insert(3, Cell(text=row["answer"], strong=row["answer"] in ("helps", "hurts")))
+    cells.insert(3, answer_cell(row["answer"]))
     return (*heads(row), Cell(text=SHORT[shot], header=True), *cells, Cell(text="", runs=_with_reg(runs, row)))
 
 

@@ -101,6 +101,11 @@ def holm_note(tests: int, *, of: str) -> str:
     return f"p (Holm) is adjusted for the {counted(tests, 'test')} of this table. “Helps” or “hurts”: adjusted p < {LEVEL}."
 
 
+def is_clear(answer: str) -> bool:
+    """Whether a `verdict` is the outcome of a clear test."""
+    return answer in ("helps", "hurts")
+
+
 def verdict(gap: float, p: float, n: int) -> str:
     """The outcome of a test with the adjusted `p`: `helps`, `hurts`, `not clear`, or why there is none. `n`: trained replicates."""
     if math.isnan(p):

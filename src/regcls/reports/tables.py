@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from regcls.reports.stats import FEWEST
+from regcls.reports.stats import FEWEST, is_clear
 
 DASH = "–"  # nothing to show
 
@@ -84,6 +84,11 @@ class Table:
 def heads(row: Mapping[str, Any]) -> tuple[Cell, ...]:
     """Header cells with method, class count and λ."""
     return tuple(Cell(text=str(text or ""), header=True) for text in (row["method"], row["classes"], row["weight"]))
+
+
+def answer_cell(answer: str) -> Cell:
+    """A cell with a verdict (stats.verdict), strong if it is clear."""
+    return Cell(text=answer, strong=is_clear(answer))
 
 
 def markdown(table: Table) -> str:

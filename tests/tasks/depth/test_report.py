@@ -1,7 +1,6 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from io import StringIO
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from regcls.reports.report import Report
 from regcls.tasks.depth import report as depth_report
 from regcls.tasks.depth.params import DepthShots
 from regcls.tasks.depth.sums import BUCKETS
-from reports.made_up import PARAMS, with_section
+from reports.made_up import PARAMS, csv, row_of, with_section
 from tasks.depth.made_up_depth import SEARCH, TABLE2, TABLE4, MadeUpRooms, Store, levels, prints, small, with_grids
 
 
@@ -36,10 +35,6 @@ def report(store: Store) -> Report:
     return store.report()
 
 
-def csv(report: Report, name: str) -> pd.DataFrame:
-    return pd.read_csv(StringIO(report.files[f"{name}.csv"]))
-
-
 def ours(report: Report, name: str = "table2") -> pd.DataFrame:
     return csv(report, name).query("source == 'ours'")
 
@@ -53,12 +48,6 @@ def test_the_two_selections_are_distinguished(report: Report) -> None:
         assert text in report.files["index.html"] and text in report.files["table2.md"]
     table = ours(report)
     assert (table["rmse_test_all"] < table["rmse_val_all"]).all()  # as they were made up
-
-
-def row_of(table: pd.DataFrame, **where: Any) -> pd.Series:
-    found = table[np.logical_and.reduce([table[key] == value for key, value in where.items()])]
-    assert len(found) == 1
-    return found.iloc[0]
 
 
 def sums_by_seed(store: Store, selection: str = "val", **where: Any) -> list[pd.DataFrame]:

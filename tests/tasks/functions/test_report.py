@@ -1,7 +1,6 @@
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
-from io import StringIO
 
 import pandas as pd
 import pytest
@@ -16,7 +15,7 @@ from regcls.tasks.functions.compared import by_setting
 from regcls.tasks.functions.report import lines
 from regcls.tasks.functions.runs import expand
 from regcls.tasks.functions.tables import settings_table
-from reports.made_up import MadeUpLinks, with_section
+from reports.made_up import MadeUpLinks, csv, with_section
 from tasks.functions.made_up_functions import FUNCTIONS, MadeUpSets, Store, with_grids
 
 
@@ -29,10 +28,6 @@ def store(small: Params) -> Store:
 def report(store: Store) -> Report:
     """The report on complete grids."""
     return store.report()
-
-
-def csv(report: Report, name: str) -> pd.DataFrame:
-    return pd.read_csv(StringIO(report.files[f"{name}.csv"]))
 
 
 class Rows(HTMLParser):

@@ -14,10 +14,25 @@ from regcls.params.single import SingleGrid
 from regcls.reports.report import Report
 from regcls.runs.grids import BestLambdas, all_specs
 from regcls.tasks.images import published, report
-from regcls.tasks.images.params import Images
+from regcls.tasks.images.params import ImageData, Images, StandIn
 from regcls.tasks.images.runs import ImageSpec, make_spec
 from reports.made_up import small_params, sources, with_section
 
+DATA = ImageData(
+    source="raw",
+    archives=("https://example.org/imdb_crop.tar",),
+    layout="imdb-wiki",
+    target="age",
+    unit="years",
+    size=32,
+    exif=False,
+    duplicates="refuse",
+    min_face_score=1.0,
+    split_seed=666,
+    split_most=12,
+    expected_images=None,
+    stand_in=StandIn(images=240, seed=3),
+)
 AGES = np.arange(0, 101)
 FEW_BELOW = 20  # training images per age
 

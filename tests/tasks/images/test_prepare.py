@@ -19,26 +19,12 @@ from scipy.io import loadmat, savemat
 from regcls.errors import UserError
 from regcls.tasks.images import prepare as faces
 from regcls.tasks.images.data import ImageSet
-from regcls.tasks.images.params import DensityShots, ImageData, IntegerShots, StandIn
+from regcls.tasks.images.params import DensityShots, IntegerShots
 from regcls.tasks.images.prepare import ages, balanced_split, prepare, read_mat
 from regcls.tasks.images.stand_in import write_archives
+from tasks.images.made_up_images import DATA
 
-STAND_IN = StandIn(images=240, seed=3)
-DATA = ImageData(
-    source="raw",
-    archives=("https://example.org/imdb_crop.tar",),
-    layout="imdb-wiki",
-    target="age",
-    unit="years",
-    size=32,
-    exif=False,
-    duplicates="refuse",
-    min_face_score=1.0,
-    split_seed=666,
-    split_most=12,
-    expected_images=None,
-    stand_in=STAND_IN,
-)
+STAND_IN = DATA.stand_in
 
 
 @pytest.fixture(scope="module")

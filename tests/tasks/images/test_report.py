@@ -2,7 +2,6 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from io import StringIO
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from regcls.params.types import Method
 from regcls.reports.report import Report
 from regcls.tasks.images.params import DensityShots, IntegerShots
 from regcls.tasks.images.report import BARS, bins_of, histogram
-from reports.made_up import PARAMS, with_section
+from reports.made_up import PARAMS, csv, row_of, with_section
 from tasks.images.made_up_images import SEARCH, TABLE3, TABLE4, Store, small, with_grids
 
 DENSITY = DensityShots(by="density", bins=50, many_above=1.0, few_below=0.2)
@@ -41,22 +40,12 @@ def report(store: Store) -> Report:
     return store.report()
 
 
-def csv(report: Report, name: str) -> pd.DataFrame:
-    return pd.read_csv(StringIO(report.files[f"{name}.csv"]))
-
-
 def ours(report: Report, name: str = "table3") -> pd.DataFrame:
     return csv(report, name).query("source == 'ours'")
 
 
 def changed(params: Params, **grids: SingleGrid) -> Report:
     return Store(with_grids(params, **grids)).report()
-
-
-def row_of(table: pd.DataFrame, **where: Any) -> pd.Series:
-    found = table[np.logical_and.reduce([table[key] == value for key, value in where.items()])]
-    assert len(found) == 1
-    return found.iloc[0]
 
 
 def errors_of(store: Store, *, seeds: Sequence[int] = (0, 1), **where: Any) -> np.ndarray:

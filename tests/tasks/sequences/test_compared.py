@@ -9,7 +9,7 @@ from regcls.params import load_params
 from regcls.reports.measured import Runs
 from regcls.reports.stats import holm
 from regcls.tasks.sequences import compared
-from reports.made_up import PARAMS
+from reports.made_up import PARAMS, row_of
 
 ACTIVITIES = ["coffee", "juice", "salat", "tea"]
 METHODS = [("random", 0, ""), ("reg", 0, ""), ("reg+cls", 100, "10")]
@@ -45,12 +45,6 @@ def made_up(*, unit: str = "percent", missing: tuple[str, ...] = ()) -> Runs:
 def rmse_of(runs: Runs, *run_ids: str) -> np.ndarray:
     """RMSE by run (first) and activity."""
     return np.array([[runs.values.loc[run_id, f"test/rmse/{activity}"] for activity in ACTIVITIES] for run_id in run_ids])
-
-
-def row_of(table: pd.DataFrame, **where: object) -> pd.Series:
-    found = table[np.logical_and.reduce([table[key] == value for key, value in where.items()])]
-    assert len(found) == 1
-    return found.iloc[0]
 
 
 def test_a_cell_averages_over_seeds_then_activities() -> None:

@@ -2,7 +2,6 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from io import StringIO
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 from regcls.params import Params, load_params
 from regcls.reports.report import Report
 from regcls.tasks.sequences.report import PREDICTIONS
-from reports.made_up import PARAMS, with_section
+from reports.made_up import PARAMS, csv, with_section
 from tasks.sequences.made_up_sequences import SEARCH, TABLE5, Store, small, with_grids, with_training
 
 
@@ -29,10 +28,6 @@ def store(params: Params) -> Store:
 @pytest.fixture(scope="module")
 def report(store: Store) -> Report:
     return store.report()
-
-
-def csv(report: Report, name: str) -> pd.DataFrame:
-    return pd.read_csv(StringIO(report.files[f"{name}.csv"]))
 
 
 def changed(params: Params, **values: Any) -> Report:

@@ -16,7 +16,7 @@ from regcls.metrics import SHOTS, Shot
 from regcls.params.single import SEARCH, SingleGrid
 from regcls.reports import page, protocol, shots
 from regcls.reports.drawing import error_by_target
-from regcls.reports.measured import Runs, by_seed, collect, contradictions, finite, read_tables, rows_like, short_name, unusable_lines
+from regcls.reports.measured import Runs, by_seed, checked_tables, collect, finite, rows_like, short_name, unusable_lines
 from regcls.reports.picking import records, warnings_of
 from regcls.reports.report import Report, Section
 from regcls.reports.shot_differences import of_root_mean_squares
@@ -60,15 +60,17 @@ def report(sources: Sources, *, fingerprints: Mapping[DepthSpec, str], best_lamb
     def measure(chosen: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
         reasons = finite(chosen, ["val/rmse/all"])
         needed = chosen.loc[chosen["fingerprint"].isin(summed) & ~chosen["run_id"].isin(set(reasons)), "run_id"].tolist()
-        read, lost = read_tables(needed, sources.table(SUMS), what="sums")
-        faults = {run_id: fault for run_id, table in read.items() if (fault := _fault(table, pixels))}
-        usable = {run_id: table for run_id, table in read.items() if run_id not in faults}
-        reasons |= lost | faults
-        errors = pd.DataFrame({run_id: _errors(table, depth.shots) for run_id, table in usable.items()}).T
-        checked = errors.reindex(columns=list(CHECKED)).rename(columns=CHECKED)
-        reasons |= contradictions(chosen, checked, what="sums")
-        tables.update({run_id: table for run_id, table in usable.items() if run_id not in reasons})
-        return chosen.set_index("run_id").join(errors), reasons
+        usable, errors, unusable = checked_tables(
+            chosen,
+            needed,
+            sources.table(SUMS),
+            what="sums",
+            fault=lambda table: _fault(table, pixels),
+            errors=lambda table: _errors(table, depth.shots),
+            checked=CHECKED,
+        )
+        tables.update(usable)
+        return chosen.set_index("run_id").join(errors), reasons | unusable
 
     runs, picked = collect(sources.runs, fingerprints, measure, dataset=sources.dataset)
     grids = {name: runs.of(wanted) for name, wanted in specs.items() if wanted}

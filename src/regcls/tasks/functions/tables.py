@@ -9,7 +9,7 @@ import pandas as pd
 from regcls.reports.measured import groups_of, row_name
 from regcls.reports.picking import Row, records
 from regcls.reports.stats import FEWEST, holm_note, verdict
-from regcls.reports.tables import DASH, Cell, RunGroup, Table, number, p_value, signed, tested, with_std
+from regcls.reports.tables import DASH, Cell, RunGroup, Table, answer_cell, number, p_value, signed, tested, with_std
 from regcls.tasks.functions import compared, published
 from regcls.tasks.functions.collected import CELL, PANEL, Collected, data_name, in_order
 
@@ -49,8 +49,7 @@ def _setting_row(row: Row, runs: tuple[RunGroup, ...]) -> tuple[Cell, ...]:
     kind = row["kind"] if row["samplings"] == 1 else f"{row['kind']} ({row['samplings']})"
     heads = (Cell(text=text, header=True) for text in (data_name(row["setting"], row["noise"]), kind, row["method"]))
     texts = (number(row["reg"], 3), number(row["other"], 3), _gap(row), p_value(row["p_holm"]))
-    verdict_cell = Cell(text=row["answer"], strong=row["answer"] in ("helps", "hurts"))
-    return (*heads, *(Cell(text=text) for text in texts), verdict_cell, Cell(text=str(row["n"])), Cell(text="", runs=runs))
+    return (*heads, *(Cell(text=text) for text in texts), answer_cell(row["answer"]), Cell(text=str(row["n"])), Cell(text="", runs=runs))
 
 
 def _setting_runs(wanted: pd.DataFrame, row: Row) -> tuple[RunGroup, ...]:
@@ -111,9 +110,8 @@ def _panel_row(row: Row, runs: tuple[RunGroup, ...], with_released: bool) -> tup
     n = f"{row['n']}" if row["runs"] == row["runs_wanted"] else f"{row['n']}; {row['runs']} of {row['runs_wanted']} runs"
     heads = (Cell(text=data_name(row["setting"], row["noise"]), header=True), Cell(text=row["sampling"], header=True))
     sides = (Cell(text=with_std(row["reg"], row["reg_se"], 3)), Cell(text=with_std(row["other"], row["other_se"], 3)))
-    clear = row["answer"] in ("helps", "hurts")
     gap = (Cell(text=_gap(row)), Cell(text=number(row["absolute_gap"], 3)))
-    test = (Cell(text=p_value(row["p_holm"])), Cell(text=row["answer"], strong=clear))
+    test = (Cell(text=p_value(row["p_holm"])), answer_cell(row["answer"]))
     columns = ("released_reg", "released_reg+cls") if with_released else ()
     released = (Cell(text=number(row[name], 3)) for name in columns)
     return (*heads, *sides, *gap, *test, *released, Cell(text=best), Cell(text=n), Cell(text="", runs=runs))

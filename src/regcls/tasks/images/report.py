@@ -13,7 +13,7 @@ from regcls.metrics import METRICS, SHOTS, ShotGroups, evaluate
 from regcls.params.single import SEARCH, SingleGrid
 from regcls.reports import page, protocol, shots
 from regcls.reports.drawing import error_by_target
-from regcls.reports.measured import Runs, by_seed, collect, contradictions, finite, read_tables, rows_like, unusable_lines
+from regcls.reports.measured import Runs, by_seed, checked_tables, collect, finite, rows_like, unusable_lines
 from regcls.reports.picking import records, warnings_of
 from regcls.reports.report import Report, Section
 from regcls.reports.shot_differences import of_means
@@ -50,15 +50,18 @@ def report(sources: Sources, *, fingerprints: Mapping[ImageSpec, str], best_lamb
     def measure(chosen: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
         reasons = finite(chosen, ["val/mae/all", "val/mse/all"])
         needed = chosen.loc[chosen["fingerprint"].isin(predicted) & ~chosen["run_id"].isin(set(reasons)), "run_id"].tolist()
-        read, lost = read_tables(needed, sources.table(PREDICTIONS), what="predictions")
-        faults = {run_id: fault for run_id, table in read.items() if (fault := _fault(table, data))}
-        usable = {run_id: table.sort_values("row", ignore_index=True) for run_id, table in read.items() if run_id not in faults}
-        reasons |= lost | faults
-        errors = pd.DataFrame({run_id: _errors(table, groups) for run_id, table in usable.items()}).T
-        reasons |= contradictions(chosen, errors.reindex(columns=CHECKED), what="predictions")
-        tables.update({run_id: table for run_id, table in usable.items() if run_id not in reasons})
+        usable, errors, unusable = checked_tables(
+            chosen,
+            needed,
+            lambda run_id: _in_order(sources.table(PREDICTIONS)(run_id)),
+            what="predictions",
+            fault=lambda table: _fault(table, data),
+            errors=lambda table: _errors(table, groups),
+            checked=dict(zip(CHECKED, CHECKED, strict=True)),
+        )
+        tables.update(usable)
         values = chosen.set_index("run_id")
-        return values.drop(columns=[name for name in values if str(name).startswith("test/")]).join(errors), reasons
+        return values.drop(columns=[name for name in values if str(name).startswith("test/")]).join(errors), reasons | unusable
 
     runs, picked = collect(sources.runs, fingerprints, measure, dataset=sources.dataset)
     grids = {name: runs.of(wanted) for name, wanted in specs.items() if wanted}
@@ -99,15 +102,19 @@ def report(sources: Sources, *, fingerprints: Mapping[ImageSpec, str], best_lamb
     return page.complete(report, runs, picked, links=sources.tracker, provenance=sources.provenance)
 
 
+def _in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of predictions in the order of its images, if it names them."""
+    return table.sort_values("row", ignore_index=True) if "row" in table else table
+
+
 def _fault(table: pd.DataFrame, data: ImageSet) -> str:
-    """Why a table of predictions cannot be used; "" if it has every test image once, with its target and a finite prediction."""
+    """Why a table of predictions, in order, cannot be used; "" if it has every test image once, with its target and a finite prediction."""
     if not all(name in table and is_numeric_dtype(table[name]) for name in ("row", "target", "prediction")):
         return "with damaged predictions"
-    ours = table.sort_values("row")
-    images = pd.DataFrame({"row": data.rows("test"), "target": data.targets("test")}).sort_values("row")
-    if len(ours) != len(images) or not all(np.array_equal(ours[name], images[name]) for name in images):
+    images = _in_order(pd.DataFrame({"row": data.rows("test"), "target": data.targets("test")}))
+    if len(table) != len(images) or not all(np.array_equal(table[name], images[name]) for name in images):
         return "with predictions of other images"
-    return "" if np.isfinite(ours["prediction"].to_numpy(dtype=float)).all() else "without a finite error"
+    return "" if np.isfinite(table["prediction"].to_numpy(dtype=float)).all() else "without a finite error"
 
 
 def _errors(table: pd.DataFrame, groups: ShotGroups) -> dict[str, float]:

@@ -14,7 +14,7 @@ import pandas as pd
 from regcls.reports.measured import ROW, Runs, by_seed, means, method_name, rows_like
 from regcls.reports.picking import Row, records
 from regcls.reports.report import Compared, Line, after_tests
-from regcls.reports.stats import NOT_TESTED, holm, one_sample, paired, verdict
+from regcls.reports.stats import NOT_TESTED, holm, is_clear, one_sample, paired, verdict
 from regcls.reports.tables import comparison, number, signed
 from regcls.tasks.sequences.params import Sequences, Unit
 from regcls.words import counted
@@ -224,7 +224,7 @@ def _gap(row: Row, unit: Unit) -> str:
 def _tested(low: float, high: float, answer: str) -> str:
     if math.isnan(low):
         return "not tested"
-    return f"95 % {signed(low, 2)} to {signed(high, 2)}; {'clear' if answer in ('helps', 'hurts') else answer}"
+    return f"95 % {signed(low, 2)} to {signed(high, 2)}; {'clear' if is_clear(answer) else answer}"
 
 
 def _extent(row: Row) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 from regcls.reports.measured import ROW, Runs, full, groups_of, row_name, rows_like
 from regcls.reports.picking import Row, records
 from regcls.reports.stats import holm_note
-from regcls.reports.tables import DASH, Cell, Part, RunGroup, Table, heads, interval, number, p_value, signed, tested, with_std
+from regcls.reports.tables import DASH, Cell, Part, RunGroup, Table, answer_cell, heads, interval, number, p_value, signed, tested, with_std
 from regcls.tasks.sequences import compared, published
 from regcls.tasks.sequences.compared import DIGITS, ERRORS, EVERY, MEASURED, SIGN
 from regcls.tasks.sequences.figures import activity_of
@@ -193,7 +193,7 @@ def _difference_row(runs: Runs, row: Row, digits: int) -> tuple[Cell, ...]:
     return (
         *(*heads(row), Cell(text=row["split"] if every else row["split"].upper(), header=True)),
         *(Cell(text=text) for text in values),
-        *(Cell(text=row["answer"], strong=row["answer"] in ("helps", "hurts")), Cell(text=count), Cell(text="", runs=groups)),
+        *(answer_cell(row["answer"]), Cell(text=count), Cell(text="", runs=groups)),
     )
 
 
