@@ -29,7 +29,7 @@ def keep(root: Path) -> None:
 
 
 def faults(root: Path) -> dict[Path, str]:
-    """The files of `root` that keep DVC from working, and what is wrong with each."""
+    """The files in `root` that stop DVC from working, and what is wrong with each."""
     found = {root / NAME: _lock_fault(root / NAME) or _cut_at_a_line(root), _rwlock(root): _rwlock_fault(_rwlock(root))}
     return {file: fault for file, fault in found.items() if fault}
 
@@ -101,7 +101,7 @@ def _kept_content(root: Path) -> bytes:
 
 
 def _rwlock_fault(file: Path) -> str | None:
-    """DVC forgets the entries of dead processes by itself, but not if another program has got the number of one."""
+    """DVC drops entries of dead processes itself, but not if another program has reused a process id."""
     try:
         entries = json.loads(file.read_text(encoding="utf-8"))
         users = [*entries.get("write", {}).values(), *chain.from_iterable(entries.get("read", {}).values())]

@@ -70,7 +70,7 @@ def _begin(set_up: Callable[..., object] | None, arguments: tuple[Any, ...]) -> 
 
 
 class Termination:
-    """Whether SIGTERM was received."""
+    """Whether SIGTERM has been received."""
 
     def __init__(self) -> None:
         self._received = False
@@ -207,7 +207,7 @@ def _control_groups(system: Path) -> Iterator[tuple[Path, tuple[str, str, tuple[
 
 
 def _numbers(file: Path, names: Iterable[str]) -> list[int]:
-    """The numbers that follow `names` in a file of the kernel, or its only number if the name is empty; those that are there."""
+    """The numbers after `names` in a kernel file, or its only number if the name is empty; missing ones are left out."""
     try:
         words = [line.split() for line in file.read_text().splitlines()]
     except OSError:

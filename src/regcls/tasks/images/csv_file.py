@@ -61,7 +61,7 @@ def _rows(file: Path, target: str) -> Iterator[tuple[str, float, str, int]]:
 
 
 def _header(file: Path, text: str, needed: Sequence[str]) -> tuple[str, list[int]]:
-    """The separator with which the first line has the `needed` columns, and their places in it."""
+    """The separator with which the first line has the `needed` columns, and their positions."""
     missing = needed
     for separator in SEPARATORS.values():
         rows = csv.reader(StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
@@ -78,7 +78,7 @@ def _header(file: Path, text: str, needed: Sequence[str]) -> tuple[str, list[int
 
 
 def _places(names: Sequence[str], column: str) -> list[int]:
-    """Where a column is among `names`, if necessary in other capitals."""
+    """Positions of a column in `names`; case is ignored if there is no exact match."""
     exact = [place for place, name in enumerate(names) if name == column]
     return exact or [place for place, name in enumerate(names) if name.casefold() == column.casefold()]
 
