@@ -1,5 +1,6 @@
 """Prepared image sets with training, validation and test splits."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Literal, cast
 
@@ -10,6 +11,13 @@ from regcls.data.store import Data, PreparedSet
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+OTHER_NAMES: Mapping[str, Split] = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
+
+
+def split_of(text: str) -> Split | None:
+    """The split that a text in a user's table names, in any case: `Validation` is val; None if it names none."""
+    name = text.strip().casefold()
+    return OTHER_NAMES.get(name, next((split for split in SPLITS if split == name), None))
 
 
 class SplitSet(PreparedSet[Data]):

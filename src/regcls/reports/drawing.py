@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from regcls.metrics import SHOTS, Shot
+from regcls.metrics import SHOTS, Shot, ShotGroups
 from regcls.reports.measured import method_name
 from regcls.reports.picking import records
 
@@ -78,6 +78,7 @@ def look_of(method: str) -> dict[str, Any]:
     return {"color": OTHERS[color], "marker": OTHER_MARKERS[marker % len(OTHER_MARKERS)], "linestyle": "-."}
 
 
+BARS = 200  # most bars of the histogram
 GREYS: dict[Shot, str] = {"many": "#bcc3ca", "medium": "#d3d8dd", "few": "#e8ebee"}
 
 
@@ -144,3 +145,31 @@ def _lines(axes: Axes, lines: pd.DataFrame) -> None:
         spread = line["std"].fillna(0.0)
         axes.fill_between(middle, line["error"] - spread, line["error"] + spread, color=look["color"], alpha=0.16, linewidth=0)
     axes.set_ylim(bottom=0)
+
+
+def bins_of(targets: np.ndarray, *, whole: bool) -> np.ndarray:
+    """Bin edges of the figure: 5 or 1 wide for whole-number targets of a moderate range, else about 30 bins over their range."""
+    low, high = float(targets.min()), float(targets.max())
+    width = 5.0 if high - low >= 24 else 1.0
+    if not whole or high - low > 40 * width:
+        step = 10.0 ** np.floor(np.log10(max(high - low, 1e-12) / 30))
+        width = next(times * step for times in (1, 2, 5, 10) if high - low <= 40 * times * step)
+    return np.arange(np.floor(low / width), np.floor(high / width) + 2) * width
+
+
+def bin_count(groups: ShotGroups) -> int:
+    """The number of bins from the first to the last with training samples."""
+    return max(groups.counts) - min(groups.counts) + 1
+
+
+def histogram(groups: ShotGroups) -> pd.DataFrame:
+    """Training samples by bin of the shot groups, merged into at most BARS bars: start, end, count, shot (that of the fullest bin)."""
+    first, together = min(groups.counts), -(-bin_count(groups) // BARS)
+    counts = np.zeros(-(-bin_count(groups) // together), dtype=int)
+    fullest = np.zeros_like(counts)
+    for index, count in groups.counts.items():
+        counts[(index - first) // together] += count
+        fullest[(index - first) // together] = max(fullest[(index - first) // together], count)
+    start = groups.low + groups.width * (first + together * np.arange(len(counts)))
+    shot = np.where(fullest > groups.many_above, "many", np.where(fullest < groups.few_below, "few", "medium"))
+    return pd.DataFrame({"start": start, "end": start + groups.width * together, "count": counts, "shot": shot})

@@ -50,6 +50,21 @@ def one_sample(values: Sequence[float] | np.ndarray, *, against: float) -> tuple
     return float(interval.low), float(interval.high), float(test.pvalue)
 
 
+def over_folds(values: Sequence[float] | np.ndarray, *, ratio: float) -> tuple[float, float, float]:
+    """t-test of the mean over folds of repeated cross-validation against 0: its 95 % interval (low, high) and the two-sided p.
+
+    `ratio`: test rows per training row. The training sets of folds overlap, so the variance of the mean is that of the values times
+    1/n + ratio instead of 1/n (Nadeau and Bengio 2003). NaN if n < FEWEST or all are equal.
+    """
+    array = np.asarray(values, dtype=float)
+    if len(array) < FEWEST or array.std() <= 1e-12 * np.abs(array).max():
+        return NO_TEST
+    gap, t = float(array.mean()), stats.t(len(array) - 1)
+    error = math.sqrt(float(array.var(ddof=1)) * (1 / len(array) + ratio))
+    reach = float(t.ppf(0.975)) * error
+    return gap - reach, gap + reach, 2 * float(t.sf(abs(gap) / error))
+
+
 def two_way(effects: NDArray[np.float64]) -> tuple[float, float, float]:
     """t-test of the mean of `effects` (S, T) of S seeds on T test images against 0: its 95 % interval (low, high) and the two-sided p.
 

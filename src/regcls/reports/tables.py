@@ -149,6 +149,13 @@ def number(value: float, digits: int = 4) -> str:
     return DASH if math.isnan(value) else f"{value:z,.{digits}f}".replace("-", "−")
 
 
+def digits_of(value: float) -> int:
+    """Decimal places of errors up to `value`: two, none from 10 000 on, and four significant digits below 1."""
+    if value >= 10_000:
+        return 0
+    return 2 if value >= 1 or not value > 0 else 3 - min(-1, math.floor(math.log10(value)))
+
+
 def with_std(mean: float, std: float, digits: int) -> str:
     """`0.1530 ± 0.0421`; without ± if std is NaN."""
     return number(mean, digits) if math.isnan(std) or math.isnan(mean) else f"{number(mean, digits)} ± {number(std, digits)}"

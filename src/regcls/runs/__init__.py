@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -79,6 +80,7 @@ class RunResult:
     started: float  # Unix seconds
     ended: float
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)  # artifact path (*.parquet) -> table
+    model: Callable[[Path], None] | None = None  # writes the run as an MLflow model to a new folder; None: there is none
 
 
 def _text(value: object) -> str:

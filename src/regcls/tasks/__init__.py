@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from regcls.params.types import TaskParams
     from regcls.tasks.task import Task
 
-TASKS = ("functions", "images", "depth", "sequences")
+TASKS = ("functions", "images", "depth", "sequences", "table")
 
 
 def task_params(task: str) -> "TaskParams":

@@ -274,8 +274,11 @@ class Tracker:
         """Store a torch module (B, …) -> (B, …) as an MLflow model, with `points` as its metrics. Raises as `log_files` does."""
         with self._aside() as folder:
             save_model(module, folder, example=example)
-            paths = {str(file.relative_to(folder)): file for file in sorted(folder.rglob("*")) if file.is_file()}
-            self._log(run, "model", {"points": _in_milliseconds(points), "step": step}, paths)
+            self._log_model(run, folder, _in_milliseconds(points), step)
+
+    def _log_model(self, run: str, folder: Path, points: Sequence[Point], step: int) -> None:
+        paths = {str(file.relative_to(folder)): file for file in sorted(folder.rglob("*")) if file.is_file()}
+        self._log(run, "model", {"points": points, "step": step}, paths)
 
     def fetch_state(self, run_id: str, folder: Path) -> list[Path]:
         """Download the states stored by `log_state` into `folder`; return a folder for each slot.
@@ -299,6 +302,10 @@ class Tracker:
         """Log the result of a run of many small networks, and mark it FINISHED."""
         for path, table in result.tables.items():
             self.log_table(run, path, table)
+        if result.model:
+            with self._aside() as folder:
+                result.model(folder)
+                self._log_model(run, folder, [], len(next(iter(result.history.values()), ())))
         if self._is_direct:
             with explain_store_errors(self.uri):
                 self._writer.finish(run, result)

@@ -23,6 +23,15 @@ class Outcome:
     failed: Mapping[str, str]  # name -> reason
     index: Sequence[Mapping[str, str]]  # fingerprint, run_id, status and name of every requested run
 
+    def __add__(self, other: "Outcome") -> "Outcome":
+        """The outcome of both calls."""
+        return Outcome(
+            trained=self.trained + other.trained,
+            kept=self.kept + other.kept,
+            failed={**self.failed, **other.failed},
+            index=[*self.index, *other.index],
+        )
+
 
 def index_of(wanted: Mapping[Spec, str], finished: Mapping[str, str], ended: Mapping[str, tuple[str, str]]) -> list[dict[str, str]]:
     """`Outcome.index` of the runs `wanted` (spec -> fingerprint).

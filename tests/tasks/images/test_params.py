@@ -7,7 +7,8 @@ import pytest
 
 from regcls.errors import UserError
 from regcls.params import load_params
-from regcls.tasks.images.params import DensityShots, IntegerShots, shots_text
+from regcls.params.shots import DensityShots, IntegerShots
+from regcls.tasks.images.params import shots_text
 from regcls.tasks.images.runs import make_spec
 from regcls.tasks.images.task import TASK
 

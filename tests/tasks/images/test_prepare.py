@@ -17,9 +17,9 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 
 from regcls.errors import UserError
+from regcls.params.shots import DensityShots, IntegerShots
 from regcls.tasks.images import prepare as faces
 from regcls.tasks.images.data import ImageSet
-from regcls.tasks.images.params import DensityShots, IntegerShots
 from regcls.tasks.images.prepare import ages, balanced_split, prepare, read_mat
 from regcls.tasks.images.stand_in import write_archives
 from tasks.images.made_up_images import DATA

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from regcls.params import Params, load_params
+from regcls.params.shots import DensityShots
 from regcls.params.single import SingleGrid
 from regcls.reports.protocol import reductions, unshown
 from regcls.reports.shot_subject import BASELINES
 from regcls.tasks.images import published
-from regcls.tasks.images.params import DensityShots, Images, ImageTraining
+from regcls.tasks.images.params import Images, ImageTraining
 from regcls.tasks.images.report import departures
 from reports.made_up import PARAMS, with_section
 from tasks.images.made_up_images import TABLE3, TABLE4, Store, with_grids

@@ -16,11 +16,12 @@ from regcls.errors import UserError
 from regcls.methods import has_classes
 from regcls.metrics import METRICS, evaluate
 from regcls.models.predictor import build, scaled
+from regcls.params.shots import DensityShots, IntegerShots
 from regcls.provenance import SOURCE, import_closure
 from regcls.runs.grids import all_specs, single_spec
 from regcls.tasks.images import code
 from regcls.tasks.images.data import ImageSet
-from regcls.tasks.images.params import DensityShots, ImageOptions, IntegerShots, shots_text
+from regcls.tasks.images.params import ImageOptions, shots_text
 from regcls.tasks.images.runs import ImageSpec, make_spec
 from regcls.tasks.images.train import Batch, ImageJob, ImageObjective, model_of, train_run
 from regcls.tracking.run_table import typed

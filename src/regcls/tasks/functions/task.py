@@ -55,9 +55,7 @@ class FunctionsTask(ManyTask[Functions, FunctionSpec, FunctionSets]):
         networks = self.networks(data, session.dataset)
         specs = all_specs(session.section, session.dataset)
         self.check_fit(specs, data)
-        wanted = ensemble_study.fingerprints(networks, specs)
-        compute, tags = session.params.compute, session.tags(self.code())
-        return ensemble_study.train_runs(networks, wanted, session.tracker, compute, tags, lineage=session.origin)
+        return self.train_runs(networks, ensemble_study.fingerprints(networks, specs), session)
 
     def report(self, sources: Sources) -> Report:
         wanted = all_specs(sources.section, sources.dataset)

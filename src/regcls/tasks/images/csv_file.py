@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from regcls.data.splits import SPLITS
+from regcls.data.splits import split_of
 from regcls.errors import UserError
 from regcls.params.types import LARGEST
 from regcls.progress import say
 from regcls.words import counted
 
 SEPARATORS = {"commas": ",", "semicolons": ";", "tabs": "\t"}
-OTHER_NAMES = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
 MERGED = 0.1  # largest share of distinct targets that may be equal in float32: of many numbers with all their digits, a few are
 
 
@@ -107,8 +106,7 @@ def _number(file: Path, line: int, target: str, text: str, *, comma: bool) -> fl
 
 
 def _split(file: Path, line: int, text: str) -> str:
-    name = text.strip().casefold()
-    if (split := OTHER_NAMES.get(name, name)) not in SPLITS:
+    if (split := split_of(text)) is None:
         raise _fault(file, line, f"split = {text!r}: write train, val or test")
     return split
 

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from numpy.typing import ArrayLike
 from pydantic import Field
 
 from regcls.errors import UserError
-from regcls.metrics import ShotGroups
+from regcls.params.shots import DensityShots, IntegerShots, Shots
 from regcls.params.single import (
     PURPOSES,
     SingleOptions,
@@ -17,7 +16,7 @@ from regcls.params.single import (
     check_grids,
     lambdas_text,
 )
-from regcls.params.types import FROM_TEXT, STRICT, Count, Finite, Natural, NotNegative, Pixels, Positive, Seed, TaskParams, plain
+from regcls.params.types import FROM_TEXT, STRICT, Count, Finite, Natural, Pixels, Positive, Seed, TaskParams, plain
 
 Targets = Literal["raw", "standardised"]  # what the regression loss compares with predictions
 
@@ -66,38 +65,6 @@ class ImageTraining(SingleTraining):
     __pydantic_config__ = STRICT
 
 
-@dataclass(frozen=True, kw_only=True)
-class IntegerShots:
-    """Shot groups by the number of training images with the target's integer part: the benchmark's rule."""
-
-    by: Literal["integer"]
-    many_above: Natural
-    few_below: Natural
-    __pydantic_config__ = STRICT
-
-    def groups(self, training: ArrayLike) -> ShotGroups:
-        """The groups that training targets (N,) make."""
-        return ShotGroups.by_integer(training, many_above=self.many_above, few_below=self.few_below)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DensityShots:
-    """Shot groups by the number of training images in the target's bin, in multiples of the mean over bins: for targets of any range."""
-
-    by: Literal["density"]
-    bins: Annotated[int, Field(ge=1, le=2**16)]
-    many_above: NotNegative
-    few_below: NotNegative
-    __pydantic_config__ = STRICT
-
-    def groups(self, training: ArrayLike) -> ShotGroups:
-        """The groups that training targets (N,) make."""
-        return ShotGroups.by_density(training, bins=self.bins, many_above=self.many_above, few_below=self.few_below)
-
-
-Shots = Annotated[IntegerShots | DensityShots, Field(discriminator="by")]
-
-
 def shots_text(shots: IntegerShots | DensityShots) -> str:
     """As a run tag: `integer: many_above 100, few_below 20`."""
     return f"{shots.by}: {', '.join(f'{name} {value:g}' for name, value in vars(shots).items() if name != 'by')}"
@@ -124,7 +91,6 @@ class ImageOptions(SingleOptions):
 
 def check(path: Path, name: str, images: Images) -> None:
     """Raise a UserError if valid values contradict each other."""
-    limits = images.shots
     if images.data.source == "stand-in" and images.data.layout != "imdb-wiki":
         raise UserError(
             f"{path}: {name}.data.source = stand-in generates portraits in the layout imdb-wiki, but {name}.data.layout = "
@@ -132,10 +98,7 @@ def check(path: Path, name: str, images: Images) -> None:
         )
     if images.training.pad >= images.data.size:
         raise UserError(f"{path}: {name}.training.pad = {images.training.pad} must be less than {name}.data.size = {images.data.size}")
-    if limits.few_below > limits.many_above + (limits.by == "integer"):
-        raise UserError(
-            f"{path}: {name}.shots: few_below = {limits.few_below:g} and many_above = {limits.many_above:g} overlap: a target would be both"
-        )
+    images.shots.check(path, name)
     check_grids(path, name, images.grids, seeds=len(images.training.seeds))
 
 

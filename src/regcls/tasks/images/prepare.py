@@ -25,10 +25,11 @@ from regcls.data.splits import SPLITS
 from regcls.data.store import deciding_parameters, prepared_writer
 from regcls.errors import UserError
 from regcls.files import explain_os_errors
+from regcls.params.shots import Shots
 from regcls.progress import say
 from regcls.tasks.images.csv_file import read_csv
 from regcls.tasks.images.data import ImageSet
-from regcls.tasks.images.params import ImageData, Shots
+from regcls.tasks.images.params import ImageData
 from regcls.tasks.images.stand_in import FROM_MATLAB, write_archives
 
 PARTS = ("imdb", "wiki")  # in the benchmark's order

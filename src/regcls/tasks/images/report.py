@@ -1,6 +1,5 @@
 """The report on images: Tables 3 and 4 (the same tables for any data set), the effect of a class loss, and the error by target."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
@@ -12,12 +11,13 @@ from regcls.methods import is_balanced
 from regcls.metrics import METRICS, SHOTS, ShotGroups, evaluate
 from regcls.params.single import SEARCH, SingleGrid
 from regcls.reports import page, protocol, shots
-from regcls.reports.drawing import error_by_target
+from regcls.reports.drawing import bin_count, bins_of, error_by_target, histogram
 from regcls.reports.measured import Runs, by_seed, checked_tables, collect, finite, rows_like, unusable_lines
 from regcls.reports.picking import records, warnings_of
 from regcls.reports.report import Report, Section
 from regcls.reports.shot_differences import of_means
 from regcls.reports.shot_subject import SHORT, Metric, Published, ShotTable, Subject, best_by_validation
+from regcls.reports.tables import digits_of
 from regcls.runs.grids import BestLambdas, expand
 from regcls.tasks.images import published
 from regcls.tasks.images.data import ImageSet
@@ -34,7 +34,6 @@ MAIN = ("mae", "mse")  # metrics of the first table; the others are in a folded 
 TESTED: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {"mae": np.abs, "mse": np.square}  # metrics that are a mean over images
 PREDICTIONS = "predictions.parquet"  # artifact of a run: row, path, target, prediction of each test image
 CHECKED = ("test/mae/all", "test/mse/all")  # tracked metrics that the predictions must give
-BARS = 200  # most bars of the histogram
 
 
 def report(sources: Sources, *, fingerprints: Mapping[ImageSpec, str], best_lambdas: BestLambdas) -> Report:
@@ -215,15 +214,8 @@ def _subject(
         unit=unit,
         few=lambda images: counted(images, "image"),
         nothing_in_few="No test image is in Few.",
-        digits=_digits,
+        digits=digits_of,
     )
-
-
-def _digits(value: float) -> int:
-    """Decimal places of a column with this largest error: two, none from 10 000 on, and four significant digits below 1."""
-    if value >= 10_000:
-        return 0
-    return 2 if value >= 1 or not value > 0 else 3 - min(-1, math.floor(math.log10(value)))
 
 
 def departures(images: Images, grid: SingleGrid) -> list[str]:
@@ -279,7 +271,7 @@ def _add_by_target(
             error=f"test MAE{units}",
             counted="training images",
             each=f"each {target}" if bars["end"].iloc[0] - bars["start"].iloc[0] == 1 else "each bin",
-            limits={"many: above": groups.many_above, "few: below": groups.few_below} if len(bars) == _bins(groups) else {},
+            limits={"many: above": groups.many_above, "few: below": groups.few_below} if len(bars) == bin_count(groups) else {},
         ),
         alt=f"Test MAE against {target}, one line per method, over a histogram of the training images. The CSV has the numbers.",
         caption=f"Test MAE by {target}, {together}; mean over seeds, shaded: ± standard deviation over seeds. Each method is shown at its "
@@ -289,16 +281,6 @@ def _add_by_target(
     columns = {"start": f"{target}_from", "end": f"{target}_to", "count": "training_images"}
     numbers = pd.concat([lines.assign(drawn="line"), bars.rename(columns=columns).assign(drawn="bar")], ignore_index=True)
     report.add(section, numbers=numbers.rename(columns={"weight": "lambda"}).set_index("drawn").reset_index())
-
-
-def bins_of(targets: np.ndarray, *, whole: bool) -> np.ndarray:
-    """Bin edges of the figure: 5 or 1 wide for whole-number targets of a moderate range, else about 30 bins over their range."""
-    low, high = float(targets.min()), float(targets.max())
-    width = 5.0 if high - low >= 24 else 1.0
-    if not whole or high - low > 40 * width:
-        step = 10.0 ** np.floor(np.log10(max(high - low, 1e-12) / 30))
-        width = next(times * step for times in (1, 2, 5, 10) if high - low <= 40 * times * step)
-    return np.arange(np.floor(low / width), np.floor(high / width) + 2) * width
 
 
 def _lines(runs: Runs, chosen: pd.DataFrame, tables: Mapping[str, pd.DataFrame], edges: np.ndarray, target: str) -> pd.DataFrame:
@@ -320,20 +302,3 @@ def _lines(runs: Runs, chosen: pd.DataFrame, tables: Mapping[str, pd.DataFrame],
             }
             rows.append({key: row[key] for key in runs.cell} | edges_and_counts | {"mae": means.mean(), "std": means.std()})
     return pd.DataFrame(rows, columns=[*runs.cell, f"{target}_from", f"{target}_to", "images", "seeds", "mae", "std"])
-
-
-def _bins(groups: ShotGroups) -> int:
-    return max(groups.counts) - min(groups.counts) + 1
-
-
-def histogram(groups: ShotGroups) -> pd.DataFrame:
-    """Training images by bin of the shot groups, merged into at most BARS bars: start, end, count, shot (that of the fullest bin)."""
-    first, together = min(groups.counts), -(-_bins(groups) // BARS)
-    counts = np.zeros(-(-_bins(groups) // together), dtype=int)
-    fullest = np.zeros_like(counts)
-    for index, count in groups.counts.items():
-        counts[(index - first) // together] += count
-        fullest[(index - first) // together] = max(fullest[(index - first) // together], count)
-    start = groups.low + groups.width * (first + together * np.arange(len(counts)))
-    shot = np.where(fullest > groups.many_above, "many", np.where(fullest < groups.few_below, "few", "medium"))
-    return pd.DataFrame({"start": start, "end": start + groups.width * together, "count": counts, "shot": shot})

@@ -23,8 +23,9 @@ from regcls.methods import has_classes, make_loss
 from regcls.metrics import evaluate
 from regcls.models.predictor import scaled
 from regcls.models.standardised import build_scaled
+from regcls.params.shots import Shots
 from regcls.tasks.images.data import ImageSet
-from regcls.tasks.images.params import Shots, shots_text
+from regcls.tasks.images.params import shots_text
 from regcls.tasks.images.runs import ImageSpec
 from regcls.training.augment import for_faces
 from regcls.training.checkpoint import Checkpoints, load_predictor

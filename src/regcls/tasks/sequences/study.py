@@ -65,13 +65,4 @@ def train_grids(
         return outcome
     for (method, classes, unit, split), lam in best_lambdas.items():
         say(f"λ found: {lam:g} for {method} with {classes} classes on {unit} {split}")
-    return _both(outcome, train(new))
-
-
-def _both(one: Outcome, other: Outcome) -> Outcome:
-    return Outcome(
-        trained=one.trained + other.trained,
-        kept=one.kept + other.kept,
-        failed={**one.failed, **other.failed},
-        index=[*one.index, *other.index],
-    )
+    return outcome + train(new)

@@ -1,0 +1,64 @@
+"""Relevance of target values, and the error measure that weighs by it: for targets whose extreme values matter most.
+
+Sources: Ribeiro, Utility-based Regression (2011), for the relevance; Ribeiro and Moniz, Imbalanced regression and extreme value prediction
+(2020), for SERA. Legend: N samples.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.interpolate import CubicHermiteSpline
+
+RARE = 0.8  # samples of a relevance above this are rare
+STEPS = 1000  # of SERA's integral
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Relevance:
+    """φ(y) in [0, 1]: 0 at the median of the training targets, 1 where the whiskers of their boxplot end, if there are outliers beyond."""
+
+    points: NDArray[np.float64]  # (P,), increasing targets
+    values: NDArray[np.float64]  # (P,), relevance there; its slope is 0
+
+    @classmethod
+    def of(cls, training: ArrayLike) -> Self:
+        """The relevance that training targets (N,) define, from Tukey's hinges and whiskers of 1.5 × their spread.
+
+        On the side without outliers it is 0; if there are none at all, it is 0 everywhere.
+
+        Raises:
+            ValueError: there are no targets, or one is not finite.
+        """
+        targets = np.sort(np.asarray(training, dtype=np.float64))
+        if not targets.size or not np.isfinite(targets).all():
+            raise ValueError("relevance needs finite training targets")
+        half = (targets.size + 1) // 2  # the hinges are the medians of the two halves, which share the middle
+        lower, median, upper = (float(np.median(part)) for part in (targets[:half], targets, targets[-half:]))
+        reach = 1.5 * (upper - lower)
+        inside = targets[(targets >= lower - reach) & (targets <= upper + reach)]
+        points = {median: 0.0}
+        for end, whisker in ((targets[0], inside[0]), (targets[-1], inside[-1])):
+            points.setdefault(float(whisker), float(end != whisker))
+        return cls(points=np.array(sorted(points)), values=np.array([points[point] for point in sorted(points)]))
+
+    def __call__(self, targets: ArrayLike) -> NDArray[np.float64]:
+        """φ of targets, same shape: a cubic Hermite spline between the points, constant outside them."""
+        values = np.asarray(targets, dtype=np.float64)
+        if len(self.points) == 1:
+            return np.full(values.shape, self.values[0])
+        spline = CubicHermiteSpline(self.points, self.values, np.zeros_like(self.values))
+        return np.clip(np.asarray(spline(np.clip(values, self.points[0], self.points[-1]))), 0.0, 1.0)
+
+
+def sera(errors: ArrayLike, relevance: ArrayLike) -> float:
+    """Squared error-relevance area: ∫₀¹ Σ_{φ(y_i) ≥ t} e_i² dt, in the target's unit squared.
+
+    `errors` and `relevance` are (N,). The integral is a sum of trapezoids at steps of 1 / STEPS.
+    """
+    squared, weights = np.square(np.asarray(errors, dtype=np.float64)), np.asarray(relevance, dtype=np.float64)
+    order = np.argsort(weights)
+    left = np.concatenate([np.cumsum(squared[order][::-1])[::-1], [0.0]])  # sum of the errors from a place on
+    thresholds = np.linspace(0.0, 1.0, STEPS + 1)
+    return float(np.trapezoid(left[np.searchsorted(weights[order], thresholds, side="left")], thresholds))

@@ -1,0 +1,1 @@
+"""A number for each row of a table, from its other columns."""
