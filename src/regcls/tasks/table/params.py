@@ -179,5 +179,5 @@ PARAMS = TaskParams(
         "activation": "relu or sigmoid",
         "seed": "of initial weights and order",
     },
-    example="--method reg+cls --classes 50 --lambda 10",
+    example="--method reg+cls --classes 50 --lambda 10.0",
 )
