@@ -10,6 +10,7 @@ from conftest import ROOT, SHIPPED, SHIPPED_CHOICE, shipped_tree
 from regcls.cli import main
 from regcls.params import Params, load_params, parse_options
 from regcls.runs import grids
+from regcls.tasks import TASKS
 from regcls.tasks.depth.runs import make_spec as depth_spec
 from regcls.tasks.functions.runs import all_specs, expand
 from regcls.tasks.images.params import Images

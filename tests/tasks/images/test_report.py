@@ -15,8 +15,8 @@ from regcls.params import Params, load_params
 from regcls.params.shots import DensityShots, IntegerShots
 from regcls.params.single import SingleGrid
 from regcls.params.types import Method
+from regcls.reports.drawing import BARS, bins_of, histogram
 from regcls.reports.report import Report
-from regcls.tasks.images.report import BARS, bins_of, histogram
 from reports.made_up import PARAMS, csv, row_of, with_section
 from tasks.images.made_up_images import SEARCH, TABLE3, TABLE4, Store, small, with_grids
 

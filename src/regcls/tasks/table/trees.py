@@ -60,7 +60,7 @@ def train_trees(
 def fit(networks: TableNetworks, spec: TableSpec, part: str) -> Trained:
     """Fit trees on the training rows of a part; predictions are of standardised targets, as the networks' are."""
     from sklearn.ensemble import HistGradientBoostingRegressor  # type: ignore[import-untyped]  # here: it takes a second
-    from threadpoolctl import threadpool_limits  # type: ignore[import-not-found]
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     table = networks.table
     frame = table.raw_frame(table.rows(part, "train"))
