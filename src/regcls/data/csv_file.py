@@ -13,6 +13,7 @@ import pandas as pd
 
 from regcls.data import splits
 from regcls.data.archives import Holder
+from regcls.data.drawn_splits import drawn_splits
 from regcls.data.splits import Split
 from regcls.errors import UserError
 from regcls.progress import say
@@ -30,16 +31,22 @@ class Row(NamedTuple):
     separator: str
 
 
-def read_rows(file: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Row]:
+def read_rows(
+    file: Path, needed: Sequence[str], optional: Sequence[str] = (), *, named: Mapping[Any, str | None] | None = None
+) -> Iterator[Row]:
     """Yield the rows with the `needed` columns, and those of the `optional` columns that the file has; others are ignored.
+
+    `named`: other names of columns in the file, which must then be there; None if an optional one is not to be read.
 
     Raises:
         UserError: it is not a csv file, a column is missing or there twice, or a row has more values than there are columns.
     """
+    named = named or {}
+    needed = [*needed, *(column for column in optional if named.get(column))]
+    optional = [column for column in optional if column not in named]
     try:
-        content = file.read_bytes()
-        text = content.decode("utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
-        separator, places = _header(file, text, needed, optional)
+        text = _text(file)
+        separator, places = _header(file, text, {column: named.get(column) or column for column in needed}, optional)
         reader = csv.reader(StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
         filled = (row for row in reader if any(map(str.strip, row)))
         columns = len(next(filled))
@@ -53,21 +60,43 @@ def read_rows(file: Path, needed: Sequence[str], optional: Sequence[str] = ()) -
         raise UserError(f"{file} is not a CSV file in UTF-8 or UTF-16: {error}") from None
 
 
-def _header(file: Path, text: str, needed: Sequence[str], optional: Sequence[str]) -> tuple[str, dict[str, int]]:
-    """The separator with which the first line has the `needed` columns, and the positions of the columns."""
-    missing = needed
+def all_columns(file: Path) -> tuple[pd.DataFrame, str]:
+    """All columns as text, blanks at the ends removed, and the separator: the one that gives most columns.
+
+    Raises:
+        UserError: it is not a csv file, or has no rows below its header.
+    """
+    try:
+        readers = [csv.reader(StringIO(_text(file), newline=""), delimiter=mark, skipinitialspace=True) for mark in SEPARATORS.values()]
+        tables = [[[text.strip() for text in row] for row in reader if any(map(str.strip, row))] for reader in readers]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{file} is not a CSV file in UTF-8 or UTF-16: {error}") from None
+    rows, separator = max(zip(tables, SEPARATORS.values(), strict=True), key=lambda one: len(one[0][0]) if one[0] else 0)
+    if len(rows) < 2:
+        raise UserError(f"{file} has no rows: write a line for each sample, below one with the names of the columns")
+    names, width = rows[0], len(rows[0])
+    return pd.DataFrame([(row + [""] * width)[:width] for row in rows[1:]], columns=names), separator
+
+
+def _text(file: Path) -> str:
+    content = file.read_bytes()
+    return content.decode("utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
+
+
+def _header(file: Path, text: str, needed: Mapping[str, str], optional: Sequence[str]) -> tuple[str, dict[str, int]]:
+    """The separator with which the first line has the `needed` columns (column -> name), and the positions of the columns."""
+    missing = list(needed.values())
     for separator in SEPARATORS.values():
         rows = csv.reader(StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
         names = [name.strip() for name in next((row for row in rows if any(map(str.strip, row))), [])]
-        found = {column: _places(names, column) for column in (*needed, *optional)}
+        found = {column: _places(names, needed.get(column, column)) for column in (*needed, *optional)}
         if several := [column for column in found if len(found[column]) > 1]:
-            raise UserError(f"{file} has several columns {several[0]}: rename all but one")
-        missing = min(missing, [column for column in needed if not found[column]], key=len)
+            raise UserError(f"{file} has several columns {needed.get(several[0], several[0])}: rename all but one")
+        missing = min(missing, [name for column, name in needed.items() if not found[column]], key=len)
         if not missing:
             return separator, {column: places[0] for column, places in found.items() if places}
-    raise UserError(
-        f"{file} has no column {', '.join(missing)}; it needs {', '.join(needed)} in its first line, separated by {', '.join(SEPARATORS)}"
-    )
+    needs = f"it needs {', '.join(needed.values())} in its first line, separated by {', '.join(SEPARATORS)}"
+    raise UserError(f"{file} has no column {', '.join(missing)}; {needs}")
 
 
 def _places(names: Sequence[str], column: str) -> list[int]:
@@ -103,6 +132,29 @@ def split_of(file: Path, row: Row) -> Split:
     if (split := splits.split_of(row.texts["split"])) is None:
         raise fault(file, row.line, f"split = {row.texts['split']!r}: write train, val or test")
     return split
+
+
+def splits_of(
+    file: Path, rows: Sequence[Row], units: Sequence[str], *, test_share: float, validation_share: float, seed: int
+) -> list[Split]:
+    """The split of each row: of its column split or, if there is none, drawn by group; without groups by `units` (N,), such as paths.
+
+    Raises:
+        UserError: a split is unknown; a row has no group; a group is in two splits; or there are too few groups to draw from.
+    """
+    groups = [row.texts["group"].strip() for row in rows] if "group" in rows[0].texts else None
+    if groups and "" in groups:
+        raise fault(file, rows[groups.index("")].line, "there is no group")
+    if "split" not in rows[0].texts:
+        say(f"{file} has no column split: splits are drawn by {'group' if groups else 'file'}, from data.split_seed")
+        return drawn_splits(file, groups or units, test_share=test_share, validation_share=validation_share, seed=seed)
+    found, first = [split_of(file, row) for row in rows], dict[str, int]()
+    for index, group in enumerate(groups or ()):
+        one = first.setdefault(group, index)
+        if found[one] != found[index]:
+            where = f"{file}, lines {rows[one].line} and {rows[index].line}: group {group}"
+            raise UserError(f"{where} is in {found[one]} and in {found[index]}: a network would be tested on a group it was trained on")
+    return found
 
 
 def check_paths(file: Path, table: pd.DataFrame, *, refuse: bool) -> None:

@@ -47,6 +47,7 @@ class DepthData:
     layout: Literal["nyu2", "csv"]
     target: Annotated[str, Field(min_length=1)]  # its name in reports
     unit: str  # of depth, in reports; may be empty
+    columns: dict[Literal["image", "depth", "split", "group"], str | None]  # other names in the csv; null: not to be read
     depth_scale: Positive  # depth of a step of 16-bit maps
     invalid: tuple[Finite, ...]  # values of depth files that mean not measured, besides 0, NaN and infinity
     deepest: Positive | Literal["data"]  # upper end of the buckets; data: the greatest training depth
@@ -66,7 +67,7 @@ class DepthData:
     @property
     def without_effect(self) -> tuple[str, ...]:
         """Fields that do not decide the prepared data in this layout."""
-        own = ("layout", "depth_scale", "invalid", "deepest", "test_share")
+        own = ("layout", "columns", "depth_scale", "invalid", "deepest", "test_share")
         return ("target", *own) if self.layout == "nyu2" else ("target", "mask_seed")
 
 

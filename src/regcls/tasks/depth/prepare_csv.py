@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from regcls.data.archives import missing_remedy
 from regcls.data.counts import check_count
-from regcls.data.csv_file import check_copies, check_paths, fault, holders_of, path_in, read_rows, split_of, top_of
-from regcls.data.drawn_splits import drawn_splits
+from regcls.data.csv_file import check_copies, check_paths, fault, holders_of, path_in, read_rows, splits_of, top_of
 from regcls.data.splits import SPLITS
 from regcls.data.store import Writer, deciding_parameters, prepared_writer
 from regcls.errors import UserError
@@ -77,7 +76,7 @@ def read_csv(file: Path, data: DepthData) -> pd.DataFrame:
         UserError: it is not a csv file, a column is missing, a split is unknown or empty, a path is outside the file's folder, or an image
             is in several splits or has several depth maps.
     """
-    rows = list(read_rows(file, ("image", "depth"), ("split", "group")))
+    rows = list(read_rows(file, ("image", "depth"), ("split", "group"), named=data.columns))
     if not rows:
         raise UserError(f"{file} lists no pairs: write a line for each, with the paths of an image and of its depth map")
     table = pd.DataFrame(
@@ -88,14 +87,8 @@ def read_csv(file: Path, data: DepthData) -> pd.DataFrame:
             "line": [row.line for row in rows],
         }
     )
-    if "split" in rows[0].texts:
-        table["split"] = [split_of(file, row) for row in rows]
-    else:
-        grouped = "group" in rows[0].texts
-        if grouped and (nameless := table.loc[table["scene"] == "", "line"].tolist()):
-            raise fault(file, nameless[0], "there is no group")
-        shares = {"test_share": data.test_share, "validation_share": data.validation_share}
-        table["split"] = drawn_splits(file, table["scene" if grouped else "path"].tolist(), **shares, seed=data.split_seed)
+    shares = {"test_share": data.test_share, "validation_share": data.validation_share}
+    table["split"] = splits_of(file, rows, table["path"].tolist(), **shares, seed=data.split_seed)
     check_paths(file, table.rename(columns={"depth_path": "target"}), refuse=data.duplicates == "refuse")
     if empty := [split for split in SPLITS if split not in set(table["split"])]:
         raise UserError(f"{file}: no pair is in {', '.join(empty)}: a run needs training, validation and test images")

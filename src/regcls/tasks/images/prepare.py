@@ -68,7 +68,7 @@ def prepare(data: ImageData, folder: Path, *, raw: Path, dataset: str, processes
 def _listing(data: ImageData, raw: Path, dataset: str) -> Listing:
     remedy = missing_remedy(raw, dataset, data.archives)
     if (file := raw / f"{dataset}.csv").exists():
-        table = read_csv(file, target=data.target, refuse_duplicates=data.refuses_duplicates)
+        table = read_csv(file, data)
         return Listing(file=file, table=table, holders=holders_of(file, table, remedy=remedy, links=data.layout != "csv"))
     if data.layout == "imdb-wiki":
         return _from_mat(data, raw, remedy=remedy)
