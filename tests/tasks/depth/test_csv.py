@@ -1,6 +1,7 @@
 """A user's own pairs from a csv: what is stored, how sparse maps are scaled, the range of buckets and classes, and every mistake."""
 
 import shutil
+import textwrap
 from dataclasses import replace
 
 import numpy as np
@@ -13,8 +14,11 @@ from regcls.params import load_params
 from regcls.tasks.depth.augment import for_depth
 from regcls.tasks.depth.data import DepthSet, buckets_of
 from regcls.tasks.depth.depth_files import DepthFiles, scaled_measured
-from regcls.tasks.depth.params import BUCKETS, by_bucket
+from regcls.tasks.depth.params import BUCKETS, DepthOptions, by_bucket
 from regcls.tasks.depth.prepare import counts, prepare
+from regcls.tasks.depth.runs import single_depth_spec
+from regcls.tasks.depth.task import TASK
+from regcls.tasks.depth.train import class_ranges_of
 from tasks.depth import made_up_pairs
 from tasks.depth.made_up_pairs import SIZES, write_pairs
 
@@ -193,6 +197,23 @@ def test_a_fixed_range_is_reported_where_it_is_exceeded_and_refused_where_most_i
         run(raw, data_of("lidar", deepest=5.0))
 
 
+def test_classes_cover_the_training_depths_and_a_range_without_most_of_them_is_refused(raw):
+    write_pairs(raw, "lidar")
+    opened = run(raw, data_of("lidar"))
+    levels = np.flatnonzero(opened.levels("train")[1:]) + 1
+    for method in ("reg+cls", "reg+cls-bal"):
+        spec = single_depth_spec(SECTION, "own", DepthOptions(method=method))
+        ranges = class_ranges_of(replace(spec, class_range=()), opened.depths, opened.levels("train"))
+        assert (ranges.edges[0], ranges.edges[-1]) == (levels[0] / 256, levels[-1] / 256)
+    fitting = replace(spec, crop=opened.crop)
+    assert (
+        TASK.misfit(replace(fitting, class_range=()), opened) is None
+        and TASK.misfit(replace(fitting, class_range=(0.0, 80.0)), opened) is None
+    )
+    misfit = TASK.misfit(replace(fitting, class_range=(0.0, 2.0)), opened)
+    assert "training pixels are outside of its class range, 0 to 2: set training.class_range to data" in misfit
+
+
 # Mistakes
 
 
@@ -303,3 +324,11 @@ def test_the_value_65535_is_pointed_out_unless_it_is_invalid(raw, capsys):
     assert "have the value 65535, which often means not measured: if so, set data.invalid: [65535]" in capsys.readouterr().err
     opened = run(raw, data_of("png", invalid=(65535.0,)))
     assert "65535" not in capsys.readouterr().err and opened.deepest < 10
+
+
+def test_the_section_of_the_guide_is_valid(tmp_path):
+    guide = (ROOT / "docs" / "own-data.md").read_text()
+    section = guide[guide.index("    roads:\n") :].partition("\n\n")[0]
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text() + "\n" + textwrap.dedent(section) + "\n")
+    roads = load_params(tmp_path / "params.yaml").datasets["roads"]
+    assert (roads.data.layout, roads.data.crop, roads.data.depth_scale, roads.shots.by) == ("csv", (120, 400), 1 / 256, "density")

@@ -1,7 +1,8 @@
 """Prepare pairs of a user's own, which a csv file lists: images and depth maps of any range, shape and sparsity."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,29 +45,30 @@ def prepare_csv(data: DepthData, folder: Path, *, raw: Path, dataset: str, proce
         worker_pool(processes) if processes > 1 else nullcontext() as pool,
     ):
         tables, digests = [], list[bytes]()
-        files = DepthFiles(scale=data.depth_scale, invalid=data.invalid)
-        for split, part in parts.items():
-            pairs = [
-                Pair(*(holders[top_of(path)].place(path) for path in paths)) for paths in zip(part["path"], part["depth_path"], strict=True)
-            ]
-            shape = Shape(split="train" if split == "train" else "test", short_side=data.short_side, crop=data.crop, files=files)
-            written = write_pairs(writer, pairs, shape, pool=pool)
+        train = Shape(
+            split="train", short_side=data.short_side, crop=data.crop, files=DepthFiles(scale=data.depth_scale, invalid=data.invalid)
+        )
+        for shape in (train, replace(train, split="test")):
+            part = parts[shape.split]
+            images, maps = ([holders[top_of(path)].place(path) for path in part[column]] for column in ("path", "depth_path"))
+            written = write_pairs(writer, list(map(Pair, images, maps)), shape, pool=pool)
             if written.rejected:
-                row, reason = next(iter(written.rejected.items()))
-                wrong, more = part.iloc[row], len(written.rejected) - 1
-                others = f" ({counted(more, 'more line is', 'more lines are')} wrong)" if more else ""
-                raise fault(
-                    file, wrong["line"], f"{wrong['path']} and {wrong['depth_path']}: {reason}. Mend the files or remove the line{others}"
-                )
+                raise _unusable(file, part, written.rejected)
             tables.append(part.assign(row=np.arange(len(part))))
             digests += [written.digests[row] for row in range(len(part))]
         kept = pd.concat(tables, ignore_index=True)
         if data.duplicates == "refuse":
             check_copies(file, kept.assign(row=np.arange(len(kept))), dict(enumerate(digests)), dataset)
         writer.save_table(kept.drop(columns="line"))
-        _write_levels(
-            writer, kept, data, dataset, centre=Shape(split="train", short_side=data.short_side, crop=data.crop, files=files).centre
-        )
+        _write_levels(writer, kept, data, dataset, centre=train.centre)
+
+
+def _unusable(file: Path, part: pd.DataFrame, reasons: Mapping[int, str]) -> UserError:
+    """The error for rows of `part` whose pairs cannot be used."""
+    row, reason = next(iter(reasons.items()))
+    pair = part.iloc[row]
+    more = f" ({counted(len(reasons) - 1, 'more line is', 'more lines are')} wrong)" if len(reasons) > 1 else ""
+    return fault(file, pair["line"], f"{pair['path']} and {pair['depth_path']}: {reason}. Mend the files or remove the line{more}")
 
 
 def read_csv(file: Path, data: DepthData) -> pd.DataFrame:
