@@ -108,6 +108,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, float]:
         checkpoint_minutes=60.0,
         weights_folder=folder,
         shots=depth.shots,
+        unit=depth.data.unit,
     )
     task, clock = Steps(job, data), Clock(job)
     task.batches = min(task.batches, options.steps + WARM_UP)

@@ -26,7 +26,7 @@ from regcls.tasks.functions.data import FunctionSets
 pytestmark = pytest.mark.usefixtures("signals")
 
 # Of values that never enter a product: as small as one likes.
-SHARES = ("mild", "moderate", "severe", "flip", "decay", "jitter", "rotate", "validation_share")
+SHARES = ("mild", "moderate", "severe", "flip", "decay", "jitter", "rotate", "validation_share", "test_share")
 LOSS_NAMES = ", ".join(LOSSES)
 
 
@@ -194,6 +194,17 @@ def error_of(root):
         ),
         ("nyud2.data.crop", [227, 304], "nyud2.data.crop = [227, 304]: write even numbers: depth is predicted at half the size"),
         ("nyud2.data.crop", [38, 44], "nyud2.data.crop = [38, 44]: it is higher than nyud2.data.short_side = 36"),
+        ("nyud2.data.layout", "csv", "nyud2.data.source = stand-in generates rooms in the layout nyu2, but nyud2.data.layout = csv: write"),
+        ("nyud2.data", {"layout": "csv", "source": "raw", "crop": [44, 38]}, "nyud2.data.crop = [44, 38]: its shorter side is longer than"),
+        ("nyud2.data.deepest", "data", "nyud2.data.deepest = data is for layout csv: in layout nyu2, depth ends at 10.0"),
+        ("nyud2.data.depth_scale", 0, "nyud2.data.depth_scale = 0: Input should be greater than 0"),
+        ("nyud2.data.invalid", ["none"], 'nyud2.data.invalid.0 = "none": Input should be a valid number'),
+        (
+            "nyud2",
+            {"data": {"layout": "csv", "source": "raw"}, "training": {"depth_resampling": "released"}},
+            "nyud2.training.depth_resampling = released is for 8-bit depth only, not for layout csv: write nearest or measured",
+        ),
+        ("nyud2.shots", {"many_above": 0.2}, "nyud2.shots: few_below = 0.25 and many_above = 0.2 overlap: a bucket would be both"),
         ("nyud2.data.validation_share", 1.0, "nyud2.data.validation_share = 1.0: Input should be less than 1"),
         ("nyud2.shots.many", [[9, 100]], "nyud2.shots.many.0.1 = 100: Input should be less than 100"),
         ("nyud2.shots.many", [[45, 9]], "nyud2.shots.many: [45, 9] ends before it begins"),
@@ -552,7 +563,7 @@ def test_data_prepared_with_other_parameters_are_not_used(cli, command):
         ("a.jpg,train,many", "age = 'many' is not a number: write it as in 1372000 or 0.5, without unit"),
         ("a.jpg,train,1e39", "age = '1e39' is too large for networks, which compute in float32: use a larger unit"),
         ("a.jpg,trial,1", "split = 'trial': write train, val or test"),
-        ("/a.jpg,train,1", "/a.jpg is not a path in {raw}: move or copy the images there, where changes are noticed"),
+        ("/a.jpg,train,1", "/a.jpg is not a path in {raw}: move or copy the files there, where changes are noticed"),
         ("b/a.jpg,train,1", "there is no b.tar, b.zip or folder b in {raw}. docs/own-data.md says what belongs there"),
     ],
 )
@@ -562,6 +573,22 @@ def test_a_wrong_line_of_own_data_is_one_line_of_error(cli, row, message):
     (raw / "agedb.csv").write_text(f"path,split,age\n{row}\n")
     code, output = cli("prepare", "agedb")
     assert (code, output) == (2, f"regcls: error: {raw}/agedb.csv, line 2: {message.format(raw=raw)}\n")
+
+
+def test_a_wrong_pair_of_own_depth_is_one_line_of_error(cli):
+    root = Path.cwd()
+    tree = yaml.safe_load((root / "params.yaml").read_text())
+    tree["own"] = {"like": "nyud2", "data": {"source": "raw", "layout": "csv", "archives": []}}
+    (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    raw = root / "data" / "own" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "own.csv").write_text("image,depth,split\na.jpg,a.png,train\nb.jpg,b.png,val\nc.jpg,c.png,test\n")
+    code, output = cli("prepare", "own")
+    assert (code, output.splitlines()[-1]) == (
+        2,
+        f"regcls: error: {raw}/own.csv, line 2: a.jpg and a.png: image missing. Mend the files or remove the line (1 more line is wrong)",
+    )
+    assert not (root / "data" / "own" / "prepared").exists()
 
 
 def test_the_error_for_an_unprepared_set_names_the_command(tmp_path):

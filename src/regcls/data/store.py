@@ -86,8 +86,11 @@ class PreparedSet(Generic[Data]):
 
 
 def deciding_parameters(data: Any) -> dict[str, Any]:
-    """The fields of the dataclass `data` that decide the prepared data: not archive URLs, units, checks or switches that are off."""
-    values = asdict(data)
+    """The fields of the dataclass `data` that decide the prepared data: not archive URLs, units, checks or switches that are off.
+
+    Its fields `without_effect`, if it names any, are None, as fields that data prepared by an earlier version do not have.
+    """
+    values = asdict(data) | dict.fromkeys(getattr(data, "without_effect", ()))
     unused = {"archives", "unit", "duplicates"}
     unused |= {name for name, value in values.items() if name.startswith("expected_") or value is False}
     if values.get("source") == "raw":

@@ -14,6 +14,8 @@ from regcls.params.single import SingleGrid
 from regcls.reports.report import Report
 from regcls.runs.grids import BestLambdas, all_specs
 from regcls.tasks.depth import published, report
+from regcls.tasks.depth.data import DEEPEST, LEVELS_PER_METRE, PER_METRE, level_buckets
+from regcls.tasks.depth.params import by_bucket
 from regcls.tasks.depth.runs import DepthSpec, make_spec
 from regcls.tasks.depth.sums import BUCKETS, COLUMNS
 from reports.made_up import small_params, sources, with_section
@@ -49,6 +51,9 @@ class MadeUpRooms:
     training: int = published.COUNTS["training images"]  # including those for validation
     tested: int = published.COUNTS["test images"]
     has_drawn_mask: bool = False
+    tests_all: bool = False
+    deepest: float = DEEPEST
+    per_unit: float = PER_METRE
     pixels: tuple[tuple[int, ...], ...] = ()  # by bucket, of the test images from the fourth on; the others have none
 
     def rows(self, split: str) -> range:
@@ -70,6 +75,16 @@ class MadeUpRooms:
     def levels(self, split: str) -> np.ndarray:
         return {"train": levels()}[split]
 
+    @property
+    def depths(self) -> np.ndarray:
+        return np.arange(256) / LEVELS_PER_METRE
+
+    def training_pixels(self) -> np.ndarray:
+        return level_buckets(self.levels("train"), self.depths, self.deepest)
+
+    def test_targets(self, where: Any) -> np.ndarray:
+        return self.test_depth[where].astype(np.float32) / self.per_unit
+
 
 class Store:
     """Runs on `images` made-up test images; without `few`, no test pixel is rare."""
@@ -77,7 +92,7 @@ class Store:
     def __init__(self, params: Params, *, found: BestLambdas | None = None, few: bool = True, images: int = 12) -> None:
         self.params, self.found = params, found or {}
         rng = np.random.default_rng(7)
-        self.shots = np.array(params.datasets["nyud2"].shots.by_bucket())
+        self.shots = np.array(by_bucket(params.datasets["nyud2"].shots.groups(MadeUpRooms().training_pixels())))
         pixels = rng.poisson(30.0, (images, BUCKETS)).astype(float)
         pixels[:, :FIRST] = 0  # no image has all depths
         pixels[np.arange(BUCKETS) // 10 % 5 == np.arange(images)[:, None] % 5] = 0

@@ -13,13 +13,14 @@ from PIL import Image
 
 from conftest import ROOT
 from regcls.data.archives import Place
+from regcls.data.drawn_splits import held_out
 from regcls.errors import UserError
 from regcls.params import load_params
 from regcls.tasks.depth import prepare as depth_prepare
-from regcls.tasks.depth.data import LEVELS_PER_METRE, DepthSet, level_buckets
+from regcls.tasks.depth.data import DEEPEST, LEVELS_PER_METRE, DepthSet, level_buckets
 from regcls.tasks.depth.pairs import Pair, Shape, read_pair
 from regcls.tasks.depth.params import RoomStandIn
-from regcls.tasks.depth.prepare import counts, draw_mask, prepare, validation_scenes
+from regcls.tasks.depth.prepare import counts, draw_mask, prepare
 from regcls.tasks.depth.stand_in import write_archive
 
 NYUD2 = load_params(ROOT / "params.yaml").datasets["rooms"]
@@ -170,12 +171,12 @@ def test_scenes_are_split_by_numpys_shuffle_of_their_sorted_names(scenes, share,
     shuffled = np.array(sorted(names))
     np.random.seed(3)
     np.random.shuffle(shuffled)
-    assert validation_scenes([*reversed(names), *names], share=share, seed=3) == set(shuffled[training:])
+    assert held_out([*reversed(names), *names], share=share, seed=3) == set(shuffled[training:])
 
 
 def test_four_fifths_of_the_scenes_train_whatever_their_number():
     for n in range(2, 700):
-        assert len(validation_scenes([str(k) for k in range(n)], share=0.2, seed=0)) == n - 4 * n // 5
+        assert len(held_out([str(k) for k in range(n)], share=0.2, seed=0)) == n - 4 * n // 5
 
 
 def test_training_and_validation_share_no_scene(raw):
@@ -278,11 +279,14 @@ def test_a_mask_with_invalid_values_or_no_measured_pixel_is_refused(raw):
 # Counts
 
 
+LEVELS = (np.arange(256) / LEVELS_PER_METRE, DEEPEST)
+
+
 def test_a_level_of_training_depth_belongs_to_the_bucket_of_its_metres():
     for level in range(1, 256):
         bucket = min(int(np.floor(10 * (level / LEVELS_PER_METRE))), 99)
-        assert level_buckets(np.eye(256, dtype=np.int64)[level] * 3).tolist() == [3 * (k == bucket) for k in range(100)]
-    assert not level_buckets(np.eye(256, dtype=np.int64)[0]).any()  # not measured
+        assert level_buckets(np.eye(256, dtype=np.int64)[level] * 3, *LEVELS).tolist() == [3 * (k == bucket) for k in range(100)]
+    assert not level_buckets(np.eye(256, dtype=np.int64)[0], *LEVELS).any()  # not measured
 
 
 def test_notes_count_pixels_by_bucket(raw):

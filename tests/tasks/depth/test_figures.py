@@ -2,9 +2,15 @@ import numpy as np
 import pytest
 
 from regcls.tasks.depth import figures
-from regcls.tasks.depth.params import DepthShots
+from regcls.tasks.depth.data import DEEPEST, LEVELS_PER_METRE, level_buckets
 
-LIMITS = DepthShots(many=((10, 29),), medium=((30, 49),))
+LIMITS = {"many": frozenset(range(10, 30)), "medium": frozenset(range(30, 50))}
+METRES = {"per_unit": 1000.0, "unit": "m"}
+
+
+def histogram(counts):
+    """The histogram of pixels by level of NYUD2-DIR's training depth."""
+    return figures.training_histogram(level_buckets(counts, np.arange(256) / LEVELS_PER_METRE, DEEPEST), LIMITS, DEEPEST)
 
 
 def examples(count: int = 2, size: tuple[int, int] = (12, 16), *, off: int = 100) -> dict[str, np.ndarray]:
@@ -19,7 +25,7 @@ def examples(count: int = 2, size: tuple[int, int] = (12, 16), *, off: int = 100
 def test_levels_are_counted_in_the_bucket_of_their_depth() -> None:
     counts = np.zeros(256, np.int64)
     counts[[0, 25, 26, 102, 253, 255]] = [9, 1, 2, 3, 4, 5]  # not measured, 0.98, 1.02, 4.0, 9.92 and 10 m
-    table = figures.training_histogram(counts, LIMITS).set_index("bucket")
+    table = histogram(counts).set_index("bucket")
     assert table["training_pixels"][table["training_pixels"] > 0].to_dict() == {9: 1, 10: 2, 40: 3, 99: 9}
     assert (table.loc[10, "shot"], table.loc[40, "shot"], table.loc[99, "shot"]) == ("many", "medium", "few")
     assert (table.loc[40, "depth_from"], table.loc[40, "depth_to"]) == (4.0, 4.1)
@@ -30,13 +36,13 @@ def test_the_buckets_of_levels_are_those_of_their_depths_in_metres() -> None:
     by_hand = np.zeros(100)
     for level in range(1, 256):
         by_hand[min(99, int(np.floor(round(level * 10 / 25.5, 9))))] += level
-    assert figures.training_histogram(counts, LIMITS)["training_pixels"].tolist() == by_hand.tolist()
+    assert histogram(counts)["training_pixels"].tolist() == by_hand.tolist()
 
 
 def test_the_sheet_has_a_picture_per_column_and_is_reproducible() -> None:
     found = {"reg": examples(), "reg+cls · 100": examples(off=50)}
-    svg = figures.sheet(found)
-    assert svg == figures.sheet(found)
+    svg = figures.sheet(found, **METRES)
+    assert svg == figures.sheet(found, **METRES)
     assert svg.count("<image ") == 2 * 6 + 2  # including colour bars
     for text in ("measured", "reg+cls · 100", "|error|, reg", "test image 7", "RMSE 0.10 m", "RMSE 0.05 m"):
         assert f"<!-- {text} -->" in svg
@@ -46,7 +52,7 @@ def test_errors_under_the_pictures_are_over_measured_pixels_only() -> None:
     found = examples()
     found["prediction"][0, 0] = 9000  # where nothing is measured
     found["truth"][1] = 0
-    table = figures.errors_of_examples({"reg": found})
+    table = figures.errors_of_examples({"reg": found}, per_unit=1000.0)
     assert (table["image"].tolist(), table["pixels"].tolist()) == ([0, 7], [11 * 16, 0])
     assert (table["rmse"][0], table["mae"][0]) == pytest.approx((0.1, 0.1)) and np.isnan(table["rmse"][1])
 
@@ -60,11 +66,11 @@ def test_errors_under_the_pictures_are_over_measured_pixels_only() -> None:
     ],
 )
 def test_pictures_without_measured_pixels_are_drawn_too(spoiled: dict[str, np.ndarray]) -> None:
-    svg = figures.sheet({"reg": examples() | spoiled})
+    svg = figures.sheet({"reg": examples() | spoiled}, **METRES)
     assert ("<!-- nothing measured -->" in svg) == ("truth" in spoiled)
 
 
 def test_at_most_four_examples_are_shown_and_large_ones_are_shrunk() -> None:
-    svg = figures.sheet({"reg": examples(6, (228, 304))})
+    svg = figures.sheet({"reg": examples(6, (228, 304))}, **METRES)
     assert "<!-- test image 21 -->" in svg and "<!-- test image 28 -->" not in svg
     assert len(svg) < 1.5e6  # of noise, which cannot be compressed

@@ -24,6 +24,7 @@ from regcls.tasks.depth.metrics import errors_of, sums_of
 from regcls.tasks.depth.runs import DepthSpec
 from regcls.tasks.depth.train import load_predictor
 from regcls.tracking.tracker import Tracker
+from tasks.depth.made_up_pairs import DATA, write_pairs
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("signals", "one_core")]
 
@@ -114,6 +115,41 @@ def test_the_depth_map_of_an_image_file_is_that_of_the_run(make_project, regcls,
     Image.fromarray(image).save(root / "maps" / "room.png")
     code, _, output = regcls(root, "predict", run_id[:8], "room.png", "maps/room.png")
     assert code == 2 and "room.png and maps/room.png have the same name" in output
+
+
+@pytest.mark.parametrize("kind", DATA)
+def test_own_pairs_go_from_a_csv_to_a_report_and_predictions(make_project, regcls, kind):
+    own = {
+        "like": "nyud2",
+        "data": DATA[kind] | {"source": "raw", "layout": "csv", "target": "distance", "unit": "yd", "deepest": "data", "archives": []},
+        "training": {"class_range": "data", "depth_resampling": "measured"},
+        "shots": {"by": "density"},
+        "grids": {"table2": {"methods": ["reg", "reg+cls-bal"]}},
+        "published": None,
+    }
+    root = make_project(DEPTH | {"datasets": ["own"], "own": own})
+    write_pairs(root / "data" / "own" / "raw", kind)
+    code, out, _ = regcls(root, "prepare", "own")
+    assert code == 0 and "train      12 images of 3 scenes" in out and "test        8 images" in out
+    code, _, output = regcls(root, "train", "own")
+    assert code == 0 and "2 runs trained, 0 were there already, 0 failed" in output, output
+    assert regcls(root, "compare")[0] == 0
+    page = (root / "reports" / "own" / "index.html").read_text()
+    assert "predicts the distance of every pixel" in page and "Test RMSE (yd)" in page and "all measured test pixels" in page
+    assert "(m)" not in page and "0.1 m" not in page and "metres" not in page
+    table = pd.read_csv(root / "reports" / "own" / "error_by_depth.csv")
+    opened = DepthSet(root / "data" / "own" / "prepared")
+    assert table["depth_to"].max() == pytest.approx(opened.deepest) and (table["drawn"] == "bar").sum() == 100
+    bars = table[table["drawn"] == "bar"]
+    assert bars["training_pixels"].tolist() == opened.training_pixels().tolist() and set(bars["shot"]) >= {"many", "few"}
+
+    run_id = next(iter(Tracker(root, experiment="regcls").finished("own").values()))
+    code, out, output = regcls(root, "predict", run_id[:8], "data/own/raw/images/000.png", "--folder", "maps")
+    assert code == 0 and f"value × {DATA[kind]['depth_scale']:g}" in output
+    (line,) = csv.DictReader(io.StringIO(out))
+    with Image.open(root / "maps" / "000_depth.png") as depth:
+        found = np.asarray(depth) * DATA[kind]["depth_scale"]
+    assert float(line["farthest"]) == pytest.approx(found.max(), abs=DATA[kind]["depth_scale"])
 
 
 @pytest.fixture

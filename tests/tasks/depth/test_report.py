@@ -14,7 +14,6 @@ from regcls.params.single import SingleGrid
 from regcls.params.types import Method
 from regcls.reports.report import Report
 from regcls.tasks.depth import report as depth_report
-from regcls.tasks.depth.params import DepthShots
 from regcls.tasks.depth.sums import BUCKETS
 from reports.made_up import PARAMS, csv, row_of, with_section
 from tasks.depth.made_up_depth import SEARCH, TABLE2, TABLE4, MadeUpRooms, Store, levels, prints, small, with_grids
@@ -118,7 +117,7 @@ def test_the_gap_is_between_the_means_over_seeds(store: Store, report: Report) -
 def test_sums_are_collected_by_image_and_group(store: Store) -> None:
     table = sums_by_seed(store, method="reg")[0]
     images = np.unique(table["image"])
-    found = depth_report.by_image(table, images, store.params.datasets["nyud2"].shots)
+    found = depth_report.by_image(table, images, store.params.datasets["nyud2"].shots.groups([]))
     assert found.shape == (12, 4, 2)
     for index, image in enumerate(images):
         for group, shot in enumerate(SHOTS):
@@ -199,7 +198,7 @@ def test_fewer_images_are_noted_wherever_published_values_are_shown() -> None:
 
 
 def test_other_shot_groups_need_no_new_runs(store: Store, report: Report) -> None:
-    other = with_section(store.params, "nyud2", shots=DepthShots(many=((0, 49),), medium=((50, 59),)))
+    other = with_section(store.params, "nyud2", shots=replace(store.params.datasets["nyud2"].shots, many=((0, 49),), medium=((50, 59),)))
     assert prints(other, {}) == store.fingerprints
     found = store.report(params=other)
     by_seed = [math.sqrt(share(table.query("bucket < 50"), "squared")) for table in sums_by_seed(store, method="reg")]

@@ -82,6 +82,7 @@ def job_on(images, home, *, folder="run", checkpoint_minutes=10.0, loaders=0, me
         checkpoint_minutes=checkpoint_minutes,
         weights_folder=home / "weights",
         shots=SECTION.shots,
+        unit="m",
     )
 
 

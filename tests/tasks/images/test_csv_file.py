@@ -1,11 +1,14 @@
 """Csv files as spreadsheets and scripts write them are read alike; what cannot be meant is refused, with its line."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
 
+from conftest import ROOT
 from regcls.errors import UserError
+from regcls.params import load_params
 from regcls.tasks.images.csv_file import read_csv
 
 ROWS = [("00/a.jpg", 31.5, "train"), ("00/b, c.jpg", 1e-3, "val"), ("ü.jpg", 40.0, "test")]
@@ -16,8 +19,9 @@ def written(folder, content, encoding="utf-8"):
     return folder / "agedb.csv"
 
 
-def read(file, refuse=True):
-    return read_csv(file, target="age", refuse_duplicates=refuse)
+def read(file, refuse=True, **changes):
+    data = load_params(ROOT / "params.yaml").datasets["agedb"].data
+    return read_csv(file, replace(data, duplicates="refuse" if refuse else "allow", **changes))
 
 
 def listed(file):
@@ -57,10 +61,11 @@ def test_a_column_of_exactly_the_name_counts_before_others(tmp_path):
 @pytest.mark.parametrize(
     "content, message",
     [
-        ("", r"agedb\.csv has no column age, path, split; it needs age, path, split in its first line, separated by commas, semicolons, tabs"),
-        ("age|path|split\n", r"has no column age, path, split"),
-        ("age,path\n1,a.jpg\n", r"has no column split"),
-        ("age;path\n1;a.jpg\n", r"has no column split"),
+        ("", r"agedb\.csv has no column age, path; it needs age, path in its first line, separated by commas, semicolons, tabs"),
+        ("age|path|split\n", r"has no column age, path;"),
+        ("age;path\n1;a.jpg\n", r"has no column split, and 1 group cannot be split in three: add more, or write the splits"),
+        ("age,path,group\n1,a.jpg,x\n1,b.jpg,\n", r"line 3: there is no group"),
+        ("age,path,split,group\n1,a.jpg,val,x\n1,b.jpg,test,x\n", r"lines 2 and 3: group x is in val and in test: a network would be"),
         ("Age,AGE,path,split\n", r"has several columns age: rename all but one"),
         ("age,path,split\n1,a.jpg,train\n\nold,b.jpg,val\n", r"agedb\.csv, line 4: age = 'old' is not a number"),
         ("age,path,split\nnan,a.jpg,train\n", r"line 2: age = 'nan' is not a number"),
@@ -74,8 +79,8 @@ def test_a_column_of_exactly_the_name_counts_before_others(tmp_path):
         ("age,path,split\n1, ,train\n", r"line 2: there is no path"),
         ("age,path,split\n1,é.jpg,train\n", r"is not a CSV file in UTF-8 or UTF-16"),
         ("age,path,split\n1,a.jpg,train\n-1e39,b.jpg,train\n", r"line 3: age = '-1e39' is too large for networks"),
-        ("age,path,split\n1,/photos/a.jpg,train\n", r"line 2: /photos/a\.jpg is not a path in .*: move or copy the images there"),
-        ("age,path,split\n1,b/../../a.jpg,train\n", r"line 2: \.\./a\.jpg is not a path in .*: move or copy the images there"),
+        ("age,path,split\n1,/photos/a.jpg,train\n", r"line 2: /photos/a\.jpg is not a path in .*: move or copy the files there"),
+        ("age,path,split\n1,b/../../a.jpg,train\n", r"line 2: \.\./a\.jpg is not a path in .*: move or copy the files there"),
     ],
 )  # fmt: skip
 def test_the_error_for_an_invalid_csv_names_the_line(tmp_path, content, message):
@@ -123,3 +128,21 @@ def test_an_image_with_two_targets_is_refused_but_a_repeated_line_is_not(tmp_pat
     assert "1 image is listed more than once, and counted as often" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"agedb\.csv, lines 3 and 5: b\.jpg has two targets, 2 and 3: remove one of the lines"):
         read(written(tmp_path, content + "3,b.jpg,train\n"))
+
+
+def test_without_splits_they_are_drawn_from_the_seed_and_by_groups(tmp_path):
+    rows = [(f"{place}.jpg", f"house {place // 3}") for place in range(60)]
+    file = written(tmp_path, "path,age,house\n" + "".join(f"{path},1,{house}\n" for path, house in rows))
+    table = read(file, columns={"group": "house"}).assign(house=[house for _, house in rows])
+    assert table["split"].value_counts().to_dict() == {"train": 36, "val": 12, "test": 12}
+    assert (table.groupby("house")["split"].nunique() == 1).all()
+    assert table["split"].tolist() == read(file, columns={"group": "house"})["split"].tolist()
+    assert table["split"].tolist() != read(file, columns={"group": "house"}, split_seed=1)["split"].tolist()
+
+
+def test_columns_may_have_other_names(tmp_path):
+    file = written(tmp_path, "file,fold,part,age\na.jpg,1,train,1\nb.jpg,2,val,2\nc.jpg,3,test,3\n")
+    assert read(file, columns={"path": "File", "split": "part"})["split"].tolist() == ["train", "val", "test"]
+    assert sorted(read(file, columns={"path": "file", "split": None})["split"]) == ["test", "train", "val"]  # drawn
+    with pytest.raises(UserError, match=r"agedb\.csv has no column path, house; it needs age, path, house in its first line"):
+        read(file, columns={"group": "house"})

@@ -84,10 +84,3 @@ def test_a_run_without_classes_needs_no_class_range(make_project):
     section = section_with(make_project)
     data = SimpleNamespace(size=section.data.size, targets=lambda split: np.array([1e6, 2e6]))
     assert TASK.misfit(make_spec(section, "houses", method="reg", classes=2, lam=1.0, balanced_data=False, seed=0), data) is None
-
-
-def test_depth_classes_may_not_cover_the_range_of_the_data(make_project):
-    with pytest.raises(
-        UserError, match=r"nyud2\.training\.class_range = data: write the metres that the ranges cover, as in \[0\.0, 10\.0\]"
-    ):
-        load_params(make_project({"nyud2": {"training": {"class_range": "data"}}}) / "params.yaml")

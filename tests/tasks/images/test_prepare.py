@@ -250,7 +250,7 @@ def test_own_images_with_any_target_are_prepared_the_same_way(own_images):
 
 def test_the_csv_column_is_named_after_the_target(own_images):
     prices = replace(OWN, target="price", unit="$")
-    with pytest.raises(UserError, match=r"agedb\.csv has no column price; it needs price, path, split"):
+    with pytest.raises(UserError, match=r"agedb\.csv has no column price; it needs price, path in"):
         run(own_images, prices, "agedb")
     content = (own_images / "agedb.csv").read_text().replace("age,", "price,")
     (own_images / "agedb.csv").write_text(content.replace("8.25,", "5858000,"))

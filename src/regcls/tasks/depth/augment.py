@@ -43,7 +43,7 @@ class RotatedCrop(albumentations.DualTransform):  # type: ignore[misc]
         back = self._back(img.shape[0], img.shape[1], angle)
         return np.asarray(cv2.warpAffine(img, back, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP))
 
-    def apply_to_mask(self, mask: NDArray[np.uint8], angle: float, **params: Any) -> NDArray[np.uint8]:
+    def apply_to_mask(self, mask: NDArray[np.unsignedinteger], angle: float, **params: Any) -> NDArray[np.unsignedinteger]:
         """Rotate and crop the depth map: (H / 2, W / 2), pixels (1, 1), (1, 3), … (3, 1), … of the crop, as in Pillow's nearest resize."""
         height, width = self.crop
         back = self._back(mask.shape[0], mask.shape[1], angle) @ np.array([[2.0, 0.0, 1.0], [0.0, 2.0, 1.0], [0.0, 0.0, 1.0]])
@@ -58,6 +58,20 @@ class RotatedCrop(albumentations.DualTransform):  # type: ignore[misc]
         return np.column_stack([turn, middle + turn @ (first - middle)])
 
 
+class MeasuredCrop(RotatedCrop):
+    """RotatedCrop for sparse depth maps: a pixel of half the size takes another measured one of its 2 × 2 pixels if its own is not."""
+
+    def apply_to_mask(self, mask: NDArray[np.unsignedinteger], angle: float, **params: Any) -> NDArray[np.unsignedinteger]:
+        """Rotate, crop and halve the depth map: (H / 2, W / 2)."""
+        height, width = self.crop
+        back = self._back(mask.shape[0], mask.shape[1], angle)
+        turned = cv2.warpAffine(mask, back, (width, height), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
+        half = turned[1::2, 1::2]
+        for down, right in ((1, 0), (0, 1), (0, 0)):
+            half = np.where(half > 0, half, turned[down::2, right::2])
+        return np.asarray(half)
+
+
 class SplineCrop(RotatedCrop):
     """RotatedCrop as in the release: both are rotated by splines of order 2, then the depth crop is halved bicubically, all in 8 bits.
 
@@ -68,7 +82,7 @@ class SplineCrop(RotatedCrop):
         """Rotate and crop the image: (H, W, 3)."""
         return self._turned(img, angle)
 
-    def apply_to_mask(self, mask: NDArray[np.uint8], angle: float, **params: Any) -> NDArray[np.uint8]:
+    def apply_to_mask(self, mask: NDArray[np.unsignedinteger], angle: float, **params: Any) -> NDArray[np.unsignedinteger]:
         """Rotate, crop and halve the depth map: (H / 2, W / 2)."""
         height, width = self.crop
         half = Image.fromarray(self._turned(mask, angle)).resize((width // 2, height // 2), Image.Resampling.BICUBIC)
@@ -121,10 +135,10 @@ def for_depth(
     rotate: float,
     lighting: float,
     jitter: float,
-    depth_resampling: Literal["nearest", "released"],
+    depth_resampling: Literal["nearest", "measured", "released"],
     clip_colours: bool,
     seed: int,
 ) -> Augmentation:
     """Augmentation of `image` (h, w, 3) and `mask` (h, w), its depth in levels, to (H, W, 3) and (H / 2, W / 2)."""
-    cut = SplineCrop(crop, rotate) if depth_resampling == "released" else RotatedCrop(crop, rotate)
+    cut = {"nearest": RotatedCrop, "measured": MeasuredCrop, "released": SplineCrop}[depth_resampling](crop, rotate)
     return Augmentation([albumentations.HorizontalFlip(p=flip), cut, Colours(lighting, jitter, clip=clip_colours)], seed=seed)

@@ -1,9 +1,8 @@
 """Evaluation of a depth network on validation and test images: errors, and accuracy of the class head.
 
-Legend: B images, H × W pixels of the crop; N images of a split; L = 256 depth levels.
+Legend: B images, H × W pixels of the crop; N images of a split; L depth levels.
 """
 
-from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -18,7 +17,8 @@ from regcls.tasks.depth.data import DepthSet
 from regcls.tasks.depth.examples import Examples, example_rows
 from regcls.tasks.depth.metrics import errors_of
 from regcls.tasks.depth.model import normalised
-from regcls.tasks.depth.pixels import DEPTHS, DeviceRanges
+from regcls.tasks.depth.params import Groups
+from regcls.tasks.depth.pixels import DeviceRanges
 from regcls.tasks.depth.sums import bucket_sums, rmse, rmse_by_image
 from regcls.training.device import Device
 from regcls.training.feed import evaluation_batches, prefetched
@@ -33,7 +33,7 @@ class EvaluationBatch:
     """Images and the pixels to evaluate."""
 
     images: Tensor  # (B, H, W, 3), uint8
-    targets: Tensor  # (B, H, W), metres
+    targets: Tensor  # (B, H, W), depth
     mask: Tensor  # (B, H, W)
 
 
@@ -56,7 +56,7 @@ class Evaluation:
     keep_validated: NDArray[np.float32]  # (L,), probability that a pixel of a level is a validation pixel
     by_image: bool  # whether val/rmse/all averages the MSE over images, as in the release, instead of over pixels
     classes: DeviceRanges | None  # of the class head; None for reg
-    shots: Mapping[Literal["many", "medium"], Set[int]]
+    shots: Groups
 
     def errors(self, network: nn.Module) -> dict[str, float]:
         """Errors on validation and test pixels: val/…, test/…."""
@@ -75,8 +75,8 @@ class Evaluation:
         with torch.inference_mode():
             for batch in prefetched(self.validation_batch if split == "val" else self.test_batch, cuts):
                 targets, mask = batch.targets.to(self.device), batch.mask.to(self.device)
-                metres, features = self._predicted(network, batch.images)
-                sums.append(bucket_sums(metres, targets, mask).cpu())
+                depth, features = self._predicted(network, batch.images)
+                sums.append(bucket_sums(depth, targets, mask, deepest=self.images.deepest, nearest=1 / self.images.per_unit).cpu())
                 if self.classes is not None:
                     labels = self.classes.labels(targets).masked_fill(~mask, -1)
                     hits += dense_hits(cast(ClassHead, network.classifier), features, labels).item()
@@ -89,7 +89,7 @@ class Evaluation:
         return pixels if self.channels_last else pixels.contiguous()
 
     def _predicted(self, network: nn.Module, images: Tensor) -> tuple[Tensor, Any]:
-        """Depth in metres at the size of the images (B, H, W), always in float32, and the features for the class head."""
+        """Depth at the size of the images (B, H, W), always in float32, and the features for the class head."""
         depth, features = network(self.on_device(images))
         return F.interpolate(depth[:, None].float(), size=images.shape[1:3], mode="bilinear", align_corners=True).squeeze(1), features
 
@@ -102,18 +102,18 @@ class Evaluation:
         draws = np.stack([np.random.default_rng([PIXELS, row]).random((height, width), dtype=np.float32) for row in rows.tolist()])
         return EvaluationBatch(
             images=torch.from_numpy(np.stack([self.images.train_images[row][crop] for row in rows])),
-            targets=torch.from_numpy(DEPTHS.astype(np.float32)[levels]),
+            targets=torch.from_numpy(self.images.depths.astype(np.float32)[levels]),
             mask=torch.from_numpy(draws < self.keep_validated[levels]),
         )
 
     def test_batch(self, cut: slice) -> EvaluationBatch:
         """A batch of test images, with the pixels of the mask."""
         rows = self.images.rows("test")[cut]
-        depth = self.images.test_depth[rows]
+        targets = self.images.test_targets(rows)
         return EvaluationBatch(
             images=torch.from_numpy(self.images.test_images[rows]),
-            targets=torch.from_numpy(depth.astype(np.float32) / 1000),
-            mask=torch.from_numpy(self.images.test_mask[rows] & (depth > 0)),
+            targets=torch.from_numpy(targets),
+            mask=torch.from_numpy(self.images.test_mask[rows] & (targets > 0)),
         )
 
     def examples(self, network: nn.Module) -> Examples:
@@ -121,6 +121,6 @@ class Evaluation:
         rows = example_rows(self.images.rows("test"))
         network.eval()
         with torch.inference_mode():
-            metres = self._predicted(network, torch.from_numpy(self.images.test_images[rows]))[0].cpu().numpy()
-        prediction = np.clip(np.rint(1000 * metres), 0, 65535).astype(np.uint16)
+            depth = self._predicted(network, torch.from_numpy(self.images.test_images[rows]))[0].cpu().numpy()
+        prediction = np.clip(np.rint(self.images.per_unit * depth), 0, 65535).astype(np.uint16)
         return Examples(rows=rows, images=self.images.test_images[rows], truth=self.images.test_depth[rows], prediction=prediction)

@@ -26,8 +26,8 @@ class Examples:
 
     rows: NDArray[np.int64]  # (E,)
     images: NDArray[np.uint8]  # (E, H, W, 3)
-    truth: NDArray[np.uint16]  # (E, H, W), millimetres; 0: not measured
-    prediction: NDArray[np.uint16]  # (E, H, W), millimetres
+    truth: NDArray[np.uint16]  # (E, H, W), in the steps of the test set: millimetres for NYUD2-DIR; 0: not measured
+    prediction: NDArray[np.uint16]  # (E, H, W), in the same steps
 
 
 def example_rows(rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -35,8 +35,8 @@ def example_rows(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     return rows[np.linspace(0, len(rows) - 1, min(MOST, len(rows))).round().astype(np.int64)]
 
 
-def write_examples(examples: Examples, folder: Path) -> dict[str, Path]:
-    """Write examples.npz and examples.png to `folder`; return name -> file.
+def write_examples(examples: Examples, folder: Path, *, per_unit: float, unit: str) -> dict[str, Path]:
+    """Write examples.npz and examples.png to `folder`; return name -> file. `per_unit`: steps of depth in a `unit`.
 
     Raises:
         UserError: the disk is full or the folder is not writable.
@@ -48,16 +48,16 @@ def write_examples(examples: Examples, folder: Path) -> dict[str, Path]:
             np.savez_compressed(handle, **vars(examples))
 
     write_atomically(arrays, save)
-    figure = _sheet(examples)
+    figure = _sheet(examples, per_unit, unit)
     write_atomically(sheet, lambda aside: figure.savefig(aside, format="png", dpi=110, metadata={"Software": None}))
     return {file.name: file for file in (arrays, sheet)}
 
 
-def _sheet(examples: Examples) -> Figure:
+def _sheet(examples: Examples, per_unit: float, unit: str) -> Figure:
     count, (height, width) = len(examples.rows), examples.truth.shape[1:]
-    metres = [part.astype(np.float32) / 1000 for part in (examples.truth, examples.prediction)]
+    depths = [part.astype(np.float32) / per_unit for part in (examples.truth, examples.prediction)]
     measured = examples.truth > 0
-    truth, error = (np.where(measured, part, np.nan) for part in (metres[0], np.abs(metres[1] - metres[0])))
+    truth, error = (np.where(measured, part, np.nan) for part in (depths[0], np.abs(depths[1] - depths[0])))
     deepest, worst = float(np.nanmax(truth)), float(np.nanpercentile(error, 99))
     figure = Figure(figsize=(9.6, 0.8 + count * 2.25 * height / width))
     FigureCanvasAgg(figure)
@@ -66,14 +66,14 @@ def _sheet(examples: Examples) -> Figure:
     for index, row in enumerate(axes):
         row[0].imshow(examples.images[index])
         depth_image = row[1].imshow(truth[index], cmap=DEPTHS, vmin=0, vmax=deepest)
-        row[2].imshow(metres[1][index], cmap=DEPTHS, vmin=0, vmax=deepest)
+        row[2].imshow(depths[1][index], cmap=DEPTHS, vmin=0, vmax=deepest)
         error_image = row[3].imshow(error[index], cmap=ERRORS, vmin=0, vmax=worst)
         for cell in row:
             cell.set(xticks=[], yticks=[], facecolor=NOT_MEASURED)
     for cell, title in zip(axes[0], ("image", "truth", "prediction", "absolute error"), strict=True):
         cell.set_title(title, fontsize=9)
-    _bar(figure, depth_image, list(axes[-1][1:3]), "depth (m)")
-    _bar(figure, error_image, [axes[-1][3]], "error (m)")
+    _bar(figure, depth_image, list(axes[-1][1:3]), f"depth{f' ({unit})' if unit else ''}")
+    _bar(figure, error_image, [axes[-1][3]], f"error{f' ({unit})' if unit else ''}")
     return figure
 
 

@@ -17,51 +17,46 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from regcls.reports.drawing import style, to_svg
-from regcls.tasks.depth.data import level_buckets
-from regcls.tasks.depth.params import BUCKETS, DepthShots
+from regcls.tasks.depth.params import BUCKETS, Groups, by_bucket
 
 SHOWN = 4  # examples on the sheet
 HEIGHT = 144  # maximum height of a picture in pixels, since the page embeds them all
-Examples = Mapping[str, NDArray[Any]]  # rows (E,), images (E, H, W, 3), truth and prediction (E, H, W) in mm; truth 0: not measured
+Examples = Mapping[str, NDArray[Any]]  # rows (E,), images (E, H, W, 3), truth and prediction (E, H, W) in steps; truth 0: not measured
 
 
-def training_histogram(levels: NDArray[np.int64], shots: DepthShots) -> pd.DataFrame:
-    """Training pixels by bucket of 0.1 m: bucket, depth_from, depth_to (m), training_pixels, shot; `levels` (256,): pixels by level.
-
-    Level 255 is 10 m, level 0 is not measured; a bucket has two or three levels.
-    """
-    counts = level_buckets(levels)
-    bucket = np.arange(BUCKETS)
-    edges = {"bucket": bucket, "depth_from": bucket / 10, "depth_to": (bucket + 1) / 10}
-    return pd.DataFrame(edges | {"training_pixels": counts, "shot": shots.by_bucket()})
+def training_histogram(pixels: NDArray[np.int64], groups: Groups, deepest: float) -> pd.DataFrame:
+    """Training pixels by bucket: bucket, depth_from, depth_to, training_pixels, shot; `pixels` (100,), `deepest`: end of the last one."""
+    bucket, per_unit = np.arange(BUCKETS), BUCKETS / deepest
+    edges = {"bucket": bucket, "depth_from": bucket / per_unit, "depth_to": (bucket + 1) / per_unit}
+    return pd.DataFrame(edges | {"training_pixels": pixels, "shot": by_bucket(groups)})
 
 
-def errors_of_examples(examples: Mapping[str, Examples]) -> pd.DataFrame:
-    """Errors of the examples in `sheet`: image (row of the test set), method, pixels (measured), rmse and mae (m)."""
+def errors_of_examples(examples: Mapping[str, Examples], *, per_unit: float) -> pd.DataFrame:
+    """Errors of the examples in `sheet`: image (row of the test set), method, pixels (measured), rmse and mae."""
     rows = []
     for method, arrays in examples.items():
         for index in range(min(SHOWN, len(arrays["rows"]))):
-            error = _error(arrays, index)
+            error = _error(arrays, index, per_unit)
             rmse, mae = (float("nan"),) * 2 if not error.count() else (float(np.sqrt((error**2).mean())), float(error.mean()))
             rows.append({"image": int(arrays["rows"][index]), "method": method, "pixels": int(error.count()), "rmse": rmse, "mae": mae})
     return pd.DataFrame(rows, columns=["image", "method", "pixels", "rmse", "mae"])
 
 
-def _error(arrays: Examples, index: int) -> "np.ma.MaskedArray[Any, np.dtype[np.float64]]":
-    """Absolute error (H, W) in metres, masked where nothing is measured."""
-    truth, prediction = (arrays[name][index].astype(np.float64) / 1000 for name in ("truth", "prediction"))
+def _error(arrays: Examples, index: int, per_unit: float) -> "np.ma.MaskedArray[Any, np.dtype[np.float64]]":
+    """Absolute error (H, W), masked where nothing is measured."""
+    truth, prediction = (arrays[name][index].astype(np.float64) / per_unit for name in ("truth", "prediction"))
     return np.ma.masked_array(np.abs(prediction - truth), truth == 0)
 
 
-def sheet(examples: Mapping[str, Examples]) -> str:
+def sheet(examples: Mapping[str, Examples], *, per_unit: float, unit: str) -> str:
     """A sheet with a row per test image; columns: image, measured depth, depth predicted by each method, and absolute error of each.
 
-    All depths share a scale, and so do all errors, up to their 98th percentile.
+    All depths share a scale, and so do all errors, up to their 98th percentile. `per_unit`: steps of depth in a `unit`.
     """
-    methods, first = list(examples), next(iter(examples.values()))
+    methods, first, in_unit = list(examples), next(iter(examples.values())), f" ({unit})" if unit else ""
     shown = range(min(SHOWN, len(first["rows"])))
-    errors = {method: [_error(examples[method], index) for index in shown] for method in methods}
-    deepest = max(int(arrays[name][: len(shown)].max()) for arrays in examples.values() for name in ("truth", "prediction")) / 1000
+    errors = {method: [_error(examples[method], index, per_unit) for index in shown] for method in methods}
+    deepest = max(int(arrays[name][: len(shown)].max()) for arrays in examples.values() for name in ("truth", "prediction")) / per_unit
     all_errors = np.concatenate([error.compressed() for by_image in errors.values() for error in by_image])
     worst = float(np.quantile(all_errors, 0.98)) if all_errors.size else 1.0
     depth_scale, error_scale = Normalize(0, deepest or 1.0), Normalize(0, worst or 1.0)
@@ -72,16 +67,16 @@ def sheet(examples: Mapping[str, Examples]) -> str:
             depths = [measured, *(examples[method]["prediction"][index] for method in methods)]
             _picture(row[0], first["images"][index], f"test image {first['rows'][index]}")
             for cell, depth in zip(row[1:], depths, strict=False):
-                _picture(cell, _coloured(np.ma.masked_array(depth / 1000, (depth == 0) & (depth is measured)), depth_scale, "viridis"))
+                _picture(cell, _coloured(np.ma.masked_array(depth / per_unit, (depth == 0) & (depth is measured)), depth_scale, "viridis"))
             for cell, method in zip(row[1 + len(depths) :], methods, strict=True):
                 error = errors[method][index]
-                text = f"RMSE {np.sqrt((error**2).mean()):.2f} m" if error.count() else "nothing measured"
+                text = f"RMSE {np.sqrt((error**2).mean()):.2f} {unit}".rstrip() if error.count() else "nothing measured"
                 _picture(cell, _coloured(error, error_scale, "magma_r"), text)
         titles = ["image", "measured", *methods, *(f"|error|, {method}" for method in methods)]
         for cell, title in zip(axes[0], titles, strict=True):
             cell.set_title(title)
-        _colour_bar(figure, axes[-1, 1 : 2 + len(methods)], depth_scale, "viridis", "depth (m)")
-        _colour_bar(figure, axes[-1, 2 + len(methods) :], error_scale, "magma_r", "absolute error (m); darker above", extend="max")
+        _colour_bar(figure, axes[-1, 1 : 2 + len(methods)], depth_scale, "viridis", f"depth{in_unit}")
+        _colour_bar(figure, axes[-1, 2 + len(methods) :], error_scale, "magma_r", f"absolute error{in_unit}; darker above", extend="max")
         return to_svg(figure)
 
 

@@ -21,8 +21,8 @@ def sums_of(table: pd.DataFrame) -> NDArray[np.float64]:
 def errors_of(sums: ArrayLike, shots: Mapping[Literal["many", "medium"], Set[int]]) -> Iterator[tuple[str, float]]:
     """Yield (name, value) of errors over all pixels and by shot group, from the sums (…, 100, 8) of bucket_sums.
 
-    `shots`: the buckets of many and medium; the rest are few. Names: `rmse/all`, `mae/few` … (metres), abs_rel, log10, delta1,
-    delta2, delta3 (shares), and `n/all` … (pixels). An empty group yields only its n of 0.
+    `shots`: the buckets of many and medium; the rest are few. Names: `rmse/all`, `mae/few` … (in the unit of depth), abs_rel, log10,
+    delta1, delta2, delta3 (shares), and `n/all` … (pixels). An empty group yields only its n of 0.
     """
     array = np.asarray(sums, dtype=np.float64)
     by_bucket = array.reshape(-1, *array.shape[-2:]).sum(0)

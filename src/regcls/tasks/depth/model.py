@@ -108,7 +108,7 @@ class Fusion(nn.Module):
 
 
 class DepthNetwork(nn.Module):
-    """Depth in metres at half the input's size and, if `classes` > 0, a class head on the same features, used only in training."""
+    """Depth at half the input's size and, if `classes` > 0, a class head on the same features, used only in training."""
 
     def __init__(self, encoder: ResNet, classes: int, *, align_corners: bool) -> None:
         """Layers have PyTorch's default initialisation, drawn from its global generator, except the class head (see ClassHead).
@@ -164,6 +164,6 @@ class DepthPredictor(nn.Module):
         self.network = network.eval()
 
     def forward(self, images: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B H W"]:
-        """Depth in metres at the input's size, resized bilinearly as in the evaluation."""
+        """Depth at the input's size, resized bilinearly as in the evaluation."""
         depth = self.network(normalised(images))[0]
         return F.interpolate(depth[:, None], size=images.shape[1:3], mode="bilinear", align_corners=True).squeeze(1)

@@ -1,11 +1,12 @@
 """Decodes, checks and scales pairs of images and depth maps into memory-mapped arrays."""
 
+import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,23 +16,34 @@ from regcls.data.archives import Place
 from regcls.data.images import as_rgb, load_image
 from regcls.data.store import Writer
 from regcls.progress import progress
+from regcls.tasks.depth.depth_files import DepthFiles, load_depth, scaled_measured
 
 LEVELS = 256  # of training depth
 GREY = {"train": ("8-bit", "L"), "test": ("16-bit", "I;16")}  # format of depth, and Pillow's mode
 CHUNK = 32  # pairs processed at a time
+T = TypeVar("T")
+Pixels = tuple[NDArray[np.uint8], NDArray[np.unsignedinteger]]  # of a pair
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """Target shape of pairs: scaled to `short_side`; test images are then cropped to height and width `crop`."""
+    """Target shape of pairs: scaled to `short_side`; test images are then cropped to height and width `crop`.
+
+    NYUD2-DIR's are scaled as a whole. A user's own may have any shape: they are scaled to cover the crop, enlarged until its shorter side
+    is `short_side`, and what is beyond it is cut off.
+    """
 
     split: Literal["train", "test"]
     short_side: int
     crop: tuple[int, int]
+    files: DepthFiles | None = None  # a user's own depth maps; None: NYUD2-DIR's
 
     @property
     def scaled(self) -> tuple[int, int]:
-        """Height and width after scaling, 4:3."""
+        """Height and width after scaling: 4:3, or as the crop."""
+        if self.files:
+            height, width = (round(side * self.short_side / min(self.crop)) for side in self.crop)
+            return height, width
         return self.short_side, self.short_side * 4 // 3
 
     @property
@@ -42,8 +54,19 @@ class Shape:
     @property
     def centre(self) -> tuple[slice, slice]:
         """Slices of the centre crop in scaled images."""
-        top, left = ((whole - part) // 2 for whole, part in zip(self.scaled, self.crop, strict=True))
-        return slice(top, top + self.crop[0]), slice(left, left + self.crop[1])
+        return _middle(self.scaled, self.crop)
+
+
+def _middle(whole: tuple[int, int], part: tuple[int, int]) -> tuple[slice, slice]:
+    top, left = ((outer - inner) // 2 for outer, inner in zip(whole, part, strict=True))
+    return slice(top, top + part[0]), slice(left, left + part[1])
+
+
+class Written(NamedTuple):
+    """What became of pairs."""
+
+    rejected: dict[int, str]  # row -> why it was left 0
+    digests: dict[int, bytes]  # row -> SHA-256 of the image's file, of a user's own
 
 
 class Pair(NamedTuple):
@@ -66,10 +89,8 @@ class Array(NamedTuple):
             out.write(np.ascontiguousarray(content).data)
 
 
-def write_pairs(writer: Writer, pairs: Sequence[Pair], shape: Shape, *, pool: Executor | None) -> dict[int, str]:
-    """Fill `<split>_images` and `<split>_depth`, a row per pair, and `train_levels`, the number of pixels in the crop at each level.
-
-    Returns row -> reason, for rejected pairs, whose rows stay 0.
+def write_pairs(writer: Writer, pairs: Sequence[Pair], shape: Shape, *, pool: Executor | None) -> Written:
+    """Fill `<split>_images` and `<split>_depth`, a row per pair; of NYUD2-DIR also `train_levels`, the pixels in the crop at each level.
 
     Raises:
         UserError: there is not enough disk space.
@@ -77,9 +98,9 @@ def write_pairs(writer: Writer, pairs: Sequence[Pair], shape: Shape, *, pool: Ex
     """
     kinds: dict[str, tuple[tuple[int, ...], type]] = {
         "images": ((*shape.stored, 3), np.uint8),
-        "depth": (shape.stored, np.uint8 if shape.split == "train" else np.uint16),
+        "depth": (shape.stored, np.uint8 if shape.split == "train" and not shape.files else np.uint16),
     }
-    if shape.split == "train":
+    if shape.split == "train" and not shape.files:
         kinds["levels"] = ((LEVELS,), np.uint32)
     arrays = {}
     for name, (size, dtype) in kinds.items():
@@ -88,41 +109,49 @@ def write_pairs(writer: Writer, pairs: Sequence[Pair], shape: Shape, *, pool: Ex
     # In the order on disk: the csv lists its archive's files in random order.
     work = sorted(enumerate(pairs), key=lambda item: _at(item[1].image))
     chunks = [work[start : start + CHUNK] for start in range(0, len(work), CHUNK)]
-    write, rejected = partial(_write_chunk, arrays, shape), dict[int, str]()
+    write, rejected, digests = partial(_write_chunk, arrays, shape), dict[int, str](), dict[int, bytes]()
     with progress(len(work), f"decoding {shape.split} pairs") as advance:
-        results: Iterable[dict[int, str]] = pool.map(write, chunks) if pool else map(write, chunks)
-        for chunk, reasons in zip(chunks, results, strict=True):
-            rejected |= reasons
+        results: Iterable[Written] = pool.map(write, chunks) if pool else map(write, chunks)
+        for chunk, written in zip(chunks, results, strict=True):
+            rejected |= written.rejected
+            digests |= written.digests
             advance(len(chunk), f"{len(rejected)} rejected" if rejected else "")
-    return dict(sorted(rejected.items()))
+    return Written(dict(sorted(rejected.items())), digests)
 
 
 def _at(place: Place | None) -> tuple[str, int]:
     return (place.file, place.offset) if place else ("", 0)
 
 
-def _write_chunk(arrays: dict[str, Array], shape: Shape, chunk: Sequence[tuple[int, Pair]]) -> dict[int, str]:
-    rejected = {}
+def _write_chunk(arrays: dict[str, Array], shape: Shape, chunk: Sequence[tuple[int, Pair]]) -> Written:
+    written = Written({}, {})
     for row, pair in chunk:
         try:
             image, depth = read_pair(pair, shape)
         except ValueError as error:
-            rejected[row] = str(error)
+            written.rejected[row] = str(error)
         else:
             arrays["images"].write(row, image)
             arrays["depth"].write(row, depth)
             if "levels" in arrays:
                 arrays["levels"].write(row, np.bincount(depth[shape.centre].ravel(), minlength=LEVELS).astype(np.uint32))
-    return rejected
+            if shape.files and pair.image:
+                written.digests[row] = hashlib.sha256(pair.image.read()).digest()
+    return written
 
 
-def read_pair(pair: Pair, shape: Shape) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | NDArray[np.uint16]]:
-    """RGB pixels (*stored, 3), scaled bilinearly, and depth (*stored), scaled by nearest neighbour, which invents no depths.
+def read_pair(pair: Pair, shape: Shape) -> Pixels:
+    """RGB pixels (*stored, 3), scaled bilinearly, and levels of depth (*stored), scaled by nearest neighbour, which invents no depths.
 
     Raises:
         ValueError: the pair is unusable; the message is `reason` or `reason: details`.
     """
-    image, depth = _opened("image", pair.image), _opened("depth", pair.depth)
+    pixels, depth = _own_pair(pair, shape, shape.files) if shape.files else _benchmark_pair(pair, shape)
+    return (pixels, depth) if shape.split == "train" else (pixels[shape.centre], depth[shape.centre])
+
+
+def _benchmark_pair(pair: Pair, shape: Shape) -> Pixels:
+    image, depth = _opened("image", pair.image, load_image), _opened("depth", pair.depth, load_image)
     if image.size != depth.size:
         raise ValueError(f"image and depth differ in size: {_size(image)} and {_size(depth)}")
     height, width = shape.scaled
@@ -137,11 +166,28 @@ def read_pair(pair: Pair, shape: Shape) -> tuple[NDArray[np.uint8], NDArray[np.u
     nearest = np.asarray(depth.resize((width, height), Image.Resampling.NEAREST))
     if not nearest[shape.centre].any():
         raise ValueError("all-zero depth")
-    return (pixels, nearest) if shape.split == "train" else (pixels[shape.centre], nearest[shape.centre])
+    return pixels, nearest
 
 
-def _opened(what: str, place: Place | None) -> Image.Image:
-    """Read an image.
+def _own_pair(pair: Pair, shape: Shape, files: DepthFiles) -> Pixels:
+    image, (values, depths) = _opened("image", pair.image, load_image), _opened("depth", pair.depth, load_depth)
+    if image.size != values.shape[::-1]:
+        raise ValueError(f"image and depth differ in size: {_size(image)} and {values.shape[1]} × {values.shape[0]}")
+    if image.height < shape.crop[0] or image.width < shape.crop[1]:
+        raise ValueError(f"smaller than data.crop = {list(shape.crop)} (height, width): {_size(image)}")
+    levels = files.levels(values, depths)
+    factor = max(shape.scaled[0] / image.height, shape.scaled[1] / image.width)
+    height, width = (max(least, round(side * factor)) for side, least in zip(levels.shape, shape.scaled, strict=True))
+    part = _middle((height, width), shape.scaled)
+    pixels = np.asarray(as_rgb(image).resize((width, height), Image.Resampling.BILINEAR))[part]
+    depth = scaled_measured(levels, height, width)[part]
+    if not depth[shape.centre].any():
+        raise ValueError("no pixel of the depth map is measured within data.crop")
+    return pixels, depth
+
+
+def _opened(what: str, place: Place | None, parse: Callable[[bytes], T]) -> T:
+    """Read a file.
 
     Raises:
         ValueError: the file is missing or unreadable.
@@ -149,7 +195,7 @@ def _opened(what: str, place: Place | None) -> Image.Image:
     if place is None or not os.path.exists(place.file):
         raise ValueError(f"{what} missing")
     try:
-        return load_image(place.read())
+        return parse(place.read())
     except ValueError as error:
         raise ValueError(f"{what} unreadable: {error}") from None
 

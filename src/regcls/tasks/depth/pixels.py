@@ -1,6 +1,6 @@
 """Pixels of depth maps for the losses: depth, measured or not, class, and drawn or not (Eq. 13).
 
-Legend: B batch size, h × w pixels of the depth map in training, H × W = 2h × 2w; K classes; L = 256 depth levels.
+Legend: B batch size, h × w pixels of the depth map in training, H × W = 2h × 2w; K classes; L depth levels.
 """
 
 import numpy as np
@@ -11,31 +11,28 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from regcls.classes import ClassRanges
-from regcls.tasks.depth.data import LEVELS_PER_METRE
 from regcls.training.device import Device
 
-DEPTHS = np.arange(256) / LEVELS_PER_METRE  # (L,) metres
 
-
-def keep_by_level(ranges: ClassRanges) -> NDArray[np.float32]:
-    """ρ (Eq. 13) of each level (L,); 0 for level 0, not measured."""
-    return np.where(np.arange(256) > 0, ranges.keep[ranges.labels(DEPTHS)], 0.0).astype(np.float32)
+def keep_by_level(ranges: ClassRanges, depths: NDArray[np.float64]) -> NDArray[np.float32]:
+    """ρ (Eq. 13) of each level (L,) from its depth; 0 for level 0, not measured."""
+    return np.where(np.arange(len(depths)) > 0, ranges.keep[ranges.labels(depths)], 0.0).astype(np.float32)
 
 
 class DeviceRanges:
-    """Class ranges on a device, for depths in metres."""
+    """Class ranges on a device, for depths."""
 
     def __init__(self, ranges: ClassRanges, device: Device) -> None:
         self.edges = torch.from_numpy(ranges.edges[1:-1].copy()).to(device)
         self.keep = torch.from_numpy(ranges.keep.astype(np.float32)).to(device)  # (K,), ρ
 
-    def labels(self, metres: Float[Tensor, "*BHW"]) -> Int[Tensor, "*BHW"]:
+    def labels(self, depths: Float[Tensor, "*BHW"]) -> Int[Tensor, "*BHW"]:
         """Class of each depth; see ClassRanges.labels."""
-        return torch.bucketize(metres.double(), self.edges, right=True)
+        return torch.bucketize(depths.double(), self.edges, right=True)
 
-    def kept(self, metres: Float[Tensor, "*BHW"], draws: Float[Tensor, "*BHW"]) -> Bool[Tensor, "*BHW"]:
+    def kept(self, depths: Float[Tensor, "*BHW"], draws: Float[Tensor, "*BHW"]) -> Bool[Tensor, "*BHW"]:
         """Mask of the drawn depths; `draws` are uniform on [0, 1)."""
-        return draws < self.keep[self.labels(metres)]
+        return draws < self.keep[self.labels(depths)]
 
 
 def doubled(pixels: Tensor) -> Tensor:

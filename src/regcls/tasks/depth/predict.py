@@ -22,13 +22,12 @@ from regcls.tasks.depth.examples import DEPTHS
 from regcls.tasks.depth.train import load_predictor
 from regcls.tasks.task import PredictRequest
 
-DEEPEST = 10.0  # metres, upper end of the colour scale
-
 
 def predict(request: PredictRequest) -> list[str]:
     """Write a depth map for each image, at its size, and print its path as CSV; return the images that could not be read, with reasons.
 
-    Writes <name>_depth.png (16-bit, millimetres) and <name>_depth_colour.png to the request's folder, by default options.PREDICTIONS.
+    Writes <name>_depth.png (16-bit, in steps of the run's depth_scale) and <name>_depth_colour.png to the request's folder, by default
+    options.PREDICTIONS.
 
     Raises:
         UserError: two images would have the same output files, or the folder is not writable.
@@ -39,6 +38,8 @@ def predict(request: PredictRequest) -> list[str]:
     names, folder = _names(request.images), request.folder or Path(PREDICTIONS)
     with explain_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    # Runs of versions before depth_scale were in metres.
+    scale, deepest = request.spec["depth_scale"] or 1e-3, 10.0 if request.spec["deepest"] is None else request.spec["deepest"]
     out, unreadable = csv.writer(sys.stdout, lineterminator="\n"), list[str]()
     out.writerow(["image", "depth", "nearest", "mean", "farthest"])
     with progress(len(request.images), "predicting") as advance:
@@ -48,12 +49,13 @@ def predict(request: PredictRequest) -> list[str]:
             except ValueError as error:
                 unreadable.append(f"{file}: {error}")
             else:
-                metres = _depth_of(predictor, image, request)
+                depth = _depth_of(predictor, image, request)
                 target = folder / f"{name}_depth.png"
-                _write_depth(metres, target)
-                out.writerow([str(file), str(target), *(f"{value:.3f}" for value in (metres.min(), metres.mean(), metres.max()))])
+                _write_depth(depth, target, scale=scale, deepest=deepest or float(depth.max()) or 1.0)
+                out.writerow([str(file), str(target), *(f"{value:.3f}" for value in (depth.min(), depth.mean(), depth.max()))])
             advance(1)
-    say(f"16-bit PNGs are in millimetres; in <name>_depth_colour.png dark is 0 m, bright {DEEPEST:g} m and more")
+    bright = f"{deepest:g} and more" if deepest else "the farthest pixel of the image"
+    say(f"16-bit PNGs: depth is value × {scale:g}; in <name>_depth_colour.png dark is 0, bright {bright}")
     return unreadable
 
 
@@ -73,7 +75,7 @@ def _names(images: Sequence[Path]) -> list[str]:
 
 
 def _depth_of(predictor: Callable[[torch.Tensor], torch.Tensor], image: Image.Image, request: PredictRequest) -> NDArray[np.float32]:
-    """Depth in metres (H, W) at the size of `image`. For the network, the image's shorter side is scaled as in training."""
+    """Depth (H, W) at the size of `image`. For the network, the image's shorter side is scaled as in training."""
     scale = request.spec["short_side"] / min(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
     pixels = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
@@ -83,10 +85,10 @@ def _depth_of(predictor: Callable[[torch.Tensor], torch.Tensor], image: Image.Im
     return np.asarray(full[0, 0].cpu().clamp(min=0.0).numpy())
 
 
-def _write_depth(metres: NDArray[np.float32], target: Path) -> None:
-    colours = matplotlib.colormaps[DEPTHS](np.clip(metres / DEEPEST, 0, 1), bytes=True)[..., :3]
+def _write_depth(depth: NDArray[np.float32], target: Path, *, scale: float, deepest: float) -> None:
+    colours = matplotlib.colormaps[DEPTHS](np.clip(depth / deepest, 0, 1), bytes=True)[..., :3]
     pictures = {
-        target: Image.fromarray(np.clip(np.rint(1000 * metres), 0, 65535).astype(np.uint16)),
+        target: Image.fromarray(np.clip(np.rint(1 / scale * depth), 0, 65535).astype(np.uint16)),
         target.with_name(f"{target.stem}_colour.png"): Image.fromarray(colours),
     }
     for file, picture in pictures.items():

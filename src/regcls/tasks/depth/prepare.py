@@ -1,34 +1,34 @@
-"""Prepare pairs of images and depth maps from the archive of NYUD2-DIR or files in its layout. Protocol, section 4.
+"""Prepare pairs of images and depth maps from the archive of NYUD2-DIR or files in its layout (protocol, section 4), or from a csv.
 
 The rows of rejected test pairs are zero in `test_images`, `test_depth` and `test_mask`.
 """
 
 import csv
-import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
-from fractions import Fraction
 from io import BytesIO, StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
-from numpy.random import RandomState, default_rng
+from numpy.random import default_rng
 from numpy.typing import NDArray
 
 from regcls.data.archives import Holder, Place, missing_remedy
 from regcls.data.counts import check_count
+from regcls.data.drawn_splits import held_out
 from regcls.data.splits import SPLITS
 from regcls.data.store import Writer, deciding_parameters, prepared_writer
 from regcls.errors import UserError
 from regcls.files import explain_os_errors
 from regcls.processes import check_memory, worker_pool
 from regcls.progress import tracked
-from regcls.tasks.depth.data import DepthSet, level_buckets
-from regcls.tasks.depth.pairs import Pair, Shape, write_pairs
-from regcls.tasks.depth.params import BUCKETS, DepthData, DepthShots
+from regcls.tasks.depth.data import DEEPEST, LEVELS_PER_METRE, PER_METRE, DepthSet, buckets_of, level_buckets
+from regcls.tasks.depth.pairs import LEVELS, Pair, Shape, write_pairs
+from regcls.tasks.depth.params import BUCKETS, DepthData, DepthShots, by_bucket
+from regcls.tasks.depth.prepare_csv import prepare_csv
 from regcls.tasks.depth.stand_in import write_archive
 from regcls.words import counted
 
@@ -45,6 +45,9 @@ def prepare(data: DepthData, folder: Path, *, raw: Path, dataset: str, processes
     Raises:
         UserError: a file is missing, damaged or invalid, the number of pairs is far from the expected one, or the disk is full.
     """
+    if data.layout == "csv":
+        prepare_csv(data, folder, raw=raw, dataset=dataset, processes=processes)
+        return
     if (widest := Shape(split="test", short_side=data.short_side, crop=data.crop).scaled[1]) < data.crop[1]:
         raise UserError(
             f"{dataset}.data.crop = {list(data.crop)}: with short_side = {data.short_side} images are only {widest} pixels wide"
@@ -76,7 +79,7 @@ def _prepare(data: DepthData, folder: Path, raw: Path, dataset: str, processes: 
                 Pair(holder.place(image), holder.place(depth)) for image, depth in zip(listing["path"], listing["depth_path"], strict=True)
             ]
             shape = Shape(split="train" if split == "train" else "test", short_side=data.short_side, crop=data.crop)
-            reasons = write_pairs(writer, pairs, shape, pool=pool)
+            reasons = write_pairs(writer, pairs, shape, pool=pool).rejected
             rejected.append(pd.DataFrame({"path": listing["path"].iloc[list(reasons)], "reason": list(reasons.values())}))
             by_reason = Counter(reason.partition(":")[0] for reason in reasons.values())
             _check_count(data, dataset, split, len(listing) - len(reasons), by_reason)
@@ -122,14 +125,6 @@ def _find(holder: Holder, raw: Path, name: str) -> Place | None:
     return next((place for place in places if place and Path(place.file).exists()), None)
 
 
-def validation_scenes(scenes: Sequence[str], *, share: float, seed: int) -> frozenset[str]:
-    """The scenes to hold out. numpy shuffles the n sorted names; the first ⌊(1 − share) · n⌋, at least one, are for training."""
-    names = sorted(set(scenes))
-    RandomState(seed).shuffle(names)
-    training = math.floor((1 - Fraction(str(share))) * len(names))  # exact: 0.8 · n as a float may be just below a whole number
-    return frozenset(names[max(1, training) :])
-
-
 def _split(data: DepthData, dataset: str, split: str, listing: pd.DataFrame) -> pd.DataFrame:
     if split == "test":
         return listing.assign(split="test")
@@ -138,8 +133,8 @@ def _split(data: DepthData, dataset: str, split: str, listing: pd.DataFrame) -> 
             f"{dataset}: training images are from {counted(scenes, 'scene')}, but validation needs whole scenes to hold out: put each "
             f"scene's images into its own folder, {TOP}/nyu2_train/<scene>/"
         )
-    held_out = validation_scenes(listing["scene"].tolist(), share=data.validation_share, seed=data.split_seed)
-    return listing.assign(split=np.where(listing["scene"].isin(held_out), "val", "train"))
+    validation = held_out(listing["scene"].tolist(), share=data.validation_share, seed=data.split_seed)
+    return listing.assign(split=np.where(listing["scene"].isin(validation), "val", "train"))
 
 
 def _official_mask(holder: Holder, raw: Path, shape: tuple[int, int, int]) -> NDArray[np.bool_] | None:
@@ -195,8 +190,8 @@ def draw_mask(depth: NDArray[np.uint16], *, seed: int) -> NDArray[np.bool_]:
 
 
 def _buckets(depth: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """Buckets of 0.1 m of depths in millimetres; unmeasured pixels are in bucket 0, which is never tested."""
-    return np.minimum(depth // 100, BUCKETS - 1).astype(np.uint8)
+    """Buckets of depths in millimetres; unmeasured pixels are in bucket 0, which is never tested."""
+    return buckets_of(np.arange(2**16) / PER_METRE, DEEPEST)[depth]
 
 
 def _histogram(buckets: NDArray[np.uint8]) -> list[int]:
@@ -209,7 +204,7 @@ def _note_counts(writer: Writer, table: pd.DataFrame, left_out: pd.DataFrame) ->
     of_split = {split: table[table["split"] == split] for split in SPLITS}
     for split in ("train", "val"):
         pixels = levels[of_split[split]["row"].to_numpy()].sum(0, dtype=np.int64)
-        writer.notes["buckets"][split] = level_buckets(pixels).tolist()
+        writer.notes["buckets"][split] = level_buckets(pixels, np.arange(LEVELS) / LEVELS_PER_METRE, DEEPEST).tolist()
     writer.notes |= {
         "images": {split: len(rows) for split, rows in of_split.items()},
         "scenes": {split: int(of_split[split]["scene"].nunique()) for split in ("train", "val")},
@@ -224,20 +219,23 @@ def counts(folder: Path, shots: DepthShots) -> list[str]:
         UserError: `folder` is missing or damaged.
     """
     notes = DepthSet(folder).prepared.meta["notes"]
-    many, medium = shots.buckets("many"), shots.buckets("medium")
+    groups = by_bucket(shots.groups(notes["buckets"]["train"]))
 
     def pixels(*names: str) -> str:
         grouped = Counter[str]()
-        for bucket, number in enumerate(np.sum([notes["buckets"][name] for name in names], axis=0).tolist()):
-            grouped["many" if bucket in many else "medium" if bucket in medium else "few"] += number
+        for shot, number in zip(groups, np.sum([notes["buckets"][name] for name in names], axis=0).tolist(), strict=True):
+            grouped[shot] += number
         return "; ".join(f"{shot} {grouped[shot]} ({grouped[shot] / grouped.total():.1%})" for shot in ("many", "medium", "few"))
 
+    def scenes(split: str) -> str:
+        return f" of {notes['scenes'][split]} scenes" if split in notes["scenes"] else ""
+
     return [
-        *(f"{split:5s} {notes['images'][split]:7d} images of {notes['scenes'][split]} scenes" for split in ("train", "val")),
+        *(f"{split:5s} {notes['images'][split]:7d} images{scenes(split)}" for split in ("train", "val")),
         f"test  {notes['images']['test']:7d} images",
         f"train and val pixels with depth: {pixels('train', 'val')}",
         f"test pixels with depth: {pixels('test')}",
-        f"test pixels in the mask ({notes['mask']}): {pixels('mask')}",
+        *([] if notes["mask"] == "all" else [f"test pixels in the mask ({notes['mask']}): {pixels('mask')}"]),
         *(f"rejected: {number:7d} {reason} (rejected.csv)" for reason, number in notes["rejected"].items()),
     ]
 

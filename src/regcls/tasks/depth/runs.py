@@ -15,6 +15,8 @@ class DepthSpec(SingleSpec):
     """A run: one network trained on one data set of images with depth maps."""
 
     task: ClassVar[str] = "depth"
+    depth_scale: float  # depth of a step of predicted 16-bit maps
+    deepest: float  # upper end of the buckets of depth; 0: the greatest training depth
     short_side: int  # of the images before cropping, in pixels
     crop: tuple[int, int]  # height and width of what the network sees, in pixels; depth is learned at half of that
     weights: str  # initial weights of the encoder: random, or the path or address of ImageNet weights
@@ -40,6 +42,8 @@ def make_spec(depth: Depth, dataset: str, *, method: Method, classes: int, lam: 
         batch_size=training.balanced_batch_size if balanced_data else training.batch_size,
         accumulate=training.balanced_accumulate if balanced_data else training.accumulate,
         learning_rate=training.learning_rate,
+        depth_scale=depth.data.depth_scale,
+        deepest=0.0 if depth.data.deepest == "data" else depth.data.deepest,
         short_side=depth.data.short_side,
         crop=depth.data.crop,
         weights=training.weights,

@@ -1,5 +1,6 @@
 """The task of depth from one image: a number for each pixel."""
 
+import math
 from functools import cache, partial
 from pathlib import Path
 
@@ -61,7 +62,7 @@ class DepthTask(SingleTask[Depth, DepthSpec, DepthSet]):
         return Trainer(
             spec=DepthSpec,
             code=self.code(),
-            job=partial(DepthJob, weights_folder=folder, shots=section.shots),
+            job=partial(DepthJob, weights_folder=folder, shots=section.shots, unit=section.data.unit),
             train=train_run,
             model=model_of,
             score=SELECTIONS["val"],
@@ -75,9 +76,17 @@ class DepthTask(SingleTask[Depth, DepthSpec, DepthSet]):
         return weights_digest(spec.weights)
 
     def misfit(self, spec: DepthSpec, data: DepthSet) -> str | None:
-        if tuple(data.crop) == spec.crop:
-            return None
-        return f"the images here are cropped to {data.crop} pixels, the run's to {spec.crop}"
+        if tuple(data.crop) != spec.crop:
+            return f"the images here are cropped to {data.crop} pixels, the run's to {spec.crop}"
+        low, high = spec.class_range or (-math.inf, math.inf)
+        pixels, depths = data.levels("train")[1:], data.depths[1:]
+        outside, measured = int(pixels[(depths < low) | (depths > high)].sum()), int(pixels.sum())
+        if low < high and outside > measured / 2:  # else the run has no classes
+            return (
+                f"{outside:,} of {measured:,} training pixels are outside of its class range, {low:g} to {high:g}: set "
+                "training.class_range to data, or to the range of the depths, in params.yaml"
+            )
+        return None
 
     def code(self) -> str:
         return result_code()

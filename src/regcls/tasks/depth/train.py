@@ -1,6 +1,6 @@
 """Training of a run on depth: its network, batches, losses and result. With the loop and the feed, this code decides every number.
 
-Legend: B batch size, H × W pixels of the crop, h × w = H / 2 × W / 2 of its depth map; K classes left after merging; L = 256 depth levels.
+Legend: B batch size, H × W pixels of the crop, h × w = H / 2 × W / 2 of its depth map; K classes left after merging; L depth levels.
 """
 
 import itertools
@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -29,8 +29,8 @@ from regcls.tasks.depth.evaluation import Evaluation
 from regcls.tasks.depth.examples import write_examples
 from regcls.tasks.depth.metrics import errors_of
 from regcls.tasks.depth.model import DepthPredictor, build_depth
-from regcls.tasks.depth.params import DepthShots, shots_text
-from regcls.tasks.depth.pixels import DEPTHS, DeviceRanges, doubled, doubled_bilinearly, keep_by_level
+from regcls.tasks.depth.params import DepthShots, Groups, shots_text
+from regcls.tasks.depth.pixels import DeviceRanges, doubled, doubled_bilinearly, keep_by_level
 from regcls.tasks.depth.runs import DepthSpec
 from regcls.tasks.depth.sums import BUCKETS, table_of
 from regcls.training.checkpoint import Checkpoints, with_weights
@@ -51,6 +51,7 @@ class DepthJob(Job[DepthSpec]):
 
     weights_folder: Path  # cache of ImageNet weights
     shots: DepthShots
+    unit: str  # of depth, for the picture of examples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ class Batch:
     epoch: int
     samples: NDArray[np.int64]  # (B,), positions in the training set
     images: Tensor  # (B, H, W, 3), uint8; float32 if colours are not clipped
-    levels: Tensor  # (B, h, w), uint8; 0: not measured
+    levels: Tensor  # (B, h, w), uint8 or uint16; 0: not measured
 
 
 class DepthObjective:
@@ -78,24 +79,21 @@ class DepthObjective:
         counts = images.levels("train")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            self.classes = class_ranges_of(spec, counts)
-            balanced = _balanced_data(spec, counts)
-            validated = _equalised(_validated_ranges(spec), images.levels("val"), VALIDATED_ROUNDING)
+            self.classes = class_ranges_of(spec, images.depths, counts)
+            balanced = _balanced_data(spec, images.depths, counts)
+            validated = _equalised(_validated_ranges(spec, images, counts), images.depths, images.levels("val"), VALIDATED_ROUNDING)
         self.notes += [str(warning.message) for warning in caught]
-        self.metres = torch.from_numpy(DEPTHS).to(job.device)
+        self.depths = torch.from_numpy(images.depths).to(job.device)
         self.ranges, self.balanced = (None if ranges is None else DeviceRanges(ranges, job.device) for ranges in (self.classes, balanced))
         self.released = spec.depth_resampling == "released"
         self.loss = make_loss(spec.method, kind=spec.loss, huber_delta=spec.huber_delta)
-        self.shots: dict[Literal["many", "medium"], frozenset[int]] = {
-            "many": job.shots.buckets("many"),
-            "medium": job.shots.buckets("medium"),
-        }
+        self.shots: Groups = job.shots.groups(images.training_pixels())
         self.evaluation = Evaluation(
             images=images,
             device=job.device,
             channels_last=job.channels_last,
             together=2 * spec.batch_size,
-            keep_validated=keep_by_level(validated),
+            keep_validated=keep_by_level(validated, images.depths),
             by_image=spec.validation == "released",
             classes=self.ranges,
             shots=self.shots,
@@ -132,19 +130,19 @@ class DepthObjective:
         spec = self.spec
         predictions, features = network(self.evaluation.on_device(batch.images))
         levels = batch.levels.to(self.job.device, non_blocking=True).int()
-        metres, measured = self.metres[levels], levels > 0
-        class_metres, class_measured = (doubled_bilinearly(metres), doubled(measured)) if self.released else (metres, measured)
-        draws = self._draws(batch, class_metres)
+        depths, measured = self.depths[levels], levels > 0
+        class_depths, class_measured = (doubled_bilinearly(depths), doubled(measured)) if self.released else (depths, measured)
+        draws = self._draws(batch, class_depths)
         if self.balanced is not None:
-            measured = _kept(class_measured, self.balanced, class_metres, draws)
+            measured = _kept(class_measured, self.balanced, class_depths, draws)
             if self.released:
-                predictions, metres = doubled_bilinearly(predictions), class_metres
-        regression = self.loss.alone(network, predictions, metres.float(), measured)
+                predictions, depths = doubled_bilinearly(predictions), class_depths
+        regression = self.loss.alone(network, predictions, depths.float(), measured)
         if self.ranges is None:
             return {"loss": regression}
         assert spec.lam is not None
-        kept = _kept(class_measured, self.ranges if spec.balanced else self.balanced, class_metres, draws)
-        labels = self.ranges.labels(class_metres).masked_fill(~class_measured, -1)
+        kept = _kept(class_measured, self.ranges if spec.balanced else self.balanced, class_depths, draws)
+        labels = self.ranges.labels(class_depths).masked_fill(~class_measured, -1)
         full = (labels, kept) if self.released else (doubled(labels), doubled(kept))
         classification, accuracy = dense_class_loss(cast(ClassHead, network.classifier), features, *full)
         total = weighted(regression, classification, lam=spec.lam, scaling=spec.loss_scaling)
@@ -161,9 +159,10 @@ class DepthObjective:
         return to_device(np.stack([generator.random(like.shape[1:], dtype=np.float32) for generator in generators]), self.job.device)
 
     def describe(self, batch: Batch) -> dict[str, Any]:
-        """Rows of the prepared images, and the range of their measured depths in metres."""
-        measured = batch.levels[batch.levels > 0].numpy()
-        targets = [float(DEPTHS[measured.min()]), float(DEPTHS[measured.max()])] if measured.size else []
+        """Rows of the prepared images, and the range of their measured depths."""
+        levels = batch.levels.numpy()
+        measured, depths = levels[levels > 0], self.images.depths
+        targets = [float(depths[measured.min()]), float(depths[measured.max()])] if measured.size else []
         return {"rows": self.rows[batch.samples].tolist(), "targets": targets}
 
     def size(self, batch: Batch) -> int:
@@ -175,34 +174,46 @@ class DepthObjective:
         return self.evaluation.errors(network)
 
 
-def _kept(measured: Tensor, ranges: DeviceRanges | None, metres: Tensor, draws: Tensor | None) -> Tensor:
+def _kept(measured: Tensor, ranges: DeviceRanges | None, depths: Tensor, draws: Tensor | None) -> Tensor:
     """Mask of the pixels that enter a loss: measured and, with the probabilities of `ranges`, drawn."""
-    return measured if ranges is None or draws is None else measured & ranges.kept(metres, draws)
+    return measured if ranges is None or draws is None else measured & ranges.kept(depths, draws)
 
 
-def class_ranges_of(spec: DepthSpec, counts: NDArray[np.int64]) -> ClassRanges | None:
-    """The classes of a run: C ranges over `class_range`, equalised for reg+cls-bal; None for reg. `counts` (L,): training pixels."""
+def class_ranges_of(spec: DepthSpec, depths: NDArray[np.float64], counts: NDArray[np.int64]) -> ClassRanges | None:
+    """The classes of a run: C ranges over `class_range`, equalised for reg+cls-bal; None for reg.
+
+    `depths` (L,) of the levels, `counts` (L,) of the training pixels.
+    """
     if not has_classes(spec.method):
         return None
-    ranges = uniform_ranges(spec.classes, *spec.class_range)
-    return _equalised(ranges, counts, spec.rounding) if spec.balanced else ranges
+    ranges = uniform_ranges(spec.classes, *_range(spec, depths, counts))
+    return _equalised(ranges, depths, counts, spec.rounding) if spec.balanced else ranges
 
 
-def _balanced_data(spec: DepthSpec, counts: NDArray[np.int64]) -> ClassRanges | None:
+def _range(spec: DepthSpec, depths: NDArray[np.float64], counts: NDArray[np.int64]) -> tuple[float, float]:
+    """The range of depths that the class ranges cover: `class_range`, or that of the training pixels if it is empty."""
+    measured = depths[1:][counts[1:] > 0]
+    low, high = spec.class_range or (float(measured[0]), float(measured[-1]))
+    return low, high
+
+
+def _balanced_data(spec: DepthSpec, depths: NDArray[np.float64], counts: NDArray[np.int64]) -> ClassRanges | None:
     """Balanced data (Table 4): ranges whose ρ is the probability that a training pixel enters the losses; None without balancing."""
-    return _equalised(uniform_ranges(spec.balanced_bins, *spec.class_range), counts, spec.rounding) if spec.balanced_data else None
+    if not spec.balanced_data:
+        return None
+    return _equalised(uniform_ranges(spec.balanced_bins, *_range(spec, depths, counts)), depths, counts, spec.rounding)
 
 
-def _validated_ranges(spec: DepthSpec) -> ClassRanges:
+def _validated_ranges(spec: DepthSpec, images: DepthSet, counts: NDArray[np.int64]) -> ClassRanges:
     """The ranges that balance validation pixels: 100 buckets, or with `validation: released` the run's own classes, except for reg."""
     own = spec.validation == "released" and has_classes(spec.method)
-    return uniform_ranges(spec.classes, *spec.class_range) if own else uniform_ranges(BUCKETS, 0.0, DEPTHS[-1])
+    return uniform_ranges(spec.classes, *_range(spec, images.depths, counts)) if own else uniform_ranges(BUCKETS, 0.0, images.deepest)
 
 
-def _equalised(ranges: ClassRanges, counts: NDArray[np.int64], rounding: Rounding | None) -> ClassRanges:
+def _equalised(ranges: ClassRanges, depths: NDArray[np.float64], counts: NDArray[np.int64], rounding: Rounding | None) -> ClassRanges:
     """Equalise over all measured pixels, excluding level 0."""
     assert rounding
-    return equalised(ranges, DEPTHS[1:], counts=counts[1:], rounding=rounding)
+    return equalised(ranges, depths[1:], counts=counts[1:], rounding=rounding)
 
 
 def train_run(job: DepthJob, hooks: Hooks, say: Callable[[str], None]) -> Result:
@@ -259,12 +270,13 @@ def _outcome(task: DepthObjective, network: nn.Module, checkpoints: Checkpoints,
         table.insert(0, "selection", selection)
         tables.insert(0, table)
     files = {BEST: checkpoints.best_file(best["val"]), BEST_ON_TEST: checkpoints.best_file(best["test"]), LAST: checkpoints.last_file()}
+    examples = task.evaluation.examples(network)
     return Result(
         history=trained.history,
         best_epoch=best["val"],
         score=kept[task.selections["val"]],
         metrics=metrics,
-        files={**files, **write_examples(task.evaluation.examples(network), task.job.checkpoints)},
+        files={**files, **write_examples(examples, task.job.checkpoints, per_unit=task.images.per_unit, unit=task.job.unit)},
         tables={"sums.parquet": pd.concat(tables, ignore_index=True)},
         tags={},
     )

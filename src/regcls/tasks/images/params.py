@@ -39,15 +39,23 @@ class ImageData:
     layout: Literal["imdb-wiki", "csv"]
     target: Annotated[str, Field(min_length=1)]  # name of the target, in reports and as the csv's column
     unit: str  # of the target, in reports; may be empty
+    columns: dict[Literal["path", "split", "group"], str | None]  # other names in the csv; null: not to be read
     size: Pixels
     exif: bool
     duplicates: Literal["refuse", "allow"]
     min_face_score: Finite
     split_seed: Seed
     split_most: Count
+    test_share: Annotated[float, Field(gt=0, lt=1)]
+    validation_share: Annotated[float, Field(gt=0, lt=1)]
     expected_images: Count | None
     stand_in: StandIn
     __pydantic_config__ = STRICT
+
+    @property
+    def without_effect(self) -> tuple[str, ...]:
+        """Fields that do not decide the prepared data in this layout."""
+        return () if self.layout == "csv" else ("columns", "test_share", "validation_share")
 
     @property
     def refuses_duplicates(self) -> bool:

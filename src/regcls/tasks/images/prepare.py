@@ -3,15 +3,13 @@
 The filter, the paths and the balanced split are those of the imbalanced-regression benchmark (Yang et al. 2021).
 """
 
-import os
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +18,7 @@ from scipy.io import loadmat
 
 from regcls.data.archives import Holder, Place, missing_remedy
 from regcls.data.counts import check_count
+from regcls.data.csv_file import check_copies, holders_of, top_of
 from regcls.data.images import write_images
 from regcls.data.splits import SPLITS
 from regcls.data.store import deciding_parameters, prepared_writer
@@ -69,39 +68,18 @@ def prepare(data: ImageData, folder: Path, *, raw: Path, dataset: str, processes
 def _listing(data: ImageData, raw: Path, dataset: str) -> Listing:
     remedy = missing_remedy(raw, dataset, data.archives)
     if (file := raw / f"{dataset}.csv").exists():
-        table = read_csv(file, target=data.target, refuse_duplicates=data.refuses_duplicates)
-        return Listing(file=file, table=table, holders=_holders(file, table, remedy=remedy, links=data.layout != "csv"))
+        table = read_csv(file, data)
+        return Listing(file=file, table=table, holders=holders_of(file, table, remedy=remedy, links=data.layout != "csv"))
     if data.layout == "imdb-wiki":
         return _from_mat(data, raw, remedy=remedy)
     raise UserError(f"there is no {file.name} in {raw}. {remedy}")
-
-
-def _holders(file: Path, table: pd.DataFrame, *, remedy: str, links: bool) -> dict[str, Holder]:
-    """The sources of the paths in a csv file.
-
-    Raises:
-        UserError: one is missing or damaged or, without `links`, a folder is a link, behind which DVC sees no changes.
-    """
-    raw, holders = file.parent, dict[str, Holder]()
-    for folder, line in table.groupby(table["path"].map(os.path.dirname))["line"].min().sort_values().items():
-        top, within = _top(f"{folder}/"), [Path(str(folder)), *Path(str(folder)).parents][:-1]
-        if not links and (link := next((raw / part for part in within if os.path.islink(raw / part)), None)):
-            raise UserError(
-                f"{file}, line {line}: {link} is a link to a folder, in which DVC sees no changes: move or copy the folder there"
-            )
-        try:
-            if top not in holders:
-                holders[top] = Holder(raw, top, remedy=remedy)
-        except UserError as error:
-            raise UserError(f"{file}, line {line}: {error}") from None
-    return holders
 
 
 def _prepare(data: ImageData, folder: Path, listing: Listing, dataset: str, processes: int) -> pd.DataFrame:
     labels = {"what": "images", "dataset": dataset, "key": "expected_images"}
     table, expected = listing.table, data.expected_images if data.source == "raw" else None
     check_count(len(table), expected, **labels, left_out=listing.filtered)
-    places = [listing.holders[_top(path)].place(path) for path in table["path"]]
+    places = [listing.holders[top_of(path)].place(path) for path in table["path"]]
     with prepared_writer(folder, made_from=deciding_parameters(data)) as writer:
         reasons, digests = write_images(writer, places, size=data.size, exif=data.exif, processes=processes)
         rejected = pd.DataFrame({"path": table["path"].iloc[list(reasons)], "reason": list(reasons.values())})
@@ -110,7 +88,7 @@ def _prepare(data: ImageData, folder: Path, listing: Listing, dataset: str, proc
         check_count(len(kept), expected, **labels, left_out=by_reason)
         _check_splits(kept, rejected, listing.holders)
         if listing.file and data.refuses_duplicates:
-            _check_copies(listing.file, kept, digests, dataset)
+            check_copies(listing.file, kept, digests, dataset)
         kept = kept.drop(columns="line", errors="ignore")
         writer.save_table(kept)
         rejected.to_csv(writer.folder / "rejected.csv", index=False)
@@ -226,32 +204,14 @@ def balanced_split(paths: Sequence[str], ages: Sequence[int], *, seed: int, most
     return ["test" if path in test else "val" if path in val else "train" for path in paths]
 
 
-def _top(path: str) -> str:
-    """The first folder of a path; "" if it has none."""
-    return path.partition("/")[0] if "/" in path else ""
-
-
 def _check_splits(kept: pd.DataFrame, rejected: pd.DataFrame, holders: Mapping[str, Holder]) -> None:
     present = set(kept["split"])
     if empty := [split for split in SPLITS if split not in present]:
         message = f"no image is left in {', '.join(empty)}: a run needs training, validation and test images"
         if len(rejected):
             path, reason = rejected.iloc[0]
-            holder = holders[_top(path)]
+            holder = holders[top_of(path)]
             example = next(holder.names(), None)
             content = f"contains, for example, {example}" if example else "is empty"
             message += f". {len(rejected)} could not be read, such as {path}: {reason} ({holder.origin} {content})"
         raise UserError(message)
-
-
-def _check_copies(file: Path, kept: pd.DataFrame, digests: Mapping[int, bytes], dataset: str) -> None:
-    images: Iterator[Any] = kept.itertuples()
-    first = dict[bytes, Any]()
-    for image in images:
-        one = first.setdefault(digests[image.row], image)
-        if one.split != image.split:
-            raise UserError(
-                f"{file}, lines {one.line} and {image.line}: {one.path} in {one.split} and {image.path} in {image.split} are the same "
-                "file, so a network would be tested on an image it was trained on: remove one, or set "
-                f"{dataset}.data.duplicates: allow in params.yaml"
-            )
