@@ -26,6 +26,7 @@ DATA = ImageData(
     unit="years",
     size=32,
     exif=False,
+    bits=None,
     duplicates="refuse",
     min_face_score=1.0,
     split_seed=666,
