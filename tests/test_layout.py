@@ -20,7 +20,7 @@ PURE += ["regcls.tasks.depth.metrics", "regcls.tasks.depth.model", "regcls.model
 # From top to bottom: a part imports from itself and from those below. Parts of one line do not import each other. The list of tasks,
 # `regcls.tasks` itself, may be imported by all.
 LAYERS = (
-    {"__main__"},
+    {"__main__", "api"},
     {"cli"},
     {"pipeline"},
     {"checks"},
@@ -158,4 +158,4 @@ def test_only_the_command_line_loads_the_params():
     """params.yaml has one reader, and all others receive values; provenance reads dvc.lock."""
     assert {name for name, file in FILES.items() if "read_yaml" in calls(file)} == {"params/__init__.py"}
     assert {name for name, file in FILES.items() if "safe_load" in calls(file)} == {"provenance.py"}
-    assert {name for name, file in FILES.items() if "load_params" in calls(file)} == {"cli.py"}
+    assert {name for name, file in FILES.items() if "load_params" in calls(file)} == {"cli.py", "api.py"}

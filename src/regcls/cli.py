@@ -147,6 +147,11 @@ def _call(arguments: argparse.Namespace, params: Params, root: Path) -> None:
             from regcls.pipeline.compare import compare
 
             compare(params, root)
+        case "advise":
+            from regcls.pipeline.advise import METHODS, advise
+
+            found = advise(params, root, arguments.dataset, budget=arguments.budget, methods=arguments.methods or METHODS)
+            print(f"{found.summary()}\nEvidence: {found.page}")
         case "predict":
             from regcls.pipeline.predict import predict
 
@@ -208,6 +213,11 @@ def _parser(params: Params | None, run_dataset: str) -> argparse.ArgumentParser:
     run = command("run", "train and track one run", "regcls run portraits --method reg+cls --classes 100 --seed 0", dataset=False)
     if params and run_dataset:
         _add_run_options(run, params, run_dataset)
+    advise = command(
+        "advise", "train what fits a time, and say whether a class loss helps on a data set", "regcls advise diabetes --budget 5m"
+    )
+    advise.add_argument("--budget", default="10m", help="time for training: 90s, 10m or 1.5h; default 10m")
+    advise.add_argument("--methods", nargs="+", metavar="METHOD", help="to compare with reg; default reg+cls reg+cls-bal")
     command("params", "print the effective parameters of a data set, and where each value comes from", "regcls params portraits")
     command("inputs", "write build/inputs, from which DVC sees what has changed for each data set", "regcls inputs", dataset=False)
     command(

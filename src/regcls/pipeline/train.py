@@ -13,6 +13,7 @@ from regcls.tasks import task_named
 from regcls.tasks.task import Session, open_data
 from regcls.tracking.store import without_password
 from regcls.tracking.tracker import Tracker
+from regcls.training.outcome import Outcome
 
 
 def train(params: Params, root: Path, dataset: str) -> None:
@@ -25,20 +26,26 @@ def train(params: Params, root: Path, dataset: str) -> None:
     """
     data = open_data(params, root, dataset, verify=True)
     tracker = Tracker(root, experiment=params.tracking.experiment)
+    outcome = train_grids(data, Session(params=params, root=root, dataset=dataset, tracker=tracker))
+    write_json(root / "runs" / f"{dataset}.json", outcome.index)
+    if note := params.left_out(dataset):
+        say(note)
+
+
+def train_grids(data: Any, session: Session) -> Outcome:
+    """Train every run of the session's grids that is not FINISHED, one process at a time, and say how many there were."""
+    dataset, tracker = session.dataset, session.tracker
     lock_path = tracker.locks / f"train-{dataset}.lock"
     with lock(lock_path, on_wait=lambda holder: say(f"{holder} is training {dataset}; waiting for it to finish")):
         tracker.inherit()
         if stale := tracker.reconcile(dataset):
             say(f"marked {len(stale)} runs of a dead process as KILLED; they are trained again, from their last checkpoint if any")
-        session = Session(params=params, root=root, dataset=dataset, tracker=tracker)
-        outcome = task_named(params.task(dataset)).train_grids(data, session)
-        write_json(root / "runs" / f"{dataset}.json", outcome.index)
+        outcome = task_named(session.params.task(dataset)).train_grids(data, session)
     counts = f"{outcome.trained} runs trained, {outcome.kept} were there already, {len(outcome.failed)} failed"
     say(f"{counts}, in {without_password(tracker.uri)}")
     for name, reason in outcome.failed.items():
         say(f"FAILED {name}: {reason}")
-    if note := params.left_out(dataset):
-        say(note)
+    return outcome
 
 
 def run(params: Params, root: Path, dataset: str, options: Any) -> None:

@@ -96,6 +96,7 @@ class Report:
     other_data: Sequence[str] = ()  # differences to the paper's data: `300 instead of 1712 videos`
     lines: Sequence[Line] = ()  # empty: nothing to compare
     answers: list[str] = field(default_factory=list)  # the first one is the headline
+    use: Sequence[str] = ()  # lines of the data set's section in params.yaml that follow from the answers
     lead: Table | None = None  # shown before all other tables
     warnings: list[str] = field(default_factory=list)
     view: View | None = None  # of the runs, in `mlflow ui`

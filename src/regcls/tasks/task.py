@@ -78,6 +78,17 @@ class Sources:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to train for an answer within a budget."""
+
+    section: Any  # the data set's section, with grids (and training) that fit the budget
+    networks: int
+    seconds: float  # expected, with all cores
+    words: Sequence[str]  # sentences on what was left out to fit the budget
+    level: int  # 0: nothing was left out
+
+
+@dataclass(frozen=True, kw_only=True)
 class PredictRequest:
     """A run to predict with, the images, and the output folder."""
 
@@ -170,6 +181,14 @@ class Task(ABC, Generic[SectionT, SpecT, DataT]):
         Raises:
             UserError: no run is usable.
         """
+
+    def plan(self, data: DataT, session: Session, *, methods: Sequence[str], budget: float, level: int | None = None) -> Plan:
+        """What to train to tell whether `methods` help, within `budget` seconds, or at the `level` of an earlier plan.
+
+        Raises:
+            UserError: a method does not exist, the budget is too small, or the task gives no advice.
+        """
+        raise UserError(f"regcls advise is for tables so far; {session.dataset} is of the task {session.section.task}: regcls train it")
 
     def predict(self, request: PredictRequest) -> list[str]:
         """Print a prediction for each image as CSV; return the images that could not be read, with reasons.

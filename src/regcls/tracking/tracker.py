@@ -14,7 +14,7 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -233,6 +233,26 @@ class Tracker:
                 self._writer.log(run, kind, content, paths or {})
         else:
             self._sender.add(run, kind, content, paths or {}, replaces=replaces)
+
+    @contextmanager
+    def parent(self, name: str, tags: Mapping[str, str]) -> Iterator[Callable[[str, str], None]]:
+        """Make all runs that begin within the block children of a new run, which it yields a function to store texts of (path, text).
+
+        Within `mlflow run`, that run is the parent.
+        """
+        earlier = self.adopted_run
+        with explain_store_errors(self.uri):
+            if earlier is None:
+                created = self._client.create_run(self.experiment_id, tags={**tags, "mlflow.user": _user()}, run_name=name)
+                self.adopted_run = str(created.info.run_id)
+            run_id, status = str(self.adopted_run), "KILLED"
+            try:
+                yield lambda path, text: self._client.log_text(run_id, text, path)
+                status = "FINISHED"
+            finally:
+                if earlier is None:
+                    self._client.set_terminated(run_id, status)
+                self.adopted_run = earlier
 
     def log_metrics(self, run: str, points: Sequence[TimedPoint]) -> None:
         """Log points. Logging equal ones again changes nothing."""

@@ -96,7 +96,7 @@ def test_a_wide_interval_cannot_be_told_and_the_words_say_what_would_narrow_it()
     row = answer(measured)
     assert row["answer"] == "cannot be told" and row["low"] < 0 < row["high"]
     lines = answers(measured, table, unit="$", negligible=2.0)
-    assert lines[0].startswith("reg+cls with 10 classes and λ 1: cannot be told; ")
+    assert lines[0].startswith("reg+cls (classes 10; λ 1): cannot be told; ")
     assert any("To tell more: data.repeats narrows the interval to 75% of its width at most; four times the rows" in line or "four times the rows" in line for line in lines)  # fmt: skip
 
 

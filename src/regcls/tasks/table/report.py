@@ -176,6 +176,7 @@ def _add_grid(report: Report, section: Tables, name: str, grid: Runs, measured: 
     if report.answers:
         return
     report.answers += words.answers(measured, differences, unit=section.data.unit, negligible=section.negligible)
+    report.use = words.use(measured, differences)
     report.lines = _lines(section, measured, differences)
     report.metrics |= _metrics(measured, differences)
 

@@ -1,12 +1,12 @@
 """The task of tables: a number for each row, from its other columns."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from regcls.errors import UserError
 from regcls.reports.report import Report
 from regcls.tasks.many import ManyTask
-from regcls.tasks.table import report
+from regcls.tasks.table import advice, report
 from regcls.tasks.table.code import result_code
 from regcls.tasks.table.data import TableSet
 from regcls.tasks.table.networks import TableNetworks
@@ -14,7 +14,7 @@ from regcls.tasks.table.params import HGB, TableOptions, Tables
 from regcls.tasks.table.prepare import prepare, write_shipped
 from regcls.tasks.table.runs import TableSpec, all_specs, single_spec
 from regcls.tasks.table.trees import train_trees
-from regcls.tasks.task import Session, Sources, too_many_classes
+from regcls.tasks.task import Plan, Session, Sources, too_many_classes
 from regcls.training import ensemble_study
 from regcls.training.ensemble_networks import Networks
 from regcls.training.outcome import Outcome
@@ -78,6 +78,10 @@ class TableTask(ManyTask[Tables, TableSpec, TableSet]):
         self.check_fit([spec for spec in all_specs(session.section, session.dataset, most=10**9) if spec.classes > rows], data)
         specs = all_specs(session.section, session.dataset, most=data.distinct)
         return self.train_runs(networks, ensemble_study.fingerprints(networks, specs), session)
+
+    def plan(self, data: TableSet, session: Session, *, methods: Sequence[str], budget: float, level: int | None = None) -> Plan:
+        networks, processes = self.networks(data, session.dataset), session.params.compute.process_count
+        return advice.plan(session.section, networks, methods=methods, budget=budget, processes=processes, level=level)
 
     def report(self, sources: Sources) -> Report:
         specs = all_specs(sources.section, sources.dataset, most=sources.data.distinct)

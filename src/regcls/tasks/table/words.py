@@ -26,7 +26,7 @@ def answers(measured: Measured, table: pd.DataFrame, *, unit: str, negligible: f
     for method in methods:
         overall, few = rows[method, "all"], rows[method, "few"]
         classes, lam = chosen_texts(choices, method)
-        with_classes = f" with {classes} classes and λ {lam}" if classes else ""
+        with_classes = f" (classes {classes}; λ {lam})" if classes else ""
         lines.append(f"{method}{with_classes}: {_compared(overall, unit)}. {_in_few(few)}")
     return [*lines, references(measured, unit=unit), *_more(measured, [rows[method, "all"] for method in methods], negligible)]
 
@@ -82,6 +82,19 @@ def _more(measured: Measured, rows: Sequence[Row], negligible: float) -> list[st
         f"To tell more: data.repeats narrows the interval to {floor:.0%} of its width at most; four times the rows would halve it. "
         f"{wanted[0].upper()}{wanted[1:]} would show that there is no difference.",
     ]
+
+
+def use(measured: Measured, table: pd.DataFrame) -> list[str]:
+    """Lines of the section in params.yaml that use the method that helps most; none if no method helps."""
+    rows = [row for row in records(table) if (row["error"], row["group"], row["answer"]) == ("rmse", "all", "helps")]
+    if not rows:
+        return []
+    method = min(rows, key=lambda row: float(row["other"]))["method"]
+    choices = measured.choices()
+    classes, weight = choices.loc[choices["method"] == method, ["classes", "weight"]].value_counts().index[0]
+    if not classes:
+        return [f"run: {{method: {method}}}"]
+    return [f"run: {{method: {method}, classes: {classes}}}", f"training: {{lambda: {float(weight)}}}"]
 
 
 def first(measured: Measured, table: pd.DataFrame) -> Mapping[str, Row]:

@@ -1,0 +1,77 @@
+"""For Python users: `regcls.advise(X, y)`. Losses and classes for one's own training loop: regcls.losses, regcls.classes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from numpy.typing import ArrayLike
+
+from regcls.cli import find_root
+from regcls.errors import UserError
+from regcls.params import load_params
+from regcls.pipeline.advise import METHODS, Advice
+from regcls.pipeline.advise import advise as advise_on
+from regcls.pipeline.prepare import prepare
+
+NAME = "data"  # of the data set
+
+
+def advise(
+    X: pd.DataFrame | ArrayLike,
+    y: ArrayLike,
+    groups: ArrayLike | None = None,
+    *,
+    budget: str = "10m",
+    methods: Sequence[str] = METHODS,
+    unit: str = "",
+    folder: str | Path | None = None,
+    processes: int = 1,
+    **training: Any,
+) -> Advice:
+    """Does a class loss help to predict `y` (N,) from `X` (N, D)? The same as `regcls advise` on a table, with `.summary()`.
+
+    Args:
+        X: features or embeddings, as a frame with columns of any kind or as an array of numbers.
+        y: targets, in their unit.
+        groups: (N,) such as patients: rows of a group share a fold.
+        budget: time for training, as in 90s, 10m or 1.5h.
+        methods: to compare with reg.
+        unit: of the targets, in words and tables.
+        folder: for data, tracked runs and the page, kept; by default a temporary one. The same call goes on with what is there.
+        processes: that train in parallel; a script with more needs the guard `if __name__ == "__main__":`.
+        training: values of `training` in params.yaml, such as epochs=200.
+
+    Raises:
+        UserError: see `pipeline.advise.advise`; or there is no params.yaml, which holds the defaults, around the working directory or the
+            package.
+    """
+    try:
+        defaults = find_root(Path.cwd())
+    except UserError:
+        defaults = find_root(Path(__file__).parent)
+    tree = yaml.safe_load((defaults / "params.yaml").read_text(encoding="utf-8"))
+    like = next(name for name, section in tree.items() if isinstance(section, dict) and section.get("task") == "table")
+    root = Path(folder) if folder else Path(mkdtemp(prefix="regcls-"))
+    raw = root / "data" / NAME / "raw"
+    raw.mkdir(parents=True, exist_ok=True)
+    table = X.copy() if isinstance(X, pd.DataFrame) else pd.DataFrame(np.asarray(X))
+    table.columns = [f"x{name}" if isinstance(name, int) else str(name) for name in table.columns]
+    if clashing := {"target", "group"} & set(table.columns):
+        raise UserError(f"X has a column {min(clashing)}: rename it")
+    table["target"] = np.asarray(y)
+    if groups is not None:
+        table["group"] = np.asarray(groups)
+    table.to_parquet(raw / "data.parquet", index=False)
+    data = {"source": "raw", "file": "data.parquet", "target": "target", "unit": unit, "group": None if groups is None else "group"}
+    compute = tree["compute"] | {"processes": processes}
+    own = {"like": like, "title": "Your data", "data": data, "training": training}
+    (root / "params.yaml").write_text(
+        yaml.safe_dump(tree | {NAME: own, "datasets": [NAME], "compute": compute}, sort_keys=False), encoding="utf-8"
+    )
+    params = load_params(root / "params.yaml")
+    prepare(params, root, NAME)
+    return advise_on(params, root, NAME, budget=budget, methods=methods)

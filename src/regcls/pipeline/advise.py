@@ -1,0 +1,107 @@
+"""Does a class loss help on these data? Trains what fits a budget, and answers with evidence."""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from regcls.data.store import prepared_folder
+from regcls.errors import UserError
+from regcls.files import folder_written_aside, write_json, write_text
+from regcls.params import Params
+from regcls.pipeline.prepare import prepare
+from regcls.pipeline.train import train_grids
+from regcls.progress import say
+from regcls.provenance import git_tags
+from regcls.reports.report import Report
+from regcls.tasks import task_named
+from regcls.tasks.task import Plan, Session, Sources, Task, open_data
+from regcls.tracking.tracker import Tracker
+from regcls.words import counted
+
+METHODS = ("reg+cls", "reg+cls-bal")
+UNITS = {"s": 1, "m": 60, "h": 3600}
+BUDGET = re.compile(r"([0-9]*\.?[0-9]+)\s*([smh])")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    """An answer, and the evidence for it."""
+
+    report: Report
+    plan: Plan
+    page: Path  # index.html
+
+    def summary(self) -> str:
+        """The answer in a few lines, and the lines of params.yaml that use it."""
+        use = ["In params.yaml:", *(f"  {line}" for line in self.report.use)] if self.report.use else []
+        return "\n".join([*self.report.answers, *self.plan.words, *use])
+
+
+def seconds(budget: str) -> float:
+    """The seconds of a budget such as `90s`, `10m` or `1.5h`.
+
+    Raises:
+        UserError: it has another form, or is 0.
+    """
+    match = BUDGET.fullmatch(budget.strip().casefold())
+    if not match or not (value := float(match[1]) * UNITS[match[2]]):
+        raise UserError(f"--budget = {budget}: write a time above 0 as in 90s, 10m or 1.5h")
+    return value
+
+
+def advise(params: Params, root: Path, dataset: str, *, budget: str = "10m", methods: Sequence[str] = METHODS) -> Advice:
+    """Train reg and `methods` with several class counts and λ, as far as `budget` allows, and answer; runs that are there are not repeated.
+
+    The same call after an interruption goes on with the same plan. The page is written to advice/<dataset>/.
+
+    Raises:
+        UserError: there are no data, a method does not exist, the budget is too small, or the task gives no advice.
+    """
+    params.check_name(dataset)
+    task, limit = task_named(params.task(dataset)), seconds(budget)
+    if not prepared_folder(root, dataset).exists():
+        prepare(params, root, dataset)
+    data = open_data(params, root, dataset, verify=True)
+    tracker = Tracker(root, experiment=params.tracking.experiment)
+    session = Session(params=params, root=root, dataset=dataset, tracker=tracker)
+    plan = _plan(task, data, session, methods=methods, budget=limit)
+    say(f"{counted(plan.networks, 'network')} for {', '.join(['reg', *methods])}; about {_duration(plan.seconds)} on this machine")
+    for line in plan.words:
+        say(line)
+    planned = replace(session, params=replace(params, datasets={**params.datasets, dataset: plan.section}))
+    with tracker.parent(f"advice · {dataset}", {"dataset": dataset, "regcls.advice": "true"}) as store_text:
+        train_grids(data, planned)
+        runs = tracker.collect(dataset, task.spec_type)
+        sources = Sources(
+            params=planned.params, root=root, dataset=dataset, data=data, runs=runs, tracker=tracker, provenance=git_tags(root)
+        )
+        report = task.report(sources)
+        with folder_written_aside(root / "advice" / dataset) as folder:
+            for name, text in report.files.items():
+                write_text(folder / name, text)
+        advice = Advice(report=report, plan=plan, page=root / "advice" / dataset / "index.html")
+        store_text("advice.txt", advice.summary() + "\n")
+    return advice
+
+
+def _plan(task: Task[Any, Any, Any], data: Any, session: Session, *, methods: Sequence[str], budget: float) -> Plan:
+    """The task's plan; that of an earlier call with the same arguments, since the machine may be slower or faster now."""
+    file = session.root / ".regcls" / f"advice-{session.dataset}.json"
+    arguments = json.dumps([list(methods), budget, asdict(session.section), data.prepared.digest()], sort_keys=True, default=str)
+    key = hashlib.sha256(arguments.encode()).hexdigest()
+    try:
+        earlier = json.loads(file.read_text(encoding="utf-8"))
+        level = int(earlier["level"]) if earlier["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError):
+        level = None
+    plan = task.plan(data, session, methods=methods, budget=budget, level=level)
+    write_json(file, {"key": key, "level": plan.level, "seconds": plan.seconds if level is None else earlier["seconds"]})
+    return plan if level is None else replace(plan, seconds=earlier["seconds"])
+
+
+def _duration(value: float) -> str:
+    return f"{value:.0f} s" if value < 90 else f"{value / 60:.0f} min" if value < 5400 else f"{value / 3600:.1f} h"

@@ -1,0 +1,92 @@
+"""What to train on a table for an answer within a budget."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from regcls.errors import UserError
+from regcls.methods import canonical, has_classes
+from regcls.tasks.table.networks import TableNetworks
+from regcls.tasks.table.params import HGB, TableGrid, Tables
+from regcls.tasks.table.runs import TableSpec, all_specs, make_spec
+from regcls.tasks.task import Plan
+from regcls.training.ensemble import train
+from regcls.training.ensemble_networks import Member
+from regcls.words import counted
+
+TOGETHER = 10  # networks that are timed
+SECONDS_PER_RUN = 0.2  # to track it, with its model
+COST_PER_CLASS = 1 / 40  # of a step, in steps without classes
+
+
+def plan(section: Tables, networks: TableNetworks, *, methods: Sequence[str], budget: float, processes: int, level: int | None) -> Plan:
+    """The plan with the most networks that fits `budget` seconds on `processes` cores, or the one of `level`; see `Task.plan`."""
+    try:
+        named = tuple(dict.fromkeys(canonical(method) for method in methods if method != "reg"))
+    except ValueError as error:
+        raise UserError(f"--methods: {error}") from None
+    if not named:
+        raise UserError("--methods names no method to compare with reg")
+    grid = next(grid for grid in section.grids.values() if grid.seeds)
+    levels = _levels(section, grid, ("reg", *named, HGB), several=len(networks.parts) > 1)
+    step = _seconds_per_step(section, networks) / processes if level is None else 0.0
+    plans = []
+    for index, (reduced, words) in enumerate(levels):
+        own = replace(section, grids={"advice": reduced})
+        specs = [spec for spec in all_specs(own, networks.dataset, most=networks.table.distinct) if spec.method != HGB]
+        seconds = sum(_steps(spec, networks) for spec in specs) * step + SECONDS_PER_RUN * len(specs)
+        plans.append(Plan(section=own, networks=len(specs) * len(networks.parts), seconds=seconds, words=words, level=index))
+    if level is not None:
+        return plans[level]
+    fitting = [each for each in plans if each.seconds <= budget]
+    if not fitting:
+        raise UserError(
+            f"--budget: the smallest plan, {counted(plans[-1].networks, 'network')}, takes about {plans[-1].seconds / 60:.1f} minutes "
+            f"here: allow more, or set fewer epochs or data.folds: 1 for {networks.dataset} in params.yaml"
+        )
+    return fitting[0]
+
+
+def _levels(section: Tables, grid: TableGrid, methods: tuple[str, ...], *, several: bool) -> list[tuple[TableGrid, list[str]]]:
+    """Grids from large to small, each with what it leaves out, in words; `several`: whether there are folds, which replace seeds."""
+    lambdas = (section.training.lam,) if grid.lambdas == "default" else grid.lambdas
+    middle = lambdas[(len(lambdas) - 1) // 2 :][:2]
+    seeds = [grid.seeds, *([1] if several and grid.seeds > 1 else [])]
+    choices = [(count, grid.classes, lambdas) for count in seeds]
+    choices += [(seeds[-1], grid.classes, middle), (seeds[-1], grid.classes[:1], middle), (seeds[-1], grid.classes[:1], middle[:1])]
+    levels: dict[TableGrid, list[str]] = {}
+    for count, classes, weights in choices:
+        words = [
+            f"To fit the budget: {fewer} instead of {all_of}."
+            for fewer, all_of in (
+                (counted(count, "seed"), grid.seeds),
+                (f"{counted(len(classes), 'class count')} ({', '.join(map(str, classes))})", len(grid.classes)),
+                (f"{counted(len(weights), 'λ', 'λ')} ({', '.join(f'{weight:g}' for weight in weights)})", len(lambdas)),
+            )
+            if not fewer.startswith(f"{all_of} ")
+        ]
+        levels.setdefault(replace(grid, methods=methods, classes=classes, lambdas=weights, seeds=count), words)
+    return list(levels.items())
+
+
+def _seconds_per_step(section: Tables, networks: TableNetworks) -> float:
+    """The time of a step of one network without classes, of several that train together on one thread."""
+    spec = replace(make_spec(section, networks.dataset, method="reg", classes=0, lam=None, seed=0), epochs=1, milestones=(), decay=1.0)
+    members = [Member(spec=replace(spec, seed=seed), part=networks.parts[0]) for seed in range(TOGETHER)]
+    loaded, threads = networks.networks(members), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        train(loaded[:1], networks.recipe(spec))  # the first call is slower
+        started = time.perf_counter()
+        train(loaded, networks.recipe(spec))
+        return (time.perf_counter() - started) / (TOGETHER * networks.recipe(spec).steps(networks.samples(members[0])))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _steps(spec: TableSpec, networks: TableNetworks) -> float:
+    """Steps of all networks of a run, in steps without classes."""
+    steps = sum(networks.recipe(spec).steps(networks.samples(Member(spec=spec, part=part))) for part in networks.parts)
+    return spec.epochs * steps * (1 + spec.classes * COST_PER_CLASS * has_classes(spec.method))
