@@ -121,13 +121,15 @@ class _Reported(io.RawIOBase):
 
 
 def _separator(file: Path, text: str, target: str) -> str:
-    """The separator that gives the first line most columns, among those with the target."""
+    """The separator that gives the first line most columns, among those with the target; `target` may be empty: among all."""
     first = next((line for line in text.splitlines() if line.strip()), "")
     headers = {mark: [name.strip() for name in next(csv.reader([first], delimiter=mark))] for mark in SEPARATORS.values()} if first else {}
-    with_target = [mark for mark, names in headers.items() if target.casefold() in map(str.casefold, names)]
+    with_target = [mark for mark, names in headers.items() if not target or target.casefold() in map(str.casefold, names)]
     if not with_target:
         marks = ", ".join(SEPARATORS)
-        raise UserError(f"{file} has no column {target} in its first line, separated by {marks}: {first[:200] or 'it is empty'}")
+        raise UserError(
+            f"{file} has no column{f' {target}' if target else 's'} in its first line, separated by {marks}: {first[:200] or 'it is empty'}"
+        )
     return max(with_target, key=lambda mark: len(headers[mark]))
 
 
