@@ -42,8 +42,11 @@ from servers import make_server, nursery, postgres, tracking_server  # noqa: F40
 ROOT = Path(__file__).parent.parent
 
 # The data sets of params.yaml as it ships; tests ignore any others that a user adds, and the data sets that a user chooses.
-SHIPPED = ("functions", "functions_small", "imdb_wiki", "agedb", "portraits", "nyud2", "rooms", "breakfast", "walks")
-SHIPPED_CHOICE: dict[str, Any] = {"datasets": ["functions_small", "portraits", "rooms", "walks"], "default_dataset": "portraits"}
+SHIPPED = ("functions", "functions_small", "imdb_wiki", "agedb", "portraits", "nyud2", "rooms", "breakfast", "walks", "diabetes")
+SHIPPED_CHOICE: dict[str, Any] = {
+    "datasets": ["functions_small", "portraits", "rooms", "walks", "diabetes"],
+    "default_dataset": "portraits",
+}
 
 SHRUNK: dict[str, Any] = {
     "datasets": ["functions"],
@@ -90,6 +93,11 @@ SHRUNK: dict[str, Any] = {
         },
     },
     "agedb": {"data": {"source": "raw"}},
+    "diabetes": {
+        "data": {"folds": 3},
+        "training": {"epochs": 2, "milestones": []},
+        "grids": {"main": {"methods": ["reg", "reg+cls", "hgb"], "classes": [10], "lambdas": [1.0, 10.0], "seeds": 1}},
+    },
     "nyud2": {
         "data": {
             "source": "stand-in",

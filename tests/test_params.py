@@ -10,6 +10,7 @@ from conftest import ROOT, SHIPPED, SHIPPED_CHOICE, shipped_tree
 from regcls.cli import main
 from regcls.params import Params, load_params, parse_options
 from regcls.runs import grids
+from regcls.tasks import TASKS
 from regcls.tasks.depth.runs import make_spec as depth_spec
 from regcls.tasks.functions.runs import all_specs, expand
 from regcls.tasks.images.params import Images
@@ -77,7 +78,7 @@ def test_the_chosen_data_sets_cover_every_task_without_downloads(shipped):
     file = yaml.safe_load((ROOT / "params.yaml").read_text())
     if any(file[key] != value for key, value in SHIPPED_CHOICE.items()):
         pytest.skip("params.yaml chooses other data sets than the shipped file")
-    assert {shipped.task(name) for name in shipped.chosen} == {"functions", "images", "depth", "sequences"}
+    assert {shipped.task(name) for name in shipped.chosen} == set(TASKS)
     assert {getattr(shipped.datasets[name].data, "source", "stand-in") for name in shipped.chosen} == {"stand-in"}
     assert shipped.default_dataset in shipped.chosen
 

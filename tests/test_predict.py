@@ -114,6 +114,20 @@ def test_images_are_turned_upright_if_those_of_the_run_were(project, capsys, cha
     assert (lying == upright, lying == stored) == (applied, not applied)
 
 
+@pytest.mark.parametrize("bits", ["12", "16", None])
+def test_16_bit_images_are_read_with_the_bits_of_the_run(project, capsys, bits):
+    root, _, run_id, files = project
+    with closing(sqlite3.connect(root / "mlflow.db")) as connection, connection:
+        connection.execute(
+            "DELETE FROM params WHERE key = 'bits'" if bits is None else f"UPDATE params SET value = {bits} WHERE key = 'bits'"
+        )
+    grey = np.asarray(Image.open(root / files[0]).convert("L"))
+    Image.fromarray(grey).save(root / "8.png")
+    Image.fromarray(grey.astype(np.uint16) << 4).save(root / "12.png")
+    _, (_, (_, plain), (_, twelve)), _ = predict(capsys, run_id, "8.png", "12.png")
+    assert (plain == twelve) == (bits == "12")
+
+
 def test_an_unknown_or_ambiguous_run_is_a_clear_error(project, capsys, monkeypatch):
     root, tracker, run_id, files = project
     code, rows, err = predict(capsys, "0123456789", files[0])

@@ -1,5 +1,6 @@
 """Decoding compared with an independent resize; every kind of file besides plain JPEG; opened sets."""
 
+import json
 import warnings
 from dataclasses import replace
 from io import BytesIO
@@ -108,6 +109,15 @@ def test_16_bits_become_8_by_the_same_rule_however_dark_the_image(brightest):
     assert np.array_equal(decode(encoded(Image.fromarray(grey)), 60), np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, axis=2))
 
 
+def test_of_fewer_than_16_bits_the_upper_8_are_kept_and_larger_values_refused():
+    grey = np.linspace(0, 4095, 60 * 60).astype(np.uint16).reshape(60, 60)
+    content = encoded(Image.fromarray(grey))
+    assert np.array_equal(decode(content, 60, bits=12)[..., 0], grey >> 4) and decode(content, 60).max() == 15
+    assert np.array_equal(decode(encoded(PLAIN), 60, bits=12), decode(encoded(PLAIN), 60))
+    with pytest.raises(ValueError, match=r"^more than 11 bits: its largest value is 4095$"):
+        decode(content, 60, bits=11)
+
+
 def test_a_cmyk_jpeg_keeps_its_intended_colours():
     assert np.abs(decode(encoded(PLAIN.convert("CMYK"), "JPEG", quality=95), 20).astype(int) - decode(encoded(PLAIN), 20)).mean() < 3
 
@@ -162,7 +172,7 @@ def test_a_damaged_file_gives_either_pixels_or_a_reason():
 
 
 def test_lack_of_memory_does_not_count_as_an_unreadable_file(monkeypatch):
-    def full(image):
+    def full(*args):
         raise MemoryError
 
     monkeypatch.setattr(images_module, "as_rgb", full)
@@ -237,14 +247,17 @@ def test_data_from_other_parameters_are_refused_if_they_matter(folder):
 def test_a_switch_that_is_off_is_as_if_there_were_none(folder):
     write_set(folder)
     meta = (folder / "meta.json").read_text()
-    assert "exif" not in meta and "duplicates" not in meta
+    assert not {"exif", "bits", "duplicates"} & json.loads(meta)["made_from"].keys()
     ImageSet(folder, made_from=replace(DATA, duplicates="allow"))
-    with pytest.raises(UserError, match=r"other values of exif than"):
-        ImageSet(folder, made_from=replace(DATA, exif=True))
-    write_set(folder, made_from=replace(DATA, exif=True))
-    ImageSet(folder, made_from=replace(DATA, exif=True))
-    with pytest.raises(UserError, match=r"other values of exif than"):
-        ImageSet(folder, made_from=DATA)
+    for name, value in (("exif", True), ("bits", 12)):
+        on = replace(DATA, **{name: value})
+        write_set(folder)
+        with pytest.raises(UserError, match=f"other values of {name} than"):
+            ImageSet(folder, made_from=on)
+        write_set(folder, made_from=on)
+        ImageSet(folder, made_from=on)
+        with pytest.raises(UserError, match=f"other values of {name} than"):
+            ImageSet(folder, made_from=DATA)
 
 
 def test_opening_a_set_does_not_read_its_images(folder):
@@ -259,7 +272,7 @@ def test_a_full_disk_is_noticed_before_any_image_is_decoded(folder, monkeypatch)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.posix_fallocate", full)
-    monkeypatch.setattr(images_module, "decode", None)
+    monkeypatch.setattr(images_module, "load_image", None)
     with pytest.raises(UserError, match="no space left on the disk while writing .*prepared; nothing was replaced"):
         write_set(folder)
     assert [file.name for file in folder.parent.iterdir()] == ["raw.bin"]

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from regcls.reports.measured import at_edge
 from regcls.reports.shot_differences import differences
 from regcls.reports.shot_subject import Subject, best_by_validation
 from regcls.reports.shot_words import answers, few_metrics, lines
@@ -75,7 +76,30 @@ def test_an_empty_few_group_is_mentioned() -> None:
     study = made_up()
     table = differences(study.runs, study.subject.compare)
     none = table.assign(images=table["images"].mask(table["shot"] == "few", 0))
-    assert answers(study.subject, study.runs, none)[0].endswith("No test image is in Few.")
+    assert answers(study.subject, study.runs, none)[0].partition(" At the edge")[0].endswith("No test image is in Few.")
+
+
+@pytest.mark.parametrize(
+    ("tried", "expected"),
+    [
+        ("default", "100 classes"),
+        ((0.01, 0.1, 1.0), "100 classes"),
+        ((0.1, 1.0), "100 classes and λ 0.1"),
+        ((0.01, 0.1), "100 classes and λ 0.1"),
+        ((0.1,), "100 classes"),
+    ],
+)
+def test_a_choice_at_the_edge_of_its_grid_is_named(tried: Any, expected: str) -> None:
+    study = made_up()  # reg+cls is best with 100 classes and λ 0.1
+    first = answers(study.subject, study.runs, differences(study.runs, study.subject.compare), tried=tried)[0]
+    assert first.endswith(f" At the edge of the grid: {expected}. Extend it by a factor of ten: a better value may lie outside.")
+
+
+def test_no_edge_is_named_without_a_choice() -> None:
+    study = made_up()
+    one = replace(study.runs, wanted=study.runs.wanted[study.runs.wanted["classes"] != 10])
+    assert "At the edge" not in answers(study.subject, one, differences(one, study.subject.compare), tried=(0.1,))[0]
+    assert not at_edge(2, (2, 10, 100), least=2) and at_edge(10, (10, 100), least=2) and not at_edge(10, (2, 10, 100), least=2)
 
 
 def test_the_caution_tells_the_class_choice_and_the_number_of_tests() -> None:

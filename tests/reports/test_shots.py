@@ -1,6 +1,7 @@
 """Tables in which each run is one network: the content of cells, and what is bold."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from regcls.reports.shot_subject import Metric, Published, ShotTable, best_by_va
 from regcls.reports.shots import complete, differences_table, search_table, shots_table
 from regcls.reports.tables import Table, latex, markdown
 from reports.made_up import row_of
-from reports.made_up_shots import GRID, MadeUp, made_up, with_another_loss
+from reports.made_up_shots import GRID, MadeUp, made_up, runs_of, with_another_loss
 
 
 def printed(**changed: Any) -> Published:
@@ -218,11 +219,28 @@ def test_the_best_lambda_is_bold_for_both_errors() -> None:
     table = search_table(study.subject, study.runs)
     assert table.columns == ("method", "classes", "λ 0.1", "λ 1", "λ 0.1", "λ 1")
     assert table.spans[1:] == (("validation MSE", 2), ("validation MAE", 2))
-    assert [[cell.text for cell in row if cell.strong] for row in table.rows] == [[], ["5.00 ± 0.00", "5.00 ± 0.00"]]
+    assert [[cell.text for cell in row if cell.strong] for row in table.rows] == [[], ["5.00 ± 0.00‡", "5.00 ± 0.00‡"]]
     assert all(cell.runs for cell in table.rows[1][2:]) and "A method without classes has no λ: its value is repeated." in table.notes
 
 
-@pytest.mark.parametrize(("seeds", "best"), [(1, "3.00"), (2, "3.00 ± 0.00")])
+EDGE_NOTE = (
+    "‡ The smallest or largest λ of its grid: a better one may lie outside, so extend `lambdas` of lambda_search by a factor of ten."
+)
+
+
+@pytest.mark.parametrize(("errors", "marked"), [((7, 5, 6), False), ((5, 6, 7), True), ((7, 6, 5), True), ((5, None, None), False)])
+def test_a_lambda_at_the_edge_of_its_grid_is_marked(errors: Sequence[float | None], marked: bool) -> None:
+    runs = runs_of(1, ())
+    cells = [("reg+cls", 10, lam, f"{lam:g}", f"{index}-0") for index, lam in enumerate((0.1, 1.0, 10.0)) if errors[index] is not None]
+    wanted = pd.DataFrame(cells, columns=["method", "classes", "lam", "weight", "run_id"]).assign(seed=0, state="finished")
+    values = pd.DataFrame(
+        {name: [float(error) for error in errors if error] for name in ("val/mse/all", "val/mae/all")}, index=wanted["run_id"]
+    )
+    table = search_table(made_up(1).subject, replace(runs, wanted=wanted, values=values))
+    assert ([cell.text for cell in table.rows[0] if cell.strong] == ["5.00‡"] * 2, EDGE_NOTE in table.notes) == (marked, marked)
+
+
+@pytest.mark.parametrize(("seeds", "best"), [(1, "3.00‡"), (2, "3.00 ± 0.00‡")])
 def test_the_search_is_judged_by_its_first_error(seeds: int, best: str) -> None:
     study = searched(seeds)
     study.runs.values["val/mse/all"] = [{"0": 5.0, "1": 3.0, "2": 4.0}[run_id[0]] for run_id in study.runs.values.index]
@@ -234,7 +252,7 @@ def test_a_lambda_with_fewer_seeds_does_not_win() -> None:
     study = searched(2)
     study.runs.wanted.loc[study.runs.wanted["run_id"] == "2-1", ["run_id", "state"]] = ["", "failed"]
     table = search_table(study.subject, study.runs)
-    assert [cell.text for cell in table.rows[1][2:4]] == ["5.00 (n = 1 of 2)", "6.00 ± 0.00"]
+    assert [cell.text for cell in table.rows[1][2:4]] == ["5.00 (n = 1 of 2)", "6.00 ± 0.00‡"]
     assert [cell.strong for cell in table.rows[1][2:4]] == [False, True]
 
 

@@ -76,7 +76,7 @@ def own(request, root) -> OwnDataset:
     tree = overlay(shipped_tree(), SHRUNK)
     (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
     params = load_params(root / "params.yaml")
-    generated = (n for n, section in params.datasets.items() if getattr(section.data, "source", "stand-in") == "stand-in")
+    generated = (n for n, section in params.datasets.items() if getattr(section.data, "source", "") != "raw")
     dataset = OwnDataset(root=root, kind=request.param, like=next(name for name in generated if params.task(name) == request.param))
     (root / "params.yaml").write_text(yaml.safe_dump({**tree, dataset.name: {"like": dataset.like}}, sort_keys=False))
     return dataset

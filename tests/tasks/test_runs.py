@@ -1,6 +1,8 @@
 """Grids, specs and fingerprints."""
 
-from dataclasses import fields, replace
+import hashlib
+import json
+from dataclasses import asdict, fields, replace
 
 import pandas as pd
 import pytest
@@ -16,6 +18,14 @@ from regcls.tasks.functions.runs import FunctionSpec, all_specs, expand, single_
 from regcls.tasks.images import runs as faces
 from regcls.tasks.images.params import ImageOptions
 from regcls.tracking.run_table import TrackedRun, run_table
+
+
+def test_a_new_field_at_its_default_leaves_the_digest_as_it_was(params):
+    spec = images.single_spec(faces.make_spec, params.datasets["imdb_wiki"], "imdb_wiki", ImageOptions())
+    assert replace(spec, bits=16).digest() == spec.digest() != replace(spec, bits=12).digest()
+    old = {name: value for name, value in asdict(spec).items() if name != "bits"}
+    canonical = json.dumps(old, sort_keys=True, separators=(",", ":"))
+    assert spec.digest() == hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def test_a_grid_has_each_combination_once_and_reg_once_per_data_set(params):

@@ -15,12 +15,14 @@ from regcls.tasks.functions.networks import recipe as recipe_of_functions
 from regcls.tasks.images import runs as images
 from regcls.tasks.sequences import runs as sequences
 from regcls.tasks.sequences.networks import SequenceNetworks
+from regcls.tasks.table import runs as table
 
 GRIDS = {
     "functions": ("functions", "figure3"),
     "images": ("portraits", "table3"),
     "depth": ("nyud2", "table2"),
     "sequences": ("breakfast", "table5"),
+    "table": ("diabetes", "main"),
 }
 SEARCHING = ("images", "depth", "sequences")
 
@@ -38,6 +40,8 @@ def expanded(request, make_project):
                 return functions.expand(section, dataset, section.grids[name])
             case "sequences":
                 return sequences.expand(section, dataset, name, found or {})
+            case "table":
+                return table.expand(section, dataset, name, most=1000)
             case kind:
                 return grids.expand({"images": images, "depth": depth}[kind].make_spec, section, dataset, section.grids[name], found or {})
 

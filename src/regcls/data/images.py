@@ -29,15 +29,20 @@ class Written(NamedTuple):
 
     rejected: dict[int, str]  # row -> why it was left black
     digests: dict[int, bytes]  # row -> SHA-256 of the image's file
+    brightest: dict[int, int]  # row -> largest value of a 16-bit image
 
 
 class UnknownRangeError(ValueError):
     """Pixels that cannot be converted to 8 bits, because their range is unknown."""
 
 
-def decode(content: bytes, size: int, *, exif: bool = False) -> NDArray[np.uint8]:
+def decode(content: bytes, size: int, *, exif: bool = False, bits: int = 16) -> NDArray[np.uint8]:
     """An image file's content -> RGB pixels (size, size, 3), scaled bilinearly. Raises as `load_image` and `as_rgb` do."""
-    return np.asarray(as_rgb(load_image(content, exif=exif)).resize((size, size), Image.Resampling.BILINEAR))
+    return _scaled(load_image(content, exif=exif), size, bits)
+
+
+def _scaled(image: Image.Image, size: int, bits: int) -> NDArray[np.uint8]:
+    return np.asarray(as_rgb(image, bits).resize((size, size), Image.Resampling.BILINEAR))
 
 
 def load_image(content: bytes, *, exif: bool = False) -> Image.Image:
@@ -65,17 +70,25 @@ def load_image(content: bytes, *, exif: bool = False) -> Image.Image:
         raise ValueError(f"cut short or damaged: {error or type(error).__name__}") from None
 
 
-def as_rgb(image: Image.Image) -> Image.Image:
+def _has_16_bits(image: Image.Image) -> bool:
+    return image.mode.startswith("I;16")
+
+
+def as_rgb(image: Image.Image, bits: int = 16) -> Image.Image:
     """Convert grey, CMYK and palette images to RGB and 16 to 8 bits; drop transparency.
 
-    16 bits are divided by 256, whatever the brightest pixel: the images of a data set must keep their brightness relative to each other.
+    Of the `bits` bits that 16-bit images hold, the upper 8 are kept, whatever the brightest pixel: the images of a data set must keep their
+    brightness relative to each other.
 
     Raises:
         UnknownRangeError: pixels cannot be converted to 8 bits.
         ValueError: they cannot be converted; with the reason.
     """
-    if image.mode.startswith("I;16"):  # convert() would clip at 255 instead of scaling
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if _has_16_bits(image):  # convert() would clip at 255 instead of scaling
+        upper = np.asarray(image) >> (bits - 8)
+        if upper.max() > 255:
+            raise ValueError(f"more than {bits} bits: its largest value is {np.asarray(image).max()}")
+        image = Image.fromarray(upper.astype(np.uint8))
     elif image.mode in ("I", "F"):
         raise UnknownRangeError(f"pixels of kind {image.mode} have no known range")
     try:
@@ -88,7 +101,9 @@ def as_rgb(image: Image.Image) -> Image.Image:
         raise ValueError(f"cut short or damaged: {error or type(error).__name__}") from None
 
 
-def write_images(writer: Writer, places: Sequence[Place | None], *, size: int, exif: bool = False, processes: int) -> Written:
+def write_images(
+    writer: Writer, places: Sequence[Place | None], *, size: int, exif: bool = False, bits: int = 16, processes: int
+) -> Written:
     """Fill the array `images` (N, size, size, 3) with one row per place; None is a missing file.
 
     Raises:
@@ -96,32 +111,37 @@ def write_images(writer: Writer, places: Sequence[Place | None], *, size: int, e
         OSError: the disk is full.
     """
     images = writer.empty("images", (len(places), size, size, 3), np.uint8)
-    rejected, digests = {row: "not in the archive" for row, place in enumerate(places) if place is None}, dict[int, bytes]()
+    rejected = {row: "not in the archive" for row, place in enumerate(places) if place is None}
+    digests, brightest = dict[int, bytes](), dict[int, int]()
     # In the order of their positions in the archive: rows of imdb.mat are in random order.
     work = sorted(((row, place) for row, place in enumerate(places) if place is not None), key=lambda item: (item[1].file, item[1].offset))
     chunks = [work[start : start + CHUNK] for start in range(0, len(work), CHUNK)]
-    write = partial(_write_chunk, str(images.filename), images.offset, size, exif)
+    write = partial(_write_chunk, str(images.filename), images.offset, size, exif, bits)
     with progress(len(work), "decoding images") as advance, worker_pool(processes) if processes > 1 else nullcontext() as pool:
         results: Iterable[Written] = pool.map(write, chunks) if pool else map(write, chunks)
         for chunk, written in zip(chunks, results, strict=True):
             rejected |= written.rejected
             digests |= written.digests
+            brightest |= written.brightest
             advance(len(chunk), f"{len(rejected)} rejected" if rejected else "")
-    return Written(dict(sorted(rejected.items())), digests)
+    return Written(dict(sorted(rejected.items())), digests, brightest)
 
 
-def _write_chunk(file: str, offset: int, size: int, exif: bool, chunk: Sequence[tuple[int, Place]]) -> Written:
+def _write_chunk(file: str, offset: int, size: int, exif: bool, bits: int, chunk: Sequence[tuple[int, Place]]) -> Written:
     """Decode and write a chunk. With write calls, not a memory map, whose pages would count as this process's memory."""
-    written = Written({}, {})
+    written = Written({}, {}, {})
     with open(file, "r+b", buffering=0) as out:
         for row, place in chunk:
             try:
                 content = place.read()
-                pixels = decode(content, size, exif=exif)
+                image = load_image(content, exif=exif)
+                pixels = _scaled(image, size, bits)
             except ValueError as error:
                 written.rejected[row] = str(error)
             else:
                 written.digests[row] = hashlib.sha256(content).digest()
+                if _has_16_bits(image):
+                    written.brightest[row] = int(np.asarray(image).max())
                 out.seek(offset + row * pixels.nbytes)
                 out.write(pixels.data)
     return written

@@ -44,8 +44,7 @@ class Prepared:
             UserError: some differ; names them.
         """
         made_from = self.meta["made_from"]
-        on = {key: None for key, value in made_from.items() if value is True}  # switches that are off are not recorded
-        as_json = on | json.loads(json.dumps(wanted))
+        as_json = json.loads(json.dumps(wanted))
         if differing := [key for key in as_json if made_from.get(key) != as_json[key]]:
             raise UserError(
                 f"{self.folder} was prepared with other values of {', '.join(differing)} than params.yaml has now. "
@@ -86,13 +85,13 @@ class PreparedSet(Generic[Data]):
 
 
 def deciding_parameters(data: Any) -> dict[str, Any]:
-    """The fields of the dataclass `data` that decide the prepared data: not archive URLs, units, checks or switches that are off.
+    """The fields of the dataclass `data` that decide the prepared data: not archive URLs, units or checks. Those that are off are None.
 
-    Its fields `without_effect`, if it names any, are None, as fields that data prepared by an earlier version do not have.
+    So are its fields `without_effect`, if it names any: data prepared by an earlier version do not have them.
     """
-    values = asdict(data) | dict.fromkeys(getattr(data, "without_effect", ()))
-    unused = {"archives", "unit", "duplicates"}
-    unused |= {name for name, value in values.items() if name.startswith("expected_") or value is False}
+    values = {name: None if value is False else value for name, value in asdict(data).items()}
+    values |= dict.fromkeys(getattr(data, "without_effect", ()))
+    unused = {"archives", "unit", "duplicates"} | {name for name in values if name.startswith("expected_")}
     if values.get("source") == "raw":
         unused.add("stand_in")
     return {name: value for name, value in values.items() if name not in unused}
@@ -152,7 +151,8 @@ class Writer:
             file = self.folder / f"{name}.npy"
             recorded[name] = {"bytes": file.stat().st_size, "sha256": _sha256(file), **kind}
         table = {"sha256": _sha256(self.folder / "table.parquet")}
-        meta = {"format": FORMAT, "arrays": recorded, "table": table, "made_from": dict(made_from)}
+        on = {name: value for name, value in made_from.items() if value is not None}  # so that a new switch changes nothing while it is off
+        meta = {"format": FORMAT, "arrays": recorded, "table": table, "made_from": on}
         write_json(self.folder / "meta.json", meta | ({"notes": self.notes} if self.notes else {}))
 
 

@@ -20,6 +20,7 @@ from regcls.words import counted
 SHOWN = 5  # ids in a warning
 TOLERANCE = 1e-5  # relative difference of a metric that is computed again
 ROW = ["method", "classes", "weight"]  # key of a table's row; weight is λ as text, empty without a class loss
+EDGE = "‡"  # marks a chosen value for which `at_edge` holds
 METHODS = ("random", "kukleva", "reg", "reg+cls", "reg+cls-bal")  # in the paper's order; others follow by name
 
 SpecT = TypeVar("SpecT", bound=RunSpec)
@@ -231,6 +232,20 @@ def best_by(runs: Runs, cells: pd.DataFrame, error: str) -> pd.DataFrame:
     """For each method, the cell with the lowest mean `error`; `cells`: from `means`."""
     parts = [full(method).sort_values(error, kind="stable").head(1) for _, method in cells.groupby("method", sort=True)]
     return runs.in_order(pd.concat(parts))[runs.cell]
+
+
+def at_edge(chosen: float, tried: Iterable[float], *, least: float = 0.0) -> bool:
+    """Whether a value chosen by validation error is the smallest or largest of several, so that a better one may lie outside.
+
+    `least`: no value can be smaller.
+    """
+    values = set(tried)
+    return len(values) > 1 and (chosen == max(values) or least < chosen == min(values))
+
+
+def edge_note(what: str, key: str) -> list[str]:
+    """The note that explains EDGE; `key`: what to extend in params.yaml."""
+    return [f"{EDGE} The smallest or largest {what} of its grid: a better one may lie outside, so extend {key} by a factor of ten."]
 
 
 def row_name(row: Mapping[str, Any]) -> str:

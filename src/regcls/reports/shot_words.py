@@ -1,12 +1,12 @@
 """Does a class loss help? The answer in words for tasks with one network per run. It states the outcome of the tests, and no more."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from regcls.reports.measured import ROW, Runs, key_of, method_name
+from regcls.reports.measured import ROW, Runs, at_edge, key_of, method_name
 from regcls.reports.picking import Row, records
 from regcls.reports.report import Compared, Line, after_tests, rounded
 from regcls.reports.shot_subject import Subject, best_by_validation, cells
@@ -15,10 +15,11 @@ from regcls.reports.tables import comparison, interval, number, signed
 from regcls.words import counted
 
 
-def answers(subject: Subject, runs: Runs, table: pd.DataFrame) -> list[str]:
+def answers(subject: Subject, runs: Runs, table: pd.DataFrame, *, tried: Sequence[float] | str = "default") -> list[str]:
     """A line per method, at its class count with the lowest validation error: its test error and reg's, over all images and in Few.
 
-    `table`: from `differences`. The last line explains the numbers.
+    `table`: from `differences`. `tried`: values of λ that validation chose from; text if there was no choice. The last line explains the
+    numbers.
     """
     wanted = runs.wanted
     methods = list(dict.fromkeys(runs.in_order(wanted[wanted["method"] != "reg"])["method"]))
@@ -29,7 +30,7 @@ def answers(subject: Subject, runs: Runs, table: pd.DataFrame) -> list[str]:
     lines = []
     for method in methods:
         rows = _best_differences(subject, runs, table, method)
-        text = f"{_headline(subject, rows['all'])} {_in_few(subject, rows['few'])}" if rows else ""
+        text = f"{_headline(subject, rows['all'])} {_in_few(subject, rows['few'])}{_edge(runs, rows['all'], tried)}" if rows else ""
         lines.append(text or f"{method}: no run to compare reg with.")
     return [*lines, _caution(subject, runs, int(table["p"].notna().sum()))]
 
@@ -76,6 +77,16 @@ def _in_few(subject: Subject, row: Row) -> str:
     digits = subject.digits(row["reg"])
     values = f"{number(row['other'], digits)} against {number(row['reg'], digits)}"
     return f"In Few ({subject.few(row['images'])}): {values}, {_gap(subject, row)}."
+
+
+def _edge(runs: Runs, row: Row, tried: Sequence[float] | str) -> str:
+    """A sentence if the class count or λ of a row is at the edge of its grid, else empty."""
+    classes = runs.wanted.loc[runs.wanted["method"] == row["method"], "classes"]
+    edges = [f"{row['classes']} classes"] if at_edge(row["classes"], classes, least=2) else []
+    edges += [f"λ {row['weight']}"] if row["weight"] and not isinstance(tried, str) and at_edge(float(row["weight"]), tried) else []
+    return (
+        f" At the edge of the grid: {' and '.join(edges)}. Extend it by a factor of ten: a better value may lie outside." if edges else ""
+    )
 
 
 def _gap(subject: Subject, row: Row) -> str:

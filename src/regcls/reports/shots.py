@@ -13,7 +13,7 @@ import pandas as pd
 from regcls.methods import has_classes
 from regcls.metrics import SHOTS, Shot
 from regcls.params.single import SEARCH
-from regcls.reports.measured import ROW, Runs, full, groups_of, means, row_name, rows_like
+from regcls.reports.measured import EDGE, ROW, Runs, at_edge, edge_note, full, groups_of, means, row_name, rows_like
 from regcls.reports.picking import Row, records
 from regcls.reports.report import Report, Section
 from regcls.reports.shot_differences import differences
@@ -53,11 +53,12 @@ def complete(
         _add_tables(report, subject, name, runs, table)
         if main is None:
             main = runs, table
+            tried = subject.grids[SEARCH if subject.grids[name].lambdas == "searched" else name].lambdas
             extra(runs)
     if SEARCH in grids:
         _add_search(report, subject, grids[SEARCH])
     if main:
-        report.answers += answers(subject, *main)
+        report.answers += answers(subject, *main, tried=tried)
         report.lines = lines(subject, *main)
         report.metrics |= few_metrics(subject, *main)
 
@@ -283,13 +284,15 @@ def search_table(subject: Subject, runs: Runs) -> Table:
     others = frame[frame["classes"] > 0]
     weights = sorted(others["weight"].unique(), key=float)
     judged = next(iter(subject.searched))
-    rows = []
+    rows, edges = [], False
     for _, part in frame.groupby(["method", "classes"], sort=False):
         by_weight = {row["weight"]: row for row in records(part)}
         first = next(iter(by_weight.values()))
         best = full(part).sort_values(judged, kind="stable")["weight"].tolist()[:1] if first["classes"] else []
+        edge = any(at_edge(float(weight), map(float, by_weight)) for weight in best)
+        edges = edges or edge
         columns = [(error, by_weight.get(weight, by_weight.get("")), weight in best) for error in subject.searched for weight in weights]
-        values = [_search_cell(subject, runs, row, error, strong=strong) for error, row, strong in columns]
+        values = [_search_cell(subject, runs, row, error, strong=strong, edge=strong and edge) for error, row, strong in columns]
         rows.append((*heads(first)[:2], *values))
     return Table(
         name=SEARCH,
@@ -302,14 +305,15 @@ def search_table(subject: Subject, runs: Runs) -> Table:
             "± : standard deviation over seeds, where there are several. Over all validation images.",
             f"Bold: the lowest mean {subject.searched[judged]} of a row, among λ with the most seeds. A grid with "
             "“lambdas: searched” uses this λ.",
+            *(edge_note("λ", f"`lambdas` of {SEARCH}") if edges else []),
             *(["A method without classes has no λ: its value is repeated."] if (frame["classes"] == 0).any() else []),
         ),
     )
 
 
-def _search_cell(subject: Subject, runs: Runs, row: Row | None, error: str, *, strong: bool) -> Cell:
+def _search_cell(subject: Subject, runs: Runs, row: Row | None, error: str, *, strong: bool, edge: bool) -> Cell:
     if row is None:
         return Cell(text=DASH)
     holes = "" if row["seeds"] == row["seeds_wanted"] else f" (n = {row['seeds']} of {row['seeds_wanted']})"
-    text = with_std(row[error], row[f"{error}_std"], subject.digits(row[error])) + holes
+    text = with_std(row[error], row[f"{error}_std"], subject.digits(row[error])) + EDGE * edge + holes
     return Cell(text=text, runs=_runs_of(runs, row), strong=strong)

@@ -4,8 +4,9 @@ A test speaks about networks that are trained again, so it needs replicates that
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from regcls.words import counted
 LEVEL = 0.05  # a difference is clear if its Holm-adjusted p is below this
 FEWEST = 3  # trained replicates for a test: two may agree by chance
 USELESS = "reg is no better than a constant"  # in place of a verdict
+# Predictions that learn nothing but the training targets, to compare reg with.
+CONSTANTS: Mapping[str, Callable[[np.ndarray], Any]] = {"mean of training targets": np.mean, "median of training targets": np.median}
 NO_TEST = (math.nan, math.nan, math.nan)
 FEWEST_IMAGES = 10  # for a test of RMSE: the influence of an image describes large samples
 NOT_TESTED = f"With fewer than {FEWEST} {{of}} nothing can be said about differences: training again may change their sign."

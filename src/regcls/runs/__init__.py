@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import ClassVar
 
@@ -65,8 +65,13 @@ class RunSpec:
         return {key: str(value) for key, value in names.items()} | {"balanced": str(self.balanced).lower()}
 
     def digest(self) -> str:
-        """SHA-256 of the fields, identical on every machine."""
-        canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        """SHA-256 of the fields, identical on every machine.
+
+        A field with a default is newer than runs without it. At its default it is left out, so that equal runs keep their digest.
+        """
+        defaults = {each.name: each.default for each in fields(self)}
+        given = {name: value for name, value in asdict(self).items() if value != defaults[name]}
+        canonical = json.dumps(given, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 

@@ -65,6 +65,8 @@ def tracked(fingerprints: Mapping[FunctionSpec, str]) -> pd.DataFrame:
 class MadeUpSets:
     """Sine waves that replace the prepared data."""
 
+    functions = FUNCTIONS
+
     def get(self, data_key: str, sampling: str, function: int, repetition: int, split: str) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng([len(data_key), len(sampling), len(split)])
         x = rng.uniform(-1, 1, 6000)

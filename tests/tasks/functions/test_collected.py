@@ -6,13 +6,13 @@ from regcls.errors import UserError
 from regcls.reports.picking import Picked
 from regcls.tasks.functions.collected import Collected, collected, hole_lines, in_order
 from regcls.tasks.functions.runs import FunctionSpec
-from tasks.functions.made_up_functions import FUNCTIONS
+from tasks.functions.made_up_functions import FUNCTIONS, MadeUpSets
 
 FIRST = 0  # clean, uniform, reg, seed 0
 
 
 def collect(runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str]) -> tuple[Collected, Picked]:
-    return collected(runs, fingerprints, dataset="functions", functions=FUNCTIONS)
+    return collected(runs, fingerprints, dataset="functions", sets=MadeUpSets())
 
 
 def state(runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str]) -> str:
@@ -76,7 +76,7 @@ def test_a_metric_changed_in_the_store_is_named_and_its_run_left_out(
     split: str, runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str]
 ) -> None:
     changed = runs.assign(**{f"{split}/mse/function_3": runs[f"{split}/mse/function_3"].mask(runs.index == 0, 0.001)})
-    found, _ = collected(changed, fingerprints, dataset="functions", functions=FUNCTIONS)
+    found, _ = collected(changed, fingerprints, dataset="functions", sets=MadeUpSets())
     assert found.wanted["state"].tolist()[0] == f"with errors by function that contradict {split}/mse/all"
     assert (found.wanted["state"].iloc[1:] == "finished").all()
 

@@ -9,12 +9,12 @@ from regcls.tasks.functions import compared
 from regcls.tasks.functions.collected import PANEL, Collected
 from regcls.tasks.functions.collected import collected as collect
 from regcls.tasks.functions.runs import FunctionSpec
-from tasks.functions.made_up_functions import FUNCTIONS
+from tasks.functions.made_up_functions import MadeUpSets
 
 
 @pytest.fixture
 def collected(runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str]) -> Collected:
-    return collect(runs, fingerprints, dataset="functions", functions=FUNCTIONS)[0]
+    return collect(runs, fingerprints, dataset="functions", sets=MadeUpSets())[0]
 
 
 def at(table: pd.DataFrame, **where: object) -> pd.Series:

@@ -2,19 +2,20 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from conftest import ROOT
 from regcls.params import Params
 from regcls.reports.report import Report
-from regcls.reports.stats import holm, paired
+from regcls.reports.stats import USELESS, holm, paired
 from regcls.tasks.functions import figures_data
 from regcls.tasks.functions.collected import Collected, collected
 from regcls.tasks.functions.compared import by_setting
 from regcls.tasks.functions.report import lines
 from regcls.tasks.functions.runs import expand
-from regcls.tasks.functions.tables import settings_table
+from regcls.tasks.functions.tables import CONSTANT_NOTE, panels_table, settings_table
 from reports.made_up import MadeUpLinks, csv, with_section
 from tasks.functions.made_up_functions import FUNCTIONS, MadeUpSets, Store, with_grids
 
@@ -256,7 +257,7 @@ def test_the_page_says_where_the_runs_were_trained(store: Store, report: Report)
 def figure3(small: Params) -> Collected:
     """The runs of Figure 3, in three repetitions."""
     store = Store(with_grids(small, figure3=replace(small.datasets["functions"].grids["figure3"], repetitions=3)))
-    found, _ = collected(store.runs, store.fingerprints, dataset="functions", functions=FUNCTIONS)
+    found, _ = collected(store.runs, store.fingerprints, dataset="functions", sets=MadeUpSets())
     functions = store.params.datasets["functions"]
     return found.of(expand(functions, "functions", functions.grids["figure3"]))
 
@@ -292,3 +293,31 @@ def test_the_summary_covers_complete_repetitions_and_the_methods_there_are(figur
     assert lines(settings_table(without(figure3, "method == 'reg'"))) == []
     (uniform, *_) = lines(settings_table(without(figure3, "sampling != 'uniform' or method == 'reg+cls'")))
     assert "1 uniform sampling" in uniform.n and uniform.method.startswith("reg+cls-bal")
+
+
+def test_constants_are_measured_on_the_data_of_each_panel(figure3: Collected) -> None:
+    sets, noisy = MadeUpSets(), ("noisy-0.1", "severe", 0, 0, "train")
+    training, tested = sets.get(*noisy)[1].astype(float), sets.get("noisy-0.1", "uniform", 0, 0, "test")[1].astype(float)
+    expected = min(np.mean((tested - constant) ** 2) for constant in (training.mean(), np.median(training)))
+    panels = panels_table(figure3, with_released=False)
+    found = panels.frame.query("setting == 'noisy' and sampling == 'severe'")["constant"]
+    assert found.tolist() == pytest.approx([expected] * 2) and CONSTANT_NOTE in panels.notes
+    setting = settings_table(figure3).frame.query("setting == 'noisy' and kind == 'imbalanced'")
+    assert setting["constant"].tolist() == pytest.approx([expected] * 2)
+
+
+def test_no_verdict_is_given_where_reg_is_no_better_than_a_constant(small: Params) -> None:
+    grid = replace(small.datasets["functions"].grids["figure3"], settings=("clean", "ood"), repetitions=3)
+    report = Store(with_grids(small, figure3=grid, figure4=grid, figure5=grid)).report()  # made-up errors in ood exceed a constant's
+    panels = csv(report, "panels").query("method == 'reg+cls'").set_index(["setting", "sampling"])["answer"]
+    assert set(panels["ood"]) == {USELESS} and USELESS not in set(panels["clean"])
+    clean, ood = report.lines
+    assert ood.overall.answer == USELESS != clean.overall.answer
+    assert f" In 2, {USELESS}, so there is no verdict. Δ = " in report.answers[0]
+    (warning,) = (line for line in report.warnings if USELESS in line)
+    assert warning.startswith(f"figure3: {USELESS} in ood, uniform (test MSE 1.0") and warning.endswith("): so there is no verdict")
+
+
+def test_the_best_class_count_is_marked_at_the_edge_of_its_grid(figure3: Collected) -> None:
+    panels = panels_table(figure3, with_released=False)
+    assert all("‡: " in row[-3].text for row in panels.rows) and any(note.startswith("‡ The smallest or largest") for note in panels.notes)

@@ -10,14 +10,14 @@ from regcls.reports.tables import Table, markdown
 from regcls.tasks.functions import published, shares
 from regcls.tasks.functions.collected import collected
 from regcls.tasks.functions.runs import expand
-from tasks.functions.made_up_functions import FUNCTIONS, Store, with_grids
+from tasks.functions.made_up_functions import MadeUpSets, Store, with_grids
 
 
 def table_of(params: Params, *, beside: bool = True, **values: Any) -> Table:
     """Table 1 of a grid like `figure4` except for `values`."""
     grid = replace(params.datasets["functions"].grids["figure4"], **values)
     store = Store(with_grids(params, figure4=grid))
-    found, _ = collected(store.runs, store.fingerprints, dataset="functions", functions=FUNCTIONS)
+    found, _ = collected(store.runs, store.fingerprints, dataset="functions", sets=MadeUpSets())
     runs = found.of(expand(store.params.datasets["functions"], "functions", grid))
     return shares.win_table(runs, caption="Shares", with_published=beside)
 

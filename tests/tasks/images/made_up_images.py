@@ -27,6 +27,7 @@ DATA = ImageData(
     columns={},
     size=32,
     exif=False,
+    bits=None,
     duplicates="refuse",
     min_face_score=1.0,
     split_seed=666,

@@ -309,6 +309,20 @@ def test_photographs_are_turned_upright_if_asked_for(own_images):
         assert (first[8, 24, 0], first[24, 8, 0]) == ((255, 0) if upright else (0, 255))
 
 
+@pytest.mark.parametrize(("bits", "said"), [(None, True), (12, False), (16, False)])
+def test_16_bit_images_that_hold_12_bits_are_noticed_and_read_as_asked(own_images, capsys, bits, said):
+    for k in range(9):
+        Image.fromarray(np.full((40, 40), 4000 + k, np.uint16)).save(own_images / "scans" / f"{k}.png")
+    data = replace(OWN, bits=bits)
+    run(own_images, data, "agedb")
+    opened = ImageSet(own_images.parent / "prepared", made_from=data)
+    assert set(opened.images[opened.rows("train")].ravel()) == {250 if bits == 12 else 15}
+    words = (
+        "the largest value of the 9 16-bit images is 4,008, so they become dark: if they hold 12 bits, set agedb.data.bits: 12 in params"
+    )
+    assert (words in capsys.readouterr().err) == said
+
+
 def test_one_file_under_two_names_in_two_splits_is_refused(own_images):
     run(own_images, OWN, "agedb")
     shutil.copy(own_images / "scans" / "0.png", own_images / "scans" / "5.png")

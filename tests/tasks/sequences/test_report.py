@@ -10,6 +10,7 @@ import pytest
 
 from regcls.params import Params, load_params
 from regcls.reports.report import Report
+from regcls.reports.stats import USELESS
 from regcls.tasks.sequences.report import PREDICTIONS
 from reports.made_up import PARAMS, csv, with_section
 from tasks.sequences.made_up_sequences import SEARCH, TABLE5, Store, small, with_grids, with_training
@@ -262,3 +263,27 @@ def test_lambdas_searched_by_split_share_one_row(params: Params) -> None:
 def test_other_training_values_are_noted(params: Params) -> None:
     report = Store(with_training(params, epochs=3)).report()
     assert "generated stand-in videos, epochs 3 instead of 40" in report.files["table5a.md"]
+
+
+@pytest.mark.parametrize(("name", "unit"), [("table5a", "percent"), ("table5b", "frames")])
+def test_constants_are_rows_below_ours(name: str, unit: str, params: Params) -> None:
+    store = Store(params, activities=("tea",))
+    frames = {video: np.arange(n) / (n / 100 if unit == "percent" else 1) for video, n in store.lengths.items()}
+    tested = [video for video in frames if video[:3] in ("P03", "P09")]  # of split s1
+    errors = csv(store.report(), name).query("source == 'constant' and split == 's1'").set_index("method")["rmse"].to_dict()
+    training, test = np.concatenate([frames[video] for video in frames.keys() - tested]), np.concatenate([frames[v] for v in tested])
+    constants = {"mean": training.mean(), "median": np.median(training)}
+    by_hand = {f"{word} of training targets": np.sqrt(np.mean((test - value) ** 2)) for word, value in constants.items()}
+    assert errors == pytest.approx(by_hand, rel=1e-6)
+
+
+def test_no_verdict_is_given_where_reg_is_no_better_than_a_constant(store: Store, report: Report) -> None:
+    assert {line for line in report.warnings if USELESS in line} == set()
+    tested = [name for name in store.runs if name.startswith("test/")]
+    useless = store.report(runs=store.runs.assign(**{name: 40 * store.runs[name] for name in tested}))
+    for name in ("table5a_differences", "table5b_differences"):
+        assert set(csv(useless, name)["answer"]) == {USELESS}
+    assert useless.lines[0].overall.answer == USELESS and f"; {USELESS})" in useless.answers[0]
+    assert [line for line in useless.warnings if USELESS in line] == [
+        f"table5: {USELESS} in {unit} (split all, s1, s2): so there is no verdict" for unit in ("percent", "frames")
+    ]

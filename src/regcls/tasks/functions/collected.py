@@ -1,4 +1,4 @@
-"""The tracked runs of the 1D study that count, and their networks."""
+"""The tracked runs of the 1D study that count, their networks, and constants to compare them with."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 
 from regcls.reports.measured import METHODS, Runs, collect, contradictions, finite, ranked
-from regcls.reports.picking import Picked
+from regcls.reports.picking import Picked, records
+from regcls.reports.stats import CONSTANTS
+from regcls.tasks.functions.data import FunctionSets
 from regcls.tasks.functions.params import Sampling, Setting
-from regcls.tasks.functions.runs import FunctionSpec
+from regcls.tasks.functions.runs import FunctionSpec, data_key
 
 PANEL = ["setting", "noise", "sampling"]  # a data set: one panel of a figure
 CELL = [*PANEL, "method", "classes", "lam"]  # a configuration that is repeated: one mean; λ is a number, for the axes of figures
@@ -23,11 +25,13 @@ class Collected:
     """The data of the report.
 
     `runs`: see measured.Runs. `networks`: a row per network of a counted run: spec (index in `wanted`), CELL, repetition, seed, run_id,
-    function, train_mse, val_mse, test_mse.
+    function, train_mse, val_mse, test_mse. `constants`: the networks of reg, and again for each of CONSTANTS, with its name as the method
+    and its error as test_mse.
     """
 
     runs: Runs
     networks: pd.DataFrame
+    constants: pd.DataFrame
 
     @property
     def wanted(self) -> pd.DataFrame:
@@ -37,15 +41,19 @@ class Collected:
     def of(self, specs: Iterable[FunctionSpec]) -> "Collected":
         """The runs with these specs, and their networks."""
         runs = self.runs.of(specs)
-        return replace(self, runs=runs, networks=self.networks[self.networks["spec"].isin(runs.wanted.index)])
+        networks, constants = (table[table["spec"].isin(runs.wanted.index)] for table in (self.networks, self.constants))
+        return replace(self, runs=runs, networks=networks, constants=constants)
 
 
-def collected(runs: pd.DataFrame, fingerprints: Mapping[FunctionSpec, str], *, dataset: str, functions: int) -> tuple[Collected, Picked]:
-    """The runs that count and their networks; a run counts if it has a finite MSE for each of the `functions`, and their mean.
+def collected(
+    runs: pd.DataFrame, fingerprints: Mapping[FunctionSpec, str], *, dataset: str, sets: FunctionSets
+) -> tuple[Collected, Picked]:
+    """The runs on `sets` that count and their networks; a run counts if it has a finite MSE for each function, and their mean.
 
     Raises:
         UserError: no tracked run counts.
     """
+    functions = sets.functions
     columns = {split: [f"{split}/mse/function_{function}" for function in range(functions)] for split in SPLITS}
 
     def measure(chosen: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -70,7 +78,19 @@ def collected(runs: pd.DataFrame, fingerprints: Mapping[FunctionSpec, str], *, d
     for split in SPLITS:
         values = counted_runs.values.reindex(index=counted["run_id"], columns=columns[split])
         long[f"{split}_mse"] = values.to_numpy(dtype=float).ravel()
-    return Collected(runs=counted_runs, networks=long), picked
+    return Collected(runs=counted_runs, networks=long, constants=_constants(long[long["method"] == "reg"], sets)), picked
+
+
+def _constants(reg: pd.DataFrame, sets: FunctionSets) -> pd.DataFrame:
+    errors = pd.DataFrame([_constant_errors(row, sets) for row in records(reg)], index=reg.index, columns=list(CONSTANTS))
+    return pd.concat([reg, *(reg.assign(method=name, test_mse=errors[name]) for name in CONSTANTS)], ignore_index=True)
+
+
+def _constant_errors(network: Mapping[str, Any], sets: FunctionSets) -> list[float]:
+    """The test MSE of predicting each of CONSTANTS for every x, in place of a network."""
+    key, part = data_key(network["setting"], network["noise"]), (network["function"], network["repetition"])
+    training, tested = sets.get(key, network["sampling"], *part, "train")[1], sets.get(key, "uniform", *part, "test")[1]
+    return [float(np.mean((tested.astype(float) - constant(training.astype(float))) ** 2)) for constant in CONSTANTS.values()]
 
 
 def in_order(frame: pd.DataFrame) -> pd.DataFrame:

@@ -11,10 +11,10 @@ from regcls.reports import page, protocol
 from regcls.reports.measured import unusable_lines
 from regcls.reports.picking import records, warnings_of
 from regcls.reports.report import Compared, Line, Report, Section, after_tests, rounded, to_csv
-from regcls.reports.stats import FEWEST, NOT_TESTED
-from regcls.reports.tables import Table, signed
+from regcls.reports.stats import FEWEST, NOT_TESTED, USELESS
+from regcls.reports.tables import Table, number, signed
 from regcls.tasks.functions import compared, figures, figures_data, published, shares, tables
-from regcls.tasks.functions.collected import CELL, Collected, collected, data_name, hole_lines, in_order
+from regcls.tasks.functions.collected import CELL, PANEL, Collected, collected, data_name, hole_lines, in_order
 from regcls.tasks.functions.figures_data import FunctionSets
 from regcls.tasks.functions.params import FunctionGrid, Functions, Sampling
 from regcls.tasks.functions.runs import FunctionSpec, data_key, expand
@@ -34,7 +34,7 @@ def report(sources: Sources, *, fingerprints: Mapping[FunctionSpec, str]) -> Rep
     """See `Task.report`; `fingerprints`: of every requested run."""
     functions: Functions = sources.section
     with_published, training = functions.published is not None, functions.training
-    networks, picked = collected(sources.runs, fingerprints, dataset=sources.dataset, functions=len(functions.data.functions))
+    networks, picked = collected(sources.runs, fingerprints, dataset=sources.dataset, sets=sources.data)
     grids = {name: networks.of(expand(functions, sources.dataset, grid)) for name, grid in functions.grids.items()}
     changed = list(dict.fromkeys(line for grid in functions.grids.values() for line in departures(functions, grid)))
     report = Report(
@@ -78,10 +78,21 @@ def report(sources: Sources, *, fingerprints: Mapping[FunctionSpec, str]) -> Rep
     )
     if "figure5" in grids:
         _add_figure5(report, grids["figure5"])
+    report.warnings += _useless_lines(report.lead) if report.lead else []
     report.answers += answers(report.lead) if report.lead else []
     report.lines = lines(settings) if settings else []
     report.metrics |= _metrics(report.lead, wins)
     return page.complete(report, networks.runs, picked, links=sources.tracker, provenance=sources.provenance)
+
+
+def _useless_lines(panels: Table) -> list[str]:
+    """A warning on the panels where reg is no better than a constant."""
+    useless = panels.frame[panels.frame["reg"] >= panels.frame["constant"]].drop_duplicates(PANEL)
+    where = [
+        f"{data_name(row['setting'], row['noise'])}, {row['sampling']} (test MSE {number(row['reg'], 3)} and {number(row['constant'], 3)})"
+        for row in records(useless)
+    ]
+    return [f"figure3: {USELESS} in {'; '.join(where)}: so there is no verdict"] if where else []
 
 
 def _other_seeds(functions: Functions) -> list[str]:
@@ -139,8 +150,9 @@ def answers(panels: Table) -> list[str]:
         lower, tested = int((rows["gap"] > 0).sum()), int(rows["p_holm"].notna().sum())
         line = f"{method} has the lower mean test MSE in {lower} of {len(rows)} panels"
         if tested:
-            helps, hurts = verdicts.get("helps", 0), verdicts.get("hurts", 0)
+            helps, hurts, useless = (verdicts.get(answer, 0) for answer in ("helps", "hurts", USELESS))
             line += f"; after correction for {tested} tests it clearly helps in {helps} and clearly hurts in {hurts}."
+            line += f" In {useless}, {USELESS}, so there is no verdict." if useless else ""
         else:
             line += " (not tested)."
         uniform = rows["sampling"] == "uniform"

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from regcls.reports.measured import groups_of, row_name
+from regcls.reports.measured import EDGE, at_edge, edge_note, groups_of, row_name
 from regcls.reports.picking import Row, records
-from regcls.reports.stats import FEWEST, holm_note, verdict
+from regcls.reports.stats import FEWEST, USELESS, holm_note, verdict
 from regcls.reports.tables import DASH, Cell, RunGroup, Table, answer_cell, number, p_value, signed, tested, with_std
 from regcls.tasks.functions import compared, published
 from regcls.tasks.functions.collected import CELL, PANEL, Collected, data_name, in_order
@@ -17,26 +17,50 @@ CI_NOTE = (
     "Δ = MSE(reg) − MSE(method): above 0 the method helps. Interval (95 %) and p: paired t-test whose unit is the repetition (mean "
     "over functions first), because the functions of a repetition share initial weights and the position of the peak."
 )
+CONSTANT_NOTE = (
+    "Constant: the lower of two test MSEs, of predicting the mean and the median of a function's training targets for every x. Where reg "
+    "is no better, there is no verdict."
+)
 HOLES_NOTE = "If runs are missing, Δ is over the existing pairs of reg and reg+cls; a repetition counts with the class counts it has."
 
 
-def _answer(row: Row) -> str:
-    return verdict(row["gap"], row["p_holm"], row["n"])
+def _judged(frame: pd.DataFrame, constants: pd.DataFrame, data: list[str]) -> pd.DataFrame:
+    """Add the columns `constant`, the test MSE of the best constant, and `answer`, which is no verdict where reg is no better.
+
+    `constants`: the differences of constants to reg, with the same columns `data` that identify the data of a row.
+    """
+    best = constants.groupby(data)["other"].min().rename("constant").reset_index()
+    frame = frame.merge(best, on=data, how="left")
+    answers = pd.Series([verdict(row["gap"], row["p_holm"], row["n"]) for row in records(frame)], index=frame.index, dtype=object)
+    return frame.assign(answer=answers.mask((frame["reg"] >= frame["constant"]) & frame["p"].notna(), USELESS))
 
 
 def settings_table(collected: Collected) -> Table:
     """The answer in each setting: reg and the other methods, means over class counts and over uniform or imbalanced samplings."""
-    frame = compared.by_setting(collected.networks, "test_mse")
-    frame["answer"] = [_answer(row) for row in records(frame)]
+    gaps, constants = (compared.by_setting(networks, "test_mse") for networks in (collected.networks, collected.constants))
+    frame = _judged(gaps, constants, ["setting", "noise", "kind"])
     return Table(
         name="settings",
         caption="Test MSE by setting, each the mean over functions, repetitions, class counts and samplings.",
-        columns=("data", "sampling", "method", "reg", "method's", "Δ (95 % interval)", "p (Holm)", "does it help?", "n", "runs"),
+        columns=(
+            "data",
+            "sampling",
+            "method",
+            "reg",
+            "method's",
+            "constant",
+            "Δ (95 % interval)",
+            "p (Holm)",
+            "does it help?",
+            "n",
+            "runs",
+        ),
         rows=tuple(_setting_row(row, _setting_runs(collected.wanted, row)) for row in records(frame)),
         frame=frame,
         notes=(
             "Imbalanced: the mean over all samplings except uniform. The settings differ in the size of their errors and in λ, so there is "
             "no mean over them.",
+            CONSTANT_NOTE,
             CI_NOTE,
             f"{holm_note(int(frame['p'].notna().sum()), of='repetitions')} n counts repetitions.",
             *([HOLES_NOTE] if (collected.wanted["state"] != "finished").any() else []),
@@ -48,7 +72,7 @@ def settings_table(collected: Collected) -> Table:
 def _setting_row(row: Row, runs: tuple[RunGroup, ...]) -> tuple[Cell, ...]:
     kind = row["kind"] if row["samplings"] == 1 else f"{row['kind']} ({row['samplings']})"
     heads = (Cell(text=text, header=True) for text in (data_name(row["setting"], row["noise"]), kind, row["method"]))
-    texts = (number(row["reg"], 3), number(row["other"], 3), _gap(row), p_value(row["p_holm"]))
+    texts = (*(number(row[name], 3) for name in ("reg", "other", "constant")), _gap(row), p_value(row["p_holm"]))
     return (*heads, *(Cell(text=text) for text in texts), answer_cell(row["answer"]), Cell(text=str(row["n"])), Cell(text="", runs=runs))
 
 
@@ -73,16 +97,18 @@ def panels_table(collected: Collected, *, with_released: bool, warning: str = ""
         frame = frame.merge(released, on=PANEL, how="left")
     frame = in_order(frame)
     frame[["n", "runs"]] = frame[["n", "runs"]].fillna(0).astype(int)
-    frame["answer"] = [_answer(row) for row in records(frame)]
+    frame = _judged(frame, compared.gaps(collected.constants, "test_mse"), PANEL)
     frame["best_classes"] = frame["best_classes"].astype("Int64")
-    rows = [_panel_row(row, panel_runs(wanted, row), with_released) for row in records(frame[frame["method"] == "reg+cls"])]
-    tests = int(frame.loc[frame["method"] == "reg+cls", "p"].notna().sum())
-    counts = ", ".join(map(str, _class_counts(wanted)))
+    counts = _class_counts(wanted)
+    shown = frame[frame["method"] == "reg+cls"]
+    edges = [not pd.isna(best) and at_edge(int(best), counts, least=2) for best in shown["best_classes"]]
+    rows = [_panel_row(row, panel_runs(wanted, row), with_released, EDGE * edge) for row, edge in zip(records(shown), edges, strict=True)]
+    tests = int(shown["p"].notna().sum())
     return Table(
         name="panels",
-        caption=f"Test MSE of reg and reg+cls, each the mean over functions, repetitions and {counts} classes.",
+        caption=f"Test MSE of reg and reg+cls, each the mean over functions, repetitions and {', '.join(map(str, counts))} classes.",
         columns=(
-            *("data", "sampling", "reg", "reg+cls", "Δ (95 % interval)", "|Δ|", "p (Holm)", "does it help?"),
+            *("data", "sampling", "reg", "reg+cls", "constant", "Δ (95 % interval)", "|Δ|", "p (Holm)", "does it help?"),
             *(("released reg", "released reg+cls") if with_released else ()),
             *("best classes", "n", "runs"),
         ),
@@ -90,6 +116,7 @@ def panels_table(collected: Collected, *, with_released: bool, warning: str = ""
         frame=frame,
         notes=(
             f"± : standard error over repetitions. {CI_NOTE}",
+            CONSTANT_NOTE,
             f"{holm_note(tests, of='repetitions')} n counts repetitions.",
             f"|Δ|: {'the gap as printed in the paper, ' if with_released else ''}the mean over class counts of the absolute difference.",
             *(
@@ -98,6 +125,7 @@ def panels_table(collected: Collected, *, with_released: bool, warning: str = ""
                 else []
             ),
             "Best classes: the number with the lowest mean validation MSE, and its test MSE.",
+            *(edge_note("class count", "`classes`") if any(edges) else []),
             *([HOLES_NOTE] if (frame["runs"] < frame["runs_wanted"]).any() else []),
         ),
         warning=warning,
@@ -105,12 +133,12 @@ def panels_table(collected: Collected, *, with_released: bool, warning: str = ""
     )
 
 
-def _panel_row(row: Row, runs: tuple[RunGroup, ...], with_released: bool) -> tuple[Cell, ...]:
-    best: str = DASH if pd.isna(row["best_classes"]) else f"{row['best_classes']}: {number(row['best_mse'], 3)}"
+def _panel_row(row: Row, runs: tuple[RunGroup, ...], with_released: bool, edge: str) -> tuple[Cell, ...]:
+    best: str = DASH if pd.isna(row["best_classes"]) else f"{row['best_classes']}{edge}: {number(row['best_mse'], 3)}"
     n = f"{row['n']}" if row["runs"] == row["runs_wanted"] else f"{row['n']}; {row['runs']} of {row['runs_wanted']} runs"
     heads = (Cell(text=data_name(row["setting"], row["noise"]), header=True), Cell(text=row["sampling"], header=True))
     sides = (Cell(text=with_std(row["reg"], row["reg_se"], 3)), Cell(text=with_std(row["other"], row["other_se"], 3)))
-    gap = (Cell(text=_gap(row)), Cell(text=number(row["absolute_gap"], 3)))
+    gap = (Cell(text=number(row["constant"], 3)), Cell(text=_gap(row)), Cell(text=number(row["absolute_gap"], 3)))
     test = (Cell(text=p_value(row["p_holm"])), answer_cell(row["answer"]))
     columns = ("released_reg", "released_reg+cls") if with_released else ()
     released = (Cell(text=number(row[name], 3)) for name in columns)

@@ -42,6 +42,7 @@ class ImageData:
     columns: dict[Literal["path", "split", "group"], str | None]  # other names in the csv; null: not to be read
     size: Pixels
     exif: bool
+    bits: Annotated[int, Field(ge=8, le=16)] | None  # of the values in 16-bit images; None: 16
     duplicates: Literal["refuse", "allow"]
     min_face_score: Finite
     split_seed: Seed

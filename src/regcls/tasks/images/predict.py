@@ -30,13 +30,13 @@ def predict(request: PredictRequest) -> list[str]:
         raise UserError(
             f"run {request.run_id} is on images: its predictions are printed, not written to files. Leave out --folder {request.folder}."
         )
-    spec = request.spec  # a run of an earlier version has no `targets`: they were raw
+    spec = request.spec  # a run of an earlier version has neither `targets` nor `bits`: they were raw and 16
     standardised = spec["targets"] == "standardised"
     predictor = load_predictor(request.checkpoint(), model=spec["model"], width=spec["width"], standardised=standardised).to(request.device)
     out, unreadable = csv.writer(sys.stdout, lineterminator="\n"), list[str]()
     out.writerow(["image", "prediction"])
     with progress(len(request.images), "predicting") as advance:
-        decoded = partial(decode, size=spec["size"], exif=bool(spec["exif"]))
+        decoded = partial(decode, size=spec["size"], exif=bool(spec["exif"]), bits=spec["bits"] or 16)
         for names, pixels in _read(request.images, decoded, unreadable, advance):
             with torch.inference_mode():
                 predictions = predictor(torch.from_numpy(pixels).to(request.device)).cpu().tolist()

@@ -30,11 +30,13 @@ from regcls.tasks.images.csv_file import read_csv
 from regcls.tasks.images.data import ImageSet
 from regcls.tasks.images.params import ImageData
 from regcls.tasks.images.stand_in import FROM_MATLAB, write_archives
+from regcls.words import counted
 
 PARTS = ("imdb", "wiki")  # in the benchmark's order
 FIELDS = ("dob", "photo_taken", "full_path", "face_score", "second_face_score")
 OLDEST = 200  # years; beyond, a date must be wrong
 SPLIT_AGES = range(121)  # images with a greater age all go to training
+DARK = 2**14  # values of 16-bit images; if all are below, they probably hold 8 to 14 bits
 EPOCH = 719163  # Python's ordinal of 1970-01-01
 
 
@@ -81,7 +83,9 @@ def _prepare(data: ImageData, folder: Path, listing: Listing, dataset: str, proc
     check_count(len(table), expected, **labels, left_out=listing.filtered)
     places = [listing.holders[top_of(path)].place(path) for path in table["path"]]
     with prepared_writer(folder, made_from=deciding_parameters(data)) as writer:
-        reasons, digests = write_images(writer, places, size=data.size, exif=data.exif, processes=processes)
+        reasons, digests, brightest = write_images(
+            writer, places, size=data.size, exif=data.exif, bits=data.bits or 16, processes=processes
+        )
         rejected = pd.DataFrame({"path": table["path"].iloc[list(reasons)], "reason": list(reasons.values())})
         kept = table.assign(row=np.arange(len(table))).drop(index=list(reasons))
         by_reason = Counter(reason.partition(":")[0] for reason in reasons.values())
@@ -89,6 +93,8 @@ def _prepare(data: ImageData, folder: Path, listing: Listing, dataset: str, proc
         _check_splits(kept, rejected, listing.holders)
         if listing.file and data.refuses_duplicates:
             check_copies(listing.file, kept, digests, dataset)
+        if brightest and data.bits is None:
+            _check_bits(brightest, dataset)
         kept = kept.drop(columns="line", errors="ignore")
         writer.save_table(kept)
         rejected.to_csv(writer.folder / "rejected.csv", index=False)
@@ -215,3 +221,14 @@ def _check_splits(kept: pd.DataFrame, rejected: pd.DataFrame, holders: Mapping[s
             content = f"contains, for example, {example}" if example else "is empty"
             message += f". {len(rejected)} could not be read, such as {path}: {reason} ({holder.origin} {content})"
         raise UserError(message)
+
+
+def _check_bits(brightest: Mapping[int, int], dataset: str) -> None:
+    """Say so if the 16-bit images seem to hold fewer bits; `brightest`: the largest value of each."""
+    largest = max(brightest.values())
+    if largest < DARK:
+        bits = max(8, largest.bit_length())
+        say(
+            f"the largest value of the {counted(len(brightest), '16-bit image')} is {largest:,}, so they become dark: if they hold {bits} "
+            f"bits, set {dataset}.data.bits: {bits} in params.yaml"
+        )

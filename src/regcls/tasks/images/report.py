@@ -17,6 +17,7 @@ from regcls.reports.picking import records, warnings_of
 from regcls.reports.report import Report, Section
 from regcls.reports.shot_differences import of_means
 from regcls.reports.shot_subject import SHORT, Metric, Published, ShotTable, Subject, best_by_validation
+from regcls.reports.stats import CONSTANTS
 from regcls.reports.tables import digits_of
 from regcls.runs.grids import BestLambdas, expand
 from regcls.tasks.images import published
@@ -124,13 +125,12 @@ def _errors(table: pd.DataFrame, groups: ShotGroups) -> dict[str, float]:
 
 def _constants(training: np.ndarray, tested: np.ndarray, groups: ShotGroups) -> dict[str, dict[str, float]]:
     """The test errors (targets T) of predicting the mean and the median of the training targets (N,) for every image."""
-    constants = {"mean of training targets": float(training.mean()), "median of training targets": float(np.median(training))}
     if not len(tested):
         return {}
     shot = groups.shot_of(tested)
     return {
-        name: {f"test/{metric}": value for metric, value in evaluate(np.full(len(tested), constant), tested, shot)}
-        for name, constant in constants.items()
+        name: {f"test/{metric}": value for metric, value in evaluate(np.full(len(tested), constant(training)), tested, shot)}
+        for name, constant in CONSTANTS.items()
     }
 
 

@@ -15,6 +15,7 @@ class ImageSpec(SingleSpec):
     task: ClassVar[str] = "images"
     size: int  # side length of the images in pixels
     exif: bool  # whether images are turned upright by their EXIF orientation
+    bits: int = 16  # of the values in 16-bit images
     pad: int  # pixels added on each side before the random crop
     targets: Targets
 
@@ -30,6 +31,7 @@ def make_spec(images: Images, dataset: str, *, method: Method, classes: int, lam
         learning_rate=training.balanced_learning_rate if balanced_data else training.learning_rate,
         size=images.data.size,
         exif=images.data.exif,
+        bits=images.data.bits or 16,
         pad=training.pad,
         targets=training.targets,
     )

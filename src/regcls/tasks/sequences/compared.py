@@ -4,8 +4,8 @@ The unit of replication is the activity: each has its own videos and networks. S
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,11 @@ import pandas as pd
 from regcls.reports.measured import ROW, Runs, by_seed, means, method_name, rows_like
 from regcls.reports.picking import Row, records
 from regcls.reports.report import Compared, Line, after_tests
-from regcls.reports.stats import NOT_TESTED, holm, is_clear, one_sample, paired, verdict
+from regcls.reports.stats import CONSTANTS, NOT_TESTED, USELESS, holm, is_clear, one_sample, paired, verdict
 from regcls.reports.tables import comparison, number, signed
-from regcls.tasks.sequences.params import Sequences, Unit
+from regcls.tasks.sequences.data import SequenceSet
+from regcls.tasks.sequences.networks import mean_rmse_of_blocks, rmse
+from regcls.tasks.sequences.params import Sequences, SequenceSplit, Unit
 from regcls.words import counted
 
 EVERY = "all"  # in place of a split: the mean over splits
@@ -37,6 +39,36 @@ def cells(runs: Runs, activities: Sequence[str], names: Sequence[str] = ERRORS, 
 def columns(name: str, activities: Sequence[str], split: str = "test") -> list[str]:
     """Names of the measurements of an error, one per activity."""
     return [f"{split}/{name}/{activity}" for activity in activities]
+
+
+def constants(runs: Runs, videos: SequenceSet, activities: Sequence[str]) -> Runs:
+    """The runs of reg, and again for each of CONSTANTS, with its name as the method: its errors in place of those of networks."""
+    reg, values = runs.wanted[runs.wanted["method"] == "reg"], dict[str, dict[str, float]]()
+    parts = [reg]
+    for name, constant in CONSTANTS.items():
+        ids = reg["unit"] + reg["split"] + name
+        parts.append(reg.assign(method=name, run_id=ids, state="finished"))
+        for run_id, unit, split in zip(ids, reg["unit"], reg["split"], strict=True):
+            if run_id not in values:
+                values[run_id] = _constant_errors(videos, activities, unit, split, constant)
+    return replace(runs, wanted=pd.concat(parts), values=pd.concat([runs.values, pd.DataFrame.from_dict(values, orient="index")]))
+
+
+def _constant_errors(
+    videos: SequenceSet, activities: Sequence[str], unit: Unit, split: SequenceSplit, constant: Callable[[np.ndarray], Any]
+) -> dict[str, float]:
+    """The test errors of a constant, a measurement for each error and activity, as of a run."""
+    measured: dict[str, float] = {}
+    for activity in activities:
+        training, tested = (
+            np.concatenate(
+                [np.arange(n) / (n if unit == "percent" else 1) for n in videos.videos(activity, split, part, held_out=False)["frames"]]
+            )
+            for part in ("train", "test")
+        )
+        errors = SHOWN[unit] * (constant(training) - tested)
+        measured |= {f"test/rmse/{activity}": rmse(errors), f"test/rmse_batch40/{activity}": mean_rmse_of_blocks(errors)}
+    return measured
 
 
 def by_activity(runs: Runs, activities: Sequence[str]) -> pd.DataFrame:
@@ -60,6 +92,14 @@ def _errors(runs: Runs, run_ids: Sequence[str], activities: Sequence[str]) -> np
     """Test RMSE of each activity (A,), averaged over runs."""
     values = runs.values.loc[list(run_ids), columns("rmse", activities)]
     return np.asarray(values.mean().to_numpy(dtype=float))
+
+
+def useless_splits(constants: Runs, activities: Sequence[str], unit: Unit) -> list[str]:
+    """The splits, and EVERY, on which reg is no better than one of the `constants`, by the difference that decides verdicts."""
+    if constants.wanted.empty:
+        return []
+    table = differences(constants, activities)
+    return sorted(table.loc[table[deciding(unit)] >= 0, "split"].unique())
 
 
 def differences(runs: Runs, activities: Sequence[str]) -> pd.DataFrame:
@@ -168,7 +208,7 @@ def first_lines(sequences: Sequences, differences: Differences) -> list[Line]:
 
 def _relatively(row: Row) -> Row:
     """In frames, the verdict is on the difference relative to reg's error, whose sign may differ from that of the mean difference."""
-    answer = f"{row['answer']} (relative to reg's error: {signed(row['relative'], 1)} %)"
+    answer = row["answer"] if row["answer"] == USELESS else f"{row['answer']} (relative to reg's error: {signed(row['relative'], 1)} %)"
     return {**row, "low": math.nan, "high": math.nan, "answer": answer}
 
 

@@ -15,6 +15,7 @@ from regcls.reports import page, protocol
 from regcls.reports.measured import TOLERANCE, Runs, collect, contradictions, finite, key_of, row_name, unusable_lines
 from regcls.reports.picking import records, warnings_of
 from regcls.reports.report import Report, Section, rounded
+from regcls.reports.stats import USELESS
 from regcls.tasks.sequences import compared, figures, published, tables
 from regcls.tasks.sequences.compared import ERRORS, MEASURED, SHOWN, Differences
 from regcls.tasks.sequences.params import SequenceGrid, Sequences, SequenceSplit, Unit
@@ -84,7 +85,10 @@ def report(sources: Sources, *, fingerprints: Mapping[SequenceSpec, str], best_l
     report.warnings += _search_lines(section, best_lambdas)
     if "table5" in grids:
         main = grids["table5"]
-        differences: Differences = {unit: _add_table5(report, subject, main.where(unit=unit), unit) for unit in _units(main)}
+        constants = compared.constants(main, sources.data, activities)
+        differences: Differences = {
+            unit: _add_table5(report, subject, main.where(unit=unit), constants.where(unit=unit), unit) for unit in _units(main)
+        }
         _add_curves(report, sources, subject, main)
         report.answers += compared.answers(section, main, differences)
         report.lines = compared.first_lines(section, differences)
@@ -194,15 +198,20 @@ def _networks(section: Sequences) -> str:
     )
 
 
-def _add_table5(report: Report, subject: Subject, runs: Runs, unit: Unit) -> pd.DataFrame:
-    """Add Table 5 of one unit and its further tables; return its `compared.differences`."""
+def _add_table5(report: Report, subject: Subject, runs: Runs, constants: Runs, unit: Unit) -> pd.DataFrame:
+    """Add Table 5 of one unit, its further tables, and a warning if networks learned nothing; return its `compared.differences`."""
     section, activities, (name, title) = subject.section, subject.activities, UNITS[unit]
     why = ", ".join([*subject.counts, *departures(section, replace(section.grids["table5"], units=(unit,)))]) if section.published else ""
     with_published = section.published is not None
-    table = tables.table5(runs, activities, name=name, unit=unit, deviation=section.deviation, with_published=with_published, why=why)
+    table = tables.table5(
+        runs, constants, activities, name=name, unit=unit, deviation=section.deviation, with_published=with_published, why=why
+    )
     by_activity = tables.activities_table(runs, activities, name=f"{name}_activities", unit=unit, lengths=subject.lengths)
     report.add(Section(name=name, title=title, caption=table.caption, table=table, more=[by_activity], holes=runs.hole_lines(_cell_name)))
-    differences = compared.differences(runs, activities)
+    differences, useless = compared.differences(runs, activities), compared.useless_splits(constants, activities, unit)
+    differences["answer"] = differences["answer"].mask(differences["split"].isin(useless) & differences["p"].notna(), USELESS)
+    if useless:
+        report.warnings.append(f"table5: {USELESS} in {unit} (split {', '.join(useless)}): so there is no verdict")
     if len(differences):
         changes = tables.differences_table(runs, differences, name=f"{name}_differences", activities=len(activities), unit=unit)
         short = title.partition(":")[0]

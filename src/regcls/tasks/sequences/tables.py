@@ -3,12 +3,14 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
-from regcls.reports.measured import ROW, Runs, full, groups_of, row_name, rows_like
+from regcls.params.single import SEARCH
+from regcls.reports.measured import EDGE, ROW, Runs, at_edge, edge_note, full, groups_of, row_name, rows_like
 from regcls.reports.picking import Row, records
-from regcls.reports.stats import holm_note
+from regcls.reports.stats import CONSTANTS, holm_note
 from regcls.reports.tables import DASH, Cell, Part, RunGroup, Table, answer_cell, heads, interval, number, p_value, signed, tested, with_std
 from regcls.tasks.sequences import compared, published
 from regcls.tasks.sequences.compared import DIGITS, ERRORS, EVERY, MEASURED, SIGN
@@ -16,17 +18,28 @@ from regcls.tasks.sequences.figures import activity_of
 from regcls.words import counted
 
 
-def table5(runs: Runs, activities: Sequence[str], *, name: str, unit: str, deviation: str, with_published: bool, why: str = "") -> Table:
+def table5(
+    runs: Runs,
+    constants: Runs,
+    activities: Sequence[str],
+    *,
+    name: str,
+    unit: str,
+    deviation: str,
+    with_published: bool,
+    why: str = "",
+) -> Table:
     """Table 5 (a) or (b): a row per method, a column per (error, split): mean ± std over activities, the best in bold.
 
     `deviation`: denominator of std, n - 1 or n. The paper's rows and the authors' later re-run follow below ours in parts of their own: the
-    paper's in the columns of RMSE, the re-run in those by batches of 40. `why`: reasons why they are not comparable with ours.
+    paper's in the columns of RMSE, the re-run in those by batches of 40. `why`: reasons why they are not comparable with ours. `constants`
+    (`compared.constants`) come last.
     """
-    ours = compared.cells(runs, activities, ddof=1 if deviation == "n - 1" else 0)
+    ours, theirs = (compared.cells(each, activities, ddof=1 if deviation == "n - 1" else 0) for each in (runs, constants))
+    theirs = theirs[theirs["method"].isin(list(CONSTANTS))].drop(columns=["seeds", "seeds_wanted"])
     splits = sorted(ours["split"].unique())
-    rows, parts, frames = _our_rows(runs, ours, splits), list[Part](), [ours.assign(source="ours")]
+    rows, parts, frames = _our_rows(runs, ours, splits), [Part(place=0, title="Ours")], [ours.assign(source="ours")]
     if with_published:
-        parts.append(Part(place=0, title="Ours"))
         for error, source, title, table in (
             ("rmse", "published", "Published", published.table5()),
             ("rmse_batch40", "re-run", "The authors' later re-run", published.released_breakfast()),
@@ -35,8 +48,13 @@ def table5(runs: Runs, activities: Sequence[str], *, name: str, unit: str, devia
             if printed.empty:
                 continue
             parts.append(Part(place=len(rows), title=title + (", not comparable with ours" if why else ""), ours=False))
-            rows += [_published_row(part, splits, error) for _, part in printed.groupby(["method", "classes"], sort=False)]
-            frames.append(printed.rename(columns={"rmse": error, "std": f"{error}_std"}).assign(source=source))
+            printed = printed.rename(columns={"rmse": error, "std": f"{error}_std"})
+            rows += [_other_row(part, splits) for _, part in printed.groupby(["method", "classes"], sort=False)]
+            frames.append(printed.assign(source=source))
+    if len(theirs):
+        parts.append(Part(place=len(rows), title="Constants, for comparison", ours=False))
+    rows += [_other_row(part, splits) for _, part in theirs.groupby("method", sort=False)]
+    frames.append(theirs.assign(source="constant"))
     frame = pd.concat(frames, ignore_index=True).rename(columns={"weight": "lambda"})
     return Table(
         name=name,
@@ -77,13 +95,13 @@ def _cell(runs: Runs, row: Row | None, error: str, best: float) -> Cell:
     return Cell(text=with_std(row[error], row[f"{error}_std"], digits) + holes, runs=_groups(_same(runs, row)), strong=strong)
 
 
-def _published_row(part: pd.DataFrame, splits: Sequence[str], error: str) -> tuple[Cell, ...]:
+def _other_row(part: pd.DataFrame, splits: Sequence[str]) -> tuple[Cell, ...]:
+    """A row without runs: published values or a constant; a dash for errors and splits that `part` lacks."""
     by_split = {row["split"]: row for row in records(part)}
     first = next(iter(by_split.values()))
-    digits = DIGITS[first["unit"]]
-    values = [with_std(by_split[split]["rmse"], by_split[split]["std"], digits) if split in by_split else DASH for split in splits]
-    texts = [*(text for name in ERRORS for text in (values if name == error else [DASH] * len(splits))), DASH]
-    return (*heads(first | {"weight": ""}), *(Cell(text=text) for text in texts))
+    found = [(by_split.get(split, {}), error) for error in ERRORS for split in splits]
+    texts = [with_std(row[error], row[f"{error}_std"], DIGITS[first["unit"]]) if error in row else DASH for row, error in found]
+    return (*heads(first | {"weight": ""}), *(Cell(text=text) for text in (*texts, DASH)))
 
 
 def _same(runs: Runs, row: Row) -> pd.DataFrame:
@@ -103,6 +121,8 @@ def _notes(unit: str, runs: Runs, activities: int, deviation: str, *, with_publi
         f"seeds first; in {MEASURED[unit]}. n: seeds. Bold: the lowest mean of a column among ours; it is not based on a test.",
         "RMSE: over all test frames of an activity. RMSE by batches of 40: mean RMSE of test batches of 40 consecutive frames, usually "
         "lower. The authors' test code computes the latter.",
+        "Constants: the mean and the median of an activity's training targets, predicted for every frame. Where reg is no better, there is "
+        "no verdict.",
         "random: the untrained network with sigmoids. kukleva: with sigmoids instead of ReLU (Kukleva et al. 2019).",
         *(["λ: if it differs between splits, that of each split."] if runs.wanted["weight"].str.contains("/").any() else []),
     ]
@@ -201,12 +221,15 @@ def search_table(runs: Runs, activities: Sequence[str]) -> Table:
     """The λ search: RMSE on held-out training videos, a row per (unit, split, method, class count), a column per λ; the lowest in bold."""
     frame = compared.cells(runs, activities, ["rmse"], split="val")
     weights = sorted(frame.loc[frame["classes"] > 0, "weight"].unique(), key=float)
-    rows = []
+    rows, edges = [], False
     for _, line in frame.groupby(["unit", "split", "method", "classes"], sort=False):
         by_weight = {row["weight"]: row for row in records(line)}
         first, best = next(iter(by_weight.values())), _best(line, "rmse") if len(line) > 1 else math.nan
         lead = [Cell(text=str(first[name] or ""), header=True) for name in ("unit", "split", "method", "classes")]
-        rows.append((*lead, *(_cell(runs, by_weight.get(weight, by_weight.get("")), "rmse", best) for weight in weights)))
+        cells = [_cell(runs, by_weight.get(weight, by_weight.get("")), "rmse", best) for weight in weights]
+        marked = [cell.strong and at_edge(float(weight), map(float, weights)) for cell, weight in zip(cells, weights, strict=True)]
+        edges = edges or any(marked)
+        rows.append((*lead, *(replace(cell, text=cell.text + EDGE * edge) for cell, edge in zip(cells, marked, strict=True))))
     return Table(
         name="lambda_search",
         caption="RMSE on held-out training videos, by λ.",
@@ -217,5 +240,6 @@ def search_table(runs: Runs, activities: Sequence[str]) -> Table:
             "Mean ± standard deviation over activities, each averaged over its seeds first; in % of the video or in frames. Some training "
             "videos of each activity are held out for this search.",
             "Bold: the lowest mean of a row, among λ with the most seeds. A grid with “lambdas: searched” uses this λ.",
+            *(edge_note("λ", f"`lambdas` of {SEARCH}") if edges else []),
         ),
     )

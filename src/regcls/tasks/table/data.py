@@ -40,9 +40,9 @@ class TableSet(PreparedSet[TableData]):
 
     @cached_property
     def parts(self) -> tuple[str, ...]:
-        """`fold-1`, `fold-2` and so on, repeat after repeat; `split` if there is only one."""
+        """`fold_1`, `fold_2` and so on, repeat after repeat; `split` if there is only one."""
         count = self.prepared.meta["notes"]["parts"]
-        return ("split",) if count == 1 else tuple(f"fold-{index + 1}" for index in range(count))
+        return ("split",) if count == 1 else tuple(f"fold_{index + 1}" for index in range(count))
 
     @cached_property
     def digest(self) -> str:

@@ -33,9 +33,9 @@ def numbers_of(values: Any, column: Column) -> np.ndarray:
 
 def codes_of(values: Any, column: Column) -> np.ndarray:
     """A nominal column as int32 (N,), the index of its level: −1 for a missing value, and for an unknown one without a level for `rest`."""
-    texts, levels = values.astype("string").str.strip().replace("", pd.NA), list(column["levels"])
-    codes = pd.Categorical(texts, categories=levels).codes.astype(np.int32)
-    unknown = (codes < 0) & texts.notna().to_numpy()
+    texts, levels = values.astype("string").str.strip().fillna(""), pd.Index(column["levels"])
+    codes = levels.get_indexer(pd.Index(texts)).astype(np.int32)
+    unknown = (codes < 0) & (texts != "").to_numpy()
     return np.where(unknown & bool(column["rest"]), np.int32(len(levels) - 1), codes)
 
 

@@ -179,6 +179,6 @@ PARAMS = TaskParams(
         "activation": "relu or sigmoid",
         "seed": "of initial weights and order",
     },
-    example="--method reg+cls --classes 50 --lambda 10",
+    example="--method reg+cls --classes 50 --lambda 10.0",
     own="a table with a target in each row: .csv, .tsv, .txt, .parquet, .feather, .npz, .npy",
 )

@@ -18,7 +18,7 @@ from regcls.errors import UserError
 from regcls.progress import Advance, progress
 from regcls.tasks.table.params import TableData
 
-SEPARATORS = {"commas": ",", "semicolons": ";", "tabs": "\t", "bars": "|"}
+SEPARATORS = ",;\t|"
 SAMPLE = 2**16  # bytes at the start of a CSV file, from which separator and decimal mark are told
 LONG_BYTES = 2**26  # larger files take seconds to read, and get a progress bar
 COMMA_NUMBER, POINT_NUMBER = re.compile(r"[+-]?\d+,\d+(e[+-]?\d+)?", re.IGNORECASE), re.compile(r"[+-]?\d+\.\d+(e[+-]?\d+)?", re.IGNORECASE)
@@ -89,7 +89,7 @@ def _read_csv(file: Path, target: str) -> pd.DataFrame:
         start = handle.read(SAMPLE)
     encoding = "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     text = codecs.getincrementaldecoder(encoding)().decode(start)
-    separator = _separator(file, text, target)
+    separator = _separator(text, target)
     size = file.stat().st_size
     with progress(size, f"reading {file.name}") if size > LONG_BYTES else nullcontext() as advance, _opened(file, advance) as handle:
         options: Any = {"sep": separator, "decimal": _decimal(text, separator), "encoding": encoding}
@@ -120,17 +120,15 @@ class _Reported(io.RawIOBase):
         return count
 
 
-def _separator(file: Path, text: str, target: str) -> str:
-    """The separator that gives the first line most columns, among those with the target; `target` may be empty: among all."""
+def _separator(text: str, target: str) -> str:
+    """The separator that gives the first line most columns, the target among them if possible."""
     first = next((line for line in text.splitlines() if line.strip()), "")
-    headers = {mark: [name.strip() for name in next(csv.reader([first], delimiter=mark))] for mark in SEPARATORS.values()} if first else {}
-    with_target = [mark for mark, names in headers.items() if not target or target.casefold() in map(str.casefold, names)]
-    if not with_target:
-        marks = ", ".join(SEPARATORS)
-        raise UserError(
-            f"{file} has no column{f' {target}' if target else 's'} in its first line, separated by {marks}: {first[:200] or 'it is empty'}"
-        )
-    return max(with_target, key=lambda mark: len(headers[mark]))
+
+    def rank(mark: str) -> tuple[bool, int]:
+        names = [name.strip().casefold() for name in next(csv.reader([first], delimiter=mark), [])]
+        return target.casefold() in names, len(names)
+
+    return max(SEPARATORS, key=rank)
 
 
 def _decimal(text: str, separator: str) -> str:

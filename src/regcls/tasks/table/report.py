@@ -78,7 +78,7 @@ def report(sources: Sources, *, fingerprints: Mapping[TableSpec, str]) -> Report
         intro=f"Small networks predict {section.data.target} from {counted(len(table.columns), 'column')} of a table with "
         f"{len(table.targets):,} rows. They are trained with a regression loss alone (reg), with an added classification loss (reg+cls), "
         f"and with balanced classes (reg+cls-bal). {_split_text(table)} Every number comes from tracked MLflow runs and links to them.",
-        extent=[*meanings(dict.fromkeys(runs.wanted["method"])), *_classes_left_out(section, table)],
+        extent=[*meanings(dict.fromkeys(runs.wanted["method"])), *_fewer_classes(section, table)],
         networks=_networks(section),
         view=View(
             tag=("dataset", sources.dataset),
@@ -139,12 +139,12 @@ def _split_text(table: TableSet) -> str:
     return f"Each run trains {len(table.parts)} networks, each tested on a fold of the rows and validated on the next."
 
 
-def _classes_left_out(section: Tables, table: TableSet) -> list[str]:
+def _fewer_classes(section: Tables, table: TableSet) -> list[str]:
     counts = {classes for grid in section.grids.values() if any(map(has_classes, grid.methods)) for classes in grid.classes}
     too_many = sorted(classes for classes in counts if classes > table.distinct)
     if not too_many:
         return []
-    return [f"Left out: {', '.join(map(str, too_many))} classes, since there are only {table.distinct} distinct targets."]
+    return [f"{table.distinct} instead of {', '.join(map(str, too_many))} classes: there are no more distinct targets."]
 
 
 def _networks(section: Tables) -> str:

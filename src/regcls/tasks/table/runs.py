@@ -51,15 +51,14 @@ def make_spec(table: Tables, dataset: str, *, method: str, classes: int, lam: fl
 
 
 def expand(table: Tables, dataset: str, name: str, *, most: int) -> list[TableSpec]:
-    """The runs of the grid `name` in a fixed order; those with more than `most` classes, the number of distinct targets, are left out."""
+    """The runs of the grid `name` in a fixed order; `most`: the number of distinct targets, beyond which there are no further classes."""
     grid = table.grids[name]
     lambdas: tuple[float | None, ...] = (None,) if grid.lambdas == "default" else grid.lambdas
     specs: dict[TableSpec, None] = {}  # an ordered set: reg has neither classes nor λ
     for seed, method, classes, lam in itertools.product(table.training.seeds[: grid.seeds], grid.methods, grid.classes, lambdas):
         if method == HGB and seed != table.training.seeds[0]:
             continue  # trees do not depend on the seed
-        if classes <= most or not has_classes(method):
-            specs[make_spec(table, dataset, method=method, classes=classes, lam=lam, seed=seed)] = None
+        specs[make_spec(table, dataset, method=method, classes=min(classes, most), lam=lam, seed=seed)] = None
     return list(specs)
 
 

@@ -14,7 +14,7 @@ from regcls.tasks.table.params import HGB, TableOptions, Tables
 from regcls.tasks.table.prepare import prepare, write_shipped
 from regcls.tasks.table.runs import TableSpec, all_specs, single_spec
 from regcls.tasks.table.trees import train_trees
-from regcls.tasks.task import Draft, NewFile, Session, Sources
+from regcls.tasks.task import Draft, NewFile, Session, Sources, too_many_classes
 from regcls.training import ensemble_study
 from regcls.training.ensemble_networks import Networks
 from regcls.training.outcome import Outcome
@@ -45,9 +45,10 @@ class TableTask(ManyTask[Tables, TableSpec, TableSet]):
         return data.digest
 
     def misfit(self, spec: TableSpec, data: TableSet) -> str | None:
-        if spec.classes <= data.distinct:
-            return None
-        return f"it has {spec.classes:,} classes, but the targets have only {data.distinct:,} distinct values"
+        rows = min(len(data.rows(part, "train")) for part in data.parts)
+        if spec.classes > min(data.distinct, rows) and not too_many_classes(spec, rows, "training rows"):
+            return f"it has {spec.classes:,} classes, but the targets have only {data.distinct:,} distinct values"
+        return too_many_classes(spec, rows, "training rows")
 
     def code(self) -> str:
         return result_code()
@@ -76,7 +77,8 @@ class TableTask(ManyTask[Tables, TableSpec, TableSet]):
         return outcome
 
     def train_grids(self, data: TableSet, session: Session) -> Outcome:
-        networks = self.networks(data, session.dataset)
+        networks, rows = self.networks(data, session.dataset), min(len(data.rows(part, "train")) for part in data.parts)
+        self.check_fit([spec for spec in all_specs(session.section, session.dataset, most=10**9) if spec.classes > rows], data)
         specs = all_specs(session.section, session.dataset, most=data.distinct)
         return self.train_runs(networks, ensemble_study.fingerprints(networks, specs), session)
 

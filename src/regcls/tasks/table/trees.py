@@ -13,6 +13,8 @@ from regcls.tasks.table.runs import TableSpec
 from regcls.training.ensemble import Trained
 from regcls.training.outcome import Outcome, index_of, repeating, why_stopped
 
+MANY_ROWS = 20_000  # with fewer, threads cost more than they gain, and wait for each other on a busy machine
+
 if TYPE_CHECKING:
     from regcls.tracking.tracker import Tracker
 
@@ -58,11 +60,13 @@ def train_trees(
 def fit(networks: TableNetworks, spec: TableSpec, part: str) -> Trained:
     """Fit trees on the training rows of a part; predictions are of standardised targets, as the networks' are."""
     from sklearn.ensemble import HistGradientBoostingRegressor  # type: ignore[import-untyped]  # here: it takes a second
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     table = networks.table
     frame = table.raw_frame(table.rows(part, "train"))
     nominal = [str(name).startswith("code_") for name in frame]
     trees = HistGradientBoostingRegressor(random_state=spec.seed, categorical_features=nominal)
-    trees.fit(frame, networks.targets(part, "train"))
+    with threadpool_limits(1 if len(frame) < MANY_ROWS else None):
+        trees.fit(frame, networks.targets(part, "train"))
     predicted = {split: trees.predict(table.raw_frame(table.rows(part, split))) for split in ("val", "test")}
     return Trained(weights={}, train_mse=np.zeros(0), evaluated={}, predicted=predicted, accuracy={}, finite=True)
