@@ -201,7 +201,7 @@ def test_mistakes_in_a_table_are_one_line(project, tmp_path, capsys, content, ar
     "old, new, message",
     [
         ("file;", "price;", "has several columns price"),
-        ("photos/2.png;", "../2.png;", "line 4: ../2.png is not a path in"),
+        ("photos/2.png;", "../2.png;", "line 4: ../2.png is not a relative path in"),
         ("photos/", "pictures/", "there is no pictures.tar, pictures.zip or folder pictures in"),
         (".png", ".gone", "has no column of paths to images"),
     ],

@@ -102,7 +102,9 @@ def path_in(file: Path, row: Row, column: str) -> str:
         raise fault(file, row.line, f"there is no {column}")
     path = normpath(written) if written != tidy and os.path.lexists(file.parent / written) else tidy
     if path.startswith("/") or path.split("/")[0] == "..":
-        raise fault(file, row.line, f"{path} is not a path in {file.parent}: move or copy the files there, where changes are noticed")
+        raise fault(
+            file, row.line, f"{path} is not a relative path in {file.parent}: move or copy the files there, where changes are noticed"
+        )
     return path
 
 
