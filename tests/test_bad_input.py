@@ -563,7 +563,7 @@ def test_data_prepared_with_other_parameters_are_not_used(cli, command):
         ("a.jpg,train,many", "age = 'many' is not a number: write it as in 1372000 or 0.5, without unit"),
         ("a.jpg,train,1e39", "age = '1e39' is too large for networks, which compute in float32: use a larger unit"),
         ("a.jpg,trial,1", "split = 'trial': write train, val or test"),
-        ("/a.jpg,train,1", "/a.jpg is not a path in {raw}: move or copy the files there, where changes are noticed"),
+        ("/a.jpg,train,1", "/a.jpg is not a relative path in {raw}: move or copy the files there, where changes are noticed"),
         ("b/a.jpg,train,1", "there is no b.tar, b.zip or folder b in {raw}. docs/own-data.md says what belongs there"),
     ],
 )

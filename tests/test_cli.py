@@ -19,7 +19,23 @@ from regcls.params import option_names, parse_options, resolved
 from regcls.tracking.tracker import Tracker
 from tracked import RESULT, SPEC, TAGS
 
-COMMANDS = ["prepare", "train", "run", "params", "inputs", "compare", "setup", "predict", "data", "doctor", "s3", "show", "rerun", "sync"]
+COMMANDS = [
+    "prepare",
+    "train",
+    "run",
+    "params",
+    "inputs",
+    "compare",
+    "setup",
+    "predict",
+    "data",
+    "doctor",
+    "s3",
+    "show",
+    "rerun",
+    "sync",
+    "new",
+]
 OF_EACH_TASK = ["functions", "imdb_wiki", "nyud2", "breakfast"]
 BELOW = [["data", "fetch"], ["data", "samples"], ["s3", "check"]]
 

@@ -1,6 +1,7 @@
 """For Python users: `regcls.advise(X, y)`. Losses and classes for one's own training loop: regcls.losses, regcls.classes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -12,12 +13,14 @@ from numpy.typing import ArrayLike
 
 from regcls.cli import find_root
 from regcls.errors import UserError
-from regcls.params import load_params
+from regcls.files import write_text
+from regcls.params import load_params, with_section
 from regcls.pipeline.advise import METHODS, Advice
 from regcls.pipeline.advise import advise as advise_on
+from regcls.pipeline.new import root_of
 from regcls.pipeline.prepare import prepare
 
-NAME = "data"  # of the data set
+NAME = "own_table"
 
 
 def advise(
@@ -53,8 +56,6 @@ def advise(
         defaults = find_root(Path.cwd())
     except UserError:
         defaults = find_root(Path(__file__).parent)
-    tree = yaml.safe_load((defaults / "params.yaml").read_text(encoding="utf-8"))
-    like = next(name for name, section in tree.items() if isinstance(section, dict) and section.get("task") == "table")
     root = Path(folder) if folder else Path(mkdtemp(prefix="regcls-"))
     raw = root / "data" / NAME / "raw"
     raw.mkdir(parents=True, exist_ok=True)
@@ -66,12 +67,11 @@ def advise(
     if groups is not None:
         table["group"] = np.asarray(groups)
     table.to_parquet(raw / "data.parquet", index=False)
+    shipped, file = load_params(defaults / "params.yaml"), defaults / "params.yaml"
     data = {"source": "raw", "file": "data.parquet", "target": "target", "unit": unit, "group": None if groups is None else "group"}
-    compute = tree["compute"] | {"processes": processes}
-    own = {"like": like, "title": "Your data", "data": data, "training": training}
-    (root / "params.yaml").write_text(
-        yaml.safe_dump(tree | {NAME: own, "datasets": [NAME], "compute": compute}, sort_keys=False), encoding="utf-8"
-    )
+    own = {"like": root_of(shipped, file, "table"), "title": "Your data", "data": data, "training": training}
+    write_text(root / "params.yaml", with_section(file, NAME, yaml.safe_dump({NAME: own}, sort_keys=False)))
     params = load_params(root / "params.yaml")
+    params = replace(params, compute=replace(params.compute, processes=processes))
     prepare(params, root, NAME)
     return advise_on(params, root, NAME, budget=budget, methods=methods)

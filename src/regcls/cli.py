@@ -14,7 +14,7 @@ from regcls.errors import UserError
 from regcls.options import PREDICTIONS, purpose_of
 from regcls.params import Params, load_params, option_names, parse_options
 from regcls.processes import end_with_launcher
-from regcls.tasks import task_params
+from regcls.tasks import TASKS, task_params
 from regcls.words import printable, suggestion
 
 # Before MLflow, DVC or albumentations are imported: no telemetry, no update checks.
@@ -167,6 +167,13 @@ def _call(arguments: argparse.Namespace, params: Params, root: Path) -> None:
             from regcls.pipeline.rerun import rerun
 
             rerun(params, root, arguments.run, anyway=arguments.anyway)
+        case "new":
+            from regcls.pipeline.new import new
+
+            task = next(task for task in TASKS if getattr(arguments, task, None))
+            given = {name: getattr(arguments, name) for name in ("target", "unit", "split", "group")}
+            file = Path.cwd() / getattr(arguments, task)
+            new(params, root, arguments.name, task, file, given, title=arguments.title, dry_run=arguments.dry_run)
         case "data":
             from regcls.pipeline import data
 
@@ -252,6 +259,25 @@ def _parser(params: Params | None, run_dataset: str) -> argparse.ArgumentParser:
     )
     rerun.add_argument("run", metavar="RUN", help=run_help)
     rerun.add_argument("--anyway", action="store_true", help="repeat it even on other data")
+    new = command(
+        "new",
+        "add a data set of your own: show what is in its files, copy them to data/NAME/raw, and write its section of params.yaml",
+        "regcls new houses --images photos.csv --target price --unit $",
+        dataset=False,
+    )
+    new.add_argument("name", metavar="NAME", help="of the data set: a letter, then letters, digits, _ and -")
+    files = new.add_mutually_exclusive_group(required=True)
+    for task in TASKS:
+        if own := task_params(task).own:
+            files.add_argument(f"--{task}", metavar="FILE", type=Path, help=own)
+    new.add_argument("--target", metavar="COLUMN", default="", help="column of the target; default: the only one that can be")
+    new.add_argument("--unit", default="", help="of the target, in reports")
+    new.add_argument("--title", default="", help="of the report")
+    new.add_argument("--split", metavar="COLUMN", default="", help="column with train, val and test; default: split, if there is one")
+    new.add_argument(
+        "--group", metavar="COLUMN", default="", help="column, such as patient, whose samples stay together in a split or fold"
+    )
+    new.add_argument("--dry-run", action="store_true", help="show all of this and write nothing")
     data = command("data", "fetch a data set's raw files, or write stand-ins for them", "regcls data fetch imdb_wiki", dataset=False)
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
     purpose = "fetch the archives of a data set into data/<dataset>/raw; resumes an interrupted download"

@@ -20,7 +20,7 @@ from regcls.progress import say
 from regcls.words import counted
 
 SEPARATORS = {"commas": ",", "semicolons": ";", "tabs": "\t"}
-OTHER_COLUMNS = {"split": ("set", "fold", "subset"), "group": ("scene",)}  # other names of columns, read if there is none of the name
+OTHER_COLUMNS = {"split": splits.SPLIT_COLUMNS[1:], "group": ("scene",)}  # other names of columns, read if there is none of the name
 
 
 class Row(NamedTuple):
@@ -45,7 +45,7 @@ def read_rows(
     needed = [*needed, *(column for column in optional if named.get(column))]
     optional = [column for column in optional if column not in named]
     try:
-        text = _text(file)
+        text = text_of(file)
         separator, places = _header(file, text, {column: named.get(column) or column for column in needed}, optional)
         reader = csv.reader(StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
         filled = (row for row in reader if any(map(str.strip, row)))
@@ -60,25 +60,8 @@ def read_rows(
         raise UserError(f"{file} is not a CSV file in UTF-8 or UTF-16: {error}") from None
 
 
-def all_columns(file: Path) -> tuple[pd.DataFrame, str]:
-    """All columns as text, blanks at the ends removed, and the separator: the one that gives most columns.
-
-    Raises:
-        UserError: it is not a csv file, or has no rows below its header.
-    """
-    try:
-        readers = [csv.reader(StringIO(_text(file), newline=""), delimiter=mark, skipinitialspace=True) for mark in SEPARATORS.values()]
-        tables = [[[text.strip() for text in row] for row in reader if any(map(str.strip, row))] for reader in readers]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{file} is not a CSV file in UTF-8 or UTF-16: {error}") from None
-    rows, separator = max(zip(tables, SEPARATORS.values(), strict=True), key=lambda one: len(one[0][0]) if one[0] else 0)
-    if len(rows) < 2:
-        raise UserError(f"{file} has no rows: write a line for each sample, below one with the names of the columns")
-    names, width = rows[0], len(rows[0])
-    return pd.DataFrame([(row + [""] * width)[:width] for row in rows[1:]], columns=names), separator
-
-
-def _text(file: Path) -> str:
+def text_of(file: Path) -> str:
+    """The content of a csv file. Raises a UnicodeDecodeError if it is neither UTF-8 nor UTF-16."""
     content = file.read_bytes()
     return content.decode("utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
 
@@ -119,7 +102,9 @@ def path_in(file: Path, row: Row, column: str) -> str:
         raise fault(file, row.line, f"there is no {column}")
     path = normpath(written) if written != tidy and os.path.lexists(file.parent / written) else tidy
     if path.startswith("/") or path.split("/")[0] == "..":
-        raise fault(file, row.line, f"{path} is not a path in {file.parent}: move or copy the files there, where changes are noticed")
+        raise fault(
+            file, row.line, f"{path} is not a relative path in {file.parent}: move or copy the files there, where changes are noticed"
+        )
     return path
 
 
@@ -146,7 +131,7 @@ def splits_of(
     if groups and "" in groups:
         raise fault(file, rows[groups.index("")].line, "there is no group")
     if "split" not in rows[0].texts:
-        say(f"{file} has no column split: splits are drawn by {'group' if groups else 'file'}, from data.split_seed")
+        say(f"{file.name} has no column split: splits are drawn by {'group' if groups else 'file'}, from data.split_seed")
         return drawn_splits(file, groups or units, test_share=test_share, validation_share=validation_share, seed=seed)
     found, first = [split_of(file, row) for row in rows], dict[str, int]()
     for index, group in enumerate(groups or ()):

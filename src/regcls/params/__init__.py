@@ -2,16 +2,19 @@
 
 import json
 import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
 from regcls.errors import UserError
-from regcls.params.reading import read_yaml
+from regcls.params.adding import extended
+from regcls.params.reading import parse_yaml, read_yaml
 from regcls.params.types import STRICT, Natural, OneOrMore, Positive, Section
 from regcls.tasks import TASKS, task_params
 from regcls.words import suggestion
@@ -91,6 +94,20 @@ class Params:
             hint = suggestion(dataset, self.datasets) or f"; there are {', '.join(self.datasets)}"
             raise UserError(f"{dataset or repr('')} is not a data set in params.yaml{hint}")
 
+    def check_new_name(self, name: str) -> None:
+        """Raise a UserError if no new data set can have this name: of a folder, an argument and a key."""
+        if name in SETTINGS:
+            fault = "it is a setting of params.yaml"
+        elif name in self.datasets:
+            fault = "params.yaml has one of this name"
+        elif not re.fullmatch(r"[^\W\d_][\w-]{0,99}", name):
+            fault = "begin with a letter, and use only letters, digits, _ and -, at most 100"
+        elif yaml.safe_dump([name], allow_unicode=True) != f"- {name}\n":
+            fault = "YAML reads it as another value"
+        else:
+            return
+        raise UserError(f"{json.dumps(name, ensure_ascii=False)} cannot be the name of a new data set: {fault}")
+
     def left_out(self, dataset: str) -> str:
         """A note if `dvc repro` and `regcls compare` do not process a data set; else empty."""
         if dataset in self.chosen:
@@ -104,7 +121,30 @@ def load_params(path: Path) -> Params:
     Raises:
         UserError: the file or a value is invalid; the message names the key, the value and what is allowed.
     """
-    tree = _read(path)
+    return _checked(path, _read(path))
+
+
+def with_section(path: Path, name: str, section: str) -> str:
+    """The text of `path` with a new data set, whose `section` is YAML, at its end and in `datasets`. Nothing is written.
+
+    Raises:
+        UserError: the section is invalid, or `path` is written in a way that cannot be extended as text.
+    """
+    before, text, kept = _read(path), "", None
+    try:
+        text = extended(path.read_bytes().decode(), name, section)  # bytes: its line ends are kept
+        after = {str(key): value for key, value in parse_yaml(text, path).items()}
+        kept = {**after, "datasets": after["datasets"][:-1]}
+        del kept[name]
+    except (UserError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        pass
+    if kept != before:
+        raise UserError(f"{path} cannot be extended as it is written: add {name} to `datasets`, and this section:\n\n{section}")
+    _checked(path, after)
+    return text
+
+
+def _checked(path: Path, tree: Mapping[str, Any]) -> Params:
     sections = {name: section for name, section in tree.items() if name not in SETTINGS}
     _check_names(path, sections)
     # Sections that others inherit from come first, so that a mistake is reported in the section that contains it.

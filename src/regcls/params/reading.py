@@ -22,11 +22,23 @@ def read_yaml(path: Path) -> Any:
         FileNotFoundError: it does not exist.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        return parse_yaml(path.read_text(encoding="utf-8"), path)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not YAML: {error}") from None
+
+
+def parse_yaml(text: str, path: Path) -> Any:
+    """The content of a YAML text; `path` is its name in messages.
+
+    Raises:
+        UserError: as `read_yaml`.
+    """
+    try:
+        return yaml.load(text, _Loader)
     except UserError as error:
         raise UserError(f"{path}, {error}") from None
     except Exception as error:  # PyYAML raises nearly anything on a value that does not fit its explicit tag

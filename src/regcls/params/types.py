@@ -70,6 +70,7 @@ class TaskParams:
     defaults: Callable[[Any], dict[str, str]]  # section -> the options' defaults, for `regcls run DATASET --help`
     purposes: Mapping[str, str]  # option -> help text, where it differs from the common one
     example: str  # example options of `regcls run DATASET`
+    own: str = ""  # the file that `regcls new` takes, for --help; empty: none
 
 
 def plain(section: object) -> dict[str, str]:

@@ -9,10 +9,12 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from regcls.data.store import PreparedSet, prepared_folder
 from regcls.errors import UserError
 from regcls.params import Params
+from regcls.params.shots import DensityShots
 from regcls.provenance import lineage
 from regcls.reports.report import Report
 from regcls.runs import RunSpec
@@ -100,12 +102,54 @@ class PredictRequest:
     folder: Path | None  # for output files; None: not given
 
 
+@dataclass(frozen=True, kw_only=True)
+class NewFile:
+    """A file of the user's own that is to become a data set, and what the user has said about it; an empty text: nothing."""
+
+    name: str  # of the data set
+    file: Path
+    raw: Path  # data/<name>/raw
+    target: str
+    unit: str
+    split: str  # a column
+    group: str  # a column
+    base: Any  # the section to inherit from
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the file is in raw/ already."""
+        return self.file.parent.resolve() == self.raw.resolve()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """What a task has seen in a user's file, and the section that it proposes."""
+
+    section: Mapping[str, Any]  # the values that differ from those of `base`
+    files: Mapping[str, Path]  # to be in raw/, by their paths there
+    columns: Mapping[str, str]  # name -> meaning
+    target: str
+    training: NDArray[np.float64]  # (N,), targets of training samples, or of all if every sample is also trained on
+    tested: NDArray[np.float64]  # (M,), targets of test samples
+    things: str  # the samples: images
+    shots: DensityShots
+    remarks: Sequence[str]  # sentences
+
+
 class Task(ABC, Generic[SectionT, SpecT, DataT]):
     """A kind of problem, from raw files to a trained network and a report. Its `params.py` defines its section of params.yaml."""
 
     spec_type: type[SpecT]
     data_type: type[DataT]
     error: tuple[str, str]  # the headline test error of a run: its name for readers, and its metric
+
+    def draft(self, new: NewFile) -> Draft:
+        """Look at a user's file for `regcls new`; nothing is written. A task that can has `own` in its TaskParams.
+
+        Raises:
+            UserError: the file cannot become a data set, or it is not clear how.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def prepare(self, section: SectionT, folder: Path, *, raw: Path, dataset: str, processes: int) -> list[str]:

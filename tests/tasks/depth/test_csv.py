@@ -289,7 +289,7 @@ def test_several_wrong_lines_are_counted(raw):
         (["image,depth", "a.png,b.png", "c.png,d.png"], r"has no column split, and 2 groups cannot be split in three"),
         (["image,depth,scene", "a.png,b.png,x", "c.png,d.png,"], "line 3: there is no group"),
         (["image,depth,split", "a.png,b.png,train"], "no pair is in val, test: a run needs training, validation and test images"),
-        (["image,depth,split", "images/a.png,b.png,train", "c.png,d.png,val", "e.png,../f.png,test"], r"line 4: \.\./f\.png is not a path in"),
+        (["image,depth,split", "images/a.png,b.png,train", "c.png,d.png,val", "e.png,../f.png,test"], r"line 4: \.\./f\.png is not a relative path in"),
         (["image,depth,split", "x/a.png,b.png,train", "c.png,d.png,val", "e.png,f.png,test"], "line 2: there is no x.tar, x.zip or folder x in"),
         (["image,depth,split", "a.png,b.png,train", "c.png,d.png,val", "a.png,b.png,test"], r"lines 2 and 4: a\.png is in train and in test"),
         (["image,depth,split", "a.png,b.png,train", "c.png,d.png,val", "a.png,e.png,train"], r"lines 2 and 4: a\.png has two targets, b\.png and e\.png"),

@@ -79,8 +79,8 @@ def test_a_column_of_exactly_the_name_counts_before_others(tmp_path):
         ("age,path,split\n1, ,train\n", r"line 2: there is no path"),
         ("age,path,split\n1,é.jpg,train\n", r"is not a CSV file in UTF-8 or UTF-16"),
         ("age,path,split\n1,a.jpg,train\n-1e39,b.jpg,train\n", r"line 3: age = '-1e39' is too large for networks"),
-        ("age,path,split\n1,/photos/a.jpg,train\n", r"line 2: /photos/a\.jpg is not a path in .*: move or copy the files there"),
-        ("age,path,split\n1,b/../../a.jpg,train\n", r"line 2: \.\./a\.jpg is not a path in .*: move or copy the files there"),
+        ("age,path,split\n1,/photos/a.jpg,train\n", r"line 2: /photos/a\.jpg is not a relative path in .*: move or copy the files there"),
+        ("age,path,split\n1,b/../../a.jpg,train\n", r"line 2: \.\./a\.jpg is not a relative path in .*: move or copy the files there"),
     ],
 )  # fmt: skip
 def test_the_error_for_an_invalid_csv_names_the_line(tmp_path, content, message):

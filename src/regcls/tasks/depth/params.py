@@ -213,4 +213,5 @@ PARAMS = TaskParams(
         "weights": "initial weights of the encoder: random, or the path or address of ImageNet weights",
     },
     example="--method reg+cls --classes 100 --seed 0",
+    own="a csv with the paths of each image and its depth map",
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 from regcls.models.pretrained import load_pretrained
 from regcls.reports.report import Report
 from regcls.runs.grids import MakeSpec
-from regcls.tasks.depth import predict, report
+from regcls.tasks.depth import own, predict, report
 from regcls.tasks.depth.class_head import CHUNK
 from regcls.tasks.depth.code import result_code
 from regcls.tasks.depth.data import DepthSet
@@ -18,7 +18,7 @@ from regcls.tasks.depth.runs import DepthSpec, make_spec, single_depth_spec
 from regcls.tasks.depth.stand_in import write_archive
 from regcls.tasks.depth.train import SELECTIONS, DepthJob, model_of, train_run
 from regcls.tasks.single import SingleTask
-from regcls.tasks.task import PredictRequest, Sources
+from regcls.tasks.task import Draft, NewFile, PredictRequest, Sources
 from regcls.tracking.store import project_root
 from regcls.training.device import Device, check_device_memory, training_bytes
 from regcls.training.single import Trainer
@@ -31,6 +31,9 @@ class DepthTask(SingleTask[Depth, DepthSpec, DepthSet]):
     spec_type = DepthSpec
     data_type = DepthSet
     error = ("test RMSE", "test/rmse/all")
+
+    def draft(self, new: NewFile) -> Draft:
+        return own.draft(new)
 
     def prepare(self, section: Depth, folder: Path, *, raw: Path, dataset: str, processes: int) -> list[str]:
         prepare(section.data, folder, raw=raw, dataset=dataset, processes=processes)

@@ -8,7 +8,7 @@ from regcls.errors import UserError
 from regcls.models.predictor import build
 from regcls.reports.report import Report
 from regcls.runs.grids import MakeSpec, single_spec
-from regcls.tasks.images import predict, report
+from regcls.tasks.images import own, predict, report
 from regcls.tasks.images.code import result_code
 from regcls.tasks.images.data import ImageSet
 from regcls.tasks.images.params import ImageOptions, Images
@@ -17,7 +17,7 @@ from regcls.tasks.images.runs import ImageSpec, make_spec
 from regcls.tasks.images.stand_in import write_archives
 from regcls.tasks.images.train import SCORE, ImageJob, model_of, train_run
 from regcls.tasks.single import SingleTask
-from regcls.tasks.task import PredictRequest, Sources, too_many_classes
+from regcls.tasks.task import Draft, NewFile, PredictRequest, Sources, too_many_classes
 from regcls.training.device import Device, check_device_memory, training_bytes
 from regcls.training.single import Trainer
 from regcls.words import counted
@@ -29,6 +29,9 @@ class ImagesTask(SingleTask[Images, ImageSpec, ImageSet]):
     spec_type = ImageSpec
     data_type = ImageSet
     error = ("test MAE", "test/mae/all")
+
+    def draft(self, new: NewFile) -> Draft:
+        return own.draft(new)
 
     def prepare(self, section: Images, folder: Path, *, raw: Path, dataset: str, processes: int) -> list[str]:
         prepare(section.data, folder, raw=raw, dataset=dataset, processes=processes)

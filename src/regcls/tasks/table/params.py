@@ -180,4 +180,5 @@ PARAMS = TaskParams(
         "seed": "of initial weights and order",
     },
     example="--method reg+cls --classes 50 --lambda 10.0",
+    own="a table with a target in each row: .csv, .tsv, .txt, .parquet, .feather, .npz, .npy",
 )

@@ -42,8 +42,8 @@ def prepare(data: TableData, folder: Path, *, raw: Path, dataset: str) -> list[s
     """
     table = shipped_table() if data.source == "diabetes" else read_table(raw, data)
     where = "the table of scikit-learn" if data.source == "diabetes" else str(raw / data.file)
-    target, split, group = (_column(table, name, where) if name else None for name in (data.target, data.split, data.group))
-    others = [_column(table, name, where) for name in (*data.ignore, *data.nominal)]
+    target, split, group = (column_of(table, name, where) if name else None for name in (data.target, data.split, data.group))
+    others = [column_of(table, name, where) for name in (*data.ignore, *data.nominal)]
     assert target
     remarks, targets = _targets(table[target], where)
     kept = ~np.isnan(targets)
@@ -81,7 +81,7 @@ def write_shipped(folder: Path) -> str:
     return "the diabetes table of scikit-learn"
 
 
-def _column(table: pd.DataFrame, name: str, where: str) -> str:
+def column_of(table: pd.DataFrame, name: str, where: str) -> str:
     """The column of a name; case is ignored if there is no exact match."""
     if name in table:
         return name

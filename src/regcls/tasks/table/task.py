@@ -6,7 +6,7 @@ from pathlib import Path
 from regcls.errors import UserError
 from regcls.reports.report import Report
 from regcls.tasks.many import ManyTask
-from regcls.tasks.table import advice, report
+from regcls.tasks.table import advice, own, report
 from regcls.tasks.table.code import result_code
 from regcls.tasks.table.data import TableSet
 from regcls.tasks.table.networks import TableNetworks
@@ -14,7 +14,7 @@ from regcls.tasks.table.params import HGB, TableOptions, Tables
 from regcls.tasks.table.prepare import prepare, write_shipped
 from regcls.tasks.table.runs import TableSpec, all_specs, single_spec
 from regcls.tasks.table.trees import train_trees
-from regcls.tasks.task import Plan, Session, Sources, too_many_classes
+from regcls.tasks.task import Draft, NewFile, Plan, Session, Sources, too_many_classes
 from regcls.training import ensemble_study
 from regcls.training.ensemble_networks import Networks
 from regcls.training.outcome import Outcome
@@ -26,6 +26,9 @@ class TableTask(ManyTask[Tables, TableSpec, TableSet]):
     spec_type = TableSpec
     data_type = TableSet
     error = ("test RMSE", "test/rmse/all")
+
+    def draft(self, new: NewFile) -> Draft:
+        return own.draft(new)
 
     def prepare(self, section: Tables, folder: Path, *, raw: Path, dataset: str, processes: int) -> list[str]:
         return prepare(section.data, folder, raw=raw, dataset=dataset)
