@@ -9,6 +9,11 @@ def counted(number: int, thing: str, things: str = "") -> str:
     return f"{number:,} {thing if number == 1 else things or f'{thing}s'}"
 
 
+def duration(seconds: float) -> str:
+    """A time for readers: `45 s`, `12 min` or `2.5 h`."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def suggestion(word: str, among: Iterable[str]) -> str:
     """`; did you mean epochs?`, with the most similar of some words; empty if none is similar."""
     matches = difflib.get_close_matches(word, list(among), n=1)

@@ -20,7 +20,7 @@ from regcls.reports.report import Report
 from regcls.tasks import task_named
 from regcls.tasks.task import Plan, Session, Sources, Task, open_data
 from regcls.tracking.tracker import Tracker
-from regcls.words import counted
+from regcls.words import counted, duration
 
 METHODS = ("reg+cls", "reg+cls-bal")
 UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -63,17 +63,19 @@ def advise(params: Params, root: Path, dataset: str, *, budget: str = "10m", met
     """
     params.check_name(dataset)
     task, limit = task_named(params.task(dataset)), seconds(budget)
+    if not task.advises:
+        raise UserError(f"regcls advise is for tables so far: train {dataset} in full with: regcls train {dataset}")
     if not prepared_folder(root, dataset).exists():
         prepare(params, root, dataset)
     data = open_data(params, root, dataset, verify=True)
     tracker = Tracker(root, experiment=params.tracking.experiment)
     session = Session(params=params, root=root, dataset=dataset, tracker=tracker)
     plan = _plan(task, data, session, methods=methods, budget=limit)
-    say(f"{counted(plan.networks, 'network')} for {', '.join(['reg', *methods])}; about {_duration(plan.seconds)} on this machine")
+    say(f"{counted(plan.networks, 'network')} for {', '.join(['reg', *methods])}; about {duration(plan.seconds)} on this machine")
     for line in plan.words:
         say(line)
     planned = replace(session, params=replace(params, datasets={**params.datasets, dataset: plan.section}))
-    with tracker.parent(f"advice · {dataset}", {"dataset": dataset, "regcls.advice": "true"}) as store_text:
+    with tracker.parent(f"advice · {dataset}", {"regcls.advice": dataset}) as store_text:
         train_grids(data, planned)
         runs = tracker.collect(dataset, task.spec_type)
         sources = Sources(
@@ -101,7 +103,3 @@ def _plan(task: Task[Any, Any, Any], data: Any, session: Session, *, methods: Se
     plan = task.plan(data, session, methods=methods, budget=budget, level=level)
     write_json(file, {"key": key, "level": plan.level, "seconds": plan.seconds if level is None else earlier["seconds"]})
     return plan if level is None else replace(plan, seconds=earlier["seconds"])
-
-
-def _duration(value: float) -> str:
-    return f"{value:.0f} s" if value < 90 else f"{value / 60:.0f} min" if value < 5400 else f"{value / 3600:.1f} h"

@@ -141,6 +141,7 @@ class Task(ABC, Generic[SectionT, SpecT, DataT]):
 
     spec_type: type[SpecT]
     data_type: type[DataT]
+    advises: bool = False  # whether it has a `plan`
     error: tuple[str, str]  # the headline test error of a run: its name for readers, and its metric
 
     def draft(self, new: NewFile) -> Draft:
@@ -230,9 +231,9 @@ class Task(ABC, Generic[SectionT, SpecT, DataT]):
         """What to train to tell whether `methods` help, within `budget` seconds, or at the `level` of an earlier plan.
 
         Raises:
-            UserError: a method does not exist, the budget is too small, or the task gives no advice.
+            UserError: a method does not exist, or the budget is too small.
         """
-        raise UserError(f"regcls advise is for tables so far; {session.dataset} is of the task {session.section.task}: regcls train it")
+        raise NotImplementedError
 
     def predict(self, request: PredictRequest) -> list[str]:
         """Print a prediction for each image as CSV; return the images that could not be read, with reasons.

@@ -14,7 +14,7 @@ from regcls.tasks.table.runs import TableSpec, all_specs, make_spec
 from regcls.tasks.task import Plan
 from regcls.training.ensemble import train
 from regcls.training.ensemble_networks import Member
-from regcls.words import counted
+from regcls.words import counted, duration
 
 TOGETHER = 10  # networks that are timed
 SECONDS_PER_RUN = 0.2  # to track it, with its model
@@ -34,7 +34,7 @@ def plan(section: Tables, networks: TableNetworks, *, methods: Sequence[str], bu
     step = _seconds_per_step(section, networks) / processes if level is None else 0.0
     plans = []
     for index, (reduced, words) in enumerate(levels):
-        own = replace(section, grids={"advice": reduced})
+        own = replace(section, grids={"main": reduced})
         specs = [spec for spec in all_specs(own, networks.dataset, most=networks.table.distinct) if spec.method != HGB]
         seconds = sum(_steps(spec, networks) for spec in specs) * step + SECONDS_PER_RUN * len(specs)
         plans.append(Plan(section=own, networks=len(specs) * len(networks.parts), seconds=seconds, words=words, level=index))
@@ -43,7 +43,7 @@ def plan(section: Tables, networks: TableNetworks, *, methods: Sequence[str], bu
     fitting = [each for each in plans if each.seconds <= budget]
     if not fitting:
         raise UserError(
-            f"--budget: the smallest plan, {counted(plans[-1].networks, 'network')}, takes about {plans[-1].seconds / 60:.1f} minutes "
+            f"--budget: the smallest plan, {counted(plans[-1].networks, 'network')}, takes about {duration(plans[-1].seconds)} "
             f"here: allow more, or set fewer epochs or data.folds: 1 for {networks.dataset} in params.yaml"
         )
     return fitting[0]

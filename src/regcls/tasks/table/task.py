@@ -25,6 +25,7 @@ class TableTask(ManyTask[Tables, TableSpec, TableSet]):
 
     spec_type = TableSpec
     data_type = TableSet
+    advises = True
     error = ("test RMSE", "test/rmse/all")
 
     def draft(self, new: NewFile) -> Draft:
