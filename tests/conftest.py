@@ -11,6 +11,11 @@ import sys
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DVC_NO_ANALYTICS", "true")
+# Also for processes that tests start: networks this small only lose time to threads, most of all if several workers share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # a core of its own for each
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 # Tests started by a shell in the background ignore Ctrl-C, and so would every process that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"):
@@ -139,7 +144,7 @@ def overlay(base: Any, over: Any) -> Any:
 
 def shipped_tree() -> dict[str, Any]:
     """The tree of params.yaml, with the shipped data sets only."""
-    tree = yaml.safe_load((ROOT / "params.yaml").read_text())
+    tree: dict[str, Any] = yaml.load((ROOT / "params.yaml").read_text(), yaml.CSafeLoader)
     added = {key for key, value in tree.items() if isinstance(value, dict) and {"task", "like"} & value.keys()} - set(SHIPPED)
     return {key: value for key, value in tree.items() if key not in added} | SHIPPED_CHOICE
 
@@ -152,7 +157,7 @@ def make_project(tmp_path: Path) -> Callable[..., Path]:
         root = folder or tmp_path / "project"
         root.mkdir(exist_ok=True)
         tree = overlay(overlay(shipped_tree(), SHRUNK), changes or {})
-        (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+        (root / "params.yaml").write_text(yaml.dump(tree, Dumper=yaml.CSafeDumper, sort_keys=False))
         return root
 
     return make
