@@ -28,6 +28,7 @@ CHECKED += ("tasks.depth.class_head", "tasks.depth.model", "tasks.depth.sums")
 # Shapes in annotations are checked under pytest only. Before regcls is imported.
 install_import_hook([f"regcls.{name}" for name in CHECKED], "beartype.beartype")
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -149,6 +150,12 @@ def shipped_tree() -> dict[str, Any]:
     return {key: value for key, value in tree.items() if key not in added} | SHIPPED_CHOICE
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that have the most slow tests: if the last file is a long one, the other workers wait for it."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
+
+
 @pytest.fixture
 def make_project(tmp_path: Path) -> Callable[..., Path]:
     """Make a folder with the shrunk params.yaml, overlaid with `changes`."""
@@ -228,6 +235,14 @@ def signals() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are empty: drawing them takes half as long as the rest of a report."""
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: file.write("<svg/>"))
 
 
 @pytest.fixture
