@@ -11,6 +11,11 @@ import sys
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DVC_NO_ANALYTICS", "true")
+# Also for processes that tests start: networks this small only lose time to threads, most of all if several workers share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # a core of its own for each
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 # Tests started by a shell in the background ignore Ctrl-C, and so would every process that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"):
@@ -23,6 +28,7 @@ CHECKED += ("tasks.depth.class_head", "tasks.depth.model", "tasks.depth.sums")
 # Shapes in annotations are checked under pytest only. Before regcls is imported.
 install_import_hook([f"regcls.{name}" for name in CHECKED], "beartype.beartype")
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -147,9 +153,15 @@ def overlay(base: Any, over: Any) -> Any:
 
 def shipped_tree() -> dict[str, Any]:
     """The tree of params.yaml, with the shipped data sets only."""
-    tree = yaml.safe_load((ROOT / "params.yaml").read_text())
+    tree: dict[str, Any] = yaml.load((ROOT / "params.yaml").read_text(), yaml.CSafeLoader)
     added = {key for key, value in tree.items() if isinstance(value, dict) and {"task", "like"} & value.keys()} - set(SHIPPED)
     return {key: value for key, value in tree.items() if key not in added} | SHIPPED_CHOICE
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that have the most slow tests: if the last file is a long one, the other workers wait for it."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture
@@ -160,7 +172,7 @@ def make_project(tmp_path: Path) -> Callable[..., Path]:
         root = folder or tmp_path / "project"
         root.mkdir(exist_ok=True)
         tree = overlay(overlay(shipped_tree(), SHRUNK), changes or {})
-        (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+        (root / "params.yaml").write_text(yaml.dump(tree, Dumper=yaml.CSafeDumper, sort_keys=False))
         return root
 
     return make
@@ -231,6 +243,14 @@ def signals() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are empty: drawing them takes half as long as the rest of a report."""
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: file.write("<svg/>"))
 
 
 @pytest.fixture

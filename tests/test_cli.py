@@ -1,5 +1,6 @@
 """The command line: help with the defaults of params.yaml, and use from any folder of a project. For user errors, see test_bad_input.py."""
 
+import json
 import os
 import re
 import subprocess
@@ -240,6 +241,21 @@ def test_commands_in_a_subfolder_work_on_the_whole_project(make_project):
 
 C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
+# Several commands in one process, each with the streams as a new process has them, and "exit code" after the output of each.
+COMMANDS_IN_TURN = """
+import json, sys
+from regcls.cli import main
+for command in json.loads(sys.argv[1]):
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace" if stream is sys.stderr else "strict")
+    try:
+        code = main(command)
+    except SystemExit as end:
+        code = end.code
+    print("exit code", code, flush=True)
+    print("exit code", code, file=sys.stderr, flush=True)
+"""
+
 
 @pytest.fixture
 def recorded(make_project):
@@ -251,28 +267,39 @@ def recorded(make_project):
     return root, run
 
 
+def run_in_turn(root, *commands, **environment):
+    """Run commands in a process of their own; return exit code, stdout and stderr of each."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), **environment}
+    program = [sys.executable, "-c", COMMANDS_IN_TURN, json.dumps(commands)]
+    result = subprocess.run(program, cwd=root, env=environment, text=True, capture_output=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    outputs, errors = (re.split(r"^exit code (\d+)\n", text, flags=re.MULTILINE) for text in (result.stdout, result.stderr))
+    assert len(outputs) == len(errors) == 2 * len(commands) + 1
+    return [(int(code), *texts) for code, *texts in zip(outputs[1::2], outputs[::2], errors[::2], strict=False)]
+
+
 @pytest.mark.slow
 def test_every_command_works_on_an_ascii_terminal(recorded):
     root, run = recorded
-    for command, code, expected in (
+    cases = (
         (["show", run], 0, r"\u03bb1000"),
         (["show", "--data", "functions"], 0, r"\u03bb1000"),
         (["run", "functions", "--classes", "4"], 0, r"\u03bb1000"),
         (["doctor"], 2, "doctor found"),
         (["run", "functions", "--help"], 0, "usage: regcls run [-h] [--dataset DATASET]"),
         (["nö"], 2, "invalid choice"),
-    ):
-        result = run_regcls(root, *command, PYTHONIOENCODING="ascii")
-        assert result.returncode == code and "Traceback" not in result.stderr, (command, result.stderr)
-        assert expected in result.stdout + result.stderr and (result.stdout + result.stderr).isascii(), command
+    )
+    results = run_in_turn(root, *(command for command, _, _ in cases), PYTHONIOENCODING="ascii")
+    for (command, code, expected), (found, output, errors) in zip(cases, results, strict=True):
+        assert found == code and "Traceback" not in errors, (command, errors)
+        assert expected in output + errors and (output + errors).isascii(), command
 
 
 @pytest.mark.slow
 def test_commands_work_in_the_c_locale(recorded):
     root, run = recorded
-    for command in (["show", run], ["run", "functions", "--classes", "4"]):
-        result = run_regcls(root, *command, **C_LOCALE)
-        assert result.returncode == 0 and r"\u03bb1000" in result.stdout + result.stderr, result.stderr
+    for code, output, errors in run_in_turn(root, ["show", run], ["run", "functions", "--classes", "4"], **C_LOCALE):
+        assert code == 0 and r"\u03bb1000" in output + errors, errors
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ FEW_RUNS = {
             "lambda_search": {"seeds": 0},
         }
     },
+    "breakfast": {"grids": {"table5": {"methods": ["reg"], "units": ["percent"]}}},
     "functions": {
         "data": {"settings": ["noisy"], "samplings": ["uniform", "severe"], "repetitions": 2},
         "grids": {

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from regcls.cli import main
 from regcls.errors import UserError
 from regcls.mlproject import register_environment
 
@@ -41,7 +42,7 @@ def real_project(tmp_path: Path, make_project: Callable[..., Path], monkeypatch:
     """A copy of the project with shrunk parameters; its environment is registered in a temporary folder."""
     if not (VENV / "bin/activate").exists():
         pytest.skip("the tests do not run in a virtual environment")
-    root = make_project({"default_dataset": "imdb_wiki"})
+    root = make_project({"default_dataset": "functions"})
     shutil.copytree(PROJECT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("MLproject", "python_env.yaml", "requirements.lock"):
         shutil.copy(PROJECT / name, root)
@@ -79,23 +80,18 @@ def select(root: Path, query: str) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.slow
-def test_mlflow_run_trains_one_run_and_none_with_a_misspelt_parameter(real_project: Path) -> None:
-    set_up = subprocess.run(
-        [sys.executable, "-m", "regcls", "setup"],
-        cwd=real_project,
-        env=os.environ | {"PYTHONPATH": "src"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert set_up.returncode == 0, set_up.stderr
+def test_mlflow_run_trains_one_run_and_none_with_a_misspelt_parameter(
+    real_project: Path, monkeypatch: pytest.MonkeyPatch, signals: None
+) -> None:
+    monkeypatch.chdir(real_project)
+    assert main(["setup"]) == 0
     result = mlflow_run(real_project, "-P", "classes=100", "-P", "epochs=1")
     assert result.returncode == 0, result.stderr
     query = "SELECT experiments.name, status, runs.name FROM runs JOIN experiments USING (experiment_id)"
-    assert select(real_project, query) == [("regcls", "FINISHED", "reg+cls 100 λ0.1 s0 · imdb_wiki")]
+    assert select(real_project, query) == [("regcls", "FINISHED", "reg+cls 100 λ1000 s0 · noisy-0.1-severe functions")]
     logged = dict(select(real_project, "SELECT key, value FROM params"))
     assert (logged["classes"], logged["epochs"], logged["method"]) == ("100", "1", "reg+cls")
-    assert dict(select(real_project, "SELECT key, value FROM latest_metrics"))["test/mae/all"] > 0
+    assert dict(select(real_project, "SELECT key, value FROM latest_metrics"))["test/mse/all"] > 0
 
     result = mlflow_run(real_project, "-P", "clases=1")
     assert result.returncode != 0

@@ -7,20 +7,41 @@ from collections import Counter
 from contextlib import closing
 
 import pytest
+import yaml
 
-from processes import DEADLINE, run_regcls, runs
+from conftest import SHRUNK, overlay, shipped_tree
+from processes import DEADLINE, runs
+from regcls.params import load_params
+from regcls.pipeline.prepare import prepare
 
+# The command line, without exporting the model, which takes seconds and is tested elsewhere.
+REGCLS = """
+import sys
+from regcls.cli import main
+from regcls.tracking.tracker import Tracker
+Tracker.log_model = lambda *args, **kwargs: None
+sys.exit(main(sys.argv[1:]))
+"""
 FEW_RUNS = {
     "functions": {"training": {"epochs": 60}, "grids": {"figure3": None, "figure4": None, "figure5": {"repetitions": 2}}},
     "imdb_wiki": {"training": {"epochs": 8}, "grids": {"table3": {"methods": ["reg"]}}},
 }
 
 
+@pytest.fixture(scope="module")
+def prepared_functions(tmp_path_factory):
+    """The prepared functions, made once."""
+    root = tmp_path_factory.mktemp("functions")
+    (root / "params.yaml").write_text(yaml.safe_dump(overlay(shipped_tree(), SHRUNK)))
+    prepare(load_params(root / "params.yaml"), root, "functions")
+    return root / "data" / "functions"
+
+
 @pytest.fixture
-def clones(make_faces, tmp_path):
+def clones(make_faces, prepared_functions, tmp_path):
     """Two clones with prepared data, and the folder of their store, which is empty; one has another name for it."""
     first, second, shared = make_faces(FEW_RUNS), tmp_path / "second", tmp_path / "shared"
-    assert run_regcls(first, "prepare", "functions").returncode == 0
+    shutil.copytree(prepared_functions, first / "data" / "functions")
     shared.mkdir()
     (first / "mlflow.db").rename(shared / "mlflow.db")
     with closing(sqlite3.connect(shared / "mlflow.db")) as connection, connection:
@@ -34,7 +55,7 @@ def clones(make_faces, tmp_path):
 @pytest.mark.parametrize("command", ["train functions", "run functions --classes 5", "train imdb_wiki", "run imdb_wiki --method reg"])
 def test_every_run_is_trained_once(clones, start, command):
     uris, shared = clones
-    arguments = (sys.executable, "-m", "regcls", *command.split())
+    arguments = (sys.executable, "-c", REGCLS, *command.split())
     processes = [start(root, *arguments, environment={"MLFLOW_TRACKING_URI": uri}) for root, uri in uris.items()]
     codes = [process.wait(DEADLINE) for process in processes]
     outputs = [(root / "output.txt").read_text() for root in uris]

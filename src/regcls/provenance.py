@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -161,15 +162,29 @@ def _imports(module: str) -> list[str]:
     """The modules of regcls that importing `module` needs: those it imports, and all parent packages."""
     file = _file(module)
     assert file is not None
-    names = [module]
-    for node in _executed(ast.parse(file.read_bytes())):
+    names = [module, *_imported(file.read_bytes())]
+    parents = [name.rsplit(".", end)[0] for name in names for end in range(1, name.count(".") + 1)]
+    return [name for name in dict.fromkeys([*names, *parents]) if _file(name)]
+
+
+# The next two by content, since most files count for several digests.
+@cache
+def _imported(content: bytes) -> tuple[str, ...]:
+    """What the source code imports, whether modules or names in them."""
+    names = []
+    for node in _executed(ast.parse(content)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             # `from regcls import files` imports a module, `from regcls.files import lock` a name from one: _file tells them apart.
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    parents = [name.rsplit(".", end)[0] for name in names for end in range(1, name.count(".") + 1)]
-    return [name for name in dict.fromkeys([*names, *parents]) if _file(name)]
+    return tuple(names)
+
+
+@cache
+def _code(content: bytes) -> str:
+    """What counts of source code; see `code_digest`."""
+    return ast.unparse(_Code().visit(ast.parse(content)))
 
 
 def _executed(node: ast.AST) -> Iterator[ast.AST]:
@@ -197,7 +212,7 @@ def code_digest(module: str, *, alone: Sequence[str] = (), without_params: bool 
     excluded = set(params) if without_params else set[Path]()
     closure = import_closure(module, without=lambda file: file in excluded or (without_params and file.stem == "params"))
     files = {*closure, *map(_existing_file, alone)}
-    code = sorted(filter(None, (ast.unparse(_Code().visit(ast.parse(file.read_bytes()))) for file in files)))
+    code = sorted(filter(None, (_code(file.read_bytes()) for file in files)))
     return hashlib.sha256("\n".join(code).encode()).hexdigest()
 
 

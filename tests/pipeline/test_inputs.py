@@ -1,15 +1,14 @@
 """build/inputs: the dependencies of each data set's stages change with what affects their results, and only then."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
+from importlib import import_module
 
 import pytest
 import yaml
 
-from conftest import ROOT, overlay, shipped_tree
+from conftest import overlay, shipped_tree
+from regcls import provenance
 from regcls.params import load_params
 from regcls.pipeline.inputs import write_inputs
 
@@ -106,18 +105,24 @@ def test_a_changed_section_affects_itself_and_those_that_inherit_from_it(affecte
 def affected_by_code(tmp_path_factory):
     """Find the data sets to be prepared and those to be trained on after a text was appended to a file of src/regcls."""
     root = tmp_path_factory.mktemp("code")
-    shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    source = root / provenance.SOURCE.name
+    shutil.copytree(provenance.SOURCE, source, ignore=shutil.ignore_patterns("__pycache__"))
     (root / "params.yaml").write_text(yaml.safe_dump(shipped_tree(), sort_keys=False))
+    params = load_params(root / "params.yaml")
 
     def inputs_written():
-        command = [sys.executable, "-m", "regcls", "inputs"]
-        subprocess.run(command, cwd=root, env={**os.environ, "PYTHONPATH": "src"}, check=True, timeout=120)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(provenance, "SOURCE", source)  # of which digests are computed
+            for task in OF_TASK:
+                code = import_module(f"regcls.tasks.{task}.code")
+                patch.setattr(code, "result_code", code.result_code.__wrapped__)  # not the cached one
+            write_inputs(params, root)
         return files_of(root)
 
     before = inputs_written()
 
     def changed(name, text):
-        file = root / "src" / "regcls" / name
+        file = source / name
         content = file.read_text()
         file.write_text(content + text)
         try:

@@ -209,12 +209,13 @@ def means(
     parts), over the parts (each its mean over runs), or over all numbers (`both`).
     """
     rows = []
+    numbers = runs.values.reindex(columns=list(dict.fromkeys(column for columns in measured.values() for column in columns))).astype(float)
     key: Any  # pandas-stubs know it as a tuple of Hashable
     for key, cell in runs.wanted.groupby(runs.cell, sort=False):
         run_ids = cell.loc[cell["state"] == "finished", "run_id"]
         row = dict(zip(runs.cell, key, strict=True)) | {"seeds": len(run_ids), "seeds_wanted": len(cell)}
         for name, columns in measured.items():
-            values = runs.values.reindex(index=run_ids, columns=list(columns)).astype(float)
+            values = numbers.reindex(index=run_ids, columns=list(columns))
             units = values.stack() if over == "both" else values.mean(axis=0 if over == "parts" else 1)
             row |= {name: units.mean(), f"{name}_std": units.std(ddof=ddof)}
         rows.append(row)

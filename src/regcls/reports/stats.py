@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from regcls.words import counted
 
@@ -48,6 +47,8 @@ def one_sample(values: Sequence[float] | np.ndarray, *, against: float) -> tuple
     # Without spread t is infinite or 0/0, and rounding could give a p of 0.
     if len(array) < FEWEST or array.std() <= 1e-12 * np.abs(array).max():
         return NO_TEST
+    from scipy import stats  # takes as long as NumPy and pandas together, and training needs none of it
+
     test = stats.ttest_1samp(array, against)
     interval = test.confidence_interval(0.95)
     return float(interval.low), float(interval.high), float(test.pvalue)
@@ -82,6 +83,8 @@ def two_way(effects: NDArray[np.float64]) -> tuple[float, float, float]:
     error = math.sqrt(effects.mean(axis=1).var(ddof=1) / seeds + effects.mean(axis=0).var(ddof=1) / images)
     if not error > 1e-12 * np.abs(effects).max():
         return NO_TEST
+    from scipy import stats
+
     gap, t = float(effects.mean()), stats.t(min(seeds, images) - 1)
     reach = float(t.ppf(0.975)) * error
     return gap - reach, gap + reach, 2 * float(t.sf(abs(gap) / error))

@@ -26,7 +26,6 @@ from regcls.tracking.store import explanation
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it would show a bar for each file of each run
 
-import mlflow.pytorch
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
@@ -201,7 +200,8 @@ def save_model(module: Any, folder: Path, *, example: NDArray[np.uint8]) -> None
 
     Saved as an exported program: `mlflow.pyfunc.load_model` and `mlflow models serve` load it without this project.
     """
-    import torch  # here: reading runs must not wait for it
+    import mlflow.pytorch  # here: reading runs must not wait for it, nor for torch
+    import torch
 
     with torch.inference_mode():
         shape = module(torch.from_numpy(example)).shape

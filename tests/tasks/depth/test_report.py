@@ -250,13 +250,25 @@ FORGERIES: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def forged(store: Store) -> str:
+    """The run whose sums are forged."""
+    return store.id_of(method="reg+cls-bal", classes=10, seed=1)
+
+
+@pytest.fixture(scope="module")
+def without(store: Store, forged: str) -> Report:
+    """The report without that run."""
+    return store.report(runs=store.runs[store.runs["run_id"] != forged])
+
+
 @pytest.mark.parametrize("name", FORGERIES)
-def test_sums_that_do_not_fit_data_and_metrics_are_named_and_left_out(name: str, store: Store) -> None:
+def test_sums_that_do_not_fit_data_and_metrics_are_named_and_left_out(
+    name: str, store: Store, forged: str, without: Report, undrawn: None
+) -> None:
     forge, reason = FORGERIES[name]
-    forged = store.id_of(method="reg+cls-bal", classes=10, seed=1)
     report = store.report(kept=store.kept(sums=lambda run_id: forge(store.tables[run_id]) if run_id == forged else store.tables[run_id]))
     assert report.warnings[0] == f"table2: 1 of 10 runs are holes (1 {reason}); see the report"
-    without = store.report(runs=store.runs[store.runs["run_id"] != forged])
     assert report.files["table2.csv"] == without.files["table2.csv"]
 
 

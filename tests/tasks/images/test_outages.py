@@ -13,6 +13,8 @@ from mlflow.tracking import MlflowClient
 
 from face_runs import EPOCHS, ONE_RUN, states, uninterrupted_run, wait_until_halfway
 from processes import DEADLINE, wait_until
+from regcls.cli import main
+from regcls.tracking.tracker import Tracker
 from servers import black_hole
 
 pytestmark = [pytest.mark.usefixtures("signals"), pytest.mark.slow]
@@ -26,6 +28,12 @@ tracker.Tracker.log_model = lambda *args, **kwargs: None
 courier.LONGEST_PAUSE, tracker.PATIENCE = 0.5, 1.0
 sys.exit(main(sys.argv[1:]))
 """
+
+
+HURRY = {
+    f"MLFLOW_HTTP_REQUEST_{name}": value
+    for name, value in (("MAX_RETRIES", "1"), ("BACKOFF_FACTOR", "0"), ("BACKOFF_JITTER", "0"), ("TIMEOUT", "3"))
+}
 
 
 @pytest.fixture
@@ -43,12 +51,26 @@ def regcls(start, server):
     """Start a regcls command in a project; with `ended`, wait for its end and return its exit code and all output so far."""
 
     def regcls(root, *arguments, ended=True):
-        hurry = {"MAX_RETRIES": "1", "BACKOFF_FACTOR": "0", "BACKOFF_JITTER": "0", "TIMEOUT": "3"}
-        environment = server.environment | {f"MLFLOW_HTTP_REQUEST_{name}": value for name, value in hurry.items()}
-        process = start(root, sys.executable, "-c", REGCLS, *arguments, environment=environment)
+        process = start(root, sys.executable, "-c", REGCLS, *arguments, environment=server.environment | HURRY)
         return (process.wait(DEADLINE), (root / "output.txt").read_text()) if ended else process
 
     return regcls
+
+
+@pytest.fixture
+def here(server, monkeypatch, capsys):
+    """Run a command in this process, which is quicker, once it is to succeed; return its exit code and output."""
+
+    def here(root, *arguments):
+        with monkeypatch.context() as patch:
+            patch.chdir(root)
+            for name, value in (server.environment | HURRY).items():
+                patch.setenv(name, value)
+            patch.setattr(Tracker, "log_model", lambda *args, **kwargs: None)
+            capsys.readouterr()
+            return main(list(arguments)), "".join(capsys.readouterr())
+
+    return here
 
 
 def reached(root, process, epoch):
@@ -79,7 +101,7 @@ def assert_equals_uninterrupted_run(server, root, folder):
     return run
 
 
-def test_another_machine_resumes_after_an_outage_and_sigterm(root, regcls, server, tmp_path):
+def test_another_machine_resumes_after_an_outage_and_sigterm(root, regcls, here, server, tmp_path):
     process = regcls(root, "train", "imdb_wiki", ended=False)
     wait_until_halfway(root, process)
     server.kill()
@@ -100,15 +122,15 @@ def test_another_machine_resumes_after_an_outage_and_sigterm(root, regcls, serve
 
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(root, elsewhere, ignore=shutil.ignore_patterns(".regcls", "output.txt", "runs"))
-    code, output = regcls(elsewhere, "train", "imdb_wiki")
+    code, output = here(elsewhere, "train", "imdb_wiki")
     assert code == 0, output
     assert f"run {run.info.run_id} was interrupted elsewhere; it resumes here" in output and f"resumes from {newest}.pt" in output
     assert assert_equals_uninterrupted_run(server, root, tmp_path).info.run_id == run.info.run_id
-    code, output = regcls(root, "train", "imdb_wiki")  # the first machine comes back
+    code, output = here(root, "train", "imdb_wiki")  # the first machine comes back
     assert code == 0 and "0 runs trained, 1 were there already" in output and not states(root)
 
 
-def test_after_kill_9_a_run_resumes_only_once_the_server_is_back(root, regcls, server, tmp_path):
+def test_after_kill_9_a_run_resumes_only_once_the_server_is_back(root, regcls, here, server, tmp_path):
     process = regcls(root, "train", "imdb_wiki", ended=False)
     wait_until_halfway(root, process)
     server.kill()
@@ -121,13 +143,13 @@ def test_after_kill_9_a_run_resumes_only_once_the_server_is_back(root, regcls, s
     assert output.splitlines()[-1].startswith("regcls: error: no answer from the tracking server")
     assert states(root) == before
     server.start()
-    code, output = regcls(root, "train", "imdb_wiki")
+    code, output = here(root, "train", "imdb_wiki")
     assert code == 0, output
     assert "1 run(s) of an earlier process were not delivered yet" in output and "resumes from" in output
     assert_equals_uninterrupted_run(server, root, tmp_path)
 
 
-def test_a_run_finishes_without_its_server_and_sync_delivers_it_later(root, regcls, server, tmp_path):
+def test_a_run_finishes_without_its_server_and_sync_delivers_it_later(root, regcls, here, server, tmp_path):
     process = regcls(root, "train", "imdb_wiki", ended=False)
     wait_until_halfway(root, process)
     server.kill()
@@ -140,9 +162,9 @@ def test_a_run_finishes_without_its_server_and_sync_delivers_it_later(root, regc
     code, output = regcls(root, "sync")
     assert code == 0 and "1 run(s) delivered to http" in output
     assert_equals_uninterrupted_run(server, root, tmp_path)
-    code, output = regcls(root, "sync")
+    code, output = here(root, "sync")
     assert code == 0 and output.splitlines()[-1] == "nothing else waits to be delivered"
-    code, output = regcls(root, "train", "imdb_wiki")
+    code, output = here(root, "train", "imdb_wiki")
     assert code == 0 and "0 runs trained, 1 were there already" in output
 
 

@@ -174,6 +174,7 @@ def test_parallel_runs_stop_on_a_signal_and_resume(make_faces, start, train, num
     assert "Traceback" not in (root / "output.txt").read_text()
     begun = {run_id for run_id, _, _ in runs(root)}
     assert len(begun) == 2 and with_status(root, "KILLED") == begun
+    change(root, {"compute": {"processes": 1}})  # here: starting workers takes longer than the rest
     status, output = train(root)
     assert status == 0 and "2 runs trained, 0 were there already, 0 failed" in output and "resumes from" in output
     assert with_status(root, "FINISHED") == begun

@@ -148,15 +148,27 @@ FORGERIES: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def forged(store: Store) -> str:
+    """The run whose predictions are forged."""
+    return store.id_of(method="reg+cls", classes=10, lam=1.0, seed=1)
+
+
+@pytest.fixture(scope="module")
+def without(store: Store, forged: str) -> Report:
+    """The report without that run."""
+    return store.report(runs=store.runs[store.runs["run_id"] != forged])
+
+
 @pytest.mark.parametrize("name", FORGERIES)
-def test_predictions_that_do_not_fit_data_and_metrics_are_named_and_left_out(name: str, store: Store) -> None:
+def test_predictions_that_do_not_fit_data_and_metrics_are_named_and_left_out(
+    name: str, store: Store, forged: str, without: Report, undrawn: None
+) -> None:
     forge, reason = FORGERIES[name]
-    forged = store.id_of(method="reg+cls", classes=10, lam=1.0, seed=1)
     report = store.report(
         kept={"predictions.parquet": lambda run_id: forge(store.tables[run_id]) if run_id == forged else store.tables[run_id]}
     )
     assert f"reg+cls · 10 · λ 1: 1 of 2 seeds ({reason}: seed 1)" in report.files["index.html"]
-    without = store.report(runs=store.runs[store.runs["run_id"] != forged])
     assert (
         report.files["table3.csv"] == without.files["table3.csv"]
         and report.files["table3_differences.csv"] == without.files["table3_differences.csv"]
