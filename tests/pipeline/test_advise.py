@@ -1,6 +1,7 @@
 """`regcls advise` and `regcls.advise`: a plan within the budget, an answer with evidence, and what goes on after an interruption."""
 
 import re
+from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -53,7 +54,7 @@ def test_the_answer_its_evidence_and_the_parent_of_its_runs(project, capsys):
     (parent,) = map(client.get_run, parents)
     assert (parent.info.run_name, parent.info.status) == ("advice · diabetes", "FINISHED")
     text = client.download_artifacts(parent.info.run_id, "advice.txt")
-    assert first in open(text).read()  # noqa: SIM115
+    assert first in Path(text).read_text()
 
 
 def test_an_interrupted_call_goes_on_with_its_plan_however_fast_the_machine_is_now(project, monkeypatch, capsys):
