@@ -108,9 +108,9 @@ def error_of(root):
         (
             "trackin",
             {"experiment": "x"},
-            "trackin.task = null: write one of functions, images, depth, sequences, or `like:` and the name of",
+            "trackin.task = null: write one of functions, images, depth, sequences, table, or `like:` and the name of",
         ),
-        ("functions.task", "function", 'functions.task = "function": write one of functions, images, depth, sequences, or `like:`'),
+        ("functions.task", "function", 'functions.task = "function": write one of functions, images, depth, sequences, table, or `like:`'),
         ("houses", {"task": ["images"]}, 'houses.task = ["images"]: write one of functions, images, depth, sequences'),
         (
             "houses",

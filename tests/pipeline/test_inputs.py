@@ -17,6 +17,7 @@ OF_TASK = {
     "images": {"imdb_wiki", "agedb", "portraits"},
     "depth": {"nyud2", "rooms"},
     "sequences": {"breakfast", "walks"},
+    "table": {"diabetes"},
 }
 
 
@@ -137,7 +138,7 @@ def affected_by_code(tmp_path_factory):
     "name, prepared, trained",
     [
         ("training/loop.py", set(), {"images", "depth"}),
-        ("training/ensemble.py", set(), {"functions", "sequences"}),
+        ("training/ensemble.py", set(), {"functions", "sequences", "table"}),
         ("tasks/images/train.py", set(), {"images"}),
         ("tasks/depth/class_head.py", set(), {"depth"}),
         ("tasks/functions/networks.py", set(), {"functions"}),

@@ -68,5 +68,5 @@ def fit(networks: TableNetworks, spec: TableSpec, part: str) -> Trained:
     trees = HistGradientBoostingRegressor(random_state=spec.seed, categorical_features=nominal)
     with threadpool_limits(1 if len(frame) < MANY_ROWS else None):
         trees.fit(frame, networks.targets(part, "train"))
-    predicted = {split: trees.predict(table.raw_frame(table.rows(part, split))) for split in ("val", "test")}
+        predicted = {split: trees.predict(table.raw_frame(table.rows(part, split))) for split in ("val", "test")}
     return Trained(weights={}, train_mse=np.zeros(0), evaluated={}, predicted=predicted, accuracy={}, finite=True)
