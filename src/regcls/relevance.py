@@ -9,7 +9,6 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.interpolate import CubicHermiteSpline
 
 RARE = 0.8  # samples of a relevance above this are rare
 STEPS = 1000  # of SERA's integral
@@ -48,6 +47,8 @@ class Relevance:
         values = np.asarray(targets, dtype=np.float64)
         if len(self.points) == 1:
             return np.full(values.shape, self.values[0])
+        from scipy.interpolate import CubicHermiteSpline  # takes as long as NumPy and pandas together, and training needs none of it
+
         spline = CubicHermiteSpline(self.points, self.values, np.zeros_like(self.values))
         return np.clip(np.asarray(spline(np.clip(values, self.points[0], self.points[-1]))), 0.0, 1.0)
 

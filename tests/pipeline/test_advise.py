@@ -45,7 +45,7 @@ def test_the_answer_its_evidence_and_the_parent_of_its_runs(project, capsys):
     assert re.match(r"reg\+cls \(classes .*; λ .*\): [a-z0-9 %]+; the (lower|higher|same) test RMSE", first) and second.startswith(
         "focal-r(beta=0.5,gamma=2): "
     )
-    page = (project / "advice" / "diabetes" / "index.html").read_text()
+    page = (project / "advice" / "diabetes" / "diabetes" / "index.html").read_text()
     tracker = Tracker(project, experiment="regcls")
     runs = tracker.collect("diabetes", TableSpec)
     assert len(runs) == 11 and all(run_id in page for run_id in runs["run_id"])

@@ -10,12 +10,13 @@ from typing import Any
 
 from regcls.data.store import prepared_folder
 from regcls.errors import UserError
-from regcls.files import folder_written_aside, write_json, write_text
+from regcls.files import write_json
 from regcls.params import Params
+from regcls.pipeline.compare import provenance_of
 from regcls.pipeline.prepare import prepare
 from regcls.pipeline.train import train_grids
 from regcls.progress import say
-from regcls.provenance import git_tags
+from regcls.reports import overview
 from regcls.reports.report import Report
 from regcls.tasks import task_named
 from regcls.tasks.task import Plan, Session, Sources, Task, open_data
@@ -33,7 +34,7 @@ class Advice:
 
     report: Report
     plan: Plan
-    page: Path  # index.html
+    page: Path  # with tables and figures
 
     def summary(self) -> str:
         """The answer in a few lines, and the lines of params.yaml that use it."""
@@ -78,14 +79,12 @@ def advise(params: Params, root: Path, dataset: str, *, budget: str = "10m", met
     with tracker.parent(f"advice · {dataset}", {"regcls.advice": dataset}) as store_text:
         train_grids(data, planned)
         runs = tracker.collect(dataset, task.spec_type)
-        sources = Sources(
-            params=planned.params, root=root, dataset=dataset, data=data, runs=runs, tracker=tracker, provenance=git_tags(root)
-        )
-        report = task.report(sources)
-        with folder_written_aside(root / "advice" / dataset) as folder:
-            for name, text in report.files.items():
-                write_text(folder / name, text)
-        advice = Advice(report=report, plan=plan, page=root / "advice" / dataset / "index.html")
+        alone, provenance = replace(planned.params, chosen=(dataset,)), provenance_of(root)
+        sources = Sources(params=alone, root=root, dataset=dataset, data=data, runs=runs, tracker=tracker, provenance=provenance)
+        report, out = task.report(sources), root / "advice" / dataset
+        for line in overview.write(out, params=alone, reports={dataset: report}, absent={}, provenance=provenance):
+            say(line)
+        advice = Advice(report=report, plan=plan, page=out / dataset / "index.html")
         store_text("advice.txt", advice.summary() + "\n")
     return advice
 

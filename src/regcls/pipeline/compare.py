@@ -17,6 +17,11 @@ from regcls.tracking.tracker import Tracker
 from regcls.words import counted
 
 
+def provenance_of(root: Path) -> dict[str, str]:
+    """Commit and machine, for a report."""
+    return {**git_tags(root), **{name: value for name, value in machine_tags().items() if name != "host"}}
+
+
 def compare(params: Params, root: Path) -> None:
     """Write reports/ from the runs of params.yaml's grids; reports missing, failed and duplicate runs.
 
@@ -37,7 +42,7 @@ def compare(params: Params, root: Path) -> None:
     tracker = Tracker(root, experiment=params.tracking.experiment)
     if undelivered := undelivered_count(project_root(root)):
         say(f"{counted(undelivered, 'run')} of this machine not on the tracking server yet, and not in the report: regcls sync")
-    provenance = {**git_tags(root), **{name: value for name, value in machine_tags().items() if name != "host"}}
+    provenance = provenance_of(root)
     # For all data sets first, so that a failing store is not mistaken for a data set without runs.
     runs = {dataset: tracker.collect(dataset, task_named(params.task(dataset)).spec_type) for dataset in opened}
     reports: dict[str, Report] = {}

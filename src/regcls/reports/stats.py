@@ -63,8 +63,15 @@ def over_folds(values: Sequence[float] | np.ndarray, *, ratio: float) -> tuple[f
     array = np.asarray(values, dtype=float)
     if len(array) < FEWEST or array.std() <= 1e-12 * np.abs(array).max():
         return NO_TEST
-    gap, t = float(array.mean()), stats.t(len(array) - 1)
     error = math.sqrt(float(array.var(ddof=1)) * (1 / len(array) + ratio))
+    return _t_test(float(array.mean()), error, degrees=len(array) - 1)
+
+
+def _t_test(gap: float, error: float, *, degrees: int) -> tuple[float, float, float]:
+    """95 % interval (low, high) and two-sided p of a `gap` with the standard error `error`."""
+    from scipy import stats
+
+    t = stats.t(degrees)
     reach = float(t.ppf(0.975)) * error
     return gap - reach, gap + reach, 2 * float(t.sf(abs(gap) / error))
 
@@ -83,11 +90,7 @@ def two_way(effects: NDArray[np.float64]) -> tuple[float, float, float]:
     error = math.sqrt(effects.mean(axis=1).var(ddof=1) / seeds + effects.mean(axis=0).var(ddof=1) / images)
     if not error > 1e-12 * np.abs(effects).max():
         return NO_TEST
-    from scipy import stats
-
-    gap, t = float(effects.mean()), stats.t(min(seeds, images) - 1)
-    reach = float(t.ppf(0.975)) * error
-    return gap - reach, gap + reach, 2 * float(t.sf(abs(gap) / error))
+    return _t_test(float(effects.mean()), error, degrees=min(seeds, images) - 1)
 
 
 def root_mean_squares(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -130,7 +130,7 @@ def test_a_weight_at_the_end_of_its_grid_is_named():
     gains = {("reg+cls", 10, weight): gain for weight, gain in (("0.1", 0.3), ("1", 0.1), ("10", 0.0))}
     measured = made_up(gains)
     (line,) = at_edges(measured.choices(), measured.runs)
-    assert line == "reg+cls: λ 0.1, the lowest of the grid, is chosen in 100% of the parts: try a tenth of it too"
+    assert line == "reg+cls: λ 0.1, the lowest of the grid, is chosen in 5 of 5 folds: try a tenth of it too"
     inner = made_up({("reg+cls", 10, weight): gain for weight, gain in (("0.1", 0.0), ("1", 0.1), ("10", 0.0))})
     assert not list(at_edges(inner.choices(), inner.runs))
     assert not list(at_edges((one := made_up({("reg+cls", 10, "1"): 0.1})).choices(), one.runs)), "a grid of one value"

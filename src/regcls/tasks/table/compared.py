@@ -222,10 +222,11 @@ def _counts(texts: pd.Series) -> str:
 
 
 def at_edges(choices: pd.DataFrame, runs: pd.DataFrame) -> Iterator[str]:
-    """A sentence for each method whose λ was chosen at an end of its grid in at least half of the parts."""
+    """A sentence for each method whose λ is at an end of its grid in at least half of the folds."""
     for method, own in choices.groupby("method", sort=False):
         weights = sorted({weight for weight in runs.loc[runs["method"] == method, "weight"] if weight}, key=float)
         for end, where, factor in ((0, "lowest", "a tenth"), (-1, "highest", "ten times")):
-            share = float((own["weight"] == weights[end]).mean()) if len(weights) > 1 else 0.0
-            if share >= 0.5:
-                yield f"{method}: λ {weights[end]}, the {where} of the grid, is chosen in {share:.0%} of the parts: try {factor} of it too"
+            times = int((own["weight"] == weights[end]).sum()) if len(weights) > 1 else 0
+            if 2 * times >= len(own):
+                chosen = f"is chosen in {times} of {len(own)} folds"
+                yield f"{method}: λ {weights[end]}, the {where} of the grid, {chosen}: try {factor} of it too"
