@@ -13,9 +13,10 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DVC_NO_ANALYTICS", "true")
 # Also for processes that tests start: networks this small only lose time to threads, most of all if several workers share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+CORES = os.sched_getaffinity(0)
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # a core of its own for each
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+    os.sched_setaffinity(0, {sorted(CORES)[int(worker.removeprefix("gw")) % len(CORES)]})
 # Tests started by a shell in the background ignore Ctrl-C, and so would every process that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"):
@@ -235,6 +236,15 @@ def one_core() -> Iterator[None]:
     yield
     os.sched_setaffinity(0, cores)
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def all_cores() -> Iterator[None]:
+    """Every core for this process and its children: processes that compete must really run at the same time."""
+    own = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, CORES)
+    yield
+    os.sched_setaffinity(0, own)
 
 
 @pytest.fixture

@@ -206,6 +206,7 @@ def test_addresses_do_not_change_while_a_run_is_training(project, tmp_path, caps
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("all_cores")
 def test_concurrent_processes_in_a_moved_project_all_find_the_files(project, tmp_path):
     here = tmp_path / "moved"
     project.rename(here)
@@ -214,7 +215,7 @@ def test_concurrent_processes_in_a_moved_project_all_find_the_files(project, tmp
         "tracker = Tracker(Path.cwd(), experiment='regcls')\n(run,) = tracker.finished('functions').values()\nassert tracker.files.sizes(run)"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    processes = [subprocess.Popen([sys.executable, "-c", code], cwd=here, env=environment, stderr=subprocess.PIPE) for _ in range(2)]
+    processes = [subprocess.Popen([sys.executable, "-c", code], cwd=here, env=environment, stderr=subprocess.PIPE) for _ in range(3)]
     expected = [process.communicate()[1].decode() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], expected
+    assert [process.returncode for process in processes] == [0, 0, 0], expected
     assert sum("this project was in" in text for text in expected) == 1

@@ -185,6 +185,7 @@ def test_an_interruption_while_logging_leaves_no_run_behind(make_prepared, monke
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("all_cores")
 def test_two_processes_at_once_share_a_grid(make_prepared, start):
     root = make_prepared()
     first, second = start(root), start(root)

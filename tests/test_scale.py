@@ -69,11 +69,13 @@ def assert_nothing_is_lost(tracker: Tracker) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("all_cores")
 def test_eight_parallel_trainers_lose_nothing_in_an_sqlite_file(tmp_path: Path) -> None:
     assert_nothing_is_lost(train_all(tmp_path))
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("all_cores")
 def test_eight_parallel_trainers_lose_nothing_on_a_postgresql_server(
     tmp_path: Path, postgres: Postgres, make_server: Callable[..., TrackingServer], at: Callable[[str], str]
 ) -> None:

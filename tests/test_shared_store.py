@@ -52,6 +52,7 @@ def clones(make_faces, prepared_functions, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("all_cores")
 @pytest.mark.parametrize("command", ["train functions", "run functions --classes 5", "train imdb_wiki", "run imdb_wiki --method reg"])
 def test_every_run_is_trained_once(clones, start, command):
     uris, shared = clones

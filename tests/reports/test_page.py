@@ -90,6 +90,7 @@ def test_without_published_values_the_paper_is_not_mentioned(dataset: str, store
     assert {name: words for name, words in mentions.items() if words} == {} and PAGES[dataset][1] <= set(mentions)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_duplicates_and_stale_runs_give_warnings(store: Any) -> None:
     again = store.runs.iloc[:2].assign(run_id=["later-1", "later-2"], started=2e9, fingerprint=[store.runs["fingerprint"][0], "another"])
     warnings = store.report(runs=pd.concat([store.runs, again])).warnings
@@ -97,12 +98,14 @@ def test_duplicates_and_stale_runs_give_warnings(store: Any) -> None:
     assert warnings[1].startswith("stale: 1 finished run ")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_usable_runs_the_error_says_what_to_do(dataset: str, store: Any) -> None:
     for runs in (store.runs.iloc[:0], store.runs.assign(status="FAILED"), store.runs.assign(**{PAGES[dataset][2]: float("nan")})):
         with pytest.raises(UserError, match=rf"regcls train {dataset} \(or: dvc repro -f train@{dataset}\)"):
             store.report(runs=runs)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_each_missing_run_has_a_row_with_lambda_as_in_params_yaml(store: Any) -> None:
     report = store.report(runs=store.runs.drop(index=store.runs.index[store.runs["lam"].notna()][:3]))
     holes = pd.read_csv(StringIO(report.files["holes.csv"]))

@@ -481,15 +481,16 @@ def test_a_silent_server_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("all_cores")
 def test_processes_starting_together_share_one_new_store(tmp_path: Path) -> None:
     code = (
         "tracker = Tracker(root, experiment='regcls')\ntracker.finish(tracker.start(SPEC, fingerprint=str(os.getpid()), tags=TAGS), RESULT)"
     )
-    processes = [python(code, tmp_path) for _ in range(4)]
+    processes = [python(code, tmp_path) for _ in range(6)]
     for process in processes:
         _, errors = process.communicate()
         assert process.returncode == 0, errors
-    assert len(Tracker(tmp_path, experiment="regcls").finished("functions")) == 4
+    assert len(Tracker(tmp_path, experiment="regcls").finished("functions")) == 6
     assert execute(tmp_path, "SELECT name FROM experiments") == [("regcls",)]
     assert execute(tmp_path, "SELECT count(*) FROM datasets") == [(1,)]
 

@@ -71,6 +71,7 @@ def test_a_stream_yields_batches_in_order(batches):
     assert as_lists(stream(batches, iter(KEYS), loaders=0, pinned=False)) == as_lists(batches[key] for key in KEYS)
 
 
+@pytest.mark.usefixtures("all_cores")  # PyTorch warns of more loaders than cores
 def test_processes_give_the_same_batches_as_a_thread(batches):
     before = torch.get_rng_state()
     assert as_lists(stream(batches, iter(KEYS), loaders=2, pinned=False)) == as_lists(batches[key] for key in KEYS)

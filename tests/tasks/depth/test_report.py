@@ -155,6 +155,7 @@ def test_the_sizes_of_the_groups_are_counted_in_pixels_and_images(store: Store, 
     assert "Many: 9–45, 47, 49; Med.: 7–8, 46, 48, 50–56, 58, 60–61, 63; Few: the rest." in report.files["table2.md"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_sums_of_search_runs_are_not_read(store: Store) -> None:
     read: list[str] = []
 
@@ -176,6 +177,7 @@ def test_the_search_uses_the_validation_rmse(store: Store, report: Report) -> No
         assert [cell.strip().startswith("**") for cell in cells].index(True) == found[classes].argmin()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_papers_data_and_protocol_are_compared_without_caveats() -> None:
     paper = load_params(PARAMS)
     grids = {name: replace(grid, seeds=1) for name, grid in paper.datasets["nyud2"].grids.items() if name.startswith("table")}
@@ -188,6 +190,7 @@ def test_the_papers_data_and_protocol_are_compared_without_caveats() -> None:
     assert "not comparable with ours: another draw of test pixels" in store.report(data=store.rooms(has_drawn_mask=True)).files["table2.md"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_fewer_images_are_noted_wherever_published_values_are_shown() -> None:
     paper = load_params(PARAMS)
     store = Store(with_grids(paper, table2=replace(TABLE2, seeds=1)))
@@ -197,6 +200,7 @@ def test_fewer_images_are_noted_wherever_published_values_are_shown() -> None:
     assert "Not the paper's data or training values: 20 instead of 654 test images." in report.extent
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_other_shot_groups_need_no_new_runs(store: Store, report: Report) -> None:
     other = with_section(store.params, "nyud2", shots=replace(store.params.datasets["nyud2"].shots, many=((0, 49),), medium=((50, 59),)))
     assert prints(other, {}) == store.fingerprints
@@ -208,6 +212,7 @@ def test_other_shot_groups_need_no_new_runs(store: Store, report: Report) -> Non
     assert "Many: 0–49; Med.: 50–59; Few: the rest" in found.files["table2.md"] and "other shot groups" in found.files["table2.md"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_missing_runs_are_listed_and_reduce_n(store: Store) -> None:
     gone = store.id_of(method="reg", seed=1, balanced_data=False)
     report = store.report(runs=store.runs[store.runs["run_id"] != gone])
@@ -218,6 +223,7 @@ def test_missing_runs_are_listed_and_reduce_n(store: Store) -> None:
     assert report.metrics["runs"] == {"wanted": len(store.runs), "finished": len(store.runs) - 1, "missing": 1}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_without_sums_counts_as_missing_with_a_remedy(store: Store) -> None:
     gone = store.id_of(method="reg+cls", classes=10, lam=0.1, seed=1)
 
@@ -272,6 +278,7 @@ def test_sums_that_do_not_fit_data_and_metrics_are_named_and_left_out(
     assert report.files["table2.csv"] == without.files["table2.csv"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_metrics_are_few_and_missing_cells_are_none(store: Store, report: Report) -> None:
     assert set(report.metrics) == {"rmse_val", "gap", "runs"} and set(report.metrics["gap"]["reg+cls-100"]) == {"all", "few"}
     assert report.metrics["rmse_val"]["reg"]["all"] == pytest.approx(ours(report)["rmse_val_all"].iloc[0], rel=1e-5)
@@ -286,6 +293,7 @@ def test_the_summary_has_the_numbers_of_the_headline(report: Report) -> None:
     assert f"{line.few.other:.3f} against {line.few.reg:.3f}" in report.answers[0]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("methods", "expected"),
     [
@@ -329,11 +337,13 @@ def test_grids_may_be_omitted_or_renamed(params: Params) -> None:
     assert {name for name in changed(params, table4=TABLE4).files if name.endswith(".svg")} == {"error_by_depth.svg", "examples.svg"}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_several_lambdas_have_a_row_each(params: Params) -> None:
     report = changed(params, table2=replace(TABLE2, methods=("reg", "reg+cls"), classes=(2, 100), lambdas=(0.1, 1.0), seeds=1))
     assert len(ours(report)) == 1 + 4 and "reg+cls-2-0.1" in report.metrics["rmse_val"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_grid_waiting_for_its_lambda_says_so(params: Params) -> None:
     searched = replace(TABLE2, methods=("reg", "reg+cls"), lambdas="searched")
     waiting = with_grids(params, table2=searched, lambda_search=SEARCH)
@@ -341,6 +351,7 @@ def test_a_grid_waiting_for_its_lambda_says_so(params: Params) -> None:
     assert lines == ["table2: no λ found yet for reg+cls · 100; these runs are neither trained nor counted"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_few_shot_test_pixels_few_is_a_dash(params: Params) -> None:
     report = Store(with_grids(params, table2=TABLE2), few=False).report()
     assert "No test pixel is in Few." in report.answers[0]
@@ -356,6 +367,7 @@ def test_missing_examples_are_reported_and_the_rest_is_kept(store: Store) -> Non
     assert "error_by_depth.svg" in report.files
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_examples_come_from_the_first_seed_of_both_networks(store: Store, report: Report) -> None:
     assert set(csv(report, "examples")["seed"]) == {0}
     gone = store.id_of(method="reg", seed=0, balanced_data=False)

@@ -383,6 +383,7 @@ def test_an_epoch_feeds_matching_images_and_depths(job, images):
         assert sorted(np.concatenate([batch.samples for batch in fed if batch.epoch == epoch])) == list(range(24))
 
 
+@pytest.mark.usefixtures("all_cores")  # PyTorch warns of more loaders than cores
 @pytest.mark.parametrize("loaders", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_batches_do_not_depend_on_start_or_number_of_processes(job, images, loaders):
     whole, rest = list(DepthObjective(job(), images).feed(0, 0)), list(DepthObjective(job(loaders=loaders), images).feed(1, 2))
@@ -587,6 +588,7 @@ def test_bfloat16_trains_close_to_float32(job):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.usefixtures("all_cores")  # as many as loaders
 def test_gpu_runs_agree_with_cpu_runs(job):
     changes = {"method": "reg+cls-bal", "epochs": 1, "milestones": ()}
     cpu = make(job(folder="cpu", **changes))

@@ -98,6 +98,7 @@ def test_without_published_values_the_report_does_not_mention_them(small: Params
     assert report.extent == ["Each trains 10 networks for 80 epochs."]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_missing_runs_are_listed_and_not_averaged(store: Store) -> None:
     gone = store.runs.query("setting == 'noisy' and noise == 0.1 and sampling == 'severe' and method == 'reg' and seed == 421")
     report = store.report(runs=store.runs.drop(index=gone.index))
@@ -109,6 +110,7 @@ def test_missing_runs_are_listed_and_not_averaged(store: Store) -> None:
     assert panel["n"].tolist() == [1] and panel["answer"].tolist() == ["n = 1: not tested"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_panel_without_runs_is_shown_empty(store: Store) -> None:
     report = store.report(runs=store.runs.query("not (setting == 'ood' and sampling == 'severe')"))
     panel = csv(report, "panels").query("setting == 'ood' and sampling == 'severe'")
@@ -118,10 +120,12 @@ def test_a_panel_without_runs_is_shown_empty(store: Store) -> None:
     assert report.metrics["runs"] == {"wanted": wanted, "finished": wanted - 10, "missing": 10}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_run_is_enough_for_a_report(store: Store) -> None:
     assert store.report(runs=store.runs.iloc[[0]]).metrics["runs"]["finished"] == 1
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_grid_of_one_repetition_has_gaps_and_no_tests(small: Params) -> None:
     grid = replace(small.datasets["functions"].grids["figure3"], repetitions=1, classes=(4,))
     report = Store(with_grids(small, figure3=grid)).report()
@@ -130,6 +134,7 @@ def test_a_grid_of_one_repetition_has_gaps_and_no_tests(small: Params) -> None:
     assert "With fewer than 3 repetitions nothing can be said about differences" in report.files["index.html"]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("methods", "expected"),
     [
@@ -169,6 +174,7 @@ def test_another_loss_appears_in_tables_figures_and_answers_by_name(small: Param
     assert report.lines and report.lines[0].method == "reg+cls · 16"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_table_1_counts_only_methods_with_classes(small: Params) -> None:
     methods = ("reg", "reg+cls", "focal-r", "focal-r+cls", "focal-r+cls-bal")
     grids = {name: replace(grid, methods=methods) for name, grid in small.datasets["functions"].grids.items()}
@@ -180,6 +186,7 @@ def test_table_1_counts_only_methods_with_classes(small: Params) -> None:
     assert csv(report, "figure4_lambda")["method"].drop_duplicates().tolist() == counted
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_other_noise_levels_and_several_lambdas_have_no_published_values(small: Params) -> None:
     grid = replace(small.datasets["functions"].grids["figure3"], settings=("noisy",), noise=(0.05, 0.5), lambdas=(1.0, 10.0), classes=(4,))
     report = Store(with_grids(small, figure3=grid, figure4=grid, mine=grid)).report()
@@ -226,6 +233,7 @@ def test_figure_4_says_that_one_repetition_is_no_test(report: Report) -> None:
     assert "| n = 1 | – | 1 |" in report.files["figure4_lambda.md"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_figure_4_is_tested_over_repetitions(small: Params) -> None:
     grid = replace(small.datasets["functions"].grids["figure4"], repetitions=3, settings=("clean",), classes=(4, 16))
     report = Store(with_grids(small, figure4=grid)).report()
@@ -246,6 +254,7 @@ def test_other_training_values_are_noted_next_to_released_values(small: Params) 
     assert "released, not comparable" in report.files["figure3.svg"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_page_says_where_the_runs_were_trained(store: Store, report: Report) -> None:
     assert "The tags of each run in MLflow show where it was trained" in report.files["index.html"]
     runs = store.runs.assign(cpus="2", gpu=["none"] * 12 + ["H100"] * (len(store.runs) - 12), host="secret")

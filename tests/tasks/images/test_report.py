@@ -57,6 +57,7 @@ def errors_of(store: Store, *, seeds: Sequence[int] = (0, 1), **where: Any) -> n
 HUNDRED = {"method": "reg+cls", "classes": 100, "lam": 0.1}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_papers_data_and_protocol_are_compared_without_caveats() -> None:
     paper = load_params(PARAMS)
     grids = {name: replace(grid, seeds=1) for name, grid in paper.datasets["imdb_wiki"].grids.items() if name.startswith("table")}
@@ -67,6 +68,7 @@ def test_the_papers_data_and_protocol_are_compared_without_caveats() -> None:
     assert "n = 1" in report.files["table3_differences.md"] and "1 seed." in report.answers[0]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_fewer_images_are_noted_wherever_published_values_are_shown() -> None:
     paper = load_params(PARAMS)
     store = Store(with_grids(paper, table3=replace(TABLE3, seeds=1)))
@@ -110,6 +112,7 @@ def test_the_order_of_prediction_rows_does_not_matter(store: Store, report: Repo
     assert again.files == report.files
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(("error", "power"), [("mae", 1), ("mse", 2)])
 @pytest.mark.parametrize("shot", ["all", "few"])
 def test_a_difference_is_tested_over_seeds_and_images(error: str, power: int, shot: str, three_seeds: Store) -> None:
@@ -175,6 +178,7 @@ def test_predictions_that_do_not_fit_data_and_metrics_are_named_and_left_out(
     )
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("metric", ["test/mae/all", "test/mse/all"])
 def test_a_metric_changed_in_the_store_is_named_and_its_run_left_out(metric: str, store: Store) -> None:
     changed = store.id_of(method="reg+cls", classes=10, lam=1.0, seed=1)
@@ -199,6 +203,7 @@ def test_the_sizes_of_the_groups_are_counted_in_images_and_ages(store: Store, re
     assert table is not None and table.under[6] == f"{len(few)} images\n{len(np.unique(few))} ages"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_added_metric_is_computed_for_finished_runs(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METRICS, "worst", lambda errors: float(np.max(np.abs(errors))))
     report = store.report()
@@ -211,6 +216,7 @@ def test_an_added_metric_is_computed_for_finished_runs(store: Store, monkeypatch
     assert "| worst All |" in report.files[f"table3{MORE}.md"] and "worst" in report.files["index.html"]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("shots", "expected"),
     [
@@ -238,6 +244,7 @@ def test_other_shot_limits_change_groups_without_making_runs_stale(
     assert bars["shot"].tolist() == histogram(shots.groups(store.data.training))["shot"].tolist()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_missing_runs_are_listed_and_reduce_n(store: Store) -> None:
     gone = store.id_of(method="reg", seed=1, balanced_data=False)
     report = store.report(runs=store.runs[store.runs["run_id"] != gone])
@@ -248,6 +255,7 @@ def test_missing_runs_are_listed_and_reduce_n(store: Store) -> None:
     assert report.metrics["runs"] == {"wanted": len(store.runs), "finished": len(store.runs) - 1, "missing": 1}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_without_predictions_counts_as_missing_with_a_remedy(store: Store) -> None:
     gone = store.id_of(method="reg+cls", classes=10, lam=1.0, seed=1)
 
@@ -261,6 +269,7 @@ def test_a_run_without_predictions_counts_as_missing_with_a_remedy(store: Store)
     assert "reg+cls · 10 · λ 1: 1 of 2 seeds (without predictions: seed 1)" in report.files["index.html"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_without_a_finite_validation_error_counts_as_missing(store: Store) -> None:
     bad = store.id_of(method="reg+cls-bal", classes=10, seed=1)
     runs = store.runs.assign(**{"val/mse/all": store.runs["val/mse/all"].mask(store.runs["run_id"] == bad, math.inf)})
@@ -269,6 +278,7 @@ def test_a_run_without_a_finite_validation_error_counts_as_missing(store: Store)
     assert report.warnings == ["table3: 1 of 10 runs are holes (1 without a finite error); see the report"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_predictions_of_search_runs_are_not_read(store: Store) -> None:
     read: list[str] = []
 
@@ -281,6 +291,7 @@ def test_predictions_of_search_runs_are_not_read(store: Store) -> None:
     assert set(store.runs["run_id"]) - set(read) == set(searched["run_id"]) | {store.id_of(method="reg+cls", classes=10, lam=0.1)}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_metrics_are_few_and_missing_cells_are_none(store: Store, report: Report) -> None:
     assert set(report.metrics) == {"mae", "gap", "runs"} and set(report.metrics["gap"]["reg+cls-100"]) == {"all", "few"}
     assert report.metrics["mae"]["reg"]["all"] == pytest.approx(ours(report)["mae_all"].iloc[0], rel=1e-5)
@@ -288,6 +299,7 @@ def test_metrics_are_few_and_missing_cells_are_none(store: Store, report: Report
     assert without.metrics["mae"]["reg+cls-bal-10"] == {"all": None, "few": None} == without.metrics["gap"]["reg+cls-bal-10"]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("methods", "expected"),
     [
@@ -330,16 +342,19 @@ def test_grids_may_be_omitted_or_renamed(params: Params) -> None:
     assert {name for name in changed(params, table4=TABLE4).files if name.endswith(".svg")} == {"error_by_target.svg"}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_search_alone_is_reported_without_predictions(params: Params) -> None:
     report = Store(with_grids(params, lambda_search=SEARCH)).report(kept={})
     assert [section.name for section in report.sections] == ["lambda_search"] and report.answers == []
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_several_lambdas_and_class_counts_have_a_row_each(params: Params) -> None:
     report = changed(params, table3=replace(TABLE3, methods=("reg", "reg+cls"), classes=(2, 10, 50, 100), lambdas=(0.1, 1.0), seeds=1))
     assert len(ours(report)) == 1 + 8 and "reg+cls-50-0.1" in report.metrics["mae"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_grid_waiting_for_its_lambda_says_so(params: Params) -> None:
     searched = replace(TABLE3, methods=("reg", "reg+cls"), lambdas="searched")
     waiting = with_grids(params, table3=searched, lambda_search=SEARCH)
@@ -347,6 +362,7 @@ def test_a_grid_waiting_for_its_lambda_says_so(params: Params) -> None:
     assert lines == ["table3: no λ found yet for reg+cls · 100; these runs are neither trained nor counted"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_few_shot_test_images_few_is_a_dash(params: Params) -> None:
     report = Store(with_grids(params, table3=TABLE3), few=False).report()
     assert "No test image is in Few." in report.answers[0]
@@ -357,6 +373,7 @@ def test_without_few_shot_test_images_few_is_a_dash(params: Params) -> None:
     assert few["gap"].isna().all() and set(few["answer"]) == {"no images"}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_data_with_another_range_have_no_published_values(params: Params) -> None:
     base = with_section(params, "agedb", grids={"table3": replace(TABLE3, seeds=1)})
     report = Store(base, "agedb", target_of=lambda age: age * 2.0 - 40.5).report()
@@ -395,6 +412,7 @@ def test_a_report_on_prices_mentions_dollars_and_never_ages(prices_report: Repor
         assert f"<!-- {text} -->" in files["error_by_target.svg"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_large_errors_have_no_decimals_and_small_ones_four(params: Params, prices_report: Report) -> None:
     assert re.match(r"[^:]+: \d{3},\d{3} \$ against \d{3},\d{3} of reg", prices_report.answers[0])
     doses = Store(with_target(params, "dose", "mg"), target_of=lambda age: 0.05 * age).report()
@@ -402,6 +420,7 @@ def test_large_errors_have_no_decimals_and_small_ones_four(params: Params, price
     assert re.search(r"\| reg \|  \|  \| 0\.\d{4} ± 0\.\d{4} \|", doses.files["table3.md"])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_networks_no_better_than_a_constant_get_a_warning(params: Params) -> None:
     store = Store(with_target(params, "price", "$"), target_of=like_prices)
     assert store.report().warnings == []
@@ -414,6 +433,7 @@ def test_networks_no_better_than_a_constant_get_a_warning(params: Params) -> Non
     assert expected in warnings[0]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_constants_are_rows_of_every_table_and_no_verdict_is_given_where_reg_is_no_better(three_seeds: Store) -> None:
     report, training = three_seeds.report(), three_seeds.data.training.astype(float)
     for name in ("table3", f"table3{MORE}"):

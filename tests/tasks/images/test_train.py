@@ -541,6 +541,7 @@ def test_modules_listed_as_result_code_exist(module):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.usefixtures("all_cores")  # as many as loaders
 def test_gpu_runs_agree_with_cpu_runs(job):
     """Closely in float32 at first; bf16, loader processes and pinned memory at least run."""
     hooks = Hooks()

@@ -35,6 +35,7 @@ def changed(params: Params, **values: Any) -> Report:
     return Store(with_grids(params, table5=replace(TABLE5, **values))).report()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_papers_data_and_protocol_are_compared_without_caveats() -> None:
     paper = load_params(PARAMS)
     store = Store(with_grids(paper, table5=paper.datasets["breakfast"].grids["table5"]))
@@ -45,6 +46,7 @@ def test_the_papers_data_and_protocol_are_compared_without_caveats() -> None:
     assert "The paper&#39;s grids in full" in html or "The paper's grids in full" in html
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_fewer_videos_and_activities_than_the_papers_are_not_comparable() -> None:
     paper = load_params(PARAMS)
     report = Store(with_grids(paper, table5=paper.datasets["breakfast"].grids["table5"]), activities=("coffee", "tea")).report()
@@ -52,6 +54,7 @@ def test_fewer_videos_and_activities_than_the_papers_are_not_comparable() -> Non
     assert "16 instead of 1712 videos, 2 instead of 10 activities" in report.files["index.html"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_number_of_videos_only_matters_next_to_published_values(params: Params, report: Report) -> None:
     assert report.other_data == ["80 instead of 1712 videos"]
     assert Store(with_section(params, "breakfast", published=None)).report().other_data == []
@@ -90,6 +93,7 @@ def test_the_summary_is_on_percent_over_all_splits(report: Report) -> None:
     assert report.lines[0].n.startswith("10 activities × 2 splits × 2 seeds")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_missing_runs_are_listed_and_reduce_n(store: Store) -> None:
     gone = store.where(method="reg", split="s1", unit="percent", seed=1)
     report = store.report(runs=store.runs[~gone])
@@ -101,6 +105,7 @@ def test_missing_runs_are_listed_and_reduce_n(store: Store) -> None:
     assert row["seeds"] == 1
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_split_without_reg_is_left_out_of_mean_and_count(store: Store) -> None:
     report = store.report(runs=store.runs[~store.where(method="reg", split="s1")])
     table = csv(report, "table5a_differences").query("method == 'reg+cls'").set_index("split")
@@ -109,6 +114,7 @@ def test_a_split_without_reg_is_left_out_of_mean_and_count(store: Store) -> None
     assert "× 1 split ×" in report.answers[0]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("column", ["test/rmse/tea", "test/rmse_batch40/coffee"])
 def test_a_run_needs_a_finite_error_on_every_activity(column: str, store: Store) -> None:
     broken = store.runs.copy()
@@ -116,6 +122,7 @@ def test_a_run_needs_a_finite_error_on_every_activity(column: str, store: Store)
     assert "without a finite error" in store.report(runs=broken).warnings[0]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_search_run_needs_validation_errors(store: Store) -> None:
     broken = store.runs.copy()
     broken.loc[store.where(held_out=True, lam=10.0), "val/rmse/tea"] = np.inf
@@ -141,6 +148,7 @@ def test_the_curves_are_thinned_test_videos_of_one_split(store: Store, report: R
     assert drawn["progress"] == pytest.approx(100 * predicted[drawn["video"], drawn["frame"]], rel=1e-5)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_metric_changed_in_the_store_is_named_and_its_run_left_out(store: Store) -> None:
     changed = store.where(method="reg+cls", unit="percent", split="s1", seed=1, held_out=False)
     report = store.report(runs=store.runs.assign(**{"test/rmse/tea": store.runs["test/rmse/tea"].mask(changed, 0.01)}))
@@ -165,6 +173,7 @@ def test_curves_of_predictions_that_contradict_the_metrics_are_left_out(
     assert any("predictions.parquet of run" in line and "contradicts its metrics" in line for line in report.warnings)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_metrics_are_few_and_missing_cells_are_none(store: Store, report: Report) -> None:
     assert set(report.metrics) == {"rmse", "gap", "runs"} and set(report.metrics["rmse"]) == {"percent", "frames"}
     assert set(report.metrics["rmse"]["percent"]) == {"random", "kukleva", "reg", "reg+cls-100-100", "reg+cls-bal-100-100"}
@@ -188,6 +197,7 @@ def test_a_grid_may_lack_methods(methods: Any, expected: str, params: Params) ->
     assert (bool(report.lines)) == (methods == ("reg", "reg+cls-bal")) == ("progress.svg" in report.files)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_another_loss_appears_in_tables_figures_and_answers_by_name(params: Params) -> None:
     report = changed(params, methods=("focal-r(gamma=2)+cls", "focal-r", "reg+cls", "reg", "random"))
     cells = [("random", 0), ("reg", 0), ("reg+cls", 100), ("focal-r", 0), ("focal-r(gamma=2)+cls", 100)]
@@ -213,12 +223,14 @@ def test_another_loss_next_to_reg_is_compared_but_not_in_the_summary(params: Par
     assert "<!-- focal-r -->" in report.files["progress.svg"] and "classes" not in report.answers[0]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_with_frames_only_the_summary_has_the_relative_difference(params: Params) -> None:
     overall = changed(params, units=("frames",)).lines[0].overall
     assert re.fullmatch(r"helps \(relative to reg's error: \+\d+\.\d %\)", overall.answer)
     assert math.isnan(overall.low) and math.isnan(overall.high)  # of the absolute difference, which was not tested
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("values", [{"units": ("frames",)}, {"splits": ("s2",)}, {"seeds": 1}])
 def test_a_grid_may_lack_units_splits_and_seeds(values: dict[str, Any], params: Params) -> None:
     report = changed(params, **values)
@@ -226,18 +238,21 @@ def test_a_grid_may_lack_units_splits_and_seeds(values: dict[str, Any], params: 
     assert ("table5a.csv" in report.files) == ("units" not in values)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_activity_has_differences_and_no_test(params: Params) -> None:
     report = Store(params, activities=("tea",)).report()
     assert report.lines and report.lines[0].overall.answer == "n = 1: not tested" and np.isnan(report.lines[0].overall.low)
     assert "(not tested), mean over 1 activity" in report.answers[0] and "n = 1" in report.files["table5a_differences.md"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_grids_may_be_omitted_or_renamed(params: Params) -> None:
     report = Store(with_grids(params, mine=replace(TABLE5, seeds=1), lambda_search=replace(SEARCH, seeds=0))).report()
     assert "Trained, but not shown here: the grid mine." in report.files["index.html"]
     assert not report.lines and report.answers == [] and not any(name.startswith("table") for name in report.files)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_several_lambdas_have_a_row_each_and_params_yaml_names_the_main(params: Params) -> None:
     report = changed(params, methods=("reg", "reg+cls"), classes=(10, 100), lambdas=(1.0, 10.0), seeds=1)
     table = csv(report, "table5b").query("source == 'ours' and method == 'reg+cls' and split == 's1'")
@@ -246,6 +261,7 @@ def test_several_lambdas_have_a_row_each_and_params_yaml_names_the_main(params: 
     assert "those in params.yaml are shown" in report.answers[-1]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_lambdas_searched_by_split_share_one_row(params: Params) -> None:
     searched = replace(TABLE5, methods=("reg", "reg+cls", "reg+cls-bal"), units=("percent",), lambdas="searched")
     both = with_grids(params, table5=searched, lambda_search=replace(SEARCH, units=("percent",), splits=("s1", "s2")))
@@ -260,6 +276,7 @@ def test_lambdas_searched_by_split_share_one_row(params: Params) -> None:
     ]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_other_training_values_are_noted(params: Params) -> None:
     report = Store(with_training(params, epochs=3)).report()
     assert "generated stand-in videos, epochs 3 instead of 40" in report.files["table5a.md"]
