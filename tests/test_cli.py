@@ -28,6 +28,7 @@ COMMANDS = [
     "inputs",
     "compare",
     "setup",
+    "advise",
     "predict",
     "data",
     "doctor",
@@ -37,7 +38,7 @@ COMMANDS = [
     "sync",
     "new",
 ]
-OF_EACH_TASK = ["functions", "imdb_wiki", "nyud2", "breakfast"]
+OF_EACH_TASK = ["functions", "imdb_wiki", "nyud2", "breakfast", "diabetes"]
 BELOW = [["data", "fetch"], ["data", "samples"], ["s3", "check"]]
 
 # Different from params.yaml's own values, so that none can be hard-coded.

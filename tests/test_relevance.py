@@ -44,6 +44,11 @@ def test_a_side_without_outliers_is_not_relevant():
     assert not Relevance.of([3.0, 3.0, 3.0])([1.0, 3.0, 5.0]).any(), "one value"
 
 
+def test_outliers_are_relevant_though_most_targets_are_equal():
+    rain = Relevance.of([0.0] * 90 + [*range(1, 11)])
+    assert rain([0.0, 1.0, 10.0]) == pytest.approx([0, 1, 1]) and 0 < rain([0.5])[0] < 1
+
+
 def test_relevance_needs_finite_targets():
     for targets in ([], [1.0, np.nan], [np.inf]):
         with pytest.raises(ValueError, match="finite"):
@@ -56,7 +61,7 @@ def test_sera_is_the_area_under_the_squared_errors_of_ever_more_relevant_samples
     relevance[:20], relevance[-20:] = 0.0, 1.0
     steps = np.linspace(0, 1, 1001)
     plain = np.trapezoid([np.sum(errors[relevance >= t] ** 2) for t in steps], steps)
-    assert sera(errors, relevance) == pytest.approx(plain, rel=1e-12)
+    assert sera(errors, relevance) == pytest.approx(plain, rel=2e-3), "the same, in steps"
     assert sera([2.0, 1.0], [1.0, 1.0]) == pytest.approx(5), "all relevant: the sum of squares"
-    assert sera([2.0, 1.0], [0.0, 1.0]) == pytest.approx(1, rel=3e-3)
+    assert sera([2.0, 1.0], [0.0, 1.0]) == pytest.approx(1)
     assert sera(np.zeros(5), np.ones(5)) == 0

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import yaml
 from numpy.typing import ArrayLike
+from pyarrow import ArrowException  # type: ignore[import-untyped]
 
 from regcls.cli import find_root
 from regcls.errors import UserError
@@ -49,24 +50,21 @@ def advise(
         training: values of `training` in params.yaml, such as epochs=200.
 
     Raises:
-        UserError: see `pipeline.advise.advise`; or there is no params.yaml, which holds the defaults, around the working directory or the
-            package.
+        UserError: see `pipeline.advise.advise`; X is no table, or y or groups do not fit it; or there is no params.yaml, which holds the
+            defaults, around the package or the working directory.
     """
     try:
-        defaults = find_root(Path.cwd())
-    except UserError:
         defaults = find_root(Path(__file__).parent)
+    except UserError:
+        defaults = find_root(Path.cwd())
+    table = _table(X, y, groups)
     root = Path(folder) if folder else Path(mkdtemp(prefix="regcls-"))
     raw = root / "data" / NAME / "raw"
     raw.mkdir(parents=True, exist_ok=True)
-    table = X.copy() if isinstance(X, pd.DataFrame) else pd.DataFrame(np.asarray(X))
-    table.columns = [f"x{name}" if isinstance(name, int) else str(name) for name in table.columns]
-    if clashing := {"target", "group"} & set(table.columns):
-        raise UserError(f"X has a column {min(clashing)}: rename it")
-    table["target"] = np.asarray(y)
-    if groups is not None:
-        table["group"] = np.asarray(groups)
-    table.to_parquet(raw / "data.parquet", index=False)
+    try:
+        table.to_parquet(raw / "data.parquet", index=False)
+    except (ArrowException, ValueError, TypeError) as error:
+        raise UserError(f"X cannot be stored as a table: {str(error).splitlines()[0]}") from None
     shipped, file = load_params(defaults / "params.yaml"), defaults / "params.yaml"
     data = {"source": "raw", "file": "data.parquet", "target": "target", "unit": unit, "group": None if groups is None else "group"}
     own = {"like": root_of(shipped, file, "table"), "title": "Your data", "data": data, "training": training}
@@ -74,4 +72,27 @@ def advise(
     params = load_params(root / "params.yaml")
     params = replace(params, compute=replace(params.compute, processes=processes))
     prepare(params, root, NAME)
-    return advise_on(params, root, NAME, budget=budget, methods=methods)
+    return advise_on(params, root, NAME, budget=budget, methods=(methods,) if isinstance(methods, str) else methods)
+
+
+def _table(X: Any, y: Any, groups: Any) -> pd.DataFrame:
+    """X with the columns target and group."""
+    if isinstance(X, pd.DataFrame):
+        table = X.copy()
+    else:
+        dense = X.toarray() if hasattr(X, "toarray") else X.detach().cpu() if hasattr(X, "detach") else X
+        features = np.asarray(dense)
+        if features.ndim != 2 or features.dtype.kind not in "biuf":
+            raise UserError(f"X is an array {features.shape} of {features.dtype}: give numbers (N, D), or a pandas DataFrame")
+        table = pd.DataFrame(features)
+    table.columns = [f"x{name}" if isinstance(name, int) else str(name) for name in table.columns]
+    for name, values in (("target", y), *([] if groups is None else [("group", groups)])):
+        if name in table:
+            raise UserError(f"X has a column {name}: rename it")
+        if isinstance(X, pd.DataFrame) and isinstance(values, pd.Series) and not values.index.equals(X.index):
+            raise UserError(f"the index of the {name} differs from that of X: bring them into the same order, or give its .to_numpy()")
+        column = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+        if column.shape != (len(table),):
+            raise UserError(f"X has {len(table):,} rows, but the {name} has the shape {column.shape}")
+        table[name] = column.astype(float) if name == "target" and column.dtype.kind == "b" else column
+    return table

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 RARE = 0.8  # samples of a relevance above this are rare
-STEPS = 1000  # of SERA's integral
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,8 +37,9 @@ class Relevance:
         reach = 1.5 * (upper - lower)
         inside = targets[(targets >= lower - reach) & (targets <= upper + reach)]
         points = {median: 0.0}
-        for end, whisker in ((targets[0], inside[0]), (targets[-1], inside[-1])):
-            points.setdefault(float(whisker), float(end != whisker))
+        for whisker, outliers in ((inside[0], targets[targets < inside[0]][::-1]), (inside[-1], targets[targets > inside[-1]])):
+            # If most targets are equal, the whisker is the median: then the nearest outlier is relevant.
+            points.setdefault(float(outliers[0] if len(outliers) and whisker == median else whisker), float(len(outliers) > 0))
         return cls(points=np.array(sorted(points)), values=np.array([points[point] for point in sorted(points)]))
 
     def __call__(self, targets: ArrayLike) -> NDArray[np.float64]:
@@ -54,12 +54,8 @@ class Relevance:
 
 
 def sera(errors: ArrayLike, relevance: ArrayLike) -> float:
-    """Squared error-relevance area: ∫₀¹ Σ_{φ(y_i) ≥ t} e_i² dt, in the target's unit squared.
+    """Squared error-relevance area, in the target's unit squared: ∫₀¹ Σ_{φ(y_i) ≥ t} e_i² dt = Σ φ(y_i) e_i².
 
-    `errors` and `relevance` are (N,). The integral is a sum of trapezoids at steps of 1 / STEPS.
+    `errors` and `relevance` are (N,). Published values are often sums at steps of t, which differ from the integral by about 0.1 %.
     """
-    squared, weights = np.square(np.asarray(errors, dtype=np.float64)), np.asarray(relevance, dtype=np.float64)
-    order = np.argsort(weights)
-    left = np.concatenate([np.cumsum(squared[order][::-1])[::-1], [0.0]])  # sum of the errors from a place on
-    thresholds = np.linspace(0.0, 1.0, STEPS + 1)
-    return float(np.trapezoid(left[np.searchsorted(weights[order], thresholds, side="left")], thresholds))
+    return float(np.sum(np.square(np.asarray(errors, dtype=np.float64)) * np.asarray(relevance, dtype=np.float64)))

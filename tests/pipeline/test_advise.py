@@ -118,5 +118,14 @@ def test_python_users_get_the_same_answer_from_arrays_and_frames(tmp_path, monke
     assert again.summary() == found.summary()
     with pytest.raises(UserError, match="X has a column target: rename it"):
         regcls.advise(table.assign(target=1), target)
+    for other, message in (
+        ({"X": np.zeros((3, 4, 5))}, r"X is an array \(3, 4, 5\) of float64: give numbers \(N, D\)"),
+        ({"X": np.array([["a"], ["b"]])}, "X is an array .* of <U1: give numbers"),
+        ({"y": target[:50]}, "the index of the target differs from that of X"),
+        ({"y": target.to_numpy()[:50]}, r"X has 90 rows, but the target has the shape \(50,\)"),
+        ({"groups": [1, 2]}, r"X has 90 rows, but the group has the shape \(2,\)"),
+    ):
+        with pytest.raises(UserError, match=message):
+            regcls.advise(**({"X": table, "y": target} | other))
     with pytest.raises(AttributeError, match="module regcls has no attribute advice"):
         regcls.advice  # noqa: B018

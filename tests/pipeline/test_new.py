@@ -105,7 +105,7 @@ def test_a_table_gets_a_section(project, cells, capsys):
     assert section_of(project, "cells").title == "Dose: of drugs"
     assert (project / "data/cells/raw/cells.csv").read_bytes() == cells.read_bytes()
     shown = capsys.readouterr().out
-    assert "120 rows, 3 features (3 numbers), 0 missing values" in shown and "10 folds" in shown and "Rare, by the relevance" in shown
+    assert "120 rows, 3 features, 0 missing values" in shown and "10 folds" in shown and "Rare, by the relevance" in shown
 
 
 def test_a_column_of_splits_and_one_called_target_are_found(project, cells, capsys):

@@ -195,6 +195,8 @@ def test_more_classes_than_samples_or_memory_are_refused_before_a_run_begins(own
     with pytest.raises(UserError, match=TOO_MUCH):
         own.task.check_fit([spec], own.data)
         own.task.train_one(spec, own.data, session)
+    if own.kind == "table":
+        return  # its grids have at most as many classes as there are distinct targets
     grids = {name: replace(grid, methods=("reg+cls",), classes=(10, 65536), lambdas=(1.0,)) for name, grid in own.section.grids.items()}
     params = replace(own.params, datasets={**own.params.datasets, own.name: replace(own.section, grids=grids)})
     with pytest.raises(UserError, match=TOO_MUCH):

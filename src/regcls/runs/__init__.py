@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -76,6 +75,16 @@ class RunSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CodeModel:
+    """An MLflow model that takes a table and opens without this project: code of an mlflow.pyfunc model, and the files that it reads."""
+
+    code: str  # a Python file, which ends with mlflow.models.set_model
+    files: Mapping[str, bytes]  # name -> content; the model finds their paths by these names in `context.artifacts`
+    columns: Sequence[str]  # of the table
+    packages: Sequence[str]  # that it imports
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunResult:
     """The result of a finished run of many small networks."""
 
@@ -85,7 +94,7 @@ class RunResult:
     started: float  # Unix seconds
     ended: float
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)  # artifact path (*.parquet) -> table
-    model: Callable[[Path], None] | None = None  # writes the run as an MLflow model to a new folder; None: there is none
+    model: CodeModel | None = None
 
 
 def _text(value: object) -> str:

@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from regcls.errors import DamagedError, MissingError, UserError
 from regcls.files import explain_os_errors, link_or_copy
+from regcls.runs import CodeModel
 from regcls.tracking.store import explanation
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -32,7 +33,8 @@ from mlflow.models import Model, ModelSignature
 from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.store.db import utils as database_utils
 from mlflow.tracking import MlflowClient
-from mlflow.types import Schema, TensorSpec
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from mlflow.types.schema import AnyType
 
 T = TypeVar("T")
 
@@ -220,6 +222,27 @@ def save_model(module: Any, folder: Path, *, example: NDArray[np.uint8]) -> None
         )
     for cache in folder.rglob("__pycache__"):
         shutil.rmtree(cache, ignore_errors=True)
+
+
+def save_code_model(model: CodeModel, folder: Path) -> None:
+    """Write a CodeModel into a new folder as an MLflow model."""
+    with tempfile.TemporaryDirectory() as aside, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow asks for an example of the input, which would be a user's data
+        import mlflow.pyfunc  # here: it takes a second, and warns of itself
+
+        code, paths = Path(aside) / "model.py", {name: Path(aside) / name for name in model.files}
+        code.write_text(model.code, encoding="utf-8")
+        for name, path in paths.items():
+            path.write_bytes(model.files[name])
+        mlflow.pyfunc.save_model(
+            str(folder),
+            python_model=str(code),
+            artifacts={name: str(path) for name, path in paths.items()},
+            signature=ModelSignature(
+                inputs=Schema([ColSpec(AnyType(), name) for name in model.columns]), outputs=Schema([ColSpec(DataType.double)])
+            ),
+            pip_requirements=[f"{name}=={metadata.version(name)}" for name in model.packages],
+        )
 
 
 _programs: dict[str, Any] = {}  # the last traced architecture -> its exported program

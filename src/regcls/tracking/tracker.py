@@ -63,7 +63,7 @@ from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 
 from regcls.tracking.courier import Courier
-from regcls.tracking.files import STATE, RunFiles, explain_store_errors, save_model
+from regcls.tracking.files import STATE, RunFiles, explain_store_errors, save_code_model, save_model
 from regcls.tracking.reading import row_of, rows_of, runs_beginning
 from regcls.tracking.views import TAG, View
 from regcls.tracking.writer import ALIVE_TAG, DIED, WEIGHTS, Point, Writer, is_unknown, milliseconds, points_of, weights_of
@@ -249,6 +249,9 @@ class Tracker:
             try:
                 yield lambda path, text: self._client.log_text(run_id, text, path)
                 status = "FINISHED"
+            except Exception:
+                status = "FAILED"
+                raise
             finally:
                 if earlier is None:
                     self._client.set_terminated(run_id, status)
@@ -324,7 +327,7 @@ class Tracker:
             self.log_table(run, path, table)
         if result.model:
             with self._aside() as folder:
-                result.model(folder)
+                save_code_model(result.model, folder)
                 self._log_model(run, folder, [], len(next(iter(result.history.values()), ())))
         if self._is_direct:
             with explain_store_errors(self.uri):

@@ -601,7 +601,7 @@ def test_gpu_runs_agree_with_cpu_runs(job):
 DECIDES_NOTHING = {
     "choices",
     "data.download", "data.sources", "data.store", "errors", "files", "methods", "metrics", "models.standardised", "object_store", "params",
-    "params.reading", "params.single", "params.types", "processes", "progress", "provenance", "runs", "runs.grids", "tasks", "tasks.depth.examples",
+    "params.adding", "params.reading", "params.single", "params.types", "processes", "progress", "provenance", "runs", "runs.grids", "tasks", "tasks.depth.examples",
     "tasks.depth.metrics", "tasks.depth.params", "tasks.depth.runs",
     "training.checkpoint", "training.device", "training.single", "training.weights", "words",
 }  # fmt: skip

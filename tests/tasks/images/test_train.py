@@ -522,7 +522,7 @@ def test_the_recipe_follows_the_spec(job):
 # reported for a run.
 DECIDES_NOTHING = {
     "choices",
-    "data.store", "errors", "files", "methods", "metrics", "params", "params.single", "params.reading", "params.types", "processes", "progress", "provenance", "runs", "runs.grids", "tasks", "words",
+    "data.store", "errors", "files", "methods", "metrics", "params", "params.adding", "params.shots", "params.single", "params.reading", "params.types", "processes", "progress", "provenance", "runs", "runs.grids", "tasks", "words",
     "tasks.images.params", "tasks.images.runs", "training.checkpoint", "training.device", "training.single",
 }  # fmt: skip
 

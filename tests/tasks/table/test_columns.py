@@ -95,6 +95,6 @@ def test_numbers_may_be_read_as_names_and_few_words_among_numbers_are_missing():
     table = pd.DataFrame({"code": [10, 20, 10, 30] * 10, "x": ["unknown", *map(str, range(1, N))]})
     described = describe(table, nominal=("code",), without=())
     assert [(c["kind"], c["levels"]) for c in described.features] == [("nominal", ["10", "20", "30"]), ("number", [])]
-    assert described.remarks == ["x is read as numbers: 1 other values, such as 'unknown', count as missing"]
+    assert described.remarks == ["x is read as numbers: 1 other value counts as missing, such as 'unknown'"]
     assert np.isnan(numbers_of(table["x"], described.features[1])[0])
     assert np.isnan(numbers_of(pd.Series([1.0, np.inf]), described.features[1])).tolist() == [False, True]

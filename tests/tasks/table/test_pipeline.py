@@ -102,7 +102,7 @@ def test_the_report_has_every_method_and_leads_back_to_its_runs(project, tracker
 def test_classes_beyond_the_distinct_targets_are_as_many_as_these(prepared):
     data, _ = prepared(messy_table(90).assign(Price=np.arange(90) % 7), data={"folds": 3})
     section = load_params(data.prepared.folder.parents[2] / "params.yaml").datasets["houses"]
-    assert {spec.classes for spec in all_specs(section, "houses", most=data.distinct)} == {0, 7}
+    assert {spec.classes for spec in all_specs(section, "houses", most=data.most_classes)} == {0, 7}
 
 
 def test_predictions_are_those_of_the_logged_model_on_the_raw_table_without_this_project(project, tracker, tmp_path):
@@ -172,7 +172,7 @@ def test_everything_is_kept_when_trained_again(project, monkeypatch, capsys):
     [
         (["--method", "hgb", "--epochs", "3"], "method hgb is not a network: leave out --epochs"),
         (["--method", "reg", "--classes", "5"], "method reg has no classes"),
-        (["--classes", "5000"], "5,000 classes, but there are only 30 training rows"),
+        (["--classes", "5000"], "5,000 classes, but there are only 30 training rows with distinct targets: --classes"),
     ],
 )
 def test_options_without_effect_are_refused(project, monkeypatch, capsys, options, message):

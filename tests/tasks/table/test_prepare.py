@@ -5,6 +5,11 @@ import pandas as pd
 import pytest
 
 from regcls.errors import UserError
+from regcls.params import load_params, parse_options
+from regcls.tasks import task_named
+from regcls.tasks.table.model import codes_of
+from regcls.tasks.table.networks import TableNetworks
+from regcls.tasks.table.trees import fit
 from tasks.table.conftest import messy_table
 
 
@@ -12,9 +17,10 @@ def test_a_messy_table_is_understood_and_said(prepared):
     table = messy_table()
     data, lines = prepared(table)
     assert [column["name"] for column in data.columns] == ["Area", "town", "pool", "built", "rooms", "owner"]
-    assert lines[0] == "120 rows, 6 features (3 numbers, 1 nominal, 1 boolean, 1 date), 20 missing values"
-    assert lines[1].startswith(f"price: {table['Price'].min():g} to {table['Price'].max():g} $, median ")
-    assert lines[2:] == [
+    kinds = ["3 numbers: Area, rooms, owner", "1 nominal: town", "1 boolean: pool", "1 date: built"]
+    assert lines[:5] == ["120 rows, 6 features, 20 missing values", *kinds]
+    assert lines[5].startswith(f"price: {table['Price'].min():g} to {table['Price'].max():g} $, median ")
+    assert lines[6:] == [
         "3 folds; rows of the first: 40 train, 40 val, 40 test",
         "left out, numbers of the rows: id",
         "left out, with one value only: country",
@@ -90,6 +96,35 @@ def test_one_fold_is_one_split(prepared):
     assert data.parts == ("split",) and "1 split; rows of the first: 72 train, 24 val, 24 test" in lines
 
 
+def test_few_groups_make_few_folds(prepared):
+    data, _ = prepared(messy_table().assign(owner=np.arange(120) % 4), data={"group": "owner", "folds": "auto"})
+    assert len(data.parts) == 4
+
+
+def test_what_training_rows_have_not_seen_says_nothing(prepared):
+    """A column with one value, or none, in the training rows of a part: later values must not reach weights that were never trained."""
+    table = messy_table(90).drop(columns=["id", "town", "pool", "built", "country"]).assign(dose=0.0, lab=np.nan)
+    table.loc[4, ["dose", "lab"]] = 5000.0
+    table.loc[5, "lab"] = 4000.0
+    data, _ = prepared(table)
+    assert [column["name"] for column in data.columns] == ["Area", "rooms", "owner", "dose", "lab"]
+    part = next(part for part in data.parts if 4 in data.rows(part, "test"))
+    inputs = data.inputs(part, "test", data.fitted(part))
+    assert np.isfinite(inputs).all() and not inputs[3].any()
+    assert np.isfinite(data.inputs(part, "val", data.fitted(part))).all()
+    trees = fit(TableNetworks(data, "houses"), task_named("table").single_spec(load_params(data.prepared.folder.parents[2] / "params.yaml").datasets["houses"], "houses", parse_options("table", {"method": "hgb"})), part)  # fmt: skip
+    assert np.isfinite(trees.predicted["test"]).all()
+
+
+def test_names_that_are_numbers_are_the_same_with_and_without_missing_ones(prepared):
+    table = messy_table().assign(zip=np.arange(120) % 3 + 10.0)
+    table.loc[7, "zip"] = None
+    data, _ = prepared(table, data={"nominal": ["zip"]})
+    column = next(column for column in data.columns if column["name"] == "zip")
+    assert list(column["levels"]) == ["10", "12", "11"], "by frequency"
+    assert codes_of(pd.Series([10, 12, 99]), column).tolist() == [0, 1, -1] == codes_of(pd.Series([10.0, 12.0, 99.0]), column).tolist()
+
+
 def test_five_folds_and_ten_below_500_rows(prepared):
     assert len(prepared(messy_table(499), data={"folds": "auto"})[0].parts) == 10
     assert len(prepared(messy_table(500), data={"folds": "auto"})[0].parts) == 5
@@ -109,7 +144,7 @@ def test_targets_that_differ_only_in_late_digits_stay_distinct(prepared):
     table["Price"] = 20_000_000 + np.arange(120)
     data, _ = prepared(table)
     mean, deviation = data.fitted(data.parts[0])["target"]
-    assert data.distinct == 120 and len(np.unique(((data.targets - mean) / deviation).astype(np.float32))) == 120
+    assert len(np.unique(((data.targets - mean) / deviation).astype(np.float32))) == 120
 
 
 @pytest.mark.parametrize(
@@ -123,7 +158,7 @@ def test_targets_that_differ_only_in_late_digits_stay_distinct(prepared):
         ({}, {"ignore": ["x"]}, "has no column x; there are id, Area, town, pool, built, rooms, owner, country"),
         ({"split": "other"}, {"split": "split", "folds": "auto"}, "row 1 below the header: split = 'other': write train, val or test"),
         ({"split": "train"}, {"split": "split", "folds": "auto"}, "split names no row for test; it has train"),
-        ({"owner": 1}, {"group": "owner"}, r"has 1 group \(owner\), too few for 3 folds"),
+        ({"owner": 1}, {"group": "owner", "folds": "auto"}, r"has 1 group \(owner\), too few for 3 folds"),
         ({}, {"ignore": ["Area", "town", "pool", "built", "rooms", "owner"]}, "has no column to predict price from"),
     ],
 )
@@ -153,4 +188,4 @@ def test_wide_tables_of_embeddings_are_prepared(prepared):
     rng = np.random.default_rng(0)
     table = pd.DataFrame(rng.normal(size=(60, 3000)).round(3)).add_prefix("e").assign(price=rng.normal(size=60))
     data, lines = prepared(table)
-    assert data.size == 3000 and lines[0] == "60 rows, 3,000 features (3,000 numbers), 0 missing values"
+    assert data.size == 3000 and lines[0] == "60 rows, 3,000 features, 0 missing values"

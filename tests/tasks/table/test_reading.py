@@ -67,7 +67,7 @@ def test_names_lose_blanks_and_numbers_of_quoted_cells_are_numbers(tmp_path):
         ("", "cannot be read as CSV: No columns"),
         ("area,price\n1,2\n1,2,3,4\n", "cannot be read as CSV: .*line 3"),
         ("area,price,area\n1,2,3\n", None),  # pandas renames the second one
-        (b"area,price\n\xff\xfe\xfa,2\n", "cannot be read as CSV: .*utf"),
+        (b"area,price\n\xff\xfe\xfa,2\n", "houses.csv is not in UTF-8 or UTF-16: save it as UTF-8"),
     ],
 )
 def test_what_is_wrong_with_a_csv_file(tmp_path, text, message):

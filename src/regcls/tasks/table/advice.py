@@ -35,7 +35,7 @@ def plan(section: Tables, networks: TableNetworks, *, methods: Sequence[str], bu
     plans = []
     for index, (reduced, words) in enumerate(levels):
         own = replace(section, grids={"main": reduced})
-        specs = [spec for spec in all_specs(own, networks.dataset, most=networks.table.distinct) if spec.method != HGB]
+        specs = [spec for spec in all_specs(own, networks.dataset, most=networks.table.most_classes) if spec.method != HGB]
         seconds = sum(_steps(spec, networks) for spec in specs) * step + SECONDS_PER_RUN * len(specs)
         plans.append(Plan(section=own, networks=len(specs) * len(networks.parts), seconds=seconds, words=words, level=index))
     if level is not None:

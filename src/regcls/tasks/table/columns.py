@@ -13,7 +13,8 @@ from pandas.api import types
 from pandas.tseries.api import guess_datetime_format
 
 from regcls.progress import tracked
-from regcls.tasks.table.model import FALSE, TRUE
+from regcls.tasks.table.model import FALSE, TRUE, names_of
+from regcls.words import counted
 
 Kind = Literal["number", "boolean", "date", "nominal"]
 
@@ -21,7 +22,7 @@ MOST_LEVELS = 100  # of a nominal column: rarer ones share the last one
 OTHERS = "(others)"  # the last level of such a column
 FEWEST_NUMBERS = 0.95  # share of values that are numbers in a column of numbers; the others are read as missing
 DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}")
-ID = re.compile(r"(row|sample|record|unnamed: \d+|.*[ _]?(id|index|key|no|nr|uuid))", re.IGNORECASE)
+ID = re.compile(r"(row|sample|record|unnamed: \d+|(.*[ _])?(id|index|key|no|nr|uuid))", re.IGNORECASE)
 MANY = 1000  # columns that take seconds to look at
 
 
@@ -52,7 +53,7 @@ def describe(table: pd.DataFrame, *, nominal: Sequence[str], without: Sequence[s
             left_out.setdefault(reason, []).append(name)
         else:
             described.features.append(column)
-    described.remarks[:0] = [f"left out, {reason}: {_listed(columns)}" for reason, columns in left_out.items()]
+    described.remarks[:0] = [f"left out, {reason}: {listed(columns)}" for reason, columns in left_out.items()]
     return described
 
 
@@ -60,7 +61,8 @@ def _described(values: pd.Series, name: str, *, is_nominal: bool, remarks: list[
     kind, form = ("nominal", "") if is_nominal else _kind(values)
     column: dict[str, Any] = {"name": name, "kind": kind, "format": form, "levels": [], "rest": False}
     if kind == "nominal":
-        counts = _texts(values).value_counts()
+        names = names_of(values)
+        counts = names[names != ""].value_counts()
         levels = sorted(counts.index, key=lambda level: (-counts[level], level))
         column["rest"] = len(levels) > MOST_LEVELS
         column["levels"] = [*levels[: MOST_LEVELS - 1], OTHERS] if column["rest"] else levels
@@ -70,7 +72,8 @@ def _described(values: pd.Series, name: str, *, is_nominal: bool, remarks: list[
         text = _texts(values)
         words = text[pd.to_numeric(text, errors="coerce").isna()]
         if len(words):
-            remarks.append(f"{name} is read as numbers: {len(words):,} other values, such as {words.iloc[0]!r}, count as missing")
+            others = counted(len(words), "other value counts", "other values count")
+            remarks.append(f"{name} is read as numbers: {others} as missing, such as {words.iloc[0]!r}")
     return column
 
 
@@ -114,6 +117,8 @@ def _texts(values: pd.Series) -> pd.Series:
 def _reason(values: pd.Series, column: dict[str, Any]) -> str:
     """Why a column is no feature; empty if it is one."""
     present = values.dropna()
+    if present.map(lambda value: isinstance(value, list | dict | np.ndarray)).any():
+        return "of lists or mappings"
     count = present.nunique()
     if count == 0:
         return "without values"
@@ -124,11 +129,12 @@ def _reason(values: pd.Series, column: dict[str, Any]) -> str:
     if column["kind"] == "nominal":
         return "different in every row"
     if column["kind"] == "number" and types.is_integer_dtype(values):
-        steps = np.diff(np.sort(present.to_numpy(dtype=np.int64)))
-        if (steps == 1).all() or ID.fullmatch(column["name"]):
+        numbers = np.sort(present.to_numpy(dtype=np.int64))
+        if (numbers[0] in (0, 1) and (np.diff(numbers) == 1).all()) or ID.fullmatch(column["name"]):
             return "numbers of the rows"
     return ""
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")

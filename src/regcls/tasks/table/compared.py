@@ -147,8 +147,8 @@ class Measured:
                 rows += found
         names = ["error", "group", "method", "reg", "other", "gap", "relative", "low", "high", "p", "rows", "folds", "seeds"]
         table = pd.DataFrame(rows, columns=[*names, "p_holm", "answer"])
-        useless = {error for error in TESTED if self._is_useless(error, errors)}
-        table["answer"] = table["answer"].mask(table["error"].isin(useless) & table["p"].notna(), USELESS)
+        useless = table["error"].isin({error for error in TESTED if self._is_useless(error, errors)}) & table["p"].notna()
+        table["answer"] = table["answer"].mask(useless, "no verdict").mask(useless & (table["group"] == "all"), USELESS)
         return table
 
     def _difference(
@@ -165,7 +165,7 @@ class Measured:
         if not len(gaps):
             return {"reg": math.nan, "other": math.nan, "gap": math.nan, "relative": math.nan} | _bounds(NO_TEST) | counts
         if len(self.parts) > 1:
-            bounds = over_folds(gaps, ratio=self.ratio)
+            bounds = over_folds(gaps, ratio=self.ratio) if rows >= FEWEST_IMAGES else NO_TEST
         else:
             sides = ([runs[seed] for seed in common] for runs in (reg_runs, own_runs))
             bounds = two_way(self._effects(error, group, *sides)) if rows >= FEWEST_IMAGES and common else NO_TEST

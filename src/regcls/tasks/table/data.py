@@ -34,9 +34,9 @@ class TableSet(PreparedSet[TableData]):
         return list(self.prepared.meta["notes"]["remarks"])
 
     @cached_property
-    def distinct(self) -> int:
-        """The number of distinct targets: no more classes make sense."""
-        return len(np.unique(self.targets))
+    def most_classes(self) -> int:
+        """The number of distinct targets, but at most that of training rows: no more classes make sense."""
+        return min(len(np.unique(self.targets)), *(len(self.rows(part, "train")) for part in self.parts))
 
     @cached_property
     def parts(self) -> tuple[str, ...]:
@@ -84,11 +84,13 @@ class TableSet(PreparedSet[TableData]):
 
         rows = self.rows(part, "train")
         numbers, codes = self.prepared.arrays["numbers"][rows], self.prepared.arrays["codes"][rows]
-        mean, scale, median = np.zeros(numbers.shape[1]), np.ones(numbers.shape[1]), np.zeros(numbers.shape[1])
+        mean, median = np.zeros(numbers.shape[1]), np.zeros(numbers.shape[1])
+        scale = np.full(numbers.shape[1], np.inf)  # a column that has one value in training, or none, is 0 everywhere
         present = np.flatnonzero(~np.isnan(numbers).all(axis=0))
         if len(present):
             scaler = StandardScaler().fit(numbers[:, present])
-            mean[present], scale[present] = scaler.mean_, scaler.scale_
+            varies = scaler.var_ > (1e-12 * np.abs(scaler.mean_)) ** 2
+            mean[present], scale[present] = scaler.mean_, np.where(varies, scaler.scale_, np.inf)
             median[present] = np.nanmedian(numbers[:, present], axis=0)
         seen_levels = [np.isin(np.arange(count), codes[:, k]) for k, count in enumerate(self._levels)]
         seen = np.concatenate([np.isnan(numbers[:, self._indicators]).any(axis=0), *seen_levels])
@@ -114,7 +116,7 @@ class TableSet(PreparedSet[TableData]):
         return inputs.T
 
     def raw_frame(self, rows: NDArray[np.int64]) -> pd.DataFrame:
-        """Features as they are, for methods that take missing values and nominal columns: numbers, and codes as categories."""
+        """Features as they are, for methods that take missing values and nominal columns: numbers (number_0 …) and codes (code_0 …)."""
         arrays = self.prepared.arrays
         numbers = pd.DataFrame(arrays["numbers"][rows]).add_prefix("number_")
         codes = pd.DataFrame(arrays["codes"][rows]).add_prefix("code_")

@@ -14,13 +14,14 @@ import pandas as pd
 Column = Mapping[str, Any]
 Arrays = Mapping[str, np.ndarray]
 
+LARGEST = 1e30  # larger numbers would overflow in float32
 TRUE = ("true", "yes", "t", "y", "1", "1.0")
 FALSE = ("false", "no", "f", "n", "0", "0.0")
 EPOCH, DAY = pd.Timestamp("1970-01-01", tz="UTC"), pd.Timedelta(days=1)
 
 
 def numbers_of(values: Any, column: Column) -> np.ndarray:
-    """A column that is not nominal as float64 (N,): NaN where a value is missing, infinite or of another kind; dates in days since 1970."""
+    """A column that is not nominal as float64 (N,): NaN where a value is missing, too large or of another kind; dates: days since 1970."""
     if column["kind"] == "date":
         times = pd.to_datetime(values, format=column["format"] or None, errors="coerce", utc=True)
         return np.asarray((times - EPOCH) / DAY, dtype=np.float64)
@@ -28,15 +29,20 @@ def numbers_of(values: Any, column: Column) -> np.ndarray:
         words = values.astype(str).str.strip().str.casefold()
         return np.where(words.isin(TRUE), 1.0, np.where(words.isin(FALSE), 0.0, np.nan))
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    return np.where(np.isfinite(numbers), numbers, np.nan)
+    return np.where(np.abs(numbers) <= LARGEST, numbers, np.nan)
 
 
 def codes_of(values: Any, column: Column) -> np.ndarray:
     """A nominal column as int32 (N,), the index of its level: −1 for a missing value, and for an unknown one without a level for `rest`."""
-    texts, levels = values.astype("string").str.strip().fillna(""), pd.Index(column["levels"])
+    texts, levels = names_of(values), pd.Index(column["levels"])
     codes = levels.get_indexer(pd.Index(texts)).astype(np.int32)
     unknown = (codes < 0) & (texts != "").to_numpy()
     return np.where(unknown & bool(column["rest"]), np.int32(len(levels) - 1), codes)
+
+
+def names_of(values: Any) -> Any:
+    """The values of a nominal column as text: without blanks around it, whole numbers without decimals; "" for missing ones."""
+    return values.astype("string").str.strip().str.replace(r"^(-?[0-9]+)\.0+$", r"\1", regex=True).fillna("")
 
 
 def raw_features(frame: pd.DataFrame, columns: Sequence[Column]) -> tuple[np.ndarray, np.ndarray]:

@@ -13,9 +13,9 @@ from regcls.data.splits import Split
 from regcls.methods import engine_loss
 from regcls.relevance import RARE, Relevance, sera
 from regcls.runs import RunResult
-from regcls.tasks.table import logged
 from regcls.tasks.table.code import result_code
 from regcls.tasks.table.data import TableSet
+from regcls.tasks.table.logged import code_model
 from regcls.tasks.table.runs import TableSpec
 from regcls.training.ensemble import Recipe, Trained
 from regcls.training.ensemble_data import Network, padded_to
@@ -139,7 +139,7 @@ class TableNetworks:
             started=started,
             ended=ended,
             tables={PREDICTIONS: self._predictions(parts, trained)},
-            model=partial(logged.save, columns=self.table.columns, weights=weights, activation=spec.activation) if spec.epochs else None,
+            model=code_model(self.table.columns, weights, spec.activation) if spec.epochs else None,
         )
 
     def _errors(self, part: str, trained: Trained) -> dict[str, float]:

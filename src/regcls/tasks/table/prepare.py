@@ -13,7 +13,7 @@ from regcls.data.store import deciding_parameters, prepared_writer
 from regcls.errors import UserError
 from regcls.params.types import LARGEST
 from regcls.processes import check_memory
-from regcls.tasks.table.columns import Described, describe
+from regcls.tasks.table.columns import Described, describe, listed
 from regcls.tasks.table.data import TableSet
 from regcls.tasks.table.model import raw_features
 from regcls.tasks.table.params import TableData
@@ -131,8 +131,9 @@ def _drawn(groups: pd.Series | None, rows: int, data: TableData, where: str) -> 
     """Folds of equal size, drawn from `split_seed`; the rows of a group share a fold."""
     from sklearn.model_selection import GroupKFold, KFold  # type: ignore[import-untyped]  # here: it takes a second
 
-    count = (10 if rows < SMALL else 5) if data.folds == "auto" else ALONE if data.folds == 1 else data.folds
     units = rows if groups is None else groups.nunique(dropna=False)
+    auto = min(10 if rows < SMALL else 5, max(3, units))
+    count = auto if data.folds == "auto" else ALONE if data.folds == 1 else data.folds
     if units < count:
         what = f"{counted(rows, 'row')}" if groups is None else f"{counted(units, 'group')} ({groups.name})"
         raise UserError(f"{where} has {what}, too few for {count} folds: set data.folds to {max(3, units)} or less, or leave out the group")
@@ -156,14 +157,16 @@ def _twins(numbers: NDArray[np.float64], codes: NDArray[np.int32], targets: NDAr
 
 
 def _counts(table: TableSet, described: Described, data: TableData) -> list[str]:
-    kinds = pd.Series([column["kind"] for column in described.features]).value_counts()
-    listed = ", ".join(counted(int(count), str(kind)) if kind != "nominal" else f"{count:,} nominal" for kind, count in kinds.items())
+    kinds: dict[str, list[str]] = {}
+    for column in described.features:
+        kinds.setdefault(column["kind"], []).append(column["name"])
     targets, unit = table.targets, f" {data.unit}" if data.unit else ""
     sizes = ", ".join(f"{len(table.rows(table.parts[0], split)):,} {split}" for split in ("train", "val", "test"))
     parts = counted(len(table.parts), "split") if len(table.parts) == 1 else f"{len(table.parts)} folds"
     missing = int(np.isnan(table.prepared.arrays["numbers"]).sum() + (table.prepared.arrays["codes"] < 0).sum())
     return [
-        f"{len(targets):,} rows, {counted(len(described.features), 'feature')} ({listed}), {counted(missing, 'missing value')}",
+        f"{len(targets):,} rows, {counted(len(described.features), 'feature')}, {counted(missing, 'missing value')}",
+        *(f"{counted(len(names), kind, f'{kind}s' * (kind != 'nominal'))}: {listed(names)}" for kind, names in kinds.items()),
         f"{data.target}: {targets.min():g} to {targets.max():g}{unit}, median {np.median(targets):g}, "
         f"{counted(len(np.unique(targets)), 'distinct value')}",
         f"{parts}; rows of the first: {sizes}",

@@ -40,7 +40,9 @@ def read_table(raw: Path, data: TableData) -> pd.DataFrame:
         raise UserError(f"{file} does not exist{there}. Put the table there, or name it in `data.file` of params.yaml")
     try:
         table = _reader(file, data)
-    except (ValueError, OSError, KeyError, ArrowException) as error:
+    except UnicodeDecodeError:
+        raise UserError(f"{file} is not in UTF-8 or UTF-16: save it as UTF-8") from None
+    except (ValueError, OSError, EOFError, KeyError, ArrowException) as error:
         raise UserError(f"{file} cannot be read as {file.suffix.removeprefix('.').upper()}: {str(error).splitlines()[0]}") from None
     table.columns = [str(name).strip() for name in table.columns]
     if twice := table.columns[table.columns.duplicated()].tolist():

@@ -68,7 +68,7 @@ def report(sources: Sources, *, fingerprints: Mapping[TableSpec, str]) -> Report
         return values.drop(columns=[name for name in values if str(name).startswith("test/")]).join(errors), reasons | unusable
 
     runs, picked = collect(sources.runs, fingerprints, measure, dataset=sources.dataset)
-    specs = {name: expand(section, sources.dataset, name, most=table.distinct) for name in section.grids}
+    specs = {name: expand(section, sources.dataset, name, most=table.most_classes) for name in section.grids}
     grids = {name: runs.of(wanted) for name, wanted in specs.items() if wanted}
     report = Report(
         dataset=sources.dataset,
@@ -141,10 +141,10 @@ def _split_text(table: TableSet) -> str:
 
 def _fewer_classes(section: Tables, table: TableSet) -> list[str]:
     counts = {classes for grid in section.grids.values() if any(map(has_classes, grid.methods)) for classes in grid.classes}
-    too_many = sorted(classes for classes in counts if classes > table.distinct)
+    too_many = sorted(classes for classes in counts if classes > table.most_classes)
     if not too_many:
         return []
-    return [f"{table.distinct} instead of {', '.join(map(str, too_many))} classes: there are no more distinct targets."]
+    return [f"{table.most_classes} instead of {', '.join(map(str, too_many))} classes: there are no more distinct targets in training."]
 
 
 def _networks(section: Tables) -> str:

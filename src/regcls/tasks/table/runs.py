@@ -51,7 +51,7 @@ def make_spec(table: Tables, dataset: str, *, method: str, classes: int, lam: fl
 
 
 def expand(table: Tables, dataset: str, name: str, *, most: int) -> list[TableSpec]:
-    """The runs of the grid `name` in a fixed order; `most`: the number of distinct targets, beyond which there are no further classes."""
+    """The runs of the grid `name` in a fixed order; `most`: see TableSet.most_classes, which limits the class counts."""
     grid = table.grids[name]
     lambdas: tuple[float | None, ...] = (None,) if grid.lambdas == "default" else grid.lambdas
     specs: dict[TableSpec, None] = {}  # an ordered set: reg has neither classes nor λ

@@ -18,8 +18,8 @@ class TableModel(PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Read the run's numbers."""
-        self.weights = load_file(context.artifacts["weights"])
-        self.description = json.loads(Path(context.artifacts["columns"]).read_text(encoding="utf-8"))
+        self.weights = load_file(context.artifacts["weights.safetensors"])
+        self.description = json.loads(Path(context.artifacts["columns.json"]).read_text(encoding="utf-8"))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> np.ndarray:
         """Predictions (N,), in the target's unit."""

@@ -14,7 +14,7 @@ from regcls.tasks.table.params import HGB, TableOptions, Tables
 from regcls.tasks.table.prepare import prepare, write_shipped
 from regcls.tasks.table.runs import TableSpec, all_specs, single_spec
 from regcls.tasks.table.trees import train_trees
-from regcls.tasks.task import Draft, NewFile, Plan, Session, Sources, too_many_classes
+from regcls.tasks.task import Draft, NewFile, Plan, PredictRequest, Session, Sources
 from regcls.training import ensemble_study
 from regcls.training.ensemble_networks import Networks
 from regcls.training.outcome import Outcome
@@ -46,10 +46,9 @@ class TableTask(ManyTask[Tables, TableSpec, TableSet]):
         return data.digest
 
     def misfit(self, spec: TableSpec, data: TableSet) -> str | None:
-        rows = min(len(data.rows(part, "train")) for part in data.parts)
-        if spec.classes > min(data.distinct, rows) and not too_many_classes(spec, rows, "training rows"):
-            return f"it has {spec.classes:,} classes, but the targets have only {data.distinct:,} distinct values"
-        return too_many_classes(spec, rows, "training rows")
+        if spec.classes <= data.most_classes:
+            return None
+        return f"it has {spec.classes:,} classes, but there are only {data.most_classes:,} training rows with distinct targets: --classes"
 
     def code(self) -> str:
         return result_code()
@@ -78,17 +77,22 @@ class TableTask(ManyTask[Tables, TableSpec, TableSet]):
         return outcome
 
     def train_grids(self, data: TableSet, session: Session) -> Outcome:
-        networks, rows = self.networks(data, session.dataset), min(len(data.rows(part, "train")) for part in data.parts)
-        self.check_fit([spec for spec in all_specs(session.section, session.dataset, most=10**9) if spec.classes > rows], data)
-        specs = all_specs(session.section, session.dataset, most=data.distinct)
+        networks = self.networks(data, session.dataset)
+        specs = all_specs(session.section, session.dataset, most=data.most_classes)
         return self.train_runs(networks, ensemble_study.fingerprints(networks, specs), session)
 
     def plan(self, data: TableSet, session: Session, *, methods: Sequence[str], budget: float, level: int | None = None) -> Plan:
         networks, processes = self.networks(data, session.dataset), session.params.compute.process_count
         return advice.plan(session.section, networks, methods=methods, budget=budget, processes=processes, level=level)
 
+    def predict(self, request: PredictRequest) -> list[str]:
+        raise UserError(
+            f"run {request.run_id} predicts from tables: load its model in Python with mlflow.pyfunc.load_model (the run's page in mlflow "
+            "ui has the argument), and call its predict with a table as pandas reads it"
+        )
+
     def report(self, sources: Sources) -> Report:
-        specs = all_specs(sources.section, sources.dataset, most=sources.data.distinct)
+        specs = all_specs(sources.section, sources.dataset, most=sources.data.most_classes)
         networks = self.networks(sources.data, sources.dataset)
         return report.report(sources, fingerprints=ensemble_study.fingerprints(networks, specs))
 

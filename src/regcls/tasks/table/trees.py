@@ -63,10 +63,10 @@ def fit(networks: TableNetworks, spec: TableSpec, part: str) -> Trained:
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     table = networks.table
-    frame = table.raw_frame(table.rows(part, "train"))
+    frame = table.raw_frame(table.rows(part, "train")).dropna(axis="columns", how="all")
     nominal = [str(name).startswith("code_") for name in frame]
     trees = HistGradientBoostingRegressor(random_state=spec.seed, categorical_features=nominal)
     with threadpool_limits(1 if len(frame) < MANY_ROWS else None):
         trees.fit(frame, networks.targets(part, "train"))
-        predicted = {split: trees.predict(table.raw_frame(table.rows(part, split))) for split in ("val", "test")}
+        predicted = {split: trees.predict(table.raw_frame(table.rows(part, split))[list(frame)]) for split in ("val", "test")}
     return Trained(weights={}, train_mse=np.zeros(0), evaluated={}, predicted=predicted, accuracy={}, finite=True)

@@ -69,12 +69,15 @@ def _more(measured: Measured, rows: Sequence[Row], negligible: float) -> list[st
     how = f"Δ = RMSE(reg) − RMSE(method), over {extent}. Helps or hurts: p < {LEVEL} after Holm's correction over the methods."
     answers = [row["answer"] for row in rows]
     if USELESS in answers:
-        return [how, "Try a larger learning rate, more epochs, or other features: a network that has learned nothing says nothing."]
+        return [
+            how,
+            "Try more or fewer epochs, another learning rate, or other features: networks that learn nothing say nothing of losses.",
+        ]
     if "cannot be told" not in answers:
         return [how]
     wanted = f"an interval within ± {negligible:g} % of reg's error"
     if len(measured.parts) == 1:
-        return [how, f"To tell more, train more seeds, or set data.folds to 5: {wanted} would show that there is no difference."]
+        return [how, f"To tell more, train more seeds, or use folds instead of one split: {wanted} would show that there is no difference."]
     # Repeats shrink only the share 1/n of the variance factor 1/n + test/train.
     floor = math.sqrt(measured.ratio / (1 / folds + measured.ratio))
     return [
