@@ -1,6 +1,8 @@
 """`regcls advise` and `regcls.advise`: a plan within the budget, an answer with evidence, and what goes on after an interruption."""
 
+import os
 import re
+import socket
 from pathlib import Path
 
 import mlflow
@@ -13,6 +15,7 @@ from regcls.cli import main
 from regcls.errors import UserError
 from regcls.params import load_params
 from regcls.pipeline.advise import advise, seconds
+from regcls.processes import process_identity
 from regcls.tasks.table.runs import TableSpec
 from regcls.tracking.tracker import Tracker
 
@@ -77,6 +80,16 @@ def test_an_interrupted_call_goes_on_with_its_plan_however_fast_the_machine_is_n
     runs = mlflow.MlflowClient(tracker.uri).search_runs([tracker.experiment_id], "tags.`regcls.advice` = 'diabetes'")
     states = {run.info.status for run in runs}
     assert states == {"KILLED", "FINISHED"}
+
+
+def test_the_parent_that_a_killed_process_has_left_is_ended(project):
+    tracker = Tracker(project, experiment="regcls")
+    tags = {"regcls.advice": "diabetes", "regcls.host": socket.gethostname()}
+    client = mlflow.MlflowClient(tracker.uri)
+    left = {name: client.create_run(tracker.experiment_id, tags={**tags, "regcls.process": process}).info.run_id for name, process in (("dead", "999999999-1"), ("own", process_identity(os.getpid())))}  # fmt: skip
+    with tracker.parent("advice · diabetes", {"regcls.advice": "diabetes"}):
+        states = {name: client.get_run(run_id).info.status for name, run_id in left.items()}
+    assert states == {"dead": "KILLED", "own": "RUNNING"}
 
 
 @pytest.mark.parametrize(

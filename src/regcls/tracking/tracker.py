@@ -238,12 +238,17 @@ class Tracker:
     def parent(self, name: str, tags: Mapping[str, str]) -> Iterator[Callable[[str, str], None]]:
         """Make all runs that begin within the block children of a new run, which it yields a function to store texts of (path, text).
 
-        Within `mlflow run`, that run is the parent.
+        Within `mlflow run`, that run is the parent. Earlier runs with these `tags` that a process of this machine has left RUNNING are ended.
         """
-        earlier = self.adopted_run
+        earlier, host = self.adopted_run, socket.gethostname()
         with explain_store_errors(self.uri):
             if earlier is None:
-                created = self._client.create_run(self.experiment_id, tags={**tags, "mlflow.user": _user()}, run_name=name)
+                alike = " and ".join(f"tags.`{key}` = '{value}'" for key, value in {**tags, "regcls.host": host}.items())
+                for run in self._client.search_runs([self.experiment_id], f"attributes.status = 'RUNNING' and {alike}"):
+                    if not is_living(run.data.tags.get("regcls.process", "")):
+                        self._client.set_terminated(run.info.run_id, "KILLED")
+                process = {"regcls.host": host, "regcls.process": process_identity(os.getpid()) or "", "mlflow.user": _user()}
+                created = self._client.create_run(self.experiment_id, tags={**tags, **process}, run_name=name)
                 self.adopted_run = str(created.info.run_id)
             run_id, status = str(self.adopted_run), "KILLED"
             try:
