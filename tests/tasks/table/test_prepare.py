@@ -17,7 +17,7 @@ def test_a_messy_table_is_understood_and_said(prepared):
     table = messy_table()
     data, lines = prepared(table)
     assert [column["name"] for column in data.columns] == ["Area", "town", "pool", "built", "rooms", "owner"]
-    kinds = ["3 numbers: Area, rooms, owner", "1 nominal: town", "1 boolean: pool", "1 date: built"]
+    kinds = ["3 numbers: Area, rooms, owner", "1 nominal column: town", "1 boolean: pool", "1 date: built"]
     assert lines[:5] == ["120 rows, 6 features, 20 missing values", *kinds]
     assert lines[5].startswith(f"price: {table['Price'].min():g} to {table['Price'].max():g} $, median ")
     assert lines[6:] == [
@@ -114,6 +114,15 @@ def test_what_training_rows_have_not_seen_says_nothing(prepared):
     assert np.isfinite(data.inputs(part, "val", data.fitted(part))).all()
     trees = fit(TableNetworks(data, "houses"), task_named("table").single_spec(load_params(data.prepared.folder.parents[2] / "params.yaml").datasets["houses"], "houses", parse_options("table", {"method": "hgb"})), part)  # fmt: skip
     assert np.isfinite(trees.predicted["test"]).all()
+
+
+def test_a_code_for_missing_that_training_has_not_seen_is_at_most_ten_deviations_away(prepared):
+    table = messy_table(90)
+    table.loc[4, "Area"] = 9_999_999.0
+    data, _ = prepared(table)
+    part = next(part for part in data.parts if 4 in data.rows(part, "test"))
+    inputs = data.inputs(part, "test", data.fitted(part))[0]
+    assert inputs.max() == 10 and np.sort(inputs)[-2] < 5
 
 
 def test_names_that_are_numbers_are_the_same_with_and_without_missing_ones(prepared):

@@ -15,6 +15,7 @@ Column = Mapping[str, Any]
 Arrays = Mapping[str, np.ndarray]
 
 LARGEST = 1e30  # larger numbers would overflow in float32
+FARTHEST = 10.0  # standard deviations: beyond them, as with 9999 for a missing value that training has not seen, networks predict anything
 TRUE = ("true", "yes", "t", "y", "1", "1.0")
 FALSE = ("false", "no", "f", "n", "0", "0.0")
 EPOCH, DAY = pd.Timestamp("1970-01-01", tz="UTC"), pd.Timedelta(days=1)
@@ -56,11 +57,11 @@ def raw_features(frame: pd.DataFrame, columns: Sequence[Column]) -> tuple[np.nda
 def inputs_of(numbers: np.ndarray, codes: np.ndarray, fitted: Arrays) -> np.ndarray:
     """The inputs of a network, float32 (N, D), from numbers (N, F) and codes (N, K).
 
-    They are the numbers, standardised, with the median for missing ones; for each column of `indicators`, 1 where its value is missing; and
+    They are the numbers, standardised and at most FARTHEST from 0, with the median for missing ones; for each column of `indicators`, 1 where its value is missing; and
     for each level of each nominal column, 1 where the value is this level. A level that training has not seen is 0 everywhere.
     """
     missing = np.isnan(numbers)
-    standard = (np.where(missing, fitted["median"], numbers) - fitted["mean"]) / fitted["scale"]
+    standard = np.clip((np.where(missing, fitted["median"], numbers) - fitted["mean"]) / fitted["scale"], -FARTHEST, FARTHEST)
     hot = [(codes[:, [k]] == np.arange(count)) for k, count in enumerate(fitted["levels"])]
     ones = np.concatenate([missing[:, fitted["indicators"]], *hot], axis=1)
     return np.concatenate([standard, ones & fitted["seen"]], axis=1, dtype=np.float32)

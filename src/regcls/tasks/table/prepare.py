@@ -21,6 +21,7 @@ from regcls.tasks.table.reading import read_table
 from regcls.words import counted, suggestion
 
 FEWEST_ROWS = 20
+KINDS = {"nominal": "nominal column"}  # other kinds of columns go by their names
 SMALL = 500  # rows below which `folds: auto` makes ten folds instead of five
 ALONE = 5  # folds of which the first two are test and validation if there is a single split
 
@@ -166,7 +167,7 @@ def _counts(table: TableSet, described: Described, data: TableData) -> list[str]
     missing = int(np.isnan(table.prepared.arrays["numbers"]).sum() + (table.prepared.arrays["codes"] < 0).sum())
     return [
         f"{len(targets):,} rows, {counted(len(described.features), 'feature')}, {counted(missing, 'missing value')}",
-        *(f"{counted(len(names), kind, f'{kind}s' * (kind != 'nominal'))}: {listed(names)}" for kind, names in kinds.items()),
+        *(f"{counted(len(names), KINDS.get(kind, kind))}: {listed(names)}" for kind, names in kinds.items()),
         f"{data.target}: {targets.min():g} to {targets.max():g}{unit}, median {np.median(targets):g}, "
         f"{counted(len(np.unique(targets)), 'distinct value')}",
         f"{parts}; rows of the first: {sizes}",
