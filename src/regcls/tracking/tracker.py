@@ -238,7 +238,8 @@ class Tracker:
     def parent(self, name: str, tags: Mapping[str, str]) -> Iterator[Callable[[str, str], None]]:
         """Make all runs that begin within the block children of a new run, which it yields a function to store texts of (path, text).
 
-        Within `mlflow run`, that run is the parent. Earlier runs with these `tags` that a process of this machine has left RUNNING are ended.
+        Within `mlflow run`, that run is the parent. Earlier runs with these `tags` that a dead process of this machine has left RUNNING are
+        ended.
         """
         earlier, host = self.adopted_run, socket.gethostname()
         with explain_store_errors(self.uri):

@@ -57,8 +57,9 @@ def raw_features(frame: pd.DataFrame, columns: Sequence[Column]) -> tuple[np.nda
 def inputs_of(numbers: np.ndarray, codes: np.ndarray, fitted: Arrays) -> np.ndarray:
     """The inputs of a network, float32 (N, D), from numbers (N, F) and codes (N, K).
 
-    They are the numbers, standardised and at most FARTHEST from 0, with the median for missing ones; for each column of `indicators`, 1 where its value is missing; and
-    for each level of each nominal column, 1 where the value is this level. A level that training has not seen is 0 everywhere.
+    They are the numbers, standardised and at most FARTHEST from 0, with the median for missing ones; for each column of `indicators`, 1
+    where its value is missing; and for each level of each nominal column, 1 where the value is this level. A level that training has not
+    seen is 0 everywhere.
     """
     missing = np.isnan(numbers)
     standard = np.clip((np.where(missing, fitted["median"], numbers) - fitted["mean"]) / fitted["scale"], -FARTHEST, FARTHEST)
