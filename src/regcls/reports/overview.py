@@ -23,11 +23,12 @@ NUMBERS = ("reg", "other", "gap", "low", "high", "answer")
 FRAME = ["dataset", "part", "measured", "method", *NUMBERS, *(f"few_{name}" for name in NUMBERS), "n"]
 NOTES = (
     f"Δ = error(reg) − error(method): above 0 the class loss helps. “Helps” and “hurts” are the outcome of a test over trained replicates "
-    f"(seeds, repetitions, activities; at least {FEWEST}), as each report explains. An interval is for one difference alone; the answer is "
-    "corrected for all tests of the report's table, whose number the last column ends with, so it may be “not clear” even though the "
-    "interval excludes 0.",
-    "The class count is never chosen on test data: it has the lowest validation error (images, depth), is that of params.yaml (sequences), "
-    "or the mean is over all class counts (functions). Few: test samples whose targets are rare in training, if there are such groups.",
+    f"(seeds, repetitions, activities, folds; at least {FEWEST}), as each report explains. An interval is for one difference alone; the "
+    "answer is corrected for all tests of the report's table, whose number the last column ends with, so it may be “not clear” even though "
+    "the interval excludes 0.",
+    "The class count is never chosen on test data: it has the lowest validation error (images, depth; tables, in each fold), is that of "
+    "params.yaml (sequences), or the mean is over all class counts (functions). Few: test samples whose targets are rare in training, if "
+    "there are such groups.",
 )
 OTHER_DATA = "‡ Not the paper's data: its values are not comparable with these."
 
