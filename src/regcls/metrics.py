@@ -89,8 +89,12 @@ class ShotGroups:
     def shot_of(self, targets: ArrayLike) -> NDArray[np.str_]:
         """Group of each target, same shape: `many`, `medium` or `few`."""
         bins, inverse = np.unique(self.bin_of(targets), return_inverse=True)
-        counts = np.array([self.counts.get(index, 0) for index in bins.tolist()])[inverse]
-        return np.where(counts > self.many_above, "many", np.where(counts < self.few_below, "few", "medium"))
+        return self.shot_of_counts([self.counts.get(index, 0) for index in bins.tolist()])[inverse]
+
+    def shot_of_counts(self, counts: ArrayLike) -> NDArray[np.str_]:
+        """Group of bins with so many training samples, same shape: `many`, `medium` or `few`."""
+        samples = np.asarray(counts)
+        return np.where(samples > self.many_above, "many", np.where(samples < self.few_below, "few", "medium"))
 
 
 def evaluate(predictions: ArrayLike, targets: ArrayLike, shots: ArrayLike) -> Iterator[tuple[str, float]]:

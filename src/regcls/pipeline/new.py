@@ -18,13 +18,13 @@ from regcls.files import explain_os_errors, folder_written_aside, write_atomical
 from regcls.metrics import SHOTS
 from regcls.params import Params, origins, with_section
 from regcls.progress import tracked
+from regcls.reports.shot_subject import SHORT
 from regcls.tasks import task_named
 from regcls.tasks.task import Draft, NewFile
 from regcls.words import counted, printable
 
 COLOURS = {"many": "blue", "medium": "yellow", "few": "red"}
 LINE = 110  # characters of a line in params.yaml, at most, that holds a whole mapping
-NAMES = {"many": "Many", "medium": "Med.", "few": "Few"}
 
 
 def new(params: Params, root: Path, name: str, task: str, file: Path, given: Mapping[str, str], *, title: str, dry_run: bool) -> None:
@@ -124,21 +124,21 @@ def _show(draft: Draft, name: str) -> None:
     most = max(groups.counts.values())
     for index in range(draft.shots.bins if width > 0 else 1):
         low, count = groups.low + index * width, groups.counts.get(index, 0)
-        shot = "many" if count > groups.many_above else "few" if count < groups.few_below else "medium"
+        shot = next(name for name in SHOTS if name == groups.shot_of_counts(count))
         bar = Bar(most, 0, count, width=30, color=COLOURS[shot])
-        histogram.add_row(f"{low:,.{digits}f} – {low + width:,.{digits}f}", f"{count:,}", bar, NAMES[shot])
+        histogram.add_row(f"{low:,.{digits}f} – {low + width:,.{digits}f}", f"{count:,}", bar, SHORT[shot])
     shares = Table(box=None, pad_edge=False)
     for title in ("group", f"training {draft.things}", f"test {draft.things}"):
         shares.add_column(title, justify="right" if " " in title else "left")
     trained, tested = groups.shot_of(draft.training), groups.shot_of(draft.tested)
     for shot in SHOTS[1:]:
         counts = [(int((of == shot).sum()), len(of)) for of in (trained, tested)]
-        shares.add_row(NAMES[shot], *(f"{count:,} ({count / total:.0%})" for count, total in counts))
+        shares.add_row(SHORT[shot], *(f"{count:,} ({count / total:.0%})" for count, total in counts))
     print()
     console.print(histogram)
     print(f"\nThe fullest bin has {most / (len(draft.training) / draft.shots.bins):.1f} × the mean number of training {draft.things}.\n")
     console.print(shares)
-    if absent := [NAMES[shot] for shot in SHOTS[1:] if not (tested == shot).any()]:
+    if absent := [SHORT[shot] for shot in SHOTS[1:] if not (tested == shot).any()]:
         print(f"No test {draft.things} in {' and '.join(absent)}: the report will have no errors there.")
 
 

@@ -171,5 +171,5 @@ def histogram(groups: ShotGroups) -> pd.DataFrame:
         counts[(index - first) // together] += count
         fullest[(index - first) // together] = max(fullest[(index - first) // together], count)
     start = groups.low + groups.width * (first + together * np.arange(len(counts)))
-    shot = np.where(fullest > groups.many_above, "many", np.where(fullest < groups.few_below, "few", "medium"))
+    shot = groups.shot_of_counts(fullest)
     return pd.DataFrame({"start": start, "end": start + groups.width * together, "count": counts, "shot": shot})

@@ -82,7 +82,7 @@ def train_runs(
         for remark in networks.remarks():
             say(remark)
         processes = 1 if device == "cuda" else min(compute.process_count, len(plan))
-        costs = [_cost(chunk, networks) for chunk in plan]
+        costs = [cost(chunk, networks) for chunk in plan]
         with progress(sum(costs), "training") as advance:
             bar = _Bar(advance, costs, [networks.recipe(chunk[0].spec).epochs for chunk in plan])
             setup = _Setup(
@@ -242,8 +242,8 @@ def _bytes(rows: int, recipe: Recipe, *, inputs: int) -> int:
     return item_size * max(max(1, rows) * recipe.batch_size, 5 * params)
 
 
-def _cost(chunk: Chunk[Spec], networks: Networks[Spec]) -> float:
-    """Cost for the progress bar, roughly in steps of a network without classes."""
+def cost(chunk: Chunk[Spec], networks: Networks[Spec]) -> float:
+    """Cost of training, for progress and plans: roughly in steps of a network without classes."""
     return sum((1 + member.spec.epochs * _batches(networks, member)) * (1 + _head_rows(networks, member) / 40) for member in chunk)
 
 

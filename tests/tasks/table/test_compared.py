@@ -56,10 +56,10 @@ def test_each_part_chooses_its_own_cell_by_validation_alone():
     gains = {("reg+cls", 10, "1"): 0.1, ("reg+cls", 50, "1"): 0.2, ("reg+cls", 50, "10"): 0.05}
     measured = made_up(gains)
     measured.validation.loc[["1-0", "1-1", "1-2"], "fold_2"] = 0.01  # only here the first one validates best
-    choices = measured.choices().set_index(["method", "part"])
+    choices = measured.choices.set_index(["method", "part"])
     assert choices.loc["reg+cls"]["classes"].tolist() == [50, 10, 50, 50, 50]
-    assert chosen_texts(measured.choices(), "reg+cls") == ("50 (4), 10 (1)", "1")
-    by_part = measured.by_part(measured.choices())
+    assert chosen_texts(measured.choices, "reg+cls") == ("50 (4), 10 (1)", "1")
+    by_part = measured.by_part
     expected = np.mean([measured.errors[f"1-{seed}", "fold_2"]["rmse/all"] for seed in range(3)])
     assert by_part.loc[("reg+cls", "fold_2"), "rmse/all"] == pytest.approx(expected)
 
@@ -68,7 +68,7 @@ def test_cells_with_fewer_seeds_do_not_compete():
     measured = made_up({("reg+cls", 10, "1"): 0.1, ("reg+cls", 50, "1"): 0.2})
     fewer = measured.runs.drop(index=measured.runs.index[measured.runs["run_id"] == "2-2"])
     other = Measured(**{**vars(measured), "runs": fewer})
-    assert set(other.choices().query("method == 'reg+cls'")["classes"]) == {10}
+    assert set(other.choices.query("method == 'reg+cls'")["classes"]) == {10}
 
 
 def test_the_interval_is_that_of_nadeau_and_bengio():
@@ -130,11 +130,11 @@ def test_groups_without_rows_have_no_answer():
 def test_a_weight_at_the_end_of_its_grid_is_named():
     gains = {("reg+cls", 10, weight): gain for weight, gain in (("0.1", 0.3), ("1", 0.1), ("10", 0.0))}
     measured = made_up(gains)
-    (line,) = at_edges(measured.choices(), measured.runs)
+    (line,) = at_edges(measured.choices, measured.runs)
     assert line == "reg+cls: λ 0.1, the lowest of the grid, is chosen in 5 of 5 folds: try a tenth of it too"
     inner = made_up({("reg+cls", 10, weight): gain for weight, gain in (("0.1", 0.0), ("1", 0.1), ("10", 0.0))})
-    assert not list(at_edges(inner.choices(), inner.runs))
-    assert not list(at_edges((one := made_up({("reg+cls", 10, "1"): 0.1})).choices(), one.runs)), "a grid of one value"
+    assert not list(at_edges(inner.choices, inner.runs))
+    assert not list(at_edges((one := made_up({("reg+cls", 10, "1"): 0.1})).choices, one.runs)), "a grid of one value"
 
 
 def test_errors_of_a_part_equal_plain_formulas():

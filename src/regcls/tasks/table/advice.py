@@ -7,18 +7,18 @@ from dataclasses import replace
 import torch
 
 from regcls.errors import UserError
-from regcls.methods import canonical, has_classes
+from regcls.methods import canonical
 from regcls.tasks.table.networks import TableNetworks
 from regcls.tasks.table.params import HGB, TableGrid, Tables
-from regcls.tasks.table.runs import TableSpec, all_specs, make_spec
+from regcls.tasks.table.runs import all_specs, make_spec
 from regcls.tasks.task import Plan
 from regcls.training.ensemble import train
 from regcls.training.ensemble_networks import Member
+from regcls.training.ensemble_study import cost
 from regcls.words import counted, duration
 
 TOGETHER = 10  # networks that are timed
 SECONDS_PER_RUN = 0.2  # to track it, with its model
-COST_PER_CLASS = 1 / 40  # of a step, in steps without classes
 
 
 def plan(section: Tables, networks: TableNetworks, *, methods: Sequence[str], budget: float, processes: int, level: int | None) -> Plan:
@@ -36,8 +36,9 @@ def plan(section: Tables, networks: TableNetworks, *, methods: Sequence[str], bu
     for index, (reduced, words) in enumerate(levels):
         own = replace(section, grids={"main": reduced})
         specs = [spec for spec in all_specs(own, networks.dataset, most=networks.table.most_classes) if spec.method != HGB]
-        seconds = sum(_steps(spec, networks) for spec in specs) * step + SECONDS_PER_RUN * len(specs)
-        plans.append(Plan(section=own, networks=len(specs) * len(networks.parts), seconds=seconds, words=words, level=index))
+        members = [Member(spec=spec, part=part) for spec in specs for part in networks.parts]
+        seconds = cost(members, networks) * step + SECONDS_PER_RUN * len(specs)
+        plans.append(Plan(section=own, networks=len(members), seconds=seconds, words=words, level=index))
     if level is not None:
         return plans[level]
     fitting = [each for each in plans if each.seconds <= budget]
@@ -84,9 +85,3 @@ def _seconds_per_step(section: Tables, networks: TableNetworks) -> float:
         return (time.perf_counter() - started) / (TOGETHER * networks.recipe(spec).steps(networks.samples(members[0])))
     finally:
         torch.set_num_threads(threads)
-
-
-def _steps(spec: TableSpec, networks: TableNetworks) -> float:
-    """Steps of all networks of a run, in steps without classes."""
-    steps = sum(networks.recipe(spec).steps(networks.samples(Member(spec=spec, part=part))) for part in networks.parts)
-    return spec.epochs * steps * (1 + spec.classes * COST_PER_CLASS * has_classes(spec.method))

@@ -6,6 +6,7 @@ The unit of replication is the fold, each averaged over its seeds; with a single
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from regcls.metrics import SHOTS, evaluate
 from regcls.params.shots import DensityShots
 from regcls.relevance import RARE, Relevance, sera
+from regcls.reports.measured import ROW
 from regcls.reports.picking import Row, records
 from regcls.reports.stats import FEWEST_IMAGES, NO_TEST, USELESS, holm, over_folds, root_mean_squares, two_way, verdict
 from regcls.tasks.table.data import TableSet
@@ -23,7 +25,6 @@ from regcls.tasks.table.params import HGB
 GROUPS = (*SHOTS, "rare")
 TESTED = ("rmse", "mae")  # errors whose differences are tested, by group
 WHOLE = ("rmse", "mae", "r2", "sera")  # errors over all test rows
-CELL = ["method", "classes", "weight"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +88,7 @@ def constants(parts: Mapping[str, Part]) -> dict[str, pd.DataFrame]:
 class Measured:
     """Runs and their errors, whatever trained them.
 
-    `runs`: a row per finished run: run_id, CELL, seed. `validation`: RMSE on validation rows, a row per run id, a column per part.
+    `runs`: a row per finished run: run_id, ROW, seed. `validation`: RMSE on validation rows, a row per run id, a column per part.
     `errors`: (run id, part) -> error by name. `predictions`: (run id, part) -> (n,).
     """
 
@@ -97,29 +98,31 @@ class Measured:
     errors: Mapping[tuple[str, str], Mapping[str, float]]
     predictions: Mapping[tuple[str, str], NDArray[np.float64]]
 
+    @cached_property
     def choices(self) -> pd.DataFrame:
-        """The cell of each method with the lowest validation RMSE, mean over seeds, in each part: method, part, CELL, by_seed.
+        """The cell of each method with the lowest validation RMSE, mean over seeds, in each part: method, part, ROW, by_seed.
 
         by_seed: seed -> run id. Only cells with the most seeds compete.
         """
         rows = []
         for _, runs in self.runs.groupby("method", sort=False):
             cells: dict[Any, dict[int, str]] = {
-                key: dict(zip(cell["seed"], cell["run_id"], strict=True)) for key, cell in runs.groupby(CELL, sort=False)
+                key: dict(zip(cell["seed"], cell["run_id"], strict=True)) for key, cell in runs.groupby(ROW, sort=False)
             }
             most = max(map(len, cells.values()))
             full = {key: by_seed for key, by_seed in cells.items() if len(by_seed) == most}
             for part in self.parts:
                 means = {key: float(self.validation.loc[list(by_seed.values()), part].mean()) for key, by_seed in full.items()}
                 best = min(means, key=means.__getitem__)
-                rows.append(dict(zip(CELL, best, strict=True)) | {"part": part, "by_seed": full[best]})
-        return pd.DataFrame(rows, columns=[*CELL, "part", "by_seed"])
+                rows.append(dict(zip(ROW, best, strict=True)) | {"part": part, "by_seed": full[best]})
+        return pd.DataFrame(rows, columns=[*ROW, "part", "by_seed"])
 
-    def by_part(self, choices: pd.DataFrame) -> pd.DataFrame:
+    @cached_property
+    def by_part(self) -> pd.DataFrame:
         """Errors of each method by part, mean over the seeds of its choice there; indexed by (method, part), a column per error."""
         rows = {
             (row["method"], row["part"]): pd.DataFrame([self.errors[run_id, row["part"]] for run_id in row["by_seed"].values()]).mean()
-            for row in records(choices)
+            for row in records(self.choices)
         }
         return pd.DataFrame(rows).T
 
@@ -130,9 +133,8 @@ class Measured:
         (test rows of the group), folds, seeds; p_holm, adjusted over the methods of each (error, group); answer. `negligible`: percent of
         reg's error, see `_answer`. Empty without reg.
         """
-        choices = self.choices()
-        errors, methods = self.by_part(choices), list(dict.fromkeys(choices["method"]))
-        by_seed = {(row["method"], row["part"]): row["by_seed"] for row in records(choices)}
+        errors, methods = self.by_part, list(dict.fromkeys(self.choices["method"]))
+        by_seed = {(row["method"], row["part"]): row["by_seed"] for row in records(self.choices)}
         rows = []
         for error in TESTED if "reg" in methods else ():
             for group in GROUPS:

@@ -11,9 +11,10 @@ from regcls.methods import has_classes, meanings
 from regcls.relevance import RARE
 from regcls.reports import page
 from regcls.reports.drawing import bin_count, bins_of, error_by_target, histogram
-from regcls.reports.measured import Runs, checked_tables, collect, finite, means, row_name, rows_like, unusable_lines
+from regcls.reports.measured import ROW, Runs, checked_tables, collect, finite, groups_of, means, row_name, rows_like, unusable_lines
 from regcls.reports.picking import Row, records, warnings_of
 from regcls.reports.report import Compared, Line, Report, Section, after_tests, rounded
+from regcls.reports.shot_subject import SHORT
 from regcls.reports.stats import LEVEL, USELESS
 from regcls.reports.tables import (
     DASH,
@@ -31,7 +32,7 @@ from regcls.reports.tables import (
     with_std,
 )
 from regcls.tasks.table import compared, words
-from regcls.tasks.table.compared import CELL, GROUPS, TESTED, WHOLE, Measured, at_edges, chosen_texts
+from regcls.tasks.table.compared import GROUPS, TESTED, WHOLE, Measured, at_edges, chosen_texts
 from regcls.tasks.table.data import TableSet
 from regcls.tasks.table.networks import PREDICTIONS
 from regcls.tasks.table.params import HGB, Tables
@@ -41,7 +42,7 @@ from regcls.tracking.views import View
 from regcls.words import counted
 
 SHOWN = {"rmse": "RMSE", "mae": "MAE", "r2": "R²", "sera": "SERA"}
-NAMES = {"all": "All", "many": "Many", "medium": "Med.", "few": "Few", "rare": "Rare"}
+NAMES: Mapping[str, str] = dict(SHORT) | {"rare": "Rare"}
 
 
 def report(sources: Sources, *, fingerprints: Mapping[TableSpec, str]) -> Report:
@@ -60,7 +61,7 @@ def report(sources: Sources, *, fingerprints: Mapping[TableSpec, str]) -> Report
             sources.table(PREDICTIONS),
             what="predictions",
             fault=lambda predictions: _fault(predictions, parts),
-            errors=lambda predictions: {f"test/rmse/{name}": value["rmse/all"] for name, value in _errors(predictions, parts).items()},
+            errors=lambda predictions: _rmse(predictions, parts),
             checked=tracked,
         )
         tables.update(usable)
@@ -108,6 +109,15 @@ def _fault(predictions: pd.DataFrame, parts: Mapping[str, compared.Part]) -> str
     return "" if np.isfinite(predictions["prediction"].to_numpy(dtype=float)).all() else "without a finite error"
 
 
+def _rmse(predictions: pd.DataFrame, parts: Mapping[str, compared.Part]) -> dict[str, float]:
+    """The test RMSE of each part, as the run has tracked it."""
+    squares = {
+        str(name): (values.to_numpy(dtype=float) - parts[str(name)].targets) ** 2
+        for name, values in predictions.groupby("part", observed=True)["prediction"]
+    }
+    return {f"test/rmse/{name}": float(np.mean(values)) ** 0.5 for name, values in squares.items()}
+
+
 def _errors(predictions: pd.DataFrame, parts: Mapping[str, compared.Part]) -> dict[str, dict[str, float]]:
     by_part = predictions.groupby("part", observed=True)["prediction"]
     return {str(name): parts[str(name)].errors(values.to_numpy(dtype=float)) for name, values in by_part}
@@ -125,7 +135,7 @@ def _measured(grid: Runs, tables: Mapping[str, pd.DataFrame], parts: Mapping[str
     validation = grid.values.loc[run_ids, [f"val/rmse/{part}" for part in parts]].astype(float)
     return Measured(
         parts=parts,
-        runs=finished[["run_id", *CELL, "seed"]],
+        runs=finished[["run_id", *ROW, "seed"]],
         validation=validation.rename(columns=lambda name: name.removeprefix("val/rmse/")),
         errors=errors,
         predictions=predictions,
@@ -164,7 +174,7 @@ def _add_grid(report: Report, section: Tables, name: str, grid: Runs, measured: 
     errors = errors_table(section, measured, name=name)
     more = [groups_table(section, measured, name=f"{name}_groups"), cells_table(section, grid, measured, name=f"{name}_cells")]
     report.add(Section(name=name, title=title, caption=errors.caption, table=errors, more=more, holes=grid.hole_lines(row_name)))
-    report.warnings += [f"{name}: {line}" for line in at_edges(measured.choices(), measured.runs)]
+    report.warnings += [f"{name}: {line}" for line in at_edges(measured.choices, measured.runs)]
     if differences.empty:
         return
     changes = differences_table(section, measured, differences, name=f"{name}_differences")
@@ -195,8 +205,8 @@ def _groups_of(choices: pd.DataFrame, method: str) -> tuple[RunGroup, ...]:
 
 def _method_rows(measured: Measured, columns: Sequence[str]) -> tuple[list[tuple[Cell, ...]], pd.DataFrame, tuple[Part, ...]]:
     """Rows of means ± std over parts of the error `columns`: methods, with their choice and runs, then references."""
-    choices = measured.choices()
-    errors = measured.by_part(choices).reindex(columns=list(columns))
+    choices = measured.choices
+    errors = measured.by_part.reindex(columns=list(columns))
     by_method = {str(method): errors.loc[method] for method in dict.fromkeys(choices["method"])}
     networks = {method: part for method, part in by_method.items() if method != HGB}
     references = {HGB: by_method[HGB]} if HGB in by_method else {}
@@ -227,7 +237,7 @@ def _method_rows(measured: Measured, columns: Sequence[str]) -> tuple[list[tuple
 
 
 def _spread(measured: Measured) -> str:
-    seeds = measured.runs.groupby(CELL)["seed"].nunique().max()
+    seeds = measured.runs.groupby(ROW)["seed"].nunique().max()
     if len(measured.parts) == 1:
         return f"Mean over {counted(seeds, 'seed')}."
     return f"Mean ± standard deviation over {len(measured.parts)} folds, each averaged over {counted(seeds, 'seed')} first."
@@ -284,7 +294,7 @@ def groups_table(section: Tables, measured: Measured, *, name: str) -> Table:
 
 def cells_table(section: Tables, grid: Runs, measured: Measured, *, name: str) -> Table:
     """Validation and test RMSE of every combination of method, C and λ, and in how many parts it is chosen."""
-    chosen = measured.choices().groupby(CELL).size()
+    chosen = measured.choices.groupby(ROW).size()
     errors = pd.DataFrame(
         {
             run_id: {
@@ -296,16 +306,13 @@ def cells_table(section: Tables, grid: Runs, measured: Measured, *, name: str) -
     ).T
     runs = Runs(wanted=grid.wanted, values=errors, axes=grid.axes, order=grid.order)
     frame = means(runs, {column: [column] for column in ("val/rmse", "test/rmse")})
-    frame["chosen"] = [int(chosen.get(tuple(row[key] for key in CELL), 0)) for row in records(frame)]
+    frame["chosen"] = [int(chosen.get(tuple(row[key] for key in ROW), 0)) for row in records(frame)]
     rows = []
     for row in records(frame):
         digits = digits_of(row["val/rmse"])
         values = (with_std(row[column], row[f"{column}_std"], digits) for column in ("val/rmse", "test/rmse"))
         cells = [Cell(text=text) for text in (*values, str(row["chosen"]), str(row["seeds"]))]
-        same = rows_like(grid.wanted, row, CELL)
-        finished = same[same["state"] == "finished"]
-        runs_of_row = tuple((str(seed), run_id) for seed, run_id in zip(finished["seed"], finished["run_id"], strict=True))
-        rows.append((*heads(row), *cells, Cell(text="", runs=(RunGroup(label=row_name(row), runs=runs_of_row),))))
+        rows.append((*heads(row), *cells, Cell(text="", runs=groups_of(rows_like(grid.wanted, row, ROW), row_name))))
     unit = f" ({section.data.unit})" if section.data.unit else ""
     return Table(
         name=name,
@@ -320,7 +327,7 @@ def cells_table(section: Tables, grid: Runs, measured: Measured, *, name: str) -
 
 def differences_table(section: Tables, measured: Measured, frame: pd.DataFrame, *, name: str) -> Table:
     """The differences to reg: a row per (error, group, method)."""
-    choices, rows, parts = measured.choices(), list[tuple[Cell, ...]](), list[Part]()
+    choices, rows, parts = measured.choices, list[tuple[Cell, ...]](), list[Part]()
     for error in TESTED:
         parts.append(Part(place=len(rows), title=_in_unit(section, error)))
         for row in records(frame[frame["error"] == error]):
@@ -367,7 +374,7 @@ def _lines(section: Tables, measured: Measured, differences: pd.DataFrame) -> li
     row = rows["all"]
     extent = f"{row['folds']} folds × " if len(measured.parts) > 1 else ""
     tests = int(((differences["error"] == "rmse") & (differences["group"] == "all") & differences["p"].notna()).sum())
-    classes, _ = chosen_texts(measured.choices(), row["method"])
+    classes, _ = chosen_texts(measured.choices, row["method"])
     return [
         Line(
             measured=_in_unit(section, "rmse"),
@@ -383,7 +390,7 @@ def _lines(section: Tables, measured: Measured, differences: pd.DataFrame) -> li
 def _metrics(measured: Measured, differences: pd.DataFrame) -> dict[str, object]:
     """Columns of `dvc exp show`: RMSE (all, few) of each method and its gap to reg; null if missing."""
     shown = ("all", "few")
-    errors = measured.by_part(measured.choices())
+    errors = measured.by_part
     rmse = {
         str(method): {group: rounded(float(part[f"rmse/{group}"].mean()) if f"rmse/{group}" in part else math.nan) for group in shown}
         for method, part in errors.groupby(level=0, sort=False)
@@ -396,7 +403,7 @@ def _metrics(measured: Measured, differences: pd.DataFrame) -> dict[str, object]
 
 def _add_by_target(report: Report, section: Tables, table: TableSet, measured: Measured) -> None:
     data, units = section.data, f" ({section.data.unit})" if section.data.unit else ""
-    choices = measured.choices()
+    choices = measured.choices
     edges = bins_of(table.targets, whole=False)
     groups = section.shots.groups(table.targets)
     rows = []

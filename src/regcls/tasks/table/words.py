@@ -15,7 +15,7 @@ from regcls.words import counted
 
 def answers(measured: Measured, table: pd.DataFrame, *, unit: str, negligible: float) -> list[str]:
     """A line per method, one on the references, and what would tell more; `table`: from `Measured.differences`."""
-    choices = measured.choices()
+    choices = measured.choices
     if "reg" not in set(choices["method"]):
         return ["No run of reg is finished: there is nothing to compare the other methods with."]
     methods = [method for method in dict.fromkeys(choices["method"]) if method not in ("reg", HGB)]
@@ -52,7 +52,7 @@ def _gap(row: Row, digits: int) -> str:
 
 def references(measured: Measured, *, unit: str) -> str:
     """The test RMSE of reg beside that of a constant and of the trees, if they are fitted."""
-    errors = measured.by_part(measured.choices())
+    errors = measured.by_part
     values = {"reg": float(errors.loc["reg"]["rmse/all"].mean())}
     if HGB in errors.index.get_level_values(0):
         values["gradient-boosted trees"] = float(errors.loc[HGB]["rmse/all"].mean())
@@ -93,7 +93,7 @@ def use(measured: Measured, table: pd.DataFrame) -> list[str]:
     if not rows:
         return []
     method = min(rows, key=lambda row: float(row["other"]))["method"]
-    choices = measured.choices()
+    choices = measured.choices
     classes, weight = choices.loc[choices["method"] == method, ["classes", "weight"]].value_counts().index[0]
     if not classes:
         return [f"run: {{method: {method}}}"]
