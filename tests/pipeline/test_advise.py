@@ -100,7 +100,7 @@ def test_the_parent_that_a_killed_process_has_left_is_ended(project):
         (["diabetes", "--methods", "magic"], "--methods: there is no method magic"),
         (["diabetes", "--methods", "reg"], "--methods names no method to compare with reg"),
         (["dibetes"], "dibetes is not a data set in params.yaml; did you mean diabetes"),
-        (["functions"], "regcls advise is for tables so far: train functions in full with: regcls train functions"),
+        (["functions"], "regcls advise is for tables, images and depth maps: train functions in full with: regcls train functions"),
     ],
 )
 @pytest.mark.usefixtures("project")

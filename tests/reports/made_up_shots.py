@@ -95,6 +95,7 @@ def subject_of(runs: Runs, **changed: Any) -> Subject:
         "test_images": len(GROUPS),
         "compare": None,
         "constants": {},
+        "negligible": 2.0,
         "tested": {"mae": "MAE", "mse": "MSE"},
         "meaning": "Above 0 it helps.",
         "independence": "Images are independent.",

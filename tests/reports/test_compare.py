@@ -71,7 +71,7 @@ def test_an_unprepared_data_set_does_not_stop_the_others(project: tuple[Path, Pa
     stage.compare(params, root)
     output = capsys.readouterr().err
     assert "functions: left out, because there is no prepared data in" in output and "regcls prepare functions" in output
-    assert "reg+cls with 10 classes has the" in (root / "reports/imdb_wiki/index.html").read_text()
+    assert "reg+cls with 10 classes, λ " in (root / "reports/imdb_wiki/index.html").read_text()
     metrics = json.loads((root / "reports/metrics.json").read_text())
     assert metrics["functions"] is None and metrics["imdb_wiki"]["runs"]["finished"] == 3
 

@@ -15,7 +15,7 @@ from reports.made_up_shots import GROUPS, IMAGES, MadeUp, compared_by_image, in_
 
 
 def table_of(study: MadeUp) -> pd.DataFrame:
-    return differences(study.runs, study.subject.compare)
+    return differences(study.runs, study.subject.compare, negligible=2.0)
 
 
 # Means over images.
@@ -71,13 +71,13 @@ def test_fewer_than_three_seeds_have_a_difference_but_no_test(seeds: int) -> Non
 
 def test_without_reg_there_is_nothing_to_compare_with() -> None:
     study = made_up()
-    assert differences(study.runs.where(method="reg+cls"), study.subject.compare).empty
+    assert differences(study.runs.where(method="reg+cls"), study.subject.compare, negligible=2.0).empty
 
 
 def test_an_empty_group_is_reported_as_empty() -> None:
     study = made_up()
     compare = of_means(lambda run_ids: {"mae": np.abs(study.errors[list(run_ids)].to_numpy().T)}, np.where(GROUPS == "few", "many", GROUPS))
-    few = differences(study.runs, compare).query("shot == 'few'")
+    few = differences(study.runs, compare, negligible=2.0).query("shot == 'few'")
     assert set(few["answer"]) == {"no images"} and few["gap"].isna().all() and set(few["images"]) == {0}
 
 
@@ -86,7 +86,7 @@ def test_an_empty_group_is_reported_as_empty() -> None:
 
 def by_image(seeds: int = 3, *, missing: tuple[str, ...] = ()) -> pd.DataFrame:
     runs, sums = made_up_sums(seeds, missing=missing)
-    return differences(runs, compared_by_image(sums))
+    return differences(runs, compared_by_image(sums), negligible=2.0)
 
 
 def rmse(run_id: str, shot: str, images: list[int] | None = None) -> float:
@@ -118,7 +118,7 @@ def leaving_one_out() -> list[list[int]]:
 
 def test_equal_networks_are_not_tested() -> None:
     runs, sums = made_up_sums(3)
-    table = differences(runs, compared_by_image(dict.fromkeys(sums, sums["0-0"])))
+    table = differences(runs, compared_by_image(dict.fromkeys(sums, sums["0-0"])), negligible=2.0)
     assert table["p"].isna().all() and set(table["answer"]) == {"not tested"}
 
 
@@ -129,7 +129,7 @@ def test_images_without_pixels_of_a_group_do_not_count_for_it(images: int, teste
         of_run[:, 3] = of_run[:, 2]
         of_run[images:, 3] = 0
         of_run[:, 1] = 0
-    table = differences(runs, compared_by_image(sums))
+    table = differences(runs, compared_by_image(sums), negligible=2.0)
     few, many = (row_of(table, classes=10, shot=shot) for shot in ("few", "many"))
     assert math.isnan(few["p"]) != tested and few["images"] == images
     assert (many["images"], many["answer"]) == (0, "no images") and math.isnan(many["gap"])

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -8,30 +9,31 @@ import pytest
 from regcls.reports.measured import at_edge
 from regcls.reports.shot_differences import differences
 from regcls.reports.shot_subject import Subject, best_by_validation
-from regcls.reports.shot_words import answers, few_metrics, lines
+from regcls.reports.shot_words import answers, few_metrics, lines, use
 from reports.made_up import row_of
 from reports.made_up_shots import MadeUp, made_up, with_another_loss
 
 
 def answers_for(study: MadeUp, **changed: Any) -> list[str]:
     subject: Subject = replace(study.subject, **changed)
-    return answers(subject, study.runs, differences(study.runs, subject.compare))
+    return answers(subject, study.runs, differences(study.runs, subject.compare, negligible=2.0))
 
 
 def test_the_answer_has_the_numbers_of_the_differences_table() -> None:
     study = made_up()
-    table = differences(study.runs, study.subject.compare)
+    table = differences(study.runs, study.subject.compare, negligible=2.0)
     best = best_by_validation(study.subject, study.runs)["classes"].max()
     row = row_of(table, classes=best, error="mae", shot="all")
     first = answers_for(study)[0]
-    assert first.startswith(f"reg+cls with {best} classes has the lower test MAE: {row['other']:.2f} years against {row['reg']:.2f} of reg")
-    assert f"Δ +{row['gap']:.2f} (95 % {row['low']:+.2f} to {row['high']:+.2f}; not clear)".replace("-", "−") in first
-    assert "over 8 test images and 3 seeds. In Few (2 images):" in first
+    assert first.startswith(f"reg+cls with {best} classes, λ 0.1: cannot be told. It has the lower test MAE: ")
+    assert f": {row['other']:.2f} years against {row['reg']:.2f} of reg, " in first
+    assert f"Δ +{row['gap']:.2f} (95 % {row['low']:+.2f} to {row['high']:+.2f})".replace("-", "−") in first
+    assert "over 8 test images and 3 seeds. In Few (2 images): cannot be told." in first
 
 
 def test_another_loss_without_classes_is_described_without_classes() -> None:
-    first, second, caution = answers_for(with_another_loss())
-    assert first.startswith("focal-r has the ") and second.startswith("focal-r+cls with 100 classes has the ")
+    first, second, _, caution = answers_for(with_another_loss())
+    assert first.startswith("focal-r: cannot be told.") and second.startswith("focal-r+cls with 100 classes, λ 0.1: cannot be told.")
     assert "several class counts" not in caution and "several class counts" in answers_for(made_up())[-1]
 
 
@@ -58,7 +60,36 @@ def test_clear_results_are_stated_as_such() -> None:
         study.errors[run_id] = [
             (9.0 if run_id[0] == "0" else 5.0) + 0.01 * image * int(run_id[0]) + 0.001 * index * int(run_id[0]) for image in range(8)
         ]
-    assert "; clear)" in answers_for(study)[0] and "are for other seeds and other test images" in answers_for(study)[-1]
+    assert (
+        "λ 0.1: helps. It has the lower" in answers_for(study)[0] and "are for other seeds and other test images" in answers_for(study)[-1]
+    )
+
+
+def test_what_would_tell_more_is_said_where_it_cannot_be_told() -> None:
+    assert answers_for(made_up())[-2].startswith("To tell more, add seeds or test images: an interval within ± 2 % of reg's error")
+    study = made_up()
+    for run_id in study.errors:
+        study.errors[run_id] = [9.0 + 0.001 * image * int(run_id[0]) + 0.0001 * int(run_id[2]) * int(run_id[0]) for image in range(8)]
+    first, *others = answers_for(study)
+    assert ", λ 0.1: no difference above 2 %. It has" in first and not any("To tell more" in line for line in others)
+
+
+def test_the_best_constant_stands_beside_reg() -> None:
+    constants = {"mean": {"test/mae/all": 7.25}, "median": {"test/mae/all": 7.125}}
+    line = answers_for(made_up(), constants=constants)[1]
+    assert re.fullmatch(r"For comparison, test MAE \(years\): reg [0-9.]+, the best constant 7\.12\.", line)
+
+
+def test_lines_of_params_use_the_method_that_helps_and_that_validation_prefers() -> None:
+    study = made_up()
+    table = differences(study.runs, study.subject.compare, negligible=2.0)
+    assert use(study.subject, study.runs, table) == []
+    helps = table.assign(answer="helps")
+    assert use(study.subject, study.runs, helps) == ["run: {method: reg+cls, classes: 100}", "training: {lambda: {100: 0.1}}"]
+    other = with_another_loss()
+    table = differences(other.runs, other.subject.compare, negligible=2.0)
+    helps = table.assign(answer=table["answer"].where(table["method"] != "focal-r", "helps"))
+    assert use(other.subject, other.runs, helps) == ["run: {method: focal-r}"]
 
 
 def test_with_two_seeds_the_answer_says_that_nothing_can_be_said() -> None:
@@ -74,7 +105,7 @@ def test_methods_without_a_finished_run_are_named() -> None:
 
 def test_an_empty_few_group_is_mentioned() -> None:
     study = made_up()
-    table = differences(study.runs, study.subject.compare)
+    table = differences(study.runs, study.subject.compare, negligible=2.0)
     none = table.assign(images=table["images"].mask(table["shot"] == "few", 0))
     assert answers(study.subject, study.runs, none)[0].partition(" At the edge")[0].endswith("No test image is in Few.")
 
@@ -91,30 +122,30 @@ def test_an_empty_few_group_is_mentioned() -> None:
 )
 def test_a_choice_at_the_edge_of_its_grid_is_named(tried: Any, expected: str) -> None:
     study = made_up()  # reg+cls is best with 100 classes and λ 0.1
-    first = answers(study.subject, study.runs, differences(study.runs, study.subject.compare), tried=tried)[0]
+    first = answers(study.subject, study.runs, differences(study.runs, study.subject.compare, negligible=2.0), tried=tried)[0]
     assert first.endswith(f" At the edge of the grid: {expected}. Extend it by a factor of ten: a better value may lie outside.")
 
 
 def test_no_edge_is_named_without_a_choice() -> None:
     study = made_up()
     one = replace(study.runs, wanted=study.runs.wanted[study.runs.wanted["classes"] != 10])
-    assert "At the edge" not in answers(study.subject, one, differences(one, study.subject.compare), tried=(0.1,))[0]
+    assert "At the edge" not in answers(study.subject, one, differences(one, study.subject.compare, negligible=2.0), tried=(0.1,))[0]
     assert not at_edge(2, (2, 10, 100), least=2) and at_edge(10, (10, 100), least=2) and not at_edge(10, (2, 10, 100), least=2)
 
 
 def test_the_caution_tells_the_class_choice_and_the_number_of_tests() -> None:
     caution = answers_for(made_up())[-1]
-    assert "Of several class counts, the one with the lowest validation MSE is shown." in caution and "correction for 16 tests" in caution
+    assert "Of several class counts, the one with the lowest validation MSE is shown." in caution and "corrected for 16 tests" in caution
     study = made_up()
     one = study.runs.where(classes=0).wanted, study.runs.where(classes=10).wanted
     runs = replace(study.runs, wanted=pd.concat(one))
-    caution = answers(study.subject, runs, differences(runs, study.subject.compare))[-1]
-    assert "Of several class counts" not in caution and "correction for 8 tests" in caution
+    caution = answers(study.subject, runs, differences(runs, study.subject.compare, negligible=2.0))[-1]
+    assert "Of several class counts" not in caution and "corrected for 8 tests" in caution
 
 
 def test_the_summary_line_has_the_formatted_numbers_of_the_table() -> None:
     study = made_up()
-    table = differences(study.runs, study.subject.compare)
+    table = differences(study.runs, study.subject.compare, negligible=2.0)
     (found,) = lines(study.subject, study.runs, table)
     best = best_by_validation(study.subject, study.runs)["classes"].max()
     assert found.few is not None
@@ -133,12 +164,12 @@ def test_the_summary_line_has_the_formatted_numbers_of_the_table() -> None:
 @pytest.mark.parametrize("missing", [("0-0",), ("1-0", "2-0")], ids=["reg", "reg+cls"])
 def test_there_is_no_summary_line_if_a_side_is_missing(missing: tuple[str, ...]) -> None:
     study = made_up(1, missing=missing)
-    assert lines(study.subject, study.runs, differences(study.runs, study.subject.compare)) == []
+    assert lines(study.subject, study.runs, differences(study.runs, study.subject.compare, negligible=2.0)) == []
 
 
 def test_metrics_hold_error_and_gap_of_each_cell_and_none_if_missing() -> None:
     study = made_up(1, missing=("2-0",))
-    table = differences(study.runs, study.subject.compare)
+    table = differences(study.runs, study.subject.compare, negligible=2.0)
     found = few_metrics(study.subject, study.runs, table)
     assert found.keys() == {"mae", "gap"} and found["mae"].keys() == {"reg", "reg+cls-10", "reg+cls-100"}
     assert found["mae"]["reg"] == {shot: float(f"{study.runs.values.loc['0-0', f'test/mae/{shot}']:.6g}") for shot in ("all", "few")}

@@ -188,7 +188,9 @@ def test_table_data_holds_the_unrounded_numbers_of_its_columns() -> None:
 
 def test_the_differences_have_a_row_per_method_error_and_group() -> None:
     study = made_up()
-    table = differences_table(study.subject, study.runs, differences(study.runs, study.subject.compare), name="d", caption="c")
+    table = differences_table(
+        study.subject, study.runs, differences(study.runs, study.subject.compare, negligible=2.0), name="d", caption="c"
+    )
     assert len(table.rows) == 2 * 2 * 4 and [part.place for part in table.parts] == [0, 8]
     row, frame = table.rows[0], table.frame.iloc[0]
     assert [cell.text for cell in row[:4]] == ["reg+cls", "10", "1", "All"]
@@ -199,7 +201,7 @@ def test_the_differences_have_a_row_per_method_error_and_group() -> None:
 
 def test_differences_of_one_error_have_no_headings() -> None:
     study = made_up()
-    table = differences(study.runs, study.subject.compare)
+    table = differences(study.runs, study.subject.compare, negligible=2.0)
     subject = replace(study.subject, tested={"mae": "MAE"})
     shown = differences_table(subject, study.runs, table[table["error"] == "mae"], name="d", caption="c")
     assert shown.parts == () and len(shown.rows) == 2 * 4
@@ -261,7 +263,7 @@ def test_another_loss_has_its_own_rows_with_classes_only_if_it_has_any() -> None
     rows = [("reg", "", ""), ("focal-r", "", ""), ("focal-r+cls", "100", "0.1")]
     table = shots_table(study.subject, study.runs, study.subject.main, name="t", caption="c")
     assert [tuple(cell.text for cell in row[:3]) for row in table.rows] == rows
-    differences_of = differences(study.runs, study.subject.compare)
+    differences_of = differences(study.runs, study.subject.compare, negligible=2.0)
     shown = differences_table(study.subject, study.runs, differences_of, name="d", caption="c")
     assert [*dict.fromkeys(tuple(cell.text for cell in row[:3]) for row in shown.rows)] == rows[1:]
     row = row_of(differences_of, method="focal-r", error="mae", shot="all")
@@ -286,7 +288,7 @@ def test_all_results_of_grids_are_added_to_a_report_in_order() -> None:
     assert [section.name for section in report.sections] == ["table3", "table3_differences", SEARCH]
     assert seen == [(study.runs, ["table3", "table3_differences"])]
     assert report.sections[0].caption == "Errors on all images." and report.sections[1].title == "Table 3: differences to reg"
-    assert bool(report.lines) and len(report.answers) == 2 and set(report.metrics) == {"mae", "gap"}
+    assert bool(report.lines) and len(report.answers) == 3 and set(report.metrics) == {"mae", "gap"}
 
 
 def test_a_grid_still_waiting_for_lambda_gives_a_warning() -> None:

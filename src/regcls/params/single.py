@@ -131,6 +131,7 @@ class SingleSection(Section):
     """A data set whose runs train one network each; tasks add data parameters and shot groups."""
 
     training: SingleTraining
+    negligible: Positive  # percent of reg's error: a difference within it counts as none
     run: SingleRun
     grids: Annotated[dict[str, SingleGrid], Field(min_length=1)]
     __pydantic_config__ = STRICT

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def advise(params: Params, root: Path, dataset: str, *, budget: str = "10m", met
     params.check_name(dataset)
     task, limit = task_named(params.task(dataset)), seconds(budget)
     if not task.advises:
-        raise UserError(f"regcls advise is for tables so far: train {dataset} in full with: regcls train {dataset}")
+        raise UserError(f"regcls advise is for tables, images and depth maps: train {dataset} in full with: regcls train {dataset}")
     if not prepared_folder(root, dataset).exists():
         prepare(params, root, dataset)
     data = open_data(params, root, dataset, verify=True)
@@ -76,6 +77,8 @@ def advise(params: Params, root: Path, dataset: str, *, budget: str = "10m", met
     for line in plan.words:
         say(line)
     planned = replace(session, params=replace(params, datasets={**params.datasets, dataset: plan.section}))
+    if plan.section.data != session.section.data:
+        data = _prepared(planned)
     with tracker.parent(f"advice · {dataset}", {"regcls.advice": dataset}) as store_text:
         train_grids(data, planned)
         runs = tracker.collect(dataset, task.spec_type)
@@ -87,6 +90,16 @@ def advise(params: Params, root: Path, dataset: str, *, budget: str = "10m", met
         advice = Advice(report=report, plan=plan, page=out / dataset / "index.html")
         store_text("advice.txt", advice.summary() + "\n")
     return advice
+
+
+def _prepared(planned: Session) -> Any:
+    """The data set as a plan changes it, such as with smaller images; its folder is .regcls/advice/<dataset>/."""
+    folder = planned.root / ".regcls" / "advice" / planned.dataset
+    task = task_named(planned.params.task(planned.dataset))
+    with suppress(UserError):
+        return task.open(folder, section=planned.section, verify=True)
+    prepare(planned.params, planned.root, planned.dataset, folder=folder)
+    return task.open(folder, section=planned.section, verify=False)
 
 
 def _plan(task: Task[Any, Any, Any], data: Any, session: Session, *, methods: Sequence[str], budget: float) -> Plan:

@@ -10,8 +10,8 @@ from regcls.tasks import task_named
 from regcls.tracking.store import project_root
 
 
-def prepare(params: Params, root: Path, dataset: str) -> None:
-    """Write data/<dataset>/prepared and print its counts.
+def prepare(params: Params, root: Path, dataset: str, *, folder: Path | None = None) -> None:
+    """Write data/<dataset>/prepared, or `folder`, and print its counts.
 
     Raises:
         UserError: raw files are missing, damaged or unexpected, or the disk is full; the folder is unchanged.
@@ -22,6 +22,6 @@ def prepare(params: Params, root: Path, dataset: str) -> None:
     if getattr(section.data, "source", "") == "stand-in" and raw.is_dir() and any(not file.name.startswith(".") for file in raw.iterdir()):
         say(f"{raw} is not read: {dataset}.data.source in params.yaml is stand-in")
     with lock(root / ".regcls" / f"prepare-{dataset}.lock", on_wait=lambda holder: say(f"{holder} is preparing {dataset}; waiting")):
-        folder, processes = prepared_folder(root, dataset), params.compute.process_count
-        for line in task.prepare(section, folder, raw=raw, dataset=dataset, processes=processes):
+        target, processes = folder or prepared_folder(root, dataset), params.compute.process_count
+        for line in task.prepare(section, target, raw=raw, dataset=dataset, processes=processes):
             print(line)

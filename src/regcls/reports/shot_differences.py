@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from regcls.metrics import SHOTS
 from regcls.reports.measured import ROW, Runs, by_seed
 from regcls.reports.picking import Row, records
-from regcls.reports.stats import FEWEST_IMAGES, NO_TEST, holm, root_mean_squares, two_way, verdict
+from regcls.reports.stats import FEWEST_IMAGES, NO_TEST, decided, holm, root_mean_squares, two_way, verdict
 
 # (run ids of reg, run ids of another cell with the same seeds in the same order) -> a row per (error, shot group): see `differences`.
 Compare = Callable[[Sequence[str], Sequence[str]], Iterable[Row]]
 
 
-def differences(runs: Runs, compare: Compare) -> pd.DataFrame:
+def differences(runs: Runs, compare: Compare, *, negligible: float) -> pd.DataFrame:
     """gap = error(reg) − error(method), over the seeds that both have: a row per (cell except reg, error, shot group).
 
     Columns: ROW; from `compare`: error, shot, reg and other (the two means), gap, images and seeds (counts), low, high and p (95 % interval
-    and p of `stats.two_way`); p_holm, adjusted over all rows; answer: the verdict. Empty if reg is not requested.
+    and p of `stats.two_way`); p_holm, adjusted over all rows; answer: the verdict (`stats.decided`). Empty if reg is not requested.
     """
     seeds = {key: by_seed(cell) for key, cell in runs.wanted.groupby(ROW, sort=False)}
     reg = next((run_ids for key, run_ids in seeds.items() if key[0] == "reg"), None)
@@ -32,13 +32,14 @@ def differences(runs: Runs, compare: Compare) -> pd.DataFrame:
         rows += [dict(zip(ROW, key, strict=True)) | dict(row) for row in compare([reg[s] for s in common], [own[s] for s in common])]
     table = pd.DataFrame(rows, columns=[*ROW, "error", "shot", "reg", "other", "gap", "images", "seeds", "low", "high", "p"])
     table["p_holm"] = holm(table["p"].tolist())
-    table["answer"] = [_answer(row) for row in records(table)]
+    table["answer"] = [_answer(row, negligible) for row in records(table)]
     parts = [runs.in_order(part.reset_index()).set_index("index") for _, part in table.groupby("error", sort=True)]
     return pd.concat(parts).reset_index(drop=True) if parts else table
 
 
-def _answer(row: Row) -> str:
-    return verdict(row["gap"], row["p_holm"], row["seeds"]) if row["images"] else "no images"
+def _answer(row: Row, negligible: float) -> str:
+    answer = verdict(row["gap"], row["p_holm"], row["seeds"]) if row["images"] else "no images"
+    return decided(answer, low=row["low"], high=row["high"], reg=row["reg"], negligible=negligible)
 
 
 def of_means(losses: Callable[[Sequence[str]], Mapping[str, NDArray[np.float64]]], shots: NDArray[np.str_]) -> Compare:

@@ -67,6 +67,7 @@ class Subject:
     test_images: int
     compare: Compare
     constants: Mapping[str, Mapping[str, float]]  # constant prediction, for readers -> measurement -> its value
+    negligible: float  # percent of reg's error: a difference within it counts as none
     tested: Mapping[str, str]  # errors to compare: Metric.name -> title; answers and metrics use the first one
     meaning: str  # note: definition of Δ
     independence: str  # note: how far the test images are independent samples
@@ -90,10 +91,15 @@ def best_by_validation(subject: Subject, runs: Runs) -> pd.DataFrame:
     return best_by(runs, means(runs, {judged: [judged]}), judged)
 
 
+def ranked_by_validation(subject: Subject, runs: Runs) -> pd.DataFrame:
+    """`best_by_validation`, sorted by the mean validation error."""
+    judged = subject.judged[0]
+    return best_by_validation(subject, runs).merge(means(runs, {judged: [judged]}), on=ROW).sort_values(judged, kind="stable")
+
+
 def reg_and_best(subject: Subject, runs: Runs) -> pd.DataFrame:
     """The cell of reg and the other cell with the lowest mean validation error, as far as they are trained."""
-    judged = subject.judged[0]
-    ranked = best_by_validation(subject, runs).merge(means(runs, {judged: [judged]}), on=ROW).sort_values(judged, kind="stable")
+    ranked = ranked_by_validation(subject, runs)
     reg = ranked["method"] == "reg"
     return pd.concat([ranked[reg], ranked[~reg].head(1)])[ROW]
 

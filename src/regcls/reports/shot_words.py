@@ -9,8 +9,8 @@ import pandas as pd
 from regcls.reports.measured import ROW, Runs, at_edge, key_of, method_name
 from regcls.reports.picking import Row, records
 from regcls.reports.report import Compared, Line, after_tests, rounded
-from regcls.reports.shot_subject import Subject, best_by_validation, cells
-from regcls.reports.stats import NOT_TESTED, is_clear
+from regcls.reports.shot_subject import Subject, best_by_validation, cells, constant_error, ranked_by_validation
+from regcls.reports.stats import NOT_TESTED, OPEN
 from regcls.reports.tables import comparison, interval, number, signed
 from regcls.words import counted
 
@@ -27,12 +27,39 @@ def answers(subject: Subject, runs: Runs, table: pd.DataFrame, *, tried: Sequenc
         return ["Only reg is trained: there is nothing to compare it with."]
     if not ((wanted["method"] == "reg") & (wanted["state"] == "finished")).any():
         return ["No run of reg is finished: there is nothing to compare the other methods with."]
-    lines = []
+    lines, found = [], []
     for method in methods:
         rows = _best_differences(subject, runs, table, method)
         text = f"{_headline(subject, rows['all'])} {_in_few(subject, rows['few'])}{_edge(runs, rows['all'], tried)}" if rows else ""
         lines.append(text or f"{method}: no run to compare reg with.")
-    return [*lines, _caution(subject, runs, int(table["p"].notna().sum()))]
+        found += [rows["all"]["answer"]] if rows else []
+    more = [
+        f"To tell more, add seeds or test images: an interval within ± {subject.negligible:g} % of reg's error would show that there is no "
+        "difference."
+    ]
+    return [*lines, *_constant_line(subject, table), *more * (OPEN in found), _caution(subject, runs, int(table["p"].notna().sum()))]
+
+
+def use(subject: Subject, runs: Runs, table: pd.DataFrame) -> list[str]:
+    """Lines of the data set's section in params.yaml that use the method with the lowest validation error among those that help."""
+    for row in records(ranked_by_validation(subject, runs)):
+        rows = _best_differences(subject, runs, table, row["method"]) if row["method"] != "reg" else {}
+        if rows and rows["all"]["answer"] == "helps":
+            classes = f", classes: {row['classes']}" if row["classes"] else ""
+            weight = [f"training: {{lambda: {{{row['classes']}: {float(row['weight'])}}}}}"] if row["classes"] else []
+            return [f"run: {{method: {row['method']}{classes}}}", *weight]
+    return []
+
+
+def _constant_line(subject: Subject, table: pd.DataFrame) -> list[str]:
+    """The error of the best constant beside reg's."""
+    error = next(iter(subject.tested))
+    constant, reg = constant_error(subject, error), table.loc[(table["error"] == error) & (table["shot"] == "all"), "reg"].dropna()
+    if math.isinf(constant) or reg.empty:
+        return []
+    own = float(reg.iloc[0])
+    digits, unit = subject.digits(max(constant, own)), f" ({subject.unit})" if subject.unit else ""
+    return [f"For comparison, test {subject.error}{unit}: reg {number(own, digits)}, the best constant {number(constant, digits)}."]
 
 
 def lines(subject: Subject, runs: Runs, table: pd.DataFrame) -> list[Line]:
@@ -65,10 +92,14 @@ def _headline(subject: Subject, row: Row) -> str:
     digits = subject.digits(row["reg"])
     unit = f" {subject.unit}" if subject.unit else ""
     images, seeds = counted(row["images"], "test image"), counted(row["seeds"], "seed")
-    return (
-        f"{method_name(row)} has {comparison(row['other'], row['reg'], digits)} test {subject.error}: {number(row['other'], digits)}{unit} "
-        f"against {number(row['reg'], digits)} of reg, {_gap(subject, row)}, over {images} and {seeds}."
-    )
+    weight = f", λ {row['weight']}" if row["weight"] else ""
+    compared = f"It has {comparison(row['other'], row['reg'], digits)} test {subject.error}"
+    values = f"{number(row['other'], digits)}{unit} against {number(row['reg'], digits)} of reg"
+    return f"{method_name(row)}{weight}{_answer(row)} {compared}: {values}, {_gap(subject, row)}, over {images} and {seeds}."
+
+
+def _answer(row: Row) -> str:
+    return "." if math.isnan(row["low"]) else f": {row['answer']}."
 
 
 def _in_few(subject: Subject, row: Row) -> str:
@@ -76,7 +107,7 @@ def _in_few(subject: Subject, row: Row) -> str:
         return subject.nothing_in_few
     digits = subject.digits(row["reg"])
     values = f"{number(row['other'], digits)} against {number(row['reg'], digits)}"
-    return f"In Few ({subject.few(row['images'])}): {values}, {_gap(subject, row)}."
+    return f"In Few ({subject.few(row['images'])}){_answer(row)} {values}, {_gap(subject, row)}."
 
 
 def _edge(runs: Runs, row: Row, tried: Sequence[float] | str) -> str:
@@ -91,10 +122,8 @@ def _edge(runs: Runs, row: Row, tried: Sequence[float] | str) -> str:
 
 def _gap(subject: Subject, row: Row) -> str:
     digits = subject.digits(row["reg"])
-    if math.isnan(row["low"]):
-        return f"Δ {signed(row['gap'], digits)} (not tested)"
-    verdict = "clear" if is_clear(row["answer"]) else row["answer"]
-    return f"Δ {signed(row['gap'], digits)} (95 % {interval(row['low'], row['high'], digits)}; {verdict})"
+    tested = "not tested" if math.isnan(row["low"]) else f"95 % {interval(row['low'], row['high'], digits)}"
+    return f"Δ {signed(row['gap'], digits)} ({tested})"
 
 
 def _caution(subject: Subject, runs: Runs, tests: int) -> str:
@@ -102,7 +131,7 @@ def _caution(subject: Subject, runs: Runs, tests: int) -> str:
     several = f"Of several class counts, the one with the lowest {subject.judged[1]} is shown. " if others["classes"].nunique() > 1 else ""
     scope = "Intervals and tests are for other seeds and other test images"
     return f"Δ = {subject.error}(reg) − {subject.error}(method): above 0 the method helps. {several}" + (
-        f"{scope}; “clear” means clear after correction for {counted(tests, 'test')}." if tests else NOT_TESTED.format(of="seeds")
+        f"{scope}; “helps” and “hurts” are corrected for {counted(tests, 'test')}." if tests else NOT_TESTED.format(of="seeds")
     )
 
 

@@ -28,8 +28,8 @@ from regcls.reports.shot_subject import (
     constant_error,
     no_better_than_constant,
 )
-from regcls.reports.shot_words import answers, few_metrics, lines
-from regcls.reports.stats import FEWEST, USELESS, holm_note
+from regcls.reports.shot_words import answers, few_metrics, lines, use
+from regcls.reports.stats import FEWEST, USELESS, equivalence_note, holm_note
 from regcls.reports.tables import DASH, Cell, Part, RunGroup, Table, answer_cell, heads, interval, number, p_value, signed, with_std
 from regcls.runs.grids import BestLambdas, searched_lambda
 from regcls.words import counted
@@ -45,7 +45,7 @@ def complete(
     report.warnings += _search_lines(subject, best_lambdas)
     main: tuple[Runs, pd.DataFrame] | None = None
     for name in (name for name in subject.titles if name in grids):
-        runs, table = grids[name], differences(grids[name], subject.compare)
+        runs, table = grids[name], differences(grids[name], subject.compare, negligible=subject.negligible)
         useless = no_better_than_constant(subject, table)
         table["answer"] = table["answer"].mask(table["error"].isin(list(useless)) & table["p"].notna(), USELESS)
         if useless:
@@ -59,6 +59,7 @@ def complete(
         _add_search(report, subject, grids[SEARCH])
     if main:
         report.answers += answers(subject, *main, tried=tried)
+        report.use = use(subject, *main)
         report.lines = lines(subject, *main)
         report.metrics |= few_metrics(subject, *main)
 
@@ -235,6 +236,7 @@ def differences_table(subject: Subject, runs: Runs, frame: pd.DataFrame, *, name
             f"Interval and p: t-test of Δ over seeds and test images, both as samples of more (paired; needs {FEWEST} seeds). "
             f"{subject.independence}",
             holm_note(int(frame["p"].notna().sum()), of="seeds"),
+            equivalence_note(subject.negligible),
             *([f"With {FEWEST} seeds only large differences become clear."] if frame["seeds"].max() == FEWEST else []),
         ),
         run_column=True,

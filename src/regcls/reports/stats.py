@@ -15,6 +15,7 @@ from regcls.words import counted
 
 LEVEL = 0.05  # a difference is clear if its Holm-adjusted p is below this
 FEWEST = 3  # trained replicates for a test: two may agree by chance
+NOT_CLEAR, OPEN = "not clear", "cannot be told"
 USELESS = "reg is no better than a constant"  # in place of a verdict
 # Predictions that learn nothing but the training targets, to compare reg with.
 CONSTANTS: Mapping[str, Callable[[np.ndarray], Any]] = {"mean of training targets": np.mean, "median of training targets": np.median}
@@ -125,6 +126,12 @@ def holm_note(tests: int, *, of: str) -> str:
     return f"p (Holm) is adjusted for the {counted(tests, 'test')} of this table. “Helps” or “hurts”: adjusted p < {LEVEL}."
 
 
+def equivalence_note(negligible: float) -> str:
+    """What the verdicts of `decided` mean."""
+    x = f"{negligible:g} %"
+    return f"“No difference above {x}”: the interval lies within ± {x} of reg's error. Otherwise it “{OPEN}”."
+
+
 def is_clear(answer: str) -> bool:
     """Whether a `verdict` is the outcome of a clear test."""
     return answer in ("helps", "hurts")
@@ -135,5 +142,16 @@ def verdict(gap: float, p: float, n: int) -> str:
     if math.isnan(p):
         return "no runs" if not n else f"n = {n}: not tested" if n < FEWEST else "not tested"
     if p >= LEVEL:
-        return "not clear"
+        return NOT_CLEAR
     return "helps" if gap > 0 else "hurts"
+
+
+def decided(answer: str, *, low: float, high: float, reg: float, negligible: float) -> str:
+    """A `verdict`; instead of `not clear`, what the 95 % interval (low, high) of the gap shows.
+
+    That is no difference above `negligible` percent of reg's error `reg`, if the interval lies within it, or else that it cannot be told.
+    """
+    if answer != NOT_CLEAR:
+        return answer
+    bound = negligible / 100 * reg
+    return f"no difference above {negligible:g} %" if -bound < low and high < bound else OPEN

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 from regcls.data.splits import SplitSet
 from regcls.runs.grids import BestLambdas, MakeSpec, SingleSpec, all_specs, search_specs
-from regcls.tasks.task import SectionT, Session, Sources, Task
+from regcls.tasks import single_advice
+from regcls.tasks.task import Plan, SectionT, Session, Sources, Task
 from regcls.training import single_study
 from regcls.training.outcome import Outcome
 from regcls.training.single import Trainer
@@ -19,6 +20,8 @@ DataT = TypeVar("DataT", bound=SplitSet[Any])
 class SingleTask(Task[SectionT, SpecT, DataT]):
     """A task whose runs train one network each."""
 
+    advises = True
+
     @abstractmethod
     def make_spec(self) -> MakeSpec[SpecT]:
         """The function that turns params.yaml values into a run spec."""
@@ -26,6 +29,15 @@ class SingleTask(Task[SectionT, SpecT, DataT]):
     @abstractmethod
     def trainer(self, section: SectionT, root: Path) -> Trainer:
         """The trainer of the task's runs."""
+
+    def sizes(self, section: SectionT) -> list[tuple[Any, int]]:
+        """The section, and with smaller images; each with the side length of its images in pixels. For advice within a budget."""
+        return [(section, 1)]
+
+    def plan(self, data: DataT, session: Session, *, methods: Sequence[str], budget: float, level: int | None = None) -> Plan:
+        self.check_fit(all_specs(self.make_spec(), session.section, session.dataset, {}), data)
+        study, sizes = self._study(data, session, adopt=False), self.sizes(session.section)
+        return single_advice.plan(study, sizes, self.make_spec(), methods=methods, budget=budget, level=level)
 
     def origin(self, spec: SpecT) -> str:
         """Digest of a run's initial weights, as far as its spec does not determine them."""

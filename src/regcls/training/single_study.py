@@ -7,12 +7,13 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
+import torch
 
 from regcls.errors import UserError
 from regcls.files import lock_holder, try_lock, write_json
@@ -40,6 +41,8 @@ from regcls.training.single_worker import train_jobs
 
 if TYPE_CHECKING:
     from regcls.tracking.tracker import Tracker
+
+SECONDS_TIMED = 3.0
 
 SpecT = TypeVar("SpecT", bound=SingleSpec)
 
@@ -78,6 +81,11 @@ class Study:
     lineage: Mapping[str, Any] | None = None  # see Tracker.start
     adopt: bool = False
     repeats: str | None = None  # id of a run to repeat, even though it is finished
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether runs train on a GPU, one after another."""
+        return device_for(self.compute.device) == "cuda"
 
 
 def train_grids(make_spec: MakeSpec[SingleSpec], section: SingleSection, study: Study) -> Outcome:
@@ -118,6 +126,46 @@ def train_runs(specs: Sequence[SingleSpec], study: Study) -> Outcome:
     """
     tracked = _query_store(study)
     return _outcome([_train_missing(specs, study, tracked)], study.tracker, tracked)
+
+
+class _Clock:
+    """Hooks of a run that is only timed: it is stopped after a few seconds, or when it ends."""
+
+    def __init__(self) -> None:
+        self.started: float | None = None  # the first step, which is slower, does not count
+        self.now = 0.0
+        self.samples = 0
+
+    def batch(self, samples: int, note: str) -> None:
+        self.now = time.perf_counter()
+        if self.started is None:
+            self.started = self.now
+            return
+        self.samples += samples
+        if self.now - self.started > SECONDS_TIMED:
+            raise StoppedError
+
+    def epoch(self, epoch: Epoch) -> None:
+        self.now = time.perf_counter()
+
+
+def seconds_per_sample(spec: SingleSpec, study: Study) -> float:
+    """The time that training takes for a sample, measured for a few seconds and not tracked; all its threads count as one core.
+
+    Raises:
+        UserError: as `train_runs` does.
+        DivergedError: a loss is not finite.
+    """
+    device, clock = device_for(study.compute.device), _Clock()
+    study.trainer.ready(spec, device)
+    threads = torch.get_num_threads()
+    with TemporaryDirectory() as folder, suppress(StoppedError):
+        torch.set_num_threads(study.compute.cores if device == "cuda" else study.compute.threads)
+        try:
+            study.trainer.train(_job(replace(spec, epochs=spec.epochs + 1), "timed", Path(folder), study, device), clock, lambda text: None)
+        finally:
+            torch.set_num_threads(threads)
+    return (clock.now - (clock.started or 0.0)) / max(clock.samples, 1)
 
 
 @dataclass(frozen=True, kw_only=True)

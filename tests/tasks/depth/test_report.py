@@ -300,9 +300,9 @@ def test_the_summary_has_the_numbers_of_the_headline(report: Report) -> None:
         (("reg",), "Only reg is trained"),
         (("reg+cls",), "No run of reg is finished"),
         (("focal-r",), "No run of reg is finished"),
-        (("reg", "focal-r"), "focal-r has the "),
+        (("reg", "focal-r"), "focal-r. It has the "),
         (("reg+cls", "reg+cls-bal"), "No run of reg is finished"),
-        (("reg", "reg+cls-bal"), "reg+cls-bal with 100 classes has the lower test RMSE"),
+        (("reg", "reg+cls-bal"), "reg+cls-bal with 100 classes, λ "),
     ],
 )
 def test_a_grid_may_lack_methods(methods: tuple[Method, ...], expected: str, params: Params) -> None:
@@ -323,7 +323,7 @@ def test_another_loss_appears_in_tables_figures_and_answers_by_name(params: Para
     assert "| focal-r |  |  |" in report.files["table2.md"] and "| focal-r(beta=1)+cls | 100 |" in report.files["table2_differences.md"]
     for name in ("reg", "reg+cls with 100 classes", "focal-r", "focal-r(beta=1)+cls with 100 classes"):
         assert f"<!-- {name} -->" in report.files["error_by_depth.svg"]
-    expected = ["reg+cls with 100 classes has", "focal-r has", "focal-r(beta=1)+cls with 100 classes has"]
+    expected = ["reg+cls with 100 classes, λ", "focal-r. It has", "focal-r(beta=1)+cls with 100 classes, λ"]
     assert all(line.startswith(start) for line, start in zip(report.answers, expected, strict=False))
     assert "several class counts" not in report.answers[-1] and report.lines and report.lines[0].method == "reg+cls · 100"
     assert {"focal-r", "focal-r(beta=1)+cls-100"} <= next(iter(report.metrics.values())).keys() & report.metrics["gap"].keys()

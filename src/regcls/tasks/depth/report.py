@@ -237,6 +237,7 @@ def _subject(
         test_images=len(images),
         compare=of_root_mean_squares(sums, error=TESTED),
         constants=_constants(data, groups),
+        negligible=depth.negligible,
         tested={TESTED: SELECTED["val"]},
         meaning=f"Δ = RMSE(reg) − RMSE(method){f' in {unit}' if unit else ''}, over the seeds that both have, weights selected on "
         "validation: above 0 the method helps.",

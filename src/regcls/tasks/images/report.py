@@ -205,6 +205,7 @@ def _subject(
         test_images=len(shot),
         compare=of_means(losses, shot),
         constants=constants,
+        negligible=images.negligible,
         tested={name: _title(name) for name in TESTED},
         meaning="Δ = error(reg) − error(method), over the seeds that both have: above 0 the method helps.",
         independence="It takes images as independent: if several show one person or object, its intervals are too narrow.",

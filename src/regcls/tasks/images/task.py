@@ -1,8 +1,10 @@
 """The task of images with one target each."""
 
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from regcls.errors import UserError
 from regcls.models.predictor import build
@@ -58,6 +60,15 @@ class ImagesTask(SingleTask[Images, ImageSpec, ImageSet]):
             ready=_check_memory,
             unlogged="val/n/",
         )
+
+    def sizes(self, section: Images) -> list[tuple[Any, int]]:
+        """The section, and with images of half and a quarter of their sides."""
+        full, pad = section.data.size, section.training.pad
+        sides = [full, *(side for side in (full // 2, full // 4) if side >= own.SMALLEST_SIDE)]
+        data, training = section.data, section.training
+        return [
+            (replace(section, data=replace(data, size=side), training=replace(training, pad=pad * side // full)), side) for side in sides
+        ]
 
     def misfit(self, spec: ImageSpec, data: ImageSet) -> str | None:
         if data.size != spec.size:

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from regcls.errors import UserError
-from regcls.methods import canonical
+from regcls.tasks.planning import affordable, asked_for, fewer
 from regcls.tasks.table.networks import TableNetworks
 from regcls.tasks.table.params import HGB, TableGrid, Tables
 from regcls.tasks.table.runs import all_specs, make_spec
@@ -15,7 +14,7 @@ from regcls.tasks.task import Plan
 from regcls.training.ensemble import train
 from regcls.training.ensemble_networks import Member
 from regcls.training.ensemble_study import cost
-from regcls.words import counted, duration
+from regcls.words import counted
 
 TOGETHER = 10  # networks that are timed
 SECONDS_PER_RUN = 0.2  # to track it, with its model
@@ -23,14 +22,8 @@ SECONDS_PER_RUN = 0.2  # to track it, with its model
 
 def plan(section: Tables, networks: TableNetworks, *, methods: Sequence[str], budget: float, processes: int, level: int | None) -> Plan:
     """The plan with the most networks that fits `budget` seconds on `processes` cores, or the one of `level`; see `Task.plan`."""
-    try:
-        named = tuple(dict.fromkeys(canonical(method) for method in methods if method != "reg"))
-    except ValueError as error:
-        raise UserError(f"--methods: {error}") from None
-    if not named:
-        raise UserError("--methods names no method to compare with reg")
     grid = next(grid for grid in section.grids.values() if grid.seeds)
-    levels = _levels(section, grid, ("reg", *named, HGB), several=len(networks.parts) > 1)
+    levels = _levels(section, grid, ("reg", *asked_for(methods), HGB), several=len(networks.parts) > 1)
     step = _seconds_per_step(section, networks) / processes if level is None else 0.0
     plans = []
     for index, (reduced, words) in enumerate(levels):
@@ -39,15 +32,8 @@ def plan(section: Tables, networks: TableNetworks, *, methods: Sequence[str], bu
         members = [Member(spec=spec, part=part) for spec in specs for part in networks.parts]
         seconds = cost(members, networks) * step + SECONDS_PER_RUN * len(specs)
         plans.append(Plan(section=own, networks=len(members), seconds=seconds, words=words, level=index))
-    if level is not None:
-        return plans[level]
-    fitting = [each for each in plans if each.seconds <= budget]
-    if not fitting:
-        raise UserError(
-            f"--budget: the smallest plan, {counted(plans[-1].networks, 'network')}, takes about {duration(plans[-1].seconds)} "
-            f"here: allow more, or set fewer epochs or data.folds: 1 for {networks.dataset} in params.yaml"
-        )
-    return fitting[0]
+    or_else = f"set fewer epochs or data.folds: 1 for {networks.dataset} in params.yaml"
+    return affordable(plans, budget, or_else=or_else) if level is None else plans[level]
 
 
 def _levels(section: Tables, grid: TableGrid, methods: tuple[str, ...], *, several: bool) -> list[tuple[TableGrid, list[str]]]:
@@ -59,15 +45,11 @@ def _levels(section: Tables, grid: TableGrid, methods: tuple[str, ...], *, sever
     choices += [(seeds[-1], grid.classes, middle), (seeds[-1], grid.classes[:1], middle), (seeds[-1], grid.classes[:1], middle[:1])]
     levels: dict[TableGrid, list[str]] = {}
     for count, classes, weights in choices:
-        words = [
-            f"To fit the budget: {fewer} instead of {all_of}."
-            for fewer, all_of in (
-                (counted(count, "seed"), grid.seeds),
-                (f"{counted(len(classes), 'class count')} ({', '.join(map(str, classes))})", len(grid.classes)),
-                (f"{counted(len(weights), 'λ', 'λ')} ({', '.join(f'{weight:g}' for weight in weights)})", len(lambdas)),
-            )
-            if not fewer.startswith(f"{all_of} ")
-        ]
+        words = fewer(
+            (counted(count, "seed"), grid.seeds),
+            (f"{counted(len(classes), 'class count')} ({', '.join(map(str, classes))})", len(grid.classes)),
+            (f"{len(weights)} λ ({', '.join(f'{weight:g}' for weight in weights)})", len(lambdas)),
+        )
         levels.setdefault(replace(grid, methods=methods, classes=classes, lambdas=weights, seeds=count), words)
     return list(levels.items())
 

@@ -18,7 +18,7 @@ from regcls.params.shots import DensityShots
 from regcls.relevance import RARE, Relevance, sera
 from regcls.reports.measured import ROW
 from regcls.reports.picking import Row, records
-from regcls.reports.stats import FEWEST_IMAGES, NO_TEST, USELESS, holm, over_folds, root_mean_squares, two_way, verdict
+from regcls.reports.stats import FEWEST_IMAGES, NO_TEST, USELESS, decided, holm, over_folds, root_mean_squares, two_way, verdict
 from regcls.tasks.table.data import TableSet
 from regcls.tasks.table.params import HGB
 
@@ -203,12 +203,9 @@ def _bounds(bounds: tuple[float, float, float]) -> dict[str, float]:
 
 
 def _answer(row: Row, negligible: float, *, units: int) -> str:
-    """helps or hurts, if that is clear; no difference larger than `negligible` percent of reg's error; or cannot be told."""
+    """The outcome of the tests of a row; see `stats.decided`."""
     answer = verdict(row["gap"], row["p_holm"], units) if row["rows"] else "no rows"
-    if answer != "not clear":
-        return answer
-    bound = negligible / 100 * row["reg"]
-    return f"no difference above {negligible:g} %" if -bound < row["low"] and row["high"] < bound else "cannot be told"
+    return decided(answer, low=row["low"], high=row["high"], reg=row["reg"], negligible=negligible)
 
 
 def chosen_texts(choices: pd.DataFrame, method: str) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from regcls.reports.measured import ROW, Runs, checked_tables, collect, finite, 
 from regcls.reports.picking import Row, records, warnings_of
 from regcls.reports.report import Compared, Line, Report, Section, after_tests, rounded
 from regcls.reports.shot_subject import SHORT
-from regcls.reports.stats import LEVEL, USELESS
+from regcls.reports.stats import LEVEL, USELESS, equivalence_note
 from regcls.reports.tables import (
     DASH,
     Cell,
@@ -349,7 +349,6 @@ def differences_table(section: Tables, measured: Measured, frame: pd.DataFrame, 
         )
     else:
         test = f"Interval and p: t-test over {counted(seeds, 'seed')} and test rows, both as samples of more."
-    x = f"{section.negligible:g} %"
     return Table(
         name=name,
         caption="Differences to reg.",
@@ -359,8 +358,8 @@ def differences_table(section: Tables, measured: Measured, frame: pd.DataFrame, 
         notes=(
             "Δ = error(reg) − error(method): above 0 the method helps. Each method has the C and λ that validation rows choose.",
             test,
-            f"p (Holm) is adjusted over the methods of a group. “Helps” or “hurts”: adjusted p < {LEVEL}. “No difference above {x}”: the "
-            f"interval lies within ± {x} of reg's error. Otherwise it “cannot be told”.",
+            f"p (Holm) is adjusted over the methods of a group. “Helps” or “hurts”: adjusted p < {LEVEL}.",
+            equivalence_note(section.negligible),
         ),
         run_column=True,
         parts=tuple(parts),

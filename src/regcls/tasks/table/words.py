@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from regcls.reports.picking import Row, records
-from regcls.reports.stats import LEVEL, USELESS
+from regcls.reports.stats import LEVEL, OPEN, USELESS
 from regcls.reports.tables import comparison, digits_of, interval, number, signed
 from regcls.tasks.table.compared import Measured, chosen_texts, constants
 from regcls.tasks.table.params import HGB
@@ -73,7 +73,7 @@ def _more(measured: Measured, rows: Sequence[Row], negligible: float) -> list[st
             how,
             "Try more or fewer epochs, another learning rate, or other features: networks that learn nothing say nothing of losses.",
         ]
-    if "cannot be told" not in answers:
+    if OPEN not in answers:
         return [how]
     wanted = f"an interval within ± {negligible:g} % of reg's error"
     if len(measured.parts) == 1:
