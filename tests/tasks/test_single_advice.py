@@ -125,7 +125,9 @@ def test_an_answer_on_images_of_half_the_size(make_faces, monkeypatch, capsys):
     root = make_faces({"imdb_wiki": {"training": {"epochs": 3, "milestones": []}}})
     monkeypatch.chdir(root)
     monkeypatch.setattr("regcls.tasks.images.own.SMALLEST_SIDE", 16)
-    monkeypatch.setattr(single_advice, "seconds_per_sample", lambda spec, study: 10 / spec.epochs / study.samples)  # 10 s a run, with overhead
+    monkeypatch.setattr(
+        single_advice, "seconds_per_sample", lambda spec, study: 10 / spec.epochs / study.samples
+    )  # 10 s a run, with overhead
     assert main(["advise", "imdb_wiki", "--budget", "70s"]) == 0
     out, err = capsys.readouterr()
     assert "9 networks for reg, reg+cls, reg+cls-bal; about 63 s" in err and "9 runs trained, 0 were there already" in err
