@@ -11,7 +11,7 @@ from regcls.methods import make_loss
 
 def regression_loss(predictions, targets, kept=None, *, kind, huber_delta=1.0):
     """The loss of a single network with the method reg."""
-    return make_loss("reg", kind=kind, huber_delta=huber_delta).alone(nn.Identity(), predictions, targets, kept)
+    return make_loss("reg", kind=kind, huber_delta=huber_delta).alone(nn.Identity(), predictions, targets, kept, {})
 
 
 LOGITS = torch.tensor([[1.0, 0.0, -1.0], [0.0, 0.0, 0.0], [2.0, 2.0, -5.0]], dtype=torch.float64)

@@ -195,8 +195,10 @@ def _executed(node: ast.AST) -> Iterator[ast.AST]:
             yield from _executed(child)
 
 
-def code_digest(module: str, *, alone: Sequence[str] = (), without_params: bool = False) -> str:
+def code_digest(module: str, *, alone: Sequence[str] = (), but: Sequence[str] = (), without_params: bool = False) -> str:
     """SHA-256 of the code of `module` and all it imports from regcls, and of the modules `alone` without their imports.
+
+    `but`: modules that are left out, with what only they import.
 
     `without_params` excludes the code that reads params.yaml, the methods and the list of tasks, and what only they import: for callers
     that depend on the parameter values themselves.
@@ -209,7 +211,7 @@ def code_digest(module: str, *, alone: Sequence[str] = (), without_params: bool 
         ModuleNotFoundError: regcls has no such module.
     """
     params = [*(SOURCE / "params").glob("*.py"), *(SOURCE / "methods").glob("*.py"), SOURCE / "tasks" / "__init__.py"]
-    excluded = set(params) if without_params else set[Path]()
+    excluded = {*map(_existing_file, but), *(params if without_params else ())}
     closure = import_closure(module, without=lambda file: file in excluded or (without_params and file.stem == "params"))
     files = {*closure, *map(_existing_file, alone)}
     code = sorted(filter(None, (_code(file.read_bytes()) for file in files)))

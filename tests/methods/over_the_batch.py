@@ -10,9 +10,11 @@ from regcls.methods.loss import Loss
 class OverTheBatch(Loss):
     """−log probability that a prediction belongs to its own target and not to another one of the batch, with a learned width."""
 
-    learned = (0.5,)
+    @property
+    def learned(self):
+        return (0.5,)
 
-    def __call__(self, predictions, targets, kept, learned):
+    def __call__(self, predictions, targets, kept, learned, facts):
         distances = -((predictions[:, :, None] - targets[:, None, :]) ** 2) / (2 * learned[:, :, None] ** 2)
         if kept is not None:
             distances = distances.masked_fill(~kept[:, None, :], -torch.inf)

@@ -23,7 +23,7 @@ def data(networks=2, samples=9, *, zeros=False):
 def loss_of(kind, beta=0.2, gamma=1.0):
     """A loss without learned parameters."""
     loss = make_loss(f"focal-r(beta={beta},gamma={gamma})", kind=kind, huber_delta=DELTA)
-    return lambda predictions, targets, kept: loss(predictions, targets, kept, predictions.new_zeros(len(predictions), 0))
+    return lambda predictions, targets, kept: loss(predictions, targets, kept, predictions.new_zeros(len(predictions), 0), {})
 
 
 def by_hand(kind, beta, gamma, predictions, targets, kept):
@@ -51,7 +51,7 @@ def test_the_loss_agrees_with_its_formula_computed_by_hand(kind, beta, gamma, ma
 @pytest.mark.parametrize("kind", KINDS)
 def test_default_options_are_those_of_the_paper(kind):
     predictions, targets, _ = data(1)
-    loss = make_loss("focal-r", kind=kind, huber_delta=DELTA)(predictions, targets, None, predictions.new_zeros(1, 0))
+    loss = make_loss("focal-r", kind=kind, huber_delta=DELTA)(predictions, targets, None, predictions.new_zeros(1, 0), {})
     assert loss.item() == pytest.approx(by_hand(kind, 0.2, 1.0, predictions[0].numpy(), targets[0].numpy(), np.ones(9, bool)))
 
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from importlib import import_module
 
 import pytest
@@ -10,12 +11,11 @@ import pytest
 from conftest import ROOT
 from regcls.methods import (
     CLASS_LOSSES,
-    LOSSES,
-    MEANINGS,
-    OPTIONS,
+    KINDS,
     canonical,
     code_of,
     engine_loss,
+    has_class_loss,
     has_classes,
     in_words,
     is_balanced,
@@ -25,6 +25,7 @@ from regcls.methods import (
     searched_as,
 )
 from regcls.methods.focal_r import FocalR
+from regcls.methods.lds import LabelDistributionSmoothing
 from regcls.methods.loss import Plain
 from regcls.params import parse_options
 from regcls.runs import fingerprint
@@ -34,20 +35,20 @@ FOCAL_R = {"beta": 0.2, "gamma": 1.0}
 
 
 @pytest.mark.parametrize(
-    "name, loss, options, classes",
+    "name, parts",
     [
-        ("reg", "reg", {}, ""),
-        ("reg+cls", "reg", {}, "cls"),
-        ("reg+cls-bal", "reg", {}, "cls-bal"),
-        ("focal-r", "focal-r", FOCAL_R, ""),
-        ("focal-r+cls-bal", "focal-r", FOCAL_R, "cls-bal"),
-        ("focal-r(beta=0.5)+cls", "focal-r", {"beta": 0.5, "gamma": 1.0}, "cls"),
-        ("focal-r(gamma=2,beta=1e-3)", "focal-r", {"beta": 0.001, "gamma": 2.0}, ""),
+        ("reg", [("reg", {})]),
+        ("reg+cls", [("reg", {}), ("cls", {})]),
+        ("focal-r+cls-bal", [("focal-r", FOCAL_R), ("cls-bal", {})]),
+        ("focal-r(beta=0.5)+cls", [("focal-r", {"beta": 0.5, "gamma": 1.0}), ("cls", {})]),
+        ("focal-r(gamma=2,beta=1e-3)", [("focal-r", {"beta": 0.001, "gamma": 2.0})]),
+        ("lds", [("reg", {}), ("lds", {"bins": 0, "size": 5, "sigma": 2.0})]),
+        ("cls+lds(bins=7)", [("reg", {}), ("lds", {"bins": 7.0, "size": 5, "sigma": 2.0}), ("cls", {})]),
+        ("inverse+focal-r", [("focal-r", FOCAL_R), ("inverse", {"bins": 0, "least": 5, "most": 1000})]),
     ],
 )
-def test_a_name_is_parsed_into_loss_options_and_class_loss(name, loss, options, classes):
-    method = parsed(name)
-    assert (method.loss, method.options, method.classes) == (loss, options, classes)
+def test_a_name_is_parsed_into_parts_with_the_regression_loss_first(name, parts):
+    assert [(part.name, part.options) for part in parsed(name).parts] == parts
 
 
 @pytest.mark.parametrize(
@@ -62,6 +63,10 @@ def test_a_name_is_parsed_into_loss_options_and_class_loss(name, loss, options, 
         ("focal-r(beta=-0)", "focal-r(beta=0)"),
         ("focal-r(beta=0.20000000000000001)", "focal-r"),
         ("reg()+cls", "reg+cls"),
+        ("reg+lds", "lds"),
+        ("cls+reg", "reg+cls"),
+        ("cls-bal+lds(size=5.0)+reg", "lds+cls-bal"),
+        ("lds+focal-r", "focal-r+lds"),
     ],
 )
 def test_every_spelling_of_a_method_has_one_canonical_name(given, name):
@@ -76,25 +81,27 @@ VALUES = (0.0, 1e-7, 0.1, 0.2 + 2**-55, 1 / 3, 1.0, 2.0, 123456789012345.0, 1e16
 def test_names_round_trip_without_losing_digits(value, classes):
     method = parsed(f"focal-r(beta={value!r},gamma={value!r}){classes}")
     assert parsed(method.name) == method and parsed(method.name).name == method.name
-    assert method.options == {"beta": value, "gamma": value}
-    assert has_classes(method.name) == bool(classes)  # whatever is in the parentheses, even 1e+16
+    assert method.parts[0].options == {"beta": value, "gamma": value}
+    assert has_classes(method.name) == has_class_loss(method.name) == bool(classes)  # whatever is in the parentheses, even 1e+16
 
 
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("focal", f"there is no method focal; there are {', '.join(LOSSES)}, each alone or followed by +cls or +cls-bal"),
-        ("", "there is no method ; there are reg"),
-        ("cls", "there is no method cls"),
-        ("Reg", "there is no method Reg"),
-        (" reg", "there is no method  reg"),
-        ("reg\n", "there is no method reg"),
-        ("reg+cls+cls", "there is no method reg+cls+cls"),
-        ("focal-r(beta=0.5", "there is no method focal-r(beta=0.5;"),
-        ("focal-r+cls(beta=0.5)", "there is no method focal-r+cls(beta=0.5)"),
+        ("focal", f"there is no method focal; there are {', '.join(KINDS)}"),
+        ("", "'' is not the name of a method: write parts joined by +, as in reg+cls (there are reg, "),
+        ("cls", "cls: a class loss stands beside a regression loss: write reg+cls"),
+        ("Reg", "'Reg' is not the name of a method"),
+        (" reg", "' reg' is not the name of a method"),
+        ("reg\n", r"'reg\n' is not the name of a method"),
+        ("reg+cls+cls", "reg+cls+cls: cls and cls do not go together: a method has one of them"),
+        ("reg+cls-bal+cls", "cls-bal and cls do not go together"),
+        ("reg+focal-r", "reg and focal-r do not go together"),
+        ("lds+inverse", "lds and inverse do not go together"),
+        ("focal-r(beta=0.5", "'focal-r(beta=0.5' is not the name of a method"),
+        ("focal-r+cls(beta=0.5)", "focal-r+cls(beta=0.5): cls has no option beta; it has none"),
         ("random", "there is no method random"),
-        ("reg+bal", "reg+bal: +bal is not a class loss; there are +cls and +cls-bal"),
-        ("focal-r(beta=1)+class", "focal-r(beta=1)+class: +class is not a class loss"),
+        ("reg+bal", "reg+bal: there is no bal; there are reg, "),
         ("focal-r(alpha=1)", "focal-r(alpha=1): focal-r has no option alpha; it has beta, gamma"),
         ("focal-r(1)", "focal-r(1): focal-r has no option 1; it has beta, gamma"),
         ("reg(beta=1)+cls", "reg(beta=1)+cls: reg has no option beta; it has none"),
@@ -105,18 +112,19 @@ def test_names_round_trip_without_losing_digits(value, classes):
         ("focal-r(gamma=nan)", "gamma = 'nan' is not a number of 0 or more"),
         ("focal-r(gamma=inf)", "gamma = 'inf' is not a number of 0 or more"),
         ("focal-r(gamma=1e999)", "gamma = '1e999' is not a number of 0 or more"),
+        ("lds(size=2.5)", "size = '2.5' is not a whole number"),
     ],
 )
 def test_a_misspelt_name_lists_the_alternatives(name, message):
     with pytest.raises(ValueError) as error:
         parsed(name)
-    assert message in str(error.value) and str(error.value).startswith(("there is no", name))
+    assert message in str(error.value)
 
 
 def test_a_task_may_add_methods_that_are_not_losses():
     also = ("random", "kukleva")
     assert canonical("random", also=also) == "random" and canonical("focal-r()", also=also) == "focal-r"
-    with pytest.raises(ValueError, match=r"there is no method rand; .* or \+cls-bal, and random, and kukleva$"):
+    with pytest.raises(ValueError, match=r"there is no method rand; there are reg, .*, cls-bal, random, kukleva$"):
         canonical("rand", also=also)
 
 
@@ -130,28 +138,33 @@ def test_a_task_may_add_methods_that_are_not_losses():
         ("focal-r(beta=1)", False, False, "focal-r(beta=1)"),
         ("focal-r(beta=1)+cls", True, False, "focal-r(beta=1)+cls"),
         ("focal-r(beta=1)+cls-bal", True, True, "focal-r(beta=1)+cls"),
+        ("lds", False, False, "lds"),
+        ("lds+cls-bal", True, True, "lds+cls"),
     ],
 )
 def test_a_name_determines_its_classes_and_whose_lambda_it_uses(name, classes, balanced, searched):
     assert (has_classes(name), is_balanced(name), searched_as(name)) == (classes, balanced, searched)
 
 
-def test_help_lists_all_losses_with_their_options_and_all_class_losses():
-    text = in_words()
-    assert all(loss in text for loss in LOSSES) and all(f"+{name}" in text for name in CLASS_LOSSES)
-    assert all(f"{key}={value:g}" in text for defaults in OPTIONS.values() for key, value in defaults.items())
+def test_help_names_the_command_that_lists_all_parts():
+    assert "regcls methods" in in_words() and all(canonical(name.strip(" ,")) for name in ("reg+cls", "lds+cls-bal") if name in in_words())
 
 
-@pytest.mark.parametrize("name", LOSSES)
+NAMES = [name if kind.role != "classes" else f"reg+{name}" for name, kind in KINDS.items()]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_loss_can_be_made_with_its_default_options(name):
     loss = make_loss(name, kind="mae", huber_delta=2.0)
     assert (loss.kind, loss.huber_delta) == ("mae", 2.0)
-    assert {key: getattr(loss, key) for key in OPTIONS[name]} == OPTIONS[name]
 
 
 def test_options_reach_the_loss_and_reg_is_the_plain_mean():
     loss = make_loss("focal-r(gamma=2)+cls", kind="huber")
     assert loss == FocalR(kind="huber", huber_delta=1.0, beta=0.2, gamma=2.0) and isinstance(make_loss("reg+cls-bal", kind="mse"), Plain)
+    weighted = make_loss("focal-r+lds(sigma=1)+cls", kind="mae")
+    assert weighted.loss == FocalR(kind="mae", huber_delta=1.0, beta=0.2, gamma=1.0)
+    assert weighted.weighting == LabelDistributionSmoothing(bins=0, size=5, sigma=1.0)
 
 
 def test_the_engine_uses_its_own_loss_for_reg_and_for_non_losses():
@@ -195,7 +208,7 @@ def test_another_loss_adds_all_the_code_that_it_consists_of(source_copy, module)
 def test_changed_default_options_of_another_loss_change_its_code_digest(monkeypatch):
     """Names do not contain default options."""
     before = code_of("focal-r")
-    monkeypatch.setitem(OPTIONS, "focal-r", {**FOCAL_R, "beta": 0.3})
+    monkeypatch.setitem(KINDS, "focal-r", replace(KINDS["focal-r"], options={**FOCAL_R, "beta": 0.3}))
     parsed.cache_clear()
     try:
         assert code_of("focal-r") != before
@@ -220,7 +233,7 @@ def fingerprint_of(request, params):
 def test_other_losses_do_not_change_the_fingerprint_of_reg(fingerprint_of, source_copy):
     before = [fingerprint_of(name) for name in ("reg", "reg+cls", "focal-r", "focal-r+cls")]
     assert len(set(before)) == 4
-    append(source_copy / "methods" / "__init__.py", '\nOPTIONS = {**OPTIONS, "another": {"width": 1.0}}\n')
+    append(source_copy / "methods" / "__init__.py", '\nKINDS = {**KINDS, "another": Kind(role="loss", meaning="")}\n')
     assert [fingerprint_of(name) for name in ("reg", "reg+cls", "focal-r", "focal-r+cls")] == before
     append(source_copy / "methods" / "focal_r.py", "\nmore = 1\n")
     after = [fingerprint_of(name) for name in ("reg", "reg+cls", "focal-r", "focal-r+cls")]
@@ -232,4 +245,3 @@ def test_a_report_explains_each_loss_except_reg_once():
     assert meanings(["reg", "focal-r", "focal-r(beta=1)+cls"]) == [
         "focal-r: large errors weigh more in the regression loss (Yang et al., ICML 2021)."
     ]
-    assert MEANINGS.keys() == set(LOSSES) - {"reg"}

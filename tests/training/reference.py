@@ -15,8 +15,10 @@ def train_plainly(network: Network, recipe: Recipe) -> tuple[MLP, list[float], f
     x, y = torch.from_numpy(network.x.T).to(dtype), torch.from_numpy(network.y).to(dtype)
     model = MLP(x.shape[1], recipe.hidden, network.outputs, activation=recipe.activation)
     model.load_state_dict(initial_weights(x.shape[1], recipe.hidden, network.outputs, network.seed, recipe.initialisation))
+    facts = {}
     if recipe.loss:
         recipe.loss.attach(model)
+        facts = recipe.loss.facts_of([y.numpy()], dtype=dtype, device="cpu")
     model.to(dtype)
     make = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[recipe.optimizer]
     optimizer = make(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
@@ -34,7 +36,7 @@ def train_plainly(network: Network, recipe: Recipe) -> tuple[MLP, list[float], f
             predictions = model(x[batch])
             errors += F.mse_loss(predictions, y[batch], reduction="sum").item()
             if recipe.loss:
-                loss = network.lam * recipe.loss.alone(model, predictions, y[batch], None)
+                loss = network.lam * recipe.loss.alone(model, predictions, y[batch], None, facts)
                 loss = loss * (len(batch) if recipe.loss_over_batch == "sum" else 1)
             else:
                 loss = network.lam * F.mse_loss(predictions, y[batch], reduction=recipe.loss_over_batch)

@@ -117,9 +117,12 @@ def test_few_samples_form_one_batch_if_the_last_batch_is_kept():
     assert difference(trained, model) < 1e-10 and trained.train_mse == pytest.approx(history, rel=1e-9)
 
 
+OTHERS = [*(make_loss(name, kind="mse") for name in ("focal-r(beta=2,gamma=1.5)", "lds(bins=7)")), OVER_THE_BATCH]
+
+
 @pytest.mark.parametrize("balanced", [False, True])
 @pytest.mark.parametrize("loss_over_batch", ["mean", "sum"])
-@pytest.mark.parametrize("loss", [make_loss("focal-r(beta=2,gamma=1.5)", kind="mse"), OVER_THE_BATCH])
+@pytest.mark.parametrize("loss", OTHERS)
 def test_other_losses_agree_with_plain_pytorch(loss, loss_over_batch, balanced):
     recipe = replace(VIDEO, loss=loss, loss_over_batch=loss_over_batch)
     nets = [network(8, balanced=balanced, seed=seed, samples=samples, inputs=64, lam=0.1) for seed, samples in enumerate((410, 241, 80))]
@@ -141,7 +144,7 @@ def test_each_network_learns_the_parameters_of_its_loss():
     assert learned[0] != learned[1] and (learned != OVER_THE_BATCH.learned[0]).all()
 
 
-@pytest.mark.parametrize("loss", [make_loss("focal-r(beta=2,gamma=1.5)", kind="mse"), OVER_THE_BATCH])
+@pytest.mark.parametrize("loss", OTHERS)
 def test_other_networks_do_not_change_results_with_another_loss(loss):
     recipe = replace(VIDEO, loss=loss, precision="float32")
     nets = unequal_networks(0)

@@ -1,13 +1,14 @@
-"""Methods: training losses, named by their parts.
+"""Methods: training losses, named by their parts, such as `reg+cls`, `lds+fds` or `bmse-gai(sigma=2)+cls-bal`.
 
-A name consists of a regression loss of LOSSES (`reg`), its options if they differ from the defaults (`focal-r(beta=0.5)`), and
-optionally a class loss (Eq. 4): `reg+cls`, `focal-r+cls-bal`. Grids list such names.
+A part is one of KINDS, with options in parentheses where they differ from the defaults. A method has one regression loss (`reg` if it names
+none), or predicts by classes alone; weights of samples, methods on features, and a class loss (Eq. 4) may be added. Each part but `reg` and
+the class losses is a file of this folder. Grids list such names.
 """
 
 import math
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,32 +18,115 @@ from regcls.provenance import code_digest
 if TYPE_CHECKING:
     from regcls.methods.loss import Loss
 
-CLASS_LOSSES = ("cls", "cls-bal")  # uniform classes; equalised classes (Eq. 12) whose samples are kept with probability ρ (Eq. 13)
-OPTIONS: Mapping[str, Mapping[str, float]] = {"reg": {}, "focal-r": {"beta": 0.2, "gamma": 1.0}}  # loss -> options and their defaults
-LOSSES = tuple(OPTIONS)
-MEANINGS = {"focal-r": "large errors weigh more in the regression loss (Yang et al., ICML 2021)"}  # explanations in reports
+Role = Literal["loss", "distribution", "weights", "features", "classes"]  # the order of parts in a name
+# What a trainer must have: features of each sample or pixel before the last layer; one vector of features for each sample.
+Need = Literal["features", "sample features"]
 
-_NAME = re.compile(r"(?P<loss>[a-z][a-z0-9-]*)(?:\((?P<options>[^()]*)\))?(?:\+(?P<classes>[a-z-]+))?")
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A kind of part."""
+
+    role: Role
+    meaning: str  # for reports and `regcls methods`
+    source: str = ""
+    options: Mapping[str, float] = field(default_factory=dict)  # and their defaults
+    needs: Need | None = None
+    by_sample: bool = True  # a loss: whether it is a mean over samples, which weights can enter
+
+
+ZHANG, YANG, REN = "Pintea et al., ICCV 2023", "Yang et al., ICML 2021", "Ren et al., CVPR 2022"
+KINDS: Mapping[str, Kind] = {
+    "reg": Kind(role="loss", meaning="the regression loss alone"),
+    "focal-r": Kind(
+        role="loss", meaning="large errors weigh more in the regression loss", source=YANG, options={"beta": 0.2, "gamma": 1.0}
+    ),
+    "inverse": Kind(
+        role="weights",
+        meaning="samples weigh 1/n, for n training samples in their bin of targets",
+        source=YANG,
+        options={"bins": 0, "least": 5, "most": 1000},
+    ),
+    "sqrt-inverse": Kind(role="weights", meaning="samples weigh 1/√n", source=YANG, options={"bins": 0}),
+    "lds": Kind(
+        role="weights",
+        meaning="samples weigh 1/√n, with √n smoothed over neighbouring bins",
+        source=YANG,
+        options={"bins": 0, "size": 5, "sigma": 2.0},
+    ),
+    "cls": Kind(role="classes", meaning="a class loss on uniform classes (Eq. 4)", source=ZHANG),
+    "cls-bal": Kind(role="classes", meaning="a class loss on equalised classes (Eq. 12), kept with probability ρ (Eq. 13)", source=ZHANG),
+}
+CLASS_LOSSES = tuple(name for name, kind in KINDS.items() if kind.role == "classes")
+ROLES: tuple[Role, ...] = ("loss", "distribution", "weights", "features", "classes")
+
+_PART = r"[a-z][a-z0-9-]*(?:\([^()]*\))?"
+_NAME = re.compile(rf"{_PART}(?:\+{_PART})*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A part of a method."""
+
+    name: str  # of KINDS
+    options: Mapping[str, float]  # all of them, defaults included
+
+    @property
+    def kind(self) -> Kind:
+        """Its kind."""
+        return KINDS[self.name]
+
+    @property
+    def text(self) -> str:
+        """`focal-r`, with options that differ from the defaults: `focal-r(beta=0.5)`."""
+        options = [f"{key}={str(value).removesuffix('.0')}" for key, value in self.options.items() if value != self.kind.options[key]]
+        return f"{self.name}({','.join(options)})" if options else self.name
+
+
+REG = Part(name="reg", options={})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """The parts of a method."""
+
+    parts: tuple[Part, ...]  # in the order of ROLES, beginning with the loss or the distribution
+
+    def of(self, role: Role) -> tuple[Part, ...]:
+        """The parts of a role."""
+        return tuple(part for part in self.parts if part.kind.role == role)
+
+    @property
+    def name(self) -> str:
+        """The canonical name, in grids, tables and tracked runs."""
+        shown = self.parts[1:] if self.parts[0] == REG and (self.of("weights") or self.of("features")) else self.parts
+        return "+".join(part.text for part in shown)
+
+    @property
+    def files(self) -> tuple[Part, ...]:
+        """The parts with a file of their own."""
+        return tuple(part for part in self.parts if part != REG and part.kind.role != "classes")
 
 
 def in_words() -> str:
     """The available methods, for help texts."""
-    losses = []
-    for loss, defaults in OPTIONS.items():
-        options = ",".join(f"{key}={value:g}" for key, value in defaults.items())
-        losses.append(f"{loss}({options})" if options else loss)
-    return f"{' or '.join(losses)}, alone or with a class loss: +cls, or +cls-bal (balanced classes)"
+    return "reg, or other parts of a training loss, joined by +, such as reg+cls, lds+cls-bal: regcls methods lists them"
 
 
 def meanings(names: Iterable[str]) -> list[str]:
-    """A sentence on each regression loss among the methods, except reg."""
-    losses = {match["loss"] for name in names if (match := _NAME.fullmatch(name))}
-    return [f"{loss}: {meaning}." for loss, meaning in MEANINGS.items() if loss in losses]
+    """A sentence on each part of the methods, except reg and the class losses."""
+    used = {part.name for name in names if (method := _known(name)) for part in method.files}
+    return [f"{name}: {kind.meaning} ({kind.source})." for name, kind in KINDS.items() if name in used]
 
 
 def has_classes(name: str) -> bool:
-    """Whether a method has a class loss, and thus a class count and λ."""
-    return "+" in name.rpartition(")")[2]
+    """Whether a method has a class count."""
+    return has_class_loss(name) or bool((method := _known(name)) and method.of("distribution"))
+
+
+def has_class_loss(name: str) -> bool:
+    """Whether a method has a class loss beside a regression loss, and thus λ."""
+    return bool((method := _known(name)) and method.of("classes"))
 
 
 def is_balanced(name: str) -> bool:
@@ -50,25 +134,14 @@ def is_balanced(name: str) -> bool:
     return name.endswith("+cls-bal")
 
 
+def has_bins(name: str) -> bool:
+    """Whether a method counts training samples in bins over the range of classes."""
+    return bool((method := _known(name)) and any("bins" in part.options for part in method.parts))
+
+
 def searched_as(name: str) -> str:
     """The method whose λ is used if λ is not searched for `name`: for balanced classes, the method with uniform ones."""
     return name.removesuffix("-bal") if is_balanced(name) else name
-
-
-@dataclass(frozen=True, kw_only=True)
-class Method:
-    """The parts of a method."""
-
-    loss: str  # of LOSSES
-    options: Mapping[str, float]  # all options of the loss, defaults included
-    classes: Literal["", "cls", "cls-bal"]  # the class loss
-
-    @property
-    def name(self) -> str:
-        """The canonical name, in grids, tables and tracked runs; it shows options that differ from the defaults."""
-        defaults = OPTIONS[self.loss]
-        options = ",".join(f"{key}={str(value).removesuffix('.0')}" for key, value in self.options.items() if value != defaults[key])
-        return self.loss + (f"({options})" if options else "") + (f"+{self.classes}" if self.classes else "")
 
 
 def canonical(name: str, *, also: tuple[str, ...] = ()) -> str:
@@ -80,31 +153,73 @@ def canonical(name: str, *, also: tuple[str, ...] = ()) -> str:
     return name if name in also else parsed(name, also=also).name
 
 
+def missing_need(name: str, provides: Collection[Need]) -> str | None:
+    """Why a trainer that provides only these cannot use the method, as a sentence; None if it can."""
+    method = _known(name)
+    part = next((part for part in (method.parts if method else ()) if part.kind.needs not in (None, *provides)), None)
+    return None if part is None else f"{name}: {part.name} needs {part.kind.needs}, which the networks here do not have (regcls methods)"
+
+
+def _known(name: str) -> Method | None:
+    """The method of this name; None if a task has it of its own."""
+    try:
+        return parsed(name)
+    except ValueError:
+        return None
+
+
 @cache
 def parsed(name: str, *, also: tuple[str, ...] = ()) -> Method:
     """Parse the name of a method; `also` only completes the error message.
 
     Raises:
-        ValueError: there is no such method or option.
+        ValueError: there is no such part or option, or parts do not go together.
     """
-    match = _NAME.fullmatch(name)
-    if match is None or match["loss"] not in LOSSES:
-        losses = f"{', '.join(LOSSES)}, each alone or followed by +cls or +cls-bal"
-        raise ValueError(f"there is no method {name}; there are {', and '.join([losses, *also])}")
-    if match["classes"] not in (None, *CLASS_LOSSES):
-        raise ValueError(f"{name}: +{match['classes']} is not a class loss; there are +{' and +'.join(CLASS_LOSSES)}")
-    defaults, options = OPTIONS[match["loss"]], dict[str, float]()
-    for part in filter(None, (match["options"] or "").split(",")):
-        key, _, text = (piece.strip() for piece in part.partition("="))
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is not the name of a method: write parts joined by +, as in reg+cls ({_listed(also)})")
+    parts = sorted((_part(name, text, also) for text in re.findall(_PART, name)), key=lambda part: ROLES.index(part.kind.role))
+    if parts[0].kind.role not in ("loss", "distribution"):
+        if parts[0].kind.role == "classes":
+            raise ValueError(f"{name}: a class loss stands beside a regression loss: write reg+{name}")
+        parts.insert(0, REG)
+    _check_together(name, parts)
+    return Method(parts=tuple(parts))
+
+
+def _listed(also: tuple[str, ...]) -> str:
+    return f"there are {', '.join([*KINDS, *also])}"
+
+
+def _part(method: str, text: str, also: tuple[str, ...]) -> Part:
+    name, _, listed = text.removesuffix(")").partition("(")
+    if name not in KINDS:
+        where = "there is no method" if text == method else f"{method}: there is no"
+        raise ValueError(f"{where} {name}; {_listed(also)}")
+    defaults, options = KINDS[name].options, dict[str, float]()
+    for pair in filter(None, listed.split(",")):
+        key, _, value = (piece.strip() for piece in pair.partition("="))
         if key not in defaults:
-            raise ValueError(f"{name}: {match['loss']} has no option {key}; it has {', '.join(defaults) or 'none'}")
+            raise ValueError(f"{method}: {name} has no option {key}; it has {', '.join(defaults) or 'none'}")
         if key in options:
-            raise ValueError(f"{name}: {key} is given twice")
-        options[key] = _number(text)
+            raise ValueError(f"{method}: {key} is given twice")
+        options[key] = _number(value)
         if not 0 <= options[key] < math.inf:
-            raise ValueError(f"{name}: {key} = {text!r} is not a number of 0 or more")
-    classes: Any = match["classes"] or ""
-    return Method(loss=match["loss"], options={**defaults, **options}, classes=classes)
+            raise ValueError(f"{method}: {key} = {value!r} is not a number of 0 or more")
+        if isinstance(defaults[key], int) and not options[key].is_integer():
+            raise ValueError(f"{method}: {key} = {value!r} is not a whole number")
+    return Part(name=name, options={**defaults, **options})
+
+
+def _check_together(method: str, parts: list[Part]) -> None:
+    for role in ROLES:
+        names = [part.name for part in parts if part.kind.role == role]
+        if len(set(names)) < len(names) or (len(names) > 1 and role != "features"):
+            raise ValueError(f"{method}: {' and '.join(names)} do not go together: a method has one of them")
+    first, others = parts[0], parts[1:]
+    if first.kind.role == "distribution" and others:
+        raise ValueError(f"{method}: {first.name} predicts by its classes, and takes no other part")
+    if not first.kind.by_sample and (weights := next((part for part in others if part.kind.role == "weights"), None)):
+        raise ValueError(f"{method}: {first.name} is no mean over samples that {weights.name} could weigh")
 
 
 def _number(text: str) -> float:
@@ -115,33 +230,36 @@ def _number(text: str) -> float:
 
 
 def make_loss(name: str, *, kind: Any, huber_delta: float = 1.0) -> "Loss":
-    """The regression loss of a method; `kind` and `huber_delta` define its error per sample."""
+    """The regression loss of a method, with its weights; `kind` and `huber_delta` define its error per sample."""
     from regcls.methods.loss import Plain
 
     method = parsed(name)
-    kind_of = Plain if method.loss == "reg" else import_module(_module_of(method.loss)).LOSS
-    loss: Loss = kind_of(kind=kind, huber_delta=huber_delta, **method.options)
+    part = method.parts[0]
+    kind_of = Plain if part == REG else _module(part).LOSS
+    loss: Loss = kind_of(kind=kind, huber_delta=huber_delta, **part.options)
+    for weights in method.of("weights"):
+        loss = _module(weights).WEIGHTING(**weights.options).weighing(loss)
     return loss
 
 
-def _module_of(loss: str) -> str:
-    """The module of a loss other than `reg`."""
-    return f"regcls.methods.{loss.replace('-', '_')}"
+def _module_of(part: Part) -> str:
+    return f"regcls.methods.{part.name.replace('-', '_')}"
+
+
+def _module(part: Part) -> Any:
+    return import_module(_module_of(part))
 
 
 def engine_loss(name: str) -> "Loss | None":
-    """The regression loss of a method for the ensemble engine, on squared errors; None for `reg`, the plain squared error."""
-    return make_loss(name, kind="mse") if _has_module(name) else None
+    """The regression loss of a method for the ensemble engine, on squared errors; None for the plain squared error."""
+    return make_loss(name, kind="mse") if any(part.kind.role != "features" for part in _files(name)) else None
+
+
+def _files(name: str) -> Iterator[Part]:
+    method = _known(name)
+    yield from method.files if method else ()
 
 
 def code_of(name: str) -> str:
-    """Digest of the code of a method's regression loss, with all its options; "" for `reg`, whose code is part of every run's digest."""
-    if not _has_module(name):
-        return ""
-    method = parsed(name)
-    return f"{code_digest('regcls.losses', alone=['regcls.methods.loss', _module_of(method.loss)])} {method.options}"
-
-
-def _has_module(name: str) -> bool:
-    match = _NAME.fullmatch(name)
-    return match is not None and match["loss"] in LOSSES and match["loss"] != "reg"
+    """Digest of the code of a method's parts, with all options; "" for `reg` and class losses, whose code is in every run's digest."""
+    return " ".join(f"{code_digest(_module_of(part), but=[__name__])} {part.options}" for part in _files(name))

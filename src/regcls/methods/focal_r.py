@@ -7,31 +7,24 @@ there. The gradient flows through the weight.
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from regcls.losses import mean_of
-from regcls.methods.loss import Loss
+from regcls.methods.loss import BySample
 
 
 @dataclass(frozen=True, kw_only=True)
-class FocalR(Loss):
+class FocalR(BySample):
     """The loss of this module."""
 
     beta: float
     gamma: float
 
-    def __call__(
-        self,
-        predictions: Float[Tensor, "M N"],
-        targets: Float[Tensor, "M N"],
-        kept: Bool[Tensor, "M N"] | None,
-        learned: Float[Tensor, "M P"],
-    ) -> Float[Tensor, " M"]:
-        """See Loss."""
+    def each(self, predictions: Float[Tensor, "M N"], targets: Float[Tensor, "M N"]) -> Float[Tensor, "M N"]:
+        """See BySample."""
         sizes = (2 * torch.sigmoid(self.beta * (predictions - targets).abs()) - 1).clamp(min=torch.finfo(predictions.dtype).tiny)
         weights = sizes.pow(self.gamma)  # sizes are above 0, where the gradient would be infinite for γ below 1
-        return mean_of(weights * self.errors(predictions, targets), kept)
+        return weights * self.errors(predictions, targets)
 
 
 LOSS = FocalR

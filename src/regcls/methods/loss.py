@@ -4,15 +4,30 @@ Legend: M networks, N samples (of a batch, or all pixels of a batch of maps), P 
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from regcls.choices import RegressionLoss
 from regcls.losses import elementwise, mean_of
+
+Facts = Mapping[str, Tensor]  # what a loss has learned of the training targets of each network, by name: (M, …)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingTargets:
+    """The training targets of a network, as its loss sees them."""
+
+    values: NDArray[np.floating]  # (N,)
+    counts: NDArray[np.int64] | None = None  # (N,), how often each occurs; None: once
+    limits: tuple[float, float] | None = None  # the range that params.yaml gives; None: that of the values
+    reflected: bool = False  # whether bins are reflected at the ends of the range, for smoothing: for depth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,9 +36,20 @@ class Loss(ABC):
 
     kind: RegressionLoss  # error per sample
     huber_delta: float
-    learned: ClassVar[
-        tuple[float, ...]
-    ] = ()  # (P,) initial values of the loss's own parameters, which each network's optimizer trains with the weights
+
+    @property
+    def learned(self) -> tuple[float, ...]:
+        """(P,) initial values of the loss's own parameters, which each network's optimizer trains with the weights."""
+        return ()
+
+    def facts(self, targets: TrainingTargets) -> dict[str, NDArray[np.float64]]:
+        """What the loss needs to know of the training targets of one network; shapes do not depend on them."""
+        return {}
+
+    def facts_of(self, values: Sequence[NDArray[np.floating]], *, dtype: torch.dtype, device: torch.device | str, **given: Any) -> Facts:
+        """The facts of M networks, stacked; `values`: the training targets of each, `given`: further fields of TrainingTargets."""
+        found = [self.facts(TrainingTargets(values=each, **given)) for each in values]
+        return {name: torch.from_numpy(np.stack([facts[name] for facts in found])).to(device, dtype) for name in found[0]}
 
     @abstractmethod
     def __call__(
@@ -32,12 +58,9 @@ class Loss(ABC):
         targets: Float[Tensor, "M N"],
         kept: Bool[Tensor, "M N"] | None,
         learned: Float[Tensor, "M P"],
+        facts: Facts,
     ) -> Float[Tensor, " M"]:
-        """Loss of each network over its kept samples (None: all); 0 if none is kept."""
-
-    def errors(self, predictions: Float[Tensor, "M N"], targets: Float[Tensor, "M N"]) -> Float[Tensor, "M N"]:
-        """Error of each sample: |e|, e² or Huber's."""
-        return elementwise(predictions, targets, kind=self.kind, huber_delta=self.huber_delta)
+        """Loss of each network over its kept samples (None: all); 0 if none is kept. `facts`: those of `facts`, stacked."""
 
     def attach(self, network: nn.Module) -> None:
         """Register the loss's parameters with a single network, so that its optimizer trains and its checkpoints save them."""
@@ -50,16 +73,26 @@ class Loss(ABC):
         predictions: Float[Tensor, "*shape"],
         targets: Float[Tensor, "*shape"],
         kept: Bool[Tensor, "*shape"] | None,
+        facts: Facts,
     ) -> Float[Tensor, ""]:
         """Loss of a single network, over samples or pixels."""
         learned = network.loss_parameters if self.learned else predictions.new_zeros(1, 0)
         assert isinstance(learned, Tensor)
         flat = None if kept is None else kept.reshape(1, -1)
-        return self(predictions.reshape(1, -1), targets.reshape(1, -1), flat, learned)[0]
+        return self(predictions.reshape(1, -1), targets.reshape(1, -1), flat, learned, facts)[0]
 
 
-class Plain(Loss):
-    """reg: the mean error."""
+@dataclass(frozen=True, kw_only=True)
+class BySample(Loss):
+    """A loss that is a mean over samples."""
+
+    @abstractmethod
+    def each(self, predictions: Float[Tensor, "M N"], targets: Float[Tensor, "M N"]) -> Float[Tensor, "M N"]:
+        """Loss of each sample."""
+
+    def errors(self, predictions: Float[Tensor, "M N"], targets: Float[Tensor, "M N"]) -> Float[Tensor, "M N"]:
+        """Error of each sample: |e|, e² or Huber's."""
+        return elementwise(predictions, targets, kind=self.kind, huber_delta=self.huber_delta)
 
     def __call__(
         self,
@@ -67,6 +100,15 @@ class Plain(Loss):
         targets: Float[Tensor, "M N"],
         kept: Bool[Tensor, "M N"] | None,
         learned: Float[Tensor, "M P"],
+        facts: Facts,
     ) -> Float[Tensor, " M"]:
         """See Loss."""
-        return mean_of(self.errors(predictions, targets), kept)
+        return mean_of(self.each(predictions, targets), kept)
+
+
+class Plain(BySample):
+    """reg: the mean error."""
+
+    def each(self, predictions: Float[Tensor, "M N"], targets: Float[Tensor, "M N"]) -> Float[Tensor, "M N"]:
+        """See BySample."""
+        return self.errors(predictions, targets)

@@ -13,6 +13,7 @@ import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
 from regcls.errors import UserError
+from regcls.methods import Need, missing_need
 from regcls.params.adding import extended
 from regcls.params.reading import parse_yaml, read_yaml
 from regcls.params.types import STRICT, Natural, OneOrMore, Positive, Section
@@ -156,6 +157,7 @@ def _checked(path: Path, tree: Mapping[str, Any]) -> Params:
         params = task_params(whole[name]["task"])
         datasets[name] = _validated(path, params.section, whole[name], within=name)
         params.check(path, name, datasets[name])
+        _check_methods(path, name, datasets[name], params.provides)
     for key, names in {"datasets": settings.datasets, "default_dataset": (settings.default_dataset,)}.items():
         if unknown := [name for name in names if name not in datasets]:
             hint = suggestion(unknown[0], sections) or f"; sections: {', '.join(sections)}"
@@ -167,6 +169,15 @@ def _checked(path: Path, tree: Mapping[str, Any]) -> Params:
         compute=settings.compute,
         datasets={name: datasets[name] for name in sections},
     )
+
+
+def _check_methods(path: Path, name: str, section: Any, provides: Collection[Need]) -> None:
+    """Raise a UserError if a method needs what the networks of the task do not have."""
+    methods = {f"grids.{key}.methods": grid.methods for key, grid in section.grids.items()} | {"run.method": (section.run.method,)}
+    for key, names in methods.items():
+        for method in names:
+            if missing := missing_need(method, provides):
+                raise UserError(f"{path}: {name}.{key}: {missing}")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 
 from regcls.choices import RegressionLoss, Rounding
 from regcls.errors import UserError
-from regcls.methods import has_classes, searched_as
+from regcls.methods import has_class_loss, searched_as
 from regcls.params.types import (
     FROM_TEXT,
     STRICT,
@@ -155,9 +155,9 @@ def _check_searched(where: str, name: str, grid: SingleGrid, search: SingleGrid 
     if search is None or not search.seeds:
         raise UserError(f"{where}.lambdas = 'searched' needs the grid {name}.grids.{SEARCH} with at least one seed")
     # A method with balanced classes uses the λ of uniform ones if the search does not include it.
-    methods = [method for method in grid.methods if has_classes(method) and not {method, searched_as(method)} & set(search.methods)]
+    methods = [method for method in grid.methods if has_class_loss(method) and not {method, searched_as(method)} & set(search.methods)]
     classes = [count for count in grid.classes if count not in search.classes]
-    if (methods or classes) and any(map(has_classes, grid.methods)):
+    if (methods or classes) and any(map(has_class_loss, grid.methods)):
         missing = ", ".join(map(str, [*methods, *(f"{count} classes" for count in classes)]))
         raise UserError(f"{where}.lambdas = 'searched', but {name}.grids.{SEARCH} does not search λ for {missing}")
 

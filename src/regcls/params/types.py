@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from regcls.methods import canonical
+from regcls.methods import Need, canonical
 
 Optimizer = Literal["adam", "sgd"]
 Precision = Literal["float32", "float64"]  # of small networks
@@ -70,6 +70,7 @@ class TaskParams:
     defaults: Callable[[Any], dict[str, str]]  # section -> the options' defaults, for `regcls run DATASET --help`
     purposes: Mapping[str, str]  # option -> help text, where it differs from the common one
     example: str  # example options of `regcls run DATASET`
+    provides: frozenset[Need] = frozenset()  # what its trainer has for methods that need it
     own: str = ""  # the file that `regcls new` takes, for --help; empty: none
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from regcls.methods import has_classes
+from regcls.methods import has_class_loss
 from regcls.metrics import SHOTS, Shot
 from regcls.params.single import SEARCH
 from regcls.reports.measured import EDGE, ROW, Runs, at_edge, edge_note, full, groups_of, means, row_name, rows_like
@@ -264,7 +264,7 @@ def _search_lines(subject: Subject, best_lambdas: BestLambdas) -> list[str]:
     lines = []
     for name, grid in subject.grids.items():
         if grid.lambdas == "searched" and grid.seeds:
-            pairs = [(method, classes) for method in grid.methods if has_classes(method) for classes in grid.classes]
+            pairs = [(method, classes) for method in grid.methods if has_class_loss(method) for classes in grid.classes]
             unknown = [
                 f"{method} · {classes}"
                 for method, classes in pairs

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from regcls.choices import Rounding
-from regcls.methods import code_of, is_balanced
+from regcls.errors import UserError
+from regcls.methods import code_of, has_class_loss, has_classes, is_balanced
 from regcls.params.types import Optimizer
 
-NO_CLASSES = "method {method} has no classes and no λ: leave out --classes and --lambda, or choose one with +cls"
 NOTHING_TO_ROUND = "method {method} has no balanced classes: leave out --rounding, or choose one with +cls-bal"
 
 
@@ -42,7 +42,7 @@ class RunSpec:
     @property
     def name(self) -> str:
         """Name in lists of runs: `reg+cls 100 λ0.1 s0 · imdb_wiki`. Lists truncate long names, so the fields that vary come first."""
-        classes = [str(self.classes), f"λ{self.lam:g}"] if self.classes else []
+        classes = [str(self.classes)] * (self.classes > 0) + ([] if self.lam is None else [f"λ{self.lam:g}"])
         return f"{' '.join([self.method, *classes, f's{self.seed}'])} · {self._data_words()}"
 
     @property
@@ -95,6 +95,14 @@ class RunResult:
     ended: float
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)  # artifact path (*.parquet) -> table
     model: CodeModel | None = None
+
+
+def check_class_options(method: str, *, classes: int | None, lam: float | None) -> None:
+    """Raise a UserError if a class count or λ is given for a method that has none."""
+    if (classes or lam) and not has_classes(method):
+        raise UserError(f"method {method} has no classes and no λ: leave out --classes and --lambda, or choose one with +cls")
+    if lam and not has_class_loss(method):
+        raise UserError(f"method {method} has no λ: leave out --lambda, or choose one with +cls")
 
 
 def _text(value: object) -> str:

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 from regcls.choices import RegressionLoss
 from regcls.errors import UserError
-from regcls.methods import has_classes, is_balanced, searched_as
+from regcls.methods import has_bins, has_class_loss, has_classes, is_balanced, searched_as
 from regcls.params.single import SEARCH, Backbone, MixedPrecision, Scaling, SingleGrid, SingleOptions, SingleSection, SingleTraining
-from regcls.runs import NO_CLASSES, NOTHING_TO_ROUND, RunSpec
+from regcls.runs import NOTHING_TO_ROUND, RunSpec, check_class_options
 
 BestLambdas = Mapping[tuple[str, int], float]  # (method, C) -> λ with the lowest validation error
 
@@ -59,7 +59,7 @@ def expand(make: MakeSpec[SpecT], section: SingleSection, dataset: str, grid: Si
 
 
 def _lambdas(section: SingleSection, grid: SingleGrid, method: str, classes: int, best_lambdas: BestLambdas) -> tuple[float, ...]:
-    if not has_classes(method) or grid.lambdas == "default":
+    if not has_class_loss(method) or grid.lambdas == "default":
         return (section.training.lam_for(classes),)
     if grid.lambdas == "searched":
         lam = searched_lambda(section.grids, best_lambdas, method, classes)
@@ -100,12 +100,12 @@ def shared_fields(training: SingleTraining, *, method: str, classes: int, lam: f
         "decay": training.decay if training.milestones else 1.0,
         "method": method,
         "classes": classes if has_classes(method) else 0,
-        "lam": float(lam) if has_classes(method) else None,
+        "lam": float(lam) if has_class_loss(method) else None,
         "rounding": training.rounding if is_balanced(method) or balanced_data else None,
         "seed": seed,
         "balanced_data": balanced_data,
         "balanced_bins": training.balanced_bins if balanced_data else 0,
-        "class_range": _class_range(training, needed=has_classes(method) or balanced_data),
+        "class_range": _class_range(training, needed=has_classes(method) or has_bins(method) or balanced_data),
         "huber_delta": training.huber_delta if training.loss == "huber" else 0.0,
         "loss_scaling": _scaling(training.loss_scaling, method, lam),
     }
@@ -119,7 +119,7 @@ def _class_range(training: SingleTraining, *, needed: bool) -> tuple[float, ...]
 
 def _scaling(scaling: Scaling, method: str, lam: float) -> Scaling:
     """Both scalings are the same for λ > 1 and without classes."""
-    return "eq4" if not has_classes(method) or lam > 1 else scaling
+    return "eq4" if not has_class_loss(method) or lam > 1 else scaling
 
 
 # Options that are copied to a spec unchanged; `targets` is an option on images only.
@@ -147,12 +147,11 @@ def single_spec(make: MakeSpec[SpecT], section: SingleSection, dataset: str, opt
     """
     default, training = section.run, section.training
     method = options.method or default.method
-    if not has_classes(method) and (options.classes or options.lam):
-        raise UserError(NO_CLASSES.format(method=method))
+    check_class_options(method, classes=options.classes, lam=options.lam)
     loss = options.loss or training.loss
     if loss != "huber" and options.huber_delta:
         raise UserError(f"loss {loss} has no δ: leave out --huber-delta, or choose --loss huber")
-    if not has_classes(method) and options.loss_scaling:
+    if not has_class_loss(method) and options.loss_scaling:
         raise UserError(f"method {method} has only one loss to scale: leave out --loss-scaling, or choose --method {method}+cls")
     balanced_data = default.balanced_data if options.balanced_data is None else options.balanced_data
     if not is_balanced(method) and not balanced_data and options.rounding:

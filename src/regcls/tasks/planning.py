@@ -3,16 +3,17 @@
 from collections.abc import Iterable, Sequence
 
 from regcls.errors import UserError
-from regcls.methods import canonical
+from regcls.methods import canonical, missing_need
+from regcls.tasks import task_params
 from regcls.tasks.task import Plan
 from regcls.words import counted, duration
 
 
-def asked_for(methods: Iterable[str]) -> tuple[str, ...]:
+def asked_for(methods: Iterable[str], task: str) -> tuple[str, ...]:
     """The canonical names of the methods to compare with reg, each once.
 
     Raises:
-        UserError: one does not exist, or there are none.
+        UserError: one does not exist, the task cannot use it, or there are none.
     """
     try:
         named = tuple(dict.fromkeys(canonical(method) for method in methods if method != "reg"))
@@ -20,6 +21,8 @@ def asked_for(methods: Iterable[str]) -> tuple[str, ...]:
         raise UserError(f"--methods: {error}") from None
     if not named:
         raise UserError("--methods names no method to compare with reg")
+    if missing := next(filter(None, (missing_need(method, task_params(task).provides) for method in named)), None):
+        raise UserError(f"--methods: {missing}")
     return named
 
 

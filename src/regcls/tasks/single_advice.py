@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from regcls.methods import has_classes, searched_as
+from regcls.methods import has_class_loss, searched_as
 from regcls.params.single import SEARCH, SingleGrid, SingleSection
 from regcls.reports.stats import FEWEST
 from regcls.runs.grids import MakeSpec, SingleSpec, all_specs
@@ -43,7 +43,7 @@ def plan(
 
     `sizes`: sections with images from large to small, and the side length of these images in pixels.
     """
-    named, (section, largest) = asked_for(methods), sizes[0]
+    named, (section, largest) = asked_for(methods, sizes[0][0].task), sizes[0]
     grid = next(grid for name, grid in section.grids.items() if name != SEARCH and grid.seeds)
     extents = list(dict.fromkeys(_extents(section, grid, sizes=len(sizes))))
     processes, seconds = 1 if study.on_gpu else study.compute.process_count, 0.0
@@ -86,7 +86,7 @@ def _section(section: SingleSection, methods: tuple[str, ...], extent: Extent, *
         lambdas="searched" if searched else extent.lambdas,
         seeds=seeds,
     )
-    with_classes = tuple(dict.fromkeys(searched_as(method) for method in methods if has_classes(method)))
+    with_classes = tuple(dict.fromkeys(searched_as(method) for method in methods if has_class_loss(method)))
     search = {SEARCH: replace(grid, methods=with_classes, lambdas=extent.lambdas, seeds=1)} if searched and with_classes else {}
     own_seeds = (*training.seeds, *(seed for seed in range(seeds) if seed not in training.seeds))  # a test needs several
     epochs = max(min(FEWEST_EPOCHS, training.epochs), training.epochs // extent.divisor)

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from regcls.data.store import PreparedSet, prepared_folder
 from regcls.errors import UserError
+from regcls.methods import missing_need
 from regcls.params import Params
 from regcls.params.shots import DensityShots
 from regcls.provenance import lineage
 from regcls.reports.report import Report
 from regcls.runs import RunSpec
-from regcls.tasks import task_named
+from regcls.tasks import task_named, task_params
 from regcls.tracking.tracker import Tracker
 from regcls.training.outcome import Outcome
 
@@ -190,9 +191,9 @@ class Task(ABC, Generic[SectionT, SpecT, DataT]):
         """Why the run cannot train on these data, as a sentence; None if it can."""
 
     def check_fit(self, specs: Iterable[SpecT], data: DataT) -> None:
-        """Raise a UserError if one of the runs cannot train on these data."""
+        """Raise a UserError if one of the runs cannot train on these data, or with these networks."""
         for spec in specs:
-            if misfit := self.misfit(spec, data):
+            if misfit := missing_need(spec.method, task_params(spec.task).provides) or self.misfit(spec, data):
                 raise UserError(f"{spec.name} cannot be trained: {misfit}")
 
     @abstractmethod

@@ -34,7 +34,7 @@ from regcls.training.ensemble_data import Batches, EvaluationSet, Network
 from regcls.training.optimizers import Adam, GradientDescent, Stacked
 
 if TYPE_CHECKING:
-    from regcls.methods.loss import Loss
+    from regcls.methods.loss import Facts, Loss
 
 LOG2_E = math.log2(math.e)
 
@@ -175,6 +175,7 @@ class _Ensemble:
         scale = 2 / self.batch if recipe.loss_over_batch == "mean" else 2.0
         lam = torch.tensor([n.lam for n in networks], dtype=self.dtype, device=device)
         self.lam = lam
+        self.facts = self._facts()
         self.regression_scale = (scale * lam).view(self.m, 1, 1)  # gradient of λ · squared error, in a batch of B
         self.endings = None if recipe.drop_last else self._endings()
         self.squares = torch.zeros(self.m, 1, self.batch, dtype=self.dtype, device=device)
@@ -208,6 +209,13 @@ class _Ensemble:
         for m, network in enumerate(self.networks):
             padding[m, 1 + network.outputs :, -1] = -math.inf
         return padding
+
+    def _facts(self) -> "Facts":
+        """What the loss needs to know of each network's training targets."""
+        if self.recipe.loss is None:
+            return {}
+        targets = [n.y.astype(self.recipe.precision, copy=False) for n in self.networks]
+        return self.recipe.loss.facts_of(targets, dtype=self.dtype, device=self.device)
 
     def _endings(self) -> Tensor:
         """(M, 1, B): factors of the errors in each network's last, incomplete batch; 0 for the samples that fill it up."""
@@ -312,6 +320,7 @@ class _Active:
             each[:count] for each in (ensemble.lam, ensemble.regression_scale, ensemble.squares, ensemble.hits)
         )
         self.loss, self.sums = ensemble.recipe.loss, ensemble.recipe.loss_over_batch == "sum"
+        self.facts = {name: values[:count] for name, values in ensemble.facts.items()}
         h1, h2, b = ensemble.h1, ensemble.h2, ensemble.batch
 
         def ones(*shape: int) -> Tensor:
@@ -399,7 +408,7 @@ class _Active:
         with torch.enable_grad():
             outputs = F.pad(predictions, fill).requires_grad_()
             learned = self.params.layers[3][:, 0].clone().requires_grad_() if loss.learned else predictions.new_zeros(self.count, 0)
-            total = (weights * loss(outputs, F.pad(-minus_y, fill), F.pad(kept, fill), learned)).sum()
+            total = (weights * loss(outputs, F.pad(-minus_y, fill), F.pad(kept, fill), learned, self.facts)).sum()
             gradient, *own = torch.autograd.grad(total, [outputs, learned] if loss.learned else [outputs])
         if own:
             self.gradient.layers[3].copy_(own[0][:, None])

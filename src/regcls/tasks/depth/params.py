@@ -213,5 +213,6 @@ PARAMS = TaskParams(
         "weights": "initial weights of the encoder: random, or the path or address of ImageNet weights",
     },
     example="--method reg+cls --classes 100 --seed 0",
+    provides=frozenset({"features"}),
     own="a csv with the paths of each image and its depth map",
 )

@@ -87,6 +87,14 @@ class DepthObjective:
         self.ranges, self.balanced = (None if ranges is None else DeviceRanges(ranges, job.device) for ranges in (self.classes, balanced))
         self.released = spec.depth_resampling == "released"
         self.loss = make_loss(spec.method, kind=spec.loss, huber_delta=spec.huber_delta)
+        self.facts = self.loss.facts_of(
+            [images.depths[1:].astype(np.float32)],
+            dtype=torch.float32,
+            device=job.device,
+            counts=counts[1:],
+            limits=spec.class_range or None,
+            reflected=True,
+        )
         self.shots: Groups = job.shots.groups(images.training_pixels())
         self.evaluation = Evaluation(
             images=images,
@@ -137,7 +145,7 @@ class DepthObjective:
             measured = _kept(class_measured, self.balanced, class_depths, draws)
             if self.released:
                 predictions, depths = doubled_bilinearly(predictions), class_depths
-        regression = self.loss.alone(network, predictions, depths.float(), measured)
+        regression = self.loss.alone(network, predictions, depths.float(), measured, self.facts)
         if self.ranges is None:
             return {"loss": regression}
         assert spec.lam is not None

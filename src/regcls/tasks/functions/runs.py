@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from regcls.errors import UserError
-from regcls.methods import has_classes, is_balanced
+from regcls.methods import has_class_loss, has_classes, is_balanced
 from regcls.params.types import Precision
-from regcls.runs import NO_CLASSES, NOTHING_TO_ROUND, RunSpec
+from regcls.runs import NOTHING_TO_ROUND, RunSpec, check_class_options
 from regcls.tasks.functions.params import FunctionGrid, FunctionOptions, Functions, Sampling, Setting
 
 
@@ -100,7 +100,7 @@ def make_spec(
         noise=float(noise) if setting == "noisy" else 0.0,
         method=method,
         classes=classes if has_classes(method) else 0,
-        lam=float(training.lam[setting] if lam is None else lam) if has_classes(method) else None,
+        lam=float(training.lam[setting] if lam is None else lam) if has_class_loss(method) else None,
         rounding=training.rounding if is_balanced(method) else None,
         repetition=repetition,
         data_seed=functions.data.data_seeds[repetition],
@@ -126,8 +126,7 @@ def single_spec(functions: Functions, dataset: str, options: FunctionOptions) ->
     method = options.method or default.method
     repetition = default.repetition if options.repetition is None else options.repetition
     noise = options.noise or default.noise
-    if not has_classes(method) and (options.classes or options.lam):
-        raise UserError(NO_CLASSES.format(method=method))
+    check_class_options(method, classes=options.classes, lam=options.lam)
     if not is_balanced(method) and options.rounding:
         raise UserError(NOTHING_TO_ROUND.format(method=method))
     if setting != "noisy" and options.noise:

@@ -76,6 +76,8 @@ class ImageObjective:
         self.keep_class = None if self.classes is None or not spec.balanced else self.classes.keep[self.classes.labels(targets)]
         self.groups = job.shots.groups(targets)
         self.loss = make_loss(spec.method, kind=spec.loss, huber_delta=spec.huber_delta)
+        known = [_standardised(targets, self.scale)]
+        self.facts = self.loss.facts_of(known, dtype=torch.float32, device=job.device, limits=_limits(spec, self.scale))
         self._draws: tuple[int, NDArray[np.float32]] = (-1, np.empty(0, dtype=np.float32))
 
     def network(self) -> nn.Module:
@@ -102,7 +104,7 @@ class ImageObjective:
         predictions, logits = network(self._on_device(batch.images))
         places = to_device(batch.samples, self.job.device)
         spec, kept = self.spec, self._kept(batch, self.keep)
-        regression = self.loss.alone(network, predictions, self.targets[places], kept)
+        regression = self.loss.alone(network, predictions, self.targets[places], kept, self.facts)
         if self.labels is None:
             return {"loss": regression}
         assert spec.lam is not None
@@ -193,6 +195,15 @@ def _standardised(targets: NDArray[np.float32], scale: tuple[float, float] | Non
         return targets
     mean, std = scale
     return ((targets.astype(np.float64) - mean) / std).astype(np.float32)
+
+
+def _limits(spec: ImageSpec, scale: tuple[float, float] | None) -> tuple[float, float] | None:
+    """`class_range`, as the regression loss sees targets; None if it is that of the training targets."""
+    if not spec.class_range:
+        return None
+    mean, std = scale or (0.0, 1.0)
+    low, high = spec.class_range
+    return (low - mean) / std, (high - mean) / std
 
 
 def _balanced_data(spec: ImageSpec, targets: NDArray[np.float32]) -> NDArray[np.float64] | None:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from regcls.choices import Activation, Rounding
 from regcls.errors import UserError
-from regcls.methods import canonical, has_classes, in_words, searched_as
+from regcls.methods import canonical, has_class_loss, in_words, searched_as
 from regcls.params.single import SEARCH, growing
 from regcls.params.types import (
     FROM_TEXT,
@@ -181,7 +181,7 @@ def _check_searched(where: str, name: str, grid: SequenceGrid, search: SequenceG
     if search is None or not search.seeds:
         raise UserError(f"{where}.lambdas = 'searched' needs the grid {name}.grids.{SEARCH} with at least one seed")
     # A method with balanced classes uses the λ of uniform ones if the search does not include it.
-    methods = [method for method in grid.methods if has_classes(method) and not {method, searched_as(method)} & set(search.methods)]
+    methods = [method for method in grid.methods if has_class_loss(method) and not {method, searched_as(method)} & set(search.methods)]
     classes = [count for count in grid.classes if count not in search.classes]
     # Each split needs its own search: its held-out videos are test videos of other splits.
     units_and_splits = [value for value in (*grid.units, *grid.splits) if value not in (*search.units, *search.splits)]

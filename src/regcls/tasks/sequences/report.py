@@ -9,7 +9,7 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from regcls.errors import MissingError
-from regcls.methods import has_classes, is_balanced
+from regcls.methods import has_class_loss, is_balanced
 from regcls.params.single import SEARCH
 from regcls.reports import page, protocol
 from regcls.reports.measured import TOLERANCE, Runs, collect, contradictions, finite, key_of, row_name, unusable_lines
@@ -158,7 +158,7 @@ def _search_lines(section: Sequences, best_lambdas: BestLambdas) -> list[str]:
         keys = [
             (method, classes, unit, split)
             for method in grid.methods
-            if has_classes(method)
+            if has_class_loss(method)
             for classes in grid.classes
             for unit in grid.units
             for split in grid.splits

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from regcls.choices import Activation
 from regcls.errors import UserError
-from regcls.methods import has_classes, is_balanced, searched_as
+from regcls.methods import has_class_loss, has_classes, is_balanced, searched_as
 from regcls.params.single import SEARCH
 from regcls.params.types import Precision
-from regcls.runs import NO_CLASSES, NOTHING_TO_ROUND, RunSpec
+from regcls.runs import NOTHING_TO_ROUND, RunSpec, check_class_options
 from regcls.tasks.sequences.params import SequenceGrid, SequenceOptions, Sequences, SequenceSplit, Unit
 
 WITH_SIGMOIDS = ("random", "kukleva")  # regardless of `activation` in params.yaml
@@ -62,12 +62,12 @@ def make_spec(
 
     Fields that do not apply are blanked, so that equal runs have equal specs.
     """
-    training, trained, classified = sequences.training, method != "random", has_classes(method)
+    training, trained = sequences.training, method != "random"
     return SequenceSpec(
         dataset=dataset,
         method=method,
-        classes=classes if classified else 0,
-        lam=float(training.lam[unit] if lam is None else lam) if classified else None,
+        classes=classes if has_classes(method) else 0,
+        lam=float(training.lam[unit] if lam is None else lam) if has_class_loss(method) else None,
         rounding=training.rounding if is_balanced(method) else None,
         seed=seed,
         epochs=training.epochs if trained else 0,
@@ -104,7 +104,7 @@ def expand(sequences: Sequences, dataset: str, name: str, best_lambdas: BestLamb
 
 
 def _lambdas(sequences: Sequences, grid: SequenceGrid, key: Key, best_lambdas: BestLambdas) -> tuple[float | None, ...]:
-    if not has_classes(key[0]) or grid.lambdas == "default":
+    if not has_class_loss(key[0]) or grid.lambdas == "default":
         return (None,)
     if grid.lambdas == "searched":
         lam = searched_lambda(sequences, best_lambdas, key)
@@ -147,8 +147,7 @@ def single_spec(sequences: Sequences, dataset: str, options: SequenceOptions) ->
     """
     default = sequences.run
     method, split = options.method or default.method, options.split or default.split
-    if not has_classes(method) and (options.classes or options.lam):
-        raise UserError(NO_CLASSES.format(method=method))
+    check_class_options(method, classes=options.classes, lam=options.lam)
     if not is_balanced(method) and options.rounding:
         raise UserError(NOTHING_TO_ROUND.format(method=method))
     if method in WITH_SIGMOIDS and options.activation:

@@ -6,9 +6,9 @@ from typing import ClassVar
 
 from regcls.choices import Activation
 from regcls.errors import UserError
-from regcls.methods import has_classes, is_balanced
+from regcls.methods import has_class_loss, has_classes, is_balanced
 from regcls.params.types import Precision
-from regcls.runs import NO_CLASSES, NOTHING_TO_ROUND, RunSpec
+from regcls.runs import NOTHING_TO_ROUND, RunSpec, check_class_options
 from regcls.tasks.table.params import HGB, TableOptions, Tables
 
 
@@ -29,12 +29,12 @@ def make_spec(table: Tables, dataset: str, *, method: str, classes: int, lam: fl
 
     Fields that do not apply are blanked, so that equal runs have equal specs.
     """
-    training, trees, classified = table.training, method == HGB, has_classes(method)
+    training, trees = table.training, method == HGB
     return TableSpec(
         dataset=dataset,
         method=method,
-        classes=classes if classified else 0,
-        lam=float(training.lam if lam is None else lam) if classified else None,
+        classes=classes if has_classes(method) else 0,
+        lam=float(training.lam if lam is None else lam) if has_class_loss(method) else None,
         rounding=training.rounding if is_balanced(method) else None,
         seed=seed,
         epochs=0 if trees else training.epochs,
@@ -74,8 +74,7 @@ def single_spec(table: Tables, dataset: str, options: TableOptions) -> TableSpec
         UserError: an option has no effect on this run.
     """
     method = options.method or table.run.method
-    if not has_classes(method) and (options.classes or options.lam):
-        raise UserError(NO_CLASSES.format(method=method))
+    check_class_options(method, classes=options.classes, lam=options.lam)
     if not is_balanced(method) and options.rounding:
         raise UserError(NOTHING_TO_ROUND.format(method=method))
     changed = {
