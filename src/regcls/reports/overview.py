@@ -26,8 +26,8 @@ FRAME = ["dataset", "part", "measured", "method", *NUMBERS, *(f"few_{name}" for 
 NOTES = (
     f"Δ = error(reg) − error(method): above 0 the class loss helps. “Helps” and “hurts” are the outcome of a test over trained replicates "
     f"(seeds, repetitions, activities, folds; at least {FEWEST}), as each report explains. An interval is for one difference alone; the "
-    "answer is corrected for all tests of the report's table, whose number the last column ends with, so it may be “not clear” "
-    "or “cannot be told” even though the interval excludes 0.",
+    "answer is corrected for the number of tests that the last column ends with, so it may be “not clear” or “cannot be told” even though "
+    "the interval excludes 0.",
     "The class count is never chosen on test data: it has the lowest validation error (images, depth; tables, in each fold), is that of "
     "params.yaml (sequences), or the mean is over all class counts (functions). Few: test samples whose targets are rare in training, if "
     "there are such groups.",
@@ -125,7 +125,7 @@ def methods_screen(params: Params, reports: Mapping[str, Report]) -> Table | Non
         frame=pd.DataFrame(frame, columns=FRAME),
         notes=(
             "“Helps” and “hurts” are corrected over the methods of the data set (Holm), in all test samples and in Few separately; so they "
-            "may differ from those of a report's table, which has more tests. `regcls methods` explains the names.",
+            "may differ from those of a report's table, which has more tests. regcls methods explains the names.",
         ),
     )
 
