@@ -1,4 +1,4 @@
-"""A loss over the whole batch with a learned parameter: trainers must support both, though no method uses them yet."""
+"""A loss over the whole batch with a parameter that is learned as the weights are: trainers must support this, though no method uses it yet."""
 
 import torch
 from torch.nn import functional as F
