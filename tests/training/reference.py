@@ -21,7 +21,10 @@ def train_plainly(network: Network, recipe: Recipe) -> tuple[MLP, list[float], f
         facts = recipe.loss.facts_of([y.numpy()], dtype=dtype, device="cpu")
     model.to(dtype)
     make = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[recipe.optimizer]
-    optimizer = make(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    own_rates = recipe.loss.own_rates if recipe.loss else {}
+    groups = [{"params": [value for name, value in model.named_parameters() if name not in own_rates]}]
+    groups += [{"params": [model.get_parameter(name)], "lr": rate, "weight_decay": 0.0} for name, rate in own_rates.items()]
+    optimizer = make(groups, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, recipe.milestones, recipe.decay)
     order_of, draws_of = (torch.Generator().manual_seed(seed) for seed in stream_seeds(network.seed))
     labels = torch.from_numpy(network.classes.labels(network.y)) if network.classes else None
@@ -50,5 +53,7 @@ def train_plainly(network: Network, recipe: Recipe) -> tuple[MLP, list[float], f
             loss.backward()
             optimizer.step()
         scheduler.step()
+        for group, rate in zip(optimizer.param_groups[1:], own_rates.values(), strict=True):
+            group["lr"] = rate
         history.append(errors / seen)
     return model, history, hits / seen

@@ -117,7 +117,10 @@ def test_few_samples_form_one_batch_if_the_last_batch_is_kept():
     assert difference(trained, model) < 1e-10 and trained.train_mse == pytest.approx(history, rel=1e-9)
 
 
-OTHERS = [*(make_loss(name, kind="mse") for name in ("focal-r(beta=2,gamma=1.5)", "lds(bins=7)")), OVER_THE_BATCH]
+BALANCED_MSE = [
+    make_loss(name, kind="mse") for name in ("bmse-bmc", "bmse-gai(sigma=0.3,components=3)", "bmse-bni(sigma=2,rate=0.1,bins=7)")
+]
+OTHERS = [*(make_loss(name, kind="mse") for name in ("focal-r(beta=2,gamma=1.5)", "lds(bins=7)")), OVER_THE_BATCH, *BALANCED_MSE]
 
 
 @pytest.mark.parametrize("balanced", [False, True])
@@ -132,16 +135,20 @@ def test_other_losses_agree_with_plain_pytorch(loss, loss_over_batch, balanced):
         assert trained.train_mse == pytest.approx(history, rel=1e-9)
 
 
-def test_each_network_learns_the_parameters_of_its_loss():
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("loss", [OVER_THE_BATCH, *BALANCED_MSE])
+def test_each_network_learns_the_parameters_of_its_loss(loss, optimizer):
     nets = [network(0, seed=seed, samples=samples, inputs=64) for seed, samples in enumerate((410, 241))]
-    recipe = replace(VIDEO, loss=OVER_THE_BATCH)
+    recipe = replace(VIDEO, loss=loss, optimizer=optimizer, weight_decay=0.1, learning_rate={"adam": 0.001, "sgd": 1e-5}[optimizer])
     ensemble = _Ensemble(nets, recipe, torch.device("cpu"), stable=False)
     for epoch in range(recipe.epochs):
         ensemble.train_epoch(epoch)
-    learned = ensemble.params.layers[3][:, 0]
-    alone = [train_plainly(net, recipe)[0].loss_parameters.detach()[0] for net in nets]
-    assert torch.allclose(learned, torch.stack(alone), rtol=0, atol=1e-10)
-    assert learned[0] != learned[1] and (learned != OVER_THE_BATCH.learned[0]).all()
+    learned = ensemble.trainable[1].params.layers[0][:, 0]
+    for own, weights, net in zip(learned, ensemble.weights(), nets, strict=True):
+        model = train_plainly(net, recipe)[0]
+        assert torch.allclose(own, model.loss_parameters[0], rtol=0, atol=1e-10)
+        assert all(np.allclose(value, model.get_parameter(name).detach(), rtol=0, atol=1e-10) for name, value in weights.items())
+    assert learned[0] != learned[1] and (learned != loss.learned[0]).all()
 
 
 @pytest.mark.parametrize("loss", OTHERS)
@@ -214,7 +221,7 @@ def test_padding_stays_zero(stable):
     for epoch in range(2):
         ensemble.train_epoch(epoch)
     for m, net in enumerate(ensemble.networks):
-        for numbers in (ensemble.params, *ensemble.moments):
+        for numbers in (ensemble.params, *ensemble.trainable[0].moments):
             assert not numbers.layers[2][m, 1 + net.outputs :].any()
             assert numbers.layers[2][m, 1 : 1 + net.outputs].any()
 

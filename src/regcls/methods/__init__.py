@@ -41,6 +41,27 @@ KINDS: Mapping[str, Kind] = {
     "focal-r": Kind(
         role="loss", meaning="large errors weigh more in the regression loss", source=YANG, options={"beta": 0.2, "gamma": 1.0}
     ),
+    "bmse-bmc": Kind(
+        role="loss",
+        meaning="Balanced MSE: the likelihood of a target among the targets of the batch",
+        source=REN,
+        options={"sigma": 1.0, "rate": 0.01},
+        by_sample=False,
+    ),
+    "bmse-gai": Kind(
+        role="loss",
+        meaning="Balanced MSE: the likelihood of a target, given a Gaussian mixture of the training targets",
+        source=REN,
+        options={"sigma": 1.0, "rate": 0.01, "components": 8},
+        by_sample=False,
+    ),
+    "bmse-bni": Kind(
+        role="loss",
+        meaning="Balanced MSE: the likelihood of a target, given a smoothed histogram of the training targets",
+        source=REN,
+        options={"sigma": 1.0, "rate": 0.01, "bins": 0, "kernel_size": 5, "kernel_sigma": 2.0},
+        by_sample=False,
+    ),
     "inverse": Kind(
         role="weights",
         meaning="samples weigh 1/n, for n training samples in their bin of targets",

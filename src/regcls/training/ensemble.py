@@ -15,7 +15,7 @@ Legend: M networks, A of them still active in the epoch, B batch, D inputs, H1 a
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 # Otherwise the last bit of MKL's matrix products depends on the memory alignment of a matrix, and so on the other networks.
@@ -185,21 +185,23 @@ class _Ensemble:
     def _load_weights(self) -> None:
         """Row 0 of the last layer is the regression output; the rows below are the class head."""
         shapes = [(self.h1, self.d + 1), (self.h2, self.h1 + 1), (1 + self.rows, self.h2 + 1)]
-        learned = self.recipe.loss.learned if self.recipe.loss else ()
-        if learned:
-            shapes.append((1, len(learned)))  # parameters of the loss
-        self.params = Stacked(shapes, self.m, self.dtype, self.device)
         optimizers: dict[str, type[Adam] | type[GradientDescent]] = {"adam": Adam, "sgd": GradientDescent}
         self.optimizer = optimizers[self.recipe.optimizer]
-        self.moments = [self.params.like(self.m) for _ in range(self.optimizer.moments)]
-        if learned:
-            self.params.layers[3].copy_(torch.tensor(learned))
+        self.trainable = [self._trainable(shapes, rate=None)]
+        self.params = self.trainable[0].params
+        if (loss := self.recipe.loss) and loss.learned:
+            self.trainable.append(self._trainable([(1, len(loss.learned))], rate=loss.learned_rate))
+            self.trainable[1].params.layers[0].copy_(torch.tensor(loss.learned))
         kinds = {(n.outputs, n.seed) for n in self.networks}
         initial = {kind: initial_weights(self.d, self.recipe.hidden, *kind, self.recipe.initialisation) for kind in kinds}
         for m, network in enumerate(self.networks):
             parts = self._parts(self.params.layers, m)
             for name, value in initial[network.outputs, network.seed].items():
                 parts[name].copy_(value)
+
+    def _trainable(self, shapes: Sequence[tuple[int, int]], *, rate: float | None) -> "_Trainable":
+        params = Stacked(shapes, self.m, self.dtype, self.device)
+        return _Trainable(params=params, moments=[params.like(self.m) for _ in range(self.optimizer.moments)], rate=rate)
 
     def _padding(self) -> Tensor | None:
         """(M, 1 + R, H2 + 1) to add to the last layer: −∞ for the bias of padding rows, else 0. None if no head is padded."""
@@ -225,7 +227,7 @@ class _Ensemble:
 
     def _parts(self, layers: Sequence[Tensor], m: int) -> dict[str, Tensor]:
         """Views of the m-th network's parameters in `layers`, without padding, by torch name."""
-        (first, second, last), k = (layer[m] for layer in layers[:3]), self.networks[m].outputs
+        (first, second, last), k = (layer[m] for layer in layers), self.networks[m].outputs
         rows = {"layers.0": first, "layers.1": second, "regressor": last[:1]} | ({"classifier": last[1 : 1 + k]} if k else {})
         weights = {f"{layer}.weight": values[:, :-1] for layer, values in rows.items()}
         return weights | {f"{layer}.bias": values[:, -1] for layer, values in rows.items()}
@@ -245,11 +247,12 @@ class _Ensemble:
         first = 0
         for last in sorted(set(self.batches.steps)):
             active = self.active if (count := int((steps >= last).sum())) == self.m else _Active(self, count)
-            active.optimizer.begin(epoch * steps[:count] + first, last - first, self.recipe.rate(epoch))
+            active.begin(epoch * steps[:count] + first, last - first, self.recipe.rate(epoch))
             self._train_steps(active, first, last, counts_hits=counts_hits)
             active.hand_back(self)
             first = last
-        self.finite &= torch.stack([p.isfinite().all(2).all(1) for p in self.params.layers]).all(0).cpu()
+        layers = [layer for part in self.trainable for layer in part.params.layers]
+        self.finite &= torch.stack([layer.isfinite().all(2).all(1) for layer in layers]).all(0).cpu()
         seen: Tensor = torch.tensor(self.batches.seen).to(self.squares)
         return self.squares.sum((1, 2)) / seen
 
@@ -266,7 +269,7 @@ class _Ensemble:
                 batch = slice(step * self.batch, (step + 1) * self.batch)
                 at_end = ending if start + step == last - 1 else None
                 active.gradients(x[..., batch], minus_y[..., batch], labels[..., batch], weight[..., batch], at_end, counts_hits)
-                active.optimizer.step(start - first + step)
+                active.step(start - first + step)
 
     def evaluation_set(self, name: str) -> EvaluationSet:
         """The evaluation set `name` of each network."""
@@ -307,15 +310,37 @@ def _hits(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.gather(1, labels) == logits.amax(1, keepdim=True)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Trainable:
+    """Weights of networks, or parameters of their loss, and the state of the optimizer."""
+
+    params: Stacked
+    moments: Sequence[Stacked]
+    rate: float | None  # their own learning rate, constant and without weight decay; None: as in the recipe
+
+    def first(self, count: int) -> "_Trainable":
+        """A copy of the first `count` networks."""
+        return replace(self, params=self.params.first(count), moments=[moments.first(count) for moments in self.moments])
+
+    def take_back(self, part: "_Trainable") -> None:
+        """Overwrite the first networks with those of `part`."""
+        for target, source in zip((self.params, *self.moments), (part.params, *part.moments), strict=True):
+            target.take_back(source)
+
+
 class _Active:
     """The first A networks of an ensemble, with buffers for one batch. Uses the ensemble's own parameters if A = M, else copies."""
 
     def __init__(self, ensemble: _Ensemble, count: int) -> None:
         self.count, self.rows, self.stable, self.activation = count, ensemble.rows, ensemble.stable, ensemble.recipe.activation
         whole = count == ensemble.m
-        self.params, *moments = (s if whole else s.first(count) for s in (ensemble.params, *ensemble.moments))
-        self.moments, self.gradient = moments, self.params.like(count)
-        self.optimizer = ensemble.optimizer(self.params, self.gradient, moments, ensemble.recipe.weight_decay)
+        self.trainable = ensemble.trainable if whole else [part.first(count) for part in ensemble.trainable]
+        self.params, *self.loss_params = (part.params for part in self.trainable)
+        self.gradient, *self.loss_gradients = gradients = [part.params.like(count) for part in self.trainable]
+        self.optimizers = [
+            ensemble.optimizer(part.params, gradient, part.moments, ensemble.recipe.weight_decay if part.rate is None else 0.0)
+            for part, gradient in zip(self.trainable, gradients, strict=True)
+        ]
         self.lam, self.regression_scale, self.squares, self.hits = (
             each[:count] for each in (ensemble.lam, ensemble.regression_scale, ensemble.squares, ensemble.hits)
         )
@@ -338,13 +363,22 @@ class _Active:
     def hand_back(self, ensemble: _Ensemble) -> None:
         """Write copied parameters back to the ensemble."""
         if self.params is not ensemble.params:
-            ensemble.params.take_back(self.params)
-            for source, target in zip(self.moments, ensemble.moments, strict=True):
+            for target, source in zip(ensemble.trainable, self.trainable, strict=True):
                 target.take_back(source)
+
+    def begin(self, taken: NDArray[np.int64], steps: int, learning_rate: float) -> None:
+        """Prepare the optimizers' next steps; see Adam.begin."""
+        for part, optimizer in zip(self.trainable, self.optimizers, strict=True):
+            optimizer.begin(taken, steps, learning_rate if part.rate is None else part.rate)
+
+    def step(self, index: int) -> None:
+        """Take the index-th of the steps that `begin` has prepared."""
+        for optimizer in self.optimizers:
+            optimizer.step(index)
 
     def features(self, x: Tensor) -> None:
         """Activations of both hidden layers for x (A, D + 1, B)."""
-        w1, w2, *_ = self.params.layers
+        w1, w2, _ = self.params.layers
         self._activate(torch.bmm(w1, x, out=self.d1), self.a1[:, :-1])
         self._activate(torch.bmm(w2, self.a1, out=self.d2), self.a2[:, :-1])
 
@@ -362,7 +396,7 @@ class _Active:
 
         x (A, D + 1, B); minus_y, labels and weight (A, 1, B); ending (A, 1, B) if the batch is the incomplete last one of some networks.
         """
-        (_, w2, w3, *_), (g1, g2, g3, *_), out = self.params.layers, self.gradient.layers, self.out
+        (_, w2, w3), (g1, g2, g3), out = self.params.layers, self.gradient.layers, self.out
         self.features(x)
         if self.padding is None:
             torch.mul(w3, self.head_units, out=self.head)
@@ -396,7 +430,7 @@ class _Active:
         torch.bmm(self.d1, x.mT, out=g1)
 
     def _loss_gradient(self, loss: "Loss", predictions: Tensor, minus_y: Tensor, ending: Tensor | None) -> Tensor:
-        """Predictions (A, B) -> gradient of the weighted loss (A, 1, B); writes that of the loss's parameters into `self.gradient`.
+        """Predictions (A, B) -> gradient of the weighted loss (A, 1, B); writes that of the loss's parameters to `loss_gradients`.
 
         Rows are padded, with samples that are not kept, to a multiple of the vector length: else the last bit would depend on the other
         networks.
@@ -407,11 +441,12 @@ class _Active:
         weights = self.lam * kept.sum(1) if self.sums else self.lam
         with torch.enable_grad():
             outputs = F.pad(predictions, fill).requires_grad_()
-            learned = self.params.layers[3][:, 0].clone().requires_grad_() if loss.learned else predictions.new_zeros(self.count, 0)
+            own = [params.layers[0][:, 0].clone().requires_grad_() for params in self.loss_params]  # none or one
+            learned = own[0] if own else predictions.new_zeros(self.count, 0)
             total = (weights * loss(outputs, F.pad(-minus_y, fill), F.pad(kept, fill), learned, self.facts)).sum()
-            gradient, *own = torch.autograd.grad(total, [outputs, learned] if loss.learned else [outputs])
-        if own:
-            self.gradient.layers[3].copy_(own[0][:, None])
+            gradient, *own_gradients = torch.autograd.grad(total, [outputs, *own])
+        for target, values in zip(self.loss_gradients, own_gradients, strict=True):
+            target.layers[0].copy_(values[:, None])
         return gradient[:, None, :batch]
 
     def _class_gradient(self, logits: Tensor, labels: Tensor, weight: Tensor) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from conftest import ROOT
-from methods.over_the_batch import OVER_THE_BATCH, over_the_batch
+from methods.over_the_batch import OVER_THE_BATCH, batch_monte_carlo, logged, over_the_batch
 from regcls.classes import equalised, uniform_ranges
 from regcls.data.store import write_prepared
 from regcls.errors import UserError
@@ -295,13 +295,15 @@ def weighted_by_size(predictions, targets):
     return (torch.tanh(0.5 * sizes / 2) ** 2 * sizes**2).mean()
 
 
-@pytest.fixture(params=["focal-r(beta=0.5,gamma=2)", "reg"], ids=["focal-r", "over the batch"])
+PLAINLY = {"focal-r(beta=0.5,gamma=2)": weighted_by_size, "reg": over_the_batch, "bmse-bmc": batch_monte_carlo}
+
+
+@pytest.fixture(params=PLAINLY, ids=["focal-r", "over the batch", "bmse-bmc"])
 def other(request, monkeypatch):
     """Another regression loss: its method's name, and the loss in plain PyTorch; the one over the whole batch replaces reg."""
     if request.param == "reg":
         monkeypatch.setattr("regcls.tasks.depth.train.make_loss", lambda name, **given: OVER_THE_BATCH)
-        return "reg", over_the_batch
-    return request.param, weighted_by_size
+    return request.param, PLAINLY[request.param]
 
 
 @pytest.mark.parametrize("changes", [{}, BALANCED_DATA], ids=["all pixels", "balanced data"])
@@ -315,7 +317,7 @@ def test_another_loss_is_computed_over_kept_pixels(job, images, other, changes):
     assert 0 < kept.double().mean() < 1
     found, predictions, logits = parts(task, batch)
     expected = plainly(predictions[kept].double(), metres_of(batch)[kept]).item()
-    assert logits is None and found == {"loss": pytest.approx(expected, rel=1e-5)}
+    assert logits is None and found == {"loss": pytest.approx(expected, rel=1e-5), **logged(method)}
 
 
 def test_another_loss_replaces_the_regression_loss_next_to_a_class_loss(job, images, other):
@@ -344,8 +346,11 @@ def test_a_step_with_another_loss_agrees_with_plain_pytorch(job, images, other):
     task = DepthObjective(own, images)
     (batch,) = task.feed(0, 0)
     network, measured = task.network(None).train(), batch.levels > 0
-    learned = [network.loss_parameters] if method == "reg" else []
-    optimizer = torch.optim.Adam(network.parameters(), own.spec.learning_rate, weight_decay=own.spec.weight_decay)
+    named, own_rates = dict(network.named_parameters()), {"loss_parameters": 0.01} if method == "bmse-bmc" else {}
+    learned = [named["loss_parameters"]] if "loss_parameters" in named else []
+    groups = [{"params": [named.pop(name)], "lr": rate, "weight_decay": 0.0} for name, rate in own_rates.items()]
+    groups.append({"params": list(named.values())})
+    optimizer = torch.optim.Adam(groups, own.spec.learning_rate, weight_decay=own.spec.weight_decay)
     predictions = network(task.evaluation.on_device(batch.images))[0]
     plainly(predictions[measured], metres_of(batch)[measured].float(), *(width[0, 0] for width in learned)).backward()
     optimizer.step()
@@ -355,14 +360,18 @@ def test_a_step_with_another_loss_agrees_with_plain_pytorch(job, images, other):
         torch.testing.assert_close(trained[name], value, rtol=1e-3, atol=1e-5, msg=name)
 
 
-def test_loss_parameters_are_learned_and_saved_but_not_in_the_model(job, monkeypatch):
-    monkeypatch.setattr("regcls.tasks.depth.train.make_loss", lambda name, **given: OVER_THE_BATCH)
-    whole = make(job(folder="whole", epochs=2, milestones=()))
+@pytest.mark.parametrize("method, initial", [("reg", 0.5), ("bmse-gai+cls-bal", 1.0), ("bmse-bni", 1.0)])
+def test_loss_parameters_are_learned_and_saved_but_not_in_the_model(job, monkeypatch, method, initial):
+    if method == "reg":
+        monkeypatch.setattr("regcls.tasks.depth.train.make_loss", lambda name, **given: OVER_THE_BATCH)
+    job = partial(job, method=method, epochs=2, milestones=(1,))
+    whole = make(job(folder="whole"))
     with pytest.raises(KeyboardInterrupt):
-        make(job(epochs=2, milestones=()), interrupt_at=6)  # in the second epoch of four batches
-    again = make(job(epochs=2, milestones=()))
+        make(job(), interrupt_at=6)  # in the second epoch of four batches
+    again = make(job())
     weights = [read_weights(result.files[LAST], device="cpu") for result in (whole, again)]
-    assert weights[0]["loss_parameters"].shape == (1, 1) and abs(weights[0]["loss_parameters"].item() - 0.5) > 1e-4
+    assert weights[0]["loss_parameters"].shape == (1, 1) and abs(weights[0]["loss_parameters"].item() - initial) > 1e-4
+    assert {"train/noise_sigma" in epoch.metrics for epoch in whole.history} == {method != "reg"}
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
     pd.testing.assert_frame_equal(again.tables["sums.parquet"], whole.tables["sums.parquet"], check_exact=True)
     predictor = load_predictor(whole.files[BEST], model="resnet18", width=2, align_corners=True)
@@ -578,9 +587,10 @@ def test_data_prepared_again_during_a_run_are_refused(job):
         make(replace(job(), data_digest="another"))
 
 
-def test_bfloat16_trains_close_to_float32(job):
+@pytest.mark.parametrize("method", ["reg+cls", "bmse-gai+cls", "bmse-bmc(rate=0)"])
+def test_bfloat16_trains_close_to_float32(job, method):
     losses = [
-        make(job(folder=precision, precision=precision, epochs=1, milestones=())).history[0].metrics["train/loss"]
+        make(job(folder=precision, precision=precision, method=method, epochs=1, milestones=())).history[0].metrics["train/loss"]
         for precision in ("float32", "bf16")
     ]
     assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.1)

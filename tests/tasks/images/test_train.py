@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from methods.over_the_batch import OVER_THE_BATCH, over_the_batch
+from methods.over_the_batch import OVER_THE_BATCH, batch_monte_carlo, logged, over_the_batch
 from regcls.classes import equalised, uniform_ranges
 from regcls.errors import UserError
 from regcls.methods import has_classes
@@ -188,13 +188,15 @@ def weighted_by_size(predictions, targets):
     return (torch.tanh(0.5 * sizes / 2) ** 2 * sizes).mean()
 
 
-@pytest.fixture(params=["focal-r(beta=0.5,gamma=2)", "reg"], ids=["focal-r", "over the batch"])
+PLAINLY = {"focal-r(beta=0.5,gamma=2)": weighted_by_size, "reg": over_the_batch, "bmse-bmc": batch_monte_carlo}
+
+
+@pytest.fixture(params=PLAINLY, ids=["focal-r", "over the batch", "bmse-bmc"])
 def other(request, monkeypatch):
     """Another regression loss: its method's name, and the loss in plain PyTorch; the one over the whole batch replaces reg."""
     if request.param == "reg":
         monkeypatch.setattr("regcls.tasks.images.train.make_loss", lambda name, **given: OVER_THE_BATCH)
-        return "reg", over_the_batch
-    return request.param, weighted_by_size
+    return request.param, PLAINLY[request.param]
 
 
 @pytest.mark.parametrize("changes", [{}, BALANCED_DATA], ids=["all samples", "balanced data"])
@@ -206,7 +208,8 @@ def test_another_loss_is_computed_over_kept_samples(job, images, other, changes)
         kept = draws(len(task.rows), seed=0, epoch=0)[:40] < task.keep[:40]
         assert 0 < kept.sum() < 40
     found, predictions, logits = parts(task, batch)
-    assert logits is None and found == {"loss": pytest.approx(plainly(predictions[kept], targets_of(task, batch)[kept]).item(), rel=1e-5)}
+    expected = plainly(predictions[kept], targets_of(task, batch)[kept]).item()
+    assert logits is None and found == {"loss": pytest.approx(expected, rel=1e-5), **logged(method)}
 
 
 def test_another_loss_replaces_the_regression_loss_next_to_a_class_loss(job, images, other):
@@ -228,8 +231,11 @@ def test_a_step_with_another_loss_agrees_with_plain_pytorch(job, images, other):
     task = ImageObjective(own, images)
     (batch,) = task.feed(0, 0)
     network = task.network().train()
-    learned = [network.loss_parameters] if method == "reg" else []
-    optimizer = torch.optim.Adam(network.parameters(), own.spec.learning_rate, weight_decay=own.spec.weight_decay)
+    named, own_rates = dict(network.named_parameters()), {"loss_parameters": 0.01} if method == "bmse-bmc" else {}
+    learned = [named["loss_parameters"]] if "loss_parameters" in named else []
+    groups = [{"params": [named.pop(name)], "lr": rate, "weight_decay": 0.0} for name, rate in own_rates.items()]
+    groups.append({"params": list(named.values())})
+    optimizer = torch.optim.Adam(groups, own.spec.learning_rate, weight_decay=own.spec.weight_decay)
     plainly(network(task._on_device(batch.images))[0], targets_of(task, batch), *(width[0, 0] for width in learned)).backward()
     optimizer.step()
     trained = read_weights(make(own).files[LAST], device="cpu")
@@ -238,17 +244,20 @@ def test_a_step_with_another_loss_agrees_with_plain_pytorch(job, images, other):
         torch.testing.assert_close(trained[name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_loss_parameters_are_learned_and_saved_but_not_in_the_model(job, monkeypatch):
-    monkeypatch.setattr("regcls.tasks.images.train.make_loss", lambda name, **given: OVER_THE_BATCH)
-    whole = make(job(folder="whole"))
+@pytest.mark.parametrize("method, initial", [("reg", 0.5), ("bmse-gai+cls", 1.0), ("bmse-bni+cls-bal", 1.0)])
+def test_loss_parameters_are_learned_and_saved_but_not_in_the_model(job, monkeypatch, method, initial):
+    if method == "reg":
+        monkeypatch.setattr("regcls.tasks.images.train.make_loss", lambda name, **given: OVER_THE_BATCH)
+    whole = make(job(folder="whole", method=method))
     with pytest.raises(KeyboardInterrupt):
-        make(job(), interrupt_at=7)  # in the second epoch
-    again = make(job())
+        make(job(method=method), interrupt_at=7)  # in the second epoch
+    again = make(job(method=method))
     weights = [read_weights(result.files[LAST], device="cpu") for result in (whole, again)]
-    assert weights[0]["loss_parameters"].shape == (1, 1) and abs(weights[0]["loss_parameters"].item() - 0.5) > 1e-4
+    assert weights[0]["loss_parameters"].shape == (1, 1) and abs(weights[0]["loss_parameters"].item() - initial) > 1e-4
+    assert {"train/noise_sigma" in epoch.metrics for epoch in whole.history} == {method != "reg"}
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
     pd.testing.assert_frame_equal(again.tables["predictions.parquet"], whole.tables["predictions.parquet"], check_exact=True)
-    predictor, model = load_predictor(whole.files[BEST], model="resnet18", width=2), model_of(job(), whole).network
+    predictor, model = load_predictor(whole.files[BEST], model="resnet18", width=2), model_of(job(method=method), whole).network
     assert "loss_parameters" in read_weights(whole.files[BEST], device="cpu")
     assert not any("loss" in name for network in (predictor, model) for name in network.state_dict())
 

@@ -130,7 +130,7 @@ class DepthObjective:
             yield Batch(epoch=current, samples=samples, images=arrays["image"], levels=arrays["mask"])
 
     def losses(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        """`loss` and, with classes, its two unweighted terms and the accuracy over measured pixels.
+        """`loss`, what the loss logs and, with classes, its two unweighted terms and the accuracy over measured pixels.
 
         Classes and draws are per pixel of the depth map, each for four pixels of the class head. With `depth_resampling: released` they are
         per pixel of the doubled map, which on balanced data the regression loss uses too.
@@ -147,14 +147,15 @@ class DepthObjective:
                 predictions, depths = doubled_bilinearly(predictions), class_depths
         regression = self.loss.alone(network, predictions, depths.float(), measured, self.facts)
         if self.ranges is None:
-            return {"loss": regression}
+            return {"loss": regression, **self.loss.logged(network)}
         assert spec.lam is not None
         kept = _kept(class_measured, self.ranges if spec.balanced else self.balanced, class_depths, draws)
         labels = self.ranges.labels(class_depths).masked_fill(~class_measured, -1)
         full = (labels, kept) if self.released else (doubled(labels), doubled(kept))
         classification, accuracy = dense_class_loss(cast(ClassHead, network.classifier), features, *full)
         total = weighted(regression, classification, lam=spec.lam, scaling=spec.loss_scaling)
-        return {"loss": total, "regression_loss": regression, "class_loss": classification, "accuracy": accuracy}
+        parts = {"loss": total, "regression_loss": regression, "class_loss": classification, "accuracy": accuracy}
+        return {**parts, **self.loss.logged(network)}
 
     def _draws(self, batch: Batch, like: Tensor) -> Tensor | None:
         """A uniform number for each pixel of `like`, new in each epoch, shared by both losses (Eq. 13), independent of the device.
@@ -254,6 +255,7 @@ def train_run(job: DepthJob, hooks: Hooks, say: Callable[[str], None]) -> Result
         checkpoint_minutes=job.checkpoint_minutes,
         hooks=hooks,
         say=say,
+        own_rates=task.loss.own_rates,
     )
     peak = {"peak_memory_gb": torch.cuda.max_memory_allocated() / 1e9} if job.device == "cuda" else {}
     result = _outcome(task, network, checkpoints, trained)

@@ -100,20 +100,21 @@ class ImageObjective:
             yield Batch(epoch=current, samples=samples, images=arrays["image"])
 
     def losses(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        """`loss` and, with classes, its two unweighted terms and the accuracy over all samples of the batch."""
+        """`loss`, what the loss logs and, with classes, its two unweighted terms and the accuracy over all samples of the batch."""
         predictions, logits = network(self._on_device(batch.images))
         places = to_device(batch.samples, self.job.device)
         spec, kept = self.spec, self._kept(batch, self.keep)
         regression = self.loss.alone(network, predictions, self.targets[places], kept, self.facts)
         if self.labels is None:
-            return {"loss": regression}
+            return {"loss": regression, **self.loss.logged(network)}
         assert spec.lam is not None
         kept_class = kept if self.keep_class is None else self._kept(batch, self.keep_class)
         labels = self.labels[places]
         classification = class_loss(logits, labels, kept_class)
         total = weighted(regression, classification, lam=spec.lam, scaling=spec.loss_scaling)
         accuracy = (logits.argmax(1) == labels).float().mean()
-        return {"loss": total, "regression_loss": regression, "class_loss": classification, "accuracy": accuracy}
+        parts = {"loss": total, "regression_loss": regression, "class_loss": classification, "accuracy": accuracy}
+        return {**parts, **self.loss.logged(network)}
 
     def _on_device(self, images: Tensor) -> Tensor:
         pixels = scaled(images.to(self.job.device, non_blocking=True))
@@ -240,6 +241,7 @@ def train_run(job: ImageJob, hooks: Hooks, say: Callable[[str], None]) -> Result
         checkpoint_minutes=job.checkpoint_minutes,
         hooks=hooks,
         say=say,
+        own_rates=task.loss.own_rates,
     )
     best = trained.best_epochs["val"]
     network.load_state_dict(checkpoints.load_best(best, device=job.device))
