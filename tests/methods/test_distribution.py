@@ -20,7 +20,6 @@ from regcls.methods import (
     searched_as,
 )
 from regcls.methods.ce_mean import CrossEntropyMean
-from regcls.methods.distribution import Bins
 from regcls.methods.hl_gauss import HLGauss
 from regcls.runs import check_class_options
 
@@ -28,8 +27,12 @@ NAMES = sorted(BY_NAME)
 LOW, HIGH, CLASSES = -1.3, 4.2, 7
 
 
-def bins_of(*ranges, rows=0, dtype=torch.float64):
-    return Bins.of(ranges, rows=rows, dtype=dtype, device="cpu")
+def histograms_of(name, *ranges, rows=0, dtype=torch.float64):
+    return make_distribution(name).histograms(ranges, rows=rows, dtype=dtype, device="cpu")
+
+
+def histograms(name):
+    return histograms_of(name, uniform_ranges(CLASSES, LOW, HIGH))
 
 
 def data(samples=12):
@@ -47,7 +50,7 @@ def by_hand(name, targets, edges):
 @pytest.mark.parametrize("name", NAMES)
 def test_histograms_agree_with_the_formula_also_at_edges_and_beyond_the_range(name):
     edges, targets, *_ = data()
-    found = make_distribution(name).histogram(torch.from_numpy(targets)[:, None], bins_of(uniform_ranges(CLASSES, LOW, HIGH)))
+    found = histograms(name).of(torch.from_numpy(targets)[:, None])
     np.testing.assert_allclose(found.numpy(), by_hand(name, targets, edges), rtol=1e-9, atol=1e-15)
     np.testing.assert_allclose(found.sum(1), 1.0, rtol=1e-12)
 
@@ -56,16 +59,16 @@ def test_ce_mean_has_the_classes_of_a_class_loss():
     ranges = uniform_ranges(CLASSES, LOW, HIGH)
     _, targets, *_ = data(500)
     targets = np.concatenate([targets, ranges.edges])
-    found = make_distribution("ce-mean").histogram(torch.from_numpy(targets)[:, None], bins_of(ranges))
+    found = histograms("ce-mean").of(torch.from_numpy(targets)[:, None])
     assert (found.argmax(1).numpy() == ranges.labels(targets)).all() and ((found == 0) | (found == 1)).all()
 
 
 def test_sigma_is_in_bin_widths():
     """Three quarters of a bin: half the width of bins halves the Gaussian."""
     for classes in (10, 20):
-        found = make_distribution("hl-gauss").histogram(torch.tensor([[50.0]]).double(), bins_of(uniform_ranges(classes, 0, 100)))[0]
-        centres = bins_of(uniform_ranges(classes, 0, 100)).centres[0]
-        deviation = ((found * (centres - 50) ** 2).sum() / found.sum()).sqrt().item()
+        histograms = histograms_of("hl-gauss", uniform_ranges(classes, 0, 100))
+        found = histograms.of(torch.tensor([[50.0]]).double())[0]
+        deviation = (found * (histograms.centres[0] - 50) ** 2).sum().sqrt().item()
         width = 100 / classes
         assert deviation == pytest.approx(width * (0.75**2 + 1 / 12) ** 0.5, rel=1e-3)  # of the Gaussian, and within bins
 
@@ -75,9 +78,7 @@ def test_sigma_is_in_bin_widths():
 def test_the_loss_is_the_mean_cross_entropy_of_the_kept_samples(name, masked):
     edges, targets, logits, kept = data()
     expected = cross_entropy(logits, by_hand(name, targets, edges))
-    found = make_distribution(name).loss(
-        logits, torch.from_numpy(targets), kept if masked else None, bins_of(uniform_ranges(CLASSES, LOW, HIGH))
-    )
+    found = histograms(name).loss(logits, torch.from_numpy(targets), kept if masked else None)
     assert found.item() == pytest.approx(expected[kept.numpy()].mean() if masked else expected.mean(), rel=1e-9)
 
 
@@ -85,10 +86,9 @@ def test_the_loss_is_the_mean_cross_entropy_of_the_kept_samples(name, masked):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_gradient_is_that_of_the_loss_and_equals_softmax_minus_histogram(name, masked):
     edges, targets, logits, kept = data()
-    distribution, bins, mask = make_distribution(name), bins_of(uniform_ranges(CLASSES, LOW, HIGH)), kept if masked else None
-    logits.requires_grad_()
-    assert torch.autograd.gradcheck(lambda values: distribution.loss(values, torch.from_numpy(targets), mask, bins), logits)
-    (gradient,) = torch.autograd.grad(distribution.loss(logits, torch.from_numpy(targets), mask, bins), logits)
+    mask, logits = kept if masked else None, logits.requires_grad_()
+    assert torch.autograd.gradcheck(lambda values: histograms(name).loss(values, torch.from_numpy(targets), mask), logits)
+    (gradient,) = torch.autograd.grad(histograms(name).loss(logits, torch.from_numpy(targets), mask), logits)
     counted = kept if masked else torch.ones_like(kept)
     expected = (logits.softmax(1) - torch.from_numpy(by_hand(name, targets, edges))) * counted[:, None] / counted.sum()
     torch.testing.assert_close(gradient, expected.detach(), rtol=1e-9, atol=1e-15)
@@ -98,7 +98,7 @@ def test_the_gradient_is_that_of_the_loss_and_equals_softmax_minus_histogram(nam
 def test_without_kept_samples_the_loss_and_its_gradient_are_0(name):
     _, targets, logits, kept = data()
     logits.requires_grad_()
-    loss = make_distribution(name).loss(logits, torch.from_numpy(targets), kept & False, bins_of(uniform_ranges(CLASSES, LOW, HIGH)))
+    loss = histograms(name).loss(logits, torch.from_numpy(targets), kept & False)
     (gradient,) = torch.autograd.grad(loss, logits)
     assert loss.item() == 0 and not gradient.any()
 
@@ -106,27 +106,26 @@ def test_without_kept_samples_the_loss_and_its_gradient_are_0(name):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", [*NAMES, "hl-gauss(sigma=0)", "hl-gauss(sigma=1e300)"])
 def test_equal_targets_have_one_bin_around_them_with_all_of_the_mass(name, dtype):
-    bins = bins_of(uniform_ranges(CLASSES, 3.5, 3.5), dtype=dtype)
+    own = histograms_of(name, uniform_ranges(CLASSES, 3.5, 3.5), dtype=dtype)
     logits = torch.tensor([[0.3]], dtype=dtype, requires_grad=True)
-    assert bins.centres.tolist() == [[3.5]]
-    assert make_distribution(name).histogram(torch.tensor([[3.5]], dtype=dtype), bins).tolist() == [[1.0]]
-    loss = make_distribution(name).loss(logits, torch.tensor([3.5], dtype=dtype), None, bins)
+    assert own.centres.tolist() == [[3.5]] and own.of(torch.tensor([[3.5]], dtype=dtype)).tolist() == [[1.0]]
+    loss = own.loss(logits, torch.tensor([3.5], dtype=dtype), None)
     assert loss.item() == 0 and torch.autograd.grad(loss, logits)[0].item() == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("sigma", [0, 1e-300, 1e-9])
 def test_without_a_width_a_gaussian_is_in_one_bin_or_half_in_either(sigma, dtype):
-    distribution, bins = make_distribution(f"hl-gauss(sigma={sigma})"), bins_of(uniform_ranges(4, 0, 4), dtype=dtype)
-    found = distribution.histogram(torch.tensor([[0.5], [0.0], [4.0], [2.0], [9.0]], dtype=dtype), bins)
+    own = histograms_of(f"hl-gauss(sigma={sigma})", uniform_ranges(4, 0, 4), dtype=dtype)
+    found = own.of(torch.tensor([[0.5], [0.0], [4.0], [2.0], [9.0]], dtype=dtype))
     assert found.tolist() == [[1, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1], [0, 0.5, 0.5, 0], [0, 0, 0, 1]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("sigma", [1e6, 1e300])
 def test_a_gaussian_much_wider_than_the_range_is_flat(sigma, dtype):
-    distribution, bins = make_distribution(f"hl-gauss(sigma={sigma})"), bins_of(uniform_ranges(4, 0, 4), dtype=dtype)
-    found = distribution.histogram(torch.tensor([[0.0], [1.7], [4.0]], dtype=dtype), bins)
+    own = histograms_of(f"hl-gauss(sigma={sigma})", uniform_ranges(4, 0, 4), dtype=dtype)
+    found = own.of(torch.tensor([[0.0], [1.7], [4.0]], dtype=dtype))
     torch.testing.assert_close(found, torch.full_like(found, 0.25))
 
 
@@ -135,24 +134,21 @@ def test_single_precision_is_precise_for_many_bins_and_targets_far_from_0(name):
     for low, high in ((0.0, 100.0), (1e4, 1e4 + 50)):
         edges = uniform_ranges(100, low, high).edges
         targets = np.linspace(low, high, 37).astype(np.float32)
-        found = make_distribution(name).histogram(
-            torch.from_numpy(targets)[:, None], bins_of(uniform_ranges(100, low, high), dtype=torch.float32)
-        )
+        found = histograms_of(name, uniform_ranges(100, low, high), dtype=torch.float32).of(torch.from_numpy(targets)[:, None])
         np.testing.assert_allclose(found.numpy(), by_hand(name, targets.astype(float), edges), atol=2e-3 if low else 1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_networks_with_other_bins_do_not_change_a_histogram_and_padding_is_empty(name):
     ranges = [uniform_ranges(3, 0, 1), uniform_ranges(CLASSES, LOW, HIGH), uniform_ranges(1, 2, 2)]
-    bins, distribution = bins_of(*ranges, rows=9).by_sample(), make_distribution(name)
+    together = histograms_of(name, *ranges, rows=9).by_sample()
     targets = torch.from_numpy(np.random.default_rng(0).uniform(-2, 5, (3, 1, 40)))
-    together = distribution.histogram(targets, bins)
-    assert together.shape == (3, 9, 40)
+    found = together.of(targets)
+    assert found.shape == (3, 9, 40)
     for m, own in enumerate(ranges):
-        alone = distribution.histogram(targets[m, 0, :, None], bins_of(own)).T
-        assert torch.equal(together[m, : len(own)], alone) and not together[m, len(own) :].any()
-        assert not bins.centres[m, len(own) :].any()
-    assert torch.equal(distribution.histogram(targets[:2], bins.first(2)), together[:2])
+        assert torch.equal(found[m, : len(own)], histograms_of(name, own).of(targets[m, 0, :, None]).T)
+        assert not found[m, len(own) :].any() and not together.centres[m, len(own) :].any()
+    assert torch.equal(together.first(2).of(targets[:2]), found[:2])
 
 
 def test_options_and_names():

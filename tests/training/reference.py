@@ -5,7 +5,6 @@ import torch
 from torch.nn import functional as F
 
 from methods.histograms import BY_NAME
-
 from regcls.losses import class_loss
 from regcls.models.mlp import MLP, initial_weights
 from regcls.training.ensemble import Recipe

@@ -63,9 +63,7 @@ KINDS: Mapping[str, Kind] = {
         source="Imani and White, ICML 2018",
         options={"sigma": 0.75},
     ),
-    "ce-mean": Kind(
-        role="distribution", meaning="a class loss alone; predicts the mean of the classes", source="Rothe et al., IJCV 2018"
-    ),
+    "ce-mean": Kind(role="distribution", meaning="a class loss alone; predicts the mean of the classes", source="Rothe et al., IJCV 2018"),
 }
 CLASS_LOSSES = tuple(name for name, kind in KINDS.items() if kind.role == "classes")
 ROLES: tuple[Role, ...] = ("loss", "distribution", "weights", "features", "classes")

@@ -8,8 +8,8 @@ network, axis 0 is that of the samples.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,56 +21,62 @@ from regcls.classes import ClassRanges
 from regcls.losses import mean_of
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Bins:
-    """The bins of M networks, in the target's unit, with or without an axis for samples at the end."""
-
-    edges: Float[Tensor, "M edges ..."]  # R + 1; padding repeats the last one
-    width: Float[Tensor, "M 1 ..."]
-    centres: Float[Tensor, "M R ..."]  # 0 for padding
-
-    @classmethod
-    def of(cls, ranges: Sequence[ClassRanges], *, rows: int = 0, dtype: torch.dtype, device: torch.device | str) -> "Bins":
-        """The bins of uniform class ranges, padded to `rows` bins."""
-        # All training targets may be equal: a single bin around them.
-        edges = [each.edges if each.edges[0] < each.edges[-1] else each.edges + (-0.5, 0.5) for each in ranges]
-        rows = max(rows, *map(len, ranges))
-        values = {
-            "edges": [np.pad(own, (0, rows + 1 - len(own)), mode="edge") for own in edges],
-            "width": [own[1:2] - own[:1] for own in edges],
-            "centres": [np.pad((own[1:] + own[:-1]) / 2, (0, rows + 1 - len(own))) for own in edges],
-        }
-        return cls(**{name: torch.from_numpy(np.stack(each)).to(device, dtype) for name, each in values.items()})
-
-    def by_sample(self) -> "Bins":
-        """With an axis for samples."""
-        return Bins(**{each.name: getattr(self, each.name)[..., None] for each in fields(self)})
-
-    def first(self, count: int) -> "Bins":
-        """Those of the first `count` networks."""
-        return Bins(**{each.name: getattr(self, each.name)[:count] for each in fields(self)})
-
-
 @dataclass(frozen=True, kw_only=True)
 class Distribution(ABC):
     """How a target becomes a distribution. Fields are the method's options."""
 
-    def bins(self, ranges: Sequence[ClassRanges], *, rows: int = 0, dtype: torch.dtype, device: torch.device | str) -> Bins:
-        """See Bins.of."""
-        return Bins.of(ranges, rows=rows, dtype=dtype, device=device)
-
     @abstractmethod
-    def below(self, targets: Float[Tensor, "M 1 *N"], bins: Bins) -> Float[Tensor, "M edges *N"]:
-        """How much of each target's distribution lies below each edge, up to a constant and a factor."""
+    def below(
+        self, targets: Float[Tensor, "M 1 *N"], edges: Float[Tensor, "M edges ..."], width: Float[Tensor, "M 1 ..."]
+    ) -> Float[Tensor, "M edges *N"]:
+        """How much of each target's distribution lies below each edge of the bins, up to a constant and a factor.
 
-    def histogram(self, targets: Float[Tensor, "M 1 *N"], bins: Bins) -> Float[Tensor, "M R *N"]:
+        Targets are within the bins; `width`: of a bin.
+        """
+
+    def histograms(self, ranges: Sequence[ClassRanges], *, rows: int = 0, dtype: torch.dtype, device: torch.device | str) -> "Histograms":
+        """The histograms of M networks, over their uniform class ranges, padded to `rows` bins."""
+        # All training targets may be equal: a single bin around them.
+        edges = [each.edges if each.edges[0] < each.edges[-1] else each.edges + np.array([-0.5, 0.5]) for each in ranges]
+        rows = max(rows, *map(len, ranges))
+
+        def stacked(values: Sequence[np.ndarray]) -> Tensor:
+            return torch.from_numpy(np.stack(values)).to(device, dtype)
+
+        return Histograms(
+            below=self.below,
+            edges=stacked([np.pad(own, (0, rows + 1 - len(own)), mode="edge") for own in edges]),
+            width=stacked([own[1:2] - own[:1] for own in edges]),
+            centres=stacked([np.pad((own[1:] + own[:-1]) / 2, (0, rows + 1 - len(own))) for own in edges]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Histograms:
+    """The histograms of targets over the bins of M networks, in the target's unit."""
+
+    below: Callable[[Tensor, Tensor, Tensor], Tensor]  # Distribution.below
+    edges: Float[Tensor, "M edges ..."]  # R + 1 of them; padding repeats the last one
+    width: Float[Tensor, "M 1 ..."]
+    centres: Float[Tensor, "M R ..."]  # 0 for padding
+
+    def by_sample(self) -> "Histograms":
+        """The same, for targets with an axis for the samples of each network at the end."""
+        return replace(self, edges=self.edges[..., None], width=self.width[..., None], centres=self.centres[..., None])
+
+    def first(self, count: int) -> "Histograms":
+        """Those of the first `count` networks."""
+        return replace(self, edges=self.edges[:count], width=self.width[:count], centres=self.centres[:count])
+
+    def of(self, targets: Float[Tensor, "M 1 *N"]) -> Float[Tensor, "M R *N"]:
         """The share of each target's distribution in each bin; 0 for padding. Targets beyond the bins are moved to their end."""
-        low, high = bins.edges[:, :1], bins.edges[:, -1:]
-        below = self.below(targets.clamp(low, high), bins)
+        below = self.below(targets.clamp(self.edges[:, :1], self.edges[:, -1:]), self.edges, self.width)
         return below.diff(dim=1) / (below[:, -1:] - below[:, :1])
 
-    def loss(
-        self, logits: Float[Tensor, "N C"], targets: Float[Tensor, " N"], kept: Bool[Tensor, " N"] | None, bins: Bins
-    ) -> Float[Tensor, ""]:
-        """Cross-entropy of a single network, in nats, averaged over its kept samples (None: all); 0 if none is kept."""
-        return mean_of(F.cross_entropy(logits, self.histogram(targets[:, None], bins), reduction="none"), kept)
+    def losses(self, logits: Float[Tensor, "N C"], targets: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
+        """Cross-entropy of each sample of a single network, in nats."""
+        return F.cross_entropy(logits, self.of(targets[:, None]), reduction="none")
+
+    def loss(self, logits: Float[Tensor, "N C"], targets: Float[Tensor, " N"], kept: Bool[Tensor, " N"] | None) -> Float[Tensor, ""]:
+        """Mean of `losses` over the kept samples (None: all); 0 if none is kept."""
+        return mean_of(self.losses(logits, targets), kept)

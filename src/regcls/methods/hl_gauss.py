@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from regcls.methods.distribution import Bins, Distribution
+from regcls.methods.distribution import Distribution
 
 LEAST, MOST = 1e-6, 1e6  # σ in bin widths: beyond them, histograms no longer change, and would be 0/0 in the end
 
@@ -23,10 +23,12 @@ class HLGauss(Distribution):
 
     sigma: float  # in bin widths
 
-    def below(self, targets: Float[Tensor, "M 1 *N"], bins: Bins) -> Float[Tensor, "M edges *N"]:
+    def below(
+        self, targets: Float[Tensor, "M 1 *N"], edges: Float[Tensor, "M edges ..."], width: Float[Tensor, "M 1 ..."]
+    ) -> Float[Tensor, "M edges *N"]:
         """See Distribution. erf, not the normal distribution function, since it is precise around 0, for wide Gaussians."""
         scale = math.sqrt(2) * min(max(self.sigma, LEAST), MOST)
-        return torch.erf((bins.edges - targets) / (scale * bins.width))
+        return torch.erf((edges - targets) / (scale * width))
 
 
 DISTRIBUTION = HLGauss

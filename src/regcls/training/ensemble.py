@@ -35,7 +35,7 @@ from regcls.training.ensemble_data import Batches, EvaluationSet, Network
 from regcls.training.optimizers import Adam, GradientDescent, Stacked
 
 if TYPE_CHECKING:
-    from regcls.methods.distribution import Bins, Distribution
+    from regcls.methods.distribution import Distribution, Histograms
     from regcls.methods.loss import Facts, Loss
 
 LOG2_E = math.log2(math.e)
@@ -180,7 +180,7 @@ class _Ensemble:
         lam = torch.tensor([n.lam for n in networks], dtype=self.dtype, device=device)
         self.lam = lam
         self.facts = self._facts()
-        self.bins = self._bins()
+        self.histograms = self._histograms()
         self.regression_scale = (scale * lam).view(self.m, 1, 1)  # gradient of λ · squared error, in a batch of B
         self.endings = None if recipe.drop_last else self._endings()
         self.squares = torch.zeros(self.m, 1, self.batch, dtype=self.dtype, device=device)
@@ -222,12 +222,12 @@ class _Ensemble:
         targets = [n.y.astype(self.recipe.precision, copy=False) for n in self.networks]
         return self.recipe.loss.facts_of(targets, dtype=self.dtype, device=self.device)
 
-    def _bins(self) -> "Bins | None":
-        """The bins of each network's classes, if they predict by them."""
+    def _histograms(self) -> "Histograms | None":
+        """The histograms that networks without a regression loss learn."""
         if self.recipe.distribution is None:
             return None
         ranges = [n.classes for n in self.networks if n.classes is not None]
-        return self.recipe.distribution.bins(ranges, rows=self.rows, dtype=self.dtype, device=self.device).by_sample()
+        return self.recipe.distribution.histograms(ranges, rows=self.rows, dtype=self.dtype, device=self.device).by_sample()
 
     def _endings(self) -> Tensor:
         """(M, 1, B): factors of the errors in each network's last, incomplete batch; 0 for the samples that fill it up."""
@@ -247,8 +247,8 @@ class _Ensemble:
         """Parameters of each network, by torch name."""
         layers = [layer.cpu() for layer in self.params.layers]
         weights = [{name: part.numpy().copy() for name, part in self._parts(layers, m).items()} for m in range(self.m)]
-        if self.bins is not None:
-            for own, network, centres in zip(weights, self.networks, self.bins.centres[..., 0].cpu().numpy(), strict=True):
+        if self.histograms is not None:
+            for own, network, centres in zip(weights, self.networks, self.histograms.centres[..., 0].cpu().numpy(), strict=True):
                 own["centres"] = centres[: network.outputs].copy()
         return weights
 
@@ -337,8 +337,7 @@ class _Active:
         )
         self.loss, self.sums = ensemble.recipe.loss, ensemble.recipe.loss_over_batch == "sum"
         self.facts = {name: values[:count] for name, values in ensemble.facts.items()}
-        self.distribution = ensemble.recipe.distribution
-        self.bins = None if ensemble.bins is None else ensemble.bins.first(count)
+        self.histograms = None if ensemble.histograms is None else ensemble.histograms.first(count)
         h1, h2, b = ensemble.h1, ensemble.h2, ensemble.batch
 
         def ones(*shape: int) -> Tensor:
@@ -369,10 +368,10 @@ class _Active:
     def predictions(self, x: Tensor) -> Tensor:
         """(A, 1, B) for x (A, D + 1, B)."""
         self.features(x)
-        if self.bins is None:
+        if self.histograms is None:
             return torch.bmm(self.params.layers[2][:, :1], self.a2)
         self._last_layer()
-        return self.mean_of_classes(stable=True)
+        return self._mean_of_classes(self.histograms, stable=True)
 
     def _activate(self, values: Tensor, out: Tensor) -> None:
         torch.clamp_min(values, 0, out=out) if self.activation == "relu" else torch.sigmoid(values, out=out)
@@ -394,8 +393,8 @@ class _Active:
         if counts_hits:
             hits = _hits(out[:, 1:], labels)
             self.hits += hits if ending is None else hits & (ending > 0)
-        if self.distribution is not None:
-            self._distribution_gradient(self.distribution, minus_y, weight, ending)
+        if self.histograms is not None:
+            self._histogram_gradient(self.histograms, minus_y, weight, ending)
         else:
             self._regression_gradient(minus_y, ending)
             if self.rows:
@@ -463,19 +462,17 @@ class _Active:
         logits.mul_(weight / logits.sum(1, keepdim=True))
         logits.scatter_add_(1, labels, -weight)
 
-    def mean_of_classes(self, *, stable: bool) -> Tensor:
+    def _mean_of_classes(self, histograms: "Histograms", *, stable: bool) -> Tensor:
         """(A, 1, B) predictions of networks without a regression loss, from `out`, where probabilities replace the logits."""
-        assert self.bins is not None
         logits = self.out[:, 1:]
         if stable:
             logits.sub_(logits.amax(1, keepdim=True))
         logits.exp2_()
         logits.div_(logits.sum(1, keepdim=True))
-        return torch.bmm(self.bins.centres.mT, logits)
+        return torch.bmm(histograms.centres.mT, logits)
 
-    def _distribution_gradient(self, distribution: "Distribution", minus_y: Tensor, weight: Tensor, ending: Tensor | None) -> None:
+    def _histogram_gradient(self, histograms: "Histograms", minus_y: Tensor, weight: Tensor, ending: Tensor | None) -> None:
         """Logits in `out` -> gradient of the cross-entropy, in place: weight · (softmax − histogram of the target)."""
-        assert self.bins is not None
-        self._count(self.mean_of_classes(stable=self.stable).add_(minus_y), ending)
+        self._count(self._mean_of_classes(histograms, stable=self.stable).add_(minus_y), ending)
         self.out[:, :1].zero_()
-        self.out[:, 1:].sub_(distribution.histogram(-minus_y, self.bins)).mul_(weight)
+        self.out[:, 1:].sub_(histograms.of(-minus_y)).mul_(weight)
