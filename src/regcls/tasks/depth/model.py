@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from regcls.models.predictor import DEPTHS
 from regcls.models.resnet import ResNet
-from regcls.tasks.depth.class_head import ClassHead
+from regcls.tasks.depth.class_head import ClassHead, dense_means
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's red, green and blue pixels in [0, 1]
 LEAST = 4  # minimum number of channels in the decoder
@@ -108,9 +108,14 @@ class Fusion(nn.Module):
 
 
 class DepthNetwork(nn.Module):
-    """Depth at half the input's size and, if `classes` > 0, a class head on the same features, used only in training."""
+    """Depth at half the input's size and, if `classes` > 0, a class head on the same features, used only in training.
 
-    def __init__(self, encoder: ResNet, classes: int, *, align_corners: bool) -> None:
+    With class `centres` (C,), it has a class head but no regression head, and predicts the mean of these depths by predicted probability.
+    """
+
+    centres: Tensor | None
+
+    def __init__(self, encoder: ResNet, classes: int, *, align_corners: bool, centres: Tensor | None = None) -> None:
         """Layers have PyTorch's default initialisation, drawn from its global generator, except the class head (see ClassHead).
 
         `align_corners`: of all up-projections; on in the authors' release, off in the benchmark's code.
@@ -123,31 +128,44 @@ class DepthNetwork(nn.Module):
         self.fusion = Fusion(encoder.features, encoder.width, align_corners=align_corners)
         features = self.decoder.channels + self.fusion.channels  # 128 with ResNet-50
         self.refinement = nn.Sequential(*_refined(features), *_refined(features))
-        self.regressor = nn.Conv2d(features, 1, 5, padding=2)
+        self.regressor = nn.Conv2d(features, 1, 5, padding=2) if centres is None else None
+        classes = classes if centres is None else len(centres)
         self.classifier = ClassHead(features, max(4 * encoder.width, 16), classes) if classes else None
+        self.register_buffer("centres", centres)  # a buffer: a checkpoint has it, so predictions need no data
 
     def forward(
         self, images: Float[Tensor, "B 3 H W"]
-    ) -> tuple[Float[Tensor, "B (H+1)//2 (W+1)//2"], Float[Tensor, "B F (H+1)//2 (W+1)//2"] | None]:
-        """Depth, always that of the regression head, and the features for `classifier` (see `dense_class_loss`; None without it).
+    ) -> tuple[Float[Tensor, "B (H+1)//2 (W+1)//2"] | None, Float[Tensor, "B F (H+1)//2 (W+1)//2"] | None]:
+        """Depth, and the features for `classifier` (see `dense_class_loss`; None without it).
 
-        Depth has the dtype of the weights (float32), even under autocast: near 5 m, bfloat16 has steps of 3 cm.
+        Depth is always that of the regression head. Without one it is the mean over classes, or None in training, which does not need it.
+        It has the dtype of the weights (float32), even under autocast: near 5 m, bfloat16 has steps of 3 cm.
         """
         size = ((images.shape[2] + 1) // 2, (images.shape[3] + 1) // 2)
         stages = self.encoder.stages(images)
         features = self.refinement(torch.cat([self.decoder(stages, size), self.fusion(stages, size)], dim=1))
         with torch.autocast(features.device.type, enabled=False):
-            depth = self.regressor(features.to(self.regressor.weight.dtype)).squeeze(1)
+            depth = self._depth(features)
         return depth, None if self.classifier is None else features
+
+    def _depth(self, features: Tensor) -> Tensor | None:
+        if self.regressor is not None:
+            depth: Tensor = self.regressor(features.to(self.regressor.weight.dtype)).squeeze(1)
+            return depth
+        assert self.classifier is not None and self.centres is not None
+        return None if self.training else dense_means(self.classifier, features.to(self.centres.dtype), self.centres)
 
 
 def _refined(channels: int) -> tuple[nn.Module, ...]:
     return _conv(channels, channels, 5), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
 
 
-def build_depth(model: str, *, width: int, classes: int, align_corners: bool) -> DepthNetwork:
-    """A new network with weights from torch's global generator; `classes` = 0: without a class head. The paper's width is 64."""
-    return DepthNetwork(ResNet(DEPTHS[model], width=width), classes, align_corners=align_corners)
+def build_depth(model: str, *, width: int, classes: int, align_corners: bool, centres: Tensor | None = None) -> DepthNetwork:
+    """A new network with weights from torch's global generator; `classes` = 0: without a class head, except with `centres`.
+
+    The paper's width is 64.
+    """
+    return DepthNetwork(ResNet(DEPTHS[model], width=width), classes, align_corners=align_corners, centres=centres)
 
 
 def normalised(images: UInt8[Tensor, "B H W 3"] | Float[Tensor, "B H W 3"]) -> Float[Tensor, "B 3 H W"]:
