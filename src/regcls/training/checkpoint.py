@@ -249,8 +249,8 @@ def load_predictor(file: Path, *, model: str, width: int, standardised: bool = F
 
 
 def with_weights(network: NetworkT, file: Path) -> NetworkT:
-    """`network`, which has neither class head nor loss, with the weights of a checkpoint file. Raises as `load_predictor` does."""
-    training_only = ("classifier.", "loss_parameters")
+    """`network`, without what only training uses, with the weights of a checkpoint file. Raises as `load_predictor` does."""
+    training_only = ("classifier.", "loss_parameters", "feature_methods.")
     weights = {name: value for name, value in read_weights(file, device="cpu").items() if not name.startswith(training_only)}
     load_weights(network, weights, file=file)
     return network
