@@ -66,6 +66,9 @@ class Regression:
     def size(self, samples):
         return len(samples)
 
+    def after_epoch(self, network):
+        pass
+
     def validate(self, network):
         assert not network.training
         with torch.no_grad():

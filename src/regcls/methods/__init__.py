@@ -17,7 +17,8 @@ from regcls.provenance import code_digest
 
 if TYPE_CHECKING:
     from regcls.methods.distribution import Distribution
-    from regcls.methods.loss import Loss
+    from regcls.methods.features import FeatureMethods
+    from regcls.methods.loss import Loss, TrainingTargets
 
 Role = Literal["loss", "distribution", "weights", "features", "classes"]  # the order of parts in a name
 # What a trainer must have: features of each sample or pixel before the last layer; one vector of features for each sample.
@@ -75,6 +76,20 @@ KINDS: Mapping[str, Kind] = {
         meaning="samples weigh 1/√n, with √n smoothed over neighbouring bins",
         source=YANG,
         options={"bins": 0, "size": 5, "sigma": 2.0},
+    ),
+    "fds": Kind(
+        role="features",
+        meaning="in training, features get the mean and variance of their bin of targets, smoothed over neighbouring bins",
+        source=YANG,
+        options={"bins": 0, "size": 5, "sigma": 2.0, "momentum": 0.9, "least": 0.2, "most": 5.0},
+        needs="features",
+    ),
+    "ranksim": Kind(
+        role="features",
+        meaning="a second loss ranks the images of a batch by the similarity of features as by that of targets",
+        source="Gong et al., ICML 2022",
+        options={"gamma": 100.0, "strength": 2.0},
+        needs="sample features",
     ),
     "cls": Kind(role="classes", meaning="a class loss on uniform classes (Eq. 4)", source=ZHANG),
     "cls-bal": Kind(role="classes", meaning="a class loss on equalised classes (Eq. 12), kept with probability ρ (Eq. 13)", source=ZHANG),
@@ -211,13 +226,18 @@ def parsed(name: str, *, also: tuple[str, ...] = ()) -> Method:
     """
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is not the name of a method: write parts joined by +, as in reg+cls ({_listed(also)})")
-    parts = sorted((_part(name, text, also) for text in re.findall(_PART, name)), key=lambda part: ROLES.index(part.kind.role))
+    parts = sorted((_part(name, text, also) for text in re.findall(_PART, name)), key=_place)
     if parts[0].kind.role not in ("loss", "distribution"):
         if parts[0].kind.role == "classes":
             raise ValueError(f"{name}: a class loss stands beside a regression loss: write reg+{name}")
         parts.insert(0, REG)
     _check_together(name, parts)
     return Method(parts=tuple(parts))
+
+
+def _place(part: Part) -> tuple[int, str]:
+    """The order of parts: by role, and methods on features by name."""
+    return ROLES.index(part.kind.role), part.name if part.kind.role == "features" else ""
 
 
 def _listed(also: tuple[str, ...]) -> str:
@@ -283,6 +303,14 @@ def make_distribution(name: str) -> "Distribution | None":
     part = parsed(name).parts[0]
     distribution: Distribution = _module(part).DISTRIBUTION(**part.options)
     return distribution
+
+
+def make_feature_methods(name: str, *, features: int, targets: "TrainingTargets") -> "FeatureMethods | None":
+    """The methods on the features of a network, of which it has `features` before its last layer; None if the method has none."""
+    from regcls.methods.features import FeatureMethods
+
+    parts = parsed(name).of("features")
+    return FeatureMethods({p.name: _module(p).FEATURES(features=features, targets=targets, **p.options) for p in parts}) if parts else None
 
 
 def _module_of(part: Part) -> str:

@@ -1,6 +1,6 @@
 """Image networks that predict by classes alone, without a regression head.
 
-Legend: B batch size, C classes.
+Legend: B batch size, F features, C classes.
 """
 
 import torch
@@ -23,12 +23,15 @@ class DistributionNetwork(nn.Module):
         self.classifier = nn.Linear(backbone.features, len(centres))
         self.register_buffer("centres", centres.clone())  # a buffer: a checkpoint has it, so predictions need no data
 
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, " B"], Float[Tensor, "B C"]]:
-        """Predictions, in the target's unit, and class logits, both in the dtype of the weights (float32), even under autocast."""
+    def forward(
+        self, images: Float[Tensor, "B 3 H W"], targets: Float[Tensor, " B"] | None = None
+    ) -> tuple[Float[Tensor, " B"], Float[Tensor, "B C"], Float[Tensor, "B F"]]:
+        """Predictions, in the target's unit, class logits and features, in the dtype of the weights (float32), even under autocast."""
         features = self.backbone(images)
         with torch.autocast(features.device.type, enabled=False):
-            logits = self.classifier(features.to(self.classifier.weight.dtype))
-            return logits.softmax(1) @ self.centres, logits
+            features = features.to(self.classifier.weight.dtype)
+            logits = self.classifier(features)
+            return logits.softmax(1) @ self.centres, logits, features
 
 
 def build_distribution(model: str, *, width: int, centres: Float[Tensor, " C"]) -> DistributionNetwork:

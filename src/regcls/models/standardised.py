@@ -20,10 +20,12 @@ class StandardisedNetwork(RegressionNetwork):
         self.register_buffer("mean", torch.tensor(mean))  # buffers: a checkpoint has them, so predictions need no data
         self.register_buffer("std", torch.tensor(std))
 
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, " B"], Float[Tensor, "B C"] | None]:
-        """Predictions and class logits. Predictions are z in training mode, for the loss, and in the target's unit in eval mode."""
-        predictions, logits = super().forward(images)
-        return predictions if self.training else self.mean + self.std * predictions, logits
+    def forward(
+        self, images: Float[Tensor, "B 3 H W"], targets: Float[Tensor, " B"] | None = None
+    ) -> tuple[Float[Tensor, " B"], Float[Tensor, "B C"] | None, Float[Tensor, "B F"]]:
+        """See RegressionNetwork. Predictions are z in training mode, for the loss, and in the target's unit in eval mode."""
+        predictions, logits, features = super().forward(images, targets)
+        return predictions if self.training else self.mean + self.std * predictions, logits, features
 
 
 def build_scaled(model: str, *, width: int, classes: int, scale: tuple[float, float] | None) -> RegressionNetwork:

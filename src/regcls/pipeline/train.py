@@ -6,10 +6,11 @@ from typing import Any
 from regcls.data.store import prepared_folder
 from regcls.errors import UserError
 from regcls.files import lock, write_json
+from regcls.methods import missing_need
 from regcls.params import Params
 from regcls.pipeline.prepare import prepare
 from regcls.progress import say
-from regcls.tasks import task_named
+from regcls.tasks import task_named, task_params
 from regcls.tasks.task import Session, open_data
 from regcls.tracking.store import without_password
 from regcls.tracking.tracker import Tracker
@@ -56,6 +57,8 @@ def run(params: Params, root: Path, dataset: str, options: Any) -> None:
     """
     task = task_named(params.task(dataset))
     spec = task.single_spec(params.datasets[dataset], dataset, options)
+    if missing := missing_need(spec.method, task_params(spec.task).provides):  # before data are prepared, which may take hours
+        raise UserError(f"{spec.name} cannot be trained: {missing}")
     if not prepared_folder(root, dataset).exists():
         say(f"{dataset} is not prepared yet; preparing it first, once")
         prepare(params, root, dataset)

@@ -263,7 +263,7 @@ def for_prediction(build: Callable[[Tensor | None], NetworkT], file: Path) -> Ne
     """
     weights = read_weights(file, device="cpu")
     centres = weights.get("centres")
-    training_only = ("loss_parameters", *(("classifier.",) if centres is None else ()))
+    training_only = ("loss_parameters", "feature_methods.", *(("classifier.",) if centres is None else ()))
     network = build(centres)
     load_weights(network, {name: value for name, value in weights.items() if not name.startswith(training_only)}, file=file)
     return network

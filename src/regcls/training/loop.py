@@ -66,6 +66,9 @@ class Task(Protocol[BatchT]):
     def size(self, batch: BatchT) -> int:
         """Number of samples in a batch."""
 
+    def after_epoch(self, network: nn.Module) -> None:
+        """Called in eval mode after the last step of an epoch, before `validate`. May change buffers of the network."""
+
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Errors after an epoch, by metric name."""
 
@@ -306,6 +309,7 @@ def _step(
 def _end_epoch(network: nn.Module, task: Task[Any], position: _Position, rate: float) -> Epoch:
     """Validate, and update the best epoch of each selection in `position`."""
     network.eval()
+    task.after_epoch(network)
     errors = task.validate(network)
     number = position.epoch + 1
     for name, metric in task.selections.items():

@@ -437,12 +437,130 @@ def test_a_batch_without_measured_pixels_has_no_loss_by_classes_either(job, imag
     assert losses["loss"].item() == 0 and all(torch.isfinite(p.grad).all() for p in network.parameters())
 
 
+def features_of(network, task, pixels):
+    """The features of each pixel before the last layer (B, F, h, w)."""
+    seen = []
+    handle = network.refinement.register_forward_hook(lambda module, given, features: seen.append(features.detach()))
+    with torch.no_grad():
+        network(task.evaluation.on_device(torch.from_numpy(pixels)))
+    handle.remove()
+    return seen[0]
+
+
+def still_levels(images, rows):
+    return images.train_depth[rows][:, *EDGE][:, 1::2, 1::2]
+
+
+@pytest.mark.parametrize("shown, rows", [(600, range(24)), (5, [0, 5, 11, 17, 23])], ids=["all", "five"])
+def test_fds_sees_the_measured_pixels_of_evenly_spaced_training_images(job, images, monkeypatch, shown, rows):
+    monkeypatch.setattr("regcls.tasks.depth.train.SHOWN", shown)
+    task = DepthObjective(job(method="fds(bins=10)", class_range=(0.0, 10.0)), images)
+    network = task.network(None).eval()
+    task.after_epoch(network)
+    rows = images.rows("train")[list(rows)]
+    features = features_of(network, task, images.train_images[rows][:, *EDGE].copy()).permute(0, 2, 3, 1).double().numpy()
+    levels = still_levels(images, rows)
+    bins = np.minimum((levels / 25.5).astype(int), 9)
+    method = network.feature_methods["fds"]
+    assert method.epochs == 1 and len(set(bins[levels > 0])) > 4
+    for place in set(bins[levels > 0]):
+        own = features[(levels > 0) & (bins == place)]
+        np.testing.assert_allclose(method.means[place], own.mean(0), rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(method.variances[place], own.var(0, ddof=1), rtol=1e-3, atol=1e-7)
+
+
+def shown_once(task):
+    """An untrained network with the statistics of its features, in training mode."""
+    network = task.network(None).eval()
+    task.after_epoch(network)
+    return network.train()
+
+
+@pytest.mark.parametrize("method", ["fds", "lds+fds", "fds+cls", "fds+cls-bal"])
+def test_both_heads_are_trained_on_calibrated_features_of_measured_pixels(job, images, method):
+    task, batch = DepthObjective(job(method=method), images), batch_of(images)
+    network = shown_once(task)
+    found = task.losses(network, batch)
+    network = shown_once(task)  # again: batch norm has counted the batch
+    features = features_of(network, task, batch.images.numpy())
+    expected, fds = features.clone(), network.feature_methods["fds"]
+    for n, y, x in np.argwhere(batch.levels.numpy() > 0):
+        place = min(int(float(metres_of(batch)[n, y, x]) / 0.1 + 1e-6), 99)
+        expected[n, :, y, x] = features[n, :, y, x] * fds.scales[place] + fds.shifts[place]
+    with torch.no_grad():
+        predictions = F.conv2d(expected, network.regressor.weight, network.regressor.bias, padding=2)[:, 0]
+    measured = batch.levels > 0
+    regression = task.loss.alone(network, predictions, metres_of(batch).float(), measured, task.facts)
+    torch.testing.assert_close(found.get("regression_loss", found["loss"]), regression, rtol=1e-4, atol=1e-6)
+    if "cls" in method:
+        classes, draws = task.classes, drawn(batch, task.classes.keep[task.classes.labels(metres_of(batch).numpy())])
+        with torch.no_grad():
+            logits = network.classifier(expected)
+        kept = draws if method == "fds+cls-bal" else measured
+        by_hand = class_loss_by_hand(logits, batch, lambda metres: int(classes.labels(metres)), kept)
+        assert found["class_loss"].item() == pytest.approx(by_hand, rel=1e-4)
+        with torch.no_grad():
+            assert class_loss_by_hand(
+                network.classifier(features), batch, lambda metres: int(classes.labels(metres)), kept
+            ) != pytest.approx(by_hand, rel=1e-3)
+
+
+def test_a_batch_without_measured_pixels_is_not_calibrated(job, images):
+    task, batch = DepthObjective(job(method="fds"), images), batch_of(images)
+    network = shown_once(task)
+    nothing = replace(batch, levels=torch.zeros_like(batch.levels))
+    pixels, targets = task.evaluation.on_device(nothing.images), torch.full(nothing.levels.shape, torch.nan)
+    with torch.no_grad():
+        assert torch.equal(network(pixels, targets)[0], network(pixels)[0])
+    losses = task.losses(network, nothing)
+    losses["loss"].backward()
+    assert losses["loss"].item() == 0 and all(torch.isfinite(p.grad).all() for p in network.parameters())
+
+
 def test_training_by_classes_alone_learns_depth(finished):
     _, result = finished("by classes")
     errors = [epoch.metrics["test/rmse/all"] for epoch in result.history]
     assert (
         result.metrics["test/rmse/all"] <= errors[0] and result.history[-1].metrics["train/loss"] < result.history[0].metrics["train/loss"]
     )
+
+
+def test_fds_changes_nothing_in_the_first_epoch(job):
+    one = [make(job(folder=method, method=method, epochs=1, milestones=())) for method in ("reg", "fds")]
+    weights = [read_weights(result.files[LAST], device="cpu") for result in one]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    assert one[0].history[0].metrics["val/rmse/all"] == one[1].history[0].metrics["val/rmse/all"]
+    assert set(weights[1]) - set(weights[0]) == {
+        f"feature_methods.fds.{name}" for name in ("edges", "epochs", "means", "variances", "scales", "shifts")
+    }
+
+
+WITH_FDS = {"method": "lds+fds+cls-bal", **BALANCED_DATA}
+
+
+@pytest.mark.parametrize("resampling", ["nearest", "released"])
+def test_an_interrupted_run_with_fds_and_its_predictor_give_the_same_numbers(job, images, resampling):
+    changes = {"depth_resampling": resampling, "learning_rate": LEARNING_RATE, **WITH_FDS}
+    whole = make(job(folder="whole", **changes))
+    for at in (2, 5):  # in the first epoch of four batches, then in the second
+        with pytest.raises(KeyboardInterrupt):
+            make(job(checkpoint_minutes=1e-9, **changes), interrupt_at=at)
+        torch.rand(7)
+    again = make(job(**changes))
+    weights = [read_weights(result.files[LAST], device="cpu") for result in (whole, again)]
+    assert weights[0].keys() == weights[1].keys() and weights[0]["feature_methods.fds.epochs"] == 3
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    pd.testing.assert_frame_equal(again.tables["sums.parquet"], whole.tables["sums.parquet"], check_exact=True)
+    assert [epoch.metrics for epoch in again.history] == [epoch.metrics for epoch in whole.history]
+    predictor = load_predictor(again.files[BEST], model="resnet18", width=2, align_corners=True)
+    assert not any("feature_methods" in name or "classifier" in name for name in predictor.state_dict())
+    rmse, _ = by_hand(predictor, images.test_images.copy(), images.test_depth / 1000, images.test_mask)
+    assert again.metrics["test/rmse/all"] == pytest.approx(rmse, rel=1e-4)
+
+
+def test_fds_trains_in_bf16_close_to_float32(job):
+    losses = [make(job(folder=p, precision=p, method="fds+cls", epochs=2)).history[1].metrics["train/loss"] for p in ("float32", "bf16")]
+    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.1)
 
 
 def test_an_epoch_feeds_matching_images_and_depths(job, images):
@@ -676,7 +794,7 @@ def test_gpu_runs_agree_with_cpu_runs(job):
 # Imports of tasks.depth.train that affect no number: see images/test_train.py.
 DECIDES_NOTHING = {
     "choices",
-    "data.download", "data.sources", "data.store", "errors", "files", "methods", "metrics", "models.distribution", "models.standardised", "object_store", "params",
+    "data.download", "data.sources", "data.store", "errors", "files", "methods", "methods.features", "metrics", "models.distribution", "models.standardised", "object_store", "params",
     "params.adding", "params.reading", "params.single", "params.types", "processes", "progress", "provenance", "runs", "runs.grids", "tasks", "tasks.depth.examples",
     "tasks.depth.metrics", "tasks.depth.params", "tasks.depth.runs",
     "training.checkpoint", "training.device", "training.single", "training.weights", "words",

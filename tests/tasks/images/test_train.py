@@ -1,6 +1,9 @@
 """Images end to end on a few small portraits: equal starts, equal draws, and the metrics of the saved weights."""
 
 import math
+import os
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import fields, replace
 
@@ -10,6 +13,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from conftest import ROOT
 from methods.histograms import BY_NAME, cross_entropy, mean_of_classes
 from methods.over_the_batch import OVER_THE_BATCH, batch_monte_carlo, logged, over_the_batch
 from regcls.classes import equalised, uniform_ranges
@@ -102,7 +106,7 @@ def parts(task, batch):
     network = task.network().train()
     found = {name: value.item() for name, value in task.losses(network, batch).items()}
     network = task.network().train()
-    predictions, logits = network(task._on_device(batch.images))
+    predictions, logits, _ = network(task._on_device(batch.images))
     return found, predictions.detach(), None if logits is None else logits.detach()
 
 
@@ -326,6 +330,189 @@ def test_a_resumed_run_by_classes_gives_the_same_numbers_and_its_predictors_need
 def test_training_by_classes_alone_reduces_the_loss(job):
     history = make(job(width=4, epochs=4, milestones=(), learning_rate=0.03, method="hl-gauss", class_range=())).history
     assert history[-1].metrics["train/loss"] < history[0].metrics["train/loss"] - 0.2  # of which the entropy of the histograms remains
+
+
+def plain_features(task, network):
+    """The features of all training images in eval mode, and their targets as the loss sees them, in NumPy."""
+    with torch.no_grad():
+        features = network.eval().backbone(task._on_device(torch.from_numpy(task.images.images[task.rows])))
+    return features.numpy().astype(float), task.targets.numpy()
+
+
+def bins_by_hand(targets, low, high, bins):
+    return np.clip(((targets - low) / (high - low) * bins).astype(int), 0, bins - 1)
+
+
+def calibrated_by_hand(method, features, bins):
+    """fds from its own statistics, of which test_fds.py tests the smoothing."""
+    found = features.copy()
+    for n, place in enumerate(bins):
+        varied = method.variances[place].numpy() > 0
+        found[n] = np.where(varied, features[n] * method.scales[place].numpy() + method.shifts[place].numpy(), features[n])
+    return found
+
+
+@pytest.mark.parametrize("changes", [{}, STANDARDISED], ids=["years", "standardised"])
+def test_fds_sees_plain_features_of_all_training_images_after_an_epoch(job, images, changes):
+    task = ImageObjective(job(method="fds(bins=10)", **BALANCED_DATA, **changes), images)
+    network = task.network()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    task.after_epoch(network.eval())
+    features, targets = plain_features(task, network)
+    low, high = (targets.min(), targets.max()) if changes else (0.0, 100.0)
+    bins = bins_by_hand(targets, low, high, 10)
+    assert (np.bincount(bins) > 1).sum() > 4
+    method = network.feature_methods["fds"]
+    for place in set(bins):
+        own = features[bins == place]
+        np.testing.assert_allclose(method.means[place], own.mean(0), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(method.variances[place], own.var(0, ddof=int(len(own) > 1)), rtol=1e-3, atol=1e-9)
+    changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {f"feature_methods.fds.{name}" for name in ("epochs", "means", "variances", "scales", "shifts")}
+
+
+@pytest.mark.parametrize("method", ["fds", "lds+fds", "fds+cls", "fds+cls-bal"])
+def test_both_heads_are_trained_on_calibrated_features_of_all_samples(job, images, method):
+    task = ImageObjective(job(method=method, **BALANCED_DATA), images)
+    network, batch = task.network(), batch_of(task, epoch=1)
+    task.after_epoch(network.eval())
+    network.train()
+    pixels = task._on_device(batch.images)
+    with torch.no_grad():
+        features = network.backbone(pixels).numpy().astype(float)
+        bins = bins_by_hand(task.targets[:40].numpy(), 0.0, 100.0, 100)
+        expected = torch.from_numpy(calibrated_by_hand(network.feature_methods["fds"], features, bins)).float()
+        predictions, logits, plain = network(pixels, task.targets[:40])
+        torch.testing.assert_close(predictions, network.regressor(expected).squeeze(1), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(plain, features, rtol=1e-5, atol=1e-6)
+        assert not torch.allclose(predictions, network(pixels)[0], rtol=1e-3)
+        if logits is not None:
+            torch.testing.assert_close(logits, network.classifier(expected), rtol=1e-4, atol=1e-5)
+    found = task.losses(network, batch)
+    kept = task._kept(batch, task.keep)
+    regression = task.loss.alone(network, predictions, task.targets[:40], kept, task.facts)
+    torch.testing.assert_close(found.get("regression_loss", found["loss"]), regression)
+    assert kept.sum() < 40 and set(found) == ({"loss", "regression_loss", "class_loss", "accuracy"} if "cls" in method else {"loss"})
+
+
+def test_fds_changes_nothing_in_the_first_epoch_nor_predictions_in_any(job, images):
+    one = [make(job(folder=method, method=method, epochs=1, milestones=())) for method in ("reg", "fds")]
+    weights = [read_weights(result.files[LAST], device="cpu") for result in one]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    assert one[0].history[0].metrics["val/mae/all"] == one[1].history[0].metrics["val/mae/all"]
+    two = [make(job(folder=f"{method} 2", method=method, epochs=2, milestones=())).history[1].metrics for method in ("reg", "fds")]
+    assert two[0]["train/loss"] != two[1]["train/loss"]
+    task = ImageObjective(job(method="fds"), images)
+    network = task.network()
+    before = task.predict(network, "test")[0]
+    task.after_epoch(network)
+    assert np.array_equal(task.predict(network, "test")[0], before)
+
+
+def pairs_by_hand(features, targets):
+    """The sum of ranksim without its factor: sample by sample, each target once."""
+    first = sorted({target: n for n, target in reversed(list(enumerate(targets)))}.values())
+    units = features[first] / np.linalg.norm(features[first], axis=1, keepdims=True)
+    total = 0.0
+    for i, one in enumerate(first):
+        wanted = np.argsort(np.argsort([abs(targets[one] - targets[other]) for other in first], kind="stable"))
+        found = np.argsort(np.argsort(-(units @ units[i]), kind="stable"))
+        total += np.mean(((found - wanted) / len(first)) ** 2)
+    return total
+
+
+@pytest.mark.parametrize("lam, scaling, total", [(0.1, "released", lambda r, c: r + 10 * c), (5.0, "eq4", lambda r, c: 5 * r + c)])
+@pytest.mark.parametrize("changes", [{}, BALANCED_DATA], ids=["all samples", "balanced data"])
+def test_ranksim_is_added_to_the_regression_loss_over_kept_samples(job, images, changes, lam, scaling, total):
+    task = ImageObjective(job(method="ranksim(gamma=3)+cls", lam=lam, loss_scaling=scaling, **changes), images)
+    batch = batch_of(task)
+    kept = np.ones(40, bool) if not changes else draws(len(task.rows), seed=0, epoch=0)[:40] < task.keep[:40]
+    assert kept.all() == (not changes)
+    network = task.network().train()
+    with torch.no_grad():
+        features = network.backbone(task._on_device(batch.images)).double().numpy()
+    found, predictions, _ = parts(task, batch)
+    expected = 3 * pairs_by_hand(features[kept], task.targets[:40][kept].tolist())
+    assert found["ranksim_loss"] == pytest.approx(expected, rel=1e-3) and expected > 0
+    assert found["regression_loss"] == pytest.approx(F.l1_loss(predictions[kept], targets_of(task, batch)[kept]).item())
+    whole = total(found["regression_loss"] + found["ranksim_loss"], found["class_loss"])
+    assert found["loss"] == pytest.approx(whole, rel=1e-5)
+
+
+def test_ranksim_alone_logs_its_terms_and_trains_the_backbone(job, images):
+    result = make(job(method="ranksim(gamma=3)", epochs=2))
+    for epoch in result.history:
+        metrics = epoch.metrics
+        assert metrics["train/loss"] == pytest.approx(metrics["train/regression_loss"] + metrics["train/ranksim_loss"], rel=1e-5)
+    other = make(job(folder="reg", method="reg", epochs=2))
+    assert other.history[1].metrics["train/loss"] != result.history[1].metrics["train/regression_loss"]
+    assert not any("feature_methods" in name for name in read_weights(result.files[LAST], device="cpu"))  # it has no state
+
+
+WITH_FEATURES = {"method": "lds+fds+ranksim+cls-bal", **BALANCED_DATA}
+
+
+@pytest.mark.parametrize(
+    "at, minutes", [(3, 1e-9), (7, 1e-9), (8, 10.0), (12, 1e-9)], ids=["epoch 1", "epoch 2", "from epoch 2", "epoch 3"]
+)
+def test_an_interrupted_run_with_methods_on_features_gives_the_same_numbers(job, at, minutes):
+    whole = make(job(folder="whole", epochs=3, **WITH_FEATURES))
+    with pytest.raises(KeyboardInterrupt):
+        make(job(checkpoint_minutes=minutes, epochs=3, **WITH_FEATURES), interrupt_at=at)
+    torch.rand(7)
+    again = make(job(epochs=3, **WITH_FEATURES))
+    weights = [read_weights(result.files[LAST], device="cpu") for result in (whole, again)]
+    assert weights[0].keys() == weights[1].keys() and weights[0]["feature_methods.fds.epochs"] == 3
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    pd.testing.assert_frame_equal(again.tables["predictions.parquet"], whole.tables["predictions.parquet"], check_exact=True)
+    assert [epoch.metrics for epoch in again.history] == [epoch.metrics for epoch in whole.history]
+
+
+@pytest.mark.parametrize("changes", [{}, STANDARDISED], ids=["years", "standardised"])
+def test_predictors_of_a_run_with_fds_have_none_of_its_statistics(job, images, changes):
+    own = job(method="fds+cls", **changes)
+    result = make(own)
+    assert read_weights(result.files[BEST], device="cpu")["feature_methods.fds.epochs"] == result.best_epoch
+    predictions = result.tables["predictions.parquet"]["prediction"]
+    loaded = load_predictor(result.files[BEST], model="resnet18", width=2, standardised=bool(changes))
+    for predictor in (loaded, model_of(own, result).network):
+        assert not any("feature_methods" in name or "classifier" in name for name in predictor.state_dict())
+        with torch.inference_mode():
+            found = predictor(torch.from_numpy(images.images[images.rows("test")]))
+        np.testing.assert_allclose(found, predictions, rtol=1e-4)
+
+
+def test_methods_on_features_compute_in_float32_under_bf16(job, images):
+    plain, bf16 = (make(job(folder=precision, method="fds", precision=precision)).history[1].metrics for precision in ("float32", "bf16"))
+    assert bf16["train/loss"] != plain["train/loss"] == pytest.approx(bf16["train/loss"], rel=0.1)
+    task = ImageObjective(job(method="fds+ranksim+cls"), images)
+    network, batch = task.network(), batch_of(task)
+    task.after_epoch(network.eval())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert {value.dtype for value in task.losses(network.train(), batch).values()} == {torch.float32}
+
+
+COMPILED = """
+import numpy, torch
+from regcls.methods import make_feature_methods
+from regcls.methods.loss import TrainingTargets
+from regcls.models.predictor import build
+
+network, pixels, targets = build("resnet18", width=2, classes=3).eval(), torch.rand(60, 3, 32, 32), torch.rand(60) * 9
+known = TrainingTargets(values=numpy.arange(10, dtype=numpy.float32))
+network.feature_methods = make_feature_methods("fds+ranksim", features=network.backbone.features, targets=known)
+network.feature_methods.after_epoch(lambda: iter([(network(pixels)[2], targets)]))
+compiled = torch.compile(network, backend="eager", fullgraph=True)
+for given in ((pixels, targets), (pixels,)):
+    assert all(torch.equal(one, other) for one, other in zip(compiled(*given), network(*given), strict=True))
+assert not torch.equal(compiled(pixels, targets)[0], compiled(pixels)[0])
+"""
+
+
+@pytest.mark.slow
+def test_networks_with_methods_on_features_can_be_compiled_as_a_whole():
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}  # a process without checks of shapes, which cannot be compiled
+    subprocess.run([sys.executable, "-c", COMPILED], env=environment, check=True, timeout=300)
 
 
 def test_an_epoch_feeds_every_image_once_in_its_own_order(job, images):
@@ -587,11 +774,11 @@ def test_the_recipe_follows_the_spec(job):
 
 
 # Imports of tasks.images.train that affect no number: reading, storing and reporting; the spec itself (it has its own part of the
-# fingerprint, and so have the method's loss and its options); how the prepared data were made (they have a digest); and the errors
+# fingerprint, and so have the code of its method and its options); how the prepared data were made (they have a digest); and the errors
 # reported for a run.
 DECIDES_NOTHING = {
     "choices",
-    "data.store", "errors", "files", "methods", "metrics", "params", "params.adding", "params.shots", "params.single", "params.reading", "params.types", "processes", "progress", "provenance", "runs", "runs.grids", "tasks", "words",
+    "data.store", "errors", "files", "methods", "methods.features", "metrics", "params", "params.adding", "params.shots", "params.single", "params.reading", "params.types", "processes", "progress", "provenance", "runs", "runs.grids", "tasks", "words",
     "tasks.images.params", "tasks.images.runs", "training.checkpoint", "training.device", "training.single",
 }  # fmt: skip
 

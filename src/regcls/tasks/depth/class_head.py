@@ -62,7 +62,7 @@ def dense_class_loss(
     """
     left_out = labels < 0 if keep is None else (labels < 0) | ~keep
     loss, hits = _DenseClassLoss.apply(  # type: ignore[no-untyped-call]
-        _rows(features),
+        rows_of(features),
         *_matrices(head),
         _by_position(labels.masked_fill(left_out, IGNORED)),
         _by_position(labels),
@@ -81,7 +81,7 @@ def dense_hits(
     some = (targets >= 0).any(1)  # few positions have a label in an evaluation
     hits = torch.zeros((), device=features.device)
     with torch.no_grad():
-        for rows, own in zip(_rows(features)[some].split(size), targets[some].split(size), strict=True):
+        for rows, own in zip(rows_of(features)[some].split(size), targets[some].split(size), strict=True):
             hits += _hits(_logits(rows, *matrices), own.flatten())
     return hits
 
@@ -134,7 +134,7 @@ class _DenseClassLoss(torch.autograd.Function):
         return *(gradient.to(saved.dtype) * saved for saved in ctx.saved_tensors), None, None, None, None, None
 
 
-def _rows(features: Tensor) -> Tensor:
+def rows_of(features: Float[Tensor, "B F h w"]) -> Float[Tensor, "P F"]:
     """(B, F, h, w) -> (P, F). With a row per position, sums on a GPU have a fixed order, unlike over maps."""
     return features.permute(0, 2, 3, 1).flatten(0, 2)
 

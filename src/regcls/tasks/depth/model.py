@@ -5,6 +5,7 @@ Legend: B batch size, H × W pixels of the input (depth: half of them per side),
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, UInt8
@@ -13,7 +14,10 @@ from torch.nn import functional as F
 
 from regcls.models.predictor import DEPTHS
 from regcls.models.resnet import ResNet
-from regcls.tasks.depth.class_head import ClassHead, dense_means
+from regcls.tasks.depth.class_head import ClassHead, dense_means, rows_of
+
+if TYPE_CHECKING:
+    from regcls.methods.features import FeatureMethods
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's red, green and blue pixels in [0, 1]
 LEAST = 4  # minimum number of channels in the decoder
@@ -132,21 +136,26 @@ class DepthNetwork(nn.Module):
         classes = classes if centres is None else len(centres)
         self.classifier = ClassHead(features, max(4 * encoder.width, 16), classes) if classes else None
         self.register_buffer("centres", centres)  # a buffer: a checkpoint has it, so predictions need no data
+        self.feature_methods: FeatureMethods | None = None  # a trainer may set it
 
     def forward(
-        self, images: Float[Tensor, "B 3 H W"]
+        self, images: Float[Tensor, "B 3 H W"], targets: Float[Tensor, "B (H+1)//2 (W+1)//2"] | None = None
     ) -> tuple[Float[Tensor, "B (H+1)//2 (W+1)//2"] | None, Float[Tensor, "B F (H+1)//2 (W+1)//2"] | None]:
-        """Depth, and the features for `classifier` (see `dense_class_loss`; None without it).
+        """Depth, and the features for `classifier` (see `dense_class_loss`) and `feature_methods`; None without both.
 
         Depth is always that of the regression head. Without one it is the mean over classes, or None in training, which does not need it.
-        It has the dtype of the weights (float32), even under autocast: near 5 m, bfloat16 has steps of 3 cm.
+        It has the dtype of the weights (float32), even under autocast: near 5 m, bfloat16 has steps of 3 cm. If `targets` are given, NaN
+        where there is none, `feature_methods` have calibrated the features to them.
         """
         size = ((images.shape[2] + 1) // 2, (images.shape[3] + 1) // 2)
         stages = self.encoder.stages(images)
         features = self.refinement(torch.cat([self.decoder(stages, size), self.fusion(stages, size)], dim=1))
         with torch.autocast(features.device.type, enabled=False):
+            if self.feature_methods is not None and targets is not None:
+                rows = self.feature_methods.calibrate(rows_of(features.float()), targets.flatten())
+                features = rows.unflatten(0, targets.shape).permute(0, 3, 1, 2)
             depth = self._depth(features)
-        return depth, None if self.classifier is None else features
+        return depth, None if self.classifier is None and self.feature_methods is None else features
 
     def _depth(self, features: Tensor) -> Tensor | None:
         if self.regressor is not None:

@@ -5,11 +5,11 @@ Legend: B batch size, H × W pixels of the crop, h × w = H / 2 × W / 2 of its 
 
 import itertools
 import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from regcls.choices import Rounding
 from regcls.classes import ClassRanges, equalised, uniform_ranges
 from regcls.losses import weighted
-from regcls.methods import has_classes, make_distribution, make_loss
+from regcls.methods import has_classes, make_distribution, make_feature_methods, make_loss
+from regcls.methods.loss import TrainingTargets
 from regcls.models.pretrained import load_pretrained
 from regcls.tasks.depth.augment import for_depth
-from regcls.tasks.depth.class_head import ClassHead, dense_class_loss
+from regcls.tasks.depth.class_head import ClassHead, dense_class_loss, rows_of
 from regcls.tasks.depth.data import DepthSet
 from regcls.tasks.depth.evaluation import Evaluation
 from regcls.tasks.depth.examples import write_examples
@@ -34,15 +35,20 @@ from regcls.tasks.depth.pixels import DeviceRanges, doubled, doubled_bilinearly,
 from regcls.tasks.depth.runs import DepthSpec
 from regcls.tasks.depth.sums import BUCKETS, table_of
 from regcls.training.checkpoint import Checkpoints, for_prediction
-from regcls.training.feed import KEEP, AugmentedBatches, batch_keys, batches_of, stream, to_device
+from regcls.training.feed import KEEP, AugmentedBatches, Key, batch_keys, batches_of, evaluation_batches, stream, to_device
 from regcls.training.loop import Hooks, Recipe, Trained, train
 from regcls.training.single import BEST, LAST, Job, Model, Result, open_images
 from regcls.training.weights import sha256, weights_file
+
+if TYPE_CHECKING:
+    from regcls.methods.features import FeatureMethods
 
 VALIDATED_ROUNDING: Rounding = "round"  # of Eq. 12, for balancing validation pixels: the same for all runs
 # RMSE-val and RMSE-test of Table 2; the latter is for comparison with earlier work, which selected on the test set.
 SELECTIONS: Mapping[str, str] = {"val": "val/rmse/all", "test": "test/rmse/all"}
 BEST_ON_TEST = "checkpoints/best_on_test.pt"
+SHOWN = 600  # training images whose pixels methods on features see after an epoch; about as many as the release of fds takes
+STILL = {"flip": 0.0, "rotate": 0.0, "lighting": 0.0, "jitter": 0.0}  # no augmentation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +97,10 @@ class DepthObjective:
         ranges = [self.classes] if self.classes else []
         self.histograms = distribution.histograms(ranges, dtype=torch.float32, device=device) if distribution else None
         self.loss = None if distribution else make_loss(spec.method, kind=spec.loss, huber_delta=spec.huber_delta)
-        known, given = [images.depths[1:].astype(np.float32)], {"counts": counts[1:], "limits": spec.class_range or None}
-        self.facts = self.loss.facts_of(known, dtype=torch.float32, device=device, reflected=True, **given) if self.loss else {}
+        known: dict[str, Any] = {"counts": counts[1:], "limits": spec.class_range or None, "reflected": True}
+        values = images.depths[1:].astype(np.float32)
+        self.known = TrainingTargets(values=values, **known)
+        self.facts = self.loss.facts_of([values], dtype=torch.float32, device=device, **known) if self.loss else {}
         self.shots: Groups = job.shots.groups(images.training_pixels())
         self.evaluation = Evaluation(
             images=images,
@@ -115,19 +123,26 @@ class DepthObjective:
             load_pretrained(network.encoder, weights)
         if self.loss:
             self.loss.attach(network)
+        if network.regressor is not None:
+            width = network.regressor.in_channels
+            network.feature_methods = make_feature_methods(spec.method, features=width, targets=self.known)
         network.to(self.job.device)
         return network.to(memory_format=torch.channels_last) if self.job.channels_last else network  # type: ignore[call-overload]
 
     def feed(self, epoch: int, batch: int) -> Generator[Batch]:
         """Yield augmented batches from batch `batch` of epoch `epoch` to the end of the last epoch."""
-        spec, folder = self.spec, self.images.prepared.folder
+        keys = batch_keys(len(self.rows), self.cuts, seed=self.spec.seed, first=epoch, last=self.spec.epochs)
+        yield from self._augmented(itertools.islice(keys, batch, None), loaders=self.job.loaders)
+
+    def _augmented(self, keys: Iterable[Key], *, loaders: int, **changed: float) -> Iterator[Batch]:
+        """The batches of `keys`; `changed`: options of the augmentation other than the run's."""
+        folder = self.images.prepared.folder
         names = ("crop", "flip", "rotate", "lighting", "jitter", "seed", "depth_resampling", "clip_colours")
-        augmentation = partial(for_depth, **{name: getattr(spec, name) for name in names})
+        augmentation = partial(for_depth, **{name: getattr(self.spec, name) for name in names} | changed)
         files = {"image": folder / "train_images.npy", "mask": folder / "train_depth.npy"}
         batches = AugmentedBatches(files, self.rows, augmentation)
-        keys = itertools.islice(batch_keys(len(self.rows), self.cuts, seed=spec.seed, first=epoch, last=spec.epochs), batch, None)
-        for (current, samples), arrays in stream(batches, keys, loaders=self.job.loaders, pinned=self.job.device == "cuda"):
-            yield Batch(epoch=current, samples=samples, images=arrays["image"], levels=arrays["mask"])
+        for (epoch, samples), arrays in stream(batches, keys, loaders=loaders, pinned=self.job.device == "cuda"):
+            yield Batch(epoch=epoch, samples=samples, images=arrays["image"], levels=arrays["mask"])
 
     def losses(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
         """`loss`, what the loss logs and, with classes, its two unweighted terms (if there are two) and the accuracy over measured pixels.
@@ -136,9 +151,8 @@ class DepthObjective:
         per pixel of the doubled map, which on balanced data the regression loss uses too.
         """
         spec = self.spec
-        predictions, features = network(self.evaluation.on_device(batch.images))
-        levels = batch.levels.to(self.job.device, non_blocking=True).int()
-        depths, measured = self.depths[levels], levels > 0
+        depths, measured = self._targets(batch)
+        predictions, features = network(self.evaluation.on_device(batch.images), _or_nan(depths, measured))
         class_depths, class_measured = (doubled_bilinearly(depths), doubled(measured)) if self.released else (depths, measured)
         draws = self._draws(batch, class_depths)
         regression = None
@@ -166,6 +180,11 @@ class DepthObjective:
         parts = {"loss": total, "regression_loss": regression, "class_loss": classification, "accuracy": accuracy}
         return {**parts, **self.loss.logged(network)}
 
+    def _targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Depths (B, h, w), float64, and whether they are measured."""
+        levels = batch.levels.to(self.job.device, non_blocking=True).int()
+        return self.depths[levels], levels > 0
+
     def _draws(self, batch: Batch, like: Tensor) -> Tensor | None:
         """A uniform number for each pixel of `like`, new in each epoch, shared by both losses (Eq. 13), independent of the device.
 
@@ -187,9 +206,27 @@ class DepthObjective:
         """B."""
         return len(batch.samples)
 
+    def after_epoch(self, network: nn.Module) -> None:
+        """Show methods on features those of the pixels of SHOWN training images, evenly spaced, without augmentation."""
+        if methods := cast("FeatureMethods | None", network.feature_methods):
+            methods.after_epoch(lambda: self._features(network))
+
+    def _features(self, network: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
+        """Features of pixels, and their depth; NaN where it was not measured."""
+        samples = np.unique(np.linspace(0, len(self.rows) - 1, SHOWN).astype(np.int64))
+        keys = ((0, samples[cut]) for cut in evaluation_batches(len(samples), self.spec.batch_size))
+        for batch in self._augmented(keys, loaders=0, **STILL):
+            features = network(self.evaluation.on_device(batch.images))[1]
+            yield rows_of(features), _or_nan(*self._targets(batch)).flatten()
+
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Errors on validation and test pixels."""
         return self.evaluation.errors(network)
+
+
+def _or_nan(depths: Tensor, measured: Tensor) -> Tensor:
+    """Measured depths in float32, and NaN elsewhere."""
+    return depths.float().masked_fill(~measured, torch.nan)
 
 
 def _kept(measured: Tensor, ranges: DeviceRanges | None, depths: Tensor, draws: Tensor | None) -> Tensor:

@@ -5,10 +5,10 @@ Legend: B batch size, S side length in pixels, K classes left after merging.
 
 import itertools
 import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -19,9 +19,11 @@ from torch import Tensor, nn
 from regcls.classes import ClassRanges, equalised, uniform_ranges
 from regcls.data.splits import Split
 from regcls.losses import class_loss, weighted
-from regcls.methods import has_classes, has_regression_loss, make_distribution, make_loss
+from regcls.methods import has_classes, has_regression_loss, make_distribution, make_feature_methods, make_loss
+from regcls.methods.loss import TrainingTargets
 from regcls.metrics import evaluate
 from regcls.models.distribution import build_distribution
+from regcls.models.heads import RegressionNetwork
 from regcls.models.predictor import scaled
 from regcls.models.standardised import build_scaled
 from regcls.params.shots import Shots
@@ -33,6 +35,9 @@ from regcls.training.checkpoint import Checkpoints, load_predictor
 from regcls.training.feed import AugmentedBatches, batch_keys, batches_of, draws, evaluation_batches, prefetched, stream, to_device
 from regcls.training.loop import Hooks, Recipe, train
 from regcls.training.single import BEST, LAST, Job, Model, Result, open_images
+
+if TYPE_CHECKING:
+    from regcls.methods.features import FeatureMethods
 
 SCORE = "val/mse/all"  # selects the weights to keep (section 3.2)
 
@@ -63,7 +68,7 @@ class ImageObjective:
         self.job, self.spec, self.images = job, spec, images
         self.rows, targets = images.rows("train"), images.targets("train")
         self.cuts = batches_of(len(targets), spec.batch_size)
-        self.batches = len(self.cuts)
+        self.batches, self.together = len(self.cuts), 2 * spec.batch_size  # together: in evaluations
         self.notes: list[str] = []  # for the user
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -71,7 +76,8 @@ class ImageObjective:
             self.keep = _balanced_data(spec, targets)  # probability with which each sample enters both losses; None: always
         self.notes += [str(warning.message) for warning in caught]
         self.scale = _scale(spec, targets)
-        self.host_targets, self.targets = targets, torch.from_numpy(_standardised(targets, self.scale)).to(job.device)
+        seen, limits = _standardised(targets, self.scale), _limits(spec, self.scale)  # as the regression loss sees them
+        self.host_targets, self.targets = targets, torch.from_numpy(seen).to(job.device)
         self.labels = None if self.classes is None else torch.from_numpy(self.classes.labels(targets)).to(job.device)
         # Probability with which a sample enters each loss; None: always.
         self.keep_class = None if self.classes is None or not spec.balanced else self.classes.keep[self.classes.labels(targets)]
@@ -81,16 +87,18 @@ class ImageObjective:
         ranges = [self.classes] if self.classes else []
         self.histograms = distribution.histograms(ranges, dtype=torch.float32, device=device) if distribution else None
         self.loss = None if distribution else make_loss(spec.method, kind=spec.loss, huber_delta=spec.huber_delta)
-        known, limits = [_standardised(targets, self.scale)], _limits(spec, self.scale)
-        self.facts = self.loss.facts_of(known, dtype=torch.float32, device=device, limits=limits) if self.loss else {}
+        self.known = TrainingTargets(values=seen, limits=limits)
+        self.facts = self.loss.facts_of([seen], dtype=torch.float32, device=device, limits=limits) if self.loss else {}
         self._draws: tuple[int, NDArray[np.float32]] = (-1, np.empty(0, dtype=np.float32))
 
     def network(self) -> nn.Module:
         """The untrained network. With the same seed, reg and reg+cls start from the same backbone and regression head."""
         torch.manual_seed(self.spec.seed)
-        network = self._built()
+        spec, network = self.spec, self._built()
         if self.loss:
             self.loss.attach(network)
+        if isinstance(network, RegressionNetwork):
+            network.feature_methods = make_feature_methods(spec.method, features=network.backbone.features, targets=self.known)
         network.to(self.job.device)
         return network.to(memory_format=torch.channels_last) if self.job.channels_last else network  # type: ignore[call-overload]
 
@@ -112,23 +120,29 @@ class ImageObjective:
             yield Batch(epoch=current, samples=samples, images=arrays["image"])
 
     def losses(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        """`loss`, what the loss logs and, with classes, its two unweighted terms (if there are two) and the accuracy over all samples."""
-        predictions, logits = network(self._on_device(batch.images))
+        """`loss`, what it logs and, if it has several terms, each of them; with classes, the accuracy over all samples of the batch.
+
+        The terms are unweighted. λ weighs the sum of the regression loss and those that methods on features add to it.
+        """
         places = to_device(batch.samples, self.job.device)
+        targets = self.targets[places]
+        predictions, logits, features = network(self._on_device(batch.images), targets)
         spec, kept = self.spec, self._kept(batch, self.keep)
         accuracy = {} if self.labels is None else {"accuracy": (logits.argmax(1) == self.labels[places]).float().mean()}
         if self.histograms:
-            return {"loss": self.histograms.loss(logits, self.targets[places], kept), **accuracy}
+            return {"loss": self.histograms.loss(logits, targets, kept), **accuracy}
         assert self.loss
-        regression = self.loss.alone(network, predictions, self.targets[places], kept, self.facts)
+        regression = self.loss.alone(network, predictions, targets, kept, self.facts)
+        methods = _feature_methods(network)
+        added = {} if methods is None else methods.losses(features, targets, kept)
+        whole, logged = sum(added.values(), regression), self.loss.logged(network)
         if self.labels is None:
-            return {"loss": regression, **self.loss.logged(network)}
+            return {"loss": whole, **({"regression_loss": regression, **added} if added else {}), **logged}
         assert spec.lam is not None
         kept_class = kept if self.keep_class is None else self._kept(batch, self.keep_class)
         classification = class_loss(logits, self.labels[places], kept_class)
-        total = weighted(regression, classification, lam=spec.lam, scaling=spec.loss_scaling)
-        parts = {"loss": total, "regression_loss": regression, "class_loss": classification, **accuracy}
-        return {**parts, **self.loss.logged(network)}
+        total = weighted(whole, classification, lam=spec.lam, scaling=spec.loss_scaling)
+        return {"loss": total, "regression_loss": regression, **added, "class_loss": classification, **accuracy, **logged}
 
     def _on_device(self, images: Tensor) -> Tensor:
         pixels = scaled(images.to(self.job.device, non_blocking=True))
@@ -151,6 +165,22 @@ class ImageObjective:
         """B."""
         return len(batch.samples)
 
+    def after_epoch(self, network: nn.Module) -> None:
+        """Show methods on features those of all training images, without augmentation."""
+        if methods := _feature_methods(network):
+            methods.after_epoch(lambda: self._features(network))
+
+    def _features(self, network: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
+        """Features and targets of all training images."""
+        targets = self.targets.split(self.together)
+        for pixels, own in zip(self._pixels("train"), targets, strict=True):
+            yield network(self._on_device(pixels))[2], own
+
+    def _pixels(self, split: Split) -> Iterator[Tensor]:
+        """All images of a split, in batches of `together`."""
+        rows = self.images.rows(split)
+        return prefetched(lambda cut: torch.from_numpy(self.images.images[rows[cut]]), evaluation_batches(len(rows), self.together))
+
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Validation errors."""
         predictions, classes = self.predict(network, "val")
@@ -159,12 +189,11 @@ class ImageObjective:
 
     def predict(self, network: nn.Module, split: Split) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
         """Predictions (n,) and most probable classes (n,) for all n images of a split, always in float32."""
-        rows, cuts = self.images.rows(split), evaluation_batches(len(self.images.rows(split)), 2 * self.spec.batch_size)
         network.eval()
         parts, classes = [], []
         with torch.inference_mode():
-            for pixels in prefetched(lambda cut: torch.from_numpy(self.images.images[rows[cut]]), cuts):
-                predictions, logits = network(self._on_device(pixels))
+            for pixels in self._pixels(split):
+                predictions, logits, _ = network(self._on_device(pixels))
                 parts.append(predictions.float().cpu().numpy())
                 if logits is not None:
                     classes.append(logits.argmax(1).cpu().numpy())
@@ -177,6 +206,10 @@ class ImageObjective:
         if self.classes is not None and classes is not None:
             errors[f"{split}/accuracy/all"] = float(np.mean(classes == self.classes.labels(targets)))
         return errors
+
+
+def _feature_methods(network: nn.Module) -> "FeatureMethods | None":
+    return cast("FeatureMethods | None", getattr(network, "feature_methods", None))
 
 
 def class_ranges_of(spec: ImageSpec, targets: NDArray[np.float32]) -> ClassRanges | None:
