@@ -20,7 +20,7 @@ from regcls.methods.bins import edges_of, kernel, smoothed
 from regcls.methods.features import FeatureMethod, Seen
 from regcls.methods.loss import TrainingTargets
 
-TINY = 1e-10  # a variance below counts as 0, as in the release: of equal features, rounding leaves more
+TINY = 1e-10  # a variance below counts as 0, as in the release: rounding leaves a bit in a bin of equal features
 
 
 class FeatureDistributionSmoothing(FeatureMethod):
