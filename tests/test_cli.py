@@ -36,6 +36,7 @@ COMMANDS = [
     "show",
     "rerun",
     "sync",
+    "methods",
     "new",
 ]
 OF_EACH_TASK = ["functions", "imdb_wiki", "nyud2", "breakfast", "diabetes"]

@@ -139,6 +139,10 @@ def _call(arguments: argparse.Namespace, params: Params, root: Path) -> None:
             from regcls.pipeline.show_params import show_params
 
             show_params(params, root, arguments.dataset)
+        case "methods":
+            from regcls.pipeline.methods import show_methods
+
+            show_methods()
         case "inputs":
             from regcls.pipeline.inputs import write_inputs
 
@@ -224,8 +228,9 @@ def _parser(params: Params | None, run_dataset: str) -> argparse.ArgumentParser:
         "advise", "train what fits a time, and say whether a class loss helps on a data set", "regcls advise diabetes --budget 5m"
     )
     advise.add_argument("--budget", default="10m", help="time for training: 90s, 10m or 1.5h; default 10m")
-    advise.add_argument("--methods", nargs="+", metavar="METHOD", help="to compare with reg; default reg+cls reg+cls-bal")
+    advise.add_argument("--methods", nargs="+", metavar="METHOD", help="to compare with reg, or all; default reg+cls reg+cls-bal")
     command("params", "print the effective parameters of a data set, and where each value comes from", "regcls params portraits")
+    command("methods", "list the parts of training losses that methods are made of", "regcls methods", dataset=False)
     command("inputs", "write build/inputs, from which DVC sees what has changed for each data set", "regcls inputs", dataset=False)
     command(
         "compare",

@@ -151,3 +151,15 @@ def test_the_papers_data_are_not_marked_and_missing_comparisons_are_noted(small:
     write(tmp_path / "reports", small, {"imdb_wiki": made_up_report("imdb_wiki", lines=[line()]), "agedb": made_up_report("agedb")}, {})
     text = (tmp_path / "reports/summary.md").read_text()
     assert "‡" not in text and "| Age from faces: AgeDB-DIR | nothing to compare |" in text
+
+
+def test_methods_are_ranked_where_there_are_several(small: Params, tmp_path: Path) -> None:
+    several = [line(method="lds"), line(method="reg+cls · 100"), line(part="noisy", method="reg+cls · 4")]
+    reports = {"imdb_wiki": made_up_report("imdb_wiki", ranking=several), "nyud2": made_up_report("nyud2", ranking=[line()])}
+    write(tmp_path / "reports", small, reports, {})
+    table = pd.read_csv(tmp_path / "reports/methods.csv")
+    assert table[["dataset", "method"]].to_numpy().tolist() == [["imdb_wiki", "lds"], ["imdb_wiki", "reg+cls · 100"]]
+    html = (tmp_path / "reports/index.html").read_text()
+    assert "All methods" in html and html.index(">lds<") < html.index(">reg+cls · 100<", html.index(">lds<"))
+    write(tmp_path / "other", small, {"nyud2": reports["nyud2"]}, {})
+    assert not (tmp_path / "other/methods.csv").exists() and "All methods" not in (tmp_path / "other/index.html").read_text()

@@ -3,13 +3,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from regcls.reports.measured import at_edge
 from regcls.reports.shot_differences import differences
 from regcls.reports.shot_subject import Subject, best_by_validation
-from regcls.reports.shot_words import answers, few_metrics, lines, use
+from regcls.reports.shot_words import answers, compared_methods, few_metrics, line_of, use
 from reports.made_up import row_of
 from reports.made_up_shots import MadeUp, made_up, with_another_loss
 
@@ -83,12 +82,14 @@ def test_the_best_constant_stands_beside_reg() -> None:
 def test_lines_of_params_use_the_method_that_helps_and_that_validation_prefers() -> None:
     study = made_up()
     table = differences(study.runs, study.subject.compare, negligible=2.0)
-    assert use(study.subject, study.runs, table) == []
-    helps = table.assign(answer="helps")
+    compared = compared_methods(study.subject, study.runs, table)
+    assert use(study.subject, study.runs, compared) == []
+    helps = {method: {shot: {**row, "answer": "helps"} for shot, row in rows.items()} for method, rows in compared.items()}
     assert use(study.subject, study.runs, helps) == ["run: {method: reg+cls, classes: 100}", "training: {lambda: {100: 0.1}}"]
     other = with_another_loss()
     table = differences(other.runs, other.subject.compare, negligible=2.0)
-    helps = table.assign(answer=table["answer"].where(table["method"] != "focal-r", "helps"))
+    compared = compared_methods(other.subject, other.runs, table)
+    helps = compared | {"focal-r": {"all": {**compared["focal-r"]["all"], "answer": "helps"}}}
     assert use(other.subject, other.runs, helps) == ["run: {method: focal-r}"]
 
 
@@ -133,38 +134,49 @@ def test_no_edge_is_named_without_a_choice() -> None:
     assert not at_edge(2, (2, 10, 100), least=2) and at_edge(10, (10, 100), least=2) and not at_edge(10, (2, 10, 100), least=2)
 
 
-def test_the_caution_tells_the_class_choice_and_the_number_of_tests() -> None:
+def test_the_caution_tells_the_class_choice_and_the_number_of_methods() -> None:
     caution = answers_for(made_up())[-1]
-    assert "Of several class counts, the one with the lowest validation MSE is shown." in caution and "corrected for 16 tests" in caution
-    study = made_up()
-    one = study.runs.where(classes=0).wanted, study.runs.where(classes=10).wanted
-    runs = replace(study.runs, wanted=pd.concat(one))
-    caution = answers(study.subject, runs, differences(runs, study.subject.compare, negligible=2.0))[-1]
-    assert "Of several class counts" not in caution and "corrected for 8 tests" in caution
+    assert "Of several class counts, the one with the lowest validation MSE is shown." in caution and "corrected" not in caution
+    caution = answers_for(with_another_loss())[-1]
+    assert "Of several class counts" not in caution and "“helps” and “hurts” are corrected for the 2 methods" in caution
+
+
+def test_answers_are_corrected_over_the_methods_and_not_over_the_whole_table() -> None:
+    study = with_another_loss()
+    table = differences(study.runs, study.subject.compare, negligible=2.0)
+    compared = compared_methods(study.subject, study.runs, table)
+    assert list(compared) == ["focal-r", "focal-r+cls"]
+    for shot in ("all", "many", "medium", "few"):
+        p = [row_of(table, method=method, error="mae", shot=shot)["p"] for method in compared]
+        low, high = sorted(p)
+        expected = {low: min(2 * low, 1.0), high: max(high, min(2 * low, 1.0))}
+        assert [rows[shot]["p_holm"] for rows in compared.values()] == pytest.approx([expected[each] for each in p])
 
 
 def test_the_summary_line_has_the_formatted_numbers_of_the_table() -> None:
     study = made_up()
     table = differences(study.runs, study.subject.compare, negligible=2.0)
-    (found,) = lines(study.subject, study.runs, table)
+    compared = compared_methods(study.subject, study.runs, table)
+    found = line_of(study.subject, compared, "reg+cls")
     best = best_by_validation(study.subject, study.runs)["classes"].max()
     assert found.few is not None
     assert (found.measured, found.method, found.n, found.digits) == (
         "MAE (years)",
         f"reg+cls · {best}",
-        "3 seeds × 8 test images; 16 tests",
+        "3 seeds × 8 test images; 1 test",
         2,
     )
-    for compared, shot in ((found.overall, "all"), (found.few, "few")):
+    for overall, shot in ((found.overall, "all"), (found.few, "few")):
         row = row_of(table, classes=best, error="mae", shot=shot)
-        assert (compared.reg, compared.gap, compared.low, compared.answer) == (row["reg"], row["gap"], row["low"], row["answer"])
-    assert lines(replace(study.subject, unit=""), study.runs, table)[0].measured == "MAE"
+        assert (overall.reg, overall.gap, overall.low) == (row["reg"], row["gap"], row["low"])
+        assert overall.answer == compared["reg+cls"][shot]["answer"] == "cannot be told"
+    assert line_of(replace(study.subject, unit=""), compared, "reg+cls").measured == "MAE"
 
 
 @pytest.mark.parametrize("missing", [("0-0",), ("1-0", "2-0")], ids=["reg", "reg+cls"])
-def test_there_is_no_summary_line_if_a_side_is_missing(missing: tuple[str, ...]) -> None:
+def test_nothing_is_compared_if_a_side_is_missing(missing: tuple[str, ...]) -> None:
     study = made_up(1, missing=missing)
-    assert lines(study.subject, study.runs, differences(study.runs, study.subject.compare, negligible=2.0)) == []
+    assert compared_methods(study.subject, study.runs, differences(study.runs, study.subject.compare, negligible=2.0)) == {}
 
 
 def test_metrics_hold_error_and_gap_of_each_cell_and_none_if_missing() -> None:

@@ -8,12 +8,12 @@ import torch
 
 from methods.over_the_batch import OVER_THE_BATCH
 from regcls.classes import equalised, uniform_ranges
-from regcls.methods import make_loss
+from regcls.methods import make_distribution, make_loss
 from regcls.models.mlp import initial_weights
 from regcls.training import ensemble_data
 from regcls.training.ensemble import Recipe, _Ensemble, train
 from regcls.training.ensemble_data import Network, stream_seeds
-from training.reference import train_plainly
+from training.reference import predict_by_classes, train_plainly
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -117,7 +117,10 @@ def test_few_samples_form_one_batch_if_the_last_batch_is_kept():
     assert difference(trained, model) < 1e-10 and trained.train_mse == pytest.approx(history, rel=1e-9)
 
 
-OTHERS = [*(make_loss(name, kind="mse") for name in ("focal-r(beta=2,gamma=1.5)", "lds(bins=7)")), OVER_THE_BATCH]
+BALANCED_MSE = [
+    make_loss(name, kind="mse") for name in ("bmse-bmc", "bmse-gai(sigma=0.3,components=3)", "bmse-bni(sigma=2,rate=0.1,bins=7)")
+]
+OTHERS = [*(make_loss(name, kind="mse") for name in ("focal-r(beta=2,gamma=1.5)", "lds(bins=7)")), OVER_THE_BATCH, *BALANCED_MSE]
 
 
 @pytest.mark.parametrize("balanced", [False, True])
@@ -132,16 +135,20 @@ def test_other_losses_agree_with_plain_pytorch(loss, loss_over_batch, balanced):
         assert trained.train_mse == pytest.approx(history, rel=1e-9)
 
 
-def test_each_network_learns_the_parameters_of_its_loss():
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("loss", [OVER_THE_BATCH, *BALANCED_MSE])
+def test_each_network_learns_the_parameters_of_its_loss(loss, optimizer):
     nets = [network(0, seed=seed, samples=samples, inputs=64) for seed, samples in enumerate((410, 241))]
-    recipe = replace(VIDEO, loss=OVER_THE_BATCH)
+    recipe = replace(VIDEO, loss=loss, optimizer=optimizer, weight_decay=0.1, learning_rate={"adam": 0.001, "sgd": 1e-5}[optimizer])
     ensemble = _Ensemble(nets, recipe, torch.device("cpu"), stable=False)
     for epoch in range(recipe.epochs):
         ensemble.train_epoch(epoch)
-    learned = ensemble.params.layers[3][:, 0]
-    alone = [train_plainly(net, recipe)[0].loss_parameters.detach()[0] for net in nets]
-    assert torch.allclose(learned, torch.stack(alone), rtol=0, atol=1e-10)
-    assert learned[0] != learned[1] and (learned != OVER_THE_BATCH.learned[0]).all()
+    learned = ensemble.trainable[1].params.layers[0][:, 0]
+    for own, weights, net in zip(learned, ensemble.weights(), nets, strict=True):
+        model = train_plainly(net, recipe)[0]
+        assert torch.allclose(own, model.loss_parameters[0], rtol=0, atol=1e-10)
+        assert all(np.allclose(value, model.get_parameter(name).detach(), rtol=0, atol=1e-10) for name, value in weights.items())
+    assert learned[0] != learned[1] and (learned != loss.learned[0]).all()
 
 
 @pytest.mark.parametrize("loss", OTHERS)
@@ -214,9 +221,83 @@ def test_padding_stays_zero(stable):
     for epoch in range(2):
         ensemble.train_epoch(epoch)
     for m, net in enumerate(ensemble.networks):
-        for numbers in (ensemble.params, *ensemble.moments):
+        for numbers in (ensemble.params, *ensemble.trainable[0].moments):
             assert not numbers.layers[2][m, 1 + net.outputs :].any()
             assert numbers.layers[2][m, 1 : 1 + net.outputs].any()
+
+
+BY_CLASSES = ("hl-gauss", "ce-mean", "hl-gauss(sigma=2)")
+
+
+def networks_by_classes():
+    """Networks with K from 1 to 100 uniform classes, a common number of rows, and unequal steps per epoch."""
+    nets = [network(count, seed=seed, samples=n, inputs=64) for count, seed, n in ((100, 0, 410), (7, 1, 165), (100, 2, 90), (40, 0, 410))]
+    equal = replace(network(1, seed=5, samples=90, inputs=64), y=np.full(90, 0.25), classes=uniform_ranges(9, 0.25, 0.25))
+    return [replace(net, padded_to=100, lam=1.0) for net in (*nets, equal)]
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("stable", [False, True])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("name", BY_CLASSES)
+def test_networks_that_predict_by_classes_agree_with_plain_pytorch(name, optimizer, stable, drop_last):
+    rate = {"adam": 0.001, "sgd": 0.03}[optimizer]
+    recipe = replace(VIDEO, distribution=make_distribution(name), optimizer=optimizer, learning_rate=rate, drop_last=drop_last)
+    nets = networks_by_classes()
+    for net, trained in zip(nets, train(nets, recipe, predict=["test"], every_epoch=["val"], stable=stable), strict=True):
+        model, history, accuracy = train_plainly(net, recipe, by_classes=name)
+        assert set(trained.weights) == {*model.state_dict(), "centres"} and not any("regressor" in key for key in trained.weights)
+        assert difference(trained, model) < 1e-10
+        assert trained.train_mse == pytest.approx(history, rel=1e-9)
+        assert trained.accuracy["train"] == pytest.approx(accuracy)
+        predictions = predict_by_classes(model, net, torch.from_numpy(net.evaluate["test"][0].T)).detach().numpy()
+        assert trained.predicted["test"] == pytest.approx(predictions, abs=1e-9)
+        assert trained.evaluated["test"] == pytest.approx([np.mean((predictions - net.evaluate["test"][1]) ** 2)], rel=1e-9)
+        assert trained.evaluated["val"].shape == (recipe.epochs,)
+
+
+@pytest.mark.parametrize("name", BY_CLASSES)
+def test_saved_weights_and_centres_give_the_predictions(name):
+    net = network(16, inputs=64)
+    trained = train([net], replace(VIDEO, distribution=make_distribution(name)), predict=["test"])[0]
+    w, x = trained.weights, net.evaluate["test"][0].T
+    for layer in ("layers.0", "layers.1"):
+        x = np.maximum(x @ w[f"{layer}.weight"].T + w[f"{layer}.bias"], 0)
+    odds = np.exp(x @ w["classifier.weight"].T + w["classifier.bias"])
+    assert trained.predicted["test"] == pytest.approx((odds / odds.sum(1, keepdims=True)) @ w["centres"], abs=1e-10)
+    assert w["centres"] == pytest.approx((net.classes.edges[1:] + net.classes.edges[:-1]) / 2)
+
+
+@pytest.mark.parametrize("stable", [False, True])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("name", BY_CLASSES)
+def test_other_networks_do_not_change_predictions_by_classes(name, optimizer, stable):
+    rate = {"adam": 0.001, "sgd": 0.03}[optimizer]
+    recipe = replace(VIDEO, precision="float32", distribution=make_distribution(name), optimizer=optimizer, learning_rate=rate)
+    nets = networks_by_classes()
+    together = train(nets, recipe, predict=["test"], every_epoch=["val"], stable=stable)
+    for net, beside in zip(nets, together, strict=True):
+        assert_identical(beside, train([net], recipe, predict=["test"], every_epoch=["val"], stable=stable)[0])
+
+
+@pytest.mark.parametrize("name", BY_CLASSES)
+def test_without_a_regression_loss_its_row_of_the_last_layer_stays_0(name):
+    nets = sorted(networks_by_classes(), key=lambda n: -n.y.size)
+    ensemble = _Ensemble(nets, replace(VIDEO, distribution=make_distribution(name)), torch.device("cpu"), stable=False)
+    before = ensemble.params.flat.clone()
+    for epoch in range(2):
+        ensemble.train_epoch(epoch)
+    assert not torch.equal(before, ensemble.params.flat)
+    assert not any(numbers.layers[2][:, 0].any() for numbers in (ensemble.params, *ensemble.trainable[0].moments))
+
+
+@pytest.mark.parametrize("name", BY_CLASSES)
+def test_overflowing_logits_of_classes_alone_train_stably(name):
+    recipe = replace(RECIPE, precision="float32", learning_rate=3.0, epochs=3, distribution=make_distribution(name))
+    nets = [replace(network(16, seed=seed), padded_to=64) for seed in (0, 1)]
+    for net, trained in zip(nets, train(nets, recipe, predict=["test"]), strict=True):
+        assert trained.finite and np.isfinite(trained.train_mse).all() and np.isfinite(trained.predicted["test"]).all()
+        assert_identical(trained, train([net], recipe, predict=["test"], stable=True)[0])
 
 
 def test_overflowing_logits_next_to_padding_train_stably():

@@ -129,23 +129,33 @@ def recipe_with(**changes):
     return replace(RECIPE, **changes)
 
 
+OWN_RATES = {"0.bias": 0.05, "2.weight": 0.002}
+
+
+@pytest.mark.parametrize("own_rates", [{}, OWN_RATES], ids=["one rate", "own rates"])
 @pytest.mark.parametrize("name", ["adam", "sgd"])
-def test_the_loop_takes_the_same_steps_as_a_plain_one(run, name):
-    trained = run(recipe=recipe_with(optimizer=name), net=plain_network())[0]
+def test_the_loop_takes_the_same_steps_as_a_plain_one(run, tmp_path, name, own_rates):
+    trained = run(recipe=recipe_with(optimizer=name), net=plain_network(), own_rates=own_rates)[0]
     plain, task = plain_network(), Regression()
     kinds = {
-        "adam": lambda p: torch.optim.Adam(p, weight_decay=0.001),
-        "sgd": lambda p: torch.optim.SGD(p, momentum=0.9, weight_decay=0.001),
+        "adam": lambda p: torch.optim.Adam(p, 0.01, weight_decay=0.001, fused=True),
+        "sgd": lambda p: torch.optim.SGD(p, 0.01, momentum=0.9, weight_decay=0.001),
     }
     optimizer = kinds[name](plain.parameters())
-    for epoch, rate in enumerate([0.01, 0.001, 0.0001]):
-        optimizer.param_groups[0]["lr"] = rate
+    if own_rates:
+        named = dict(plain.named_parameters())
+        groups = [{"params": [named.pop(key)], "lr": rate, "weight_decay": 0.0} for key, rate in own_rates.items()]
+        optimizer = kinds[name]([{"params": list(named.values())}, *groups])
+    for epoch in range(EPOCHS):
+        optimizer.param_groups[0]["lr"] = 0.01 * 0.1**epoch
         for index in range(task.batches):
             optimizer.zero_grad()
             task.losses(plain, task.make((epoch, index)))["loss"].backward()
             optimizer.step()
     for (key, value), expected in zip(trained.state_dict().items(), plain.state_dict().values(), strict=True):
         torch.testing.assert_close(value, expected, msg=lambda text, key=key: f"{key}: {text}")
+    saved = final_state(tmp_path, "run")["optimizer"]
+    assert saved["param_groups"] == optimizer.state_dict()["param_groups"]  # without own rates, as before there were any
 
 
 def test_the_learning_rate_decays_after_its_milestones(run):
@@ -291,6 +301,15 @@ def test_interrupted_training_ends_bit_for_bit_the_same(run, tmp_path, accumulat
     assert (len(messages) == 1 and goes_on in messages[0]) if goes_on else not messages
     if goes_on:
         assert sum(hooks.samples) < SAMPLES * EPOCHS  # it did not start over
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_interrupted_training_with_own_rates_ends_bit_for_bit_the_same(run, name):
+    recipe = recipe_with(optimizer=name)
+    uninterrupted = run(recipe=recipe, name="whole", net=plain_network(), own_rates=OWN_RATES)[0]
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe=recipe, net=plain_network(), hooks=Hooks(interrupt_at=8), checkpoint_minutes=1e-9, own_rates=OWN_RATES)
+    assert_equal(run(recipe=recipe, net=plain_network(), own_rates=OWN_RATES)[0].state_dict(), uninterrupted.state_dict())
 
 
 def test_resuming_within_an_epoch_neither_repeats_nor_skips_batches(run):

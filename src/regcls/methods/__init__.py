@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from regcls.provenance import code_digest
 
 if TYPE_CHECKING:
+    from regcls.methods.distribution import Distribution
     from regcls.methods.features import FeatureMethods
     from regcls.methods.loss import Loss, TrainingTargets
 
@@ -41,6 +42,27 @@ KINDS: Mapping[str, Kind] = {
     "reg": Kind(role="loss", meaning="the regression loss alone"),
     "focal-r": Kind(
         role="loss", meaning="large errors weigh more in the regression loss", source=YANG, options={"beta": 0.2, "gamma": 1.0}
+    ),
+    "bmse-bmc": Kind(
+        role="loss",
+        meaning="Balanced MSE: the likelihood of a target among the targets of the batch",
+        source=REN,
+        options={"sigma": 1.0, "rate": 0.01},
+        by_sample=False,
+    ),
+    "bmse-gai": Kind(
+        role="loss",
+        meaning="Balanced MSE: the likelihood of a target, given a Gaussian mixture of the training targets",
+        source=REN,
+        options={"sigma": 1.0, "rate": 0.01, "components": 8},
+        by_sample=False,
+    ),
+    "bmse-bni": Kind(
+        role="loss",
+        meaning="Balanced MSE: the likelihood of a target, given a smoothed histogram of the training targets",
+        source=REN,
+        options={"sigma": 1.0, "rate": 0.01, "bins": 0, "kernel_size": 5, "kernel_sigma": 2.0},
+        by_sample=False,
     ),
     "inverse": Kind(
         role="weights",
@@ -71,6 +93,13 @@ KINDS: Mapping[str, Kind] = {
     ),
     "cls": Kind(role="classes", meaning="a class loss on uniform classes (Eq. 4)", source=ZHANG),
     "cls-bal": Kind(role="classes", meaning="a class loss on equalised classes (Eq. 12), kept with probability ρ (Eq. 13)", source=ZHANG),
+    "hl-gauss": Kind(
+        role="distribution",
+        meaning="a class loss alone, on histograms of Gaussians around the targets; predicts the mean of the classes",
+        source="Imani and White, ICML 2018",
+        options={"sigma": 0.75},
+    ),
+    "ce-mean": Kind(role="distribution", meaning="a class loss alone; predicts the mean of the classes", source="Rothe et al., IJCV 2018"),
 }
 CLASS_LOSSES = tuple(name for name, kind in KINDS.items() if kind.role == "classes")
 ROLES: tuple[Role, ...] = ("loss", "distribution", "weights", "features", "classes")
@@ -142,6 +171,11 @@ def has_classes(name: str) -> bool:
 def has_class_loss(name: str) -> bool:
     """Whether a method has a class loss beside a regression loss, and thus λ."""
     return bool((method := _known(name)) and method.of("classes"))
+
+
+def has_regression_loss(name: str) -> bool:
+    """Whether a method has a regression loss; else it predicts by classes alone."""
+    return not ((method := _known(name)) and method.of("distribution"))
 
 
 def is_balanced(name: str) -> bool:
@@ -236,8 +270,8 @@ def _check_together(method: str, parts: list[Part]) -> None:
         if len(set(names)) < len(names) or (len(names) > 1 and role != "features"):
             raise ValueError(f"{method}: {' and '.join(names)} do not go together: a method has one of them")
     first, others = parts[0], parts[1:]
-    if first.kind.role == "distribution" and others:
-        raise ValueError(f"{method}: {first.name} predicts by its classes, and takes no other part")
+    if others and (alone := next((part for part in parts if part.kind.role == "distribution"), None)):
+        raise ValueError(f"{method}: {alone.name} predicts by its classes, and takes no other part")
     if not first.kind.by_sample and (weights := next((part for part in others if part.kind.role == "weights"), None)):
         raise ValueError(f"{method}: {first.name} is no mean over samples that {weights.name} could weigh")
 
@@ -250,7 +284,7 @@ def _number(text: str) -> float:
 
 
 def make_loss(name: str, *, kind: Any, huber_delta: float = 1.0) -> "Loss":
-    """The regression loss of a method, with its weights; `kind` and `huber_delta` define its error per sample."""
+    """The regression loss of a method that has one, with its weights; `kind` and `huber_delta` define its error per sample."""
     from regcls.methods.loss import Plain
 
     method = parsed(name)
@@ -260,6 +294,15 @@ def make_loss(name: str, *, kind: Any, huber_delta: float = 1.0) -> "Loss":
     for weights in method.of("weights"):
         loss = _module(weights).WEIGHTING(**weights.options).weighing(loss)
     return loss
+
+
+def make_distribution(name: str) -> "Distribution | None":
+    """How a method that predicts by classes alone turns targets into distributions; None with a regression loss."""
+    if has_regression_loss(name):
+        return None
+    part = parsed(name).parts[0]
+    distribution: Distribution = _module(part).DISTRIBUTION(**part.options)
+    return distribution
 
 
 def make_feature_methods(name: str, *, features: int, targets: "TrainingTargets") -> "FeatureMethods | None":
@@ -279,8 +322,8 @@ def _module(part: Part) -> Any:
 
 
 def engine_loss(name: str) -> "Loss | None":
-    """The regression loss of a method for the ensemble engine, on squared errors; None for the plain squared error."""
-    return make_loss(name, kind="mse") if any(part.kind.role != "features" for part in _files(name)) else None
+    """The regression loss of a method for the ensemble engine, on squared errors; None for the plain squared error, or without one."""
+    return make_loss(name, kind="mse") if any(part.kind.role in ("loss", "weights") for part in _files(name)) else None
 
 
 def _files(name: str) -> Iterator[Part]:

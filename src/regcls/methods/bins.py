@@ -32,7 +32,7 @@ def kernel(size: int, sigma: float) -> NDArray[np.float64]:
     half = max(0, (size - 1) // 2)
     impulse = np.zeros(2 * half + 1)
     impulse[half] = 1.0
-    return np.asarray(gaussian_filter1d(impulse, sigma=max(sigma, 1e-9)))  # a sigma of 0: no smoothing
+    return np.asarray(gaussian_filter1d(impulse, sigma=sigma)) if sigma else impulse
 
 
 def smoothed(values: NDArray[np.float64], weights: NDArray[np.float64], *, reflected: bool) -> NDArray[np.float64]:

@@ -42,6 +42,11 @@ class Loss(ABC):
         """(P,) initial values of the loss's own parameters, which each network's optimizer trains with the weights."""
         return ()
 
+    @property
+    def learned_rate(self) -> float | None:
+        """Learning rate of these parameters, constant and without weight decay; None: rate and weight decay are those of the weights."""
+        return None
+
     def facts(self, targets: TrainingTargets) -> dict[str, NDArray[np.float64]]:
         """What the loss needs to know of the training targets of one network; shapes do not depend on them."""
         return {}
@@ -66,6 +71,15 @@ class Loss(ABC):
         """Register the loss's parameters with a single network, so that its optimizer trains and its checkpoints save them."""
         if self.learned:
             network.loss_parameters = nn.Parameter(torch.tensor([self.learned]))
+
+    @property
+    def own_rates(self) -> dict[str, float]:
+        """Learning rates of parameters that `attach` registers, by name, if they have their own."""
+        return {"loss_parameters": self.learned_rate} if self.learned and self.learned_rate is not None else {}
+
+    def logged(self, network: nn.Module) -> dict[str, Tensor]:
+        """Scalars of a single network to log beside the loss."""
+        return {}
 
     def alone(
         self,

@@ -23,9 +23,9 @@ def scaled(images: UInt8[Tensor, "B S S 3"]) -> Float[Tensor, "B 3 S S"]:
 
 
 class Predictor(nn.Module):
-    """A network in eval mode that takes uint8 pixels and returns only the regression output."""
+    """A network in eval mode that takes uint8 pixels and returns only its predictions."""
 
-    def __init__(self, network: RegressionNetwork) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network.eval()
 

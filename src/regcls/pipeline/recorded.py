@@ -10,7 +10,7 @@ from typing import Any
 
 from regcls.data.store import prepared_folder
 from regcls.errors import MissingError, UserError
-from regcls.methods import is_balanced
+from regcls.methods import has_class_loss, has_regression_loss, is_balanced
 from regcls.provenance import UNKNOWN
 from regcls.runs import RunSpec
 from regcls.tasks import TASKS, task_named
@@ -56,11 +56,13 @@ def spec_of(row: TrackedRun) -> RunSpec:
         UserError: it is not a run of regcls, or of a version with other parameters.
     """
     kind = task_of(row).spec_type
-    values = typed(row.params, kind)
+    values, method = typed(row.params, kind), row.params.get("method", "")
     optional = set[str]()
-    if row.params.get("classes") == "0":
+    if not has_class_loss(method):
         optional.add("lam")
-    if not is_balanced(row.params.get("method", "")) and row.params.get("balanced_data") != "true":
+    if not has_regression_loss(method):
+        optional.add("loss")
+    if not is_balanced(method) and row.params.get("balanced_data") != "true":
         optional.add("rounding")
     if missing := [name for name, value in values.items() if value is None and name not in optional]:
         raise UserError(

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,14 +19,15 @@ from regcls.reports.stats import FEWEST, NOT_TESTED
 from regcls.reports.tables import DASH, Cell, Table, answer_cell, interval, number, signed
 
 GROUP = ("reg", "reg+cls", "Δ (95 % interval)", "does it help?")
+SPANS = (("", 3), ("all test samples", 4), ("Few: rare targets", 4), ("", 1))
 NO_BREAK = "\u00a0"
 NUMBERS = ("reg", "other", "gap", "low", "high", "answer")
 FRAME = ["dataset", "part", "measured", "method", *NUMBERS, *(f"few_{name}" for name in NUMBERS), "n"]
 NOTES = (
     f"Δ = error(reg) − error(method): above 0 the class loss helps. “Helps” and “hurts” are the outcome of a test over trained replicates "
     f"(seeds, repetitions, activities, folds; at least {FEWEST}), as each report explains. An interval is for one difference alone; the "
-    "answer is corrected for all tests of the report's table, whose number the last column ends with, so it may be “not clear” "
-    "or “cannot be told” even though the interval excludes 0.",
+    "answer is corrected for the number of tests that the last column ends with, so it may be “not clear” or “cannot be told” even though "
+    "the interval excludes 0.",
     "The class count is never chosen on test data: it has the lowest validation error (images, depth; tables, in each fold), is that of "
     "params.yaml (sequences), or the mean is over all class counts (functions). Few: test samples whose targets are rare in training, if "
     "there are such groups.",
@@ -55,10 +57,10 @@ def write(
     files = {f"{name}/{file}": text for name, report in reports.items() for file, text in report.files.items()}
     files["metrics.json"] = json.dumps(metrics, indent=2, ensure_ascii=False) + "\n"
     titles = {name: params.datasets[name].title for name in params.chosen}
-    summary = first_screen(params, reports)
-    files |= files_of(summary)
+    summary, methods = first_screen(params, reports), methods_screen(params, reports)
+    files |= files_of(summary) | (files_of(methods) if methods else {})
     files["index.html"] = page.render(
-        "overview.html", titles=titles, provenance=provenance, reports=reports, absent=absent, summary=summary
+        "overview.html", titles=titles, provenance=provenance, reports=reports, absent=absent, summary=summary, methods=methods
     )
     with folder_written_aside(out) as folder:
         for name, text in sorted(files.items()):
@@ -90,13 +92,40 @@ def first_screen(params: Params, reports: Mapping[str, Report]) -> Table:
         name="summary",
         caption="Test error of reg against reg+cls; a line per data set or setting.",
         columns=("data set", "error", "with", *GROUP, *GROUP, "n"),
-        spans=(("", 3), ("all test samples", 4), ("Few: rare targets", 4), ("", 1)),
+        spans=SPANS,
         rows=tuple(rows),
         frame=pd.DataFrame(frame, columns=FRAME),
         notes=(
             *NOTES,
             *([NOT_TESTED.format(of="replicates")] if any("not tested" in str(row["answer"]) for row in frame if "answer" in row) else []),
             *([OTHER_DATA] if "‡" in marks else []),
+        ),
+    )
+
+
+def methods_screen(params: Params, reports: Mapping[str, Report]) -> Table | None:
+    """The table of all methods against reg, a row per method, by error; of data sets with several methods. None if there are none."""
+    rows, frame = [], list[dict[str, Any]]()
+    for dataset in params.chosen:
+        ranking = reports[dataset].ranking if dataset in reports else ()
+        parts = Counter((line.part, line.measured) for line in ranking)
+        for line in (line for line in ranking if parts[line.part, line.measured] > 1):
+            title = params.datasets[dataset].title
+            name = Cell(text=f"{title}: {line.part}" if line.part else title, header=True, href=f"{dataset}/index.html")
+            rows.append((name, *_cells(line)))
+            frame.append({"dataset": dataset} | _numbers(line))
+    if not rows:
+        return None
+    return Table(
+        name="methods",
+        caption="Each method against reg, by test error.",
+        columns=("data set", "error", "with", *(text.replace("reg+cls", "method") for text in (*GROUP, *GROUP)), "n"),
+        spans=SPANS,
+        rows=tuple(rows),
+        frame=pd.DataFrame(frame, columns=FRAME),
+        notes=(
+            "“Helps” and “hurts” are corrected over the methods of the data set (Holm), in all test samples and in Few separately; so they "
+            "may differ from those of a report's table, which has more tests. regcls methods explains the names.",
         ),
     )
 

@@ -95,6 +95,7 @@ class Report:
     networks: str = ""  # architecture and training, for the end of the page
     other_data: Sequence[str] = ()  # differences to the paper's data: `300 instead of 1712 videos`
     lines: Sequence[Line] = ()  # empty: nothing to compare
+    ranking: Sequence[Line] = ()  # all methods but reg, by part and by error (ranking.py)
     answers: list[str] = field(default_factory=list)  # the first one is the headline
     use: Sequence[str] = ()  # lines of the data set's section in params.yaml that follow from the answers
     lead: Table | None = None  # shown before all other tables

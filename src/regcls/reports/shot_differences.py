@@ -32,12 +32,13 @@ def differences(runs: Runs, compare: Compare, *, negligible: float) -> pd.DataFr
         rows += [dict(zip(ROW, key, strict=True)) | dict(row) for row in compare([reg[s] for s in common], [own[s] for s in common])]
     table = pd.DataFrame(rows, columns=[*ROW, "error", "shot", "reg", "other", "gap", "images", "seeds", "low", "high", "p"])
     table["p_holm"] = holm(table["p"].tolist())
-    table["answer"] = [_answer(row, negligible) for row in records(table)]
+    table["answer"] = [answer_of(row, negligible) for row in records(table)]
     parts = [runs.in_order(part.reset_index()).set_index("index") for _, part in table.groupby("error", sort=True)]
     return pd.concat(parts).reset_index(drop=True) if parts else table
 
 
-def _answer(row: Row, negligible: float) -> str:
+def answer_of(row: Row, negligible: float) -> str:
+    """The outcome of the test of a row with its p_holm; see `stats.decided`."""
     answer = verdict(row["gap"], row["p_holm"], row["seeds"]) if row["images"] else "no images"
     return decided(answer, low=row["low"], high=row["high"], reg=row["reg"], negligible=negligible)
 

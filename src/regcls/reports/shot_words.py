@@ -6,17 +6,18 @@ from typing import Any
 
 import pandas as pd
 
-from regcls.reports.measured import ROW, Runs, at_edge, key_of, method_name
+from regcls.reports.measured import ROW, Runs, at_edge, key_of, method_name, short_name
 from regcls.reports.picking import Row, records
 from regcls.reports.report import Compared, Line, after_tests, rounded
+from regcls.reports.shot_differences import answer_of
 from regcls.reports.shot_subject import Subject, best_by_validation, cells, constant_error, ranked_by_validation
-from regcls.reports.stats import NOT_TESTED, OPEN
+from regcls.reports.stats import NOT_TESTED, OPEN, USELESS, holm
 from regcls.reports.tables import comparison, interval, number, signed
 from regcls.words import counted
 
 
 def answers(subject: Subject, runs: Runs, table: pd.DataFrame, *, tried: Sequence[float] | str = "default") -> list[str]:
-    """A line per method, at its class count with the lowest validation error: its test error and reg's, over all images and in Few.
+    """A line per method, at its class count and λ with the lowest validation error: its test error and reg's, over all images and in Few.
 
     `table`: from `differences`. `tried`: values of λ that validation chose from; text if there was no choice. The last line explains the
     numbers.
@@ -27,28 +28,61 @@ def answers(subject: Subject, runs: Runs, table: pd.DataFrame, *, tried: Sequenc
         return ["Only reg is trained: there is nothing to compare it with."]
     if not ((wanted["method"] == "reg") & (wanted["state"] == "finished")).any():
         return ["No run of reg is finished: there is nothing to compare the other methods with."]
-    lines, found = [], []
-    for method in methods:
-        rows = _best_differences(subject, runs, table, method)
-        text = f"{_headline(subject, rows['all'])} {_in_few(subject, rows['few'])}{_edge(runs, rows['all'], tried)}" if rows else ""
-        lines.append(text or f"{method}: no run to compare reg with.")
-        found += [rows["all"]["answer"]] if rows else []
+    compared = compared_methods(subject, runs, table)
+    lines = [
+        f"{_headline(subject, rows['all'])} {_in_few(subject, rows['few'])}{_edge(runs, rows['all'], tried)}"
+        if (rows := compared.get(method))
+        else f"{method}: no run to compare reg with."
+        for method in methods
+    ]
     more = [
         f"To tell more, add seeds or test images: an interval within ± {subject.negligible:g} % of reg's error would show that there is no "
         "difference."
     ]
-    return [*lines, *_constant_line(subject, table), *more * (OPEN in found), _caution(subject, runs, int(table["p"].notna().sum()))]
+    is_open = any(rows["all"]["answer"] == OPEN for rows in compared.values())
+    return [*lines, *_constant_line(subject, table), *more * is_open, _caution(subject, runs, compared)]
 
 
-def use(subject: Subject, runs: Runs, table: pd.DataFrame) -> list[str]:
+def compared_methods(subject: Subject, runs: Runs, table: pd.DataFrame) -> dict[str, Mapping[str, Row]]:
+    """Rows of `differences` by method and shot group: those of each method's class count and λ with the lowest validation error.
+
+    p_holm and answer are adjusted over the methods of a shot group. Methods without runs to compare are left out.
+    """
+    best = best_by_validation(subject, runs)
+    chosen = best[best["method"] != "reg"].merge(table[table["error"] == next(iter(subject.tested))], on=ROW)
+    chosen["p_holm"] = chosen.groupby("shot")["p"].transform(lambda p: holm(p.tolist()))
+    adjusted = [answer_of(row, subject.negligible) for row in records(chosen)]
+    chosen["answer"] = chosen["answer"].where(chosen["answer"] == USELESS, adjusted)
+    by_method = {method: {row["shot"]: row for row in records(rows)} for method, rows in chosen.groupby("method", sort=False)}
+    return {str(method): rows for method, rows in by_method.items() if rows["all"]["seeds"]}
+
+
+def line_of(subject: Subject, compared: Mapping[str, Mapping[str, Row]], method: str) -> Line:
+    """The row of a method on the start page; `compared`: from `compared_methods`."""
+    row, few = compared[method]["all"], compared[method]["few"]
+    return Line(
+        measured=f"{subject.error} ({subject.unit})" if subject.unit else subject.error,
+        method=short_name(row),
+        overall=Compared.of(row),
+        few=Compared.of(few),
+        n=f"{counted(row['seeds'], 'seed')} × {counted(row['images'], 'test image')}{after_tests(_tests(compared))}",
+        digits=subject.digits(row["reg"]),
+    )
+
+
+def use(subject: Subject, runs: Runs, compared: Mapping[str, Mapping[str, Row]]) -> list[str]:
     """Lines of the data set's section in params.yaml that use the method with the lowest validation error among those that help."""
-    for row in records(ranked_by_validation(subject, runs)):
-        rows = _best_differences(subject, runs, table, row["method"]) if row["method"] != "reg" else {}
-        if rows and rows["all"]["answer"] == "helps":
+    for method in ranked_by_validation(subject, runs)["method"]:
+        row = compared.get(method, {}).get("all")
+        if row and row["answer"] == "helps":
             classes = f", classes: {row['classes']}" if row["classes"] else ""
-            weight = [f"training: {{lambda: {{{row['classes']}: {float(row['weight'])}}}}}"] if row["classes"] else []
-            return [f"run: {{method: {row['method']}{classes}}}", *weight]
+            weight = [f"training: {{lambda: {{{row['classes']}: {float(row['weight'])}}}}}"] if row["weight"] else []
+            return [f"run: {{method: {method}{classes}}}", *weight]
     return []
+
+
+def _tests(compared: Mapping[str, Mapping[str, Row]]) -> int:
+    return sum(not math.isnan(rows["all"]["p"]) for rows in compared.values())
 
 
 def _constant_line(subject: Subject, table: pd.DataFrame) -> list[str]:
@@ -60,32 +94,6 @@ def _constant_line(subject: Subject, table: pd.DataFrame) -> list[str]:
     own = float(reg.iloc[0])
     digits, unit = subject.digits(max(constant, own)), f" ({subject.unit})" if subject.unit else ""
     return [f"For comparison, test {subject.error}{unit}: reg {number(own, digits)}, the best constant {number(constant, digits)}."]
-
-
-def lines(subject: Subject, runs: Runs, table: pd.DataFrame) -> list[Line]:
-    """The row on the start page: reg against reg+cls at its best class count; none if either is missing."""
-    rows = _best_differences(subject, runs, table, "reg+cls")
-    if not rows:
-        return []
-    row, tests = rows["all"], int(table["p"].notna().sum())
-    return [
-        Line(
-            measured=f"{subject.error} ({subject.unit})" if subject.unit else subject.error,
-            method=f"reg+cls · {row['classes']}",
-            overall=Compared.of(row),
-            few=Compared.of(rows["few"]),
-            n=f"{counted(row['seeds'], 'seed')} × {counted(row['images'], 'test image')}{after_tests(tests)}",
-            digits=subject.digits(row["reg"]),
-        )
-    ]
-
-
-def _best_differences(subject: Subject, runs: Runs, table: pd.DataFrame, method: str) -> Mapping[str, Row]:
-    """The differences of a method to reg at its best class count, by shot group; empty if no runs can be compared."""
-    best = best_by_validation(subject, runs)
-    chosen = best[best["method"] == method].merge(table[table["error"] == next(iter(subject.tested))], on=ROW)
-    rows = {row["shot"]: row for row in records(chosen)}
-    return rows if rows and rows["all"]["seeds"] else {}
 
 
 def _headline(subject: Subject, row: Row) -> str:
@@ -126,12 +134,12 @@ def _gap(subject: Subject, row: Row) -> str:
     return f"Δ {signed(row['gap'], digits)} ({tested})"
 
 
-def _caution(subject: Subject, runs: Runs, tests: int) -> str:
-    others = runs.wanted[runs.wanted["classes"] > 0]
+def _caution(subject: Subject, runs: Runs, compared: Mapping[str, Mapping[str, Row]]) -> str:
+    others, tests = runs.wanted[runs.wanted["classes"] > 0], _tests(compared)
     several = f"Of several class counts, the one with the lowest {subject.judged[1]} is shown. " if others["classes"].nunique() > 1 else ""
-    scope = "Intervals and tests are for other seeds and other test images"
+    corrected = f"; “helps” and “hurts” are corrected for the {counted(tests, 'method')}" if tests > 1 else ""
     return f"Δ = {subject.error}(reg) − {subject.error}(method): above 0 the method helps. {several}" + (
-        f"{scope}; “helps” and “hurts” are corrected for {counted(tests, 'test')}." if tests else NOT_TESTED.format(of="seeds")
+        f"Intervals and tests are for other seeds and other test images{corrected}." if tests else NOT_TESTED.format(of="seeds")
     )
 
 

@@ -28,7 +28,7 @@ from regcls.reports.shot_subject import (
     constant_error,
     no_better_than_constant,
 )
-from regcls.reports.shot_words import answers, few_metrics, lines, use
+from regcls.reports.shot_words import answers, compared_methods, few_metrics, line_of, use
 from regcls.reports.stats import FEWEST, USELESS, equivalence_note, holm_note
 from regcls.reports.tables import DASH, Cell, Part, RunGroup, Table, answer_cell, heads, interval, number, p_value, signed, with_std
 from regcls.runs.grids import BestLambdas, searched_lambda
@@ -58,9 +58,12 @@ def complete(
     if SEARCH in grids:
         _add_search(report, subject, grids[SEARCH])
     if main:
+        compared = compared_methods(subject, *main)
         report.answers += answers(subject, *main, tried=tried)
-        report.use = use(subject, *main)
-        report.lines = lines(subject, *main)
+        lines = {method: line_of(subject, compared, method) for method in compared}
+        report.lines = [lines["reg+cls"]] if "reg+cls" in lines else []
+        report.ranking = sorted(lines.values(), key=lambda line: line.overall.other)
+        report.use = use(subject, main[0], compared)
         report.metrics |= few_metrics(subject, *main)
 
 

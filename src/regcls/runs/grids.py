@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from regcls.choices import RegressionLoss
 from regcls.errors import UserError
-from regcls.methods import has_bins, has_class_loss, has_classes, is_balanced, searched_as
+from regcls.methods import has_bins, has_class_loss, has_classes, has_regression_loss, is_balanced, searched_as
 from regcls.params.single import SEARCH, Backbone, MixedPrecision, Scaling, SingleGrid, SingleOptions, SingleSection, SingleTraining
 from regcls.runs import NOTHING_TO_ROUND, RunSpec, check_class_options
 
@@ -23,7 +23,7 @@ class SingleSpec(RunSpec):
     model: Backbone
     width: int  # channels of the first stage
     class_range: tuple[float, ...]  # range of targets that the C classes cover; empty: that of the training data
-    loss: RegressionLoss
+    loss: RegressionLoss | None  # None without a regression loss
     huber_delta: float
     loss_scaling: Scaling
     milestones: tuple[int, ...]  # epochs after which the learning rate is multiplied by `decay`
@@ -95,7 +95,8 @@ def searched_for(spec: SingleSpec) -> tuple[str, int]:
 
 def shared_fields(training: SingleTraining, *, method: str, classes: int, lam: float, balanced_data: bool, seed: int) -> dict[str, Any]:
     """The SingleSpec fields common to images and depth. Fields that do not apply are blanked, so that equal runs have equal specs."""
-    copied = ("epochs", "optimizer", "weight_decay", "model", "width", "loss", "milestones", "precision", "flip")
+    copied = ("epochs", "optimizer", "weight_decay", "model", "width", "milestones", "precision", "flip")
+    loss = training.loss if has_regression_loss(method) else None
     return {name: getattr(training, name) for name in copied} | {
         "decay": training.decay if training.milestones else 1.0,
         "method": method,
@@ -106,7 +107,8 @@ def shared_fields(training: SingleTraining, *, method: str, classes: int, lam: f
         "balanced_data": balanced_data,
         "balanced_bins": training.balanced_bins if balanced_data else 0,
         "class_range": _class_range(training, needed=has_classes(method) or has_bins(method) or balanced_data),
-        "huber_delta": training.huber_delta if training.loss == "huber" else 0.0,
+        "loss": loss,
+        "huber_delta": training.huber_delta if loss == "huber" else 0.0,
         "loss_scaling": _scaling(training.loss_scaling, method, lam),
     }
 
@@ -138,6 +140,8 @@ PLAIN = (
     "targets",
 )
 
+OF_REGRESSION = ("loss", "huber_delta", "loss_scaling", "targets")  # options that only methods with a regression loss have
+
 
 def single_spec(make: MakeSpec[SpecT], section: SingleSection, dataset: str, options: SingleOptions) -> SpecT:
     """The run described by `run:` in params.yaml, overridden by `options`.
@@ -148,7 +152,9 @@ def single_spec(make: MakeSpec[SpecT], section: SingleSection, dataset: str, opt
     default, training = section.run, section.training
     method = options.method or default.method
     check_class_options(method, classes=options.classes, lam=options.lam)
-    loss = options.loss or training.loss
+    loss = (options.loss or training.loss) if has_regression_loss(method) else None
+    if not loss and (unused := [name for name in OF_REGRESSION if getattr(options, name, None)]):
+        raise UserError(f"method {method} has no regression loss: leave out --{unused[0].replace('_', '-')}, or choose --method reg+cls")
     if loss != "huber" and options.huber_delta:
         raise UserError(f"loss {loss} has no δ: leave out --huber-delta, or choose --loss huber")
     if not has_class_loss(method) and options.loss_scaling:

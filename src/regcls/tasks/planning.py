@@ -1,27 +1,31 @@
 """Choosing a plan that answers whether methods help."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 from regcls.errors import UserError
-from regcls.methods import canonical, missing_need
+from regcls.methods import KINDS, canonical, missing_need
 from regcls.tasks import task_params
 from regcls.tasks.task import Plan
 from regcls.words import counted, duration
 
 
 def asked_for(methods: Iterable[str], task: str) -> tuple[str, ...]:
-    """The canonical names of the methods to compare with reg, each once.
+    """The canonical names of the methods to compare with reg, each once; `all`: each part that the task can use, on its own.
 
     Raises:
         UserError: one does not exist, the task cannot use it, or there are none.
     """
+    provides = task_params(task).provides
+    parts = [f"reg+{name}" if kind.role == "classes" else name for name, kind in KINDS.items() if kind.needs in (None, *provides)]
+    methods = itertools.chain.from_iterable(parts if method == "all" else [method] for method in methods)
     try:
         named = tuple(dict.fromkeys(canonical(method) for method in methods if method != "reg"))
     except ValueError as error:
         raise UserError(f"--methods: {error}") from None
     if not named:
         raise UserError("--methods names no method to compare with reg")
-    if missing := next(filter(None, (missing_need(method, task_params(task).provides) for method in named)), None):
+    if missing := next(filter(None, (missing_need(method, provides) for method in named)), None):
         raise UserError(f"--methods: {missing}")
     return named
 

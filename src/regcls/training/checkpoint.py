@@ -10,17 +10,18 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from regcls.errors import UserError
 from regcls.files import write_atomically, write_json
+from regcls.models.distribution import build_distribution
 from regcls.models.predictor import Predictor
 from regcls.models.standardised import build_scaled
 
@@ -237,7 +238,7 @@ def read_weights(file: Path, *, device: torch.device | str) -> dict[str, Any]:
 
 
 def load_predictor(file: Path, *, model: str, width: int, standardised: bool = False) -> Predictor:
-    """The network of a checkpoint file as a predictor for new images, on the CPU, without the class head, which only training uses.
+    """The network of a checkpoint file as a predictor for new images, on the CPU, with no more than predictions need.
 
     `standardised`: it was trained on standardised targets.
 
@@ -245,12 +246,24 @@ def load_predictor(file: Path, *, model: str, width: int, standardised: bool = F
         UserError: the file is damaged, or holds another network.
     """
     placeholder = (0.0, 1.0) if standardised else None  # the checkpoint has the scale
-    return Predictor(with_weights(build_scaled(model, width=width, classes=0, scale=placeholder), file))
+
+    def build(centres: Tensor | None) -> nn.Module:
+        if centres is None:
+            return build_scaled(model, width=width, classes=0, scale=placeholder)
+        return build_distribution(model, width=width, centres=centres)
+
+    return Predictor(for_prediction(build, file))
 
 
-def with_weights(network: NetworkT, file: Path) -> NetworkT:
-    """`network`, without what only training uses, with the weights of a checkpoint file. Raises as `load_predictor` does."""
-    training_only = ("classifier.", "loss_parameters", "feature_methods.")
-    weights = {name: value for name, value in read_weights(file, device="cpu").items() if not name.startswith(training_only)}
-    load_weights(network, weights, file=file)
+def for_prediction(build: Callable[[Tensor | None], NetworkT], file: Path) -> NetworkT:
+    """A network with the weights of a checkpoint file, except those that only training uses: of loss, class head and features.
+
+    `build` gets the class centres of a network that predicts by its class head, which it then keeps; None: it has a regression head.
+    Raises as `load_predictor` does.
+    """
+    weights = read_weights(file, device="cpu")
+    centres = weights.get("centres")
+    training_only = ("loss_parameters", "feature_methods.", *(("classifier.",) if centres is None else ()))
+    network = build(centres)
+    load_weights(network, {name: value for name, value in weights.items() if not name.startswith(training_only)}, file=file)
     return network

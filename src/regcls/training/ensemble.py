@@ -2,6 +2,7 @@
 
 Parameters are stacked along a model axis, forward and backward are batched matrix products with hand-written gradients, and one optimiser
 step updates all networks. For regression losses other than the squared error, autograd computes the gradient with respect to the outputs.
+Networks may also predict by their class heads alone (methods/distribution.py).
 Each network has its own data, initial weights, shuffling and λ. Its result does not depend on the other networks in the call: bit for bit
 in float32 on one thread, up to rounding in float64. It equals training that network alone with PyTorch (tests/training).
 
@@ -15,7 +16,7 @@ Legend: M networks, A of them still active in the epoch, B batch, D inputs, H1 a
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 # Otherwise the last bit of MKL's matrix products depends on the memory alignment of a matrix, and so on the other networks.
@@ -34,6 +35,7 @@ from regcls.training.ensemble_data import Batches, EvaluationSet, Network
 from regcls.training.optimizers import Adam, GradientDescent, Stacked
 
 if TYPE_CHECKING:
+    from regcls.methods.distribution import Distribution, Histograms
     from regcls.methods.loss import Facts, Loss
 
 LOG2_E = math.log2(math.e)
@@ -47,6 +49,7 @@ class Recipe:
     activation: Activation
     initialisation: Initialisation
     loss: "Loss | None" = None  # the regression loss; None: squared error
+    distribution: "Distribution | None" = None  # of networks without a regression loss, which predict by their uniform classes
     loss_over_batch: str  # reduction of the regression loss: mean | sum. The class loss is always a mean
     drop_last: bool  # leave out an incomplete last batch of an epoch
     epochs: int  # 0: the networks keep their initial weights
@@ -71,10 +74,11 @@ class Recipe:
 class Trained:
     """Result of one network. Errors are mean squared errors, in units of y²."""
 
-    weights: dict[str, NDArray[np.floating]]  # by torch parameter name
+    # By torch parameter name. Networks that predict by classes have no regressor, but `centres` (K,): they predict Σ softmax · centres.
+    weights: dict[str, NDArray[np.floating]]
     train_mse: NDArray[np.float64]  # (epochs,), mean over the epoch's batches
     evaluated: dict[str, NDArray[np.float64]]  # name -> MSE after each epoch (epochs,) for `every_epoch`, else after the last one (1,)
-    predicted: dict[str, NDArray[np.floating]]  # name -> (n,) regression output after the last epoch, for `predict`
+    predicted: dict[str, NDArray[np.floating]]  # name -> (n,) predictions after the last epoch, for `predict`
     # Evaluation set -> top-1 accuracy after the last epoch; `train`: during the last epoch. Empty without classes.
     accuracy: dict[str, float]
     finite: bool  # False: the network diverged, and its results are meaningless
@@ -176,6 +180,7 @@ class _Ensemble:
         lam = torch.tensor([n.lam for n in networks], dtype=self.dtype, device=device)
         self.lam = lam
         self.facts = self._facts()
+        self.histograms = self._histograms()
         self.regression_scale = (scale * lam).view(self.m, 1, 1)  # gradient of λ · squared error, in a batch of B
         self.endings = None if recipe.drop_last else self._endings()
         self.squares = torch.zeros(self.m, 1, self.batch, dtype=self.dtype, device=device)
@@ -183,23 +188,25 @@ class _Ensemble:
         self.active = _Active(self, self.m)
 
     def _load_weights(self) -> None:
-        """Row 0 of the last layer is the regression output; the rows below are the class head."""
+        """Row 0 of the last layer is the regression output, which stays 0 if classes alone predict; the rows below are the class head."""
         shapes = [(self.h1, self.d + 1), (self.h2, self.h1 + 1), (1 + self.rows, self.h2 + 1)]
-        learned = self.recipe.loss.learned if self.recipe.loss else ()
-        if learned:
-            shapes.append((1, len(learned)))  # parameters of the loss
-        self.params = Stacked(shapes, self.m, self.dtype, self.device)
         optimizers: dict[str, type[Adam] | type[GradientDescent]] = {"adam": Adam, "sgd": GradientDescent}
         self.optimizer = optimizers[self.recipe.optimizer]
-        self.moments = [self.params.like(self.m) for _ in range(self.optimizer.moments)]
-        if learned:
-            self.params.layers[3].copy_(torch.tensor(learned))
+        self.trainable = [self._trainable(shapes, rate=None)]
+        self.params = self.trainable[0].params
+        if (loss := self.recipe.loss) and loss.learned:
+            self.trainable.append(self._trainable([(1, len(loss.learned))], rate=loss.learned_rate))
+            self.trainable[1].params.layers[0].copy_(torch.tensor(loss.learned))
         kinds = {(n.outputs, n.seed) for n in self.networks}
         initial = {kind: initial_weights(self.d, self.recipe.hidden, *kind, self.recipe.initialisation) for kind in kinds}
         for m, network in enumerate(self.networks):
             parts = self._parts(self.params.layers, m)
-            for name, value in initial[network.outputs, network.seed].items():
-                parts[name].copy_(value)
+            for name, part in parts.items():
+                part.copy_(initial[network.outputs, network.seed][name])
+
+    def _trainable(self, shapes: Sequence[tuple[int, int]], *, rate: float | None) -> "_Trainable":
+        params = Stacked(shapes, self.m, self.dtype, self.device)
+        return _Trainable(params=params, moments=[params.like(self.m) for _ in range(self.optimizer.moments)], rate=rate)
 
     def _padding(self) -> Tensor | None:
         """(M, 1 + R, H2 + 1) to add to the last layer: −∞ for the bias of padding rows, else 0. None if no head is padded."""
@@ -217,6 +224,13 @@ class _Ensemble:
         targets = [n.y.astype(self.recipe.precision, copy=False) for n in self.networks]
         return self.recipe.loss.facts_of(targets, dtype=self.dtype, device=self.device)
 
+    def _histograms(self) -> "Histograms | None":
+        """The histograms that networks without a regression loss learn."""
+        if self.recipe.distribution is None:
+            return None
+        ranges = [n.classes for n in self.networks if n.classes is not None]
+        return self.recipe.distribution.histograms(ranges, rows=self.rows, dtype=self.dtype, device=self.device).by_sample()
+
     def _endings(self) -> Tensor:
         """(M, 1, B): factors of the errors in each network's last, incomplete batch; 0 for the samples that fill it up."""
         sizes = torch.tensor([n.y.size % self.batch or self.batch for n in self.networks]).view(-1, 1, 1)
@@ -225,15 +239,20 @@ class _Ensemble:
 
     def _parts(self, layers: Sequence[Tensor], m: int) -> dict[str, Tensor]:
         """Views of the m-th network's parameters in `layers`, without padding, by torch name."""
-        (first, second, last), k = (layer[m] for layer in layers[:3]), self.networks[m].outputs
-        rows = {"layers.0": first, "layers.1": second, "regressor": last[:1]} | ({"classifier": last[1 : 1 + k]} if k else {})
+        (first, second, last), k = (layer[m] for layer in layers), self.networks[m].outputs
+        regressor = {"regressor": last[:1]} if self.recipe.distribution is None else {}
+        rows = {"layers.0": first, "layers.1": second} | regressor | ({"classifier": last[1 : 1 + k]} if k else {})
         weights = {f"{layer}.weight": values[:, :-1] for layer, values in rows.items()}
         return weights | {f"{layer}.bias": values[:, -1] for layer, values in rows.items()}
 
     def weights(self) -> list[dict[str, NDArray[np.floating]]]:
         """Parameters of each network, by torch name."""
         layers = [layer.cpu() for layer in self.params.layers]
-        return [{name: part.numpy().copy() for name, part in self._parts(layers, m).items()} for m in range(self.m)]
+        weights = [{name: part.numpy().copy() for name, part in self._parts(layers, m).items()} for m in range(self.m)]
+        if self.histograms is not None:
+            for own, network, centres in zip(weights, self.networks, self.histograms.centres[..., 0].cpu().numpy(), strict=True):
+                own["centres"] = centres[: network.outputs].copy()
+        return weights
 
     @torch.no_grad()
     def train_epoch(self, epoch: int) -> Tensor:
@@ -245,11 +264,12 @@ class _Ensemble:
         first = 0
         for last in sorted(set(self.batches.steps)):
             active = self.active if (count := int((steps >= last).sum())) == self.m else _Active(self, count)
-            active.optimizer.begin(epoch * steps[:count] + first, last - first, self.recipe.rate(epoch))
+            active.begin(epoch * steps[:count] + first, last - first, self.recipe.rate(epoch))
             self._train_steps(active, first, last, counts_hits=counts_hits)
             active.hand_back(self)
             first = last
-        self.finite &= torch.stack([p.isfinite().all(2).all(1) for p in self.params.layers]).all(0).cpu()
+        layers = [layer for part in self.trainable for layer in part.params.layers]
+        self.finite &= torch.stack([layer.isfinite().all(2).all(1) for layer in layers]).all(0).cpu()
         seen: Tensor = torch.tensor(self.batches.seen).to(self.squares)
         return self.squares.sum((1, 2)) / seen
 
@@ -266,7 +286,7 @@ class _Ensemble:
                 batch = slice(step * self.batch, (step + 1) * self.batch)
                 at_end = ending if start + step == last - 1 else None
                 active.gradients(x[..., batch], minus_y[..., batch], labels[..., batch], weight[..., batch], at_end, counts_hits)
-                active.optimizer.step(start - first + step)
+                active.step(start - first + step)
 
     def evaluation_set(self, name: str) -> EvaluationSet:
         """The evaluation set `name` of each network."""
@@ -274,13 +294,12 @@ class _Ensemble:
 
     @torch.no_grad()
     def evaluate(self, data: EvaluationSet) -> tuple[Tensor, Tensor]:
-        """(M,) mean squared error of the regression output, and the output itself (M, n), with padding at the end."""
+        """(M,) mean squared error of the predictions, and the predictions (M, n), with padding at the end."""
         total = torch.zeros(self.m, dtype=torch.float64, device=self.device)
         outputs = torch.empty(self.m, data.longest, dtype=self.dtype, device=self.device)
         for start in range(0, data.longest, self.batch):  # in blocks that stay in cache
             block = slice(start, start + self.batch)
-            self.active.features(data.inputs(block))
-            output = torch.bmm(self.params.layers[2][:, :1], self.active.a2)
+            output = self.active.predictions(data.inputs(block))
             outputs[:, block] = output[:, 0]
             total += output.sub_(data.y[..., block]).square_().mul_(data.share[..., block]).sum((1, 2))
         return total, outputs
@@ -307,20 +326,43 @@ def _hits(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.gather(1, labels) == logits.amax(1, keepdim=True)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Trainable:
+    """Weights of networks, or parameters of their loss, and the state of the optimizer."""
+
+    params: Stacked
+    moments: Sequence[Stacked]
+    rate: float | None  # their own learning rate, constant and without weight decay; None: as in the recipe
+
+    def first(self, count: int) -> "_Trainable":
+        """A copy of the first `count` networks."""
+        return replace(self, params=self.params.first(count), moments=[moments.first(count) for moments in self.moments])
+
+    def take_back(self, part: "_Trainable") -> None:
+        """Overwrite the first networks with those of `part`."""
+        for target, source in zip((self.params, *self.moments), (part.params, *part.moments), strict=True):
+            target.take_back(source)
+
+
 class _Active:
     """The first A networks of an ensemble, with buffers for one batch. Uses the ensemble's own parameters if A = M, else copies."""
 
     def __init__(self, ensemble: _Ensemble, count: int) -> None:
         self.count, self.rows, self.stable, self.activation = count, ensemble.rows, ensemble.stable, ensemble.recipe.activation
         whole = count == ensemble.m
-        self.params, *moments = (s if whole else s.first(count) for s in (ensemble.params, *ensemble.moments))
-        self.moments, self.gradient = moments, self.params.like(count)
-        self.optimizer = ensemble.optimizer(self.params, self.gradient, moments, ensemble.recipe.weight_decay)
+        self.trainable = ensemble.trainable if whole else [part.first(count) for part in ensemble.trainable]
+        self.params, *self.loss_params = (part.params for part in self.trainable)
+        self.gradient, *self.loss_gradients = gradients = [part.params.like(count) for part in self.trainable]
+        self.optimizers = [
+            ensemble.optimizer(part.params, gradient, part.moments, ensemble.recipe.weight_decay if part.rate is None else 0.0)
+            for part, gradient in zip(self.trainable, gradients, strict=True)
+        ]
         self.lam, self.regression_scale, self.squares, self.hits = (
             each[:count] for each in (ensemble.lam, ensemble.regression_scale, ensemble.squares, ensemble.hits)
         )
         self.loss, self.sums = ensemble.recipe.loss, ensemble.recipe.loss_over_batch == "sum"
         self.facts = {name: values[:count] for name, values in ensemble.facts.items()}
+        self.histograms = None if ensemble.histograms is None else ensemble.histograms.first(count)
         h1, h2, b = ensemble.h1, ensemble.h2, ensemble.batch
 
         def ones(*shape: int) -> Tensor:
@@ -338,15 +380,32 @@ class _Active:
     def hand_back(self, ensemble: _Ensemble) -> None:
         """Write copied parameters back to the ensemble."""
         if self.params is not ensemble.params:
-            ensemble.params.take_back(self.params)
-            for source, target in zip(self.moments, ensemble.moments, strict=True):
+            for target, source in zip(ensemble.trainable, self.trainable, strict=True):
                 target.take_back(source)
+
+    def begin(self, taken: NDArray[np.int64], steps: int, learning_rate: float) -> None:
+        """Prepare the optimizers' next steps; see Adam.begin."""
+        for part, optimizer in zip(self.trainable, self.optimizers, strict=True):
+            optimizer.begin(taken, steps, learning_rate if part.rate is None else part.rate)
+
+    def step(self, index: int) -> None:
+        """Take the index-th of the steps that `begin` has prepared."""
+        for optimizer in self.optimizers:
+            optimizer.step(index)
 
     def features(self, x: Tensor) -> None:
         """Activations of both hidden layers for x (A, D + 1, B)."""
-        w1, w2, *_ = self.params.layers
+        w1, w2, _ = self.params.layers
         self._activate(torch.bmm(w1, x, out=self.d1), self.a1[:, :-1])
         self._activate(torch.bmm(w2, self.a1, out=self.d2), self.a2[:, :-1])
+
+    def predictions(self, x: Tensor) -> Tensor:
+        """(A, 1, B) for x (A, D + 1, B)."""
+        self.features(x)
+        if self.histograms is None:
+            return torch.bmm(self.params.layers[2][:, :1], self.a2)
+        self._last_layer()
+        return self._mean_of_classes(self.histograms, stable=True)
 
     def _activate(self, values: Tensor, out: Tensor) -> None:
         torch.clamp_min(values, 0, out=out) if self.activation == "relu" else torch.sigmoid(values, out=out)
@@ -362,30 +421,18 @@ class _Active:
 
         x (A, D + 1, B); minus_y, labels and weight (A, 1, B); ending (A, 1, B) if the batch is the incomplete last one of some networks.
         """
-        (_, w2, w3, *_), (g1, g2, g3, *_), out = self.params.layers, self.gradient.layers, self.out
+        (_, w2, w3), (g1, g2, g3), out = self.params.layers, self.gradient.layers, self.out
         self.features(x)
-        if self.padding is None:
-            torch.mul(w3, self.head_units, out=self.head)
-        else:
-            torch.addcmul(self.padding, w3, self.head_units, out=self.head)
-        torch.bmm(self.head, self.a2, out=out)
-
-        gradient = None if self.loss is None else self._loss_gradient(self.loss, out[:, 0], minus_y[:, 0], ending)
-        error = out[:, :1].add_(minus_y)
-        if ending is not None:
-            error.mul_(ending.sign())
-        self.squares.addcmul_(error, error)
-        if gradient is not None:
-            error.copy_(gradient)
-        else:
-            error.mul_(self.regression_scale)
-            if ending is not None:
-                error.mul_(ending)
+        self._last_layer()
         if counts_hits:
             hits = _hits(out[:, 1:], labels)
             self.hits += hits if ending is None else hits & (ending > 0)
-        if self.rows:
-            self._class_gradient(out[:, 1:], labels, weight)
+        if self.histograms is not None:
+            self._histogram_gradient(self.histograms, minus_y, weight, ending)
+        else:
+            self._regression_gradient(minus_y, ending)
+            if self.rows:
+                self._class_gradient(out[:, 1:], labels, weight)
 
         torch.bmm(out, self.a2.mT, out=g3)
         torch.bmm(w3[..., :-1].mT, out, out=self.d2)
@@ -395,8 +442,35 @@ class _Active:
         self._activate_backward(self.d1, self.a1[:, :-1])
         torch.bmm(self.d1, x.mT, out=g1)
 
+    def _last_layer(self) -> None:
+        """Fill `out` with the regression output and, in log2 units, the logits of the class head; padding logits are −∞."""
+        w3 = self.params.layers[2]
+        if self.padding is None:
+            torch.mul(w3, self.head_units, out=self.head)
+        else:
+            torch.addcmul(self.padding, w3, self.head_units, out=self.head)
+        torch.bmm(self.head, self.a2, out=self.out)
+
+    def _count(self, error: Tensor, ending: Tensor | None) -> None:
+        """Add the squares of errors (A, 1, B) to those of the epoch; sets to 0 those of samples that fill up a last batch."""
+        if ending is not None:
+            error.mul_(ending.sign())
+        self.squares.addcmul_(error, error)
+
+    def _regression_gradient(self, minus_y: Tensor, ending: Tensor | None) -> None:
+        """Regression output -> gradient of its weighted loss, in place."""
+        gradient = None if self.loss is None else self._loss_gradient(self.loss, self.out[:, 0], minus_y[:, 0], ending)
+        error = self.out[:, :1].add_(minus_y)
+        self._count(error, ending)
+        if gradient is not None:
+            error.copy_(gradient)
+        else:
+            error.mul_(self.regression_scale)
+            if ending is not None:
+                error.mul_(ending)
+
     def _loss_gradient(self, loss: "Loss", predictions: Tensor, minus_y: Tensor, ending: Tensor | None) -> Tensor:
-        """Predictions (A, B) -> gradient of the weighted loss (A, 1, B); writes that of the loss's parameters into `self.gradient`.
+        """Predictions (A, B) -> gradient of the weighted loss (A, 1, B); writes that of the loss's parameters to `loss_gradients`.
 
         Rows are padded, with samples that are not kept, to a multiple of the vector length: else the last bit would depend on the other
         networks.
@@ -407,11 +481,12 @@ class _Active:
         weights = self.lam * kept.sum(1) if self.sums else self.lam
         with torch.enable_grad():
             outputs = F.pad(predictions, fill).requires_grad_()
-            learned = self.params.layers[3][:, 0].clone().requires_grad_() if loss.learned else predictions.new_zeros(self.count, 0)
+            own = [params.layers[0][:, 0].clone().requires_grad_() for params in self.loss_params]  # none or one
+            learned = own[0] if own else predictions.new_zeros(self.count, 0)
             total = (weights * loss(outputs, F.pad(-minus_y, fill), F.pad(kept, fill), learned, self.facts)).sum()
-            gradient, *own = torch.autograd.grad(total, [outputs, learned] if loss.learned else [outputs])
-        if own:
-            self.gradient.layers[3].copy_(own[0][:, None])
+            gradient, *own_gradients = torch.autograd.grad(total, [outputs, *own])
+        for target, values in zip(self.loss_gradients, own_gradients, strict=True):
+            target.layers[0].copy_(values[:, None])
         return gradient[:, None, :batch]
 
     def _class_gradient(self, logits: Tensor, labels: Tensor, weight: Tensor) -> None:
@@ -421,3 +496,18 @@ class _Active:
         logits.exp2_()
         logits.mul_(weight / logits.sum(1, keepdim=True))
         logits.scatter_add_(1, labels, -weight)
+
+    def _mean_of_classes(self, histograms: "Histograms", *, stable: bool) -> Tensor:
+        """(A, 1, B) predictions of networks without a regression loss, from `out`, where probabilities replace the logits."""
+        logits = self.out[:, 1:]
+        if stable:
+            logits.sub_(logits.amax(1, keepdim=True))
+        logits.exp2_()
+        logits.div_(logits.sum(1, keepdim=True))
+        return torch.bmm(histograms.centres.mT, logits)
+
+    def _histogram_gradient(self, histograms: "Histograms", minus_y: Tensor, weight: Tensor, ending: Tensor | None) -> None:
+        """Logits in `out` -> gradient of the cross-entropy, in place: weight · (softmax − histogram of the target)."""
+        self._count(self._mean_of_classes(histograms, stable=self.stable).add_(minus_y), ending)
+        self.out[:, :1].zero_()
+        self.out[:, 1:].sub_(histograms.of(-minus_y)).mul_(weight)

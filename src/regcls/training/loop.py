@@ -209,15 +209,18 @@ def train(
     checkpoint_minutes: float,
     hooks: Hooks,
     say: Callable[[str], None],
+    own_rates: Mapping[str, float] | None = None,
 ) -> Trained:
     """Train `network`, which is on `device`, from its newest checkpoint, or from its present weights if there is none.
+
+    `own_rates`: learning rates of parameters, by name, that do not follow the recipe: they are constant, without weight decay.
 
     Raises:
         DivergedError: a loss or gradient is not finite; the last good checkpoint is kept.
         UserError: the newest checkpoint belongs to another network, or the disk is full.
         StoppedError: a hook raised it; the state is saved.
     """
-    optimizer = _optimizer(network, recipe)
+    optimizer = _optimizer(network, recipe, own_rates or {})
     position, history = _Position(best={name: _Best() for name in task.selections}), list[Epoch]()
     try:
         loaded = checkpoints.load(device=device)
@@ -238,8 +241,7 @@ def train(
     with closing(task.feed(position.epoch, position.batch)) as feed:
         while position.epoch < recipe.epochs:
             rate = recipe.rate(position.epoch)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+            optimizer.param_groups[0]["lr"] = rate
             network.train()
             while position.batch < task.batches:
                 count = min(recipe.accumulate, task.batches - position.batch)
@@ -279,10 +281,13 @@ def train(
     return Trained(history=history, best_epochs=position.best_epochs, seconds=seconds, waiting=waiting, samples=samples)
 
 
-def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimizer(network: nn.Module, recipe: Recipe, own_rates: Mapping[str, float]) -> torch.optim.Optimizer:
+    """The optimizer; its first group of parameters follows the recipe."""
+    groups: list[dict[str, Any]] = [{"params": [value for name, value in network.named_parameters() if name not in own_rates]}]
+    groups += [{"params": [network.get_parameter(name)], "lr": rate, "weight_decay": 0.0} for name, rate in own_rates.items()]
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(network.parameters(), recipe.learning_rate, momentum=SGD_MOMENTUM, weight_decay=recipe.weight_decay)
-    return torch.optim.Adam(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
+        return torch.optim.SGD(groups, recipe.learning_rate, momentum=SGD_MOMENTUM, weight_decay=recipe.weight_decay)
+    return torch.optim.Adam(groups, recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
 
 
 def _step(

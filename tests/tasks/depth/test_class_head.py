@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from regcls.tasks.depth.class_head import ClassHead, dense_class_loss, dense_hits
+from regcls.tasks.depth.class_head import ROWS, ClassHead, dense_class_loss, dense_hits, dense_means
 
 CLASSES = 5
 
@@ -64,6 +64,31 @@ def test_loss_and_gradients_agree_with_a_computation_on_all_logits(chunk, drawn)
     ours, expected = dense_class_loss(head, features, labels, keep, chunk=chunk)[0], plain(head, features, labels, keep)
     torch.testing.assert_close(ours, expected)
     torch.testing.assert_close(gradients(3 * ours, head, features), gradients(3 * expected, head, features))
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+@pytest.mark.parametrize("drawn", [False, True])
+def test_another_loss_of_each_pixel_is_averaged_over_the_kept_ones(chunk, drawn):
+    head, features, labels = made_up()
+    targets, keep = torch.rand(labels.shape, dtype=torch.float64), torch.rand(labels.shape) < 0.3 if drawn else None
+
+    def losses(logits, targets):
+        return (logits.softmax(1)[:, 0] - targets) ** 2
+
+    ours = dense_class_loss(head, features, labels, keep, targets=targets, losses=losses, chunk=chunk)[0]
+    chosen = (labels >= 0) & (torch.ones_like(labels, dtype=torch.bool) if keep is None else keep)
+    expected = ((head(features).softmax(1)[:, 0] - targets) ** 2)[chosen].mean()
+    torch.testing.assert_close(ours, expected)
+    torch.testing.assert_close(gradients(3 * ours, head, features), gradients(3 * expected, head, features))
+
+
+@pytest.mark.parametrize("height", [1, ROWS, 2 * ROWS + 1])
+def test_means_of_classes_do_not_depend_on_how_many_rows_are_computed_at_once(height):
+    head, features, _ = made_up(height=height)
+    centres = torch.linspace(1, 9, CLASSES, dtype=torch.float64)
+    pixels = torch.einsum("bchw,c->bhw", head(features).softmax(1), centres)
+    expected = pixels.unflatten(1, (-1, 2)).unflatten(3, (-1, 2)).mean((2, 4))
+    torch.testing.assert_close(dense_means(head, features, centres), expected)
 
 
 def plain_accuracy(head, features, labels):

@@ -10,7 +10,8 @@ import torch
 from torch.nn import functional as F
 
 from conftest import ROOT
-from methods.over_the_batch import OVER_THE_BATCH, over_the_batch
+from methods.histograms import BY_NAME, mean_of_classes
+from methods.over_the_batch import OVER_THE_BATCH, batch_monte_carlo, logged, over_the_batch
 from regcls.classes import equalised, uniform_ranges
 from regcls.data.store import write_prepared
 from regcls.errors import UserError
@@ -91,7 +92,12 @@ def job(images, tmp_path):
     return partial(job_on, images, tmp_path)
 
 
-VARIED = {"reg+cls": {}, "reg": {"method": "reg"}, "balanced": {"method": "reg+cls-bal", **BALANCED_DATA}}
+VARIED = {
+    "reg+cls": {},
+    "reg": {"method": "reg"},
+    "balanced": {"method": "reg+cls-bal", **BALANCED_DATA},
+    "by classes": {"method": "hl-gauss", **BALANCED_DATA},
+}
 
 
 @pytest.fixture(scope="module")
@@ -295,13 +301,15 @@ def weighted_by_size(predictions, targets):
     return (torch.tanh(0.5 * sizes / 2) ** 2 * sizes**2).mean()
 
 
-@pytest.fixture(params=["focal-r(beta=0.5,gamma=2)", "reg"], ids=["focal-r", "over the batch"])
+PLAINLY = {"focal-r(beta=0.5,gamma=2)": weighted_by_size, "reg": over_the_batch, "bmse-bmc": batch_monte_carlo}
+
+
+@pytest.fixture(params=PLAINLY, ids=["focal-r", "over the batch", "bmse-bmc"])
 def other(request, monkeypatch):
     """Another regression loss: its method's name, and the loss in plain PyTorch; the one over the whole batch replaces reg."""
     if request.param == "reg":
         monkeypatch.setattr("regcls.tasks.depth.train.make_loss", lambda name, **given: OVER_THE_BATCH)
-        return "reg", over_the_batch
-    return request.param, weighted_by_size
+    return request.param, PLAINLY[request.param]
 
 
 @pytest.mark.parametrize("changes", [{}, BALANCED_DATA], ids=["all pixels", "balanced data"])
@@ -315,7 +323,7 @@ def test_another_loss_is_computed_over_kept_pixels(job, images, other, changes):
     assert 0 < kept.double().mean() < 1
     found, predictions, logits = parts(task, batch)
     expected = plainly(predictions[kept].double(), metres_of(batch)[kept]).item()
-    assert logits is None and found == {"loss": pytest.approx(expected, rel=1e-5)}
+    assert logits is None and found == {"loss": pytest.approx(expected, rel=1e-5), **logged(method)}
 
 
 def test_another_loss_replaces_the_regression_loss_next_to_a_class_loss(job, images, other):
@@ -344,8 +352,11 @@ def test_a_step_with_another_loss_agrees_with_plain_pytorch(job, images, other):
     task = DepthObjective(own, images)
     (batch,) = task.feed(0, 0)
     network, measured = task.network(None).train(), batch.levels > 0
-    learned = [network.loss_parameters] if method == "reg" else []
-    optimizer = torch.optim.Adam(network.parameters(), own.spec.learning_rate, weight_decay=own.spec.weight_decay)
+    named, own_rates = dict(network.named_parameters()), {"loss_parameters": 0.01} if method == "bmse-bmc" else {}
+    learned = [named["loss_parameters"]] if "loss_parameters" in named else []
+    groups = [{"params": [named.pop(name)], "lr": rate, "weight_decay": 0.0} for name, rate in own_rates.items()]
+    groups.append({"params": list(named.values())})
+    optimizer = torch.optim.Adam(groups, own.spec.learning_rate, weight_decay=own.spec.weight_decay)
     predictions = network(task.evaluation.on_device(batch.images))[0]
     plainly(predictions[measured], metres_of(batch)[measured].float(), *(width[0, 0] for width in learned)).backward()
     optimizer.step()
@@ -355,14 +366,18 @@ def test_a_step_with_another_loss_agrees_with_plain_pytorch(job, images, other):
         torch.testing.assert_close(trained[name], value, rtol=1e-3, atol=1e-5, msg=name)
 
 
-def test_loss_parameters_are_learned_and_saved_but_not_in_the_model(job, monkeypatch):
-    monkeypatch.setattr("regcls.tasks.depth.train.make_loss", lambda name, **given: OVER_THE_BATCH)
-    whole = make(job(folder="whole", epochs=2, milestones=()))
+@pytest.mark.parametrize("method, initial", [("reg", 0.5), ("bmse-gai+cls-bal", 1.0), ("bmse-bni", 1.0)])
+def test_loss_parameters_are_learned_and_saved_but_not_in_the_model(job, monkeypatch, method, initial):
+    if method == "reg":
+        monkeypatch.setattr("regcls.tasks.depth.train.make_loss", lambda name, **given: OVER_THE_BATCH)
+    job = partial(job, method=method, epochs=2, milestones=(1,))
+    whole = make(job(folder="whole"))
     with pytest.raises(KeyboardInterrupt):
-        make(job(epochs=2, milestones=()), interrupt_at=6)  # in the second epoch of four batches
-    again = make(job(epochs=2, milestones=()))
+        make(job(), interrupt_at=6)  # in the second epoch of four batches
+    again = make(job())
     weights = [read_weights(result.files[LAST], device="cpu") for result in (whole, again)]
-    assert weights[0]["loss_parameters"].shape == (1, 1) and abs(weights[0]["loss_parameters"].item() - 0.5) > 1e-4
+    assert weights[0]["loss_parameters"].shape == (1, 1) and abs(weights[0]["loss_parameters"].item() - initial) > 1e-4
+    assert {"train/noise_sigma" in epoch.metrics for epoch in whole.history} == {method != "reg"}
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
     pd.testing.assert_frame_equal(again.tables["sums.parquet"], whole.tables["sums.parquet"], check_exact=True)
     predictor = load_predictor(whole.files[BEST], model="resnet18", width=2, align_corners=True)
@@ -450,6 +465,58 @@ def test_a_batch_without_measured_pixels_is_not_calibrated(job, images):
     assert losses["loss"].item() == 0 and all(torch.isfinite(p.grad).all() for p in network.parameters())
 
 
+BY_CLASSES = ("hl-gauss", "ce-mean")
+
+
+@pytest.mark.parametrize("name", BY_CLASSES)
+@pytest.mark.parametrize("resampling", ["nearest", "released"])
+@pytest.mark.parametrize("changes", [{}, BALANCED_DATA], ids=["all pixels", "balanced data"])
+def test_classes_alone_are_learned_by_cross_entropy_to_histograms_of_the_kept_pixels(job, images, name, resampling, changes):
+    task = DepthObjective(job(method=name, depth_resampling=resampling, **changes), images)
+    batch, released = batch_of(images, epoch=1), resampling == "released"
+    metres = twice(metres_of(batch).numpy()) if released else metres_of(batch).numpy()
+    kept, full = four_times(batch.levels > 0), (lambda pixels: pixels) if released else (lambda pixels: pixels.repeat(2, 1).repeat(2, 2))
+    if changes:
+        ranges = equalised(uniform_ranges(10, 0.0, 10.0), all_training_depths(images), rounding="round")
+        kept &= torch.from_numpy(full(drawn_at(batch, metres.shape[1:]).numpy() < ranges.keep[ranges.labels(metres)]))
+    assert 0 < kept.double().mean() < 1
+    found, predictions, logits = parts(task, batch)
+    assert predictions is None  # training needs none
+    edges = np.linspace(0, 10, 11)
+    histograms = torch.from_numpy(np.stack([BY_NAME[name](depth, edges) for depth in full(metres).ravel()]))
+    rows = logits.permute(0, 2, 3, 1).flatten(0, 2).double()
+    expected = F.cross_entropy(rows, histograms, reduction="none").view(kept.shape)[kept].mean().item()
+    labels = uniform_ranges(10, 0.0, 10.0).labels(full(metres))
+    accuracy = accuracy_by_hand(logits, labels, four_times(batch.levels > 0))
+    assert found == {"loss": pytest.approx(expected, rel=1e-5), "accuracy": pytest.approx(accuracy, rel=1e-5)}
+
+
+@pytest.mark.parametrize("name", BY_CLASSES)
+def test_depth_by_classes_is_the_mean_of_their_centres_over_four_pixels(job, images, name):
+    network, batch = DepthObjective(job(method=name), images).network(None).eval(), batch_of(images)
+    with torch.inference_mode():
+        depth, features = network(DepthObjective(job(), images).evaluation.on_device(batch.images))
+        rows = network.classifier(features).permute(0, 2, 3, 1)
+    means = mean_of_classes(rows.flatten(0, 2), np.linspace(0, 10, 11)).reshape(rows.shape[:3])
+    expected = sum(means[:, y::2, x::2] for y in (0, 1) for x in (0, 1)) / 4
+    np.testing.assert_allclose(depth, expected, rtol=1e-5)
+
+
+def test_networks_that_predict_by_classes_start_from_the_trunk_of_reg_and_have_no_regression_head(job, images):
+    reg, gauss = (DepthObjective(job(method=method), images).network(None).state_dict() for method in ("reg", "hl-gauss"))
+    assert {key.split(".")[0] for key in set(gauss) - set(reg)} == {"classifier", "centres"}
+    assert {key.split(".")[0] for key in set(reg) - set(gauss)} == {"regressor"}
+    assert all(torch.equal(value, reg[key]) for key, value in gauss.items() if key in reg)
+
+
+def test_a_batch_without_measured_pixels_has_no_loss_by_classes_either(job, images):
+    task, batch = DepthObjective(job(method="hl-gauss"), images), batch_of(images)
+    network = task.network(None).train()
+    losses = task.losses(network, replace(batch, levels=torch.zeros_like(batch.levels)))
+    losses["loss"].backward()
+    assert losses["loss"].item() == 0 and all(torch.isfinite(p.grad).all() for p in network.parameters())
+
+
 def test_fds_changes_nothing_in_the_first_epoch(job):
     one = [make(job(folder=method, method=method, epochs=1, milestones=())) for method in ("reg", "fds")]
     weights = [read_weights(result.files[LAST], device="cpu") for result in one]
@@ -486,6 +553,14 @@ def test_an_interrupted_run_with_fds_and_its_predictor_give_the_same_numbers(job
 def test_fds_trains_in_bf16_close_to_float32(job):
     losses = [make(job(folder=p, precision=p, method="fds+cls", epochs=2)).history[1].metrics["train/loss"] for p in ("float32", "bf16")]
     assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.1)
+
+
+def test_training_by_classes_alone_learns_depth(finished):
+    _, result = finished("by classes")
+    errors = [epoch.metrics["test/rmse/all"] for epoch in result.history]
+    assert (
+        result.metrics["test/rmse/all"] <= errors[0] and result.history[-1].metrics["train/loss"] < result.history[0].metrics["train/loss"]
+    )
 
 
 def test_an_epoch_feeds_matching_images_and_depths(job, images):
@@ -590,7 +665,7 @@ def test_metrics_belong_to_the_saved_weights_of_each_selection(finished, images,
     assert result.metrics["val/rmse/all"] == result.score == pytest.approx(rmse, rel=1e-4)
     for metric, best in (("val/rmse/all", result.best_epoch), ("test/rmse/all", result.metrics["best_epoch_on_test"])):
         assert best == 1 + int(np.argmin([epoch.metrics[metric] for epoch in result.history]))
-    assert result.metrics["head_classes"] == {"reg+cls": 10, "reg": 0, "balanced": 7}[name]
+    assert result.metrics["head_classes"] == {"reg+cls": 10, "reg": 0, "balanced": 7, "by classes": 10}[name]
     assert result.metrics["images_per_second"] > 0 and 0 < result.metrics["waiting_share"] < 1 and result.tags.keys() == {"shots"}
 
 
@@ -696,9 +771,10 @@ def test_data_prepared_again_during_a_run_are_refused(job):
         make(replace(job(), data_digest="another"))
 
 
-def test_bfloat16_trains_close_to_float32(job):
+@pytest.mark.parametrize("method", ["reg+cls", "bmse-gai+cls", "bmse-bmc(rate=0)"])
+def test_bfloat16_trains_close_to_float32(job, method):
     losses = [
-        make(job(folder=precision, precision=precision, epochs=1, milestones=())).history[0].metrics["train/loss"]
+        make(job(folder=precision, precision=precision, method=method, epochs=1, milestones=())).history[0].metrics["train/loss"]
         for precision in ("float32", "bf16")
     ]
     assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.1)
@@ -718,7 +794,7 @@ def test_gpu_runs_agree_with_cpu_runs(job):
 # Imports of tasks.depth.train that affect no number: see images/test_train.py.
 DECIDES_NOTHING = {
     "choices",
-    "data.download", "data.sources", "data.store", "errors", "files", "methods", "methods.features", "metrics", "models.standardised", "object_store", "params",
+    "data.download", "data.sources", "data.store", "errors", "files", "methods", "methods.features", "metrics", "models.distribution", "models.standardised", "object_store", "params",
     "params.adding", "params.reading", "params.single", "params.types", "processes", "progress", "provenance", "runs", "runs.grids", "tasks", "tasks.depth.examples",
     "tasks.depth.metrics", "tasks.depth.params", "tasks.depth.runs",
     "training.checkpoint", "training.device", "training.single", "training.weights", "words",

@@ -14,10 +14,11 @@ import torch
 from torch.nn import functional as F
 
 from conftest import ROOT
-from methods.over_the_batch import OVER_THE_BATCH, over_the_batch
+from methods.histograms import BY_NAME, cross_entropy, mean_of_classes
+from methods.over_the_batch import OVER_THE_BATCH, batch_monte_carlo, logged, over_the_batch
 from regcls.classes import equalised, uniform_ranges
 from regcls.errors import UserError
-from regcls.methods import has_classes
+from regcls.methods import has_class_loss, has_classes, has_regression_loss
 from regcls.metrics import METRICS, evaluate
 from regcls.models.predictor import build, scaled
 from regcls.params.shots import DensityShots, IntegerShots
@@ -52,7 +53,11 @@ def job(params, images, tmp_path):
             single_spec(make_spec, params.datasets["imdb_wiki"], "imdb_wiki", ImageOptions(classes=10)), **{"rounding": "round"} | changes
         )
         if not has_classes(spec.method):
-            spec = replace(spec, classes=0, lam=None)
+            spec = replace(spec, classes=0)
+        if not has_class_loss(spec.method):
+            spec = replace(spec, lam=None)
+        if not has_regression_loss(spec.method):
+            spec = replace(spec, loss=None)
         return ImageJob(
             spec=spec,
             prepared=images.prepared.folder,
@@ -193,13 +198,15 @@ def weighted_by_size(predictions, targets):
     return (torch.tanh(0.5 * sizes / 2) ** 2 * sizes).mean()
 
 
-@pytest.fixture(params=["focal-r(beta=0.5,gamma=2)", "reg"], ids=["focal-r", "over the batch"])
+PLAINLY = {"focal-r(beta=0.5,gamma=2)": weighted_by_size, "reg": over_the_batch, "bmse-bmc": batch_monte_carlo}
+
+
+@pytest.fixture(params=PLAINLY, ids=["focal-r", "over the batch", "bmse-bmc"])
 def other(request, monkeypatch):
     """Another regression loss: its method's name, and the loss in plain PyTorch; the one over the whole batch replaces reg."""
     if request.param == "reg":
         monkeypatch.setattr("regcls.tasks.images.train.make_loss", lambda name, **given: OVER_THE_BATCH)
-        return "reg", over_the_batch
-    return request.param, weighted_by_size
+    return request.param, PLAINLY[request.param]
 
 
 @pytest.mark.parametrize("changes", [{}, BALANCED_DATA], ids=["all samples", "balanced data"])
@@ -211,7 +218,8 @@ def test_another_loss_is_computed_over_kept_samples(job, images, other, changes)
         kept = draws(len(task.rows), seed=0, epoch=0)[:40] < task.keep[:40]
         assert 0 < kept.sum() < 40
     found, predictions, logits = parts(task, batch)
-    assert logits is None and found == {"loss": pytest.approx(plainly(predictions[kept], targets_of(task, batch)[kept]).item(), rel=1e-5)}
+    expected = plainly(predictions[kept], targets_of(task, batch)[kept]).item()
+    assert logits is None and found == {"loss": pytest.approx(expected, rel=1e-5), **logged(method)}
 
 
 def test_another_loss_replaces_the_regression_loss_next_to_a_class_loss(job, images, other):
@@ -233,8 +241,11 @@ def test_a_step_with_another_loss_agrees_with_plain_pytorch(job, images, other):
     task = ImageObjective(own, images)
     (batch,) = task.feed(0, 0)
     network = task.network().train()
-    learned = [network.loss_parameters] if method == "reg" else []
-    optimizer = torch.optim.Adam(network.parameters(), own.spec.learning_rate, weight_decay=own.spec.weight_decay)
+    named, own_rates = dict(network.named_parameters()), {"loss_parameters": 0.01} if method == "bmse-bmc" else {}
+    learned = [named["loss_parameters"]] if "loss_parameters" in named else []
+    groups = [{"params": [named.pop(name)], "lr": rate, "weight_decay": 0.0} for name, rate in own_rates.items()]
+    groups.append({"params": list(named.values())})
+    optimizer = torch.optim.Adam(groups, own.spec.learning_rate, weight_decay=own.spec.weight_decay)
     plainly(network(task._on_device(batch.images))[0], targets_of(task, batch), *(width[0, 0] for width in learned)).backward()
     optimizer.step()
     trained = read_weights(make(own).files[LAST], device="cpu")
@@ -243,17 +254,20 @@ def test_a_step_with_another_loss_agrees_with_plain_pytorch(job, images, other):
         torch.testing.assert_close(trained[name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_loss_parameters_are_learned_and_saved_but_not_in_the_model(job, monkeypatch):
-    monkeypatch.setattr("regcls.tasks.images.train.make_loss", lambda name, **given: OVER_THE_BATCH)
-    whole = make(job(folder="whole"))
+@pytest.mark.parametrize("method, initial", [("reg", 0.5), ("bmse-gai+cls", 1.0), ("bmse-bni+cls-bal", 1.0)])
+def test_loss_parameters_are_learned_and_saved_but_not_in_the_model(job, monkeypatch, method, initial):
+    if method == "reg":
+        monkeypatch.setattr("regcls.tasks.images.train.make_loss", lambda name, **given: OVER_THE_BATCH)
+    whole = make(job(folder="whole", method=method))
     with pytest.raises(KeyboardInterrupt):
-        make(job(), interrupt_at=7)  # in the second epoch
-    again = make(job())
+        make(job(method=method), interrupt_at=7)  # in the second epoch
+    again = make(job(method=method))
     weights = [read_weights(result.files[LAST], device="cpu") for result in (whole, again)]
-    assert weights[0]["loss_parameters"].shape == (1, 1) and abs(weights[0]["loss_parameters"].item() - 0.5) > 1e-4
+    assert weights[0]["loss_parameters"].shape == (1, 1) and abs(weights[0]["loss_parameters"].item() - initial) > 1e-4
+    assert {"train/noise_sigma" in epoch.metrics for epoch in whole.history} == {method != "reg"}
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
     pd.testing.assert_frame_equal(again.tables["predictions.parquet"], whole.tables["predictions.parquet"], check_exact=True)
-    predictor, model = load_predictor(whole.files[BEST], model="resnet18", width=2), model_of(job(), whole).network
+    predictor, model = load_predictor(whole.files[BEST], model="resnet18", width=2), model_of(job(method=method), whole).network
     assert "loss_parameters" in read_weights(whole.files[BEST], device="cpu")
     assert not any("loss" in name for network in (predictor, model) for name in network.state_dict())
 
@@ -444,6 +458,61 @@ assert not torch.equal(compiled(pixels, targets)[0], compiled(pixels)[0])
 def test_networks_with_methods_on_features_can_be_compiled_as_a_whole():
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}  # a process without checks of shapes, which cannot be compiled
     subprocess.run([sys.executable, "-c", COMPILED], env=environment, check=True, timeout=300)
+
+
+BY_CLASSES = ("hl-gauss", "ce-mean")
+
+
+@pytest.mark.parametrize("name", BY_CLASSES)
+@pytest.mark.parametrize(
+    "changes", [{}, BALANCED_DATA, {"targets": "standardised"}], ids=["all samples", "balanced data", "standardised targets"]
+)
+def test_classes_alone_are_learned_by_cross_entropy_to_histograms_of_the_kept_samples(job, images, name, changes):
+    task = ImageObjective(job(method=name, **changes), images)
+    batch, kept = batch_of(task), np.ones(40, bool)
+    if "balanced_data" in changes:
+        kept = draws(len(task.rows), seed=0, epoch=0)[:40] < task.keep[:40]
+        assert 0 < kept.sum() < 40
+    found, predictions, logits = parts(task, batch)
+    targets, edges = targets_of(task, batch).double().numpy(), np.linspace(0, 100, 11)
+    histograms = np.stack([BY_NAME[name](target, edges) for target in targets])
+    accuracy = (logits.argmax(1) == labels_by_hand(targets_of(task, batch), 10)).float().mean().item()
+    assert found == {"loss": pytest.approx(cross_entropy(logits, histograms)[kept].mean(), rel=1e-5), "accuracy": pytest.approx(accuracy)}
+    np.testing.assert_allclose(predictions, mean_of_classes(logits, edges), rtol=1e-5)  # years, though the loss is of classes
+
+
+def test_networks_that_predict_by_classes_start_from_the_backbone_of_reg_and_have_no_regression_head(job, images):
+    reg, gauss = (ImageObjective(job(method=method), images).network().state_dict() for method in ("reg", "hl-gauss"))
+    assert set(gauss) - set(reg) == {"classifier.weight", "classifier.bias", "centres"} and "regressor.weight" not in gauss
+    assert all(torch.equal(value, reg[name]) for name, value in gauss.items() if name.startswith("backbone."))
+    assert gauss["centres"].tolist() == pytest.approx([5, 15, 25, 35, 45, 55, 65, 75, 85, 95])
+
+
+@pytest.mark.parametrize("changes", [{}, BALANCED_DATA, STANDARDISED], ids=["raw", "balanced data", "standardised targets"])
+def test_a_resumed_run_by_classes_gives_the_same_numbers_and_its_predictors_need_no_data(job, images, changes):
+    changes = {"method": "hl-gauss", **changes}
+    whole = make(job(folder="whole", **changes))
+    with pytest.raises(KeyboardInterrupt):
+        make(job(**changes), interrupt_at=7)
+    again = make(job(**changes))
+    weights = [read_weights(result.files[LAST], device="cpu") for result in (whole, again)]
+    assert weights[0].keys() == weights[1].keys() and all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    table = again.tables["predictions.parquet"]
+    pd.testing.assert_frame_equal(table, whole.tables["predictions.parquet"], check_exact=True)
+    loaded = load_predictor(again.files[BEST], model="resnet18", width=2, standardised="targets" in changes)
+    for predictor in (model_of(job(**changes), again).network, loaded):
+        with torch.inference_mode():
+            found = predictor(torch.from_numpy(images.images[images.rows("test")])).numpy()
+        np.testing.assert_allclose(found, table["prediction"], rtol=1e-4)
+    for name, value in evaluate(table["prediction"], table["target"], shots_by_loop(images, table["target"])):
+        assert again.metrics[f"test/{name}"] == pytest.approx(value)
+    assert set(again.history[0].metrics) >= {"train/loss", "train/accuracy"} and "train/class_loss" not in again.history[0].metrics
+    assert 0 < again.metrics["test/accuracy/all"] <= 1 and again.metrics["head_classes"] == 10
+
+
+def test_training_by_classes_alone_reduces_the_loss(job):
+    history = make(job(width=4, epochs=4, milestones=(), learning_rate=0.03, method="hl-gauss", class_range=())).history
+    assert history[-1].metrics["train/loss"] < history[0].metrics["train/loss"] - 0.2  # of which the entropy of the histograms remains
 
 
 def test_an_epoch_feeds_every_image_once_in_its_own_order(job, images):

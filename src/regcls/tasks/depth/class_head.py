@@ -1,8 +1,9 @@
-"""A class head for each pixel, and its loss in a few hundred megabytes of memory, whatever the number of pixels and classes.
+"""A class head for each pixel, its loss and predictions in a few hundred megabytes of memory, whatever the number of pixels and classes.
 
 Legend: B batch size, F features at h × w positions of 2 × 2 pixels each; C classes, D hidden channels, P = B · h · w.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +15,10 @@ from torch.nn import functional as F
 # On a GPU chunks are larger, since each one costs kernel launches.
 CHUNK = {"cpu": 2048, "cuda": 32768}
 IGNORED = -100  # the label that F.cross_entropy ignores
+ROWS = 4  # of positions for which `dense_means` has all logits at once
+
+
+Losses = Callable[[Float[Tensor, "N C"], Float[Tensor, " N"]], Float[Tensor, " N"]]
 
 
 class ClassHead(nn.Module):
@@ -42,6 +47,8 @@ def dense_class_loss(
     labels: Int[Tensor, "B 2*h 2*w"],
     keep: Bool[Tensor, "B 2*h 2*w"] | None = None,
     *,
+    targets: Float[Tensor, "B 2*h 2*w"] | None = None,
+    losses: Losses | None = None,
     chunk: int | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Loss and accuracy of `head` on `features`.
@@ -50,7 +57,8 @@ def dense_class_loss(
     label of at least 0 (below: not measured) and are True in `keep`. The accuracy is the share of labelled pixels, kept or not, whose
     most probable class is correct; 0 if none is labelled. The loss equals F.cross_entropy of head(features), but forward and backward
     pass go through `chunk` positions at a time (by default CHUNK), and only the gradients are stored. Under autocast, products have its
-    dtype, cross-entropy and sums are float32. There are no second derivatives.
+    dtype, cross-entropy and sums are float32. There are no second derivatives. `losses` computes another loss of each pixel, from its
+    logits and its value in `targets`.
     """
     left_out = labels < 0 if keep is None else (labels < 0) | ~keep
     loss, hits = _DenseClassLoss.apply(  # type: ignore[no-untyped-call]
@@ -58,6 +66,8 @@ def dense_class_loss(
         *_matrices(head),
         _by_position(labels.masked_fill(left_out, IGNORED)),
         _by_position(labels),
+        None if targets is None else _by_position(targets),
+        losses,
         chunk or CHUNK[features.device.type],
     )
     return loss, hits / (labels >= 0).sum().clamp(min=1)
@@ -76,6 +86,12 @@ def dense_hits(
     return hits
 
 
+def dense_means(head: ClassHead, features: Float[Tensor, "B F h w"], centres: Float[Tensor, " C"]) -> Float[Tensor, "B h w"]:
+    """The mean of the class `centres` by predicted probability, averaged over the four pixels of each position. A few rows at a time."""
+    means = [(head(rows).softmax(1) * centres.view(1, -1, 1, 1)).sum(1) for rows in features.split(ROWS, 2)]
+    return F.avg_pool2d(torch.cat(means, 1)[:, None], 2).squeeze(1)
+
+
 class _DenseClassLoss(torch.autograd.Function):
     """Loss and hits from features (P, F), weights (F, 4D), (4D), (D, C) and (C), and labels (P, 4) of the loss and of the hits.
 
@@ -84,7 +100,7 @@ class _DenseClassLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
-        *weights, labels, all_labels, chunk = arguments
+        *weights, labels, all_labels, targets, losses, chunk = arguments
         device = features.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
         share = 1 / (labels != IGNORED).sum().clamp(min=1).to(torch.promote_types(dtype, torch.float32))
@@ -98,7 +114,11 @@ class _DenseClassLoss(torch.autograd.Function):
                 part = features[piece].detach().to(dtype).requires_grad_()
                 with torch.enable_grad():
                     logits = _logits(part, *cast)
-                    loss = share * F.cross_entropy(logits, labels[piece].flatten(), ignore_index=IGNORED, reduction="sum")
+                    own = labels[piece].flatten()
+                    if losses is None:
+                        loss = share * F.cross_entropy(logits, own, ignore_index=IGNORED, reduction="sum")
+                    else:
+                        loss = share * torch.where(own == IGNORED, 0.0, losses(logits, targets[piece].flatten())).sum()
                 rows[piece], *increments = torch.autograd.grad(loss, [part, *cast])
                 for gradient, increment in zip(gradients, increments, strict=True):
                     gradient += increment
@@ -111,7 +131,7 @@ class _DenseClassLoss(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        return *(gradient.to(saved.dtype) * saved for saved in ctx.saved_tensors), None, None, None
+        return *(gradient.to(saved.dtype) * saved for saved in ctx.saved_tensors), None, None, None, None, None
 
 
 def rows_of(features: Float[Tensor, "B F h w"]) -> Float[Tensor, "P F"]:
@@ -119,10 +139,11 @@ def rows_of(features: Float[Tensor, "B F h w"]) -> Float[Tensor, "P F"]:
     return features.permute(0, 2, 3, 1).flatten(0, 2)
 
 
-def _by_position(labels: Tensor) -> Tensor:
-    """(B, 2h, 2w) -> (P, 4)."""
-    positions: Tensor = labels.unflatten(1, (-1, 2)).unflatten(3, (-1, 2))  # (B, h, 2, w, 2)
-    return positions.transpose(2, 3).reshape(-1, 4).long()
+def _by_position(pixels: Tensor) -> Tensor:
+    """(B, 2h, 2w) -> (P, 4); labels as int64."""
+    positions: Tensor = pixels.unflatten(1, (-1, 2)).unflatten(3, (-1, 2))  # (B, h, 2, w, 2)
+    rows = positions.transpose(2, 3).reshape(-1, 4)
+    return rows if rows.is_floating_point() else rows.long()
 
 
 def _matrices(head: ClassHead) -> tuple[Tensor, ...]:

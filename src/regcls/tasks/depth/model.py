@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from regcls.models.predictor import DEPTHS
 from regcls.models.resnet import ResNet
-from regcls.tasks.depth.class_head import ClassHead, rows_of
+from regcls.tasks.depth.class_head import ClassHead, dense_means, rows_of
 
 if TYPE_CHECKING:
     from regcls.methods.features import FeatureMethods
@@ -112,9 +112,14 @@ class Fusion(nn.Module):
 
 
 class DepthNetwork(nn.Module):
-    """Depth at half the input's size and, if `classes` > 0, a class head on the same features, used only in training."""
+    """Depth at half the input's size and, if `classes` > 0, a class head on the same features, used only in training.
 
-    def __init__(self, encoder: ResNet, classes: int, *, align_corners: bool) -> None:
+    With class `centres` (C,), it has a class head but no regression head, and predicts the mean of these depths by predicted probability.
+    """
+
+    centres: Tensor | None
+
+    def __init__(self, encoder: ResNet, classes: int, *, align_corners: bool, centres: Tensor | None = None) -> None:
         """Layers have PyTorch's default initialisation, drawn from its global generator, except the class head (see ClassHead).
 
         `align_corners`: of all up-projections; on in the authors' release, off in the benchmark's code.
@@ -127,37 +132,50 @@ class DepthNetwork(nn.Module):
         self.fusion = Fusion(encoder.features, encoder.width, align_corners=align_corners)
         features = self.decoder.channels + self.fusion.channels  # 128 with ResNet-50
         self.refinement = nn.Sequential(*_refined(features), *_refined(features))
-        self.regressor = nn.Conv2d(features, 1, 5, padding=2)
+        self.regressor = nn.Conv2d(features, 1, 5, padding=2) if centres is None else None
+        classes = classes if centres is None else len(centres)
         self.classifier = ClassHead(features, max(4 * encoder.width, 16), classes) if classes else None
+        self.features = features
         self.feature_methods: FeatureMethods | None = None  # a trainer may set it
+        self.register_buffer("centres", centres)  # a buffer: a checkpoint has it, so predictions need no data
 
     def forward(
         self, images: Float[Tensor, "B 3 H W"], targets: Float[Tensor, "B (H+1)//2 (W+1)//2"] | None = None
-    ) -> tuple[Float[Tensor, "B (H+1)//2 (W+1)//2"], Float[Tensor, "B F (H+1)//2 (W+1)//2"] | None]:
-        """Depth, always that of the regression head, and the features for `classifier` (see `dense_class_loss`) and `feature_methods`.
+    ) -> tuple[Float[Tensor, "B (H+1)//2 (W+1)//2"] | None, Float[Tensor, "B F (H+1)//2 (W+1)//2"] | None]:
+        """Depth, and the features for `classifier` (see `dense_class_loss`) and `feature_methods` (None without both).
 
-        If `targets` are given, NaN where there is none, `feature_methods` have calibrated the features to them. Without a class head and
-        such methods, the features are None. Depth has the dtype of the weights (float32), even under autocast: near 5 m, bfloat16 has
-        steps of 3 cm.
+        Depth is always that of the regression head. Without one it is the mean over classes, or None in training, which does not need it.
+        It has the dtype of the weights (float32), even under autocast: near 5 m, bfloat16 has steps of 3 cm. If `targets` are given, NaN
+        where there is none, `feature_methods` have calibrated the features to them.
         """
         size = ((images.shape[2] + 1) // 2, (images.shape[3] + 1) // 2)
         stages = self.encoder.stages(images)
         features = self.refinement(torch.cat([self.decoder(stages, size), self.fusion(stages, size)], dim=1))
         with torch.autocast(features.device.type, enabled=False):
             if self.feature_methods is not None and targets is not None:
-                rows = self.feature_methods.calibrate(rows_of(features.to(self.regressor.weight.dtype)), targets.flatten())
+                rows = self.feature_methods.calibrate(rows_of(features).float(), targets.flatten())
                 features = rows.unflatten(0, targets.shape).permute(0, 3, 1, 2)
-            depth = self.regressor(features.to(self.regressor.weight.dtype)).squeeze(1)
+            depth = self._depth(features)
         return depth, None if self.classifier is None and self.feature_methods is None else features
+
+    def _depth(self, features: Tensor) -> Tensor | None:
+        if self.regressor is not None:
+            depth: Tensor = self.regressor(features.to(self.regressor.weight.dtype)).squeeze(1)
+            return depth
+        assert self.classifier is not None and self.centres is not None
+        return None if self.training else dense_means(self.classifier, features.to(self.centres.dtype), self.centres)
 
 
 def _refined(channels: int) -> tuple[nn.Module, ...]:
     return _conv(channels, channels, 5), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
 
 
-def build_depth(model: str, *, width: int, classes: int, align_corners: bool) -> DepthNetwork:
-    """A new network with weights from torch's global generator; `classes` = 0: without a class head. The paper's width is 64."""
-    return DepthNetwork(ResNet(DEPTHS[model], width=width), classes, align_corners=align_corners)
+def build_depth(model: str, *, width: int, classes: int, align_corners: bool, centres: Tensor | None = None) -> DepthNetwork:
+    """A new network with weights from torch's global generator; `classes` = 0: without a class head, except with `centres`.
+
+    The paper's width is 64.
+    """
+    return DepthNetwork(ResNet(DEPTHS[model], width=width), classes, align_corners=align_corners, centres=centres)
 
 
 def normalised(images: UInt8[Tensor, "B H W 3"] | Float[Tensor, "B H W 3"]) -> Float[Tensor, "B 3 H W"]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from regcls.choices import Rounding
 from regcls.classes import ClassRanges, equalised, uniform_ranges
 from regcls.losses import weighted
-from regcls.methods import has_classes, make_feature_methods, make_loss
+from regcls.methods import has_classes, make_distribution, make_feature_methods, make_loss
 from regcls.methods.loss import TrainingTargets
 from regcls.models.pretrained import load_pretrained
 from regcls.tasks.depth.augment import for_depth
@@ -34,7 +34,7 @@ from regcls.tasks.depth.params import DepthShots, Groups, shots_text
 from regcls.tasks.depth.pixels import DeviceRanges, doubled, doubled_bilinearly, keep_by_level
 from regcls.tasks.depth.runs import DepthSpec
 from regcls.tasks.depth.sums import BUCKETS, table_of
-from regcls.training.checkpoint import Checkpoints, with_weights
+from regcls.training.checkpoint import Checkpoints, for_prediction
 from regcls.training.feed import KEEP, AugmentedBatches, Key, batch_keys, batches_of, evaluation_batches, stream, to_device
 from regcls.training.loop import Hooks, Recipe, Trained, train
 from regcls.training.single import BEST, LAST, Job, Model, Result, open_images
@@ -92,11 +92,14 @@ class DepthObjective:
         self.depths = torch.from_numpy(images.depths).to(job.device)
         self.ranges, self.balanced = (None if ranges is None else DeviceRanges(ranges, job.device) for ranges in (self.classes, balanced))
         self.released = spec.depth_resampling == "released"
-        self.loss = make_loss(spec.method, kind=spec.loss, huber_delta=spec.huber_delta)
-        known: dict[str, Any] = {"counts": counts[1:], "limits": spec.class_range or None, "reflected": True}
-        values = images.depths[1:].astype(np.float32)
-        self.known = TrainingTargets(values=values, **known)
-        self.facts = self.loss.facts_of([values], dtype=torch.float32, device=job.device, **known)
+        # One of both: the regression loss, or the histograms that a class head learns which predicts by itself.
+        distribution, device = make_distribution(spec.method), job.device
+        ranges = [self.classes] if self.classes else []
+        self.histograms = distribution.histograms(ranges, dtype=torch.float32, device=device) if distribution else None
+        self.loss = None if distribution else make_loss(spec.method, kind=spec.loss, huber_delta=spec.huber_delta)
+        given: dict[str, Any] = {"counts": counts[1:], "limits": spec.class_range or None, "reflected": True}
+        self.known = TrainingTargets(values=images.depths[1:].astype(np.float32), **given)
+        self.facts = self.loss.facts_of([self.known.values], dtype=torch.float32, device=device, **given) if self.loss else {}
         self.shots: Groups = job.shots.groups(images.training_pixels())
         self.evaluation = Evaluation(
             images=images,
@@ -113,12 +116,13 @@ class DepthObjective:
         """The untrained network, with `weights` in its encoder. With the same seed, reg and reg+cls differ only in the class head."""
         torch.manual_seed(self.spec.seed)
         spec, classes = self.spec, 0 if self.classes is None else len(self.classes)
-        network = build_depth(spec.model, width=spec.width, classes=classes, align_corners=spec.align_corners)
+        centres = self.histograms.centres[0].cpu() if self.histograms else None
+        network = build_depth(spec.model, width=spec.width, classes=classes, align_corners=spec.align_corners, centres=centres)
         if weights:
             load_pretrained(network.encoder, weights)
-        self.loss.attach(network)
-        width = network.regressor.in_channels
-        network.feature_methods = make_feature_methods(spec.method, features=width, targets=self.known)
+        if self.loss:
+            self.loss.attach(network)
+        network.feature_methods = make_feature_methods(spec.method, features=network.features, targets=self.known)
         network.to(self.job.device)
         return network.to(memory_format=torch.channels_last) if self.job.channels_last else network  # type: ignore[call-overload]
 
@@ -138,7 +142,7 @@ class DepthObjective:
             yield Batch(epoch=epoch, samples=samples, images=arrays["image"], levels=arrays["mask"])
 
     def losses(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        """`loss` and, with classes, its two unweighted terms and the accuracy over measured pixels.
+        """`loss`, what the loss logs and, with classes, its two unweighted terms (if there are two) and the accuracy over measured pixels.
 
         Classes and draws are per pixel of the depth map, each for four pixels of the class head. With `depth_resampling: released` they are
         per pixel of the doubled map, which on balanced data the regression loss uses too.
@@ -148,20 +152,30 @@ class DepthObjective:
         predictions, features = network(self.evaluation.on_device(batch.images), _or_nan(depths, measured))
         class_depths, class_measured = (doubled_bilinearly(depths), doubled(measured)) if self.released else (depths, measured)
         draws = self._draws(batch, class_depths)
-        if self.balanced is not None:
-            measured = _kept(class_measured, self.balanced, class_depths, draws)
-            if self.released:
-                predictions, depths = doubled_bilinearly(predictions), class_depths
-        regression = self.loss.alone(network, predictions, depths.float(), measured, self.facts)
-        if self.ranges is None:
-            return {"loss": regression}
-        assert spec.lam is not None
+        regression = None
+        if self.loss:
+            if self.balanced is not None:
+                measured = _kept(class_measured, self.balanced, class_depths, draws)
+                if self.released:
+                    predictions, depths = doubled_bilinearly(predictions), class_depths
+            regression = self.loss.alone(network, predictions, depths.float(), measured, self.facts)
+            if self.ranges is None:
+                return {"loss": regression, **self.loss.logged(network)}
+        assert self.ranges is not None
         kept = _kept(class_measured, self.ranges if spec.balanced else self.balanced, class_depths, draws)
         labels = self.ranges.labels(class_depths).masked_fill(~class_measured, -1)
         full = (labels, kept) if self.released else (doubled(labels), doubled(kept))
-        classification, accuracy = dense_class_loss(cast(ClassHead, network.classifier), features, *full)
+        soft: dict[str, Any] = {}
+        if self.histograms:
+            targets = class_depths.float()
+            soft = {"targets": targets if self.released else doubled(targets), "losses": self.histograms.losses}
+        classification, accuracy = dense_class_loss(cast(ClassHead, network.classifier), features, *full, **soft)
+        if self.loss is None or regression is None:
+            return {"loss": classification, "accuracy": accuracy}
+        assert spec.lam is not None
         total = weighted(regression, classification, lam=spec.lam, scaling=spec.loss_scaling)
-        return {"loss": total, "regression_loss": regression, "class_loss": classification, "accuracy": accuracy}
+        parts = {"loss": total, "regression_loss": regression, "class_loss": classification, "accuracy": accuracy}
+        return {**parts, **self.loss.logged(network)}
 
     def _targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Depths (B, h, w), float64, and whether they are measured."""
@@ -284,6 +298,7 @@ def train_run(job: DepthJob, hooks: Hooks, say: Callable[[str], None]) -> Result
         checkpoint_minutes=job.checkpoint_minutes,
         hooks=hooks,
         say=say,
+        own_rates=task.loss.own_rates if task.loss else {},
     )
     peak = {"peak_memory_gb": torch.cuda.max_memory_allocated() / 1e9} if job.device == "cuda" else {}
     result = _outcome(task, network, checkpoints, trained)
@@ -322,7 +337,8 @@ def _outcome(task: DepthObjective, network: nn.Module, checkpoints: Checkpoints,
 
 def load_predictor(file: Path, *, model: str, width: int, align_corners: bool) -> DepthPredictor:
     """The predictor of a checkpoint file, on the CPU. Raises as `checkpoint.load_predictor` does."""
-    return DepthPredictor(with_weights(build_depth(model, width=width, classes=0, align_corners=align_corners), file))
+    build = partial(build_depth, model, width=width, classes=0, align_corners=align_corners)
+    return DepthPredictor(for_prediction(lambda centres: build(centres=centres), file))
 
 
 def model_of(job: DepthJob, result: Result) -> Model:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from regcls.classes import ClassRanges, class_ranges
 from regcls.data.splits import Split
-from regcls.methods import engine_loss
+from regcls.methods import engine_loss, make_distribution
 from regcls.runs import RunResult
 from regcls.tasks.functions.code import result_code
 from regcls.tasks.functions.data import FunctionSets
@@ -133,6 +133,7 @@ def recipe(spec: FunctionSpec) -> Recipe:
         activation="relu",
         initialisation="xavier",
         loss=engine_loss(spec.method),
+        distribution=make_distribution(spec.method),
         loss_over_batch="mean",
         drop_last=True,
         epochs=spec.epochs,

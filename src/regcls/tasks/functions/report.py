@@ -9,7 +9,8 @@ import pandas as pd
 from regcls.methods import is_balanced
 from regcls.reports import page, protocol
 from regcls.reports.measured import unusable_lines
-from regcls.reports.picking import records, warnings_of
+from regcls.reports.picking import Row, records, warnings_of
+from regcls.reports.ranking import ranked
 from regcls.reports.report import Compared, Line, Report, Section, after_tests, rounded, to_csv
 from regcls.reports.stats import FEWEST, NOT_TESTED, USELESS
 from regcls.reports.tables import Table, number, signed
@@ -81,6 +82,7 @@ def report(sources: Sources, *, fingerprints: Mapping[FunctionSpec, str]) -> Rep
     report.warnings += _useless_lines(report.lead) if report.lead else []
     report.answers += answers(report.lead) if report.lead else []
     report.lines = lines(settings) if settings else []
+    report.ranking = ranking(settings) if settings else []
     report.metrics |= _metrics(report.lead, wins)
     return page.complete(report, networks.runs, picked, links=sources.tracker, provenance=sources.provenance)
 
@@ -181,17 +183,28 @@ def lines(settings: Table) -> list[Line]:
     tests = int(frame["p"].notna().sum())
     ranked = frame[frame["method"].isin(KINDS)].sort_values(["method", "kind"], kind="stable")  # reg+cls and imbalanced come first
     chosen = in_order(ranked.drop_duplicates(["setting", "noise"]))
+    return [_line(row, tests=tests) for row in records(chosen)]
+
+
+def ranking(settings: Table) -> list[Line]:
+    """All methods against reg in each setting, from `settings_table`: means over class counts and samplings."""
+    parts = [records(part) for _, part in settings.frame.groupby(["setting", "noise", "kind"], sort=False)]
     return [
-        Line(
-            part=f"{data_name(row['setting'], row['noise'])}, {row['kind']}",
-            measured="MSE",
-            method=f"{row['method']} · {row['counts']}",
-            overall=Compared.of(row),
-            n=f"{counted(row['n'], 'repetition')}, {counted(row['samplings'], row['kind'] + ' sampling')}{after_tests(tests)}",
-            digits=3,
-        )
-        for row in records(chosen)
+        line
+        for rows in parts
+        for line in ranked([_line(row, tests=len(rows)) for row in rows], p=[row["p"] for row in rows], n=[row["n"] for row in rows])
     ]
+
+
+def _line(row: Row, *, tests: int) -> Line:
+    return Line(
+        part=f"{data_name(row['setting'], row['noise'])}, {row['kind']}",
+        measured="MSE",
+        method=f"{row['method']} · {row['counts']}" if row["counts"] else row["method"],
+        overall=Compared.of(row),
+        n=f"{counted(row['n'], 'repetition')}, {counted(row['samplings'], row['kind'] + ' sampling')}{after_tests(tests)}",
+        digits=3,
+    )
 
 
 def _range(rows: pd.DataFrame) -> str:

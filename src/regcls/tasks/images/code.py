@@ -9,6 +9,7 @@ MODULES = (  # besides the heads and the ResNet they import
     "data.splits",
     "losses",
     "methods.loss",
+    "models.distribution",
     "models.predictor",
     "models.standardised",
     "tasks.images.data",

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from regcls.methods import has_regression_loss
 from regcls.params.types import Method
 from regcls.runs.grids import SingleSpec, shared_fields
 from regcls.tasks.images.params import Images, Targets
@@ -33,5 +34,5 @@ def make_spec(images: Images, dataset: str, *, method: Method, classes: int, lam
         exif=images.data.exif,
         bits=images.data.bits or 16,
         pad=training.pad,
-        targets=training.targets,
+        targets=training.targets if has_regression_loss(method) else "raw",
     )

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from regcls.classes import ClassRanges, equalised, uniform_ranges
 from regcls.data.splits import Split
 from regcls.losses import class_loss, weighted
-from regcls.methods import has_classes, make_feature_methods, make_loss
+from regcls.methods import has_classes, has_regression_loss, make_distribution, make_feature_methods, make_loss
 from regcls.methods.loss import TrainingTargets
 from regcls.metrics import evaluate
+from regcls.models.distribution import build_distribution
 from regcls.models.predictor import scaled
 from regcls.models.standardised import build_scaled
 from regcls.params.shots import Shots
@@ -80,20 +81,32 @@ class ImageObjective:
         # Probability with which a sample enters each loss; None: always.
         self.keep_class = None if self.classes is None or not spec.balanced else self.classes.keep[self.classes.labels(targets)]
         self.groups = job.shots.groups(targets)
-        self.loss = make_loss(spec.method, kind=spec.loss, huber_delta=spec.huber_delta)
+        # One of both: the regression loss, or the histograms that a class head learns which predicts by itself.
+        distribution, device = make_distribution(spec.method), job.device
+        ranges = [self.classes] if self.classes else []
+        self.histograms = distribution.histograms(ranges, dtype=torch.float32, device=device) if distribution else None
+        self.loss = None if distribution else make_loss(spec.method, kind=spec.loss, huber_delta=spec.huber_delta)
         self.known = TrainingTargets(values=seen, limits=limits)
-        self.facts = self.loss.facts_of([seen], dtype=torch.float32, device=job.device, limits=limits)
+        self.facts = self.loss.facts_of([seen], dtype=torch.float32, device=device, limits=limits) if self.loss else {}
         self._draws: tuple[int, NDArray[np.float32]] = (-1, np.empty(0, dtype=np.float32))
 
     def network(self) -> nn.Module:
         """The untrained network. With the same seed, reg and reg+cls start from the same backbone and regression head."""
         torch.manual_seed(self.spec.seed)
-        classes = 0 if self.classes is None else len(self.classes)
-        network = build_scaled(self.spec.model, width=self.spec.width, classes=classes, scale=self.scale)
-        self.loss.attach(network)
-        network.feature_methods = make_feature_methods(self.spec.method, features=network.backbone.features, targets=self.known)
+        network = self._built()
+        if self.loss:
+            self.loss.attach(network)
         network.to(self.job.device)
         return network.to(memory_format=torch.channels_last) if self.job.channels_last else network  # type: ignore[call-overload]
+
+    def _built(self) -> nn.Module:
+        spec = self.spec
+        if self.histograms:
+            return build_distribution(spec.model, width=spec.width, centres=self.histograms.centres[0].cpu())
+        classes = 0 if self.classes is None else len(self.classes)
+        network = build_scaled(spec.model, width=spec.width, classes=classes, scale=self.scale)
+        network.feature_methods = make_feature_methods(spec.method, features=network.backbone.features, targets=self.known)
+        return network
 
     def feed(self, epoch: int, batch: int) -> Generator[Batch]:
         """Yield augmented batches from batch `batch` of epoch `epoch` to the end of the last epoch."""
@@ -106,27 +119,28 @@ class ImageObjective:
             yield Batch(epoch=current, samples=samples, images=arrays["image"])
 
     def losses(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        """`loss` and, if it has several terms, each of them; with classes, the accuracy over all samples of the batch.
+        """`loss`, its unweighted terms if there are several, what the loss logs and, with classes, the accuracy over all samples.
 
-        The terms are unweighted. λ weighs the sum of the regression loss and those that methods on features add to it.
+        λ weighs the regression loss and what methods on features add to it.
         """
         places = to_device(batch.samples, self.job.device)
         targets = self.targets[places]
         predictions, logits, features = network(self._on_device(batch.images), targets)
         spec, kept = self.spec, self._kept(batch, self.keep)
-        regression = self.loss.alone(network, predictions, targets, kept, self.facts)
-        methods = _feature_methods(network)
-        added = {} if methods is None else methods.losses(features, targets, kept)
-        whole = sum(added.values(), regression)
+        accuracy = {} if self.labels is None else {"accuracy": (logits.argmax(1) == self.labels[places]).float().mean()}
+        if self.histograms:
+            return {"loss": self.histograms.loss(logits, targets, kept), **accuracy}
+        assert self.loss
+        regression, methods = self.loss.alone(network, predictions, targets, kept, self.facts), _feature_methods(network)
+        added = methods.losses(features, targets, kept) if methods else {}
+        whole, logged = sum(added.values(), regression), {**added, **self.loss.logged(network)}
         if self.labels is None:
-            return {"loss": whole, "regression_loss": regression, **added} if added else {"loss": regression}
+            return {"loss": whole, **({"regression_loss": regression} if added else {}), **logged}
         assert spec.lam is not None
         kept_class = kept if self.keep_class is None else self._kept(batch, self.keep_class)
-        labels = self.labels[places]
-        classification = class_loss(logits, labels, kept_class)
+        classification = class_loss(logits, self.labels[places], kept_class)
         total = weighted(whole, classification, lam=spec.lam, scaling=spec.loss_scaling)
-        accuracy = (logits.argmax(1) == labels).float().mean()
-        return {"loss": total, "regression_loss": regression, **added, "class_loss": classification, "accuracy": accuracy}
+        return {"loss": total, "regression_loss": regression, "class_loss": classification, **accuracy, **logged}
 
     def _on_device(self, images: Tensor) -> Tensor:
         pixels = scaled(images.to(self.job.device, non_blocking=True))
@@ -193,7 +207,7 @@ class ImageObjective:
 
 
 def _feature_methods(network: nn.Module) -> "FeatureMethods | None":
-    return cast("FeatureMethods | None", network.feature_methods)
+    return cast("FeatureMethods | None", getattr(network, "feature_methods", None))  # a network that predicts by classes has none
 
 
 def class_ranges_of(spec: ImageSpec, targets: NDArray[np.float32]) -> ClassRanges | None:
@@ -214,8 +228,10 @@ def _range(spec: ImageSpec, targets: NDArray[np.float32]) -> tuple[float, float]
 
 
 def _scale(spec: ImageSpec, targets: NDArray[np.float32]) -> tuple[float, float] | None:
-    """Mean and standard deviation of the training targets, 1 if they are all the same; None if targets are not standardised."""
-    if spec.targets == "raw":
+    """Mean and standard deviation of the training targets, 1 if they are all the same; None if targets are not standardised: those of a
+    class loss never are.
+    """
+    if spec.targets == "raw" or not has_regression_loss(spec.method):
         return None
     exact = targets.astype(np.float64)
     return float(exact.mean()), float(exact.std()) if exact.min() < exact.max() else 1.0
@@ -272,6 +288,7 @@ def train_run(job: ImageJob, hooks: Hooks, say: Callable[[str], None]) -> Result
         checkpoint_minutes=job.checkpoint_minutes,
         hooks=hooks,
         say=say,
+        own_rates=task.loss.own_rates if task.loss else {},
     )
     best = trained.best_epochs["val"]
     network.load_state_dict(checkpoints.load_best(best, device=job.device))

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from regcls.reports.measured import ROW, Runs, by_seed, means, method_name, rows_like
+from regcls.reports.measured import ROW, Runs, by_seed, means, method_name, rows_like, short_name
 from regcls.reports.picking import Row, records
+from regcls.reports.ranking import ranked
 from regcls.reports.report import Compared, Line, after_tests
 from regcls.reports.stats import CONSTANTS, NOT_TESTED, USELESS, holm, is_clear, one_sample, paired, verdict
 from regcls.reports.tables import comparison, number, signed
@@ -195,15 +196,27 @@ def first_lines(sequences: Sequences, differences: Differences) -> list[Line]:
         for method in ("reg+cls", "reg+cls-bal"):
             row = main_difference(sequences, table, unit, method)
             if row is not None and row["seeds"]:
-                line = Line(
-                    measured=f"RMSE ({SIGN[unit]})",
-                    method=f"{row['method']} · {row['classes']}",
-                    overall=Compared.of(row if unit == "percent" else _relatively(row)),
-                    n=f"{_extent(row)}{after_tests(test_count(table, unit))}",
-                    digits=DIGITS[unit],
-                )
-                return [line]
+                return [_line(row, unit, tests=test_count(table, unit))]
     return []
+
+
+def ranking(sequences: Sequences, differences: Differences) -> list[Line]:
+    """Each method against reg on progress in percent, where errors are comparable between videos."""
+    table = differences.get("percent", pd.DataFrame({"method": []}))
+    rows = [main_difference(sequences, table, "percent", method) for method in table["method"].unique()]
+    found = [row for row in rows if row is not None and row["seeds"]]
+    lines = [_line(row, "percent", tests=len(found)) for row in found]
+    return ranked(lines, p=[row["p"] for row in found], n=[row["activities"] for row in found])
+
+
+def _line(row: Row, unit: Unit, *, tests: int) -> Line:
+    return Line(
+        measured=f"RMSE ({SIGN[unit]})",
+        method=short_name(row),
+        overall=Compared.of(row if unit == "percent" else _relatively(row)),
+        n=f"{_extent(row)}{after_tests(tests)}",
+        digits=DIGITS[unit],
+    )
 
 
 def _relatively(row: Row) -> Row:

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from regcls.classes import ClassRanges, equalised, uniform_ranges
-from regcls.methods import engine_loss
+from regcls.methods import engine_loss, make_distribution
 from regcls.runs import RunResult
 from regcls.tasks.sequences.code import result_code
 from regcls.tasks.sequences.data import Part, SequenceSet
@@ -62,6 +62,7 @@ class SequenceNetworks:
             activation=spec.activation,
             initialisation="normal" if spec.activation == "sigmoid" else "pytorch",
             loss=engine_loss(spec.method),
+            distribution=make_distribution(spec.method),
             loss_over_batch="sum",
             drop_last=False,
             epochs=spec.epochs,

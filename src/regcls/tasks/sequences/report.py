@@ -92,6 +92,7 @@ def report(sources: Sources, *, fingerprints: Mapping[SequenceSpec, str], best_l
         _add_curves(report, sources, subject, main)
         report.answers += compared.answers(section, main, differences)
         report.lines = compared.first_lines(section, differences)
+        report.ranking = compared.ranking(section, differences)
         report.metrics |= _metrics(main, subject, differences)
     if SEARCH in grids:
         search = tables.search_table(grids[SEARCH], activities)

@@ -69,11 +69,17 @@ def inputs_of(numbers: np.ndarray, codes: np.ndarray, fitted: Arrays) -> np.ndar
 
 
 def outputs_of(inputs: np.ndarray, network: Arrays, activation: str) -> np.ndarray:
-    """The regression output (N,) of a network, from its inputs (N, D)."""
+    """The prediction (N,) of a network, on standardised targets, from its inputs (N, D): its regression output or, if it has `centres`,
+    the mean of these class centres by predicted probability.
+    """
     hidden: Any = inputs
     for layer in ("layers.0", "layers.1"):
         hidden = hidden @ network[f"{layer}.weight"].T + network[f"{layer}.bias"]
         hidden = np.maximum(hidden, 0) if activation == "relu" else 1 / (1 + np.exp(-hidden))
+    if "centres" in network:
+        logits = np.asarray(hidden @ network["classifier.weight"].T + network["classifier.bias"], dtype=np.float64)
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(odds @ network["centres"] / odds.sum(axis=1))
     return np.asarray((hidden @ network["regressor.weight"].T + network["regressor.bias"])[:, 0], dtype=np.float64)
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from regcls.classes import ClassRanges, class_ranges
 from regcls.data.splits import Split
-from regcls.methods import engine_loss
+from regcls.methods import engine_loss, make_distribution
 from regcls.relevance import RARE, Relevance, sera
 from regcls.runs import RunResult
 from regcls.tasks.table.code import result_code
@@ -63,6 +63,7 @@ class TableNetworks:
             activation=spec.activation,
             initialisation="pytorch",
             loss=engine_loss(spec.method),
+            distribution=make_distribution(spec.method),
             loss_over_batch="mean",
             drop_last=False,
             epochs=spec.epochs,

@@ -188,6 +188,7 @@ def _add_grid(report: Report, section: Tables, name: str, grid: Runs, measured: 
     report.answers += words.answers(measured, differences, unit=section.data.unit, negligible=section.negligible)
     report.use = words.use(measured, differences)
     report.lines = _lines(section, measured, differences)
+    report.ranking = _ranking(section, measured, differences)
     report.metrics |= _metrics(measured, differences)
 
 
@@ -368,22 +369,30 @@ def differences_table(section: Tables, measured: Measured, frame: pd.DataFrame, 
 
 def _lines(section: Tables, measured: Measured, differences: pd.DataFrame) -> list[Line]:
     rows = words.first(measured, differences)
-    if not rows or math.isnan(rows["all"]["gap"]):
-        return []
-    row = rows["all"]
+    return [_line(section, measured, differences, rows)] if rows and not math.isnan(rows["all"]["gap"]) else []
+
+
+def _ranking(section: Tables, measured: Measured, differences: pd.DataFrame) -> list[Line]:
+    """Each method against reg; the differences are adjusted over the methods already."""
+    table = differences[(differences["error"] == "rmse") & differences["gap"].notna()]
+    by_method = [{row["group"]: row for row in records(rows)} for _, rows in table.groupby("method", sort=False)]
+    lines = [_line(section, measured, differences, rows) for rows in by_method if "all" in rows]
+    return sorted(lines, key=lambda line: line.overall.other)
+
+
+def _line(section: Tables, measured: Measured, differences: pd.DataFrame, rows: Mapping[str, Row]) -> Line:
+    row, few = rows["all"], rows.get("few")
     extent = f"{row['folds']} folds × " if len(measured.parts) > 1 else ""
     tests = int(((differences["error"] == "rmse") & (differences["group"] == "all") & differences["p"].notna()).sum())
     classes, _ = chosen_texts(measured.choices, row["method"])
-    return [
-        Line(
-            measured=_in_unit(section, "rmse"),
-            method=f"{row['method']} · {classes}" if classes else row["method"],
-            overall=Compared.of(row),
-            few=Compared.of(rows["few"]) if rows["few"]["rows"] else None,
-            n=f"{extent}{counted(row['seeds'], 'seed')}{after_tests(tests)}",
-            digits=digits_of(max(row["reg"], row["other"])),
-        )
-    ]
+    return Line(
+        measured=_in_unit(section, "rmse"),
+        method=f"{row['method']} · {classes}" if classes else row["method"],
+        overall=Compared.of(row),
+        few=Compared.of(few) if few and few["rows"] else None,
+        n=f"{extent}{counted(row['seeds'], 'seed')}{after_tests(tests)}",
+        digits=digits_of(max(row["reg"], row["other"])),
+    )
 
 
 def _metrics(measured: Measured, differences: pd.DataFrame) -> dict[str, object]:
