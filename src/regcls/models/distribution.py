@@ -26,7 +26,10 @@ class DistributionNetwork(nn.Module):
     def forward(
         self, images: Float[Tensor, "B 3 H W"], targets: Float[Tensor, " B"] | None = None
     ) -> tuple[Float[Tensor, " B"], Float[Tensor, "B C"], Float[Tensor, "B F"]]:
-        """Predictions, in the target's unit, class logits and features, in the dtype of the weights (float32), even under autocast."""
+        """Predictions, in the target's unit, class logits, and features, all in the dtype of the weights (float32), even under autocast.
+
+        `targets`, as for a RegressionNetwork, change nothing: methods on features need a regression head.
+        """
         features = self.backbone(images)
         with torch.autocast(features.device.type, enabled=False):
             features = features.to(self.classifier.weight.dtype)

@@ -256,7 +256,7 @@ def load_predictor(file: Path, *, model: str, width: int, standardised: bool = F
 
 
 def for_prediction(build: Callable[[Tensor | None], NetworkT], file: Path) -> NetworkT:
-    """A network with the weights of a checkpoint file, except those that only training uses: of the loss, and of the class head.
+    """A network with the weights of a checkpoint file, except those that only training uses: of loss, class head and features.
 
     `build` gets the class centres of a network that predicts by its class head, which it then keeps; None: it has a regression head.
     Raises as `load_predictor` does.

@@ -385,58 +385,6 @@ def test_loss_parameters_are_learned_and_saved_but_not_in_the_model(job, monkeyp
     assert not any("loss" in name for network in (predictor, model_of(job(), whole).network) for name in network.state_dict())
 
 
-BY_CLASSES = ("hl-gauss", "ce-mean")
-
-
-@pytest.mark.parametrize("name", BY_CLASSES)
-@pytest.mark.parametrize("resampling", ["nearest", "released"])
-@pytest.mark.parametrize("changes", [{}, BALANCED_DATA], ids=["all pixels", "balanced data"])
-def test_classes_alone_are_learned_by_cross_entropy_to_histograms_of_the_kept_pixels(job, images, name, resampling, changes):
-    task = DepthObjective(job(method=name, depth_resampling=resampling, **changes), images)
-    batch, released = batch_of(images, epoch=1), resampling == "released"
-    metres = twice(metres_of(batch).numpy()) if released else metres_of(batch).numpy()
-    kept, full = four_times(batch.levels > 0), (lambda pixels: pixels) if released else (lambda pixels: pixels.repeat(2, 1).repeat(2, 2))
-    if changes:
-        ranges = equalised(uniform_ranges(10, 0.0, 10.0), all_training_depths(images), rounding="round")
-        kept &= torch.from_numpy(full(drawn_at(batch, metres.shape[1:]).numpy() < ranges.keep[ranges.labels(metres)]))
-    assert 0 < kept.double().mean() < 1
-    found, predictions, logits = parts(task, batch)
-    assert predictions is None  # training needs none
-    edges = np.linspace(0, 10, 11)
-    histograms = torch.from_numpy(np.stack([BY_NAME[name](depth, edges) for depth in full(metres).ravel()]))
-    rows = logits.permute(0, 2, 3, 1).flatten(0, 2).double()
-    expected = F.cross_entropy(rows, histograms, reduction="none").view(kept.shape)[kept].mean().item()
-    labels = uniform_ranges(10, 0.0, 10.0).labels(full(metres))
-    accuracy = accuracy_by_hand(logits, labels, four_times(batch.levels > 0))
-    assert found == {"loss": pytest.approx(expected, rel=1e-5), "accuracy": pytest.approx(accuracy, rel=1e-5)}
-
-
-@pytest.mark.parametrize("name", BY_CLASSES)
-def test_depth_by_classes_is_the_mean_of_their_centres_over_four_pixels(job, images, name):
-    network, batch = DepthObjective(job(method=name), images).network(None).eval(), batch_of(images)
-    with torch.inference_mode():
-        depth, features = network(DepthObjective(job(), images).evaluation.on_device(batch.images))
-        rows = network.classifier(features).permute(0, 2, 3, 1)
-    means = mean_of_classes(rows.flatten(0, 2), np.linspace(0, 10, 11)).reshape(rows.shape[:3])
-    expected = sum(means[:, y::2, x::2] for y in (0, 1) for x in (0, 1)) / 4
-    np.testing.assert_allclose(depth, expected, rtol=1e-5)
-
-
-def test_networks_that_predict_by_classes_start_from_the_trunk_of_reg_and_have_no_regression_head(job, images):
-    reg, gauss = (DepthObjective(job(method=method), images).network(None).state_dict() for method in ("reg", "hl-gauss"))
-    assert {key.split(".")[0] for key in set(gauss) - set(reg)} == {"classifier", "centres"}
-    assert {key.split(".")[0] for key in set(reg) - set(gauss)} == {"regressor"}
-    assert all(torch.equal(value, reg[key]) for key, value in gauss.items() if key in reg)
-
-
-def test_a_batch_without_measured_pixels_has_no_loss_by_classes_either(job, images):
-    task, batch = DepthObjective(job(method="hl-gauss"), images), batch_of(images)
-    network = task.network(None).train()
-    losses = task.losses(network, replace(batch, levels=torch.zeros_like(batch.levels)))
-    losses["loss"].backward()
-    assert losses["loss"].item() == 0 and all(torch.isfinite(p.grad).all() for p in network.parameters())
-
-
 def features_of(network, task, pixels):
     """The features of each pixel before the last layer (B, F, h, w)."""
     seen = []
@@ -517,12 +465,56 @@ def test_a_batch_without_measured_pixels_is_not_calibrated(job, images):
     assert losses["loss"].item() == 0 and all(torch.isfinite(p.grad).all() for p in network.parameters())
 
 
-def test_training_by_classes_alone_learns_depth(finished):
-    _, result = finished("by classes")
-    errors = [epoch.metrics["test/rmse/all"] for epoch in result.history]
-    assert (
-        result.metrics["test/rmse/all"] <= errors[0] and result.history[-1].metrics["train/loss"] < result.history[0].metrics["train/loss"]
-    )
+BY_CLASSES = ("hl-gauss", "ce-mean")
+
+
+@pytest.mark.parametrize("name", BY_CLASSES)
+@pytest.mark.parametrize("resampling", ["nearest", "released"])
+@pytest.mark.parametrize("changes", [{}, BALANCED_DATA], ids=["all pixels", "balanced data"])
+def test_classes_alone_are_learned_by_cross_entropy_to_histograms_of_the_kept_pixels(job, images, name, resampling, changes):
+    task = DepthObjective(job(method=name, depth_resampling=resampling, **changes), images)
+    batch, released = batch_of(images, epoch=1), resampling == "released"
+    metres = twice(metres_of(batch).numpy()) if released else metres_of(batch).numpy()
+    kept, full = four_times(batch.levels > 0), (lambda pixels: pixels) if released else (lambda pixels: pixels.repeat(2, 1).repeat(2, 2))
+    if changes:
+        ranges = equalised(uniform_ranges(10, 0.0, 10.0), all_training_depths(images), rounding="round")
+        kept &= torch.from_numpy(full(drawn_at(batch, metres.shape[1:]).numpy() < ranges.keep[ranges.labels(metres)]))
+    assert 0 < kept.double().mean() < 1
+    found, predictions, logits = parts(task, batch)
+    assert predictions is None  # training needs none
+    edges = np.linspace(0, 10, 11)
+    histograms = torch.from_numpy(np.stack([BY_NAME[name](depth, edges) for depth in full(metres).ravel()]))
+    rows = logits.permute(0, 2, 3, 1).flatten(0, 2).double()
+    expected = F.cross_entropy(rows, histograms, reduction="none").view(kept.shape)[kept].mean().item()
+    labels = uniform_ranges(10, 0.0, 10.0).labels(full(metres))
+    accuracy = accuracy_by_hand(logits, labels, four_times(batch.levels > 0))
+    assert found == {"loss": pytest.approx(expected, rel=1e-5), "accuracy": pytest.approx(accuracy, rel=1e-5)}
+
+
+@pytest.mark.parametrize("name", BY_CLASSES)
+def test_depth_by_classes_is_the_mean_of_their_centres_over_four_pixels(job, images, name):
+    network, batch = DepthObjective(job(method=name), images).network(None).eval(), batch_of(images)
+    with torch.inference_mode():
+        depth, features = network(DepthObjective(job(), images).evaluation.on_device(batch.images))
+        rows = network.classifier(features).permute(0, 2, 3, 1)
+    means = mean_of_classes(rows.flatten(0, 2), np.linspace(0, 10, 11)).reshape(rows.shape[:3])
+    expected = sum(means[:, y::2, x::2] for y in (0, 1) for x in (0, 1)) / 4
+    np.testing.assert_allclose(depth, expected, rtol=1e-5)
+
+
+def test_networks_that_predict_by_classes_start_from_the_trunk_of_reg_and_have_no_regression_head(job, images):
+    reg, gauss = (DepthObjective(job(method=method), images).network(None).state_dict() for method in ("reg", "hl-gauss"))
+    assert {key.split(".")[0] for key in set(gauss) - set(reg)} == {"classifier", "centres"}
+    assert {key.split(".")[0] for key in set(reg) - set(gauss)} == {"regressor"}
+    assert all(torch.equal(value, reg[key]) for key, value in gauss.items() if key in reg)
+
+
+def test_a_batch_without_measured_pixels_has_no_loss_by_classes_either(job, images):
+    task, batch = DepthObjective(job(method="hl-gauss"), images), batch_of(images)
+    network = task.network(None).train()
+    losses = task.losses(network, replace(batch, levels=torch.zeros_like(batch.levels)))
+    losses["loss"].backward()
+    assert losses["loss"].item() == 0 and all(torch.isfinite(p.grad).all() for p in network.parameters())
 
 
 def test_fds_changes_nothing_in_the_first_epoch(job):
@@ -561,6 +553,14 @@ def test_an_interrupted_run_with_fds_and_its_predictor_give_the_same_numbers(job
 def test_fds_trains_in_bf16_close_to_float32(job):
     losses = [make(job(folder=p, precision=p, method="fds+cls", epochs=2)).history[1].metrics["train/loss"] for p in ("float32", "bf16")]
     assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.1)
+
+
+def test_training_by_classes_alone_learns_depth(finished):
+    _, result = finished("by classes")
+    errors = [epoch.metrics["test/rmse/all"] for epoch in result.history]
+    assert (
+        result.metrics["test/rmse/all"] <= errors[0] and result.history[-1].metrics["train/loss"] < result.history[0].metrics["train/loss"]
+    )
 
 
 def test_an_epoch_feeds_matching_images_and_depths(job, images):

@@ -277,61 +277,6 @@ def test_reg_and_focal_r_have_no_loss_parameters_and_start_equal(job, images):
     assert reg.keys() == focal.keys() and all(torch.equal(value, focal[name]) for name, value in reg.items())
 
 
-BY_CLASSES = ("hl-gauss", "ce-mean")
-
-
-@pytest.mark.parametrize("name", BY_CLASSES)
-@pytest.mark.parametrize(
-    "changes", [{}, BALANCED_DATA, {"targets": "standardised"}], ids=["all samples", "balanced data", "standardised targets"]
-)
-def test_classes_alone_are_learned_by_cross_entropy_to_histograms_of_the_kept_samples(job, images, name, changes):
-    task = ImageObjective(job(method=name, **changes), images)
-    batch, kept = batch_of(task), np.ones(40, bool)
-    if "balanced_data" in changes:
-        kept = draws(len(task.rows), seed=0, epoch=0)[:40] < task.keep[:40]
-        assert 0 < kept.sum() < 40
-    found, predictions, logits = parts(task, batch)
-    targets, edges = targets_of(task, batch).double().numpy(), np.linspace(0, 100, 11)
-    histograms = np.stack([BY_NAME[name](target, edges) for target in targets])
-    accuracy = (logits.argmax(1) == labels_by_hand(targets_of(task, batch), 10)).float().mean().item()
-    assert found == {"loss": pytest.approx(cross_entropy(logits, histograms)[kept].mean(), rel=1e-5), "accuracy": pytest.approx(accuracy)}
-    np.testing.assert_allclose(predictions, mean_of_classes(logits, edges), rtol=1e-5)  # years, though the loss is of classes
-
-
-def test_networks_that_predict_by_classes_start_from_the_backbone_of_reg_and_have_no_regression_head(job, images):
-    reg, gauss = (ImageObjective(job(method=method), images).network().state_dict() for method in ("reg", "hl-gauss"))
-    assert set(gauss) - set(reg) == {"classifier.weight", "classifier.bias", "centres"} and "regressor.weight" not in gauss
-    assert all(torch.equal(value, reg[name]) for name, value in gauss.items() if name.startswith("backbone."))
-    assert gauss["centres"].tolist() == pytest.approx([5, 15, 25, 35, 45, 55, 65, 75, 85, 95])
-
-
-@pytest.mark.parametrize("changes", [{}, BALANCED_DATA, STANDARDISED], ids=["raw", "balanced data", "standardised targets"])
-def test_a_resumed_run_by_classes_gives_the_same_numbers_and_its_predictors_need_no_data(job, images, changes):
-    changes = {"method": "hl-gauss", **changes}
-    whole = make(job(folder="whole", **changes))
-    with pytest.raises(KeyboardInterrupt):
-        make(job(**changes), interrupt_at=7)
-    again = make(job(**changes))
-    weights = [read_weights(result.files[LAST], device="cpu") for result in (whole, again)]
-    assert weights[0].keys() == weights[1].keys() and all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
-    table = again.tables["predictions.parquet"]
-    pd.testing.assert_frame_equal(table, whole.tables["predictions.parquet"], check_exact=True)
-    loaded = load_predictor(again.files[BEST], model="resnet18", width=2, standardised="targets" in changes)
-    for predictor in (model_of(job(**changes), again).network, loaded):
-        with torch.inference_mode():
-            found = predictor(torch.from_numpy(images.images[images.rows("test")])).numpy()
-        np.testing.assert_allclose(found, table["prediction"], rtol=1e-4)
-    for name, value in evaluate(table["prediction"], table["target"], shots_by_loop(images, table["target"])):
-        assert again.metrics[f"test/{name}"] == pytest.approx(value)
-    assert set(again.history[0].metrics) >= {"train/loss", "train/accuracy"} and "train/class_loss" not in again.history[0].metrics
-    assert 0 < again.metrics["test/accuracy/all"] <= 1 and again.metrics["head_classes"] == 10
-
-
-def test_training_by_classes_alone_reduces_the_loss(job):
-    history = make(job(width=4, epochs=4, milestones=(), learning_rate=0.03, method="hl-gauss", class_range=())).history
-    assert history[-1].metrics["train/loss"] < history[0].metrics["train/loss"] - 0.2  # of which the entropy of the histograms remains
-
-
 def plain_features(task, network):
     """The features of all training images in eval mode, and their targets as the loss sees them, in NumPy."""
     with torch.no_grad():
@@ -513,6 +458,61 @@ assert not torch.equal(compiled(pixels, targets)[0], compiled(pixels)[0])
 def test_networks_with_methods_on_features_can_be_compiled_as_a_whole():
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}  # a process without checks of shapes, which cannot be compiled
     subprocess.run([sys.executable, "-c", COMPILED], env=environment, check=True, timeout=300)
+
+
+BY_CLASSES = ("hl-gauss", "ce-mean")
+
+
+@pytest.mark.parametrize("name", BY_CLASSES)
+@pytest.mark.parametrize(
+    "changes", [{}, BALANCED_DATA, {"targets": "standardised"}], ids=["all samples", "balanced data", "standardised targets"]
+)
+def test_classes_alone_are_learned_by_cross_entropy_to_histograms_of_the_kept_samples(job, images, name, changes):
+    task = ImageObjective(job(method=name, **changes), images)
+    batch, kept = batch_of(task), np.ones(40, bool)
+    if "balanced_data" in changes:
+        kept = draws(len(task.rows), seed=0, epoch=0)[:40] < task.keep[:40]
+        assert 0 < kept.sum() < 40
+    found, predictions, logits = parts(task, batch)
+    targets, edges = targets_of(task, batch).double().numpy(), np.linspace(0, 100, 11)
+    histograms = np.stack([BY_NAME[name](target, edges) for target in targets])
+    accuracy = (logits.argmax(1) == labels_by_hand(targets_of(task, batch), 10)).float().mean().item()
+    assert found == {"loss": pytest.approx(cross_entropy(logits, histograms)[kept].mean(), rel=1e-5), "accuracy": pytest.approx(accuracy)}
+    np.testing.assert_allclose(predictions, mean_of_classes(logits, edges), rtol=1e-5)  # years, though the loss is of classes
+
+
+def test_networks_that_predict_by_classes_start_from_the_backbone_of_reg_and_have_no_regression_head(job, images):
+    reg, gauss = (ImageObjective(job(method=method), images).network().state_dict() for method in ("reg", "hl-gauss"))
+    assert set(gauss) - set(reg) == {"classifier.weight", "classifier.bias", "centres"} and "regressor.weight" not in gauss
+    assert all(torch.equal(value, reg[name]) for name, value in gauss.items() if name.startswith("backbone."))
+    assert gauss["centres"].tolist() == pytest.approx([5, 15, 25, 35, 45, 55, 65, 75, 85, 95])
+
+
+@pytest.mark.parametrize("changes", [{}, BALANCED_DATA, STANDARDISED], ids=["raw", "balanced data", "standardised targets"])
+def test_a_resumed_run_by_classes_gives_the_same_numbers_and_its_predictors_need_no_data(job, images, changes):
+    changes = {"method": "hl-gauss", **changes}
+    whole = make(job(folder="whole", **changes))
+    with pytest.raises(KeyboardInterrupt):
+        make(job(**changes), interrupt_at=7)
+    again = make(job(**changes))
+    weights = [read_weights(result.files[LAST], device="cpu") for result in (whole, again)]
+    assert weights[0].keys() == weights[1].keys() and all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    table = again.tables["predictions.parquet"]
+    pd.testing.assert_frame_equal(table, whole.tables["predictions.parquet"], check_exact=True)
+    loaded = load_predictor(again.files[BEST], model="resnet18", width=2, standardised="targets" in changes)
+    for predictor in (model_of(job(**changes), again).network, loaded):
+        with torch.inference_mode():
+            found = predictor(torch.from_numpy(images.images[images.rows("test")])).numpy()
+        np.testing.assert_allclose(found, table["prediction"], rtol=1e-4)
+    for name, value in evaluate(table["prediction"], table["target"], shots_by_loop(images, table["target"])):
+        assert again.metrics[f"test/{name}"] == pytest.approx(value)
+    assert set(again.history[0].metrics) >= {"train/loss", "train/accuracy"} and "train/class_loss" not in again.history[0].metrics
+    assert 0 < again.metrics["test/accuracy/all"] <= 1 and again.metrics["head_classes"] == 10
+
+
+def test_training_by_classes_alone_reduces_the_loss(job):
+    history = make(job(width=4, epochs=4, milestones=(), learning_rate=0.03, method="hl-gauss", class_range=())).history
+    assert history[-1].metrics["train/loss"] < history[0].metrics["train/loss"] - 0.2  # of which the entropy of the histograms remains
 
 
 def test_an_epoch_feeds_every_image_once_in_its_own_order(job, images):

@@ -135,13 +135,14 @@ class DepthNetwork(nn.Module):
         self.regressor = nn.Conv2d(features, 1, 5, padding=2) if centres is None else None
         classes = classes if centres is None else len(centres)
         self.classifier = ClassHead(features, max(4 * encoder.width, 16), classes) if classes else None
-        self.register_buffer("centres", centres)  # a buffer: a checkpoint has it, so predictions need no data
+        self.features = features
         self.feature_methods: FeatureMethods | None = None  # a trainer may set it
+        self.register_buffer("centres", centres)  # a buffer: a checkpoint has it, so predictions need no data
 
     def forward(
         self, images: Float[Tensor, "B 3 H W"], targets: Float[Tensor, "B (H+1)//2 (W+1)//2"] | None = None
     ) -> tuple[Float[Tensor, "B (H+1)//2 (W+1)//2"] | None, Float[Tensor, "B F (H+1)//2 (W+1)//2"] | None]:
-        """Depth, and the features for `classifier` (see `dense_class_loss`) and `feature_methods`; None without both.
+        """Depth, and the features for `classifier` (see `dense_class_loss`) and `feature_methods` (None without both).
 
         Depth is always that of the regression head. Without one it is the mean over classes, or None in training, which does not need it.
         It has the dtype of the weights (float32), even under autocast: near 5 m, bfloat16 has steps of 3 cm. If `targets` are given, NaN
@@ -152,7 +153,7 @@ class DepthNetwork(nn.Module):
         features = self.refinement(torch.cat([self.decoder(stages, size), self.fusion(stages, size)], dim=1))
         with torch.autocast(features.device.type, enabled=False):
             if self.feature_methods is not None and targets is not None:
-                rows = self.feature_methods.calibrate(rows_of(features.float()), targets.flatten())
+                rows = self.feature_methods.calibrate(rows_of(features).float(), targets.flatten())
                 features = rows.unflatten(0, targets.shape).permute(0, 3, 1, 2)
             depth = self._depth(features)
         return depth, None if self.classifier is None and self.feature_methods is None else features

@@ -97,10 +97,9 @@ class DepthObjective:
         ranges = [self.classes] if self.classes else []
         self.histograms = distribution.histograms(ranges, dtype=torch.float32, device=device) if distribution else None
         self.loss = None if distribution else make_loss(spec.method, kind=spec.loss, huber_delta=spec.huber_delta)
-        known: dict[str, Any] = {"counts": counts[1:], "limits": spec.class_range or None, "reflected": True}
-        values = images.depths[1:].astype(np.float32)
-        self.known = TrainingTargets(values=values, **known)
-        self.facts = self.loss.facts_of([values], dtype=torch.float32, device=device, **known) if self.loss else {}
+        given: dict[str, Any] = {"counts": counts[1:], "limits": spec.class_range or None, "reflected": True}
+        self.known = TrainingTargets(values=images.depths[1:].astype(np.float32), **given)
+        self.facts = self.loss.facts_of([self.known.values], dtype=torch.float32, device=device, **given) if self.loss else {}
         self.shots: Groups = job.shots.groups(images.training_pixels())
         self.evaluation = Evaluation(
             images=images,
@@ -123,9 +122,7 @@ class DepthObjective:
             load_pretrained(network.encoder, weights)
         if self.loss:
             self.loss.attach(network)
-        if network.regressor is not None:
-            width = network.regressor.in_channels
-            network.feature_methods = make_feature_methods(spec.method, features=width, targets=self.known)
+        network.feature_methods = make_feature_methods(spec.method, features=network.features, targets=self.known)
         network.to(self.job.device)
         return network.to(memory_format=torch.channels_last) if self.job.channels_last else network  # type: ignore[call-overload]
 

@@ -94,11 +94,9 @@ class ImageObjective:
     def network(self) -> nn.Module:
         """The untrained network. With the same seed, reg and reg+cls start from the same backbone and regression head."""
         torch.manual_seed(self.spec.seed)
-        spec, network = self.spec, self._built()
+        network = self._built()
         if self.loss:
             self.loss.attach(network)
-        if isinstance(network, RegressionNetwork):
-            network.feature_methods = make_feature_methods(spec.method, features=network.backbone.features, targets=self.known)
         network.to(self.job.device)
         return network.to(memory_format=torch.channels_last) if self.job.channels_last else network  # type: ignore[call-overload]
 
@@ -107,7 +105,9 @@ class ImageObjective:
         if self.histograms:
             return build_distribution(spec.model, width=spec.width, centres=self.histograms.centres[0].cpu())
         classes = 0 if self.classes is None else len(self.classes)
-        return build_scaled(spec.model, width=spec.width, classes=classes, scale=self.scale)
+        network = build_scaled(spec.model, width=spec.width, classes=classes, scale=self.scale)
+        network.feature_methods = make_feature_methods(spec.method, features=network.backbone.features, targets=self.known)
+        return network
 
     def feed(self, epoch: int, batch: int) -> Generator[Batch]:
         """Yield augmented batches from batch `batch` of epoch `epoch` to the end of the last epoch."""
@@ -120,9 +120,9 @@ class ImageObjective:
             yield Batch(epoch=current, samples=samples, images=arrays["image"])
 
     def losses(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        """`loss`, what it logs and, if it has several terms, each of them; with classes, the accuracy over all samples of the batch.
+        """`loss`, its unweighted terms if there are several, what the loss logs and, with classes, the accuracy over all samples.
 
-        The terms are unweighted. λ weighs the sum of the regression loss and those that methods on features add to it.
+        λ weighs the regression loss and what methods on features add to it.
         """
         places = to_device(batch.samples, self.job.device)
         targets = self.targets[places]
@@ -132,17 +132,16 @@ class ImageObjective:
         if self.histograms:
             return {"loss": self.histograms.loss(logits, targets, kept), **accuracy}
         assert self.loss
-        regression = self.loss.alone(network, predictions, targets, kept, self.facts)
-        methods = _feature_methods(network)
-        added = {} if methods is None else methods.losses(features, targets, kept)
-        whole, logged = sum(added.values(), regression), self.loss.logged(network)
+        regression, methods = self.loss.alone(network, predictions, targets, kept, self.facts), _feature_methods(network)
+        added = methods.losses(features, targets, kept) if methods else {}
+        whole, logged = sum(added.values(), regression), {**added, **self.loss.logged(network)}
         if self.labels is None:
-            return {"loss": whole, **({"regression_loss": regression, **added} if added else {}), **logged}
+            return {"loss": whole, **({"regression_loss": regression} if added else {}), **logged}
         assert spec.lam is not None
         kept_class = kept if self.keep_class is None else self._kept(batch, self.keep_class)
         classification = class_loss(logits, self.labels[places], kept_class)
         total = weighted(whole, classification, lam=spec.lam, scaling=spec.loss_scaling)
-        return {"loss": total, "regression_loss": regression, **added, "class_loss": classification, **accuracy, **logged}
+        return {"loss": total, "regression_loss": regression, "class_loss": classification, **accuracy, **logged}
 
     def _on_device(self, images: Tensor) -> Tensor:
         pixels = scaled(images.to(self.job.device, non_blocking=True))
@@ -209,7 +208,7 @@ class ImageObjective:
 
 
 def _feature_methods(network: nn.Module) -> "FeatureMethods | None":
-    return cast("FeatureMethods | None", getattr(network, "feature_methods", None))
+    return cast("FeatureMethods | None", getattr(network, "feature_methods", None))  # a network that predicts by classes has none
 
 
 def class_ranges_of(spec: ImageSpec, targets: NDArray[np.float32]) -> ClassRanges | None:
