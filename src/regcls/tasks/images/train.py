@@ -23,7 +23,6 @@ from regcls.methods import has_classes, has_regression_loss, make_distribution, 
 from regcls.methods.loss import TrainingTargets
 from regcls.metrics import evaluate
 from regcls.models.distribution import build_distribution
-from regcls.models.heads import RegressionNetwork
 from regcls.models.predictor import scaled
 from regcls.models.standardised import build_scaled
 from regcls.params.shots import Shots
