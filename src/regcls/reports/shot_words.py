@@ -46,7 +46,7 @@ def use(subject: Subject, runs: Runs, table: pd.DataFrame) -> list[str]:
         rows = _best_differences(subject, runs, table, row["method"]) if row["method"] != "reg" else {}
         if rows and rows["all"]["answer"] == "helps":
             classes = f", classes: {row['classes']}" if row["classes"] else ""
-            weight = [f"training: {{lambda: {{{row['classes']}: {float(row['weight'])}}}}}"] if row["classes"] else []
+            weight = [f"training: {{lambda: {{{row['classes']}: {float(row['weight'])}}}}}"] if row["weight"] else []
             return [f"run: {{method: {row['method']}{classes}}}", *weight]
     return []
 
