@@ -222,7 +222,7 @@ def test_the_best_lambda_is_bold_for_both_errors() -> None:
     assert table.columns == ("method", "classes", "λ 0.1", "λ 1", "λ 0.1", "λ 1")
     assert table.spans[1:] == (("validation MSE", 2), ("validation MAE", 2))
     assert [[cell.text for cell in row if cell.strong] for row in table.rows] == [[], ["5.00 ± 0.00‡", "5.00 ± 0.00‡"]]
-    assert all(cell.runs for cell in table.rows[1][2:]) and "A method without classes has no λ: its value is repeated." in table.notes
+    assert all(cell.runs for cell in table.rows[1][2:]) and "A method with only one loss has no λ: its value is repeated." in table.notes
 
 
 EDGE_NOTE = (
@@ -275,7 +275,7 @@ def test_another_loss_without_classes_has_one_value_for_all_lambdas() -> None:
     study = with_another_loss()
     table = search_table(study.subject, study.runs)
     assert [(row[0].text, row[1].text) for row in table.rows] == [("reg", ""), ("focal-r", ""), ("focal-r+cls", "100")]
-    assert "A method without classes has no λ: its value is repeated." in table.notes
+    assert "A method with only one loss has no λ: its value is repeated." in table.notes
 
 
 def test_all_results_of_grids_are_added_to_a_report_in_order() -> None:
