@@ -1,4 +1,4 @@
-"""Collects the reports on the ten public tables into this folder: a row per table, with Holm's correction over the tables.
+"""Collects the reports on the ten public tables into this folder: a row per table and method, with Holm's correction.
 
 Run in the project's root after `regcls compare`: python results/tables/collect.py
 """
@@ -17,7 +17,7 @@ FILES = ("main", "main_groups", "main_cells", "main_differences")
 
 
 def main() -> None:
-    """Write summary.csv and summary.md, and a folder with the numbers of each table."""
+    """Write summary.csv, summary.md and methods.md, and a folder with the numbers of each table."""
     rows = []
     for name in TABLES:
         report = Path("reports") / name.lower()
@@ -28,23 +28,37 @@ def main() -> None:
     frame = pd.concat(rows)
     frame = frame[(frame["error"] == "rmse") & frame["group"].isin(["all", "few", "rare"])].drop(columns=["p_holm", "answer"])
     frame["p_tables"] = frame.groupby(["group", "method"])["p"].transform(lambda p: holm(p.tolist()))
+    frame["p_holm"] = frame.groupby("group")["p"].transform(lambda p: holm(p.tolist()))
     frame.to_csv(HERE / "summary.csv", index=False, float_format="%.6g")
     (HERE / "summary.md").write_text("\n".join(_lines(frame)) + "\n", encoding="utf-8")
-    for (group, method), part in frame.groupby(["group", "method"], sort=False):
-        clear = part[part["p_tables"] < LEVEL]
-        print(
-            f"{group}, {method}: mean {signed(part['relative'].mean(), 1)} %, above 0 on {(part['gap'] > 0).sum()} of "
-            f"{part['gap'].notna().sum()}, clear after Holm over the tables: {', '.join(clear['table']) or 'none'}"
-        )
+    (HERE / "methods.md").write_text("\n".join(_method_lines(frame)) + "\n", encoding="utf-8")
+
+
+def _method_lines(frame: pd.DataFrame) -> list[str]:
+    """A row per method: over the tables, the median difference in percent, how often it is above 0, and where it is clear."""
+    head = "| method | Δ %, all rows: median (range) | tables above 0 | clear help | clear harm | Δ %, Few: median | Rare: median |"
+    found = []
+    for method, own in frame.groupby("method", sort=False):
+        groups = dict(list(own.groupby("group")))
+        whole = groups["all"]
+        clear = whole[whole["p_holm"] < LEVEL]
+        helped, harmed = (", ".join(clear.loc[sign * clear["gap"] > 0, "table"]) or "–" for sign in (1, -1))
+        spread = f"{signed(whole['relative'].min(), 1)} to {signed(whole['relative'].max(), 1)}"
+        rare = (signed(groups[group]["relative"].median(), 1) for group in ("few", "rare"))
+        median = whole["relative"].median()
+        cells = (method, f"{signed(median, 1)} ({spread})", f"{(whole['gap'] > 0).sum()} of {len(whole)}", helped, harmed, *rare)
+        found.append((median, f"| {' | '.join(cells)} |"))
+    return [head, "|---|---:|---:|---|---|---:|---:|", *(line for _, line in sorted(found, key=lambda pair: -pair[0]))]
 
 
 def _lines(frame: pd.DataFrame) -> list[str]:
-    lines = ["| table | group | method | reg | method's | Δ (95 % interval) | Δ (%) | p | p (Holm) |", "|---|---|---|" + "---:|" * 6]
+    lines = ["| table | group | method | reg | method's | Δ (95 % interval) | Δ (%) | p | p (Holm, tables) | p (Holm, all) |"]
+    lines.append("|---|---|---|" + "---:|" * 7)
     for row in frame.sort_values(["group", "method", "table"], kind="stable").to_dict("records"):
         digits = digits_of(max(row["reg"], row["other"]))
         gap = f"{signed(row['gap'], digits)} ({interval(row['low'], row['high'], digits)})"
         cells = [row["table"], row["group"], row["method"], number(row["reg"], digits), number(row["other"], digits), gap]
-        lines.append(f"| {' | '.join([*cells, signed(row['relative'], 1), p_value(row['p']), p_value(row['p_tables'])])} |")
+        lines.append(f"| {' | '.join([*cells, signed(row['relative'], 1), *(p_value(row[p]) for p in ('p', 'p_tables', 'p_holm'))])} |")
     return lines
 
 

@@ -41,7 +41,9 @@ def terms_by_hand(name, facts, m, targets):
     if name == "bmse-bmc":
         return [(1 / len(targets), target, 0.0) for target in targets]
     if name == "bmse-bni":
-        return [(math.exp(share), centre, 0.0) for share, centre in zip(facts["log_shares"][m], facts["centres"][m], strict=True)]
+        centres = facts["centres"][m].tolist()
+        within = (centres[1] - centres[0]) ** 2 / 12  # of a uniform density in a bin
+        return [(math.exp(share), centre, within) for share, centre in zip(facts["log_shares"][m], centres, strict=True)]
     return [
         (math.exp(w), mu, v) for w, mu, v in zip(*(facts[key][m].tolist() for key in ("log_weights", "means", "variances")), strict=True)
     ]
@@ -56,7 +58,9 @@ def by_hand(name, facts, m, predictions, targets, kept):
             inner = sum(p * (v + VARIANCE) ** -0.5 * math.exp(-((prediction - mu) ** 2) / (2 * (v + VARIANCE))) for p, mu, v in terms)
             value = (prediction - target) ** 2 / (2 * VARIANCE) + 0.5 * math.log(VARIANCE) + math.log(inner)
         else:
-            inner = sum(p * math.exp(-((prediction - mu) ** 2) / (2 * VARIANCE)) for p, mu, _ in terms)
+            inner = sum(
+                p * math.sqrt(VARIANCE / (v + VARIANCE)) * math.exp(-((prediction - mu) ** 2) / (2 * (v + VARIANCE))) for p, mu, v in terms
+            )
             value = (prediction - target) ** 2 / (2 * VARIANCE) + math.log(inner)
         total += 2 * VARIANCE * (value + (math.log(len(targets)) if name == "bmse-bmc" else 0.0))
     return total / max(1, len(targets))
@@ -316,6 +320,17 @@ def test_bni_reflects_the_bins_of_depth_from_the_first_one_with_pixels():
     facts = facts_of("bmse-bni(bins=10)", depths, counts=counts, limits=(0.0, 10.0), reflected=True)
     expected = smoothed_by_hand([6, 3, 0, 0, 0, 0, 0, 0, 1], WINDOW, reflected=True)
     np.testing.assert_allclose(np.exp(facts["log_shares"]), [0.0, *(expected / expected.sum())], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["bmse-gai", "bmse-bni"])
+def test_a_prediction_far_beyond_all_targets_has_a_high_loss(name):
+    targets = np.array([0.0] * 30 + [0.5, 1.0, 4.0])
+    loss, batch = make_loss(f"{name}(sigma=0.1,rate=0)", kind="mse"), torch.from_numpy(targets)[None]
+    facts = loss.facts_of([targets], dtype=torch.float64, device="cpu")
+    near, far, farther = (
+        loss(torch.where(batch == 0, shift, batch), batch, None, batch.new_zeros(1, 0), facts) for shift in (0.0, -100.0, -1000.0)
+    )
+    assert near < far < farther
 
 
 @pytest.mark.parametrize("options", ["kernel_size=1", "kernel_sigma=0"])
