@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 from contextlib import closing
 
+import mlflow
 import numpy as np
 import pytest
 import torch
@@ -27,15 +28,12 @@ from tracked import SPEC
 FEW = {"compute": {"processes": 1}, "imdb_wiki": {"training": {"epochs": 1, "milestones": []}}}
 
 
-@pytest.fixture
-def project(request, make_faces, monkeypatch):
-    """A project with one finished run: its root, the run's id, and the paths of the test images as PNG files."""
+def make_project_with_a_run(make_faces, monkeypatch, *options):
+    """A project with one finished run: its root, tracker, the run's id, and the paths of the test images as PNG files."""
     monkeypatch.setattr(Compute, "cores", 1)
-    monkeypatch.setattr(Tracker, "log_model", lambda *args, **kwargs: None)  # takes seconds and is not used here
     root = make_faces(FEW)
     monkeypatch.chdir(root)
-    before = torch.get_num_threads()
-    assert main(["run", "imdb_wiki", "--classes", "10", "--targets", getattr(request, "param", "raw")]) == 0
+    assert main(["run", "imdb_wiki", "--classes", "10", *options]) == 0
     tracker = Tracker(root, experiment="regcls")
     (run_id,) = tracker.finished("imdb_wiki").values()
     images = ImageSet(root / "data" / "imdb_wiki" / "prepared")
@@ -43,8 +41,21 @@ def project(request, make_faces, monkeypatch):
     files = [f"faces/{index}.png" for index in range(len(images.rows("test")))]
     for row, file in zip(images.rows("test"), files, strict=True):
         Image.fromarray(images.images[row]).save(root / file)
-    yield root, tracker, run_id, files
+    return root, tracker, run_id, files
+
+
+@pytest.fixture
+def threads():
+    """Restores the number of threads."""
+    before = torch.get_num_threads()
+    yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def project(request, make_faces, monkeypatch, threads):
+    monkeypatch.setattr(Tracker, "log_model", lambda *args, **kwargs: None)  # takes seconds and is not used here
+    return make_project_with_a_run(make_faces, monkeypatch, "--targets", getattr(request, "param", "raw"))
 
 
 def predict(capsys, *arguments):
@@ -69,6 +80,23 @@ def test_predictions_for_image_files_equal_those_of_the_run(project, capsys):
 
     last = predict(capsys, run_id, files[0], "--checkpoint", "last")  # of a single epoch, which is thus the best
     assert last[:2] == (0, [header, rows[0]])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("threads")
+def test_a_run_by_classes_alone_predicts_without_its_data_also_from_its_logged_model_and_can_be_repeated(make_faces, monkeypatch, capsys):
+    root, tracker, run_id, files = make_project_with_a_run(make_faces, monkeypatch, "--method", "hl-gauss")
+    expected = tracker.files.table(run_id, "predictions.parquet")["prediction"]
+    shutil.move(root / "data", root / "elsewhere")
+    code, (_, *rows), _ = predict(capsys, run_id[:8], *files)
+    assert code == 0 and [name for name, _ in rows] == files
+    np.testing.assert_allclose([float(value) for _, value in rows], expected, rtol=1e-3)
+    model = next((root / "mlartifacts").rglob("MLmodel")).parent
+    pixels = np.stack([np.asarray(Image.open(root / file)) for file in files])
+    np.testing.assert_allclose(mlflow.pyfunc.load_model(str(model)).predict(pixels), expected, rtol=1e-3)
+    shutil.move(root / "elsewhere", root / "data")
+    assert main(["rerun", run_id]) == 0
+    assert "final metrics are equal" in capsys.readouterr().out
 
 
 def test_unreadable_images_are_reported_and_the_others_predicted(project, capsys):

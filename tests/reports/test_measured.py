@@ -252,9 +252,12 @@ def test_runs_without_their_table_are_unusable_with_a_warning() -> None:
 
 def test_rows_have_long_and_short_names() -> None:
     row, reg = {"method": "reg+cls", "classes": 10, "weight": "0.1"}, {"method": "reg", "classes": 0, "weight": ""}
+    alone = {"method": "hl-gauss", "classes": 10, "weight": ""}  # classes without λ
     names = [measured.row_name, measured.method_name, measured.short_name]
     assert [name(row) for name in names] == ["reg+cls · 10 · λ 0.1", "reg+cls with 10 classes", "reg+cls · 10"]
     assert {name(reg) for name in names} == {"reg"}
+    assert [name(alone) for name in names] == ["hl-gauss · 10", "hl-gauss with 10 classes", "hl-gauss · 10"]
+    assert {measured.key_of(alone, several_weights=several) for several in (False, True)} == {"hl-gauss-10"}
     assert [measured.key_of(each, several_weights=several) for each in (row, reg) for several in (False, True)] == [
         "reg+cls-10",
         "reg+cls-10-0.1",

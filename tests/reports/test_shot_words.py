@@ -10,7 +10,7 @@ from regcls.reports.shot_differences import differences
 from regcls.reports.shot_subject import Subject, best_by_validation
 from regcls.reports.shot_words import answers, compared_methods, few_metrics, line_of, use
 from reports.made_up import row_of
-from reports.made_up_shots import MadeUp, made_up, with_another_loss
+from reports.made_up_shots import MadeUp, by_classes_alone, made_up, with_another_loss
 
 
 def answers_for(study: MadeUp, **changed: Any) -> list[str]:
@@ -34,6 +34,10 @@ def test_another_loss_without_classes_is_described_without_classes() -> None:
     first, second, _, caution = answers_for(with_another_loss())
     assert first.startswith("focal-r: cannot be told.") and second.startswith("focal-r+cls with 100 classes, λ 0.1: cannot be told.")
     assert "several class counts" not in caution and "several class counts" in answers_for(made_up())[-1]
+
+
+def test_classes_without_lambda_are_described_without_it() -> None:
+    assert answers_for(by_classes_alone())[1].startswith("hl-gauss with 10 classes: cannot be told. It has ")
 
 
 def test_unitless_errors_are_shown_without_a_unit() -> None:
@@ -91,6 +95,10 @@ def test_lines_of_params_use_the_method_that_helps_and_that_validation_prefers()
     compared = compared_methods(other.subject, other.runs, table)
     helps = compared | {"focal-r": {"all": {**compared["focal-r"]["all"], "answer": "helps"}}}
     assert use(other.subject, other.runs, helps) == ["run: {method: focal-r}"]
+    alone = by_classes_alone()
+    table = differences(alone.runs, alone.subject.compare, negligible=2.0)
+    helps = table.assign(answer=table["answer"].where(table["method"] != "hl-gauss", "helps"))
+    assert use(alone.subject, alone.runs, helps) == ["run: {method: hl-gauss, classes: 10}"]
 
 
 def test_with_two_seeds_the_answer_says_that_nothing_can_be_said() -> None:

@@ -16,7 +16,7 @@ from regcls.reports.shot_subject import Metric, Published, ShotTable, best_by_va
 from regcls.reports.shots import complete, differences_table, search_table, shots_table
 from regcls.reports.tables import Table, latex, markdown
 from reports.made_up import row_of
-from reports.made_up_shots import GRID, MadeUp, made_up, runs_of, with_another_loss
+from reports.made_up_shots import GRID, MadeUp, by_classes_alone, made_up, runs_of, with_another_loss
 
 
 def printed(**changed: Any) -> Published:
@@ -222,7 +222,7 @@ def test_the_best_lambda_is_bold_for_both_errors() -> None:
     assert table.columns == ("method", "classes", "λ 0.1", "λ 1", "λ 0.1", "λ 1")
     assert table.spans[1:] == (("validation MSE", 2), ("validation MAE", 2))
     assert [[cell.text for cell in row if cell.strong] for row in table.rows] == [[], ["5.00 ± 0.00‡", "5.00 ± 0.00‡"]]
-    assert all(cell.runs for cell in table.rows[1][2:]) and "A method without classes has no λ: its value is repeated." in table.notes
+    assert all(cell.runs for cell in table.rows[1][2:]) and "A method with only one loss has no λ: its value is repeated." in table.notes
 
 
 EDGE_NOTE = (
@@ -275,7 +275,19 @@ def test_another_loss_without_classes_has_one_value_for_all_lambdas() -> None:
     study = with_another_loss()
     table = search_table(study.subject, study.runs)
     assert [(row[0].text, row[1].text) for row in table.rows] == [("reg", ""), ("focal-r", ""), ("focal-r+cls", "100")]
-    assert "A method without classes has no λ: its value is repeated." in table.notes
+    assert "A method with only one loss has no λ: its value is repeated." in table.notes
+
+
+def test_classes_without_lambda_have_rows_of_their_own_and_one_value_for_all_lambdas() -> None:
+    study = by_classes_alone()
+    table = shots_table(study.subject, study.runs, study.subject.main, name="t", caption="c")
+    rows = [("reg", "", ""), ("reg+cls", "100", "0.1"), ("hl-gauss", "10", "")]
+    assert [tuple(cell.text for cell in row[:3]) for row in table.rows] == rows
+    assert [group.label for group in table.rows[2][-1].runs] == ["reg", "hl-gauss · 10"]
+    search = search_table(study.subject, study.runs)
+    assert search.columns == ("method", "classes", "λ 0.1", "λ 0.1") and [row[0].text for row in search.rows] == [row[0] for row in rows]
+    assert not any(cell.strong for cell in search.rows[2]) and all(cell.runs for cell in search.rows[2][2:])
+    assert "A method with only one loss has no λ: its value is repeated." in search.notes
 
 
 def test_all_results_of_grids_are_added_to_a_report_in_order() -> None:

@@ -94,6 +94,12 @@ def test_methods_without_classes_need_no_search(section, monkeypatch):
     assert found.section.grids.keys() == {"advice"} and found.networks == 6
 
 
+def test_methods_by_classes_alone_need_no_search_but_have_all_class_counts(section, monkeypatch):
+    found = plan(section, monkeypatch, methods=["hl-gauss"])
+    assert found.section.grids.keys() == {"advice"} and found.networks == 3 * (1 + 2)
+    assert found.section.grids["advice"].lambdas != "searched"
+
+
 def test_sections_of_one_seed_get_more_for_a_test(section, monkeypatch):
     one = replace(section, training=replace(section.training, seeds=(1,)))
     assert plan(one, monkeypatch).section.training.seeds == (1, 0, 2)

@@ -251,7 +251,7 @@ def edge_note(what: str, key: str) -> list[str]:
 
 def row_name(row: Mapping[str, Any]) -> str:
     """A row's name for readers: `reg+cls · 10 · λ 0.1`."""
-    return f"{row['method']} · {row['classes']} · λ {row['weight']}" if row["classes"] else str(row["method"])
+    return short_name(row) + (f" · λ {row['weight']}" if row["weight"] else "")
 
 
 def method_name(row: Mapping[str, Any]) -> str:
@@ -269,4 +269,4 @@ def key_of(row: Mapping[str, Any], *, several_weights: bool) -> str:
     if not row["classes"]:
         return str(row["method"])
     key = f"{row['method']}-{row['classes']}"
-    return f"{key}-{row['weight']}" if several_weights else key
+    return f"{key}-{row['weight']}" if several_weights and row["weight"] else key

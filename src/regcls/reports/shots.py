@@ -286,14 +286,13 @@ def _add_search(report: Report, subject: Subject, runs: Runs) -> None:
 def search_table(subject: Subject, runs: Runs) -> Table:
     """The λ search: a row per (method, class count), a column per (validation error, λ); the λ with the lowest first error in bold."""
     frame = means(runs, {name: [name] for name in subject.searched})
-    others = frame[frame["classes"] > 0]
-    weights = sorted(others["weight"].unique(), key=float)
+    weights = sorted(filter(None, frame["weight"].unique()), key=float)
     judged = next(iter(subject.searched))
     rows, edges = [], False
     for _, part in frame.groupby(["method", "classes"], sort=False):
         by_weight = {row["weight"]: row for row in records(part)}
         first = next(iter(by_weight.values()))
-        best = full(part).sort_values(judged, kind="stable")["weight"].tolist()[:1] if first["classes"] else []
+        best = full(part).sort_values(judged, kind="stable")["weight"].tolist()[:1] if first["weight"] else []
         edge = any(at_edge(float(weight), map(float, by_weight)) for weight in best)
         edges = edges or edge
         columns = [(error, by_weight.get(weight, by_weight.get("")), weight in best) for error in subject.searched for weight in weights]
@@ -311,7 +310,7 @@ def search_table(subject: Subject, runs: Runs) -> Table:
             f"Bold: the lowest mean {subject.searched[judged]} of a row, among λ with the most seeds. A grid with "
             "“lambdas: searched” uses this λ.",
             *(edge_note("λ", f"`lambdas` of {SEARCH}") if edges else []),
-            *(["A method without classes has no λ: its value is repeated."] if (frame["classes"] == 0).any() else []),
+            *(["A method with only one loss has no λ: its value is repeated."] if (frame["weight"] == "").any() else []),
         ),
     )
 

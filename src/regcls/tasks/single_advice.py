@@ -78,7 +78,9 @@ def _extents(section: SingleSection, grid: SingleGrid, *, sizes: int) -> Iterato
 
 def _section(section: SingleSection, methods: tuple[str, ...], extent: Extent, *, seeds: int) -> SingleSection:
     """The section with the grids and epochs of an extent: λ is searched with one seed."""
-    training, searched = section.training, len(extent.lambdas) > 1
+    training = section.training
+    with_classes = tuple(dict.fromkeys(searched_as(method) for method in methods if has_class_loss(method)))
+    searched = bool(with_classes) and len(extent.lambdas) > 1
     grid = SingleGrid(
         methods=("reg", *methods),
         classes=extent.classes,
@@ -86,8 +88,7 @@ def _section(section: SingleSection, methods: tuple[str, ...], extent: Extent, *
         lambdas="searched" if searched else extent.lambdas,
         seeds=seeds,
     )
-    with_classes = tuple(dict.fromkeys(searched_as(method) for method in methods if has_class_loss(method)))
-    search = {SEARCH: replace(grid, methods=with_classes, lambdas=extent.lambdas, seeds=1)} if searched and with_classes else {}
+    search = {SEARCH: replace(grid, methods=with_classes, lambdas=extent.lambdas, seeds=1)} if searched else {}
     own_seeds = (*training.seeds, *(seed for seed in range(seeds) if seed not in training.seeds))  # a test needs several
     epochs = max(min(FEWEST_EPOCHS, training.epochs), training.epochs // extent.divisor)
     milestones = tuple(sorted({step for milestone in training.milestones if 0 < (step := milestone // extent.divisor) < epochs}))

@@ -31,7 +31,7 @@ from torch.nn import functional as F
 
 from regcls.choices import Activation
 from regcls.models.mlp import Initialisation, initial_weights
-from regcls.training.ensemble_data import Batches, EvaluationSet, Network
+from regcls.training.ensemble_data import Batches, EvaluationSet, Network, place
 from regcls.training.optimizers import Adam, GradientDescent, Stacked
 
 if TYPE_CHECKING:
@@ -221,8 +221,10 @@ class _Ensemble:
         """What the loss needs to know of each network's training targets."""
         if self.recipe.loss is None:
             return {}
-        targets = [n.y.astype(self.recipe.precision, copy=False) for n in self.networks]
-        return self.recipe.loss.facts_of(targets, dtype=self.dtype, device=self.device)
+        distinct = {place(n.y): n.y.astype(self.recipe.precision, copy=False) for n in self.networks}  # seeds share their targets
+        facts = self.recipe.loss.facts_of(list(distinct.values()), dtype=self.dtype, device=self.device)
+        index = torch.tensor([list(distinct).index(place(n.y)) for n in self.networks], device=self.device)
+        return {name: values.index_select(0, index) for name, values in facts.items()}
 
     def _histograms(self) -> "Histograms | None":
         """The histograms that networks without a regression loss learn."""

@@ -186,6 +186,22 @@ def test_table_1_counts_only_methods_with_classes(small: Params) -> None:
     assert csv(report, "figure4_lambda")["method"].drop_duplicates().tolist() == counted
 
 
+def test_classes_without_lambda_have_one_row_in_tables_by_lambda_and_horizontal_lines(small: Params) -> None:
+    methods = ("reg", "reg+cls", "hl-gauss")
+    grids = {name: replace(grid, methods=methods, classes=(4, 16)) for name, grid in small.datasets["functions"].grids.items()}
+    grids = {name: replace(grid, settings=("clean",)) for name, grid in grids.items() if name != "figure5"}
+    grids["figure3"] = replace(grids["figure3"], lambdas=(1.0, 100.0))
+    report = Store(with_grids(small, **grids)).report()
+    rows = csv(report, "figure4_lambda").query("sampling == 'severe'")
+    assert rows[["method", "lambda"]].fillna(0).to_numpy().tolist() == [["reg+cls", 1.0], ["reg+cls", 100.0], ["hl-gauss", 0.0]]
+    assert (rows["runs"] == rows["runs_wanted"]).all() and rows["gap"].notna().all()
+    summary = csv(report, "summary").query("sampling == 'severe' and method == 'hl-gauss'")
+    assert summary["classes"].tolist() == [4, 16] and summary["lambda"].isna().all() and summary["gap"].notna().all()
+    assert "<!-- hl-gauss -->" in report.files["figure4.svg"] and "<!-- hl-gauss -->" in report.files["figure3.svg"]
+    assert "<!-- reg+cls, λ 100 -->" in report.files["figure3.svg"] and "λ nan" not in "".join(report.files.values())
+    assert any(line.startswith("hl-gauss has the lower mean test MSE") for line in report.answers)
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_other_noise_levels_and_several_lambdas_have_no_published_values(small: Params) -> None:
     grid = replace(small.datasets["functions"].grids["figure3"], settings=("noisy",), noise=(0.05, 0.5), lambdas=(1.0, 10.0), classes=(4,))

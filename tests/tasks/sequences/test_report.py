@@ -262,6 +262,20 @@ def test_several_lambdas_have_a_row_each_and_params_yaml_names_the_main(params: 
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_classes_without_lambda_have_rows_and_answers_without_it(params: Params) -> None:
+    methods = ("reg", "reg+cls", "hl-gauss")
+    grids = {"table5": replace(TABLE5, methods=methods, classes=(10, 100)), "lambda_search": replace(SEARCH, methods=methods)}
+    report = Store(with_grids(params, **grids)).report()
+    assert "| hl-gauss | 10 |  |" in report.files["table5a.md"] and "| hl-gauss | 100 |  |" in report.files["table5a.md"]
+    assert any(line.startswith("hl-gauss with 100 classes has the ") for line in report.answers)
+    assert "hl-gauss-100" in report.metrics["rmse"]["percent"] and "reg+cls-100-100" in report.metrics["rmse"]["percent"]
+    searched = next(section.table for section in report.sections if section.name == "lambda_search")
+    assert searched is not None and searched.columns[-3:] == ("λ 1", "λ 10", "λ 100")
+    row = next(row for row in searched.rows if row[2].text == "hl-gauss")
+    assert len({cell.text for cell in row[4:]}) == 1 and all(cell.runs for cell in row[4:])
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_lambdas_searched_by_split_share_one_row(params: Params) -> None:
     searched = replace(TABLE5, methods=("reg", "reg+cls", "reg+cls-bal"), units=("percent",), lambdas="searched")
     both = with_grids(params, table5=searched, lambda_search=replace(SEARCH, units=("percent",), splits=("s1", "s2")))

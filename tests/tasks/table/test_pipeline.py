@@ -35,7 +35,12 @@ HOUSES = {
     "data": {"source": "raw", "file": "houses.csv", "target": "price", "unit": "$", "folds": 3},
     "training": {"epochs": 40, "batch_size": 16},
     "grids": {
-        "main": {"methods": ["reg", "reg+cls", "reg+cls-bal", "focal-r", "hgb"], "classes": [5, 20], "lambdas": [1.0, 10.0], "seeds": 2}
+        "main": {
+            "methods": ["reg", "reg+cls", "reg+cls-bal", "focal-r", "hl-gauss", "hgb"],
+            "classes": [5, 20],
+            "lambdas": [1.0, 10.0],
+            "seeds": 2,
+        }
     },
 }
 
@@ -76,7 +81,8 @@ def test_the_report_has_every_method_and_leads_back_to_its_runs(project, tracker
     folder = project / "reports" / "houses"
     errors = pd.read_csv(folder / "main.csv")
     references = ["hgb", "mean of training targets", "median of training targets"]
-    assert errors["method"].tolist() == ["reg", "reg+cls", "reg+cls-bal", "focal-r", *references]
+    assert errors["method"].tolist() == ["reg", "reg+cls", "reg+cls-bal", "focal-r", "hl-gauss", *references]
+    assert errors["lambda"].isna().tolist() == [True, False, False, True, True, True, True, True] and errors["classes"].notna()[4]
     reg = run_of(tracker, method="reg", seed=0)
     page = (folder / "index.html").read_text()
     assert (
@@ -90,6 +96,7 @@ def test_the_report_has_every_method_and_leads_back_to_its_runs(project, tracker
     metrics = json.loads((project / "reports" / "metrics.json").read_text())["houses"]
     assert metrics["rmse"]["reg"]["all"] == pytest.approx(np.mean(by_seed), rel=1e-4) and set(metrics["gap"]) == {
         "focal-r",
+        "hl-gauss",
         "reg+cls",
         "reg+cls-bal",
     }
@@ -105,8 +112,9 @@ def test_classes_beyond_the_distinct_targets_are_as_many_as_these(prepared):
     assert {spec.classes for spec in all_specs(section, "houses", most=data.most_classes)} == {0, 7}
 
 
-def test_predictions_are_those_of_the_logged_model_on_the_raw_table_without_this_project(project, tracker, tmp_path):
-    run = run_of(tracker, method="reg+cls", classes=5, seed=0)
+@pytest.mark.parametrize("method", ["reg+cls", "hl-gauss"])
+def test_predictions_are_those_of_the_logged_model_on_the_raw_table_without_this_project(project, tracker, tmp_path, method):
+    run = run_of(tracker, method=method, classes=5, seed=0)
     model = mlflow.MlflowClient(tracker.uri).get_run(run["run_id"]).outputs.model_outputs[0].model_id
     script = tmp_path / "script.py"
     script.write_text(
@@ -164,7 +172,7 @@ def test_a_network_equals_plain_pytorch(project):
 def test_everything_is_kept_when_trained_again(project, monkeypatch, capsys):
     monkeypatch.chdir(project)
     assert main(["train", "houses"]) == 0
-    assert "0 runs trained, 21 were there already, 0 failed" in capsys.readouterr().err
+    assert "0 runs trained, 25 were there already, 0 failed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -172,6 +180,7 @@ def test_everything_is_kept_when_trained_again(project, monkeypatch, capsys):
     [
         (["--method", "hgb", "--epochs", "3"], "method hgb is not a network: leave out --epochs"),
         (["--method", "reg", "--classes", "5"], "method reg has no classes"),
+        (["--method", "hl-gauss", "--lambda", "5"], "method hl-gauss has no λ: leave out --lambda"),
         (["--classes", "5000"], "5,000 classes, but there are only 30 training rows with distinct targets: --classes"),
     ],
 )

@@ -131,7 +131,7 @@ def _section(target: str, unit: str, columns: dict[str, str | None], *, scale: f
         },
         "shots": {"by": "density"},
         "grids": {
-            "table2": {"classes": [10, 100], "lambdas": "searched", "seeds": 3},
+            "table2": {"methods": ["reg", "reg+cls", "reg+cls-bal"], "classes": [10, 100], "lambdas": "searched", "seeds": 3},
             "table4": None,
             "lambda_search": {"classes": [10, 100], "lambdas": [0.1, 1.0, 10.0], "seeds": 1},
         },

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 
-from regcls.reports.measured import METHODS, Runs, collect, contradictions, finite, ranked
+from regcls.reports.measured import METHODS, Runs, collect, contradictions, finite, ranked, row_name
 from regcls.reports.picking import Picked, records
 from regcls.reports.stats import CONSTANTS
 from regcls.tasks.functions.data import FunctionSets
@@ -110,8 +110,7 @@ def data_name(setting: str, noise: float) -> str:
 
 def cell_name(row: Mapping[str, Any]) -> str:
     """The name of a cell for readers: `noisy σ 0.1, severe · reg+cls · 64 · λ 1000`."""
-    panel = f"{data_name(row['setting'], row['noise'])}, {row['sampling']} · {row['method']}"
-    return f"{panel} · {row['classes']} · λ {row['weight']}" if row["classes"] else panel
+    return f"{data_name(row['setting'], row['noise'])}, {row['sampling']} · {row_name(row)}"
 
 
 def hole_lines(runs: Runs) -> list[str]:

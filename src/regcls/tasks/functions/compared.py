@@ -66,7 +66,7 @@ def gaps(networks: pd.DataFrame, metric: Metric, *, by_lambda: bool = False) -> 
     `by_lambda` over all rows.
     """
     keys, rows = [*PANEL, "method", *(["lam"] if by_lambda else [])], []
-    for key, group in _paired_with_reg(networks, metric).groupby(keys, sort=False):
+    for key, group in _paired_with_reg(networks, metric).groupby(keys, dropna=False, sort=False):
         means = group.groupby("repetition", sort=True)[["reg", metric]].mean()
         test = paired(means["reg"].tolist(), means[metric].tolist())
         by_classes = group.groupby("classes")[["reg", metric]].mean()

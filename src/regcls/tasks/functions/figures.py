@@ -88,12 +88,12 @@ def _methods_by_classes(axes: Axes, panel: pd.DataFrame, counts: Sequence[int]) 
         if not has_classes(method):
             _horizontal(axes, points, "std", look, method)
             continue
-        axes.plot(points["classes"], points["mean"], label=f"{method}, λ {lam:g}" if several else method, **look)
+        axes.plot(points["classes"], points["mean"], label=f"{method}, λ {lam:g}" if several and lam > 0 else method, **look)
         _shade(axes, points["classes"], points["mean"], points["std"], look["color"], alpha=0.14)
 
 
 def _horizontal(axes: Axes, points: pd.DataFrame, spread: str, look: Mapping[str, Any], label: str) -> None:
-    """Draw a horizontal line for a method without classes, which is trained once for all class counts and λ."""
+    """Draw a horizontal line for what is trained once for all values of the horizontal axis."""
     for row in records(points):
         axes.axhline(row["mean"], label=label, color=look["color"], linestyle=look["linestyle"])
         axes.axhspan(row["mean"] - row[spread], row["mean"] + row[spread], color=look["color"], alpha=0.10, linewidth=0)
@@ -117,11 +117,15 @@ def _classes_by_lambda(axes: Axes, panel: pd.DataFrame, colours: dict[int, Any])
         if method == "reg":
             _horizontal(axes, points, "std_repetitions", look_of(method), method)
             continue
+        if line["lam"].isna().all():  # it has no λ either
+            look = {"color": colours[classes], "linestyle": "-"}
+            _horizontal(axes, points, "std_repetitions", look, f"{classes} classes")
+            continue
         look = {"marker": "o", "markersize": 2.5, "linewidth": 1.2, "color": colours[classes]}
         axes.plot(points["lam"], points["mean"], label=f"{classes} classes", **look)
         _shade(axes, points["lam"], points["mean"], points["std_repetitions"], colours[classes], alpha=0.10)
     axes.set_xscale("log")
-    lambdas = panel.loc[panel["method"] != "reg", "lam"]
+    lambdas = panel["lam"].dropna()
     if len(lambdas):
         axes.set_xlim(lambdas.min() / 2, lambdas.max() * 2)
 

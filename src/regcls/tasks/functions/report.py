@@ -290,7 +290,7 @@ def _add_figure4_and_table1(report: Report, collected: Collected, with_published
     extent = f"{counted(others['classes'].nunique(), 'class count')} and {counted(others['lam'].nunique(), 'value')} of λ"
     caption = (
         f"Validation MSE by λ, a line for each number of classes; means over {_n_text(collected)}, shading: standard deviation over "
-        "repetitions (of the means over functions). reg has no λ."
+        "repetitions (of the means over functions). A method with only one loss has no λ: its lines are horizontal."
     )
     table = tables.lambda_table(collected, caption=f"Figure 4 as numbers: validation MSE, mean over {_n_text(collected)}.")
     alt = _alt("Validation MSE against λ, a line for each number of classes and a level for reg", row="a setting and kind of classes")

@@ -263,20 +263,22 @@ def lambda_table(collected: Collected, *, caption: str) -> Table:
     counts = _class_counts(wanted)
     by_cell = _runs_by_cell(wanted)
     reg = {tuple(row[key] for key in PANEL): row for row in records(frame[frame["method"] == "reg"])}
-    requested = wanted[wanted["classes"] > 0].groupby([*PANEL, "method", "lam"], sort=False).size().reset_index(name="runs_wanted")
-    gaps = in_order(requested.merge(compared.gaps(networks, "val_mse", by_lambda=True), on=[*PANEL, "method", "lam"], how="left"))
+    keys, others = [*PANEL, "method", "lam"], wanted[wanted["classes"] > 0]  # λ is NaN for a method without a regression loss
+    requested = others.groupby(keys, dropna=False, sort=False).size().reset_index(name="runs_wanted")
+    shown = networks[(networks["classes"] > 0) | (networks["method"] == "reg")]
+    gaps = in_order(requested.merge(compared.gaps(shown, "val_mse", by_lambda=True), on=keys, how="left"))
     gaps[["n", "runs"]] = gaps[["n", "runs"]].fillna(0).astype(int)
-    gap_rows = {tuple(row[key] for key in [*PANEL, "method", "lam"]): row for row in records(gaps)}
+    gap_rows = {_key(tuple(row[key] for key in keys)): row for row in records(gaps)}
     rows = []
     key: Any  # pandas-stubs know it as a tuple of Hashable
-    for key, line in frame[frame["classes"] > 0].groupby([*PANEL, "method", "lam"], sort=False):
-        setting, noise, sampling, method, lam = key
-        heads = [data_name(setting, noise), sampling, method, f"{lam:g}"]
+    for key, line in frame[frame["classes"] > 0].groupby(keys, dropna=False, sort=False):
+        setting, noise, sampling, method, lam = _key(key)
+        heads = [data_name(setting, noise), sampling, method, "" if lam is None else f"{lam:g}"]
         cells = {row["classes"]: row for row in records(line)}
-        shown = [reg.get((setting, noise, sampling)), *(cells.get(classes) for classes in counts)]
-        row = gap_rows[key]
+        row_cells = [reg.get((setting, noise, sampling)), *(cells.get(classes) for classes in counts)]
+        row = gap_rows[_key(key)]
         test = [_gap(row), tested(row["p"], row["n"]), p_value(row["p_holm"]), str(row["n"])]
-        linked = (_linked(cell, by_cell) for cell in shown)
+        linked = (_linked(cell, by_cell) for cell in row_cells)
         rows.append((*(Cell(text=text, header=True) for text in heads), *linked, *(Cell(text=text) for text in test)))
     heads = ["data", "sampling", "method", "λ", "reg", *(f"{count} classes" for count in counts)]
     return Table(
@@ -286,7 +288,8 @@ def lambda_table(collected: Collected, *, caption: str) -> Table:
         rows=tuple(rows),
         frame=gaps.rename(columns={"lam": "lambda", "other": "method_mse", "other_se": "method_se"}),
         notes=(
-            "± : standard deviation over all networks (functions × repetitions). reg has no λ: its value is repeated.",
+            "± : standard deviation over all networks (functions × repetitions). A method with only one loss has no λ; the value of reg is "
+            "repeated.",
             f"{CI_NOTE} Here Δ is of the validation MSE, over all class counts of the row; figure4.csv has it for each class count.",
             f"p (Holm) is adjusted for the {int(gaps['p'].notna().sum())} tests of this table. n counts repetitions; "
             f"no test for n < {FEWEST}.",

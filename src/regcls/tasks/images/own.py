@@ -94,7 +94,7 @@ def _section(target: str, unit: str, columns: dict[str, str | None], *, size: in
         "shots": vars(SHOTS),
         "run": {"classes": classes[-1]},
         "grids": {
-            "table3": {"classes": [*classes], "lambdas": "searched", "seeds": 3},
+            "table3": {"methods": ["reg", "reg+cls", "reg+cls-bal"], "classes": [*classes], "lambdas": "searched", "seeds": 3},
             "table4": None,
             "lambda_search": {"classes": classes, "lambdas": [0.1, 1.0, 10.0], "seeds": 1},
         },

@@ -220,7 +220,7 @@ def _difference_row(runs: Runs, row: Row, digits: int) -> tuple[Cell, ...]:
 def search_table(runs: Runs, activities: Sequence[str]) -> Table:
     """The λ search: RMSE on held-out training videos, a row per (unit, split, method, class count), a column per λ; the lowest in bold."""
     frame = compared.cells(runs, activities, ["rmse"], split="val")
-    weights = sorted(frame.loc[frame["classes"] > 0, "weight"].unique(), key=float)
+    weights = sorted(filter(None, frame["weight"].unique()), key=float)
     rows, edges = [], False
     for _, line in frame.groupby(["unit", "split", "method", "classes"], sort=False):
         by_weight = {row["weight"]: row for row in records(line)}

@@ -26,7 +26,7 @@ def answers(measured: Measured, table: pd.DataFrame, *, unit: str, negligible: f
     for method in methods:
         overall, few = rows[method, "all"], rows[method, "few"]
         classes, lam = chosen_texts(choices, method)
-        with_classes = f" (classes {classes}; λ {lam})" if classes else ""
+        with_classes = f" (classes {classes}{f'; λ {lam}' if lam else ''})" if classes else ""
         lines.append(f"{method}{with_classes}: {_compared(overall, unit)}. {_in_few(few)}")
     return [*lines, references(measured, unit=unit), *_more(measured, [rows[method, "all"] for method in methods], negligible)]
 
@@ -95,9 +95,8 @@ def use(measured: Measured, table: pd.DataFrame) -> list[str]:
     method = min(rows, key=lambda row: float(row["other"]))["method"]
     choices = measured.choices
     classes, weight = choices.loc[choices["method"] == method, ["classes", "weight"]].value_counts().index[0]
-    if not classes:
-        return [f"run: {{method: {method}}}"]
-    return [f"run: {{method: {method}, classes: {classes}}}", f"training: {{lambda: {float(weight)}}}"]
+    run = f"run: {{method: {method}{f', classes: {classes}' if classes else ''}}}"
+    return [run, *([f"training: {{lambda: {float(weight)}}}"] if weight else [])]
 
 
 def first(measured: Measured, table: pd.DataFrame) -> Mapping[str, Row]:
