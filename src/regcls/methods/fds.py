@@ -7,8 +7,9 @@ epoch on, a feature f becomes (f − m) √clip(v' / v, least, most) + m'; where
 has the m and v of the nearest one with some, of the lower at equal distance. Options: those of the kernel as of lds; momentum 0.9; clipped
 to 0.2 … 5, as the release does for depth (for ages: 0.1 … 10).
 
-Statistics are of plain features, as evaluation sees them. In the release they are of calibrated features in training mode, calibration
-begins one epoch later, with smoothed statistics that are one epoch old, and bins without samples keep m = 0 and v = 1.
+Statistics are of plain features in eval mode, as evaluation sees them. In the release they are of features in training mode, for ages of
+calibrated ones; calibration begins one epoch later, with smoothed statistics that are one epoch older than m and v; and bins without
+samples have m = 0 and v = 1.
 """
 
 import numpy as np
