@@ -90,12 +90,12 @@ def test_methods_work_on_features_in_turn_and_see_the_training_set_as_often_as_t
 
 REFUSED = [
     ("functions_small", "figure3", "fds", "fds needs features"),
-    ("functions_small", "figure3", "ranksim", "ranksim needs sample features"),
+    ("functions_small", "figure3", "ranksim", "ranksim needs features of each sample"),
     ("walks", "table5", "lds+fds", "fds needs features"),
-    ("walks", "table5", "ranksim+cls", "ranksim needs sample features"),
+    ("walks", "table5", "ranksim+cls", "ranksim needs features of each sample"),
     ("diabetes", "main", "fds+cls", "fds needs features"),
-    ("diabetes", "main", "ranksim", "ranksim needs sample features"),
-    ("rooms", "table2", "fds+ranksim", "ranksim needs sample features"),
+    ("diabetes", "main", "ranksim", "ranksim needs features of each sample"),
+    ("rooms", "table2", "fds+ranksim", "ranksim needs features of each sample"),
 ]
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Role = Literal["loss", "distribution", "weights", "features", "classes"]  # the order of parts in a name
 # What a trainer must have: features of each sample or pixel before the last layer; one vector of features for each sample.
-Need = Literal["features", "sample features"]
+Need = Literal["features", "features of each sample"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ KINDS: Mapping[str, Kind] = {
         meaning="a second loss ranks the images of a batch by the similarity of features as by that of targets",
         source="Gong et al., ICML 2022",
         options={"gamma": 100.0, "strength": 2.0},
-        needs="sample features",
+        needs="features of each sample",
     ),
     "cls": Kind(role="classes", meaning="a class loss on uniform classes (Eq. 4)", source=ZHANG),
     "cls-bal": Kind(role="classes", meaning="a class loss on equalised classes (Eq. 12), kept with probability ρ (Eq. 13)", source=ZHANG),

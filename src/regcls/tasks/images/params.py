@@ -128,6 +128,6 @@ PARAMS = TaskParams(
     defaults=_defaults,
     purposes=PURPOSES | {"targets": "raw or standardised, in the regression loss; predictions are in the target's unit either way"},
     example="--method reg+cls --classes 100 --seed 0",
-    provides=frozenset({"features", "sample features"}),
+    provides=frozenset({"features", "features of each sample"}),
     own="a csv with the path and the target of each image",
 )
