@@ -16,8 +16,6 @@ from torch.nn import functional as F
 CHUNK = {"cpu": 2048, "cuda": 32768}
 IGNORED = -100  # the label that F.cross_entropy ignores
 ROWS = 2  # of positions for which `dense_means` has all logits at once
-
-
 Losses = Callable[[Float[Tensor, "N C"], Float[Tensor, " N"]], Float[Tensor, " N"]]
 
 

@@ -138,7 +138,7 @@ class DepthNetwork(nn.Module):
     ) -> tuple[Float[Tensor, "B (H+1)//2 (W+1)//2"] | None, Float[Tensor, "B F (H+1)//2 (W+1)//2"] | None]:
         """Depth, and the features for `classifier` (see `dense_class_loss`; None without it).
 
-        Depth is always that of the regression head. Without one it is the mean over classes, or None in training, which does not need it.
+        Depth is always that of the regression head; without one, it is the mean over classes, and None in training, which does not need it.
         It has the dtype of the weights (float32), even under autocast: near 5 m, bfloat16 has steps of 3 cm.
         """
         size = ((images.shape[2] + 1) // 2, (images.shape[3] + 1) // 2)
