@@ -9,6 +9,7 @@ from regcls.classes import uniform_ranges
 from regcls.errors import UserError
 from regcls.methods import (
     canonical,
+    code_of,
     engine_loss,
     has_class_loss,
     has_classes,
@@ -171,6 +172,18 @@ def test_a_method_by_classes_alone_has_classes_but_neither_lambda_nor_regression
 def test_a_method_by_classes_alone_takes_no_other_part(name):
     with pytest.raises(ValueError, match=r"takes no other part|do not go together"):
         parsed(name)
+
+
+def test_a_method_by_classes_alone_adds_its_own_code_to_fingerprints(source_copy):
+    def append(file):
+        (source_copy / "methods" / file).write_text((source_copy / "methods" / file).read_text() + "\nmore = 1\n")
+        return [code_of(name) for name in ("hl-gauss", "ce-mean", "focal-r")]
+
+    before = [code_of(name) for name in ("hl-gauss", "ce-mean", "focal-r")]
+    own = append("hl_gauss.py")
+    assert own[0] != before[0] and own[1:] == before[1:]
+    shared = append("distribution.py")
+    assert shared[0] != own[0] and shared[1] != own[1] and shared[2] == own[2]
 
 
 def test_the_formulas_by_hand_are_plausible():

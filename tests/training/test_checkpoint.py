@@ -11,6 +11,7 @@ from torch import nn
 
 from corruption import flip_bit
 from regcls.errors import UserError
+from regcls.models.distribution import build_distribution
 from regcls.models.predictor import Predictor, build
 from regcls.training.checkpoint import Checkpoints, load_predictor, load_weights, read_weights
 
@@ -227,6 +228,17 @@ def test_a_predictor_loads_weights_without_the_class_head(checkpoints):
     assert not any(name.startswith("network.classifier") for name in predictor.state_dict())
     with pytest.raises(UserError, match="is a checkpoint of another network"):
         load_predictor(checkpoints.best_file(1), model="resnet34", width=2)
+
+
+def test_a_predictor_of_a_network_that_predicts_by_classes_keeps_its_class_head(checkpoints):
+    trained = build_distribution("resnet18", width=2, centres=torch.tensor([1.0, 5.0, 9.0]))
+    checkpoints.save_best({**trained.state_dict(), "loss_parameters": torch.ones(1, 1)}, epoch=1)
+    images = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
+    for standardised in (False, True):  # its classes have the target's unit either way
+        predictor = load_predictor(checkpoints.best_file(1), model="resnet18", width=2, standardised=standardised)
+        assert torch.equal(predictor(images), Predictor(trained)(images))
+    with pytest.raises(UserError, match="is a checkpoint of another network"):
+        load_predictor(checkpoints.best_file(1), model="resnet18", width=4)
 
 
 def test_the_json_file_of_a_checkpoint_records_its_size_and_run(saved):

@@ -71,7 +71,7 @@ class Histograms:
     def of(self, targets: Float[Tensor, "M 1 *N"]) -> Float[Tensor, "M R *N"]:
         """The share of each target's distribution in each bin; 0 for padding. Targets beyond the bins are moved to their end."""
         below = self.below(targets.clamp(self.edges[:, :1], self.edges[:, -1:]), self.edges, self.width)
-        return below.diff(dim=1) / (below[:, -1:] - below[:, :1])
+        return below.diff(dim=1).div_(below[:, -1:] - below[:, :1])
 
     def losses(self, logits: Float[Tensor, "N C"], targets: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
         """Cross-entropy of each sample of a single network, in nats."""

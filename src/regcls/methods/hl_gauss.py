@@ -8,7 +8,6 @@ in ce-mean, or on an edge, half in either bin.
 import math
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -28,7 +27,7 @@ class HLGauss(Distribution):
     ) -> Float[Tensor, "M edges *N"]:
         """See Distribution. erf, not the normal distribution function, since it is precise around 0, for wide Gaussians."""
         scale = math.sqrt(2) * min(max(self.sigma, LEAST), MOST)
-        return torch.erf((edges - targets) / (scale * width))
+        return (edges - targets).div_(scale * width).erf_()
 
 
 DISTRIBUTION = HLGauss

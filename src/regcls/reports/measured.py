@@ -19,7 +19,7 @@ from regcls.words import counted
 
 SHOWN = 5  # ids in a warning
 TOLERANCE = 1e-5  # relative difference of a metric that is computed again
-ROW = ["method", "classes", "weight"]  # key of a table's row; weight is λ as text, empty without a class loss
+ROW = ["method", "classes", "weight"]  # key of a table's row; weight is λ as text, empty with only one loss
 EDGE = "‡"  # marks a chosen value for which `at_edge` holds
 METHODS = ("random", "kukleva", "reg", "reg+cls", "reg+cls-bal")  # in the paper's order; others follow by name
 
@@ -32,7 +32,7 @@ Measure = Callable[[pd.DataFrame], tuple[pd.DataFrame, Mapping[str, str]]]
 class Runs:
     """The data of tables, figures and answers.
 
-    `wanted`: a row per requested run, indexed by its position in the list of specs: the axes, ROW, lam (NaN without a class loss), seed,
+    `wanted`: a row per requested run, indexed by its position in the list of specs: the axes, ROW, lam (NaN with only one loss), seed,
     fingerprint, state (`finished` or why not), run_id ("" for a hole). `values`: measurements of the counted runs, a row per run id, a
     column per measurement, such as `test/mae/few`.
     """

@@ -24,8 +24,8 @@ class RunSpec:
     task: ClassVar[str]
     dataset: str
     method: str  # see methods/
-    classes: int  # C, before classes are merged; 0 without a class loss
-    lam: float | None  # λ of Eq. 4; None without a class loss
+    classes: int  # C, before classes are merged; 0 without classes
+    lam: float | None  # λ of Eq. 4; None with only one loss
     rounding: Rounding | None  # of Eq. 12; None if nothing is equalised
     seed: int
     epochs: int

@@ -1,11 +1,13 @@
 """The depth network compared with a plain forward pass from a state dict, and its size with Hu et al.'s layers."""
 
+import mlflow
 import pytest
 import torch
 from torch.nn import functional as F
 
 from regcls.tasks.depth.class_head import dense_class_loss
 from regcls.tasks.depth.model import DepthPredictor, build_depth, normalised, upsampled_conv
+from regcls.tracking.files import save_model
 
 PIXELS = torch.randint(0, 256, (2, 56, 76, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -189,6 +191,19 @@ def test_a_predictor_takes_images_of_any_size():
     torch.manual_seed(0)
     pixels = torch.randint(0, 256, (1, 45, 61, 3), dtype=torch.uint8)
     assert DepthPredictor(network())(pixels).shape == (1, 45, 61)
+
+
+@pytest.mark.slow
+def test_the_logged_model_of_depth_by_classes_takes_any_number_of_images(tmp_path):
+    torch.manual_seed(0)
+    predictor = DepthPredictor(build_depth("resnet18", width=2, classes=0, align_corners=True, centres=torch.linspace(0.5, 9.5, 10)))
+    save_model(predictor, tmp_path / "model", example=PIXELS.numpy())
+    pixels = torch.randint(0, 256, (3, 56, 76, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        expected = predictor(pixels).numpy()
+    assert expected.std() > 0
+    found = mlflow.pyfunc.load_model(str(tmp_path / "model")).predict(pixels.numpy())
+    torch.testing.assert_close(torch.from_numpy(found), torch.from_numpy(expected), rtol=1e-4, atol=1e-4)
 
 
 def test_the_network_learns_the_depth_of_one_scene():

@@ -15,9 +15,7 @@ from torch.nn import functional as F
 # On a GPU chunks are larger, since each one costs kernel launches.
 CHUNK = {"cpu": 2048, "cuda": 32768}
 IGNORED = -100  # the label that F.cross_entropy ignores
-ROWS = 4  # of positions for which `dense_means` has all logits at once
-
-
+ROWS = 2  # of positions for which `dense_means` has all logits at once
 Losses = Callable[[Float[Tensor, "N C"], Float[Tensor, " N"]], Float[Tensor, " N"]]
 
 
@@ -88,8 +86,9 @@ def dense_hits(
 
 def dense_means(head: ClassHead, features: Float[Tensor, "B F h w"], centres: Float[Tensor, " C"]) -> Float[Tensor, "B h w"]:
     """The mean of the class `centres` by predicted probability, averaged over the four pixels of each position. A few rows at a time."""
-    means = [(head(rows).softmax(1) * centres.view(1, -1, 1, 1)).sum(1) for rows in features.split(ROWS, 2)]
-    return F.avg_pool2d(torch.cat(means, 1)[:, None], 2).squeeze(1)
+    matrices, (count, _, _, width) = _matrices(head), features.shape
+    pixels = (_logits(_rows(rows), *matrices).softmax(1) @ centres for rows in features.split(ROWS, 2))
+    return torch.cat([own.view(count, -1, width, 4).mean(3) for own in pixels], 1)
 
 
 class _DenseClassLoss(torch.autograd.Function):

@@ -228,9 +228,7 @@ def _range(spec: ImageSpec, targets: NDArray[np.float32]) -> tuple[float, float]
 
 
 def _scale(spec: ImageSpec, targets: NDArray[np.float32]) -> tuple[float, float] | None:
-    """Mean and standard deviation of the training targets, 1 if they are all the same; None if targets are not standardised: those of a
-    class loss never are.
-    """
+    """Mean and standard deviation of the training targets, 1 if they are all the same; None if no regression loss has standardised ones."""
     if spec.targets == "raw" or not has_regression_loss(spec.method):
         return None
     exact = targets.astype(np.float64)

@@ -109,7 +109,7 @@ class SequenceRun:
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceGrid:
-    """A grid of runs, one per combination. Only methods with a class loss have classes and λ. `seeds: 0` disables the grid."""
+    """A grid of runs, one per combination. Not all methods have classes and λ. `seeds: 0` disables the grid."""
 
     methods: OneOrMore[SequenceMethod]
     classes: OneOrMore[Classes]

@@ -95,7 +95,7 @@ class TableRun:
 
 @dataclass(frozen=True, kw_only=True)
 class TableGrid:
-    """A grid of runs, one per combination. Only methods with a class loss have classes and λ. `seeds: 0` disables the grid."""
+    """A grid of runs, one per combination. Not all methods have classes and λ. `seeds: 0` disables the grid."""
 
     methods: OneOrMore[TableMethod]
     classes: OneOrMore[Classes]
