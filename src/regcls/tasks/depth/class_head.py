@@ -87,7 +87,7 @@ def dense_hits(
 def dense_means(head: ClassHead, features: Float[Tensor, "B F h w"], centres: Float[Tensor, " C"]) -> Float[Tensor, "B h w"]:
     """The mean of the class `centres` by predicted probability, averaged over the four pixels of each position. A few rows at a time."""
     matrices, (count, _, _, width) = _matrices(head), features.shape
-    pixels = (_logits(_rows(rows), *matrices).softmax(1) @ centres for rows in features.split(ROWS, 2))
+    pixels = (_logits(rows_of(rows), *matrices).softmax(1) @ centres for rows in features.split(ROWS, 2))
     return torch.cat([own.view(count, -1, width, 4).mean(3) for own in pixels], 1)
 
 
