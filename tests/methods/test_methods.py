@@ -7,6 +7,7 @@ from dataclasses import replace
 from importlib import import_module
 
 import pytest
+import yaml
 
 from conftest import ROOT
 from regcls.methods import (
@@ -23,6 +24,7 @@ from regcls.methods import (
     meanings,
     parsed,
     searched_as,
+    yaml_name,
 )
 from regcls.methods.focal_r import FocalR
 from regcls.methods.lds import LabelDistributionSmoothing
@@ -113,6 +115,14 @@ def test_names_round_trip_without_losing_digits(value, classes):
         ("focal-r(gamma=inf)", "gamma = 'inf' is not a number of 0 or more"),
         ("focal-r(gamma=1e999)", "gamma = '1e999' is not a number of 0 or more"),
         ("lds(size=2.5)", "size = '2.5' is not a whole number"),
+        ("lds(size=4)", "lds(size=4): size = '4': write an odd number of bins, at most 999"),
+        ("bmse-bni(kernel_size=0)", "kernel_size = '0': write an odd number of bins"),
+        ("lds(bins=1)", "bins = '1': write 2 to 10000 bins, or 0 for the default"),
+        ("lds(bins=1e10)", "bins = '1e10': write 2 to 10000 bins"),
+        ("fds(momentum=2)", "momentum = '2': write a number below 1"),
+        ("bmse-gai(components=0)", "components = '0': write 1 to 1000"),
+        ("bmse-bmc(sigma=0)", "sigma = '0': write a number above 0"),
+        ("inverse(least=2000)", "inverse(least=2000): least = 2000 is more than most = 1000"),
     ],
 )
 def test_a_misspelt_name_lists_the_alternatives(name, message):
@@ -144,6 +154,11 @@ def test_a_task_may_add_methods_that_are_not_losses():
 )
 def test_a_name_determines_its_classes_and_whose_lambda_it_uses(name, classes, balanced, searched):
     assert (has_classes(name), is_balanced(name), searched_as(name)) == (classes, balanced, searched)
+
+
+def test_a_name_with_a_comma_is_quoted_for_yaml():
+    for name in ("reg+cls", "focal-r(beta=0.5)", "focal-r(beta=0.5,gamma=2)+cls"):
+        assert yaml.safe_load(f"{{method: {yaml_name(name)}, classes: 10}}") == {"method": name, "classes": 10}
 
 
 def test_help_names_the_command_that_lists_all_parts():

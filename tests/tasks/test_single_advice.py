@@ -9,6 +9,7 @@ from regcls.cli import main
 from regcls.errors import UserError
 from regcls.params import load_params
 from regcls.pipeline.advise import advise
+from regcls.runs.grids import all_specs
 from regcls.tasks import single_advice
 from regcls.tasks.depth.task import TASK as DEPTH
 from regcls.tasks.images.runs import ImageSpec, make_spec
@@ -87,6 +88,29 @@ def test_the_first_plan_within_the_budget_is_taken_and_smaller_ones_cost_less(se
         assert found.level == 0 or plan(section, monkeypatch, budget=budget / 2).level > found.level
     with pytest.raises(UserError, match=r"--budget: the smallest plan, 9 networks, takes about .* embeddings of the images to a table"):
         plan(section, monkeypatch, budget=1)
+
+
+def test_grids_with_the_usual_lambdas_keep_that_of_each_class_count(make_project, monkeypatch):
+    changes = {"training": {"lambda": {5: 1.0, 10: 0.1}}, "grids": {"table3": {"classes": [5, 10], "lambdas": "default"}}}
+    section = load_params(make_project({"imdb_wiki": changes}) / "params.yaml").datasets["imdb_wiki"]
+    found = plan(section, monkeypatch)
+    specs = all_specs(make_spec, found.section, "imdb_wiki", {})
+    assert {(spec.classes, spec.lam) for spec in specs} == {(0, None), (5, 1.0), (10, 0.1)} and found.networks == len(specs) == 15
+    smaller = plan(section, monkeypatch, level=1)
+    assert " ".join(smaller.words) == "To fit the budget: 1 class count (5) instead of 2."
+
+
+def test_what_methods_do_not_have_is_not_left_out(section, monkeypatch):
+    for methods, told in ((["lds"], ""), (["hl-gauss"], "To fit the budget: 1 class count (5) instead of 2.")):
+        assert " ".join(plan(section, monkeypatch, methods=methods, level=0).words) == ""
+        assert " ".join(plan(section, monkeypatch, methods=methods, level=-1).words).startswith(told or "To fit the budget: 32 pixels")
+
+
+def test_a_timed_run_that_diverges_is_a_mistake_in_words(make_faces, monkeypatch, capsys):
+    root = make_faces({"imdb_wiki": {"training": {"learning_rate": 1e25}}})
+    monkeypatch.chdir(root)
+    assert main(["advise", "imdb_wiki", "--methods", "lds"]) == 2
+    assert "diverged in epoch 1" in (text := capsys.readouterr().err) and "Set a lower learning_rate in params.yaml" in text
 
 
 def test_methods_without_classes_need_no_search(section, monkeypatch):

@@ -152,6 +152,11 @@ class Method:
         return tuple(part for part in self.parts if part != REG and part.kind.role != "classes")
 
 
+def yaml_name(name: str) -> str:
+    """A method's name in a list or mapping of YAML: in quotes if it has a comma."""
+    return f"'{name}'" if "," in name else name
+
+
 def in_words() -> str:
     """The available methods, for help texts."""
     return "reg, or other parts of a training loss, joined by +, such as reg+cls, lds+cls-bal: regcls methods lists them"
@@ -261,7 +266,29 @@ def _part(method: str, text: str, also: tuple[str, ...]) -> Part:
             raise ValueError(f"{method}: {key} = {value!r} is not a number of 0 or more")
         if isinstance(defaults[key], int) and not options[key].is_integer():
             raise ValueError(f"{method}: {key} = {value!r} is not a whole number")
-    return Part(name=name, options={**defaults, **options})
+        if fault := _fault(KINDS[name], key, options[key]):
+            raise ValueError(f"{method}: {key} = {value!r}: write {fault}")
+    part = Part(name=name, options={**defaults, **options})
+    if part.options.get("least", 0.0) > part.options.get("most", math.inf):
+        raise ValueError(f"{method}: least = {part.options['least']:g} is more than most = {part.options['most']:g}")
+    return part
+
+
+def _fault(kind: Kind, key: str, value: float) -> str:
+    """What to write instead of the value of an option; empty if it makes sense."""
+    match key:
+        case "bins":
+            return "2 to 10000 bins, or 0 for the default" if value == 1 or value > 10_000 else ""
+        case "size" | "kernel_size":
+            return "an odd number of bins, at most 999" if value % 2 == 0 or value > 999 else ""
+        case "momentum":
+            return "a number below 1" if value >= 1 else ""
+        case "components":
+            return "1 to 1000" if not 1 <= value <= 1000 else ""
+        case "sigma":
+            return "a number above 0" if value == 0 and kind.role == "loss" else ""
+        case _:
+            return ""
 
 
 def _check_together(method: str, parts: list[Part]) -> None:

@@ -20,6 +20,7 @@ from regcls.progress import say
 from regcls.reports import overview
 from regcls.reports.report import Report
 from regcls.tasks import task_named
+from regcls.tasks.planning import asked_for
 from regcls.tasks.task import Plan, Session, Sources, Task, open_data
 from regcls.tracking.tracker import Tracker
 from regcls.words import counted, duration
@@ -67,13 +68,14 @@ def advise(params: Params, root: Path, dataset: str, *, budget: str = "10m", met
     task, limit = task_named(params.task(dataset)), seconds(budget)
     if not task.advises:
         raise UserError(f"regcls advise is for tables, images and depth maps: train {dataset} in full with: regcls train {dataset}")
+    named = asked_for(methods, params.task(dataset))
     if not prepared_folder(root, dataset).exists():
         prepare(params, root, dataset)
     data = open_data(params, root, dataset, verify=True)
     tracker = Tracker(root, experiment=params.tracking.experiment)
     session = Session(params=params, root=root, dataset=dataset, tracker=tracker)
-    plan = _plan(task, data, session, methods=methods, budget=limit)
-    say(f"{counted(plan.networks, 'network')} for {', '.join(['reg', *methods])}; about {duration(plan.seconds)} on this machine")
+    plan = _plan(task, data, session, methods=named, budget=limit)
+    say(f"{counted(plan.networks, 'network')} for {', '.join(['reg', *named])}; about {duration(plan.seconds)} on this machine")
     for line in plan.words:
         say(line)
     planned = replace(session, params=replace(params, datasets={**params.datasets, dataset: plan.section}))

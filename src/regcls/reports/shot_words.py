@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from regcls.methods import yaml_name
 from regcls.reports.measured import ROW, Runs, at_edge, key_of, method_name, short_name
 from regcls.reports.picking import Row, records
 from regcls.reports.report import Compared, Line, after_tests, rounded
@@ -77,7 +78,7 @@ def use(subject: Subject, runs: Runs, compared: Mapping[str, Mapping[str, Row]])
         if row and row["answer"] == "helps":
             classes = f", classes: {row['classes']}" if row["classes"] else ""
             weight = [f"training: {{lambda: {{{row['classes']}: {float(row['weight'])}}}}}"] if row["weight"] else []
-            return [f"run: {{method: {method}{classes}}}", *weight]
+            return [f"run: {{method: {yaml_name(method)}{classes}}}", *weight]
     return []
 
 

@@ -4,12 +4,14 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from regcls.methods import has_class_loss, searched_as
+from regcls.errors import UserError
+from regcls.methods import has_class_loss, has_classes, searched_as
 from regcls.params.single import SEARCH, SingleGrid, SingleSection
 from regcls.reports.stats import FEWEST
 from regcls.runs.grids import MakeSpec, SingleSpec, all_specs
 from regcls.tasks.planning import affordable, asked_for, fewer
 from regcls.tasks.task import Plan
+from regcls.training.loop import DivergedError
 from regcls.training.single_study import Study, seconds_per_sample
 from regcls.words import counted
 
@@ -26,7 +28,7 @@ class Extent:
 
     size: int  # position in the list of sizes
     classes: tuple[int, ...]
-    lambdas: tuple[float, ...]
+    lambdas: tuple[float, ...]  # empty: those of params.yaml, one for each class count
     divisor: int = 1  # of the epochs
 
 
@@ -45,16 +47,16 @@ def plan(
     """
     named, (section, largest) = asked_for(methods, sizes[0][0].task), sizes[0]
     grid = next(grid for name, grid in section.grids.items() if name != SEARCH and grid.seeds)
-    extents = list(dict.fromkeys(_extents(section, grid, sizes=len(sizes))))
+    extents = list(dict.fromkeys(_extents(section, grid, named, sizes=len(sizes))))
     processes, seconds = 1 if study.on_gpu else study.compute.process_count, 0.0
     plans = list[Plan]()
     for extent in extents:
         reduced, side = sizes[extent.size]
         own = _section(reduced, named, extent, seeds=max(FEWEST, grid.seeds))
-        any_lambda = dict.fromkeys(itertools.product(map(searched_as, named), extent.classes), extent.lambdas[0])
+        any_lambda = dict.fromkeys(itertools.product(map(searched_as, named), extent.classes), next(iter(extent.lambdas), 1.0))
         specs = all_specs(make, own, study.dataset, any_lambda)
         if level is None and not plans:
-            seconds = seconds_per_sample(specs[0], study)
+            seconds = _timed(specs[0], study)
         pace = seconds * (OVERHEAD + (1 - OVERHEAD) * (side / largest) ** 2)
         each = own.training.epochs * study.samples * pace + SECONDS_PER_RUN
         words = _words(extent, extents[0], side=side, largest=largest, epochs=own.training.epochs, usual=section.training.epochs)
@@ -63,14 +65,22 @@ def plan(
     return affordable(plans, budget, or_else=table) if level is None else plans[level]
 
 
-def _extents(section: SingleSection, grid: SingleGrid, *, sizes: int) -> Iterator[Extent]:
+def _timed(spec: SingleSpec, study: Study) -> float:
+    try:
+        return seconds_per_sample(spec, study)
+    except DivergedError as error:
+        raise UserError(f"{spec.name} {error}. Set a lower learning_rate in params.yaml, or targets: standardised") from None
+
+
+def _extents(section: SingleSection, grid: SingleGrid, methods: Sequence[str], *, sizes: int) -> Iterator[Extent]:
     """From large to small: fewer λ, then fewer class counts, then fewer epochs and smaller images in turn."""
     search = section.grids.get(SEARCH)
     listed = (search if search and grid.lambdas == "searched" else grid).lambdas
-    lambdas = (section.training.lam_for(grid.classes[0]),) if isinstance(listed, str) else listed
-    middle, one = lambdas[(len(lambdas) - 1) // 2 :][:2], grid.classes[:1]
-    for classes, weights in ((grid.classes, lambdas), (grid.classes, middle), (one, middle)):
-        yield Extent(size=0, classes=classes, lambdas=weights)
+    lambdas = () if isinstance(listed, str) or not any(map(has_class_loss, methods)) else listed
+    classes = grid.classes if any(map(has_classes, methods)) else grid.classes[:1]
+    middle, one = lambdas[(len(lambdas) - 1) // 2 :][:2], classes[:1]
+    for counts, weights in ((classes, lambdas), (classes, middle), (one, middle)):
+        yield Extent(size=0, classes=counts, lambdas=weights)
     for size in range(sizes):
         for divisor in (1, 2, 4) if size == sizes - 1 else (1, 2):
             yield Extent(size=size, classes=one, lambdas=middle[:1], divisor=divisor)
@@ -80,12 +90,12 @@ def _section(section: SingleSection, methods: tuple[str, ...], extent: Extent, *
     """The section with the grids and epochs of an extent: λ is searched with one seed."""
     training = section.training
     with_classes = tuple(dict.fromkeys(searched_as(method) for method in methods if has_class_loss(method)))
-    searched = bool(with_classes) and len(extent.lambdas) > 1
+    searched = len(extent.lambdas) > 1
     grid = SingleGrid(
         methods=("reg", *methods),
         classes=extent.classes,
         balanced_data=False,
-        lambdas="searched" if searched else extent.lambdas,
+        lambdas="searched" if searched else extent.lambdas or "default",
         seeds=seeds,
     )
     search = {SEARCH: replace(grid, methods=with_classes, lambdas=extent.lambdas, seeds=1)} if searched else {}

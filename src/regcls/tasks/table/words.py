@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from regcls.methods import yaml_name
 from regcls.reports.picking import Row, records
 from regcls.reports.stats import LEVEL, OPEN, USELESS
 from regcls.reports.tables import comparison, digits_of, interval, number, signed
@@ -95,7 +96,7 @@ def use(measured: Measured, table: pd.DataFrame) -> list[str]:
     method = min(rows, key=lambda row: float(row["other"]))["method"]
     choices = measured.choices
     classes, weight = choices.loc[choices["method"] == method, ["classes", "weight"]].value_counts().index[0]
-    run = f"run: {{method: {method}{f', classes: {classes}' if classes else ''}}}"
+    run = f"run: {{method: {yaml_name(method)}{f', classes: {classes}' if classes else ''}}}"
     return [run, *([f"training: {{lambda: {float(weight)}}}"] if weight else [])]
 
 
