@@ -126,8 +126,8 @@ def methods_screen(params: Params, reports: Mapping[str, Report]) -> Table | Non
         notes=(
             "“Helps” and “hurts” are corrected over the methods of the data set, or of its part (Holm), in all test samples and in Few "
             "separately. Images, depth and tables: with “no difference above x %” the interval lies within x % of reg's error, and "
-            "otherwise it “cannot be told”. Answers may differ from those of a report's table, which has more tests. regcls methods explains "
-            "the names.",
+            "otherwise it “cannot be told”. Answers may differ from those of a report's table, which has more tests. regcls methods "
+            "explains the names.",
         ),
     )
 
