@@ -18,7 +18,7 @@ from regcls.cli import main
 from regcls.data.store import prepared_folder, write_prepared
 from regcls.errors import UserError
 from regcls.files import explain_os_errors, write_json, write_text
-from regcls.methods import LOSSES
+from regcls.methods import KINDS
 from regcls.params import load_params
 from regcls.params.reading import read_yaml
 from regcls.tasks.functions.data import FunctionSets
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("signals")
 
 # Of values that never enter a product: as small as one likes.
 SHARES = ("mild", "moderate", "severe", "flip", "decay", "jitter", "rotate", "validation_share", "test_share")
-LOSS_NAMES = ", ".join(LOSSES)
+PARTS = ", ".join(KINDS)
 
 
 def nested(keys, value):
@@ -217,15 +217,14 @@ def error_of(root):
         (
             "breakfast.run.method",
             "regcls",
-            f'breakfast.run.method = "regcls": there is no method regcls; there are {LOSS_NAMES}, each alone or followed by +cls or +cls-bal, '
-            "and random, and kukleva",
+            f'breakfast.run.method = "regcls": there is no method regcls; there are {PARTS}, random, kukleva',
         ),
         (
             "nyud2.run.method",
             "focal+cls",
-            f'nyud2.run.method = "focal+cls": there is no method focal+cls; there are {LOSS_NAMES}, each alone',
+            f'nyud2.run.method = "focal+cls": focal+cls: there is no focal; there are {PARTS}',
         ),
-        ("functions.run.method", "random", f'functions.run.method = "random": there is no method random; there are {LOSS_NAMES}, each'),
+        ("functions.run.method", "random", f'functions.run.method = "random": there is no method random; there are {PARTS}'),
         ("functions.run.method", 1, "functions.run.method = 1: Input should be a valid string"),
         (
             "functions.grids.figure3.methods",
@@ -235,7 +234,7 @@ def error_of(root):
         (
             "imdb_wiki.grids.table3.methods",
             ["reg", "reg+bal"],
-            'imdb_wiki.grids.table3.methods.1 = "reg+bal": reg+bal: +bal is not a class loss; there are +cls and +cls-bal',
+            'imdb_wiki.grids.table3.methods.1 = "reg+bal": reg+bal: there is no bal; there are reg, ',
         ),
         (
             "breakfast.grids.table5.methods",
@@ -459,11 +458,11 @@ def cli(make_project, monkeypatch, capsys):
         (["--learning-rate=-1"], '--learning-rate = "-1": Input should be greater than 0'),
         (
             ["--method", "cls"],
-            f'--method = "cls": there is no method cls; there are {LOSS_NAMES}, each alone or followed by +cls or +cls-bal',
+            '--method = "cls": cls: a class loss stands beside a regression loss: write reg+cls',
         ),
         (
             ["--method", "focal-r+class"],
-            '--method = "focal-r+class": focal-r+class: +class is not a class loss; there are +cls and +cls-bal',
+            '--method = "focal-r+class": focal-r+class: there is no class; there are reg, ',
         ),
         (["--method", "focal-r(alpha=1)"], "focal-r(alpha=1): focal-r has no option alpha; it has beta, gamma"),
         (["--method=focal-r(beta=x)+cls"], "beta = 'x' is not a number of 0 or more"),

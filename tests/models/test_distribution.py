@@ -22,7 +22,7 @@ def images(batch=4):
 
 def test_predictions_are_the_mean_of_the_classes_in_training_and_evaluation():
     for model in (network().train(), network().eval()):
-        predictions, logits = model(images())
+        predictions, logits, _ = model(images())
         np.testing.assert_allclose(predictions.detach(), mean_of_classes(logits, EDGES), rtol=1e-5)
         assert logits.shape == (4, 6)
 
@@ -30,7 +30,7 @@ def test_predictions_are_the_mean_of_the_classes_in_training_and_evaluation():
 def test_outputs_are_float32_under_bfloat16_autocast():
     model = network().eval()
     with torch.autocast("cpu", torch.bfloat16):
-        predictions, logits = model(images())
+        predictions, logits, _ = model(images())
     assert predictions.dtype == logits.dtype == torch.float32
     torch.testing.assert_close(predictions, logits.softmax(1) @ CENTRES)
 

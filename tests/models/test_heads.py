@@ -20,14 +20,14 @@ def images(batch=4):
 def test_each_head_is_a_linear_layer_on_the_pooled_features():
     model = network(classes=10)
     model.backbone.eval()  # so that both passes normalise alike
-    predictions, logits = model(images())
+    predictions, logits, _ = model(images())
     features = model.backbone(images())
     torch.testing.assert_close(predictions, features @ model.regressor.weight[0] + model.regressor.bias)
     torch.testing.assert_close(logits, features @ model.classifier.weight.T + model.classifier.bias)
 
 
 def test_the_class_head_does_not_affect_the_prediction():
-    predictions, logits = network(classes=10).eval()(images())
+    predictions, logits, _ = network(classes=10).eval()(images())
     assert logits.shape == (4, 10)
     torch.testing.assert_close(predictions, network(classes=0).eval()(images())[0])
 
@@ -39,7 +39,7 @@ def test_without_classes_there_is_no_class_head():
 
 
 def test_one_image_gives_one_prediction():
-    predictions, logits = network(classes=10).train()(images(batch=1))
+    predictions, logits, _ = network(classes=10).train()(images(batch=1))
     assert predictions.shape == (1,)
     assert logits.shape == (1, 10)
 
@@ -56,7 +56,7 @@ def test_heads_compute_in_float32_under_bfloat16_autocast():
     model = network(classes=10)
     model.backbone.eval()
     with torch.autocast("cpu", torch.bfloat16):
-        predictions, logits = model(images())
+        predictions, logits, _ = model(images())
         features = model.backbone(images())
         assert torch.is_autocast_enabled("cpu")
     assert features.dtype == torch.bfloat16
@@ -66,14 +66,14 @@ def test_heads_compute_in_float32_under_bfloat16_autocast():
 
 
 def test_a_network_in_float64_stays_in_float64():
-    predictions, logits = network(classes=10).double()(images().double())
+    predictions, logits, _ = network(classes=10).double()(images().double())
     assert predictions.dtype == logits.dtype == torch.float64
 
 
 @pytest.mark.parametrize("output", ["predictions", "logits"])
 def test_each_loss_reaches_the_whole_backbone_and_its_own_head_only(output):
     model = network(classes=10)
-    predictions, logits = model(images())
+    predictions, logits, _ = model(images())
     (predictions if output == "predictions" else logits).square().sum().backward()
     untouched = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
     assert untouched == {"classifier" if output == "predictions" else "regressor"}

@@ -154,7 +154,7 @@ def affected_by_code(tmp_path_factory):
         ("tasks/images/params.py", set(), set()),
         ("tasks/__init__.py", set(), set()),
         ("methods/__init__.py", set(), set()),
-        ("methods/focal_r.py", set(), set()),  # not used by any grid of params.yaml
+        ("methods/hl_gauss.py", set(), set()),  # not used by any grid of these data sets
         ("methods/loss.py", set(), {"images", "depth"}),
     ],
 )

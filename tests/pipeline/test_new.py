@@ -265,8 +265,8 @@ def test_images_go_from_the_command_to_a_report(project, photos, capsys):
     shrink(project, "epochs: 30\n    milestones: [20, 25]", "epochs: 2\n    milestones: [1]")
     shrink(
         project,
-        "grids:\n    table3: {classes: [10], lambdas: searched, seeds: 3}",
-        "grids:\n    table3: {methods: [reg, reg+cls], classes: [10], lambdas: [1.0], seeds: 1}",
+        "table3: {methods: [reg, reg+cls, reg+cls-bal], classes: [10], lambdas: searched, seeds: 3}",
+        "table3: {methods: [reg, reg+cls], classes: [10], lambdas: [1.0], seeds: 1}",
     )
     shrink(project, "lambdas: [0.1, 1.0, 10.0], seeds: 1}", "lambdas: [1.0], seeds: 0}")
     for command in (["prepare", "houses"], ["train", "houses"], ["compare"]):

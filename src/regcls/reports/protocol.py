@@ -84,6 +84,8 @@ def _difference(axis: str, ours: Any, papers: Any) -> str:
         return "" if ours == papers else f"{ours} {'of' if ours < papers else 'instead of'} {papers} {what}"
     if not (isinstance(ours, tuple) and isinstance(papers, tuple)):
         return "" if ours == papers else f"{what} {text_of(ours)} instead of {text_of(papers)}"
+    if axis == "methods":  # others may be trained beside the paper's
+        ours = tuple(method for method in ours if method in papers)
     if set(ours) == set(papers):
         return ""
     if set(ours) < set(papers):

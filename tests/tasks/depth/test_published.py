@@ -62,7 +62,10 @@ def test_the_depth_section_matches_the_papers_runs(depth: Depth) -> None:
     assert {name: ours[name] for name in theirs} == theirs and "resnet50" in depth.training.weights
     on_purpose = {"depth_resampling", "clip_colours", "validation"}  # a deviation from the release: docs/fidelity.md
     assert {field.name for field in fields(DepthTraining)} - set(theirs) == {"seeds", "huber_delta", "weights", "decay"} | on_purpose
-    assert {name: depth.grids[name] for name in published.GRIDS} == published.GRIDS
+    papers = {"reg", "reg+cls", "reg+cls-bal"}
+    grids = {name: depth.grids[name] for name in published.GRIDS}
+    own = {name: replace(grid, methods=tuple(method for method in grid.methods if method in papers)) for name, grid in grids.items()}
+    assert own == published.GRIDS
 
 
 def test_the_grids_and_values_of_nyud2_match_the_paper(depth: Depth) -> None:

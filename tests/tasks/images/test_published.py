@@ -59,7 +59,10 @@ def test_the_faces_section_matches_the_papers_runs(images: Images) -> None:
     theirs = published.VALUES
     assert {name: ours[name] for name in theirs} == theirs and images.shots.by == "integer"
     assert {field.name for field in fields(ImageTraining)} - set(theirs) == {"seeds", "huber_delta"}
-    assert {name: images.grids[name] for name in published.GRIDS} == published.GRIDS
+    papers = {"reg", "reg+cls", "reg+cls-bal"}
+    grids = {name: images.grids[name] for name in published.GRIDS}
+    own = {name: replace(grid, methods=tuple(method for method in grid.methods if method in papers)) for name, grid in grids.items()}
+    assert own == published.GRIDS
 
 
 def test_the_grids_and_values_of_imdb_wiki_match_the_paper(images: Images) -> None:
