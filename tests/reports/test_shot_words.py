@@ -3,9 +3,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from regcls.reports.measured import at_edge
+from regcls.reports.measured import Runs, at_edge
 from regcls.reports.shot_differences import differences
 from regcls.reports.shot_subject import Subject, best_by_validation
 from regcls.reports.shot_words import answers, compared_methods, few_metrics, line_of, use
@@ -15,7 +16,11 @@ from reports.made_up_shots import MadeUp, by_classes_alone, made_up, with_anothe
 
 def answers_for(study: MadeUp, **changed: Any) -> list[str]:
     subject: Subject = replace(study.subject, **changed)
-    return answers(subject, study.runs, differences(study.runs, subject.compare, negligible=2.0))
+    return told(subject, study.runs, differences(study.runs, subject.compare, negligible=2.0))
+
+
+def told(subject: Subject, runs: Runs, table: pd.DataFrame, **more: Any) -> list[str]:
+    return answers(subject, runs, table, compared_methods(subject, runs, table), **more)
 
 
 def test_the_answer_has_the_numbers_of_the_differences_table() -> None:
@@ -117,7 +122,7 @@ def test_an_empty_few_group_is_mentioned() -> None:
     study = made_up()
     table = differences(study.runs, study.subject.compare, negligible=2.0)
     none = table.assign(images=table["images"].mask(table["shot"] == "few", 0))
-    assert answers(study.subject, study.runs, none)[0].partition(" At the edge")[0].endswith("No test image is in Few.")
+    assert told(study.subject, study.runs, none)[0].partition(" At the edge")[0].endswith("No test image is in Few.")
 
 
 @pytest.mark.parametrize(
@@ -132,14 +137,14 @@ def test_an_empty_few_group_is_mentioned() -> None:
 )
 def test_a_choice_at_the_edge_of_its_grid_is_named(tried: Any, expected: str) -> None:
     study = made_up()  # reg+cls is best with 100 classes and λ 0.1
-    first = answers(study.subject, study.runs, differences(study.runs, study.subject.compare, negligible=2.0), tried=tried)[0]
+    first = told(study.subject, study.runs, differences(study.runs, study.subject.compare, negligible=2.0), tried=tried)[0]
     assert first.endswith(f" At the edge of the grid: {expected}. Extend it by a factor of ten: a better value may lie outside.")
 
 
 def test_no_edge_is_named_without_a_choice() -> None:
     study = made_up()
     one = replace(study.runs, wanted=study.runs.wanted[study.runs.wanted["classes"] != 10])
-    assert "At the edge" not in answers(study.subject, one, differences(one, study.subject.compare, negligible=2.0), tried=(0.1,))[0]
+    assert "At the edge" not in told(study.subject, one, differences(one, study.subject.compare, negligible=2.0), tried=(0.1,))[0]
     assert not at_edge(2, (2, 10, 100), least=2) and at_edge(10, (10, 100), least=2) and not at_edge(10, (2, 10, 100), least=2)
 
 

@@ -114,7 +114,7 @@ def test_a_timed_run_that_diverges_is_a_mistake_in_words(make_faces, monkeypatch
 
 
 def test_methods_without_classes_need_no_search(section, monkeypatch):
-    found = plan(section, monkeypatch, methods=["focal-r", "reg"])
+    found = plan(section, monkeypatch, methods=["focal-r"])
     assert found.section.grids.keys() == {"advice"} and found.networks == 6
 
 

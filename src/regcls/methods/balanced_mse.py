@@ -66,6 +66,12 @@ class BalancedMSE(Loss):
     ) -> tuple[Float[Tensor, "M K"], Float[Tensor, "M K"], Float[Tensor, "M #K"]]:
         """log π, μ and v."""
 
+    def chosen(
+        self, predictions: Float[Tensor, "M N"], targets: Float[Tensor, "M N"], kept: Bool[Tensor, "M N"] | None
+    ) -> tuple[Float[Tensor, "M n"], Float[Tensor, "M n"], Bool[Tensor, "M n"] | None]:
+        """The samples that enter the loss: predictions, targets, and which of them are kept; by default all."""
+        return predictions, targets, kept
+
     def __call__(
         self,
         predictions: Float[Tensor, "M N"],
@@ -75,7 +81,7 @@ class BalancedMSE(Loss):
         facts: Facts,
     ) -> Float[Tensor, " M"]:
         """See Loss."""
-        predictions = predictions.to(targets.dtype)  # from bf16
+        predictions, targets, kept = self.chosen(predictions.to(targets.dtype), targets, kept)  # from bf16
         variance = _variance(learned if self.learned else torch.full_like(targets[:, :1], self.sigma))
         evidence: Tensor = _LogEvidence.apply(predictions, variance, *self.mixture(targets, kept, facts))  # type: ignore[no-untyped-call]
         return mean_of(2 * variance.detach() * ((predictions - targets).square() / (2 * variance) + evidence), kept)

@@ -33,19 +33,14 @@ class BatchMonteCarlo(BalancedMSE):
             log_weights = log_weights.masked_fill(~kept & kept.any(1, keepdim=True), -torch.inf)
         return log_weights, targets, torch.zeros_like(targets[:, :1])
 
-    def __call__(
-        self,
-        predictions: Float[Tensor, "M N"],
-        targets: Float[Tensor, "M N"],
-        kept: Bool[Tensor, "M N"] | None,
-        learned: Float[Tensor, "M P"],
-        facts: Facts,
-    ) -> Float[Tensor, " M"]:
-        """See Loss."""
-        if predictions.shape[1] > MOST:
-            chosen, kept = evenly_spaced(torch.ones_like(targets, dtype=torch.bool) if kept is None else kept, MOST)
-            predictions, targets = predictions.gather(1, chosen), targets.gather(1, chosen)
-        return super().__call__(predictions, targets, kept, learned, facts)
+    def chosen(
+        self, predictions: Float[Tensor, "M N"], targets: Float[Tensor, "M N"], kept: Bool[Tensor, "M N"] | None
+    ) -> tuple[Float[Tensor, "M n"], Float[Tensor, "M n"], Bool[Tensor, "M n"] | None]:
+        """See BalancedMSE. At most MOST samples."""
+        if predictions.shape[1] <= MOST:
+            return predictions, targets, kept
+        places, kept = evenly_spaced(torch.ones_like(targets, dtype=torch.bool) if kept is None else kept, MOST)
+        return predictions.gather(1, places), targets.gather(1, places), kept
 
 
 def evenly_spaced(kept: Bool[Tensor, "M N"], most: int) -> tuple[Int[Tensor, "M most"], Bool[Tensor, "M most"]]:

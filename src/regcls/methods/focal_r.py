@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from regcls.methods.loss import BySample
+from regcls.methods.loss import BySample, Facts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class FocalR(BySample):
     beta: float
     gamma: float
 
-    def each(self, predictions: Float[Tensor, "M N"], targets: Float[Tensor, "M N"]) -> Float[Tensor, "M N"]:
+    def each(self, predictions: Float[Tensor, "M N"], targets: Float[Tensor, "M N"], facts: Facts) -> Float[Tensor, "M N"]:
         """See BySample."""
         sizes = (2 * torch.sigmoid(self.beta * (predictions - targets).abs()) - 1).clamp(min=torch.finfo(predictions.dtype).tiny)
         weights = sizes.pow(self.gamma)  # sizes are above 0, where the gradient would be infinite for γ below 1

@@ -101,7 +101,7 @@ class BySample(Loss):
     """A loss that is a mean over samples."""
 
     @abstractmethod
-    def each(self, predictions: Float[Tensor, "M N"], targets: Float[Tensor, "M N"]) -> Float[Tensor, "M N"]:
+    def each(self, predictions: Float[Tensor, "M N"], targets: Float[Tensor, "M N"], facts: Facts) -> Float[Tensor, "M N"]:
         """Loss of each sample."""
 
     def errors(self, predictions: Float[Tensor, "M N"], targets: Float[Tensor, "M N"]) -> Float[Tensor, "M N"]:
@@ -117,12 +117,12 @@ class BySample(Loss):
         facts: Facts,
     ) -> Float[Tensor, " M"]:
         """See Loss."""
-        return mean_of(self.each(predictions, targets), kept)
+        return mean_of(self.each(predictions, targets, facts), kept)
 
 
 class Plain(BySample):
     """reg: the mean error."""
 
-    def each(self, predictions: Float[Tensor, "M N"], targets: Float[Tensor, "M N"]) -> Float[Tensor, "M N"]:
+    def each(self, predictions: Float[Tensor, "M N"], targets: Float[Tensor, "M N"], facts: Facts) -> Float[Tensor, "M N"]:
         """See BySample."""
         return self.errors(predictions, targets)

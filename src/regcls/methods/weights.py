@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from regcls.losses import mean_of
 from regcls.methods.bins import edges_of, histogram
-from regcls.methods.loss import BySample, Facts, Loss, TrainingTargets
+from regcls.methods.loss import BySample, Facts, TrainingTargets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,16 +26,16 @@ class Weighting(ABC):
     def density(self, counts: NDArray[np.float64], *, reflected: bool) -> NDArray[np.float64]:
         """(K,) what the weights of bins are inverse to; above 0 in each bin that has training samples."""
 
-    def weighing(self, loss: Loss) -> "Weighted":
+    def weighing(self, loss: BySample) -> "Weighted":
         """The weighted loss."""
         return Weighted(kind=loss.kind, huber_delta=loss.huber_delta, loss=loss, weighting=self)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Weighted(Loss):
+class Weighted(BySample):
     """A mean over samples with weights, whose mean over the training samples is 1."""
 
-    loss: Loss
+    loss: BySample
     weighting: Weighting
 
     def facts(self, targets: TrainingTargets) -> dict[str, NDArray[np.float64]]:
@@ -49,15 +48,7 @@ class Weighted(Loss):
         weights = 1 / density[nearest]
         return {"edges": edges[1:-1], "weights": weights * counts.sum() / (counts * weights).sum()}
 
-    def __call__(
-        self,
-        predictions: Float[Tensor, "M N"],
-        targets: Float[Tensor, "M N"],
-        kept: Bool[Tensor, "M N"] | None,
-        learned: Float[Tensor, "M P"],
-        facts: Facts,
-    ) -> Float[Tensor, " M"]:
-        """See Loss."""
-        assert isinstance(self.loss, BySample)
+    def each(self, predictions: Float[Tensor, "M N"], targets: Float[Tensor, "M N"], facts: Facts) -> Float[Tensor, "M N"]:
+        """See BySample."""
         bins = torch.searchsorted(facts["edges"], targets.contiguous(), right=True)
-        return mean_of(facts["weights"].gather(1, bins) * self.loss.each(predictions, targets), kept)
+        return facts["weights"].gather(1, bins) * self.loss.each(predictions, targets, facts)

@@ -85,8 +85,7 @@ def first_screen(params: Params, reports: Mapping[str, Report]) -> Table:
             frame.append({"dataset": dataset, "measured": why})
             continue
         for line in report.lines:
-            name = Cell(text=f"{title}: {line.part}" if line.part else title, header=True, href=page_url)
-            rows.append((name, *_cells(line)))
+            rows.append(_row(line, title, page_url))
             frame.append({"dataset": dataset} | _numbers(line))
     return Table(
         name="summary",
@@ -110,9 +109,7 @@ def methods_screen(params: Params, reports: Mapping[str, Report]) -> Table | Non
         ranking = reports[dataset].ranking if dataset in reports else ()
         parts = Counter((line.part, line.measured) for line in ranking)
         for line in (line for line in ranking if parts[line.part, line.measured] > 1):
-            title = params.datasets[dataset].title
-            name = Cell(text=f"{title}: {line.part}" if line.part else title, header=True, href=f"{dataset}/index.html")
-            rows.append((name, *_cells(line)))
+            rows.append(_row(line, params.datasets[dataset].title, f"{dataset}/index.html"))
             frame.append({"dataset": dataset} | _numbers(line))
     if not rows:
         return None
@@ -132,9 +129,10 @@ def methods_screen(params: Params, reports: Mapping[str, Report]) -> Table | Non
     )
 
 
-def _cells(line: Line) -> tuple[Cell, ...]:
+def _row(line: Line, title: str, page_url: str) -> tuple[Cell, ...]:
+    name = Cell(text=f"{title}: {line.part}" if line.part else title, header=True, href=page_url)
     few = _compared(line.few, line.digits) if line.few else tuple(Cell(text=DASH) for _ in GROUP)
-    return (Cell(text=line.measured), Cell(text=line.method), *_compared(line.overall, line.digits), *few, Cell(text=line.n))
+    return (name, Cell(text=line.measured), Cell(text=line.method), *_compared(line.overall, line.digits), *few, Cell(text=line.n))
 
 
 def _compared(group: Compared, digits: int) -> tuple[Cell, ...]:

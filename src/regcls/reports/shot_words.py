@@ -17,11 +17,18 @@ from regcls.reports.tables import comparison, interval, number, signed
 from regcls.words import counted
 
 
-def answers(subject: Subject, runs: Runs, table: pd.DataFrame, *, tried: Sequence[float] | str = "default") -> list[str]:
+def answers(
+    subject: Subject,
+    runs: Runs,
+    table: pd.DataFrame,
+    compared: Mapping[str, Mapping[str, Row]],
+    *,
+    tried: Sequence[float] | str = "default",
+) -> list[str]:
     """A line per method, at its class count and λ with the lowest validation error: its test error and reg's, over all images and in Few.
 
-    `table`: from `differences`. `tried`: values of λ that validation chose from; text if there was no choice. The last line explains the
-    numbers.
+    `table`: from `differences`; `compared`: from `compared_methods`. `tried`: values of λ that validation chose from; text if there was no
+    choice. The last line explains the numbers.
     """
     wanted = runs.wanted
     methods = list(dict.fromkeys(runs.in_order(wanted[wanted["method"] != "reg"])["method"]))
@@ -29,7 +36,6 @@ def answers(subject: Subject, runs: Runs, table: pd.DataFrame, *, tried: Sequenc
         return ["Only reg is trained: there is nothing to compare it with."]
     if not ((wanted["method"] == "reg") & (wanted["state"] == "finished")).any():
         return ["No run of reg is finished: there is nothing to compare the other methods with."]
-    compared = compared_methods(subject, runs, table)
     lines = [
         f"{_headline(subject, rows['all'])} {_in_few(subject, rows['few'])}{_edge(runs, rows['all'], tried)}"
         if (rows := compared.get(method))

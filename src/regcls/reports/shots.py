@@ -59,7 +59,7 @@ def complete(
         _add_search(report, subject, grids[SEARCH])
     if main:
         compared = compared_methods(subject, *main)
-        report.answers += answers(subject, *main, tried=tried)
+        report.answers += answers(subject, *main, compared, tried=tried)
         lines = {method: line_of(subject, compared, method) for method in compared}
         report.lines = [lines["reg+cls"]] if "reg+cls" in lines else []
         report.ranking = sorted(lines.values(), key=lambda line: line.overall.other)

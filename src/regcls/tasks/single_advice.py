@@ -9,7 +9,7 @@ from regcls.methods import has_class_loss, has_classes, searched_as
 from regcls.params.single import SEARCH, SingleGrid, SingleSection
 from regcls.reports.stats import FEWEST
 from regcls.runs.grids import MakeSpec, SingleSpec, all_specs
-from regcls.tasks.planning import affordable, asked_for, fewer
+from regcls.tasks.planning import affordable, fewer
 from regcls.tasks.task import Plan
 from regcls.training.loop import DivergedError
 from regcls.training.single_study import Study, seconds_per_sample
@@ -45,15 +45,15 @@ def plan(
 
     `sizes`: sections with images from large to small, and the side length of these images in pixels.
     """
-    named, (section, largest) = asked_for(methods, sizes[0][0].task), sizes[0]
+    section, largest = sizes[0]
     grid = next(grid for name, grid in section.grids.items() if name != SEARCH and grid.seeds)
-    extents = list(dict.fromkeys(_extents(section, grid, named, sizes=len(sizes))))
+    extents = list(dict.fromkeys(_extents(section, grid, methods, sizes=len(sizes))))
     processes, seconds = 1 if study.on_gpu else study.compute.process_count, 0.0
     plans = list[Plan]()
     for extent in extents:
         reduced, side = sizes[extent.size]
-        own = _section(reduced, named, extent, seeds=max(FEWEST, grid.seeds))
-        any_lambda = dict.fromkeys(itertools.product(map(searched_as, named), extent.classes), next(iter(extent.lambdas), 1.0))
+        own = _section(reduced, methods, extent, seeds=max(FEWEST, grid.seeds))
+        any_lambda = dict.fromkeys(itertools.product(map(searched_as, methods), extent.classes), next(iter(extent.lambdas), 1.0))
         specs = all_specs(make, own, study.dataset, any_lambda)
         if level is None and not plans:
             seconds = _timed(specs[0], study)
@@ -86,7 +86,7 @@ def _extents(section: SingleSection, grid: SingleGrid, methods: Sequence[str], *
             yield Extent(size=size, classes=one, lambdas=middle[:1], divisor=divisor)
 
 
-def _section(section: SingleSection, methods: tuple[str, ...], extent: Extent, *, seeds: int) -> SingleSection:
+def _section(section: SingleSection, methods: Sequence[str], extent: Extent, *, seeds: int) -> SingleSection:
     """The section with the grids and epochs of an extent: λ is searched with one seed."""
     training = section.training
     with_classes = tuple(dict.fromkeys(searched_as(method) for method in methods if has_class_loss(method)))

@@ -229,10 +229,10 @@ class Task(ABC, Generic[SectionT, SpecT, DataT]):
         """
 
     def plan(self, data: DataT, session: Session, *, methods: Sequence[str], budget: float, level: int | None = None) -> Plan:
-        """What to train to tell whether `methods` help, within `budget` seconds, or at the `level` of an earlier plan.
+        """What to train to tell whether `methods` (see planning.asked_for) help, in `budget` seconds, or at the `level` of an earlier plan.
 
         Raises:
-            UserError: a method does not exist, or the budget is too small.
+            UserError: the budget is too small, or the data cannot be learned.
         """
         raise NotImplementedError
 

@@ -488,9 +488,8 @@ def test_networks_that_predict_by_classes_start_from_the_backbone_of_reg_and_hav
     assert gauss["centres"].tolist() == pytest.approx([5, 15, 25, 35, 45, 55, 65, 75, 85, 95])
 
 
-@pytest.mark.parametrize("changes", [{}, BALANCED_DATA, STANDARDISED], ids=["raw", "balanced data", "standardised targets"])
-def test_a_resumed_run_by_classes_gives_the_same_numbers_and_its_predictors_need_no_data(job, images, changes):
-    changes = {"method": "hl-gauss", **changes}
+def resumed(job, changes):
+    """The result of an interrupted and resumed run, and its predictions; an uninterrupted one has the same weights and predictions."""
     whole = make(job(folder="whole", **changes))
     with pytest.raises(KeyboardInterrupt):
         make(job(**changes), interrupt_at=7)
@@ -499,6 +498,13 @@ def test_a_resumed_run_by_classes_gives_the_same_numbers_and_its_predictors_need
     assert weights[0].keys() == weights[1].keys() and all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
     table = again.tables["predictions.parquet"]
     pd.testing.assert_frame_equal(table, whole.tables["predictions.parquet"], check_exact=True)
+    return again, table
+
+
+@pytest.mark.parametrize("changes", [{}, BALANCED_DATA, STANDARDISED], ids=["raw", "balanced data", "standardised targets"])
+def test_a_resumed_run_by_classes_gives_the_same_numbers_and_its_predictors_need_no_data(job, images, changes):
+    changes = {"method": "hl-gauss", **changes}
+    again, table = resumed(job, changes)
     loaded = load_predictor(again.files[BEST], model="resnet18", width=2, standardised="targets" in changes)
     for predictor in (model_of(job(**changes), again).network, loaded):
         with torch.inference_mode():
@@ -715,14 +721,7 @@ def test_constant_targets_are_predicted_near_the_constant(job, monkeypatch):
 
 def test_a_resumed_run_and_its_predictors_have_the_scale_of_the_targets(job):
     changes = {"method": "reg+cls-bal", **BALANCED_DATA, **STANDARDISED}
-    whole = make(job(folder="whole", **changes))
-    with pytest.raises(KeyboardInterrupt):
-        make(job(**changes), interrupt_at=7)
-    again = make(job(**changes))
-    weights = [read_weights(result.files[LAST], device="cpu") for result in (whole, again)]
-    assert weights[0].keys() == weights[1].keys() and all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
-    table = again.tables["predictions.parquet"]
-    pd.testing.assert_frame_equal(table, whole.tables["predictions.parquet"], check_exact=True)
+    again, table = resumed(job, changes)
     model = model_of(job(**changes), again)
     loaded = load_predictor(again.files[BEST], model="resnet18", width=2, standardised=True)
     for predictor in (model.network, loaded):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from regcls.tasks.planning import affordable, asked_for, fewer
+from regcls.tasks.planning import affordable, fewer
 from regcls.tasks.table.networks import TableNetworks
 from regcls.tasks.table.params import HGB, TableGrid, Tables
 from regcls.tasks.table.runs import all_specs, make_spec
@@ -23,7 +23,7 @@ SECONDS_PER_RUN = 0.2  # to track it, with its model
 def plan(section: Tables, networks: TableNetworks, *, methods: Sequence[str], budget: float, processes: int, level: int | None) -> Plan:
     """The plan with the most networks that fits `budget` seconds on `processes` cores, or the one of `level`; see `Task.plan`."""
     grid = next(grid for grid in section.grids.values() if grid.seeds)
-    levels = _levels(section, grid, ("reg", *asked_for(methods, section.task), HGB), several=len(networks.parts) > 1)
+    levels = _levels(section, grid, ("reg", *methods, HGB), several=len(networks.parts) > 1)
     step = _seconds_per_step(section, networks) / processes if level is None else 0.0
     plans = []
     for index, (reduced, words) in enumerate(levels):
