@@ -49,7 +49,10 @@ from servers import make_server, nursery, postgres, tracking_server  # noqa: F40
 ROOT = Path(__file__).parent.parent
 
 # The data sets of params.yaml as it ships; tests ignore any others that a user adds, and the data sets that a user chooses.
-SHIPPED = ("functions", "functions_small", "imdb_wiki", "agedb", "portraits", "nyud2", "rooms", "breakfast", "walks", "diabetes")
+SHIPPED = (
+    *("functions", "functions_small", "functions_extra", "functions_width"),
+    *("imdb_wiki", "agedb", "portraits", "nyud2", "rooms", "breakfast", "walks", "diabetes"),
+)
 SHIPPED_CHOICE: dict[str, Any] = {
     "datasets": ["functions_small", "portraits", "rooms", "walks", "diabetes"],
     "default_dataset": "portraits",
@@ -74,6 +77,19 @@ SHRUNK: dict[str, Any] = {
         },
     },
     "functions_small": {"grids": {"figure3": None, "figure4": None}},  # they need settings that the tests omit
+    "functions_extra": {
+        "grids": {"extra": {"settings": ["clean", "noisy"], "samplings": ["uniform", "severe"], "classes": [4, 16], "repetitions": 2}}
+    },
+    "functions_width": {
+        "data": {"repetitions": 2},
+        "grids": {
+            "width": {
+                "lambdas": [1.0, 100.0],
+                "repetitions": 2,
+                "vary": {"hidden": [[5, 15], [9, 15]], "learning_rate": [0.001, 0.01], "scale": [1.0, 10.0]},
+            }
+        },
+    },
     "imdb_wiki": {
         "data": {
             "source": "stand-in",
@@ -163,6 +179,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that have the most slow tests: if the last file is a long one, the other workers wait for it."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])
+
+
+@pytest.fixture(scope="session")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Params:
+    """params.yaml without the data sets that a user added."""
+    file = tmp_path_factory.mktemp("shipped") / "params.yaml"
+    file.write_text(yaml.safe_dump(shipped_tree(), sort_keys=False))
+    return load_params(file)
 
 
 @pytest.fixture

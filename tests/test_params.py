@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import ROOT, SHIPPED, SHIPPED_CHOICE, shipped_tree
+from conftest import ROOT, SHIPPED, SHIPPED_CHOICE
 from regcls.cli import main
-from regcls.params import Params, load_params, parse_options
+from regcls.params import load_params, parse_options
 from regcls.runs import grids
 from regcls.tasks import TASKS
 from regcls.tasks.depth.runs import make_spec as depth_spec
@@ -26,14 +26,6 @@ HOUSES = {
     "training": {"class_range": [0.0, 1e6], "lambda": {50: 0.5}, "epochs": 3},
     "grids": {"table3": {"classes": [50]}, "table4": None},
 }
-
-
-@pytest.fixture(scope="module")
-def shipped(tmp_path_factory) -> Params:
-    """params.yaml without the data sets that a user added."""
-    file = tmp_path_factory.mktemp("shipped") / "params.yaml"
-    file.write_text(yaml.safe_dump(shipped_tree(), sort_keys=False))
-    return load_params(file)
 
 
 # The shipped file

@@ -60,12 +60,38 @@ def test_a_name_has_data_method_classes_lambda_and_seed(params):
 def test_every_option_reaches_the_spec(params):
     given = dict(
         setting="noisy", sampling="uniform", noise="0.1", method="reg+cls-bal", classes="7", repetition="1", seed="9", hidden="5x9", epochs="3",
-        batch_size="32", optimizer="sgd", learning_rate="0.5", weight_decay="0", precision="float64", rounding="floor", **{"lambda": "3"},
+        batch_size="32", optimizer="sgd", learning_rate="0.5", weight_decay="0.1", precision="float64", rounding="floor", scale="2.0",
+            extra_loss="true", **{"lambda": "3"},
     )  # fmt: skip
     spec = single_spec(params.datasets["functions"], "functions", parse_options("functions", given))
     assert set(given) == {"lambda" if f.name == "lam" else f.name for f in fields(FunctionOptions)}
     params_of_run = spec.params()
-    assert {name: params_of_run[name] for name in given} == {**given, "lambda": "3.0", "weight_decay": "0.0"}
+    assert {name: params_of_run[name] for name in given} == {**given, "lambda": "3.0"}
+
+
+def test_a_grid_varies_training_values_and_trains_the_same_training_once(shipped):
+    functions = shipped.datasets["functions_width"]
+    grid = functions.grids["width"]
+    specs = expand(functions, "functions_width", grid)
+    adam, descent = ([spec for spec in specs if spec.optimizer == optimizer] for optimizer in ("adam", "sgd"))
+    panels, lambdas = 2 * 3 * 5, 1 + 9  # samplings × repetitions × widths; λ of reg+cls, and reg
+    assert len(adam) == panels * lambdas * 5 * 9 and len({(spec.scale, spec.learning_rate) for spec in adam}) == 5 * 9
+    # Without weight decay, gradient descent knows only the product of scale and learning rate: 1e-9 to 1e3.
+    rates = {spec.learning_rate for spec in descent}
+    assert (
+        len(descent) == panels * lambdas * 13 and rates == {float(f"1e{n}") for n in range(-9, 4)} and {s.scale for s in descent} == {1.0}
+    )
+    assert {spec.hidden for spec in specs} == {(width, 15) for width in (5, 9, 17, 33, 65)}
+    decayed = replace(functions, training=replace(functions.training, weight_decay=0.1))
+    assert len(expand(decayed, "functions_width", grid)) == len(adam) * 2
+
+
+def test_a_grid_that_measures_likelihoods_has_other_runs(shipped):
+    functions = shipped.datasets["functions_extra"]
+    grid = functions.grids["extra"]
+    measured, plain = (expand(functions, "functions_extra", replace(grid, extra_loss=value)) for value in (True, False))
+    assert not set(measured) & set(plain) and {replace(spec, extra_loss=False) for spec in measured} == set(plain)
+    assert len(measured) * 10 == 600 + 3000
 
 
 @pytest.mark.parametrize("name", [f.name for f in fields(FunctionSpec)])

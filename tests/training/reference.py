@@ -60,7 +60,7 @@ def train_plainly(network: Network, recipe: Recipe, *, by_classes: str = "") -> 
                 loss = loss if by_classes else loss + class_loss(logits, labels[batch], kept)
                 hits += int((logits.argmax(1) == labels[batch]).sum())
             optimizer.zero_grad()
-            loss.backward()
+            (recipe.scale * loss).backward()
             optimizer.step()
         scheduler.step()
         for group, rate in zip(optimizer.param_groups[1:], own_rates.values(), strict=True):

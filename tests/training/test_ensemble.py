@@ -72,6 +72,16 @@ def test_networks_agree_with_plain_pytorch(classes, balanced, optimizer, precisi
             assert trained.evaluated["test"][-1] == pytest.approx(float(((model(x.T) - y) ** 2).mean()), rel=tolerance * 10)
 
 
+@pytest.mark.parametrize("optimizer, weight_decay", [("adam", 0.1), ("sgd", 0.1), ("sgd", 0.0)])
+def test_a_scale_multiplies_both_losses_but_not_the_weight_decay(optimizer, weight_decay):
+    recipe = replace(RECIPE, optimizer=optimizer, weight_decay=weight_decay, learning_rate=0.001)
+    net, scaled = network(16), replace(recipe, scale=0.01)
+    assert difference(train([net], scaled)[0], train_plainly(net, scaled)[0]) < 1e-10
+    same = replace(recipe, learning_rate=0.00001)  # the same training if only the product of scale and learning rate counts
+    gap = difference(train([net], scaled)[0], train_plainly(net, same)[0])
+    assert (gap < 1e-10) == (optimizer == "sgd" and not weight_decay)
+
+
 def test_networks_with_several_inputs_agree_with_plain_pytorch():
     net = network(16, inputs=3)
     assert difference(train([net], RECIPE)[0], train_plainly(net, RECIPE)[0]) < 1e-10

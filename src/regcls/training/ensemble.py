@@ -15,8 +15,8 @@ Legend: M networks, A of them still active in the epoch, B batch, D inputs, H1 a
 
 import math
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 # Otherwise the last bit of MKL's matrix products depends on the memory alignment of a matrix, and so on the other networks.
@@ -32,6 +32,7 @@ from torch.nn import functional as F
 from regcls.choices import Activation
 from regcls.models.mlp import Initialisation, initial_weights
 from regcls.training.ensemble_data import Batches, EvaluationSet, Network, place
+from regcls.training.likelihoods import Likelihoods
 from regcls.training.optimizers import Adam, GradientDescent, Stacked
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class Recipe:
     decay: float
     weight_decay: float
     precision: str  # float32 | float64
+    scale: float = 1.0  # factor of both losses
+    likelihoods: tuple[str, ...] = ()  # sets to measure likelihoods.MEASURES of after each epoch: `train`, or evaluation sets
 
     def rate(self, epoch: int) -> float:
         """The learning rate of `epoch` (from 0)."""
@@ -82,6 +85,8 @@ class Trained:
     # Evaluation set -> top-1 accuracy after the last epoch; `train`: during the last epoch. Empty without classes.
     accuracy: dict[str, float]
     finite: bool  # False: the network diverged, and its results are meaningless
+    # Set -> likelihoods.MEASURES after each epoch (epochs, measures), for those of the recipe.
+    likelihoods: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 def train(
@@ -110,10 +115,16 @@ def train(
     train_errors: list[Tensor] = []
     errors: dict[str, list[Tensor]] = {name: [] for name in first.evaluate}
     epoch_sets = {name: ensemble.evaluation_set(name) for name in every_epoch}
+    likelihood_sets = {
+        name: Likelihoods(ensemble.networks, name, ensemble.batch, ensemble.dtype, ensemble.device) for name in recipe.likelihoods
+    }
+    likelihoods: dict[str, list[Tensor]] = {name: [] for name in recipe.likelihoods}
     for epoch in range(recipe.epochs):
         train_errors.append(ensemble.train_epoch(epoch))
         for name, data in epoch_sets.items():
             errors[name].append(ensemble.evaluate(data)[0])
+        for name, measured in likelihood_sets.items():
+            likelihoods[name].append(ensemble.likelihoods(measured, train_errors[-1]))
         on_epoch()
     predictions: dict[str, list[NDArray[np.floating]]] = {}
     accuracy: dict[str, Tensor] = {}
@@ -139,6 +150,7 @@ def train(
             predicted={name: rows[row].copy() for name, rows in predictions.items()},
             accuracy={name: float(shares[row]) for name, shares in accuracy.items()},
             finite=bool(ensemble.finite[row]),
+            likelihoods={name: torch.stack(values, 1)[row].cpu().numpy() for name, values in likelihoods.items() if values},
         )
         for row, m in enumerate(order)
     }
@@ -292,7 +304,12 @@ class _Ensemble:
 
     def evaluation_set(self, name: str) -> EvaluationSet:
         """The evaluation set `name` of each network."""
-        return EvaluationSet(self.networks, name, self.batch, self.dtype, self.device)
+        return EvaluationSet([n.evaluate[name] for n in self.networks], self.batch, self.dtype, self.device)
+
+    @torch.no_grad()
+    def likelihoods(self, measured: Likelihoods, mse: Tensor) -> Tensor:
+        """See `Likelihoods.measure`."""
+        return measured.measure(lambda x: (self.active.predictions(x), self.active.logits()), mse)
 
     @torch.no_grad()
     def evaluate(self, data: EvaluationSet) -> tuple[Tensor, Tensor]:
@@ -309,13 +326,12 @@ class _Ensemble:
     @torch.no_grad()
     def accuracy(self, data: EvaluationSet) -> Tensor:
         """(M,) top-1 accuracy of the class head."""
-        head = self.params.layers[2][:, 1:] if self.padding is None else (self.params.layers[2] + self.padding)[:, 1:]
-        labels = data.labels(self.networks)
+        labels = data.labels([n.classes for n in self.networks if n.classes is not None])
         total = torch.zeros(self.m, dtype=torch.float64, device=self.device)
         for start in range(0, data.longest, self.batch):
             block = slice(start, start + self.batch)
             self.active.features(data.inputs(block))
-            total += _hits(torch.bmm(head, self.active.a2), labels[..., block].long()).mul(data.share[..., block]).sum((1, 2))
+            total += _hits(self.active.logits(), labels[..., block].long()).mul(data.share[..., block]).sum((1, 2))
         return total
 
     def training_accuracy(self) -> Tensor:
@@ -362,7 +378,7 @@ class _Active:
         self.lam, self.regression_scale, self.squares, self.hits = (
             each[:count] for each in (ensemble.lam, ensemble.regression_scale, ensemble.squares, ensemble.hits)
         )
-        self.loss, self.sums = ensemble.recipe.loss, ensemble.recipe.loss_over_batch == "sum"
+        self.loss, self.sums, self.scale = ensemble.recipe.loss, ensemble.recipe.loss_over_batch == "sum", ensemble.recipe.scale
         self.facts = {name: values[:count] for name, values in ensemble.facts.items()}
         self.histograms = None if ensemble.histograms is None else ensemble.histograms.first(count)
         h1, h2, b = ensemble.h1, ensemble.h2, ensemble.batch
@@ -392,6 +408,9 @@ class _Active:
 
     def step(self, index: int) -> None:
         """Take the index-th of the steps that `begin` has prepared."""
+        if self.scale != 1:
+            for gradient in (self.gradient, *self.loss_gradients):
+                gradient.flat.mul_(self.scale)
         for optimizer in self.optimizers:
             optimizer.step(index)
 
@@ -408,6 +427,11 @@ class _Active:
             return torch.bmm(self.params.layers[2][:, :1], self.a2)
         self._last_layer()
         return self._mean_of_classes(self.histograms, stable=True)
+
+    def logits(self) -> Tensor:
+        """(A, R, B) logits of the class head, from the activations of the last call of `features` or `predictions`."""
+        last = self.params.layers[2] if self.padding is None else self.params.layers[2] + self.padding
+        return torch.bmm(last[:, 1:], self.a2)
 
     def _activate(self, values: Tensor, out: Tensor) -> None:
         torch.clamp_min(values, 0, out=out) if self.activation == "relu" else torch.sigmoid(values, out=out)

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from regcls.classes import ClassRanges
 
+Samples = tuple[NDArray[np.floating], NDArray[np.floating]]  # x (D, n), y (n,)
+
 BLOCK_BYTES = {"cpu": 2**25, "cuda": 2**31}  # of batches gathered at once
 PADDED_LOGITS = 2**13  # most logits per batch of a padded head: with more, padding costs more than training together saves
 
@@ -36,7 +38,7 @@ class Network:
     padded_to: int = 0  # rows of the class head, if there are fewer classes
     lam: float  # λ of Eq. 4; 1 without a class loss
     seed: int  # of initial weights and shuffling
-    evaluate: Mapping[str, tuple[NDArray[np.floating], NDArray[np.floating]]]  # name -> x (D, n), y (n,)
+    evaluate: Mapping[str, Samples]  # by name
 
     @property
     def outputs(self) -> int:
@@ -190,10 +192,9 @@ def _tensor(array: NDArray[np.floating], dtype: torch.dtype, device: torch.devic
 class EvaluationSet:
     """An evaluation set of each network, padded with zeros to whole blocks of B: a shorter block would be summed in another order."""
 
-    def __init__(self, networks: Sequence[Network], name: str, batch: int, dtype: torch.dtype, device: torch.device) -> None:
-        pairs = [n.evaluate[name] for n in networks]
+    def __init__(self, pairs: Sequence[Samples], batch: int, dtype: torch.dtype, device: torch.device) -> None:
         self.targets = [y for _, y in pairs]
-        self.sizes, self.batch, d = [y.size for y in self.targets], batch, len(networks[0].x)
+        self.sizes, self.batch, d = [y.size for y in self.targets], batch, len(pairs[0][0])
         self.longest = -(-max(self.sizes) // batch) * batch
         keys = [place(x) for x, _ in pairs]
         distinct = {key: index for index, key in enumerate(dict.fromkeys(keys))}
@@ -210,12 +211,11 @@ class EvaluationSet:
             y[m, 0, : values.size], share[m, 0, : values.size] = _tensor(values, dtype, torch.device("cpu")), 1 / values.size
         self.y, self.share = y.to(device), share.to(device)
 
-    def labels(self, networks: Sequence[Network]) -> Tensor:
+    def labels(self, ranges: Sequence[ClassRanges]) -> Tensor:
         """(M, 1, n) classes of the targets, by the ranges of each network's training set; 0 for padding. int32, to save memory."""
         labels = torch.zeros(self.y.shape, dtype=torch.int32)
-        for m, (n, values) in enumerate(zip(networks, self.targets, strict=True)):
-            assert n.classes is not None
-            labels[m, 0, : values.size] = torch.from_numpy(n.classes.labels(values))
+        for m, (own, values) in enumerate(zip(ranges, self.targets, strict=True)):
+            labels[m, 0, : values.size] = torch.from_numpy(own.labels(values))
         return labels.to(self.y.device)
 
     def inputs(self, block: slice) -> Tensor:

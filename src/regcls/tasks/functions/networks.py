@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from regcls.classes import ClassRanges, class_ranges
@@ -18,8 +19,10 @@ from regcls.tasks.functions.runs import FunctionSpec
 from regcls.training.ensemble import Recipe, Trained
 from regcls.training.ensemble_data import Network, padded_to
 from regcls.training.ensemble_networks import ClassCounter, Member, mean_accuracy, quietly
+from regcls.training.likelihoods import MEASURES
 
 FunctionMember = Member[FunctionSpec]
+LIKELIHOODS = "likelihoods.parquet"  # artifact of a run that measures them: function, split, epoch (from 1), MEASURES
 
 
 class FunctionNetworks:
@@ -105,16 +108,34 @@ class FunctionNetworks:
         if heads := [len(trained[f].weights["classifier.bias"]) for f in functions if "classifier.bias" in trained[f].weights]:
             metrics["head_classes"] = float(np.mean(heads))  # fewer than C if equalising has merged some
         metrics |= mean_accuracy(trained.values())
+        history = {f"{split}/mse/all": values.tolist() for split, values in means.items() if len(values) > 1}
+        likelihoods = _likelihoods(trained)
+        for split, rows in likelihoods.groupby("split", sort=False):
+            measured = rows.groupby("epoch")[list(MEASURES)].mean().dropna(axis="columns", how="all")
+            history |= {f"{split}/{name}/all": measured[name].tolist() for name in measured}
+            metrics |= {f"{split}/{name}/all": float(measured[name].iloc[-1]) for name in measured}
         metrics |= {
             f"{split}/mse/function_{f}": float(values[i][-1]) for split, values in by_epoch.items() for i, f in enumerate(functions)
         }
         return RunResult(
             metrics=metrics,
-            history={f"{split}/mse/all": values.tolist() for split, values in means.items() if len(values) > 1},
+            history=history,
             weights={f"{f}/{name}": value for f in functions for name, value in trained[f].weights.items()},
             started=started,
             ended=ended,
+            tables={LIKELIHOODS: likelihoods} if len(likelihoods) else {},
         )
+
+
+def _likelihoods(trained: Mapping[str, Trained]) -> pd.DataFrame:
+    """The table LIKELIHOODS; empty if nothing was measured."""
+    rows = [
+        pd.DataFrame(values, columns=list(MEASURES)).assign(function=int(function), split=split, epoch=np.arange(1, len(values) + 1))
+        for function, network in trained.items()
+        for split, values in network.likelihoods.items()
+    ]
+    table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=["function", "split", "epoch", *MEASURES])
+    return table[["function", "split", "epoch", *MEASURES]]
 
 
 def class_ranges_of(spec: FunctionSpec, targets: NDArray[np.floating]) -> ClassRanges:
@@ -144,6 +165,8 @@ def recipe(spec: FunctionSpec) -> Recipe:
         decay=1.0,
         weight_decay=spec.weight_decay,
         precision=spec.precision,
+        scale=spec.scale,
+        likelihoods=("train", "test") if spec.extra_loss else (),
     )
 
 

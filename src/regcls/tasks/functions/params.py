@@ -1,8 +1,9 @@
 """Sections of 1D functions in params.yaml: the controlled study (paper, section 2.1)."""
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -31,6 +32,7 @@ from regcls.params.types import (
     plain,
 )
 
+Hidden = Annotated[tuple[Units, ...], Field(min_length=2, max_length=2)]
 Setting = Literal["clean", "noisy", "ood"]
 Sampling = Literal["uniform", "mild", "moderate", "severe"]
 
@@ -81,11 +83,12 @@ class FunctionData:
 class FunctionTraining:
     """How each network is trained (protocol, section 2.1)."""
 
-    hidden: Annotated[tuple[Units, ...], Field(min_length=2, max_length=2)]
+    hidden: Hidden
     epochs: Epochs
     batch_size: BatchSize
     optimizer: Optimizer
     weight_decay: NotNegative
+    scale: Positive
     learning_rate: BySetting
     lam: Annotated[BySetting, Field(alias="lambda")]
     rounding: Rounding
@@ -127,7 +130,26 @@ class FunctionOptions:
     learning_rate: Positive | None = None
     weight_decay: NotNegative | None = None
     precision: Precision | None = None
+    scale: Positive | None = None
+    extra_loss: bool | None = None
     __pydantic_config__ = FROM_TEXT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Varied:
+    """Training values that a grid varies, each combined with all others; None: as in `training`."""
+
+    hidden: OneOrMore[Hidden] | None = None
+    optimizer: OneOrMore[Optimizer] | None = None
+    learning_rate: OneOrMore[Positive] | None = None
+    weight_decay: OneOrMore[NotNegative] | None = None
+    scale: OneOrMore[Positive] | None = None
+    __pydantic_config__ = STRICT
+
+    def combinations(self) -> list[dict[str, Any]]:
+        """Values by name, a dict for each combination."""
+        lists = {name: values for name, values in vars(self).items() if values is not None}
+        return [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +163,8 @@ class FunctionGrid:
     classes: OneOrMore[Classes]
     lambdas: Literal["default"] | OneOrMore[Positive]
     repetitions: Count
+    vary: Varied = Varied()
+    extra_loss: bool = False  # measure likelihoods while training
     __pydantic_config__ = STRICT
 
 
@@ -193,6 +217,7 @@ def _defaults(functions: Functions) -> dict[str, str]:
         "hidden": "x".join(map(str, training.hidden)),
         "learning_rate": by_setting.format(training.learning_rate),
         "precision": f"{training.precision} (float32 or float64)",
+        "extra_loss": "false",
     }  # fmt: skip
 
 
@@ -208,6 +233,8 @@ PARAMS = TaskParams(
         "repetition": "index of the draw of the data, with its seeds",
         "hidden": "units of the two hidden layers, as in 6x15",
         "seed": "of initial weights and order",
+        "scale": "factor of both losses",
+        "extra_loss": "true: measure L_extra (Eq. 9) and likelihoods after each epoch",
     },
     example="--setting noisy --sampling severe --method reg+cls --classes 100",
 )

@@ -38,6 +38,7 @@ VALUES: dict[str, Any] = {
     "batch_size": 256,
     "optimizer": "adam",
     "weight_decay": 0.001,
+    "scale": 1.0,
     "learning_rate": {"clean": 0.001, "noisy": 0.01, "ood": 0.0001},
     "lam": {"clean": 100.0, "noisy": 1000.0, "ood": 10000.0},
     "rounding": "ceil",

@@ -23,6 +23,8 @@ class FunctionSpec(RunSpec):
     data_seed: int
     hidden: tuple[int, ...]
     precision: Precision
+    scale: float = 1.0  # factor of both losses
+    extra_loss: bool = False  # measure likelihoods while training
 
     @property
     def data_key(self) -> str:
@@ -55,19 +57,18 @@ def expand(functions: Functions, dataset: str, grid: FunctionGrid) -> list[Funct
         for noise in grid.noise if setting == "noisy" else (0.0,):
             for method, classes in itertools.product(grid.methods, grid.classes):
                 for lam in (None,) if grid.lambdas == "default" else grid.lambdas:
-                    specs[
-                        make_spec(
-                            functions,
-                            dataset,
-                            setting=setting,
-                            sampling=sampling,
-                            noise=noise,
-                            method=method,
-                            classes=classes,
-                            lam=lam,
-                            repetition=repetition,
-                        )
-                    ] = None
+                    spec = make_spec(
+                        functions,
+                        dataset,
+                        setting=setting,
+                        sampling=sampling,
+                        noise=noise,
+                        method=method,
+                        classes=classes,
+                        lam=lam,
+                        repetition=repetition,
+                    )
+                    specs |= {_plain(replace(spec, extra_loss=grid.extra_loss, **varied)): None for varied in grid.vary.combinations()}
     return list(specs)
 
 
@@ -112,7 +113,22 @@ def make_spec(
         learning_rate=training.learning_rate[setting],
         weight_decay=training.weight_decay,
         precision=training.precision,
+        scale=training.scale,
     )
+
+
+def _plain(spec: FunctionSpec) -> FunctionSpec:
+    """The spec without a scale if gradient descent has no weight decay: only the product of scale and learning rate counts then."""
+    if spec.optimizer != "sgd" or spec.weight_decay:
+        return spec
+    return replace(spec, scale=1.0, learning_rate=float(f"{spec.scale * spec.learning_rate:.12g}"))
+
+
+# Options that replace a value of the spec.
+FREE = (
+    *("rounding", "seed", "hidden", "epochs", "batch_size", "optimizer", "learning_rate", "weight_decay", "precision"),
+    *("scale", "extra_loss"),
+)
 
 
 def single_spec(functions: Functions, dataset: str, options: FunctionOptions) -> FunctionSpec:
@@ -151,5 +167,5 @@ def single_spec(functions: Functions, dataset: str, options: FunctionOptions) ->
         lam=options.lam,
         repetition=repetition,
     )
-    training = ("rounding", "seed", "hidden", "epochs", "batch_size", "optimizer", "learning_rate", "weight_decay", "precision")
-    return replace(spec, **{name: value for name in training if (value := getattr(options, name)) is not None})
+    changed = {name: value for name in FREE if (value := getattr(options, name)) is not None}
+    return _plain(replace(spec, **changed))
