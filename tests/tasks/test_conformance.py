@@ -223,7 +223,7 @@ def test_a_run_is_tracked_with_its_test_error_and_not_repeated(own, tracker, mon
     session = Session(params=own.params, root=own.root, dataset=own.name, tracker=tracker)
     first = own.task.train_one(own.spec(), own.data, session)
     (row,) = tracker.collect(own.name, own.task.spec_type).to_dict("records")
-    assert (first.trained, first.kept, first.failed, row["status"]) == (1, 0, {}, "FINISHED")
+    assert (first.trained, first.kept, first.failed, row["status"]) == (1, 0, [], "FINISHED")
     assert row["fingerprint"] == own.task.fingerprint(own.spec(), own.data) and tracker.metrics(row["run_id"])[own.task.error[1]] > 0
     assert [name for name in tracker.metrics(row["run_id"]) if not METRIC_NAME.fullmatch(name)] == []
     again = own.task.train_one(own.spec(), own.data, session)

@@ -54,7 +54,7 @@ def rerun(params: Params, root: Path, run: str, *, anyway: bool) -> None:
     same = _compare_origins(row, spec, data, tracker, root, same_data=same_data)
     session = Session(params=params, root=root, dataset=spec.dataset, tracker=tracker, repeats=row.run_id)
     outcome = task_named(spec.task).train_one(spec, data, session)
-    for name, reason in outcome.failed.items():
+    for name, reason in outcome.failed:
         raise UserError(
             f"run {name} {reason}. The recorded one ended as {row.status}{f': {why}' if (why := row.tags.get('stopped')) else ''}."
         )

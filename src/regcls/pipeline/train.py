@@ -15,6 +15,9 @@ from regcls.tasks.task import Session, open_data
 from regcls.tracking.store import without_password
 from regcls.tracking.tracker import Tracker
 from regcls.training.outcome import Outcome
+from regcls.words import counted
+
+SHOWN = 20  # failed runs
 
 
 def train(params: Params, root: Path, dataset: str) -> None:
@@ -44,8 +47,10 @@ def train_grids(data: Any, session: Session) -> Outcome:
         outcome = task_named(session.params.task(dataset)).train_grids(data, session)
     counts = f"{outcome.trained} runs trained, {outcome.kept} were there already, {len(outcome.failed)} failed"
     say(f"{counts}, in {without_password(tracker.uri)}")
-    for name, reason in outcome.failed.items():
+    for name, reason in outcome.failed[:SHOWN]:
         say(f"FAILED {name}: {reason}")
+    if (more := len(outcome.failed) - SHOWN) > 0:
+        say(f"and {counted(more, 'other failed run')}; mlflow ui lists them")
     return outcome
 
 
@@ -68,7 +73,7 @@ def run(params: Params, root: Path, dataset: str, options: Any) -> None:
     tracker.inherit()
     tracker.reconcile(dataset)
     outcome = task.train_one(spec, data, Session(params=params, root=root, dataset=dataset, tracker=tracker))
-    for name, reason in outcome.failed.items():
+    for name, reason in outcome.failed:
         raise UserError(f"run {name} {reason}. Try a smaller --learning-rate.")
     run_id = outcome.index[0]["run_id"]
     error, metric = task.error

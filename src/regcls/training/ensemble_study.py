@@ -125,7 +125,7 @@ class _Ledger:
     on_end: OnEnd
     open: dict[Any, _OpenRun] = field(default_factory=dict)  # by spec
     ended: dict[str, tuple[str, str]] = field(default_factory=dict)  # fingerprint -> run, status
-    failed: dict[str, str] = field(default_factory=dict)  # name -> reason
+    failed: list[tuple[str, str]] = field(default_factory=list)  # name and reason
 
     def begin(self, chunk: Chunk[Any]) -> None:
         """Start the runs whose first networks are in `chunk`."""
@@ -158,7 +158,7 @@ class _Ledger:
             reason = f"diverged on {parts}: weights are no longer finite (learning rate {spec.learning_rate:g})"
             self.tracker.log_metrics(run.run, [("diverged", 1.0, spec.epochs, time.time())])
             self.tracker.stop(run.run, status="FAILED", reason=reason)
-            self.failed[spec.name] = reason
+            self.failed.append((spec.name, reason))
         else:
             result = self.networks.result(spec, run.trained, started=run.started, ended=time.time())
             self.tracker.finish(run.run, result)

@@ -20,7 +20,7 @@ class Outcome:
 
     trained: int
     kept: int  # finished before
-    failed: Mapping[str, str]  # name -> reason
+    failed: Sequence[tuple[str, str]]  # name and reason
     index: Sequence[Mapping[str, str]]  # fingerprint, run_id, status and name of every requested run
 
     def __add__(self, other: "Outcome") -> "Outcome":
@@ -28,7 +28,7 @@ class Outcome:
         return Outcome(
             trained=self.trained + other.trained,
             kept=self.kept + other.kept,
-            failed={**self.failed, **other.failed},
+            failed=[*self.failed, *other.failed],
             index=[*self.index, *other.index],
         )
 

@@ -216,12 +216,12 @@ def _train_missing(specs: Sequence[SingleSpec], study: Study, tracked: _TrackedR
 
 def _outcome(ledgers: Sequence["_Ledger"], tracker: "Tracker", tracked: _TrackedRuns) -> Outcome:
     tracker.deliver()
-    ended, failed, wanted = dict[str, tuple[str, str]](), dict[str, str](), dict[SingleSpec, str]()
+    ended, failed, wanted = dict[str, tuple[str, str]](), list[tuple[str, str]](), dict[SingleSpec, str]()
     finished = dict(tracked.finished)
     for ledger in ledgers:
         ledger.release()
         ended |= {key: (tracker.run_id(run), status) for key, (run, status) in ledger.ended.items()}
-        failed |= ledger.failed
+        failed += ledger.failed
         wanted |= ledger.wanted
         finished |= ledger.kept
     index = index_of(wanted, finished, ended)
@@ -288,7 +288,7 @@ class _Ledger:
         self.study, self.tracker, self.wanted, self.tracked, self.threads = study, study.tracker, wanted, tracked, threads
         self.open: dict[str, _OpenRun] = {}  # by fingerprint
         self.ended: dict[str, tuple[str, str]] = {}  # fingerprint -> run name, status
-        self.failed: dict[str, str] = {}  # name -> reason
+        self.failed: list[tuple[str, str]] = []  # name and reason
         self.kept: dict[str, str] = {}  # fingerprint -> run id: finished by another process in the meantime
         self.advance: Advance = lambda amount, note="": None
         self.total = 0
@@ -402,7 +402,7 @@ class _Ledger:
                 self.tracker.log_json(run.run, "diverged.json", result.details)
                 self.tracker.log_metrics(run.run, [("diverged", 1.0, 0, time.time())])
                 self.tracker.stop(run.run, status="FAILED", reason=str(result))
-                self.failed[run.job.spec.name] = str(result)
+                self.failed.append((run.job.spec.name, str(result)))
             else:
                 _log_result(self.study, run, result)
                 if self.study.repeats:  # before the end: after a kill in between, the next repetition would resume from them, finished

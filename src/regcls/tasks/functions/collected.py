@@ -16,6 +16,7 @@ from regcls.tasks.functions.runs import FunctionSpec, data_key
 
 PANEL = ["setting", "noise", "sampling"]  # a data set: one panel of a figure
 CELL = [*PANEL, "method", "classes", "lam"]  # a configuration that is repeated: one mean; λ is a number, for the axes of figures
+VARIED = ["hidden", "optimizer", "learning_rate", "weight_decay", "scale"]  # what a grid may vary
 SPLITS = ("train", "val", "test")
 ORDER = {"setting": get_args(Setting), "sampling": get_args(Sampling), "method": METHODS}
 
@@ -69,7 +70,7 @@ def collected(
         measure,
         dataset=dataset,
         axes=PANEL,
-        more=("repetition",),
+        more=("repetition", *VARIED),
         order={"setting": ORDER["setting"], "sampling": ORDER["sampling"]},
     )
     counted = counted_runs.wanted[counted_runs.wanted["state"] == "finished"]

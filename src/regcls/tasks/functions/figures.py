@@ -25,7 +25,7 @@ def mse_by_classes(
     `gaps` (`compared.gaps`): printed above each panel. `published` (`published.released`): added as dotted lines, labelled `released`.
     """
     with style():
-        panels, rows, columns = _layout(cells)
+        panels, rows, columns = layout(cells)
         counts = sorted(cells.loc[cells["classes"] > 0, "classes"].unique())
         figure, axes = grid_of_axes(len(rows), len(columns), width=2.5, height=1.55, head=0.62)
         for (setting, noise, sampling), panel in panels:
@@ -39,15 +39,15 @@ def mse_by_classes(
             ax.set_xlim(min(counts, default=1) / 1.35, max(counts, default=1) * 1.35)
             gap = "" if gaps is None else _gap_text(_at(gaps, setting, noise, sampling))
             _titles(ax, f"{data_name(setting, noise)}, {sampling}", gap, panel)
-        _outer_labels(axes, "number of classes", "test MSE")
-        _legend(figure, axes)
+        outer_labels(axes, "number of classes", "test MSE")
+        legend(figure, axes)
         return to_svg(figure)
 
 
 def mse_by_lambda(cells: pd.DataFrame) -> str:
     """Figure 4: validation MSE by λ, a line per number of classes; rows: setting × (uniform, balanced classes); columns: sampling."""
     with style():
-        panels, data, columns = _layout(cells)
+        panels, data, columns = layout(cells)
         methods = in_order(cells[cells["classes"] > 0])["method"].unique().tolist() or ["reg"]
         rows = [(*setting_and_noise, method) for setting_and_noise in data for method in methods]
         counts = sorted(cells.loc[cells["classes"] > 0, "classes"].unique())
@@ -60,12 +60,12 @@ def mse_by_lambda(cells: pd.DataFrame) -> str:
                 _classes_by_lambda(ax, shown, colours)
                 kind = {"reg": "", "reg+cls": "uniform classes", "reg+cls-bal": "balanced classes"}.get(method, method)
                 _titles(ax, f"{data_name(setting, noise)}, {sampling}", kind, shown)
-        _outer_labels(axes, "λ", "validation MSE")
-        _legend(figure, axes)
+        outer_labels(axes, "λ", "validation MSE")
+        legend(figure, axes)
         return to_svg(figure)
 
 
-def _layout(cells: pd.DataFrame) -> tuple[list[tuple[tuple[Any, ...], pd.DataFrame]], list[tuple[str, float]], list[str]]:
+def layout(cells: pd.DataFrame) -> tuple[list[tuple[tuple[Any, ...], pd.DataFrame]], list[tuple[str, float]], list[str]]:
     """The panels, their rows (setting, noise) and columns (samplings), in the paper's order."""
     ordered = in_order(cells)
     panels = list(ordered.groupby(PANEL, sort=False))
@@ -146,14 +146,16 @@ def _titles(axes: Axes, left: str, right: str, panel: pd.DataFrame) -> None:
         axes.text(0.02, 0.06, n, transform=axes.transAxes, fontsize=7.5, color="#b45309", bbox=box, zorder=5)
 
 
-def _outer_labels(axes: np.ndarray, x: str, y: str) -> None:
+def outer_labels(axes: np.ndarray, x: str, y: str) -> None:
+    """Label the axes at the left and at the bottom of a figure."""
     for row in axes:
         row[0].set_ylabel(y)
     for ax in axes[-1]:
         ax.set_xlabel(x)
 
 
-def _legend(figure: Figure, axes: np.ndarray) -> None:
+def legend(figure: Figure, axes: np.ndarray) -> None:
+    """One legend above all panels; the figure grows if it takes several lines."""
     entries: dict[str, Any] = {}
     for ax in axes.flat:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):

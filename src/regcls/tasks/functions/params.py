@@ -34,6 +34,7 @@ from regcls.params.types import (
 
 Hidden = Annotated[tuple[Units, ...], Field(min_length=2, max_length=2)]
 Setting = Literal["clean", "noisy", "ood"]
+PAPERS = ("figure3", "figure4", "figure5")  # grids with figures and tables of their own
 Sampling = Literal["uniform", "mild", "moderate", "severe"]
 
 
@@ -194,6 +195,8 @@ def check(path: Path, name: str, functions: Functions) -> None:
         raise UserError(f"{path}: {name}.run.repetition = {functions.run.repetition}, but only 0 to {data.repetitions - 1} are prepared")
     for key, grid in functions.grids.items():
         where = f"{path}: {name}.grids.{key}"
+        if key in PAPERS and grid.vary != Varied():
+            raise UserError(f"{where}.vary: the paper's figures have one value of each; give the grid another name")
         if grid.repetitions > data.repetitions:
             raise UserError(f"{where}.repetitions = {grid.repetitions}, but {name}.data.repetitions prepares {data.repetitions}")
         for axis, requested, prepared in (

@@ -14,10 +14,11 @@ from regcls.reports.ranking import ranked
 from regcls.reports.report import Compared, Line, Report, Section, after_tests, rounded, to_csv
 from regcls.reports.stats import FEWEST, NOT_TESTED, USELESS
 from regcls.reports.tables import Table, number, signed
-from regcls.tasks.functions import compared, figures, figures_data, published, shares, tables
+from regcls.tasks.functions import compared, extra, figures, figures_data, published, shares, tables, varied
 from regcls.tasks.functions.collected import CELL, PANEL, Collected, collected, data_name, hole_lines, in_order
 from regcls.tasks.functions.figures_data import FunctionSets
-from regcls.tasks.functions.params import FunctionGrid, Functions, Sampling
+from regcls.tasks.functions.networks import LIKELIHOODS
+from regcls.tasks.functions.params import FunctionGrid, Functions, Sampling, Varied
 from regcls.tasks.functions.runs import FunctionSpec, data_key, expand
 from regcls.tasks.functions.shares import KINDS
 from regcls.tasks.task import Sources
@@ -44,7 +45,7 @@ def report(sources: Sources, *, fingerprints: Mapping[FunctionSpec, str]) -> Rep
         wanted=len(networks.wanted),
         finished=int((networks.wanted["state"] == "finished").sum()),
         intro="Small networks are trained on 1D functions with a regression loss alone (reg), with an added classification loss "
-        "(reg+cls), and with balanced classes (reg+cls-bal). Every number below comes from tracked MLflow runs and links to them"
+        "(reg+cls) or with balanced classes (reg+cls-bal). Every number below comes from tracked MLflow runs and links to them"
         f"{', and the published values are shown next to ours' if with_published else ''}.",
         extent=[
             f"Each trains {counted(len(functions.data.functions), 'network')} for {training.epochs} epochs.",
@@ -52,7 +53,9 @@ def report(sources: Sources, *, fingerprints: Mapping[FunctionSpec, str]) -> Rep
                 functions.published,
                 reduced=[*protocol.reductions(functions.grids, published.GRIDS), *_other_seeds(functions)],
                 changed=changed,
-                without=protocol.unshown(functions.grids, list(published.GRIDS)),
+                without=protocol.unshown(
+                    functions.grids, [*published.GRIDS, *(name for name, grid in functions.grids.items() if _own(grid))]
+                ),
             ),
         ],
         view=View(
@@ -81,10 +84,20 @@ def report(sources: Sources, *, fingerprints: Mapping[FunctionSpec, str]) -> Rep
         _add_figure5(report, grids["figure5"])
     report.warnings += _useless_lines(report.lead) if report.lead else []
     report.answers += answers(report.lead) if report.lead else []
+    for name, grid in functions.grids.items():
+        if grid.extra_loss:
+            extra.add(report, name, grids[name], sources.table(LIKELIHOODS))
+        if grid.vary != Varied():
+            varied.add(report, name, grids[name])
     report.lines = lines(settings) if settings else []
     report.ranking = ranking(settings) if settings else []
     report.metrics |= _metrics(report.lead, wins)
     return page.complete(report, networks.runs, picked, links=sources.tracker, provenance=sources.provenance)
+
+
+def _own(grid: FunctionGrid) -> bool:
+    """Whether a grid has sections of its own, whatever its name."""
+    return grid.extra_loss or grid.vary != Varied()
 
 
 def _useless_lines(panels: Table) -> list[str]:
@@ -135,9 +148,10 @@ def not_comparable(functions: Functions, name: str) -> str:
 def _networks(functions: Functions, *, figure3: bool) -> str:
     training = functions.training
     rates, weights = training.learning_rate, training.lam
+    but = ", unless a grid varies it" if any(grid.vary != Varied() for grid in functions.grids.values()) else ""
     return (
-        f"Networks: {' and '.join(map(str, training.hidden))} hidden units, {training.optimizer}, weight decay {training.weight_decay}, "
-        f"batches of {training.batch_size}, {training.epochs} epochs, {training.precision}. Learning rate {rates.clean} (clean), "
+        f"Networks{but}: {' and '.join(map(str, training.hidden))} hidden units, {training.optimizer}, weight decay "
+        f"{training.weight_decay}, batches of {training.batch_size}, {training.epochs} epochs, {training.precision}. Learning rate {rates.clean} (clean), "
         f"{rates.noisy} (noisy), {rates.ood} (ood); λ {weights.clean:g}, {weights.noisy:g}, {weights.ood:g}."
         f"{' figure3_networks.csv has one row per network.' if figure3 else ''}"
     )

@@ -80,7 +80,7 @@ def _setting_runs(wanted: pd.DataFrame, row: Row) -> tuple[RunGroup, ...]:
     """The runs behind a row of `compared.by_setting`, of reg and of the row's method."""
     same = (wanted[["setting", "noise"]] == [row["setting"], row["noise"]]).all(axis=1)
     kind = (wanted["sampling"] == "uniform") == (row["kind"] == "uniform")
-    return _groups(wanted[same & kind & wanted["method"].isin(["reg", row["method"]])])
+    return groups(wanted[same & kind & wanted["method"].isin(["reg", row["method"]])])
 
 
 def panels_table(collected: Collected, *, with_released: bool, warning: str = "") -> Table:
@@ -150,7 +150,8 @@ def _gap(row: Row) -> str:
     return signed(row["gap"], 3) + interval
 
 
-def _groups(wanted: pd.DataFrame) -> tuple[RunGroup, ...]:
+def groups(wanted: pd.DataFrame) -> tuple[RunGroup, ...]:
+    """Runs by method, class count and λ."""
     ordered = wanted.sort_values(["method", "classes", "lam"], kind="stable", na_position="first")
     return groups_of(ordered, row_name)
 
@@ -166,7 +167,7 @@ def mean_std(row: Row) -> str:
 def panel_runs(wanted: pd.DataFrame, row: Row) -> tuple[RunGroup, ...]:
     """The runs of a row's panel, of reg and of the row's method."""
     panel = wanted[(wanted[PANEL] == [row[key] for key in PANEL]).all(axis=1)]
-    return _groups(panel[panel["method"].isin(["reg", row["method"]])])
+    return groups(panel[panel["method"].isin(["reg", row["method"]])])
 
 
 def _class_counts(wanted: pd.DataFrame) -> list[int]:
@@ -225,7 +226,7 @@ Runs = tuple[RunGroup, ...]
 
 
 def _runs_by_cell(wanted: pd.DataFrame) -> dict[tuple[Any, ...], Runs]:
-    return {_key(key): _groups(group) for key, group in wanted.groupby(CELL, dropna=False, sort=False)}
+    return {_key(key): groups(group) for key, group in wanted.groupby(CELL, dropna=False, sort=False)}
 
 
 def _key(cell: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -68,7 +68,7 @@ class TableTask(ManyTask[Tables, TableSpec, TableSet]):
         assert isinstance(networks, TableNetworks)
         trees = {spec: key for spec, key in wanted.items() if spec.method == HGB}
         others = {spec: key for spec, key in wanted.items() if spec not in trees}
-        outcome = Outcome(trained=0, kept=0, failed={}, index=[])
+        outcome = Outcome(trained=0, kept=0, failed=[], index=[])
         if others:
             outcome += super().train_runs(networks, others, session, adopt=adopt, repeats=repeats)
         if trees:

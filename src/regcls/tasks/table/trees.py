@@ -54,7 +54,7 @@ def train_trees(
             ended[key] = (run, "FINISHED")
     tracker.deliver()
     index = index_of(wanted, finished, {key: (tracker.run_id(run), status) for key, (run, status) in ended.items()})
-    return Outcome(trained=len(ended), kept=len(wanted) - len(missing), failed={}, index=index)
+    return Outcome(trained=len(ended), kept=len(wanted) - len(missing), failed=[], index=index)
 
 
 def fit(networks: TableNetworks, spec: TableSpec, part: str) -> Trained:
