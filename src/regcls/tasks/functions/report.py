@@ -150,10 +150,10 @@ def _networks(functions: Functions, *, figure3: bool) -> str:
     rates, weights = training.learning_rate, training.lam
     but = ", unless a grid varies it" if any(grid.vary != Varied() for grid in functions.grids.values()) else ""
     return (
-        f"Networks{but}: {' and '.join(map(str, training.hidden))} hidden units, {training.optimizer}, weight decay "
-        f"{training.weight_decay}, batches of {training.batch_size}, {training.epochs} epochs, {training.precision}. Learning rate {rates.clean} (clean), "
-        f"{rates.noisy} (noisy), {rates.ood} (ood); λ {weights.clean:g}, {weights.noisy:g}, {weights.ood:g}."
-        f"{' figure3_networks.csv has one row per network.' if figure3 else ''}"
+        f"Networks{but}: {' and '.join(map(str, training.hidden))} hidden units, {training.optimizer}, "
+        f"weight decay {training.weight_decay}, batches of {training.batch_size}, {training.epochs} epochs, {training.precision}. "
+        f"Learning rate {rates.clean} (clean), {rates.noisy} (noisy), {rates.ood} (ood); λ {weights.clean:g}, {weights.noisy:g}, "
+        f"{weights.ood:g}.{' figure3_networks.csv has one row per network.' if figure3 else ''}"
     )
 
 
