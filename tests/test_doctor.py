@@ -10,7 +10,7 @@ import time
 import pytest
 from rich.console import Console
 
-from conftest import ROOT
+from conftest import ROOT, SHIPPED
 from regcls.checks import Place, bad, good, note, project
 from regcls.mlproject import environment_link
 from regcls.params import load_params
@@ -87,7 +87,7 @@ def test_on_a_terminal_the_table_has_colours_and_remedies_below():
 
 def test_unusable_params_are_reported(make_project):
     root = make_project()
-    others = "functions_small, imdb_wiki, agedb, portraits, nyud2, rooms, breakfast, walks, diabetes"
+    others = ", ".join(SHIPPED[1:])
     assert project.params(place_of(root)).text == f"data sets: functions; there are also {others}"
     broken = outcome_of(project.params, Place(root=root, params=None, problem="params.yaml: x is not a known key"))
     assert broken == bad("params.yaml: x is not a known key", "")

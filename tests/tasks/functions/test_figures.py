@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from regcls.reports.drawing import grid_of_axes, style
-from regcls.tasks.functions.figures import _legend
+from regcls.tasks.functions import figures
 
 PAPER = ["reg", "reg+cls", "reg+cls-bal"]
 RELEASED = [f"{name}, released, not comparable" for name in PAPER]
@@ -19,7 +19,7 @@ def test_the_legend_fits_above_the_panels_without_shrinking_them(labels: list[st
         axes[0, 0].set_title("clean, uniform", loc="left")
         for label in labels:
             axes[0, 0].plot([1, 2], [1, 2], label=label)
-        _legend(figure, axes)
+        figures.legend(figure, axes)
         figure.draw_without_rendering()
         inches = figure.dpi
         legend, title = (part.get_window_extent() for part in (figure.legends[0], axes[0, 0]._left_title))
