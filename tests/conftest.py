@@ -80,6 +80,7 @@ SHRUNK: dict[str, Any] = {
     "functions_extra": {
         "grids": {"extra": {"settings": ["clean", "noisy"], "samplings": ["uniform", "severe"], "classes": [4, 16], "repetitions": 2}}
     },
+    "functions_decay": {"grids": {"figure4": {"settings": ["clean", "noisy"], "repetitions": 2}}},
     "functions_width": {
         "data": {"repetitions": 2},
         "grids": {
