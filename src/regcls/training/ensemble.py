@@ -373,11 +373,14 @@ class _Active:
         self.a1, self.a2 = ones(count, h1 + 1, b), ones(count, h2 + 1, b)  # activations; the last row stays 1
         self.out = ones(count, 1 + self.rows, b)
         self.d2, self.d1 = ones(count, h2, b), ones(count, h1, b)
+        # Views, which would cost as much as a small operation if made in every step.
+        self.hidden1, self.hidden2, self.error, self.logits = self.a1[:, :-1], self.a2[:, :-1], self.out[:, :1], self.out[:, 1:]
+        self.w2_back, self.w3_back = (layer[..., :-1].mT for layer in self.params.layers[1:])
         # Class rows of the head in units of log2, so that exp2, the cheapest exponential, gives e^logit.
         self.head_units = ones(1, 1 + self.rows, 1)
         self.head_units[:, 1:] = LOG2_E
         self.padding = None if ensemble.padding is None else ensemble.padding[:count]
-        self.head = torch.empty_like(self.params.layers[2])
+        self.head = torch.empty_like(self.params.layers[2]) if self.rows else self.params.layers[2]
 
     def hand_back(self, ensemble: _Ensemble) -> None:
         """Write copied parameters back to the ensemble."""
@@ -398,8 +401,8 @@ class _Active:
     def features(self, x: Tensor) -> None:
         """Activations of both hidden layers for x (A, D + 1, B)."""
         w1, w2, _ = self.params.layers
-        self._activate(torch.bmm(w1, x, out=self.d1), self.a1[:, :-1])
-        self._activate(torch.bmm(w2, self.a1, out=self.d2), self.a2[:, :-1])
+        self._activate(torch.bmm(w1, x, out=self.d1), self.hidden1)
+        self._activate(torch.bmm(w2, self.a1, out=self.d2), self.hidden2)
 
     def predictions(self, x: Tensor) -> Tensor:
         """(A, 1, B) for x (A, D + 1, B)."""
@@ -413,44 +416,46 @@ class _Active:
         torch.clamp_min(values, 0, out=out) if self.activation == "relu" else torch.sigmoid(values, out=out)
 
     def _activate_backward(self, gradient: Tensor, activations: Tensor) -> None:
+        # `grad_input` names the overload: to find it by its arguments takes longer than a small operation.
         if self.activation == "relu":
-            torch.ops.aten.threshold_backward(gradient, activations, 0, grad_input=gradient)
+            torch.ops.aten.threshold_backward.grad_input(gradient, activations, 0, grad_input=gradient)
         else:
-            torch.ops.aten.sigmoid_backward(gradient, activations, grad_input=gradient)
+            torch.ops.aten.sigmoid_backward.grad_input(gradient, activations, grad_input=gradient)
 
     def gradients(self, x: Tensor, minus_y: Tensor, labels: Tensor, weight: Tensor, ending: Tensor | None, counts_hits: bool) -> None:
         """Fill the gradient vector for one batch.
 
         x (A, D + 1, B); minus_y, labels and weight (A, 1, B); ending (A, 1, B) if the batch is the incomplete last one of some networks.
         """
-        (_, w2, w3), (g1, g2, g3), out = self.params.layers, self.gradient.layers, self.out
+        (g1, g2, g3), out = self.gradient.layers, self.out
         self.features(x)
         self._last_layer()
         if counts_hits:
-            hits = _hits(out[:, 1:], labels)
+            hits = _hits(self.logits, labels)
             self.hits += hits if ending is None else hits & (ending > 0)
         if self.histograms is not None:
             self._histogram_gradient(self.histograms, minus_y, weight, ending)
         else:
             self._regression_gradient(minus_y, ending)
             if self.rows:
-                self._class_gradient(out[:, 1:], labels, weight)
+                self._class_gradient(self.logits, labels, weight)
 
         torch.bmm(out, self.a2.mT, out=g3)
-        torch.bmm(w3[..., :-1].mT, out, out=self.d2)
-        self._activate_backward(self.d2, self.a2[:, :-1])
+        product = torch.bmm if self.rows else torch.mul  # faster with a single output
+        product(self.w3_back, out, out=self.d2)
+        self._activate_backward(self.d2, self.hidden2)
         torch.bmm(self.d2, self.a1.mT, out=g2)
-        torch.bmm(w2[..., :-1].mT, self.d2, out=self.d1)
-        self._activate_backward(self.d1, self.a1[:, :-1])
+        torch.bmm(self.w2_back, self.d2, out=self.d1)
+        self._activate_backward(self.d1, self.hidden1)
         torch.bmm(self.d1, x.mT, out=g1)
 
     def _last_layer(self) -> None:
         """Fill `out` with the regression output and, in log2 units, the logits of the class head; padding logits are −∞."""
         w3 = self.params.layers[2]
-        if self.padding is None:
-            torch.mul(w3, self.head_units, out=self.head)
-        else:
+        if self.padding is not None:
             torch.addcmul(self.padding, w3, self.head_units, out=self.head)
+        elif self.rows:
+            torch.mul(w3, self.head_units, out=self.head)
         torch.bmm(self.head, self.a2, out=self.out)
 
     def _count(self, error: Tensor, ending: Tensor | None) -> None:
@@ -462,7 +467,7 @@ class _Active:
     def _regression_gradient(self, minus_y: Tensor, ending: Tensor | None) -> None:
         """Regression output -> gradient of its weighted loss, in place."""
         gradient = None if self.loss is None else self._loss_gradient(self.loss, self.out[:, 0], minus_y[:, 0], ending)
-        error = self.out[:, :1].add_(minus_y)
+        error = self.error.add_(minus_y)
         self._count(error, ending)
         if gradient is not None:
             error.copy_(gradient)
@@ -501,7 +506,7 @@ class _Active:
 
     def _mean_of_classes(self, histograms: "Histograms", *, stable: bool) -> Tensor:
         """(A, 1, B) predictions of networks without a regression loss, from `out`, where probabilities replace the logits."""
-        logits = self.out[:, 1:]
+        logits = self.logits
         if stable:
             logits.sub_(logits.amax(1, keepdim=True))
         logits.exp2_()
@@ -511,5 +516,5 @@ class _Active:
     def _histogram_gradient(self, histograms: "Histograms", minus_y: Tensor, weight: Tensor, ending: Tensor | None) -> None:
         """Logits in `out` -> gradient of the cross-entropy, in place: weight · (softmax − histogram of the target)."""
         self._count(self._mean_of_classes(histograms, stable=self.stable).add_(minus_y), ending)
-        self.out[:, :1].zero_()
-        self.out[:, 1:].sub_(histograms.of(-minus_y)).mul_(weight)
+        self.error.zero_()
+        self.logits.sub_(histograms.of(-minus_y)).mul_(weight)
