@@ -113,17 +113,16 @@ def train(
     for epoch in range(recipe.epochs):
         train_errors.append(ensemble.train_epoch(epoch))
         for name, data in epoch_sets.items():
-            errors[name].append(ensemble.evaluate(data)[0])
+            errors[name].append(ensemble.evaluate(data))
         on_epoch()
     predictions: dict[str, list[NDArray[np.floating]]] = {}
     accuracy: dict[str, Tensor] = {}
     for name, values in errors.items():
         data = epoch_sets.get(name) or ensemble.evaluation_set(name)
-        if name in predict or not values:
-            error, output = ensemble.evaluate(data)
-            values[:] = values or [error]
-            if name in predict:
-                predictions[name] = [row[:size] for row, size in zip(output.cpu().numpy(), data.sizes, strict=True)]
+        values[:] = values or [ensemble.evaluate(data)]
+        if name in predict:
+            rows = ensemble.predictions(data).flatten(1).cpu().numpy()
+            predictions[name] = [row[:size] for row, size in zip(rows, data.sizes, strict=True)]
         if first.head_rows:
             accuracy[name] = ensemble.accuracy(data)
     if first.head_rows and recipe.epochs:
@@ -295,16 +294,17 @@ class _Ensemble:
         return EvaluationSet(self.networks, name, self.batch, self.dtype, self.device)
 
     @torch.no_grad()
-    def evaluate(self, data: EvaluationSet) -> tuple[Tensor, Tensor]:
-        """(M,) mean squared error of the predictions, and the predictions (M, n), with padding at the end."""
-        total = torch.zeros(self.m, dtype=torch.float64, device=self.device)
-        outputs = torch.empty(self.m, data.longest, dtype=self.dtype, device=self.device)
-        for start in range(0, data.longest, self.batch):  # in blocks that stay in cache
-            block = slice(start, start + self.batch)
-            output = self.active.predictions(data.inputs(block))
-            outputs[:, block] = output[:, 0]
-            total += output.sub_(data.y[..., block]).square_().mul_(data.share[..., block]).sum((1, 2))
-        return total, outputs
+    def predictions(self, data: EvaluationSet) -> Tensor:
+        """(M, blocks, B), with padding at the end; valid until the next call."""
+        for index, out in enumerate(data.room):  # in blocks that stay in cache
+            self.active.predict(data.inputs(slice(index * self.batch, (index + 1) * self.batch)), out)
+        return data.room[:, :, 0].transpose(0, 1)
+
+    def evaluate(self, data: EvaluationSet) -> Tensor:
+        """(M,) mean squared error of the predictions."""
+        errors = self.predictions(data)
+        errors.sub_(data.y.view_as(errors)).square_().mul_(data.share.view_as(errors))
+        return errors.sum(2).double().cumsum(1)[:, -1]
 
     @torch.no_grad()
     def accuracy(self, data: EvaluationSet) -> Tensor:
@@ -404,13 +404,14 @@ class _Active:
         self._activate(torch.bmm(w1, x, out=self.d1), self.hidden1)
         self._activate(torch.bmm(w2, self.a1, out=self.d2), self.hidden2)
 
-    def predictions(self, x: Tensor) -> Tensor:
-        """(A, 1, B) for x (A, D + 1, B)."""
+    def predict(self, x: Tensor, out: Tensor) -> None:
+        """Write the predictions for x (A, D + 1, B) to `out` (A, 1, B)."""
         self.features(x)
         if self.histograms is None:
-            return torch.bmm(self.params.layers[2][:, :1], self.a2)
-        self._last_layer()
-        return self._mean_of_classes(self.histograms, stable=True)
+            torch.bmm(self.params.layers[2][:, :1], self.a2, out=out)
+        else:
+            self._last_layer()
+            out.copy_(self._mean_of_classes(self.histograms, stable=True))
 
     def _activate(self, values: Tensor, out: Tensor) -> None:
         torch.clamp_min(values, 0, out=out) if self.activation == "relu" else torch.sigmoid(values, out=out)

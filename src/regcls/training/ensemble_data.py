@@ -209,6 +209,8 @@ class EvaluationSet:
         for m, (_, values) in enumerate(pairs):
             y[m, 0, : values.size], share[m, 0, : values.size] = _tensor(values, dtype, torch.device("cpu")), 1 / values.size
         self.y, self.share = y.to(device), share.to(device)
+        # For predictions: new memory in each epoch is slow.
+        self.room = torch.empty(self.longest // batch, len(pairs), 1, batch, dtype=dtype, device=device)
 
     def labels(self, networks: Sequence[Network]) -> Tensor:
         """(M, 1, n) classes of the targets, by the ranges of each network's training set; 0 for padding. int32, to save memory."""
