@@ -282,11 +282,10 @@ class _Ensemble:
         for start in range(first, last, batches.longest):
             length = min(batches.longest, last - start)
             batches.fill(start, length, active.count)
-            x, minus_y, labels, weight = (t[: active.count] for t in (batches.x, batches.minus_y, batches.labels, batches.weight))
-            for step in range(length):
-                batch = slice(step * self.batch, (step + 1) * self.batch)
+            tensors = (t[:length, : active.count] for t in (batches.x, batches.minus_y, batches.labels, batches.weight))
+            for step, (x, minus_y, labels, weight) in enumerate(zip(*tensors, strict=True)):
                 at_end = ending if start + step == last - 1 else None
-                active.gradients(x[..., batch], minus_y[..., batch], labels[..., batch], weight[..., batch], at_end, counts_hits)
+                active.gradients(x, minus_y, labels, weight, at_end, counts_hits)
                 active.step(start - first + step)
 
     def evaluation_set(self, name: str) -> EvaluationSet:
