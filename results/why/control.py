@@ -20,8 +20,8 @@ CLASSES, NO_CLASS_LOSS = 16, 1e8  # λ so large that the class loss no longer co
 NOISE = (0.0, 0.1)
 
 
-def main() -> None:
-    """Write control.csv, control.md, lambda.csv and lambda.svg."""
+def main(folder: Path = HERE) -> None:
+    """Write control.csv, control.md, lambda.csv and lambda.svg to `folder`."""
     usual = load_params(HERE.parents[1] / "params.yaml").datasets["functions"].training.lam
     published, control = (means(HERE / path) for path in ("../section2/runs.csv.gz", "runs_decay.csv.gz"))
     is_usual = control["lambda"] == control["setting"].map(lambda setting: usual[setting])
@@ -33,13 +33,13 @@ def main() -> None:
             differences("and from the same initial weights", without_class_loss(control), control[is_usual]),
         ]
     )
-    (HERE / "control.csv").write_text(to_csv(frame), encoding="utf-8")
-    (HERE / "control.md").write_text("\n".join(lines(frame)) + "\n", encoding="utf-8")
+    (folder / "control.csv").write_text(to_csv(frame), encoding="utf-8")
+    (folder / "control.md").write_text("\n".join(lines(frame)) + "\n", encoding="utf-8")
     others = control[(control["method"] == "reg+cls") & (control["lambda"] < NO_CLASS_LOSS)]
     by_lambda = pd.concat([differences(lam, without_class_loss(control), part) for lam, part in others.groupby("lambda")])
     by_lambda = by_lambda.rename(columns={"what": "lambda"}).assign(p_holm=holm(by_lambda["p"].tolist()))
-    (HERE / "lambda.csv").write_text(to_csv(by_lambda), encoding="utf-8")
-    (HERE / "lambda.svg").write_text(figure(by_lambda), encoding="utf-8")
+    (folder / "lambda.csv").write_text(to_csv(by_lambda), encoding="utf-8")
+    (folder / "lambda.svg").write_text(figure(by_lambda), encoding="utf-8")
 
 
 def means(path: Path) -> pd.DataFrame:
