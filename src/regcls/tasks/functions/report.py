@@ -150,10 +150,11 @@ def _networks(functions: Functions, *, figure3: bool, varies: bool) -> str:
     training = functions.training
     rates, weights = training.learning_rate, training.lam
     return (
-        f"Networks{', unless a grid varies it' if varies else ''}: {' and '.join(map(str, training.hidden))} hidden units, {training.optimizer}, "
-        f"weight decay {training.weight_decay}, batches of {training.batch_size}, {training.epochs} epochs, {training.precision}. "
-        f"Learning rate {rates.clean} (clean), {rates.noisy} (noisy), {rates.ood} (ood); λ {weights.clean:g}, {weights.noisy:g}, "
-        f"{weights.ood:g}.{' figure3_networks.csv has one row per network.' if figure3 else ''}"
+        f"Networks{', unless a grid varies it' if varies else ''}: {' and '.join(map(str, training.hidden))} hidden units, "
+        f"{training.optimizer}, weight decay {training.weight_decay}, batches of {training.batch_size}, {training.epochs} epochs, "
+        f"{training.precision}. Learning rate {rates.clean} (clean), {rates.noisy} (noisy), {rates.ood} (ood); "
+        f"λ {weights.clean:g}, {weights.noisy:g}, {weights.ood:g}."
+        f"{' figure3_networks.csv has one row per network.' if figure3 else ''}"
     )
 
 
