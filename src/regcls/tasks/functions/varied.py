@@ -146,7 +146,7 @@ def answers(frame: pd.DataFrame) -> list[str]:
         gaps = ", ".join(f"{signed(100 * row['gap'] / row['reg'], 0)} % with {_hidden(row['hidden'])}" for row in records(part))
         clear = part["answer"].isin(["helps", "hurts"]).sum()
         lines.append(
-            f"{data_name(setting, noise)}, {sampling}, {optimizer}: {method} lowers the test MSE of reg by {gaps} hidden units; this is "
+            f"{data_name(setting, noise)}, {sampling}, {optimizer}: the gain of {method} over reg in test MSE is {gaps} hidden units, "
             f"clear in {clear} of {len(part)}."
         )
     return lines
