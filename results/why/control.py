@@ -100,7 +100,7 @@ def change(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def chosen(control: pd.DataFrame, same: pd.DataFrame) -> pd.DataFrame:
-    """reg+cls with 16 classes and the λ with the lowest validation error on the other repetitions, beside the base from the same weights."""
+    """reg+cls with 16 classes and the λ with the lowest validation error on the other repetitions, and its base."""
     runs = control[(control["method"] == "reg+cls") & (control["classes"] == 16) & (control["lambda"] < NO_CLASS_LOSS)]
     best = []
     for _, panel in runs.groupby(PANEL, sort=False):
