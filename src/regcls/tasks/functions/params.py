@@ -237,6 +237,7 @@ def _defaults(functions: Functions) -> dict[str, str]:
         "hidden": "x".join(map(str, training.hidden)),
         "learning_rate": by_setting.format(training.learning_rate),
         "precision": f"{training.precision} (float32 or float64)",
+        "scale": f"{training.scale:g}",
         "extra_loss": "false",
     }  # fmt: skip
 
