@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv repro test lint audit ui serve lock clean
+.PHONY: help venv repro test lint audit gpu-report ui serve lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,10 @@ lint: $(READY)  ## check style and types
 
 audit: $(READY)  ## look for known vulnerabilities in the locked packages (pip-audit); exceptions with reasons: .ci/audit-exceptions.toml
 	python .ci/audit
+
+# Not $(READY): a borrowed machine with a GPU may have PyTorch, but no way to install the rest. Options: make gpu-report ARGS='--minutes 4'
+gpu-report:  ## measure what the work costs on this machine's GPU, in eight minutes: results/gpu/<card>/report.md
+	"$$(command -v $(BIN)/python || echo $(PYTHON))" benchmarks/gpu.py $(ARGS)
 
 ui: $(READY)  ## show the tracked runs at http://127.0.0.1:5000 (mlflow ui)
 	mlflow ui

@@ -27,6 +27,9 @@ def measure(options: argparse.Namespace, classes: int, chunk: int) -> tuple[int,
     """Peak bytes and seconds of each round; `chunk` 0: all logits at once."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
+    if options.device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     device, half = options.device, torch.bfloat16 if options.precision == "bf16" else torch.float32
     shape = (options.batch, options.features, options.height // 2, options.width // 2)
     features = torch.randn(shape, device=device, dtype=half).to(memory_format=torch.channels_last).requires_grad_()

@@ -16,7 +16,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ import pandas as pd
 import torch
 from rich.console import Console
 from rich.table import Table
+from step import Clock, waited_for
 
 from regcls.data.store import write_prepared
 from regcls.params import load_params
@@ -34,7 +34,8 @@ from regcls.tasks.depth.params import Depth
 from regcls.tasks.depth.runs import make_spec
 from regcls.tasks.depth.train import DepthJob, DepthObjective
 from regcls.training.checkpoint import Checkpoints
-from regcls.training.loop import Epoch, Recipe, train
+from regcls.training.feed import AHEAD
+from regcls.training.loop import Recipe, train
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 WARM_UP = 5  # steps
@@ -57,37 +58,37 @@ def write_random(depth: Depth, folder: Path, images: int) -> None:
     write_prepared(folder, arrays=arrays, table=table.assign(path="", depth_path="", scene=""), made_from={"crop": [height, width]})
 
 
-class Clock:
-    """Seconds of the steps after the warm-up."""
+def batches(options: argparse.Namespace, rounds: int = 1) -> int:
+    """Of the warm-up, which uses up what the loaders have ready when the first step begins, and of `rounds` rounds."""
+    return warm_up(options) + rounds * options.steps
 
-    def __init__(self, job: DepthJob) -> None:
-        self.device, self.steps, self.samples, self.began = job.device, 0, 0, 0.0
 
-    def batch(self, samples: int, note: str) -> None:
-        """After each step."""
-        self.steps += 1
-        if self.steps > WARM_UP:
-            self.samples += samples
-        elif self.steps == WARM_UP:
-            if self.device == "cuda":
-                torch.cuda.synchronize()
-            self.began = time.perf_counter()
-
-    def epoch(self, epoch: Epoch) -> None:
-        """Do nothing."""
+def warm_up(options: argparse.Namespace) -> int:
+    """Steps of the warm-up."""
+    return WARM_UP + AHEAD * max(1, options.loaders)
 
 
 class Steps(DepthObjective):
-    """A fixed number of batches without validation: the clock stops when all losses have been read."""
+    """Training without validation that counts the seconds spent waiting for each batch."""
+
+    def __init__(self, job: DepthJob, images: DepthSet) -> None:
+        super().__init__(job, images)
+        self.waits: list[float] = []
+
+    def feed(self, epoch: int, batch: int) -> Any:
+        """The batches."""
+        return waited_for(super().feed(epoch, batch), self.waits)
 
     def validate(self, network: torch.nn.Module) -> dict[str, float]:
         """A placeholder."""
-        self.ended = time.perf_counter()
         return dict.fromkeys(self.selections.values(), 0.0)
 
 
-def measure(options: argparse.Namespace, folder: Path) -> dict[str, float]:
-    """The figures of one line, measured in this process."""
+def measure(options: argparse.Namespace, folder: Path, rounds: int = 1) -> dict[str, Any]:
+    """One line, in this process: images/s of each round, share of time spent waiting for data, peak memory in GB."""
+    if options.device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     depth = load_params(PARAMS).datasets[options.dataset]
     data = DepthSet(folder)
     classes = options.classes[0]
@@ -110,24 +111,23 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, float]:
         shots=depth.shots,
         unit=depth.data.unit,
     )
-    task, clock = Steps(job, data), Clock(job)
-    task.batches = min(task.batches, options.steps + WARM_UP)
+    task, clock = Steps(job, data), Clock(job.device, warm_up=warm_up(options), steps=options.steps)
+    task.batches = batches(options, rounds)
     with tempfile.TemporaryDirectory() as checkpoints:
         how = {"device": job.device, "compiled": job.compiled, "checkpoint_minutes": 60.0, "hooks": clock, "say": lambda text: None}
         kept = Checkpoints(Path(checkpoints), fingerprint="benchmark")
-        result = train(task.network(None), task, Recipe.of(spec), checkpoints=kept, **how)
+        train(task.network(None), task, Recipe.of(spec), checkpoints=kept, **how)
     memory = torch.cuda.max_memory_allocated() if job.device == "cuda" else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    seconds = task.ended - clock.began
-    return {"speed": clock.samples / seconds, "waiting": result.waiting / result.seconds, "memory": memory / 1e9, "batch": spec.batch_size}
+    return {"speeds": clock.speeds, "waiting": sum(task.waits[clock.warm_up :]) / clock.seconds, "memory": memory / 1e9}
 
 
-def in_a_process(options: argparse.Namespace, folder: Path, classes: int, precision: str) -> dict[str, float]:
+def in_a_process(options: argparse.Namespace, folder: Path, classes: int, precision: str) -> dict[str, Any]:
     """Measure in a new process, so that its peak memory is its own."""
     settings = {name: getattr(options, name) for name in ("device", "dataset", "steps", "loaders", "batch")}
     words = [word for name, value in settings.items() if value is not None for word in (f"--{name}", str(value))]
     words += ["--classes", str(classes), "--precision", precision, "--measured", str(folder)] + ["--compile"] * options.compile
     result = subprocess.run([sys.executable, __file__, *words], stdout=subprocess.PIPE, check=True, text=True)
-    figures: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
+    figures: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
     return figures
 
 
@@ -150,10 +150,10 @@ def main() -> None:
     if options.measured:
         print(json.dumps(measure(options, options.measured)))
         return
-    depth, found = load_params(PARAMS).datasets[options.dataset], dict[tuple[str, int], list[dict[str, float]]]()
+    depth, found = load_params(PARAMS).datasets[options.dataset], dict[tuple[str, int], list[dict[str, Any]]]()
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home) / options.dataset / "prepared"
-        write_random(depth, folder, (options.batch or depth.training.batch_size) * (options.steps + WARM_UP) + 2)
+        write_random(depth, folder, (options.batch or depth.training.batch_size) * batches(options) + 2)
         for _ in range(options.rounds):
             for precision in options.precision:
                 for classes in options.classes:
@@ -165,7 +165,7 @@ def main() -> None:
     for column in ("", "C", "images/s", "peak memory, GB", "waiting for data"):
         table.add_column(column, justify="right" if column else "left")
     for (precision, classes), rounds in found.items():
-        speed = sorted(one["speed"] for one in rounds)
+        speed = sorted(one["speeds"][0] for one in rounds)
         memory, waiting = (statistics.median(one[name] for one in rounds) for name in ("memory", "waiting"))
         shown = f"{statistics.median(speed):.1f} ({speed[0]:.1f} to {speed[-1]:.1f})"
         table.add_row(precision, str(classes), shown, f"{memory:.2f}", f"{waiting:.1%}")

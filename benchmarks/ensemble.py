@@ -65,12 +65,16 @@ def network(index: int, classes: int) -> Network:
 
 def engine(nets: Sequence[Network], spec: FunctionSpec, epochs: int, device: str) -> float:
     """Seconds per network: one epoch with set-up and test, the other 79 extrapolated from `epochs` more."""
-    seconds = []
-    for count in (1, 1 + epochs):
-        started = time.perf_counter()
-        train(nets, replace(recipe(spec), epochs=count), device=device, every_epoch=("val",))
-        seconds.append(time.perf_counter() - started)
-    return (seconds[0] + (spec.epochs - 1) * (seconds[1] - seconds[0]) / epochs) / len(nets)
+    ends: list[float] = []  # of the epochs
+
+    def mark() -> None:
+        _synchronize(device)
+        ends.append(time.perf_counter())
+
+    started = time.perf_counter()
+    train(nets, replace(recipe(spec), epochs=1 + epochs), device=device, every_epoch=("val",), on_epoch=mark)
+    later = ends[-1] - ends[0]
+    return (time.perf_counter() - started - later + (spec.epochs - 1) * later / epochs) / len(nets)
 
 
 def limit(together: int, classes: int, spec: FunctionSpec, steps: int, device: str) -> float:

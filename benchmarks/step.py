@@ -5,7 +5,8 @@
 
 Each line trains for `--steps` steps after a warm-up, all in one process, in turn and `--rounds` times; medians (least to greatest).
 `tensor`: the same step fed again and again with one batch that lies on the device. `feed`: through the training loop with its
-checkpoints, finite checks and loaders. Aim: feed at least 95 % of tensor on a GPU; waiting for data under 2 % of the time.
+checkpoints, finite checks and loaders; the batches that these prepare before the first step are part of the warm-up. Aim: feed at least
+95 % of tensor on a GPU; waiting for data under 2 % of the time.
 """
 
 import argparse
@@ -22,34 +23,85 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
 
 from regcls.models.predictor import build, scaled
 from regcls.training.augment import for_faces
 from regcls.training.checkpoint import Checkpoints
 from regcls.training.device import Device
-from regcls.training.feed import AugmentedBatches, batches_of, order, stream
+from regcls.training.feed import AHEAD, AugmentedBatches, batches_of, order, stream
 from regcls.training.loop import Epoch, Recipe, train
 
 WARM_UP = 3  # steps
 
 
+def waited_for(batches: Iterator[Any], waits: list[float]) -> Iterator[Any]:
+    """The batches; appends the seconds spent waiting for each."""
+    while True:
+        before = time.perf_counter()
+        batch = next(batches, None)
+        if batch is None:
+            return
+        waits.append(time.perf_counter() - before)
+        yield batch
+
+
+class Clock:
+    """Images/s of rounds of `steps` steps each, after a warm-up: hooks of the loop."""
+
+    def __init__(self, device: Device, *, warm_up: int, steps: int) -> None:
+        self.device, self.warm_up, self.steps = device, warm_up, steps
+        self.speeds: list[float] = []  # of each round
+        self.first = self.seconds = 0.0  # until the end of the first step; of all rounds
+        self.count = self.samples = 0
+        self.created = self.began = time.perf_counter()
+
+    def batch(self, samples: int, note: str) -> None:
+        """After each step."""
+        self.count += 1
+        self.samples += samples
+        done = self.count - self.warm_up
+        if self.count > 1 and (done < 0 or done % self.steps):
+            return
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        if self.count == 1:
+            self.first = now - self.created
+        if done > 0:
+            self.speeds.append(self.samples / (now - self.began))
+            self.seconds += now - self.began
+        self.began, self.samples = now, 0
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Do nothing."""
+
+
 class Steps:
-    """A task of `steps` batches: see loop.Task."""
+    """A task of `rounds` times `options.steps` batches, and those of the warm-up: see loop.Task."""
 
     selections: Mapping[str, str] = {"val": "val_mae"}
 
-    def __init__(self, file: Path, options: argparse.Namespace, *, channels_last: bool, steps: int) -> None:
-        self.options, self.channels_last, self.batches = options, channels_last, steps
+    def __init__(self, file: Path, options: argparse.Namespace, *, channels_last: bool, rounds: int = 1) -> None:
+        self.options, self.channels_last = options, channels_last
+        self.warm_up = self.warm_up_steps()
+        self.batches = self.warm_up + rounds * options.steps
+        self.waits: list[float] = []  # seconds, for each batch
         self.count = len(np.load(file, mmap_mode="r"))
         self.made = AugmentedBatches({"image": file}, np.arange(self.count), partial(for_faces, pad=16, flip=0.5, seed=0))
         self.targets = torch.rand(self.count, device=options.device) * 100
+
+    def warm_up_steps(self) -> int:
+        """Those that the loaders have ready when the first step begins would hide that they are too slow."""
+        return WARM_UP + AHEAD * max(1, self.options.loaders)
 
     def feed(self, epoch: int, batch: int) -> Iterator[Any]:
         """Batches of the prepared images."""
         cuts = [cut for cut in batches_of(self.count, self.options.batch) if cut.stop - cut.start == self.options.batch]
         shuffled = order(self.count, seed=0, epoch=0)
         keys = ((0, shuffled[cuts[index % len(cuts)]]) for index in range(self.batches))
-        return stream(self.made, keys, loaders=self.options.loaders, pinned=self.options.device == "cuda")
+        batches = stream(self.made, keys, loaders=self.options.loaders, pinned=self.options.device == "cuda")
+        return waited_for(batches, self.waits)
 
     def losses(self, network: torch.nn.Module, batch: Any) -> dict[str, torch.Tensor]:
         """Mean absolute error."""
@@ -71,43 +123,44 @@ class Steps:
         """Do nothing."""
 
     def validate(self, network: torch.nn.Module) -> dict[str, float]:
-        """Stop the clock: all steps are done, since their losses were read, and no checkpoint is written yet."""
-        self.ended = time.perf_counter()
+        """A placeholder."""
         return {"val_mae": 0.0}
 
 
 class FromTensor(Steps):
     """The same steps with one batch on the device."""
 
+    def warm_up_steps(self) -> int:
+        """Nothing is prepared ahead."""
+        return WARM_UP
+
     def feed(self, epoch: int, batch: int) -> Iterator[Any]:
         """Yield that batch again and again."""
         samples = np.arange(self.options.batch)
         pixels = self.made[0, samples][1]["image"].to(self.options.device)
-        return (((0, samples), {"image": pixels}) for _ in range(self.batches))
+        return waited_for((((0, samples), {"image": pixels}) for _ in range(self.batches)), self.waits)
 
 
-class Clock:
-    """Seconds of the steps after the warm-up."""
-
-    def __init__(self, device: Device) -> None:
-        self.device, self.steps, self.samples, self.began = device, 0, 0, 0.0
-
-    def batch(self, samples: int, note: str) -> None:
-        """After each step."""
-        self.steps += 1
-        if self.device == "cuda" and self.steps == WARM_UP:
-            torch.cuda.synchronize()
-        if self.steps == WARM_UP:
-            self.began = time.perf_counter()
-        elif self.steps > WARM_UP:
-            self.samples += samples
-
-    def epoch(self, epoch: Epoch) -> None:
-        """Do nothing."""
+def write_random(folder: Path, options: argparse.Namespace) -> Path:
+    """A file of prepared images, enough for eight batches."""
+    file = folder / "images.npy"
+    shape = (max(options.batch * 8, 2048), options.size, options.size, 3)
+    images = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
+    images[:] = np.random.default_rng(0).integers(0, 256, shape[1:], dtype=np.uint8)
+    images.flush()
+    return file
 
 
-def run(task: Steps, options: argparse.Namespace, precision: str, compiled: bool) -> tuple[float, float]:
-    """Images/s, and the share of time that the loop waited for data."""
+def multiplications(options: argparse.Namespace) -> int:
+    """Floating-point operations of a training step in matrix products and convolutions, for one image."""
+    network = build(options.model, width=options.width, classes=0).to(options.device)
+    with FlopCounterMode(display=False) as counter:
+        network(torch.randn(2, 3, options.size, options.size, device=options.device))[0].sum().backward()
+    return int(counter.get_total_flops()) // 2
+
+
+def run(task: Steps, options: argparse.Namespace, precision: str, compiled: bool) -> tuple[Clock, float]:
+    """The stopped clock, and the share of time that the loop waited for data."""
     torch.manual_seed(0)
     network = build(options.model, width=options.width, classes=0).to(options.device)
     if task.channels_last:
@@ -115,13 +168,20 @@ def run(task: Steps, options: argparse.Namespace, precision: str, compiled: bool
     recipe = Recipe(
         epochs=1, optimizer="adam", learning_rate=1e-4, milestones=(), decay=1.0, weight_decay=0.0, accumulate=1, precision=precision
     )
-    clock = Clock(options.device)
+    clock = Clock(options.device, warm_up=task.warm_up, steps=options.steps)
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(Path(folder), fingerprint="benchmark")
         how = {"device": options.device, "compiled": compiled, "checkpoints": checkpoints, "checkpoint_minutes": 60.0}
-        trained = train(network, task, recipe, hooks=clock, say=lambda text: None, **how)
-    seconds = task.ended - clock.began
-    return clock.samples / seconds, trained.waiting / seconds
+        train(network, task, recipe, hooks=clock, say=lambda text: None, **how)
+    return clock, sum(task.waits[clock.warm_up :]) / clock.seconds
+
+
+def feed_alone(task: Steps) -> list[float]:
+    """Images/s that the feed could deliver at most, for each round."""
+    clock = Clock("cpu", warm_up=task.warm_up, steps=task.options.steps)
+    for batch in task.feed(0, 0):
+        clock.batch(task.size(batch), "")
+    return clock.speeds
 
 
 def main() -> None:
@@ -142,17 +202,13 @@ def main() -> None:
     kinds = [("float32", False, False), ("float32", True, False), ("bf16", True, False)] + [("bf16", True, True)] * options.compile
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "images.npy"
-        shape = (max(options.batch * 8, 2048), options.size, options.size, 3)
-        images = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
-        images[:] = np.random.default_rng(0).integers(0, 256, shape[1:], dtype=np.uint8)
-        images.flush()
+        file = write_random(Path(folder), options)
         for _ in range(options.rounds):
             for precision, channels_last, compiled in kinds:
                 name = f"{precision}{', channels last' * channels_last}{', compiled' * compiled}"
                 for how, kind in (("tensor", FromTensor), ("feed", Steps)):
-                    task = kind(file, options, channels_last=channels_last, steps=options.steps + WARM_UP)
-                    found.setdefault((name, how), []).append(run(task, options, precision, compiled))
+                    clock, waiting = run(kind(file, options, channels_last=channels_last), options, precision, compiled)
+                    found.setdefault((name, how), []).append((clock.speeds[0], waiting))
     table = Table(title=f"{options.model}, width {options.width}, {options.size} px, batch {options.batch}, {options.device}")
     for column in ("", "tensor, images/s", "feed, images/s", "feed / tensor", "waiting"):
         table.add_column(column, justify="left" if not column else "right")

@@ -13,7 +13,7 @@ import argparse
 import resource
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -88,7 +88,7 @@ def engine(method: str, frames: int, device: str) -> tuple[float, int]:
     return (time.perf_counter() - started) / (len(nets) * (frames // recipe(method).batch_size)) * 1e6, len(nets)
 
 
-def plain(method: str, frames: int) -> float:
+def plain(method: str, frames: int, steps: int = PLAIN_STEPS) -> float:
     """Microseconds per step of one network."""
     torch.set_num_threads(1)
     (x, y), _ = activity(0, frames)
@@ -99,7 +99,7 @@ def plain(method: str, frames: int) -> float:
     labels = torch.from_numpy(net.classes.labels(y)) if net.classes else None
     keep = torch.from_numpy(net.classes.keep).float() if net.classes and net.classes.keep.min() < 1 else None
     order = torch.randperm(frames)
-    for step in range(PLAIN_STEPS + 50):
+    for step in range(steps + 50):
         if step == 50:
             started = time.perf_counter()
         batch = order[step * how.batch_size : (step + 1) * how.batch_size]
@@ -112,7 +112,19 @@ def plain(method: str, frames: int) -> float:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return (time.perf_counter() - started) / PLAIN_STEPS * 1e6
+    return (time.perf_counter() - started) / steps * 1e6
+
+
+def table5_runs() -> int:
+    """Runs of one method."""
+    grid = BREAKFAST.grids["table5"]
+    return len(grid.units) * len(grid.splits) * grid.seeds
+
+
+def table5_seconds(us: Iterable[float]) -> float:
+    """Training for Table 5, from the microseconds per network and step of each trained method."""
+    steps = FRAMES_IN_ALL * 3 // 4 // BREAKFAST.training.batch_size * BREAKFAST.training.epochs  # of one run's ten networks
+    return sum(us) * table5_runs() * steps / 1e6
 
 
 def main() -> None:
@@ -141,11 +153,9 @@ def main() -> None:
         one, two, slow = medians[method]
         table.add_row(method, str(together[method]), *spreads, f"{slow / one:.1f}", f"{slow / two:.1f}")
     Console(width=140).print(table)
-    steps = FRAMES_IN_ALL * 3 // 4 // BREAKFAST.training.batch_size * BREAKFAST.training.epochs  # of one run's ten networks
-    runs = len(BREAKFAST.grids["table5"].units) * len(BREAKFAST.grids["table5"].splits) * BREAKFAST.grids["table5"].seeds
-    ours, theirs = (sum(column) * runs * steps / 1e6 for column in list(zip(*medians.values(), strict=True))[1:])
-    print(f"Table 5, {runs * len(METHODS) * ACTIVITIES} trained networks: {ours / 60:.0f} min here, {theirs / 3600:.1f} h one at a time: "
-          f"{theirs / ours:.0f} times")  # fmt: skip
+    ours, theirs = map(table5_seconds, list(zip(*medians.values(), strict=True))[1:])
+    print(f"Table 5, {table5_runs() * len(METHODS) * ACTIVITIES} trained networks: {ours / 60:.0f} min here, "
+          f"{theirs / 3600:.1f} h one at a time: {theirs / ours:.0f} times")  # fmt: skip
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     memory = 2 * options.frames * (1 + 1 / TEST_SHARE) * INPUTS * 4 / 1024
     print(f"memory of the largest call, two activities ({memory / 1024:.0f} MiB of features): {peak / 1024:.0f} MiB")

@@ -49,10 +49,7 @@ from servers import make_server, nursery, postgres, tracking_server  # noqa: F40
 ROOT = Path(__file__).parent.parent
 
 # The data sets of params.yaml as it ships; tests ignore any others that a user adds, and the data sets that a user chooses.
-SHIPPED = (
-    *("functions", "functions_small", "functions_extra", "functions_decay", "functions_width"),
-    *("imdb_wiki", "agedb", "portraits", "nyud2", "rooms", "breakfast", "walks", "diabetes"),
-)
+SHIPPED = ("functions", "functions_small", "imdb_wiki", "agedb", "portraits", "nyud2", "rooms", "breakfast", "walks", "diabetes")
 SHIPPED_CHOICE: dict[str, Any] = {
     "datasets": ["functions_small", "portraits", "rooms", "walks", "diabetes"],
     "default_dataset": "portraits",
@@ -77,20 +74,6 @@ SHRUNK: dict[str, Any] = {
         },
     },
     "functions_small": {"grids": {"figure3": None, "figure4": None}},  # they need settings that the tests omit
-    "functions_extra": {
-        "grids": {"extra": {"settings": ["clean", "noisy"], "samplings": ["uniform", "severe"], "classes": [4, 16], "repetitions": 2}}
-    },
-    "functions_decay": {"grids": {"figure4": {"settings": ["clean", "noisy"], "repetitions": 2}}},
-    "functions_width": {
-        "data": {"repetitions": 2},
-        "grids": {
-            "width": {
-                "lambdas": [1.0, 100.0],
-                "repetitions": 2,
-                "vary": {"hidden": [[5, 15], [9, 15]], "learning_rate": [0.001, 0.01], "scale": [1.0, 10.0]},
-            }
-        },
-    },
     "imdb_wiki": {
         "data": {
             "source": "stand-in",
@@ -159,6 +142,24 @@ SHRUNK: dict[str, Any] = {
     },
 }
 
+# Further studies of `functions`, shrunk. Projects have them only if a test names them: changes of `functions` may contradict their grids.
+STUDIES: dict[str, Any] = {
+    "functions_extra": {
+        "grids": {"extra": {"settings": ["clean", "noisy"], "samplings": ["uniform", "severe"], "classes": [4, 16], "repetitions": 2}}
+    },
+    "functions_decay": {"grids": {"figure3": {"classes": [4, 16]}, "figure4": {"settings": ["clean", "noisy"], "repetitions": 2}}},
+    "functions_width": {
+        "data": {"repetitions": 2},
+        "grids": {
+            "width": {
+                "lambdas": [1.0, 100.0],
+                "repetitions": 2,
+                "vary": {"hidden": [[5, 15], [9, 15]], "learning_rate": [0.001, 0.01], "scale": [1.0, 10.0]},
+            }
+        },
+    },
+}
+
 
 def overlay(base: Any, over: Any) -> Any:
     """`base` with the values of `over`, key by key."""
@@ -169,10 +170,10 @@ def overlay(base: Any, over: Any) -> Any:
     return over
 
 
-def shipped_tree() -> dict[str, Any]:
-    """The tree of params.yaml, with the shipped data sets only."""
+def shipped_tree(*studies: str) -> dict[str, Any]:
+    """The tree of params.yaml, with the shipped data sets only, and those of STUDIES that are named."""
     tree: dict[str, Any] = yaml.load((ROOT / "params.yaml").read_text(), yaml.CSafeLoader)
-    added = {key for key, value in tree.items() if isinstance(value, dict) and {"task", "like"} & value.keys()} - set(SHIPPED)
+    added = {key for key, value in tree.items() if isinstance(value, dict) and {"task", "like"} & value.keys()} - {*SHIPPED, *studies}
     return {key: value for key, value in tree.items() if key not in added} | SHIPPED_CHOICE
 
 
@@ -186,7 +187,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> Params:
     """params.yaml without the data sets that a user added."""
     file = tmp_path_factory.mktemp("shipped") / "params.yaml"
-    file.write_text(yaml.safe_dump(shipped_tree(), sort_keys=False))
+    file.write_text(yaml.safe_dump(shipped_tree(*STUDIES), sort_keys=False))
     return load_params(file)
 
 
@@ -197,7 +198,8 @@ def make_project(tmp_path: Path) -> Callable[..., Path]:
     def make(changes: dict[str, Any] | None = None, folder: Path | None = None) -> Path:
         root = folder or tmp_path / "project"
         root.mkdir(exist_ok=True)
-        tree = overlay(overlay(shipped_tree(), SHRUNK), changes or {})
+        studies = {name: shrunk for name, shrunk in STUDIES.items() if name in (changes or {})}
+        tree = overlay(overlay(shipped_tree(*studies), SHRUNK | studies), changes or {})
         (root / "params.yaml").write_text(yaml.dump(tree, Dumper=yaml.CSafeDumper, sort_keys=False))
         return root
 

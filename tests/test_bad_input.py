@@ -143,12 +143,12 @@ def error_of(root):
         (
             "datasets",
             ["functions", "sinthetic"],
-            "datasets names sinthetic, which has no section; sections: functions, functions_small, functions_extra,",
+            "datasets names sinthetic, which has no section; sections: functions, functions_small, imdb_wiki",
         ),
         (
             "default_dataset",
             "compute",
-            "default_dataset names compute, which has no section; sections: functions, functions_small, functions_extra,",
+            "default_dataset names compute, which has no section; sections: functions, functions_small, imdb_wiki",
         ),
         (
             "compute.processes",
@@ -503,7 +503,7 @@ def test_wrong_options_of_run_are_reported_with_what_is_allowed(cli, arguments, 
         (["train"], "the following arguments are required: dataset"),
         (
             ["train", "sinthetic"],
-            "sinthetic is not a data set in params.yaml; there are functions, functions_small, functions_extra, functions_decay, functions_width, imdb_wiki, agedb, portraits,",
+            "sinthetic is not a data set in params.yaml; there are functions, functions_small, imdb_wiki, agedb, portraits,",
         ),
         (["prepare", "sinthetic"], "sinthetic is not a data set in params.yaml"),
         (["prepare", "portrait"], "portrait is not a data set in params.yaml; did you mean portraits?"),

@@ -167,6 +167,7 @@ def expected_defaults(functions):
     values = {**run, **{key: [value] for key, value in training.items()}}
     values |= {key: list(training[key].values()) for key in ("lambda", "learning_rate")}
     values |= {"hidden": ["x".join(map(str, training["hidden"]))], "seed": training["seeds"][: functions["data"]["repetitions"]]}
+    values |= {"extra_loss": ["false"]}  # of grids alone
     del values["seeds"]
     return {key: value if isinstance(value, list) else [value] for key, value in values.items()}
 

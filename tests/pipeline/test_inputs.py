@@ -13,7 +13,7 @@ from regcls.params import load_params
 from regcls.pipeline.inputs import write_inputs
 
 OF_TASK = {
-    "functions": {"functions", "functions_small", "functions_extra", "functions_decay", "functions_width"},
+    "functions": {"functions", "functions_small"},
     "images": {"imdb_wiki", "agedb", "portraits"},
     "depth": {"nyud2", "rooms"},
     "sequences": {"breakfast", "walks"},

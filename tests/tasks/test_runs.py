@@ -13,7 +13,7 @@ from regcls.params.single import SingleGrid
 from regcls.runs import fingerprint
 from regcls.runs import grids as images
 from regcls.runs.search import lowest_lambdas
-from regcls.tasks.functions.params import FunctionOptions
+from regcls.tasks.functions.params import FunctionOptions, Varied
 from regcls.tasks.functions.runs import FunctionSpec, all_specs, expand, single_spec
 from regcls.tasks.images import runs as faces
 from regcls.tasks.images.params import ImageOptions
@@ -75,15 +75,24 @@ def test_a_grid_varies_training_values_and_trains_the_same_training_once(shipped
     specs = expand(functions, "functions_width", grid)
     adam, descent = ([spec for spec in specs if spec.optimizer == optimizer] for optimizer in ("adam", "sgd"))
     panels, lambdas = 2 * 3 * 5, 1 + 9  # samplings × repetitions × widths; λ of reg+cls, and reg
-    assert len(adam) == panels * lambdas * 5 * 9 and len({(spec.scale, spec.learning_rate) for spec in adam}) == 5 * 9
-    # Without weight decay, gradient descent knows only the product of scale and learning rate: 1e-9 to 1e3.
+    # Without weight decay Adam knows no scale, and gradient descent only its product with the learning rate: 1e-9 to 1e3.
+    assert len(adam) == panels * lambdas * 5 and {spec.scale for spec in adam} == {1.0}
     rates = {spec.learning_rate for spec in descent}
     assert (
         len(descent) == panels * lambdas * 13 and rates == {float(f"1e{n}") for n in range(-9, 4)} and {s.scale for s in descent} == {1.0}
     )
     assert {spec.hidden for spec in specs} == {(width, 15) for width in (5, 9, 17, 33, 65)}
     decayed = replace(functions, training=replace(functions.training, weight_decay=0.1))
-    assert len(expand(decayed, "functions_width", grid)) == len(adam) * 2
+    assert len(expand(decayed, "functions_width", grid)) == panels * lambdas * 5 * 9 * 2
+
+
+def test_a_loss_that_learns_a_parameter_keeps_its_scale(shipped):
+    functions = shipped.datasets["functions_width"]
+    grid = replace(functions.grids["width"], methods=("bmse-gai", "focal-r"), vary=Varied(optimizer=("sgd",), scale=(1.0, 10.0)))
+    specs = expand(functions, "functions_width", grid)
+    assert {(spec.method, spec.scale) for spec in specs} == {("bmse-gai", 1.0), ("bmse-gai", 10.0), ("focal-r", 1.0)}
+    asked = single_spec(functions, "functions_width", FunctionOptions(optimizer="sgd", scale=10.0, learning_rate=0.001))
+    assert (asked.scale, asked.learning_rate) == (10.0, 0.001)  # a single run is trained as it is asked for
 
 
 def test_a_grid_that_measures_likelihoods_has_other_runs(shipped):

@@ -424,6 +424,7 @@ def test_too_few_samples_for_a_batch_are_refused():
         train([network(4, samples=63)], RECIPE)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("classes, balanced", [(0, False), (16, False), (100, True)])
 def test_cuda_results_agree_with_the_cpu(classes, balanced):

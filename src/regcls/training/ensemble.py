@@ -122,7 +122,7 @@ def train(
     for epoch in range(recipe.epochs):
         train_errors.append(ensemble.train_epoch(epoch))
         for name, data in epoch_sets.items():
-            errors[name].append(ensemble.evaluate(data)[0])
+            errors[name].append(ensemble.evaluate(data))
         for name, measured in likelihood_sets.items():
             likelihoods[name].append(ensemble.likelihoods(measured, train_errors[-1]))
         on_epoch()
@@ -130,11 +130,10 @@ def train(
     accuracy: dict[str, Tensor] = {}
     for name, values in errors.items():
         data = epoch_sets.get(name) or ensemble.evaluation_set(name)
-        if name in predict or not values:
-            error, output = ensemble.evaluate(data)
-            values[:] = values or [error]
-            if name in predict:
-                predictions[name] = [row[:size] for row, size in zip(output.cpu().numpy(), data.sizes, strict=True)]
+        values[:] = values or [ensemble.evaluate(data)]
+        if name in predict:
+            rows = ensemble.predictions(data).flatten(1).cpu().numpy()
+            predictions[name] = [row[:size] for row, size in zip(rows, data.sizes, strict=True)]
         if first.head_rows:
             accuracy[name] = ensemble.accuracy(data)
     if first.head_rows and recipe.epochs:
@@ -295,11 +294,10 @@ class _Ensemble:
         for start in range(first, last, batches.longest):
             length = min(batches.longest, last - start)
             batches.fill(start, length, active.count)
-            x, minus_y, labels, weight = (t[: active.count] for t in (batches.x, batches.minus_y, batches.labels, batches.weight))
-            for step in range(length):
-                batch = slice(step * self.batch, (step + 1) * self.batch)
+            tensors = (t[:length, : active.count] for t in (batches.x, batches.minus_y, batches.labels, batches.weight))
+            for step, (x, minus_y, labels, weight) in enumerate(zip(*tensors, strict=True)):
                 at_end = ending if start + step == last - 1 else None
-                active.gradients(x[..., batch], minus_y[..., batch], labels[..., batch], weight[..., batch], at_end, counts_hits)
+                active.gradients(x, minus_y, labels, weight, at_end, counts_hits)
                 active.step(start - first + step)
 
     def evaluation_set(self, name: str) -> EvaluationSet:
@@ -309,19 +307,26 @@ class _Ensemble:
     @torch.no_grad()
     def likelihoods(self, measured: Likelihoods, mse: Tensor) -> Tensor:
         """See `Likelihoods.measure`."""
-        return measured.measure(lambda x: (self.active.predictions(x), self.active.logits()), mse)
+        predictions = torch.empty_like(self.squares)
+
+        def outputs(x: Tensor) -> tuple[Tensor, Tensor]:
+            self.active.predict(x, predictions)
+            return predictions, self.active.class_logits()
+
+        return measured.measure(outputs, mse)
 
     @torch.no_grad()
-    def evaluate(self, data: EvaluationSet) -> tuple[Tensor, Tensor]:
-        """(M,) mean squared error of the predictions, and the predictions (M, n), with padding at the end."""
-        total = torch.zeros(self.m, dtype=torch.float64, device=self.device)
-        outputs = torch.empty(self.m, data.longest, dtype=self.dtype, device=self.device)
-        for start in range(0, data.longest, self.batch):  # in blocks that stay in cache
-            block = slice(start, start + self.batch)
-            output = self.active.predictions(data.inputs(block))
-            outputs[:, block] = output[:, 0]
-            total += output.sub_(data.y[..., block]).square_().mul_(data.share[..., block]).sum((1, 2))
-        return total, outputs
+    def predictions(self, data: EvaluationSet) -> Tensor:
+        """(M, blocks, B), with padding at the end; valid until the next call."""
+        for index, out in enumerate(data.room):  # in blocks that stay in cache
+            self.active.predict(data.inputs(slice(index * self.batch, (index + 1) * self.batch)), out)
+        return data.room[:, :, 0].transpose(0, 1)
+
+    def evaluate(self, data: EvaluationSet) -> Tensor:
+        """(M,) mean squared error of the predictions."""
+        errors = self.predictions(data)
+        errors.sub_(data.y.view_as(errors)).square_().mul_(data.share.view_as(errors))
+        return errors.sum(2).double().cumsum(1)[:, -1]
 
     @torch.no_grad()
     def accuracy(self, data: EvaluationSet) -> Tensor:
@@ -331,7 +336,7 @@ class _Ensemble:
         for start in range(0, data.longest, self.batch):
             block = slice(start, start + self.batch)
             self.active.features(data.inputs(block))
-            total += _hits(self.active.logits(), labels[..., block].long()).mul(data.share[..., block]).sum((1, 2))
+            total += _hits(self.active.class_logits(), labels[..., block].long()).mul(data.share[..., block]).sum((1, 2))
         return total
 
     def training_accuracy(self) -> Tensor:
@@ -389,11 +394,14 @@ class _Active:
         self.a1, self.a2 = ones(count, h1 + 1, b), ones(count, h2 + 1, b)  # activations; the last row stays 1
         self.out = ones(count, 1 + self.rows, b)
         self.d2, self.d1 = ones(count, h2, b), ones(count, h1, b)
+        # Views, which would cost as much as a small operation if made in every step.
+        self.hidden1, self.hidden2, self.error, self.logits = self.a1[:, :-1], self.a2[:, :-1], self.out[:, :1], self.out[:, 1:]
+        self.w2_back, self.w3_back = (layer[..., :-1].mT for layer in self.params.layers[1:])
         # Class rows of the head in units of log2, so that exp2, the cheapest exponential, gives e^logit.
         self.head_units = ones(1, 1 + self.rows, 1)
         self.head_units[:, 1:] = LOG2_E
         self.padding = None if ensemble.padding is None else ensemble.padding[:count]
-        self.head = torch.empty_like(self.params.layers[2])
+        self.head = torch.empty_like(self.params.layers[2]) if self.rows else self.params.layers[2]
 
     def hand_back(self, ensemble: _Ensemble) -> None:
         """Write copied parameters back to the ensemble."""
@@ -417,19 +425,20 @@ class _Active:
     def features(self, x: Tensor) -> None:
         """Activations of both hidden layers for x (A, D + 1, B)."""
         w1, w2, _ = self.params.layers
-        self._activate(torch.bmm(w1, x, out=self.d1), self.a1[:, :-1])
-        self._activate(torch.bmm(w2, self.a1, out=self.d2), self.a2[:, :-1])
+        self._activate(torch.bmm(w1, x, out=self.d1), self.hidden1)
+        self._activate(torch.bmm(w2, self.a1, out=self.d2), self.hidden2)
 
-    def predictions(self, x: Tensor) -> Tensor:
-        """(A, 1, B) for x (A, D + 1, B)."""
+    def predict(self, x: Tensor, out: Tensor) -> None:
+        """Write the predictions for x (A, D + 1, B) to `out` (A, 1, B)."""
         self.features(x)
         if self.histograms is None:
-            return torch.bmm(self.params.layers[2][:, :1], self.a2)
-        self._last_layer()
-        return self._mean_of_classes(self.histograms, stable=True)
+            torch.bmm(self.params.layers[2][:, :1], self.a2, out=out)
+        else:
+            self._last_layer()
+            out.copy_(self._mean_of_classes(self.histograms, stable=True))
 
-    def logits(self) -> Tensor:
-        """(A, R, B) logits of the class head, from the activations of the last call of `features` or `predictions`."""
+    def class_logits(self) -> Tensor:
+        """(A, R, B) logits of the class head, from the activations of the last call of `features` or `predict`."""
         last = self.params.layers[2] if self.padding is None else self.params.layers[2] + self.padding
         return torch.bmm(last[:, 1:], self.a2)
 
@@ -437,44 +446,46 @@ class _Active:
         torch.clamp_min(values, 0, out=out) if self.activation == "relu" else torch.sigmoid(values, out=out)
 
     def _activate_backward(self, gradient: Tensor, activations: Tensor) -> None:
+        # `grad_input` names the overload: to find it by its arguments takes longer than a small operation.
         if self.activation == "relu":
-            torch.ops.aten.threshold_backward(gradient, activations, 0, grad_input=gradient)
+            torch.ops.aten.threshold_backward.grad_input(gradient, activations, 0, grad_input=gradient)
         else:
-            torch.ops.aten.sigmoid_backward(gradient, activations, grad_input=gradient)
+            torch.ops.aten.sigmoid_backward.grad_input(gradient, activations, grad_input=gradient)
 
     def gradients(self, x: Tensor, minus_y: Tensor, labels: Tensor, weight: Tensor, ending: Tensor | None, counts_hits: bool) -> None:
         """Fill the gradient vector for one batch.
 
         x (A, D + 1, B); minus_y, labels and weight (A, 1, B); ending (A, 1, B) if the batch is the incomplete last one of some networks.
         """
-        (_, w2, w3), (g1, g2, g3), out = self.params.layers, self.gradient.layers, self.out
+        (g1, g2, g3), out = self.gradient.layers, self.out
         self.features(x)
         self._last_layer()
         if counts_hits:
-            hits = _hits(out[:, 1:], labels)
+            hits = _hits(self.logits, labels)
             self.hits += hits if ending is None else hits & (ending > 0)
         if self.histograms is not None:
             self._histogram_gradient(self.histograms, minus_y, weight, ending)
         else:
             self._regression_gradient(minus_y, ending)
             if self.rows:
-                self._class_gradient(out[:, 1:], labels, weight)
+                self._class_gradient(self.logits, labels, weight)
 
         torch.bmm(out, self.a2.mT, out=g3)
-        torch.bmm(w3[..., :-1].mT, out, out=self.d2)
-        self._activate_backward(self.d2, self.a2[:, :-1])
+        product = torch.bmm if self.rows else torch.mul  # faster with a single output
+        product(self.w3_back, out, out=self.d2)
+        self._activate_backward(self.d2, self.hidden2)
         torch.bmm(self.d2, self.a1.mT, out=g2)
-        torch.bmm(w2[..., :-1].mT, self.d2, out=self.d1)
-        self._activate_backward(self.d1, self.a1[:, :-1])
+        torch.bmm(self.w2_back, self.d2, out=self.d1)
+        self._activate_backward(self.d1, self.hidden1)
         torch.bmm(self.d1, x.mT, out=g1)
 
     def _last_layer(self) -> None:
         """Fill `out` with the regression output and, in log2 units, the logits of the class head; padding logits are −∞."""
         w3 = self.params.layers[2]
-        if self.padding is None:
-            torch.mul(w3, self.head_units, out=self.head)
-        else:
+        if self.padding is not None:
             torch.addcmul(self.padding, w3, self.head_units, out=self.head)
+        elif self.rows:
+            torch.mul(w3, self.head_units, out=self.head)
         torch.bmm(self.head, self.a2, out=self.out)
 
     def _count(self, error: Tensor, ending: Tensor | None) -> None:
@@ -486,7 +497,7 @@ class _Active:
     def _regression_gradient(self, minus_y: Tensor, ending: Tensor | None) -> None:
         """Regression output -> gradient of its weighted loss, in place."""
         gradient = None if self.loss is None else self._loss_gradient(self.loss, self.out[:, 0], minus_y[:, 0], ending)
-        error = self.out[:, :1].add_(minus_y)
+        error = self.error.add_(minus_y)
         self._count(error, ending)
         if gradient is not None:
             error.copy_(gradient)
@@ -525,7 +536,7 @@ class _Active:
 
     def _mean_of_classes(self, histograms: "Histograms", *, stable: bool) -> Tensor:
         """(A, 1, B) predictions of networks without a regression loss, from `out`, where probabilities replace the logits."""
-        logits = self.out[:, 1:]
+        logits = self.logits
         if stable:
             logits.sub_(logits.amax(1, keepdim=True))
         logits.exp2_()
@@ -535,5 +546,5 @@ class _Active:
     def _histogram_gradient(self, histograms: "Histograms", minus_y: Tensor, weight: Tensor, ending: Tensor | None) -> None:
         """Logits in `out` -> gradient of the cross-entropy, in place: weight · (softmax − histogram of the target)."""
         self._count(self._mean_of_classes(histograms, stable=self.stable).add_(minus_y), ending)
-        self.out[:, :1].zero_()
-        self.out[:, 1:].sub_(histograms.of(-minus_y)).mul_(weight)
+        self.error.zero_()
+        self.logits.sub_(histograms.of(-minus_y)).mul_(weight)

@@ -59,8 +59,8 @@ def stream_seeds(seed: int) -> tuple[int, int]:
 class Batches:
     """Each network's batches of an epoch. Networks are sorted by steps per epoch, most first.
 
-    `x` (M, D + 1, ...), `minus_y`, `labels` and `weight` (M, 1, ...) hold one block of batches at a time; `weight` is the weight of each
-    sample in the class loss of its batch.
+    `x` (steps, M, D + 1, B), `minus_y`, `labels` and `weight` (steps, M, 1, B) hold one block of batches at a time; `weight` is the weight
+    of each sample in the class loss of its batch.
     """
 
     def __init__(self, networks: Sequence[Network], steps: Sequence[int], batch: int, dtype: torch.dtype, device: torch.device) -> None:
@@ -70,16 +70,15 @@ class Batches:
         size = torch.finfo(dtype).bits // 8
         bytes_per_step = m * batch * ((d + 3) * size + 8)
         self.longest = max(1, min(self.steps[0], BLOCK_BYTES[device.type] // bytes_per_step))  # steps of a block
-        length = self.longest * batch
 
         def ones(*shape: int) -> Tensor:
             return torch.ones(*shape, dtype=dtype, device=device)
 
         # A single feature is gathered and multiplied fastest as a row. Several are gathered together by sample, and multiplied transposed.
         self.in_rows = d == 1
-        self.x = ones(m, d + 1, length) if self.in_rows else ones(m, length, d + 1).mT
-        self.minus_y, self.weight = ones(m, 1, length), ones(m, 1, length) / batch
-        self.labels = torch.zeros(m, 1, length, dtype=torch.int64, device=device)
+        self.x = ones(self.longest, m, d + 1, batch) if self.in_rows else ones(self.longest, m, batch, d + 1).mT
+        self.minus_y, self.weight = ones(self.longest, m, 1, batch), ones(self.longest, m, 1, batch) / batch
+        self.labels = torch.zeros(self.longest, m, 1, batch, dtype=torch.int64, device=device)
         shared: dict[object, Tensor] = {}
         self.groups = [_Group(networks[rows], rows, shared, self.in_rows, dtype, device) for rows in _groups(networks)]
 
@@ -95,22 +94,27 @@ class Batches:
             if group.rows.start >= networks:
                 break
             order = group.order[part]
-            group.take_inputs(order, self.x[group.rows, :-1, :length])
-            self.minus_y[group.rows, 0, :length] = _gathered(group.minus_y, order)
+            group.take_inputs(order, self.x[:steps, group.rows, :-1])
+            self.minus_y[:steps, group.rows, 0] = self._by_step(_gathered(group.minus_y, order))
             if group.labels is not None:
-                labels = self.labels[group.rows, 0, :length] = _gathered(group.labels, order).long()
-                kept = None if group.keep is None else group.draws[part] < group.keep.gather(1, labels)
+                labels = _gathered(group.labels, order)
+                self.labels[:steps, group.rows, 0] = self._by_step(labels)
+                kept = None if group.keep is None else group.draws[part] < group.keep.gather(1, labels.long())
                 if self.steps[group.rows.start] * self.batch > group.samples:
                     inside = (torch.arange(first * self.batch, first * self.batch + length, device=labels.device) < group.samples)[None]
                     kept = inside if kept is None else kept & inside
                 if kept is not None:
-                    counted = kept.to(self.weight.dtype).view(-1, steps, self.batch)
+                    counted = self._by_step(kept.to(self.weight.dtype))
                     # Mean over the kept samples of each batch; none kept: all weights 0 (Eq. 13).
-                    self.weight[group.rows, 0, :length] = (counted / counted.sum(2, keepdim=True).clamp_(min=1)).flatten(1)
+                    self.weight[:steps, group.rows, 0] = counted / counted.sum(2, keepdim=True).clamp_(min=1)
+
+    def _by_step(self, values: Tensor) -> Tensor:
+        """(networks, steps · B) -> (steps, networks, B)."""
+        return values.view(len(values), -1, self.batch).transpose(0, 1)
 
 
 def _gathered(values: Tensor, order: Tensor) -> Tensor:
-    return values.gather(-1, order.expand(*values.shape[:-1], len(order)))  # several times faster than index_select here
+    return values.gather(-1, order.expand(*values.shape[:-1], len(order)))  # index_select takes twice as long, but for float32
 
 
 def _groups(networks: Sequence[Network]) -> list[slice]:
@@ -159,20 +163,20 @@ class _Group:
 
     def shuffle(self, seen: int) -> None:
         """Draw an order of `seen` samples. If there are fewer, the first ones fill up the last batch, where they do not count."""
-        positions = torch.arange(seen) % self.samples
+        positions = slice(seen) if seen <= self.samples else torch.arange(seen) % self.samples
         self.order = torch.randperm(self.samples, generator=self._order)[positions].to(self.device)
         if self.keep is not None:
             self.draws = torch.rand(min(seen, self.samples), generator=self._draws)[positions].to(self.device)
 
     def take_inputs(self, order: Tensor, out: Tensor) -> None:
-        """Gather the samples `order` (n,) into `out` (networks, D, n)."""
+        """Gather the samples `order` (steps · B,) into `out` (steps, networks, D, B)."""
         if self.in_rows:
-            out.copy_(_gathered(self.inputs, order))
+            out.copy_(_gathered(self.inputs, order).unflatten(2, (len(out), -1)).movedim(2, 0))
             return
         for frames, members in self.sources:
-            inputs = frames.index_select(0, order)
+            inputs = frames.index_select(0, order).view(len(out), -1, out.shape[2]).mT
             for member in members:
-                out[member].T.copy_(inputs)
+                out[:, member] = inputs
 
 
 def _in_rows(keep: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
@@ -210,6 +214,8 @@ class EvaluationSet:
         for m, (_, values) in enumerate(pairs):
             y[m, 0, : values.size], share[m, 0, : values.size] = _tensor(values, dtype, torch.device("cpu")), 1 / values.size
         self.y, self.share = y.to(device), share.to(device)
+        # For predictions: new memory in each epoch is slow.
+        self.room = torch.empty(self.longest // batch, len(pairs), 1, batch, dtype=dtype, device=device)
 
     def labels(self, ranges: Sequence[ClassRanges]) -> Tensor:
         """(M, 1, n) classes of the targets, by the ranges of each network's training set; 0 for padding. int32, to save memory."""

@@ -53,6 +53,7 @@ class Adam:
         self.params, self.gradient, self.weight_decay = params, gradient, weight_decay
         self.mean, self.square = moments
         self.root, self.update = params.like(params.count), params.like(params.count)
+        self.flats = params.flat, gradient.flat, self.mean.flat, self.square.flat, self.root.flat
 
     def begin(self, taken: NDArray[np.int64], steps: int, learning_rate: float) -> None:
         """Prepare `steps` steps at one learning rate; `taken` (M,): the steps that each network has taken so far."""
@@ -70,7 +71,7 @@ class Adam:
 
     def step(self, index: int) -> None:
         """Take the index-th of the steps that `begin` has prepared."""
-        params, gradient, mean, square, root = (s.flat for s in (self.params, self.gradient, self.mean, self.square, self.root))
+        params, gradient, mean, square, root = self.flats
         gradient.add_(params, alpha=self.weight_decay)
         mean.lerp_(gradient, 1 - BETA1)
         square.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)

@@ -1,12 +1,13 @@
 """Grids that vary training values: the best of each method by validation, compared with a plain search through made-up runs."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from regcls.errors import UserError
-from regcls.params import Params
+from regcls.params import Params, load_params
 from regcls.reports.report import Report
 from regcls.reports.stats import paired
 from regcls.tasks.functions import varied
@@ -95,8 +96,8 @@ def test_the_report_names_values_and_links_runs(runs: Collected) -> None:
     linked = {run_id for group in row[-1].runs for run_id in group.ids}
     wanted = runs.wanted[(runs.wanted["hidden"] == (5, 15)) & (runs.wanted["optimizer"] == "sgd")].set_index("run_id")
     assert len(linked) == 6 and set(wanted.loc[list(linked), "method"]) == {"reg", "reg+cls"}
-    assert report.answers[1].startswith("clean, severe, sgd: reg+cls lowers the test MSE of reg by ")
-    assert f"of which {8} lack repetitions" in section.table.notes[-1]
+    assert report.answers[1].startswith("clean, severe, sgd: the gain of reg+cls over reg in test MSE is ")
+    assert "of which 8 lack repetitions" in section.table.notes[-1]
 
 
 def test_nothing_is_shown_without_runs(runs: Collected) -> None:
@@ -106,8 +107,29 @@ def test_nothing_is_shown_without_runs(runs: Collected) -> None:
 
 
 def test_the_papers_grids_cannot_vary(make_project) -> None:
-    from regcls.params import load_params
-
     root = make_project({"functions": {"grids": {"figure3": {"vary": {"optimizer": ["adam", "sgd"]}}}}})
     with pytest.raises(UserError, match=r"functions\.grids\.figure3\.vary: the paper's figures have one value of each"):
+        load_params(root / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"grids": {"extra": {"methods": ["reg+cls"]}}}, "extra_loss compares reg+cls with reg: set methods to [reg, reg+cls]"),
+        ({"grids": {"extra": {"methods": ["reg", "reg+cls", "hl-gauss"]}}}, "extra_loss compares reg+cls with reg: set methods to"),
+        ({"grids": {"extra": {"lambdas": [1.0, 10.0]}}}, "extra_loss takes one λ: set lambdas to default, or to a list of one"),
+        ({"grids": {"extra": {"vary": {"scale": [1.0]}}}}, "extra_loss and vary exclude each other: make two grids of it"),
+        (
+            {"run": {"setting": "ood"}},
+            "functions_extra.run.setting = 'ood', but functions_extra.data.settings prepares only ['clean', 'noisy']",
+        ),
+        (
+            {"training": {"scale": 1e13}},
+            "functions_extra.training.scale = 10000000000000.0: Input should be less than or equal to 1000000000000",
+        ),
+    ],
+)
+def test_what_a_report_could_not_show_is_refused(make_project, changes, message) -> None:
+    root = make_project({"functions_extra": changes})
+    with pytest.raises(UserError, match=re.escape(message)):
         load_params(root / "params.yaml")

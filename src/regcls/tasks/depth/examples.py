@@ -5,15 +5,17 @@ Legend: E examples, H × W pixels.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
 from regcls.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 MOST = 6
 DEPTHS, ERRORS = "cividis", "Greys"  # both have monotonic lightness, also in print
@@ -53,7 +55,10 @@ def write_examples(examples: Examples, folder: Path, *, per_unit: float, unit: s
     return {file.name: file for file in (arrays, sheet)}
 
 
-def _sheet(examples: Examples, per_unit: float, unit: str) -> Figure:
+def _sheet(examples: Examples, per_unit: float, unit: str) -> "Figure":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # training alone, as in benchmarks, needs no Matplotlib
+    from matplotlib.figure import Figure
+
     count, (height, width) = len(examples.rows), examples.truth.shape[1:]
     depths = [part.astype(np.float32) / per_unit for part in (examples.truth, examples.prediction)]
     measured = examples.truth > 0
@@ -77,7 +82,7 @@ def _sheet(examples: Examples, per_unit: float, unit: str) -> Figure:
     return figure
 
 
-def _bar(figure: Figure, image: AxesImage, columns: list[Axes], label: str) -> None:
+def _bar(figure: "Figure", image: "AxesImage", columns: "list[Axes]", label: str) -> None:
     """Add a colour bar of `image` below `columns`."""
     boxes = [axes.get_position() for axes in columns]
     inch = 1 / figure.get_figheight()

@@ -109,13 +109,15 @@ def _tracking_table(name: str, ends: pd.DataFrame, collected: Collected) -> Tabl
             texts += [number(row[f"{split}_class_loss"], 2), number(row[f"{split}_extra_loss"], 2), signed(row[f"{split}_correlation"], 2)]
             start = row[f"{split}_from"]
             texts += [DASH if np.isnan(start) else f"{start:.0f}", number(row[f"{split}_other_classes"], 2)]
-        gap = (
-            f"{signed(row['gap'], 3)} ({signed(row['low'], 3)} to {signed(row['high'], 3)})"
-            if not np.isnan(row["low"])
-            else signed(row["gap"], 3)
-        )
         runs = tables.panel_runs(collected.wanted[collected.wanted["classes"].isin([0, row["classes"]])], row)
-        rows.append((*_heads(row), *(Cell(text=text) for text in (*texts, gap)), answer_cell(row["answer"]), Cell(text="", runs=runs)))
+        rows.append(
+            (
+                *_heads(row),
+                *(Cell(text=text) for text in (*texts, tables.gap_text(row))),
+                answer_cell(row["answer"]),
+                Cell(text="", runs=runs),
+            )
+        )
     side = ("L_cls", "L_extra", "r", "from epoch", "p of others")
     return Table(
         name=name,
@@ -165,13 +167,8 @@ def _likelihood_table(name: str, measured: pd.DataFrame, collected: Collected) -
     rows = []
     for row in records(frame):
         texts = [row["method"], *(number(row[f"{side}_{kind}"], 2) for side in ("reg", "other") for kind in ("balanced", "imbalanced"))]
-        gap = (
-            signed(row["gap"], 2)
-            if np.isnan(row["low"])
-            else f"{signed(row['gap'], 2)} ({signed(row['low'], 2)} to {signed(row['high'], 2)})"
-        )
         end = (answer_cell(row["answer"]), Cell(text="", runs=tables.panel_runs(collected.wanted, row)))
-        rows.append((*_heads(row), *(Cell(text=text) for text in (*texts, gap, p_value(row["p_holm"]))), *end))
+        rows.append((*_heads(row), *(Cell(text=text) for text in (*texts, tables.gap_text(row, 2), p_value(row["p_holm"]))), *end))
     side = ("balanced", "imbalanced")
     return Table(
         name=f"{name}_likelihoods",

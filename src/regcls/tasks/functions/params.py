@@ -33,6 +33,7 @@ from regcls.params.types import (
 )
 
 Hidden = Annotated[tuple[Units, ...], Field(min_length=2, max_length=2)]
+Scale = Annotated[float, Field(ge=1e-12, le=1e12)]  # beyond, Adam's averages over- or underflow in float32
 Setting = Literal["clean", "noisy", "ood"]
 PAPERS = ("figure3", "figure4", "figure5")  # grids with figures and tables of their own
 Sampling = Literal["uniform", "mild", "moderate", "severe"]
@@ -89,7 +90,7 @@ class FunctionTraining:
     batch_size: BatchSize
     optimizer: Optimizer
     weight_decay: NotNegative
-    scale: Positive
+    scale: Scale
     learning_rate: BySetting
     lam: Annotated[BySetting, Field(alias="lambda")]
     rounding: Rounding
@@ -131,7 +132,7 @@ class FunctionOptions:
     learning_rate: Positive | None = None
     weight_decay: NotNegative | None = None
     precision: Precision | None = None
-    scale: Positive | None = None
+    scale: Scale | None = None
     extra_loss: bool | None = None
     __pydantic_config__ = FROM_TEXT
 
@@ -144,7 +145,7 @@ class Varied:
     optimizer: OneOrMore[Optimizer] | None = None
     learning_rate: OneOrMore[Positive] | None = None
     weight_decay: OneOrMore[NotNegative] | None = None
-    scale: OneOrMore[Positive] | None = None
+    scale: OneOrMore[Scale] | None = None
     __pydantic_config__ = STRICT
 
     def combinations(self) -> list[dict[str, Any]]:
@@ -191,12 +192,18 @@ def check(path: Path, name: str, functions: Functions) -> None:
             )
     if "uniform" not in data.samplings:
         raise UserError(f"{path}: {name}.data.samplings must include 'uniform': all networks are validated and tested on the uniform sets")
+    run = functions.run
+    for axis, wanted, available in (("setting", run.setting, data.settings), ("sampling", run.sampling, data.samplings)):
+        if wanted not in map(str, available):
+            raise UserError(f"{path}: {name}.run.{axis} = {wanted!r}, but {name}.data.{axis}s prepares only {list(available)}")
     if functions.run.repetition >= data.repetitions:
         raise UserError(f"{path}: {name}.run.repetition = {functions.run.repetition}, but only 0 to {data.repetitions - 1} are prepared")
     for key, grid in functions.grids.items():
         where = f"{path}: {name}.grids.{key}"
         if key in PAPERS and grid.vary != Varied():
             raise UserError(f"{where}.vary: the paper's figures have one value of each; give the grid another name")
+        if grid.extra_loss:
+            _check_extra(where, grid)
         if grid.repetitions > data.repetitions:
             raise UserError(f"{where}.repetitions = {grid.repetitions}, but {name}.data.repetitions prepares {data.repetitions}")
         for axis, requested, prepared in (
@@ -206,6 +213,16 @@ def check(path: Path, name: str, functions: Functions) -> None:
         ):
             if missing := [value for value in requested if value not in prepared]:
                 raise UserError(f"{where}.{axis} asks for {missing}, but {name}.data.{axis} prepares only {list(prepared)}")
+
+
+def _check_extra(where: str, grid: FunctionGrid) -> None:
+    """Raise a UserError if the report cannot say what L_extra of this grid means: it is defined for uniform classes, beside reg."""
+    if set(grid.methods) != {"reg", "reg+cls"}:
+        raise UserError(f"{where}.extra_loss compares reg+cls with reg: set methods to [reg, reg+cls]")
+    if grid.lambdas != "default" and len(grid.lambdas) > 1:
+        raise UserError(f"{where}.extra_loss takes one λ: set lambdas to default, or to a list of one")
+    if grid.vary != Varied():
+        raise UserError(f"{where}.extra_loss and vary exclude each other: make two grids of it")
 
 
 def _defaults(functions: Functions) -> dict[str, str]:
@@ -220,6 +237,7 @@ def _defaults(functions: Functions) -> dict[str, str]:
         "hidden": "x".join(map(str, training.hidden)),
         "learning_rate": by_setting.format(training.learning_rate),
         "precision": f"{training.precision} (float32 or float64)",
+        "scale": f"{training.scale:g}",
         "extra_loss": "false",
     }  # fmt: skip
 

@@ -15,7 +15,7 @@ from regcls.reports.report import Compared, Line, Report, Section, after_tests, 
 from regcls.reports.stats import FEWEST, NOT_TESTED, USELESS
 from regcls.reports.tables import Table, number, signed
 from regcls.tasks.functions import compared, extra, figures, figures_data, published, shares, tables, varied
-from regcls.tasks.functions.collected import CELL, PANEL, Collected, collected, data_name, hole_lines, in_order
+from regcls.tasks.functions.collected import CELL, PANEL, VARIED, Collected, collected, data_name, hole_lines, in_order
 from regcls.tasks.functions.figures_data import FunctionSets
 from regcls.tasks.functions.networks import LIKELIHOODS
 from regcls.tasks.functions.params import FunctionGrid, Functions, Sampling, Varied
@@ -38,6 +38,7 @@ def report(sources: Sources, *, fingerprints: Mapping[FunctionSpec, str]) -> Rep
     with_published, training = functions.published is not None, functions.training
     networks, picked = collected(sources.runs, fingerprints, dataset=sources.dataset, sets=sources.data)
     grids = {name: networks.of(expand(functions, sources.dataset, grid)) for name, grid in functions.grids.items()}
+    varies = any(grid.vary != Varied() for grid in functions.grids.values())
     changed = list(dict.fromkeys(line for grid in functions.grids.values() for line in departures(functions, grid)))
     report = Report(
         dataset=sources.dataset,
@@ -60,11 +61,11 @@ def report(sources: Sources, *, fingerprints: Mapping[FunctionSpec, str]) -> Rep
         ],
         view=View(
             tag=("dataset", sources.dataset),
-            params=("setting", "noise", "sampling", "method", "classes", "lambda", "repetition"),
+            params=("setting", "noise", "sampling", "method", "classes", "lambda", "repetition", *(VARIED if varies else ())),
             metrics=("test/mse/all", "val/mse/all", "train/mse/all"),
             axes=("setting", "sampling", "method", "classes"),
         ),
-        networks=_networks(functions, figure3="figure3" in grids),
+        networks=_networks(functions, figure3="figure3" in grids, varies=varies),
     )
     report.warnings += warnings_of({name: grid.wanted for name, grid in grids.items()}, duplicates=picked.duplicates, stale=picked.stale)
     report.warnings += unusable_lines(picked.wanted, "errors by function", "metrics")
@@ -145,15 +146,15 @@ def not_comparable(functions: Functions, name: str) -> str:
     return f"Not comparable with the {'printed' if name == 'figure4' else 'released'} values: {', '.join(why)}." if why else ""
 
 
-def _networks(functions: Functions, *, figure3: bool) -> str:
+def _networks(functions: Functions, *, figure3: bool, varies: bool) -> str:
     training = functions.training
     rates, weights = training.learning_rate, training.lam
-    but = ", unless a grid varies it" if any(grid.vary != Varied() for grid in functions.grids.values()) else ""
     return (
-        f"Networks{but}: {' and '.join(map(str, training.hidden))} hidden units, {training.optimizer}, "
-        f"weight decay {training.weight_decay}, batches of {training.batch_size}, {training.epochs} epochs, {training.precision}. "
-        f"Learning rate {rates.clean} (clean), {rates.noisy} (noisy), {rates.ood} (ood); λ {weights.clean:g}, {weights.noisy:g}, "
-        f"{weights.ood:g}.{' figure3_networks.csv has one row per network.' if figure3 else ''}"
+        f"Networks{', unless a grid varies it' if varies else ''}: {' and '.join(map(str, training.hidden))} hidden units, "
+        f"{training.optimizer}, weight decay {training.weight_decay}, batches of {training.batch_size}, {training.epochs} epochs, "
+        f"{training.precision}. Learning rate {rates.clean} (clean), {rates.noisy} (noisy), {rates.ood} (ood); "
+        f"λ {weights.clean:g}, {weights.noisy:g}, {weights.ood:g}."
+        f"{' figure3_networks.csv has one row per network.' if figure3 else ''}"
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from regcls.errors import UserError
-from regcls.methods import has_class_loss, has_classes, is_balanced
+from regcls.methods import engine_loss, has_class_loss, has_classes, is_balanced
 from regcls.params.types import Precision
 from regcls.runs import NOTHING_TO_ROUND, RunSpec, check_class_options
 from regcls.tasks.functions.params import FunctionGrid, FunctionOptions, Functions, Sampling, Setting
@@ -68,7 +68,7 @@ def expand(functions: Functions, dataset: str, grid: FunctionGrid) -> list[Funct
                         lam=lam,
                         repetition=repetition,
                     )
-                    specs |= {_plain(replace(spec, extra_loss=grid.extra_loss, **varied)): None for varied in grid.vary.combinations()}
+                    specs |= {_unscaled(replace(spec, extra_loss=grid.extra_loss, **varied)): None for varied in grid.vary.combinations()}
     return list(specs)
 
 
@@ -117,11 +117,16 @@ def make_spec(
     )
 
 
-def _plain(spec: FunctionSpec) -> FunctionSpec:
-    """The spec without a scale if gradient descent has no weight decay: only the product of scale and learning rate counts then."""
-    if spec.optimizer != "sgd" or spec.weight_decay:
+def _unscaled(spec: FunctionSpec) -> FunctionSpec:
+    """The same training with scale 1, if there is one.
+
+    Without weight decay only the product of scale and learning rate counts for gradient descent (but not for a parameter of the loss, which
+    has a learning rate of its own), and Adam's steps do not depend on the scale, up to its ε.
+    """
+    if spec.scale == 1 or spec.weight_decay or ((loss := engine_loss(spec.method)) and loss.learned):
         return spec
-    return replace(spec, scale=1.0, learning_rate=float(f"{spec.scale * spec.learning_rate:.12g}"))
+    rate = spec.scale * spec.learning_rate if spec.optimizer == "sgd" else spec.learning_rate
+    return replace(spec, scale=1.0, learning_rate=float(f"{rate:.12g}"))
 
 
 # Options that replace a value of the spec.
@@ -168,4 +173,4 @@ def single_spec(functions: Functions, dataset: str, options: FunctionOptions) ->
         repetition=repetition,
     )
     changed = {name: value for name in FREE if (value := getattr(options, name)) is not None}
-    return _plain(replace(spec, **changed))
+    return replace(spec, **changed)

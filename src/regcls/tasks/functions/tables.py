@@ -9,7 +9,7 @@ import pandas as pd
 from regcls.reports.measured import EDGE, at_edge, edge_note, groups_of, row_name
 from regcls.reports.picking import Row, records
 from regcls.reports.stats import FEWEST, USELESS, holm_note, verdict
-from regcls.reports.tables import DASH, Cell, RunGroup, Table, answer_cell, number, p_value, signed, tested, with_std
+from regcls.reports.tables import DASH, Cell, RunGroup, Table, answer_cell, interval, number, p_value, signed, tested, with_std
 from regcls.tasks.functions import compared, published
 from regcls.tasks.functions.collected import CELL, PANEL, Collected, data_name, in_order
 
@@ -72,7 +72,7 @@ def settings_table(collected: Collected) -> Table:
 def _setting_row(row: Row, runs: tuple[RunGroup, ...]) -> tuple[Cell, ...]:
     kind = row["kind"] if row["samplings"] == 1 else f"{row['kind']} ({row['samplings']})"
     heads = (Cell(text=text, header=True) for text in (data_name(row["setting"], row["noise"]), kind, row["method"]))
-    texts = (*(number(row[name], 3) for name in ("reg", "other", "constant")), _gap(row), p_value(row["p_holm"]))
+    texts = (*(number(row[name], 3) for name in ("reg", "other", "constant")), gap_text(row), p_value(row["p_holm"]))
     return (*heads, *(Cell(text=text) for text in texts), answer_cell(row["answer"]), Cell(text=str(row["n"])), Cell(text="", runs=runs))
 
 
@@ -138,16 +138,16 @@ def _panel_row(row: Row, runs: tuple[RunGroup, ...], with_released: bool, edge: 
     n = f"{row['n']}" if row["runs"] == row["runs_wanted"] else f"{row['n']}; {row['runs']} of {row['runs_wanted']} runs"
     heads = (Cell(text=data_name(row["setting"], row["noise"]), header=True), Cell(text=row["sampling"], header=True))
     sides = (Cell(text=with_std(row["reg"], row["reg_se"], 3)), Cell(text=with_std(row["other"], row["other_se"], 3)))
-    gap = (Cell(text=number(row["constant"], 3)), Cell(text=_gap(row)), Cell(text=number(row["absolute_gap"], 3)))
+    gap = (Cell(text=number(row["constant"], 3)), Cell(text=gap_text(row)), Cell(text=number(row["absolute_gap"], 3)))
     test = (Cell(text=p_value(row["p_holm"])), answer_cell(row["answer"]))
     columns = ("released_reg", "released_reg+cls") if with_released else ()
     released = (Cell(text=number(row[name], 3)) for name in columns)
     return (*heads, *sides, *gap, *test, *released, Cell(text=best), Cell(text=n), Cell(text="", runs=runs))
 
 
-def _gap(row: Row) -> str:
-    interval = "" if math.isnan(row["low"]) else f" ({signed(row['low'], 3)} to {signed(row['high'], 3)})"
-    return signed(row["gap"], 3) + interval
+def gap_text(row: Row, digits: int = 3) -> str:
+    """Δ and, if there is a test, its interval: `+0.075 (+0.049 to +0.102)`."""
+    return signed(row["gap"], digits) + ("" if math.isnan(row["low"]) else f" ({interval(row['low'], row['high'], digits)})")
 
 
 def groups(wanted: pd.DataFrame) -> tuple[RunGroup, ...]:
@@ -245,7 +245,7 @@ def _method_row(row: Row, runs: tuple[RunGroup, ...], with_released: bool) -> tu
     reg = row["method"] == "reg"
     heads = [data_name(row["setting"], row["noise"]), row["sampling"], row["method"], str(row["classes"] or "")]
     n = f"{row['repetitions']} ({row['networks']})"
-    test = [_gap(row), tested(row["p"], row["n"]), p_value(row["p_holm"])]
+    test = [gap_text(row), tested(row["p"], row["n"]), p_value(row["p_holm"])]
     texts = [mean_std(row), number(row["se"]), n, *([""] * 3 if reg else test)]
     if with_released:
         texts += [number(row["published"]), signed(row["ours_minus_published"]), signed(row["in_standard_errors"], 1)]
@@ -278,7 +278,7 @@ def lambda_table(collected: Collected, *, caption: str) -> Table:
         cells = {row["classes"]: row for row in records(line)}
         row_cells = [reg.get((setting, noise, sampling)), *(cells.get(classes) for classes in counts)]
         row = gap_rows[_key(key)]
-        test = [_gap(row), tested(row["p"], row["n"]), p_value(row["p_holm"]), str(row["n"])]
+        test = [gap_text(row), tested(row["p"], row["n"]), p_value(row["p_holm"]), str(row["n"])]
         linked = (_linked(cell, by_cell) for cell in row_cells)
         rows.append((*(Cell(text=text, header=True) for text in heads), *linked, *(Cell(text=text) for text in test)))
     heads = ["data", "sampling", "method", "λ", "reg", *(f"{count} classes" for count in counts)]

@@ -82,10 +82,9 @@ def _table(name: str, frame: pd.DataFrame, candidates: pd.DataFrame, collected: 
     for row in records(frame):
         names = (data_name(row["setting"], row["noise"]), row["sampling"], row["optimizer"], _hidden(row["hidden"]), row["method"])
         values = {name: row[f"reg_{name}"] for name in CHOSEN}
-        gap = signed(row["gap"], 3) + ("" if np.isnan(row["low"]) else f" ({signed(row['low'], 3)} to {signed(row['high'], 3)})")
         texts = (
             *(with_std(row["reg"], row["reg_std"], 3), _values(values), with_std(row["other"], row["other_std"], 3), _values(row)),
-            *(gap, p_value(row["p_holm"])),
+            *(tables.gap_text(row), p_value(row["p_holm"])),
         )
         runs = tables.groups(_runs(collected.wanted, row, values))
         heads = (Cell(text=text, header=True) for text in names)
@@ -146,7 +145,7 @@ def answers(frame: pd.DataFrame) -> list[str]:
         gaps = ", ".join(f"{signed(100 * row['gap'] / row['reg'], 0)} % with {_hidden(row['hidden'])}" for row in records(part))
         clear = part["answer"].isin(["helps", "hurts"]).sum()
         lines.append(
-            f"{data_name(setting, noise)}, {sampling}, {optimizer}: {method} lowers the test MSE of reg by {gaps} hidden units; this is "
+            f"{data_name(setting, noise)}, {sampling}, {optimizer}: the gain of {method} over reg in test MSE is {gaps} hidden units, "
             f"clear in {clear} of {len(part)}."
         )
     return lines
