@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from advice_measures import FUNCTION_CLASSES, NOISE, PARAMS
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from scipy.stats import rankdata
 
 from regcls.params import load_params
-from regcls.reports.drawing import OTHERS, grid_of_axes, style, to_svg
+from regcls.reports.drawing import OTHERS, grid_of_axes, shades, style, to_svg
 from regcls.reports.picking import records
 from regcls.reports.report import to_csv
 from regcls.reports.stats import CONSTANTS, holm, one_sample
@@ -208,7 +207,7 @@ def _title(study: str, tests: pd.DataFrame, measure: str) -> str:
     return f"{name}, n = {row['n']} {'tables' if study == TABLES else 'panels'}: {rho} (Holm, {tests['p_holm'].notna().sum()})"
 
 
-COLOURS = dict(zip(ORDER["sampling"], colormaps["viridis"](np.linspace(0.0, 0.85, len(ORDER["sampling"]))), strict=True))
+COLOURS = shades(ORDER["sampling"])
 MARKERS = dict(zip(ORDER["setting"], "osD", strict=True))
 
 

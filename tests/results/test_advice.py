@@ -19,18 +19,14 @@ from regcls.params import load_params
 from regcls.tasks.functions.networks import recipe
 from regcls.tasks.functions.runs import make_spec
 from regcls.training.ensemble_data import Network
+from scripts import script
 
 FOLDER = ROOT / "results" / "why"
 
 
 @pytest.fixture(scope="module")
 def advice() -> ModuleType:
-    sys.path.insert(0, str(FOLDER))
-    try:
-        import advice
-    finally:
-        sys.path.remove(str(FOLDER))
-    return advice
+    return script(FOLDER, "advice")
 
 
 @pytest.fixture(scope="module")

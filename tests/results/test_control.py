@@ -1,6 +1,5 @@
 """The comparison with the control in results/why follows from its networks."""
 
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -8,18 +7,14 @@ import pandas as pd
 import pytest
 
 from conftest import ROOT
+from scripts import script
 
 FOLDER = ROOT / "results" / "why"
 
 
 @pytest.fixture(scope="module")
 def control() -> ModuleType:
-    sys.path.insert(0, str(FOLDER))
-    try:
-        import control
-    finally:
-        sys.path.remove(str(FOLDER))
-    return control
+    return script(FOLDER, "control")
 
 
 def test_the_committed_tables_are_those_of_the_networks(control: ModuleType, tmp_path: Path) -> None:

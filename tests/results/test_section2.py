@@ -1,7 +1,6 @@
 """The tables of results/section2 follow from its runs.csv.gz."""
 
 import io
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -9,18 +8,14 @@ import pandas as pd
 import pytest
 
 from conftest import ROOT
+from scripts import script
 
 FOLDER = ROOT / "results" / "section2"
 
 
 @pytest.fixture(scope="module")
 def collect() -> ModuleType:
-    sys.path.insert(0, str(FOLDER))
-    try:
-        import collect
-    finally:
-        sys.path.remove(str(FOLDER))
-    return collect
+    return script(FOLDER, "collect")
 
 
 def test_the_committed_tables_are_those_of_the_networks(collect: ModuleType) -> None:

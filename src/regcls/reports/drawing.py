@@ -2,13 +2,14 @@
 
 import io
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -76,6 +77,11 @@ def look_of(method: str) -> dict[str, Any]:
         return LINES[method]
     marker, color = divmod(zlib.crc32(method.encode()), len(OTHERS))
     return {"color": OTHERS[color], "marker": OTHER_MARKERS[marker % len(OTHER_MARKERS)], "linestyle": "-."}
+
+
+def shades(levels: Sequence[Any]) -> dict[Any, Any]:
+    """A colour for each of ordered levels, from dark to light."""
+    return dict(zip(levels, colormaps["viridis"](np.linspace(0.0, 0.85, len(levels))), strict=True))
 
 
 BARS = 200  # most bars of the histogram

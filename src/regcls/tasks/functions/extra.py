@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
 
-from regcls.reports.drawing import grid_of_axes, style, to_svg
+from regcls.reports.drawing import grid_of_axes, shades, style, to_svg
 from regcls.reports.measured import read_tables
 from regcls.reports.picking import Row, records
 from regcls.reports.report import Report, Section, to_csv
@@ -34,14 +33,14 @@ def add(report: Report, name: str, collected: Collected, read: Callable[[str], p
         return
     by_epoch = measured.groupby([*CELL, "split", "epoch"], sort=False)[list(MEASURES)].mean().reset_index()
     ends = at_end(by_epoch).merge(_gaps(collected), on=CELL, how="left")
-    converged, gaps = _tracking_table(name, ends, collected), _likelihood_table(name, measured, collected)
+    tracking, closeness = _tracking_table(name, ends, collected), _likelihood_table(name, measured, collected)
     caption = (
         f"Correlation of the class loss L_cls = −log p_c with L_extra (Eq. 9) over {SAMPLES} samples, by epoch; mean over functions and "
         "repetitions. Solid: uniform test samples; dotted: training samples. By the paper's argument (Eq. 10 and 11) it approaches 1."
     )
     alt = "Correlation against the epoch, a line for each number of classes. Each row of panels is a setting, each column a sampling."
     title = "Does the class loss track L_extra?"
-    report.add(Section(name=name, title=title, svg=correlation_figure(by_epoch), alt=alt, caption=caption, table=converged))
+    report.add(Section(name=name, title=title, svg=correlation_figure(by_epoch), alt=alt, caption=caption, table=tracking))
     caption = (
         "Each point is a panel and a class count: the gain of reg+cls in test MSE (relative to reg) by Σ p_k over all classes but the true "
         "one, on training samples; 0 for a classifier that is sure and right. A colour for each sampling, a marker for each setting."
@@ -49,9 +48,9 @@ def add(report: Report, name: str, collected: Collected, read: Callable[[str], p
     title, alt = "Does reg+cls lose where the classifier does not converge?", "The gain of reg+cls against how unsure the classifier is."
     report.add(Section(name=f"{name}_gain", title=title, svg=gain_figure(ends), alt=alt, caption=caption), numbers=ends)
     title = "Does the class loss bring the likelihoods together?"
-    report.add(Section(name=f"{name}_likelihoods", title=title, caption=gaps.caption, table=gaps))
+    report.add(Section(name=f"{name}_likelihoods", title=title, caption=closeness.caption, table=closeness))
     report.files[f"{name}_epochs.csv"] = to_csv(by_epoch)
-    report.answers += answers(ends, gaps.frame)
+    report.answers += answers(ends, closeness.frame)
 
 
 def measurements(collected: Collected, read: Callable[[str], pd.DataFrame]) -> tuple[pd.DataFrame, Mapping[str, str]]:
@@ -228,7 +227,7 @@ def correlation_figure(by_epoch: pd.DataFrame) -> str:
     """Correlation by epoch, a line per class count; solid: test, dotted: training; rows: settings, columns: samplings."""
     shown = by_epoch[by_epoch["classes"] > 0]
     counts = sorted(shown["classes"].unique())
-    colours = dict(zip(counts, colormaps["viridis"](np.linspace(0.0, 0.85, len(counts))), strict=True))
+    colours = shades(counts)
     with style():
         panels, rows, columns = figures.layout(shown)
         figure, axes = grid_of_axes(len(rows), len(columns), width=2.5, height=1.45, head=0.62)
@@ -250,7 +249,7 @@ def gain_figure(ends: pd.DataFrame) -> str:
     with style():
         settings = list(ends[["setting", "noise"]].drop_duplicates().itertuples(index=False, name=None))
         samplings = in_order(ends[["sampling"]].drop_duplicates())["sampling"].tolist()
-        colours = dict(zip(samplings, colormaps["viridis"](np.linspace(0.0, 0.85, len(samplings))), strict=True))
+        colours = shades(samplings)
         markers = dict(zip(settings, "osD^v<>pP*", strict=False))
         figure, axes = grid_of_axes(1, 1, width=6.2, height=3.0, head=0.62)
         ax = axes[0, 0]

@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from regcls.methods import has_classes
-from regcls.reports.drawing import grid_of_axes, look_of, style, to_svg
+from regcls.reports.drawing import grid_of_axes, look_of, shades, style, to_svg
 from regcls.reports.picking import records
 from regcls.tasks.functions.collected import PANEL, data_name, in_order
 
@@ -51,7 +50,7 @@ def mse_by_lambda(cells: pd.DataFrame) -> str:
         methods = in_order(cells[cells["classes"] > 0])["method"].unique().tolist() or ["reg"]
         rows = [(*setting_and_noise, method) for setting_and_noise in data for method in methods]
         counts = sorted(cells.loc[cells["classes"] > 0, "classes"].unique())
-        colours = dict(zip(counts, colormaps["viridis"](np.linspace(0.0, 0.85, len(counts))), strict=True))
+        colours = shades(counts)
         figure, axes = grid_of_axes(len(rows), len(columns), width=2.5, height=1.45, head=0.62)
         for (setting, noise, sampling), panel in panels:
             for method in methods:

@@ -167,6 +167,12 @@ class FunctionGrid:
     repetitions: Count
     vary: Varied = Varied()
     extra_loss: bool = False  # measure likelihoods while training
+
+    @property
+    def varies(self) -> bool:
+        """Whether it varies training values."""
+        return self.vary != Varied()
+
     __pydantic_config__ = STRICT
 
 
@@ -200,7 +206,7 @@ def check(path: Path, name: str, functions: Functions) -> None:
         raise UserError(f"{path}: {name}.run.repetition = {functions.run.repetition}, but only 0 to {data.repetitions - 1} are prepared")
     for key, grid in functions.grids.items():
         where = f"{path}: {name}.grids.{key}"
-        if key in PAPERS and grid.vary != Varied():
+        if key in PAPERS and grid.varies:
             raise UserError(f"{where}.vary: the paper's figures have one value of each; give the grid another name")
         if grid.extra_loss:
             _check_extra(where, grid)
@@ -221,7 +227,7 @@ def _check_extra(where: str, grid: FunctionGrid) -> None:
         raise UserError(f"{where}.extra_loss compares reg+cls with reg: set methods to [reg, reg+cls]")
     if grid.lambdas != "default" and len(grid.lambdas) > 1:
         raise UserError(f"{where}.extra_loss takes one λ: set lambdas to default, or to a list of one")
-    if grid.vary != Varied():
+    if grid.varies:
         raise UserError(f"{where}.extra_loss and vary exclude each other: make two grids of it")
 
 

@@ -18,7 +18,7 @@ from regcls.tasks.functions import compared, extra, figures, figures_data, publi
 from regcls.tasks.functions.collected import CELL, PANEL, VARIED, Collected, collected, data_name, hole_lines, in_order
 from regcls.tasks.functions.figures_data import FunctionSets
 from regcls.tasks.functions.networks import LIKELIHOODS
-from regcls.tasks.functions.params import FunctionGrid, Functions, Sampling, Varied
+from regcls.tasks.functions.params import FunctionGrid, Functions, Sampling
 from regcls.tasks.functions.runs import FunctionSpec, data_key, expand
 from regcls.tasks.functions.shares import KINDS
 from regcls.tasks.task import Sources
@@ -38,7 +38,7 @@ def report(sources: Sources, *, fingerprints: Mapping[FunctionSpec, str]) -> Rep
     with_published, training = functions.published is not None, functions.training
     networks, picked = collected(sources.runs, fingerprints, dataset=sources.dataset, sets=sources.data)
     grids = {name: networks.of(expand(functions, sources.dataset, grid)) for name, grid in functions.grids.items()}
-    varies = any(grid.vary != Varied() for grid in functions.grids.values())
+    varies = any(grid.varies for grid in functions.grids.values())
     changed = list(dict.fromkeys(line for grid in functions.grids.values() for line in departures(functions, grid)))
     report = Report(
         dataset=sources.dataset,
@@ -55,7 +55,7 @@ def report(sources: Sources, *, fingerprints: Mapping[FunctionSpec, str]) -> Rep
                 reduced=[*protocol.reductions(functions.grids, published.GRIDS), *_other_seeds(functions)],
                 changed=changed,
                 without=protocol.unshown(
-                    functions.grids, [*published.GRIDS, *(name for name, grid in functions.grids.items() if _own(grid))]
+                    functions.grids, [*published.GRIDS, *(name for name, grid in functions.grids.items() if grid.extra_loss or grid.varies)]
                 ),
             ),
         ],
@@ -88,17 +88,12 @@ def report(sources: Sources, *, fingerprints: Mapping[FunctionSpec, str]) -> Rep
     for name, grid in functions.grids.items():
         if grid.extra_loss:
             extra.add(report, name, grids[name], sources.table(LIKELIHOODS))
-        if grid.vary != Varied():
+        if grid.varies:
             varied.add(report, name, grids[name])
     report.lines = lines(settings) if settings else []
     report.ranking = ranking(settings) if settings else []
     report.metrics |= _metrics(report.lead, wins)
     return page.complete(report, networks.runs, picked, links=sources.tracker, provenance=sources.provenance)
-
-
-def _own(grid: FunctionGrid) -> bool:
-    """Whether a grid has sections of its own, whatever its name."""
-    return grid.extra_loss or grid.vary != Varied()
 
 
 def _useless_lines(panels: Table) -> list[str]:
