@@ -267,6 +267,7 @@ def error_of(root):
             {"table5": {"lambdas": "searched"}, "lambda_search": {"seeds": 1, "units": ["frames"], "classes": [10], "splits": ["s2"]}},
             "breakfast.grids.lambda_search does not search λ for 100 classes, percent, s1",
         ),
+        ("compute.gpus", 0, "compute.gpus = 0: Input should be 'auto'; compute.gpus = 0: Input should be greater than or equal to 1"),
         ("compute.device", "tpu", "compute.device = \"tpu\": Input should be 'auto', 'cpu' or 'cuda'"),
     ],
 )

@@ -46,7 +46,8 @@ def advise(
         methods: to compare with reg.
         unit: of the targets, in words and tables.
         folder: for data, tracked runs and the page, kept; by default a temporary one. The same call goes on with what is there.
-        processes: that train in parallel; a script with more needs the guard `if __name__ == "__main__":`.
+        processes: that train in parallel. 1: this process trains, on the first GPU if there is one; more: on the CPU that many, or one on
+            each GPU, and a script needs the guard `if __name__ == "__main__":`.
         training: values of `training` in params.yaml, such as epochs=200.
 
     Raises:
@@ -70,7 +71,7 @@ def advise(
     own = {"like": root_of(shipped, file, "table"), "title": "Your data", "data": data, "training": training}
     write_text(root / "params.yaml", with_section(file, NAME, yaml.safe_dump({NAME: own}, sort_keys=False)))
     params = load_params(root / "params.yaml")
-    params = replace(params, compute=replace(params.compute, processes=processes))
+    params = replace(params, compute=replace(params.compute, processes=processes, gpus=1 if processes == 1 else "auto"))
     prepare(params, root, NAME)
     return advise_on(params, root, NAME, budget=budget, methods=(methods,) if isinstance(methods, str) else methods)
 

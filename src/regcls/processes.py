@@ -51,7 +51,7 @@ def worker_pool(processes: int, set_up: Callable[..., object] | None = None, *ar
     except BrokenProcessPool:
         raise UserError(
             "a worker process was killed, perhaps because memory ran out. Start again, with fewer compute.processes "
-            "if need be; finished runs are kept."
+            "or compute.gpus if need be; finished runs are kept."
         ) from None
     finally:
         for process in list((pool._processes or {}).values()):  # nobody waits for their work any more
@@ -174,9 +174,9 @@ def uninterrupted() -> Iterator[None]:
             signal.raise_signal(signals[0])
 
 
-def check_memory(needed: float, what: str, *, free: float | None = None) -> None:
-    """Raise a UserError if `what` needs more bytes than are free: of this machine's memory, or `free`, of a GPU's."""
-    free = free_memory() if free is None else free
+def check_memory(needed: float, what: str) -> None:
+    """Raise a UserError if `what` needs more bytes than are free of this machine's memory."""
+    free = free_memory()
     if needed > free:
         raise UserError(f"{what} needs about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free. Choose smaller numbers.")
 

@@ -84,14 +84,18 @@ def _git_bytes(root: Path, *arguments: str) -> bytes | None:
 
 
 def machine_tags() -> dict[str, str]:
-    """host, cpus, gpu (its name or "none") and the versions of python, torch, numpy and mlflow.
+    """host, cpus, gpu (see `gpu_name`) and the versions of python, torch, numpy and mlflow."""
+    versions = {name: _version(name) for name in ("torch", "numpy", "mlflow")}
+    return {"host": socket.gethostname(), "cpus": str(os.cpu_count()), "gpu": gpu_name(), "python": platform.python_version(), **versions}
 
-    The GPU is determined only if torch is imported already: a process that does not train should not wait for the import.
+
+def gpu_name() -> str:
+    """The name of the first GPU that this process sees, or "none".
+
+    Only if torch is imported already: a process that does not train should not wait for the import.
     """
     torch: Any = sys.modules.get("torch")
-    gpu = torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else "none"
-    versions = {name: _version(name) for name in ("torch", "numpy", "mlflow")}
-    return {"host": socket.gethostname(), "cpus": str(os.cpu_count()), "gpu": gpu, "python": platform.python_version(), **versions}
+    return str(torch.cuda.get_device_name()) if torch is not None and torch.cuda.is_available() else "none"
 
 
 def _version(package: str) -> str:

@@ -3,6 +3,7 @@
 import shutil
 import sys
 from collections import namedtuple
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -119,7 +120,25 @@ def a_gpu(driver, monkeypatch):
 
 def test_a_gpu_is_reported_once_it_has_computed_something(place, a_gpu):
     found = machine.gpu(place())
-    assert (found.state, found.text) == ("good", "2 × NVIDIA H100, 85 GB, compute capability 9.0")
+    gpus = "2 × NVIDIA H100, 85 GB, compute capability 9.0"
+    assert (found.state, found.text) == ("good", f"{gpus}; training uses none: compute.device = cpu in params.yaml")
+    assert machine.gpu(place(compute={"device": "auto"})).text == f"{gpus}; training uses 2"
+    assert machine.gpu(place(compute={"device": "cuda", "gpus": 1})).text == f"{gpus}; training uses 1"
+    assert machine.gpu(Place(root=Path(), params=None)).text == gpus
+
+
+def test_more_gpus_than_there_are_is_bad(place, a_gpu):
+    found = machine.gpu(place(compute={"device": "auto", "gpus": 3}))
+    assert found.state == "bad" and "compute.gpus = 3, but PyTorch sees only 2 GPUs" in found.text
+
+
+def test_gpus_of_several_kinds_are_told_apart(place, a_gpu, monkeypatch):
+    kinds = [
+        SimpleNamespace(name=name, total_memory=size, major=9, minor=0) for name, size in (("NVIDIA H100", 85e9), ("NVIDIA H200", 150e9))
+    ]
+    monkeypatch.setattr(torch.cuda, "get_device_properties", kinds.__getitem__)
+    text = "1 × NVIDIA H100, 85 GB, compute capability 9.0; 1 × NVIDIA H200, 150 GB, compute capability 9.0; training uses 2"
+    assert machine.gpu(place(compute={"device": "auto"})).text == text
 
 
 def test_a_gpu_that_this_pytorch_does_not_support_is_bad(place, a_gpu, monkeypatch):

@@ -16,6 +16,7 @@ from regcls.tasks.images.runs import ImageSpec, make_spec
 from regcls.tasks.images.task import TASK as IMAGES
 from regcls.tasks.task import Session, open_data
 from regcls.tracking.tracker import Tracker
+from regcls.training.device import Place
 
 SEARCHED = {
     "imdb_wiki": {
@@ -31,10 +32,7 @@ SEARCHED = {
 class FakeStudy:
     """A study on which training takes a second for each image and epoch."""
 
-    dataset, samples, on_gpu = "imdb_wiki", 100, False
-
-    class compute:
-        process_count = 2
+    dataset, samples, places = "imdb_wiki", 100, [Place(device="cpu", threads=1)] * 2
 
 
 @pytest.fixture

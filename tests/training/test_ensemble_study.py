@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from conftest import ROOT, SHRUNK, overlay, shipped_tree
@@ -15,11 +16,13 @@ from regcls.tasks.functions.networks import FunctionNetworks
 from regcls.tasks.functions.prepare import prepare
 from regcls.tasks.functions.runs import all_specs
 from regcls.training import ensemble_study as study
-from regcls.training.device import device_for
+from regcls.training.device import Place, device_for
 from regcls.training.ensemble_networks import Member
+from training import fake_gpus
 from training.report_every_epoch import ReportEveryEpoch
 
 CPU = replace(load_params(ROOT / "params.yaml").compute, device="cpu", processes=1)
+HERE = Place(device="cpu", threads=1)
 
 
 class MemoryTracker:
@@ -30,6 +33,7 @@ class MemoryTracker:
     def __init__(self):
         self.results = {}
         self.specs = {}
+        self.tags = {}  # that are logged after the start
 
     def finished(self, dataset):
         return {}
@@ -41,6 +45,9 @@ class MemoryTracker:
     def finish(self, run_id, result):
         assert run_id not in self.results
         self.results[run_id] = result
+
+    def log_tags(self, run, tags):
+        self.tags[run] = tags
 
     def deliver(self):
         pass
@@ -63,8 +70,8 @@ def sets(tmp_path_factory):
     return FunctionSets(folder / "prepared")
 
 
-def results(params, kind, compute=CPU):
-    tracker = MemoryTracker()
+def results(params, kind, compute=CPU, tracker=None):
+    tracker = tracker or MemoryTracker()
     wanted = study.fingerprints(kind, all_specs(params.datasets["functions"], "functions"))
     outcome = study.train_runs(kind, wanted, tracker, compute, {})
     assert outcome.trained == len(wanted)
@@ -81,7 +88,7 @@ def assert_equal(one, other):
 
 def test_every_network_is_in_one_chunk_of_similar_networks(params, kind):
     specs = all_specs(params.datasets["functions"], "functions")
-    chunks = list(study.plan_chunks(kind, specs, "cpu"))
+    chunks = list(study.plan_chunks(kind, specs, HERE))
     members = [member for chunk in chunks for member in chunk]
     assert len(members) == len(set(members)) == len(specs) * len(kind.parts)
     rows = {member: network.head_rows for member, network in zip(members, kind.networks(members), strict=True)}
@@ -91,7 +98,7 @@ def test_every_network_is_in_one_chunk_of_similar_networks(params, kind):
 @pytest.mark.parametrize("classes, together", [(16, True), (1024, False)])
 def test_balanced_networks_share_a_chunk_if_that_is_cheaper(params, kind, classes, together):
     balanced = [replace(spec, classes=classes) for spec in all_specs(params.datasets["functions"], "functions") if spec.balanced]
-    sizes = [{kind.head_classes(member) for member in chunk} for chunk in study.plan_chunks(kind, balanced, "cpu")]
+    sizes = [{kind.head_classes(member) for member in chunk} for chunk in study.plan_chunks(kind, balanced, HERE)]
     assert len(set.union(*sizes)) > 1
     assert any(len(found) > 1 for found in sizes) == together
 
@@ -100,12 +107,12 @@ def test_a_wave_has_no_more_steps_than_an_interruption_may_lose(params, kind, mo
     specs = all_specs(params.datasets["functions"], "functions")[:4]
     steps = 2 * sum(kind.samples(Member(spec=specs[0], part=part)) // specs[0].batch_size for part in kind.parts)
     monkeypatch.setitem(study.WAVE_STEPS, "cpu", int(1.5 * steps))
-    chunks = list(study.plan_chunks(kind, specs, "cpu"))
+    chunks = list(study.plan_chunks(kind, specs, HERE))
     assert all(len({member.spec for member in chunk}) == 1 for chunk in chunks)
 
 
 def test_costly_chunks_come_first(params, kind):
-    sizes = [chunk[0].spec.classes for chunk in study.plan_chunks(kind, all_specs(params.datasets["functions"], "functions"), "cpu")]
+    sizes = [chunk[0].spec.classes for chunk in study.plan_chunks(kind, all_specs(params.datasets["functions"], "functions"), HERE)]
     assert sizes == sorted(sizes, reverse=True)
 
 
@@ -136,10 +143,41 @@ def test_the_number_of_processes_does_not_change_results(params, kind):
 
 
 @pytest.mark.slow
+def test_each_gpu_trains_one_chunk_at_a_time_with_the_same_results(params, kind, monkeypatch, tmp_path):
+    fake_gpus.plug_in(monkeypatch, "GPU-01bc", "MIG-2222", "5")
+    tracker, file = MemoryTracker(), tmp_path / "seen.txt"
+    found = results(params, fake_gpus.OnFakeGpus(kind, file), replace(CPU, device="auto", gpus=2), tracker)
+    assert_equal(results(params, kind), found)
+    seen = fake_gpus.seen(file)
+    assert seen.keys() == {"GPU-01bc", "MIG-2222"}
+    for entries in seen.values():
+        fake_gpus.assert_one_at_a_time(entries)
+    specs = all_specs(params.datasets["functions"], "functions")
+    place = Place(device="cuda", threads=1, gpu=fake_gpus.Gpu(id="5", memory=8e10), here=False)
+    assert sum(map(len, seen.values())) == len(list(study.plan_chunks(kind, specs, place)))
+    assert tracker.tags.keys() == found.keys()
+    assert {gpu for tags in tracker.tags.values() for gpu in tags["gpu"].split(", ")} == {"Fake GPU-01bc", "Fake MIG-2222"}
+
+
+def test_networks_that_no_gpu_can_hold_are_refused(params, kind, monkeypatch):
+    fake_gpus.plug_in(monkeypatch, "0", "1", memory=1e3)
+    with pytest.raises(UserError, match="training .* needs about .* and the GPU has 0.0 GB"):
+        results(params, kind, replace(CPU, device="cuda"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_two_real_gpus_give_the_results_of_one(params, kind):
+    one, two = (results(params, kind, replace(CPU, device="cuda", gpus=gpus)) for gpus in (1, 2))
+    for key, result in one.items():
+        assert two[key].metrics == pytest.approx(result.metrics, rel=1e-3)
+
+
+@pytest.mark.slow
 def test_processes_report_their_epochs(params, kind, advances):
     results(params, ReportEveryEpoch(kind), replace(CPU, processes=2))
     total, *steps = advances
-    chunks = len(list(study.plan_chunks(kind, all_specs(params.datasets["functions"], "functions"), "cpu")))
+    chunks = len(list(study.plan_chunks(kind, all_specs(params.datasets["functions"], "functions"), HERE)))
     assert sum(steps) == pytest.approx(total)
     assert len([step for step in steps if step > 0]) > chunks
 
@@ -148,7 +186,7 @@ def test_progress_is_reported_within_a_chunk(params, kind, advances, monkeypatch
     monkeypatch.setattr(study.worker, "REPORT_SECONDS", 0.0)
     results(params, kind)
     total, *steps = advances
-    chunks = len(list(study.plan_chunks(kind, all_specs(params.datasets["functions"], "functions"), "cpu")))
+    chunks = len(list(study.plan_chunks(kind, all_specs(params.datasets["functions"], "functions"), HERE)))
     assert len(steps) == chunks * (params.datasets["functions"].training.epochs + 1)
     assert sum(steps) == pytest.approx(total)
 
@@ -165,12 +203,12 @@ def test_metrics_are_reported_by_function_and_as_a_mean(params, kind):
 def test_a_batch_larger_than_the_training_set_is_a_clear_error(params, kind):
     specs = [replace(spec, batch_size=100_000) for spec in all_specs(params.datasets["functions"], "functions")]
     with pytest.raises(UserError, match=r"batch_size = 100000: .* has only \d+ training samples"):
-        list(study.plan_chunks(kind, specs, "cpu"))
+        list(study.plan_chunks(kind, specs, HERE))
 
 
 def test_training_sets_that_cannot_be_balanced_are_counted(params, kind, capsys):
     results(params, kind)
-    for chunk in study.plan_chunks(kind, all_specs(params.datasets["functions"], "functions"), "cpu"):
+    for chunk in study.plan_chunks(kind, all_specs(params.datasets["functions"], "functions"), HERE):
         assert all(1 < kind.head_classes(member) <= member.spec.classes for member in chunk if member.spec.method != "reg")
     assert "".join(f"{remark}\n" for remark in kind.remarks()) in capsys.readouterr().err
 

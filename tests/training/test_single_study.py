@@ -1,12 +1,15 @@
 """Runs on faces in a real SQLite store: trained once, resumed after interruptions, diverging on their own."""
 
 import json
+import os
 import shutil
+import signal
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 
@@ -22,6 +25,7 @@ from regcls.tasks.images.runs import ImageSpec, make_spec
 from regcls.tracking.tracker import Tracker
 from regcls.training import single_study
 from regcls.training.single_study import Study, train_grids, train_runs
+from training import fake_gpus
 
 NAME = "imdb_wiki"
 
@@ -55,6 +59,10 @@ class Project:
         self.faces = self.params.datasets["imdb_wiki"]
         self.images = ImageSet(root / "data" / NAME / "prepared")
         self.tracker = Tracker(root, experiment="regcls")
+        self.trainer = task_named("images").trainer(self.faces, root)
+
+    def compute(self, **changes):
+        self.params = replace(self.params, compute=replace(self.params.compute, **changes))
 
     def spec(self, **changes):
         return replace(single_spec(make_spec, self.faces, NAME, ImageOptions(classes=10)), **changes)
@@ -62,14 +70,20 @@ class Project:
     def study(self, **changes):
         common = {"tracker": self.tracker, "compute": self.params.compute, "tags": {"git_commit": "c"}, "state_epochs": 1}
         prepared, samples = self.images.prepared.folder, len(self.images.rows("train"))
-        trainer = task_named("images").trainer(self.faces, self.root)
-        return Study(trainer=trainer, dataset=NAME, data=self.images, prepared=prepared, samples=samples, **common, **changes)
+        return Study(trainer=self.trainer, dataset=NAME, data=self.images, prepared=prepared, samples=samples, **common, **changes)
 
     def train(self, *specs, **changes):
         return train_runs(specs, self.study(**changes))
 
     def train_grids(self):
         return train_grids(make_spec, self.faces, self.study())
+
+    def forget(self):
+        """The numbers of all runs, which are deleted."""
+        before = numbers(self.runs())
+        for run_id in self.runs()["run_id"]:
+            self.tracker._client.delete_run(run_id)
+        return before
 
     def runs(self):
         return self.tracker.collect(NAME, ImageSpec)
@@ -141,13 +155,108 @@ def test_the_number_of_processes_does_not_change_results(open_project):
     project = open_project()
     specs = [project.spec(seed=seed) for seed in (0, 1, 2)]
     project.train(*specs)
-    alone = project.runs()
-    for run_id in alone["run_id"]:
-        project.tracker._client.delete_run(run_id)
-    project.params = replace(project.params, compute=replace(project.params.compute, processes=2))
+    alone = project.forget()
+    project.compute(processes=2)
     outcome = project.train(*specs)
     assert outcome.trained == 3
-    pd.testing.assert_frame_equal(numbers(project.runs()), numbers(alone), check_exact=True)
+    pd.testing.assert_frame_equal(numbers(project.runs()), alone, check_exact=True)
+
+
+@pytest.fixture
+def on_fake_gpus(open_project):
+    """A project whose runs train on GPUs that are not there: see fake_gpus."""
+    project = open_project({"compute": {"device": "auto"}})
+    project.trainer = replace(project.trainer, train=fake_gpus.train_images)
+    return project
+
+
+def on_the_cpu(project, *specs):
+    """The numbers of runs that are trained on the CPU, and deleted."""
+    other = Project(project.root)
+    other.compute(device="cpu")
+    other.train(*specs)
+    return other.forget()
+
+
+@pytest.mark.slow
+def test_each_gpu_trains_one_run_at_a_time_with_the_same_results(on_fake_gpus, monkeypatch):
+    project, specs = on_fake_gpus, [on_fake_gpus.spec(seed=seed) for seed in range(4)]
+    expected = on_the_cpu(project, *specs)
+    fake_gpus.plug_in(monkeypatch, "GPU-01bc", "3", "4")
+    monkeypatch.setenv(fake_gpus.VISIBLE, "GPU-01bc,3,4")
+    project.compute(gpus=2)
+    assert project.train(*specs).trained == 4
+    pd.testing.assert_frame_equal(numbers(project.runs()), expected, check_exact=True)
+    seen = fake_gpus.seen(project.root / "seen.txt")
+    assert seen.keys() == {"GPU-01bc", "3"} and sum(map(len, seen.values())) == 4
+    for entries in seen.values():
+        fake_gpus.assert_one_at_a_time(entries)
+    assert Counter(project.runs()["gpu"]) == {f"Fake {gpu}": len(entries) for gpu, entries in seen.items()}
+    assert os.environ[fake_gpus.VISIBLE] == "GPU-01bc,3,4"
+
+
+@pytest.mark.slow
+def test_runs_on_gpus_that_are_told_to_end_resume_on_others(on_fake_gpus, monkeypatch, capsys, signals):
+    project, specs = on_fake_gpus, [on_fake_gpus.spec(seed=seed, epochs=4) for seed in range(2)]
+    expected = on_the_cpu(project, *specs)
+    fake_gpus.plug_in(monkeypatch, "a", "b")
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="143"):
+        at_step(patch, 8, lambda: signal.raise_signal(signal.SIGTERM))
+        project.train(*specs)
+    assert project.runs()["status"].tolist() == ["KILLED"] * 2
+    fake_gpus.plug_in(monkeypatch, "c", "d")
+    assert project.train(*specs).trained == 2
+    assert capsys.readouterr().err.count("resumes from") == 2
+    pd.testing.assert_frame_equal(numbers(project.runs()), expected, check_exact=True)
+    seen = fake_gpus.seen(project.root / "seen.txt")
+    assert {gpu: len(entries) for gpu, entries in seen.items()} == dict.fromkeys("abcd", 1)
+    assert all(gpus.split(", then ")[0][-1] in "ab" and gpus.split(", then ")[1][-1] in "cd" for gpus in project.runs()["gpu"])
+
+
+@pytest.mark.slow
+def test_a_killed_process_of_a_gpu_ends_all_runs(on_fake_gpus, monkeypatch):
+    fake_gpus.plug_in(monkeypatch, "a", "b")
+    at_step(monkeypatch, 4, lambda: [child.kill() for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())])
+    with pytest.raises(UserError, match=r"a worker process was killed.* with fewer compute.processes or compute.gpus"):
+        on_fake_gpus.train(*(on_fake_gpus.spec(seed=seed, epochs=9) for seed in range(2)))
+    assert on_fake_gpus.runs()["status"].tolist() == ["KILLED"] * 2
+
+
+@pytest.mark.slow
+def test_a_single_run_uses_the_first_of_several_gpus(on_fake_gpus, monkeypatch):
+    fake_gpus.plug_in(monkeypatch, "a", "b")
+    assert on_fake_gpus.train(on_fake_gpus.spec()).trained == 1
+    seen = fake_gpus.seen(on_fake_gpus.root / "seen.txt")
+    assert seen.keys() == {"a"} and seen["a"][0][0] != os.getpid()
+
+
+def test_the_only_gpu_is_used_by_this_process(on_fake_gpus, monkeypatch):
+    fake_gpus.plug_in(monkeypatch, "a")
+    monkeypatch.delenv(fake_gpus.VISIBLE, raising=False)
+    assert on_fake_gpus.train(on_fake_gpus.spec()).trained == 1
+    seen = fake_gpus.seen(on_fake_gpus.root / "seen.txt")
+    assert seen.keys() == {"None"} and seen["None"][0][0] == os.getpid()
+
+
+def test_a_run_that_no_gpu_can_hold_is_refused_before_any_starts(on_fake_gpus, monkeypatch):
+    fake_gpus.plug_in(monkeypatch, "a", memory=1e3)
+    with pytest.raises(UserError, match=r"training .* needs about 0.0 GB of memory, and the GPU has 0.0 GB"):
+        on_fake_gpus.train(on_fake_gpus.spec())
+    assert on_fake_gpus.runs().empty
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_two_real_gpus_train_at_the_same_time(open_project):
+    project, specs = open_project({"compute": {"device": "cuda", "gpus": 2}}), []
+    for seed in range(2):
+        specs.append(project.spec(seed=seed))
+    outcome = project.train(*specs)
+    assert outcome.trained == 2 and set(project.runs()["gpu"]) <= {torch.cuda.get_device_name(index) for index in range(2)}
+    both = project.forget()
+    project.compute(gpus=1)
+    project.train(*specs)
+    pd.testing.assert_frame_equal(numbers(project.runs()), both, rtol=0.05)
 
 
 def test_a_run_has_as_many_threads_alone_as_in_parallel(open_project, monkeypatch, capsys):
@@ -155,9 +264,9 @@ def test_a_run_has_as_many_threads_alone_as_in_parallel(open_project, monkeypatc
     monkeypatch.setattr(Compute, "cores", 4)
     project, thread_counts, make = open_project({"compute": {"processes": 2}}), [], single_study.train_jobs
 
-    def note(jobs, *arguments, processes, threads, **others):
-        make(jobs, *arguments, processes=processes, threads=threads, **others)
-        thread_counts.append((processes, threads, torch.get_num_threads() if processes == 1 else None))
+    def note(jobs, *arguments, places, **others):
+        make(jobs, *arguments, places=places, **others)
+        thread_counts.append((len(places), places[0].threads, torch.get_num_threads() if len(places) == 1 else None))
 
     monkeypatch.setattr(single_study, "train_jobs", note)
     project.train(project.spec(seed=0))
@@ -181,13 +290,22 @@ def test_a_run_resumed_with_other_threads_says_so(open_project, monkeypatch):
 
 def interrupt(monkeypatch, at, error=KeyboardInterrupt):
     """Interrupt training once, at its `at`-th step."""
+
+    def stop():
+        raise error
+
+    at_step(monkeypatch, at, stop)
+
+
+def at_step(monkeypatch, at, act):
+    """Call `act` once, at the `at`-th step of training."""
     on_batch, steps = single_study._Ledger.on_batch, []
 
     def and_count(ledger, key, samples, note):
         on_batch(ledger, key, samples, note)
         steps.append(key)
         if len(steps) == at:
-            raise error
+            act()
 
     monkeypatch.setattr(single_study._Ledger, "on_batch", and_count)
 
@@ -361,9 +479,18 @@ def test_mlflow_run_trains_even_if_an_equal_run_is_finished(open_project):
 
 def test_compute_settings_reach_the_job(open_project, tmp_path):
     project = open_project({"compute": {"loaders": 3, "channels_last": False, "compile": True, "checkpoint_minutes": 2.5}})
-    job = single_study._job(project.spec(), "f", tmp_path, project.study(), "cpu")
+    job = single_study._job(project.spec(), "f", tmp_path, project.study(), parallel=1)
     assert (job.loaders, job.channels_last, job.compiled, job.checkpoint_minutes) == (3, False, True, 2.5)
     assert job.prepared == project.images.prepared.folder
+
+
+def test_loaders_on_gpus_share_the_cores(open_project, tmp_path, monkeypatch):
+    monkeypatch.setattr(Compute, "cores", 12)
+    project = open_project({"compute": {"device": "auto"}})
+    loaders = lambda parallel: single_study._job(project.spec(), "f", tmp_path, project.study(), parallel=parallel).loaders  # noqa: E731
+    assert loaders(2) == 0  # on the CPU
+    fake_gpus.plug_in(monkeypatch, *map(str, range(16)))
+    assert [loaders(parallel) for parallel in (1, 2, 4, 16)] == [8, 6, 3, 1]
 
 
 def test_code_data_and_spec_determine_a_fingerprint(open_project):

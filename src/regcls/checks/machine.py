@@ -6,10 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from importlib import metadata
 from pathlib import Path
 
 from regcls.checks import Finding, Place, bad, good, nearest, note
+from regcls.errors import UserError
 from regcls.tracking.store import database_of, project_root, store_uri
 
 LEAST_FREE = 2e9  # bytes: a run on faces writes several hundred megabytes of checkpoints and predictions
@@ -73,7 +75,7 @@ def gpu(place: Place) -> Finding:
     except (OSError, subprocess.SubprocessError) as error:  # installed, but it fails or hangs
         return bad(f"nvidia-smi fails: {error}", "reinstall the NVIDIA driver, or restart the machine")
     if torch.cuda.is_available():
-        return _try_gpu()
+        return _try_gpus(place)
     if seen and not torch.version.cuda:
         version = torch.__version__.partition("+")[0]
         return bad(
@@ -105,20 +107,28 @@ def _seen_by_driver() -> str:
     return f"{', '.join(name for name, _, _ in rows)} (driver {rows[0][2]})" if rows else ""
 
 
-def _try_gpu() -> Finding:
+def _try_gpus(place: Place) -> Finding:
     import torch
 
-    device = torch.cuda.get_device_properties(0)
-    gpus = (
-        f"{torch.cuda.device_count()} × {device.name}, {device.total_memory / 1e9:.0f} GB, compute capability {device.major}.{device.minor}"
-    )
+    from regcls.training.places import places_for
+
+    devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    kinds = Counter(f"{gpu.name}, {gpu.total_memory / 1e9:.0f} GB, compute capability {gpu.major}.{gpu.minor}" for gpu in devices)
+    gpus = "; ".join(f"{count} × {kind}" for kind, count in kinds.items())
     try:
-        ones = torch.ones(64, 64, device="cuda")
-        correct = float((ones @ ones)[0, 0]) == 64
+        for index in range(len(devices)):
+            ones = torch.ones(64, 64, device=f"cuda:{index}")
+            if float((ones @ ones)[0, 0]) != 64:
+                return bad(f"{gpus}, but number {index} computes wrongly", "test the GPU's memory; hide it with CUDA_VISIBLE_DEVICES")
     except RuntimeError as error:
-        return bad(f"{gpus}, but computing on it fails: {' '.join(str(error).split())[:200]}", "install a PyTorch built for this GPU")
-    if not correct:
-        return bad(f"{gpus}, but it computes wrongly", "test the GPU's memory; train elsewhere")
+        reason = " ".join(str(error).split())[:200]
+        return bad(f"{gpus}, but computing on number {index} fails: {reason}", "install a PyTorch built for this GPU")
+    if place.params:
+        try:
+            places = places_for(place.params.compute)
+        except UserError as error:
+            return bad(f"{gpus}, but {error}", "set compute.gpus to auto, or see CUDA_VISIBLE_DEVICES")
+        gpus += f"; training uses {sum(where.device == 'cuda' for where in places) or 'none: compute.device = cpu in params.yaml'}"
     return good(gpus if torch.cuda.is_bf16_supported() else f"{gpus}; no bf16: set precision to float32")
 
 

@@ -37,6 +37,7 @@ class Compute:
     """How to compute, without effect on what is computed."""
 
     device: Literal["auto", "cpu", "cuda"]
+    gpus: Literal["auto"] | Annotated[int, Field(ge=1, le=2**10)]
     processes: Literal["auto"] | Annotated[int, Field(ge=1, le=2**10)]
     loaders: Literal["auto"] | Annotated[int, Field(ge=0, le=2**10)]
     channels_last: bool
@@ -53,11 +54,6 @@ class Compute:
     def process_count(self) -> int:
         """Worker processes on the CPU; auto: one per core."""
         return self.cores if self.processes == "auto" else self.processes
-
-    @property
-    def threads(self) -> int:
-        """Threads of a run on the CPU, even if it runs alone: the number of threads changes rounding, which training amplifies."""
-        return max(1, self.cores // self.process_count)
 
 
 @dataclass(frozen=True, kw_only=True)

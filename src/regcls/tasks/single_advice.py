@@ -48,7 +48,7 @@ def plan(
     section, largest = sizes[0]
     grid = next(grid for name, grid in section.grids.items() if name != SEARCH and grid.seeds)
     extents = list(dict.fromkeys(_extents(section, grid, methods, sizes=len(sizes))))
-    processes, seconds = 1 if study.on_gpu else study.compute.process_count, 0.0
+    seconds = 0.0
     plans = list[Plan]()
     for extent in extents:
         reduced, side = sizes[extent.size]
@@ -60,7 +60,7 @@ def plan(
         pace = seconds * (OVERHEAD + (1 - OVERHEAD) * (side / largest) ** 2)
         each = own.training.epochs * study.samples * pace + SECONDS_PER_RUN
         words = _words(extent, extents[0], side=side, largest=largest, epochs=own.training.epochs, usual=section.training.epochs)
-        plans.append(Plan(section=own, networks=len(specs), seconds=len(specs) * each / processes, words=words, level=len(plans)))
+        plans.append(Plan(section=own, networks=len(specs), seconds=len(specs) * each / len(study.places), words=words, level=len(plans)))
     table = "write embeddings of the images to a table: advice on tables takes seconds (docs/own-data.md)"
     return affordable(plans, budget, or_else=table) if level is None else plans[level]
 

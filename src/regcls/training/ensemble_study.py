@@ -6,21 +6,24 @@ from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from regcls.errors import UserError
 from regcls.params import Compute
-from regcls.processes import uninterrupted, worker_pool
+from regcls.processes import uninterrupted
 from regcls.progress import Advance, progress, say
 from regcls.runs import RunResult, fingerprint
 from regcls.training import ensemble_worker as worker
-from regcls.training.device import Device, check_device_memory, device_for
+from regcls.training.device import Device, Place, check_device_memory
 from regcls.training.ensemble import Recipe, Trained
 from regcls.training.ensemble_data import padded_to
 from regcls.training.ensemble_networks import Member, Networks, Spec
 from regcls.training.outcome import Outcome, index_of, repeating, why_stopped
+from regcls.training.places import are_here, places_for, pool_at, smallest
 
 if TYPE_CHECKING:
     from multiprocessing.queues import SimpleQueue
@@ -61,37 +64,34 @@ def train_runs(
     it must not stay empty. `repeats`: id of a run to repeat, even though it is finished. `on_end` is called for every trained run.
 
     Raises:
-        UserError: no GPU though one is required, or a worker process was killed.
+        UserError: fewer GPUs than required, or a worker process was killed.
         KeyboardInterrupt: open runs are marked KILLED, finished ones are kept.
     """
-    device = device_for(compute.device)
+    # On the CPU, small matrices gain nothing from more threads.
+    places = [replace(place, threads=1) if place.device == "cpu" else place for place in places_for(compute)]
     finished = {} if repeats or (adopt and tracker.adopted_run) else tracker.finished(networks.dataset)
     missing = {spec: key for spec, key in wanted.items() if key not in finished}
-    threads = 1 if device == "cpu" else compute.cores  # small matrices gain nothing from more
     ledger = _Ledger(
         networks=networks,
         missing=missing,
         tracker=tracker,
-        tags={**tags, **repeating(repeats), "threads": str(threads)},
+        tags={**tags, **repeating(repeats), "threads": str(places[0].threads)},
         lineage=lineage,
         adopt=adopt,
         on_end=on_end,
     )
     if missing:
-        plan = list(plan_chunks(networks, list(missing), device))
+        plan = list(plan_chunks(networks, list(missing), smallest(places)))
         for remark in networks.remarks():
             say(remark)
-        processes = 1 if device == "cuda" else min(compute.process_count, len(plan))
         costs = [cost(chunk, networks) for chunk in plan]
         with progress(sum(costs), "training") as advance:
             bar = _Bar(advance, costs, [networks.recipe(chunk[0].spec).epochs for chunk in plan])
-            setup = _Setup(
-                networks=networks, device=device, processes=processes, threads=threads, begin=ledger.begin, report_epochs=bar.report_epochs
-            )
+            setup = _Setup(networks=networks, places=places[: len(plan)], begin=ledger.begin, report_epochs=bar.report_epochs)
             try:
-                with closing(_one_process(plan, setup) if processes == 1 else _many_processes(plan, setup)) as chunk_results:
-                    for index, results in chunk_results:
-                        ledger.receive(plan[index], results)
+                with closing(_one_process(plan, setup) if are_here(setup.places) else _many_processes(plan, setup)) as chunk_results:
+                    for index, (results, gpu) in chunk_results:
+                        ledger.receive(plan[index], results, gpu)
                         finished_count = len(wanted) - len(missing) + len(ledger.ended)
                         bar.report_end(index, f"{finished_count} of {len(wanted)} runs")
             except BaseException as error:
@@ -110,6 +110,7 @@ class _OpenRun:
     run: str  # the tracker's name for it
     started: float  # Unix seconds
     trained: dict[str, Trained] = field(default_factory=dict)  # by part
+    gpus: set[str] = field(default_factory=set)  # names of those that have trained its networks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,11 +142,12 @@ class _Ledger:
                     )
                     self.open[spec] = _OpenRun(run, time.time())
 
-    def receive(self, chunk: Chunk[Any], results: Sequence[Trained]) -> None:
-        """Take the trained networks of a chunk; log and close the runs that they complete."""
+    def receive(self, chunk: Chunk[Any], results: Sequence[Trained], gpu: str) -> None:
+        """Take the networks of a chunk, trained on `gpu` (empty: the CPU); log and close the runs that they complete."""
         for member, trained in zip(chunk, results, strict=True):
             run = self.open[member.spec]
             run.trained[member.part] = trained
+            run.gpus |= {gpu} - {""}
             if len(run.trained) == len(self.networks.parts):
                 with uninterrupted():
                     self._end(member.spec, run)
@@ -153,6 +155,8 @@ class _Ledger:
 
     def _end(self, spec: Any, run: _OpenRun) -> None:
         key, result = self.missing[spec], None
+        if run.gpus:  # not all of a machine need be of one kind
+            self.tracker.log_tags(run.run, {"gpu": ", ".join(sorted(run.gpus))})
         if diverged := [part for part in self.networks.parts if not run.trained[part].finite]:
             parts = f"{self.networks.part_name} {', '.join(diverged)}"
             reason = f"diverged on {parts}: weights are no longer finite (learning rate {spec.learning_rate:g})"
@@ -174,15 +178,16 @@ class _Ledger:
             self.tracker.deliver_shortly()
 
 
-def plan_chunks(networks: Networks[Spec], specs: Sequence[Spec], device: Device) -> Iterator[Chunk[Spec]]:
-    """Cut the networks of all runs into chunks that train together: equal recipe and equal R, the rows of the class head.
+def plan_chunks(networks: Networks[Spec], specs: Sequence[Spec], place: Place) -> Iterator[Chunk[Spec]]:
+    """Cut the networks of all runs into chunks that train together at a place: equal recipe and equal R, the rows of the class head.
 
     Costly chunks come first, so that all processes finish at about the same time; chunks come in waves of a few runs, so that the first
     runs finish early.
 
     Raises:
-        UserError: a training set does not fill one batch.
+        UserError: a training set does not fill one batch, or a network does not fit into the memory.
     """
+    device = place.device
     by_size: dict[int, list[Spec]] = defaultdict(list)
     for spec in specs:
         by_size[spec.classes].append(spec)
@@ -193,13 +198,13 @@ def plan_chunks(networks: Networks[Spec], specs: Sequence[Spec], device: Device)
         for end, spec in enumerate(alike):
             added = sum(_batches(networks, Member(spec=spec, part=part)) for part in networks.parts) * spec.epochs
             if end > start and (steps + added > WAVE_STEPS[device] or (end - start + 1) * len(networks.parts) > WAVE_CHUNKS * most):
-                yield from _wave_chunks(networks, alike[start:end], device)
+                yield from _wave_chunks(networks, alike[start:end], place)
                 start, steps = end, 0
             steps += added
-        yield from _wave_chunks(networks, alike[start:], device)
+        yield from _wave_chunks(networks, alike[start:], place)
 
 
-def _wave_chunks(networks: Networks[Spec], specs: Sequence[Spec], device: Device) -> Iterator[Chunk[Spec]]:
+def _wave_chunks(networks: Networks[Spec], specs: Sequence[Spec], place: Place) -> Iterator[Chunk[Spec]]:
     groups: dict[tuple[Recipe, bool, int], Chunk[Spec]] = defaultdict(list)
     for spec in specs:
         for part in networks.parts:
@@ -208,8 +213,8 @@ def _wave_chunks(networks: Networks[Spec], specs: Sequence[Spec], device: Device
             groups[networks.recipe(spec), spec.balanced, _head_rows(networks, member)].append(member)
     for (recipe, _, rows), members in groups.items():
         # Activations, logits and their gradients, at least four arrays; parameters, gradients, and averages of the optimizer.
-        check_device_memory(4 * _bytes(rows, recipe, inputs=networks.inputs), f"training {members[0].spec.name}", device)
-        most = most_together(rows, recipe, device, inputs=networks.inputs)
+        check_device_memory(4 * _bytes(rows, recipe, inputs=networks.inputs), f"training {members[0].spec.name}", place)
+        most = most_together(rows, recipe, place.device, inputs=networks.inputs)
         # Adjacent networks have the same number of steps per epoch, if possible on the same samples: they train in step and share data.
         members.sort(key=lambda member: (-_batches(networks, member), networks.samples(member), member.spec.seed))
         count = math.ceil(len(members) / most)
@@ -273,34 +278,35 @@ class _Setup:
     """How to train the chunks of a plan, and callbacks: before a chunk starts, and after epochs (index in the plan, number of epochs)."""
 
     networks: Networks[Any]
-    device: Device
-    processes: int
-    threads: int
+    places: Sequence[Place]
     begin: Callable[[Chunk[Any]], None]
     report_epochs: Callable[[int, int], None]
 
 
 Plan = Sequence[Chunk[Any]]
-ChunkResults = Generator[tuple[int, list[Trained]]]  # index in the plan, trained networks
+TrainedChunk = tuple[list[Trained], str]  # and the name of the GPU, if it is one
+ChunkResults = Generator[tuple[int, TrainedChunk]]  # index in the plan, and the chunk
 
 
 def _one_process(plan: Plan, setup: _Setup) -> ChunkResults:
-    worker.set_up(setup.networks.reopened(), setup.threads, lambda event: setup.report_epochs(*event))
+    (place,) = setup.places
+    torch.set_num_threads(place.threads)
+    worker.set_up(setup.networks.reopened(), lambda event: setup.report_epochs(*event))
     for index, chunk in enumerate(plan):
         setup.begin(chunk)
-        yield index, worker.train_chunk(index, chunk, setup.device)
+        yield index, worker.train_chunk(index, chunk, place.device)
 
 
 def _many_processes(plan: Plan, setup: _Setup) -> ChunkResults:
-    """Train chunks in parallel processes. One chunk more than there are processes is submitted, so that none waits for the next."""
-    waiting, running = iter(enumerate(plan)), dict[Future[list[Trained]], int]()
+    """Train chunks in a process at each place. One chunk more than there are places is submitted, so that none waits for the next."""
+    waiting, running = iter(enumerate(plan)), dict[Future[TrainedChunk], int]()
     events: SimpleQueue[tuple[int, int]] = get_context("spawn").SimpleQueue()
-    with worker_pool(setup.processes, worker.set_up, setup.networks.reopened(), setup.threads, events.put) as pool:
+    with pool_at(setup.places, worker.set_up, setup.networks.reopened(), events.put) as pool:
         while True:
-            while len(running) <= setup.processes and (following := next(waiting, None)) is not None:
+            while len(running) <= len(setup.places) and (following := next(waiting, None)) is not None:
                 index, chunk = following
                 setup.begin(chunk)
-                running[pool.submit(worker.train_chunk, index, chunk, setup.device)] = index
+                running[pool.submit(worker.train_chunk, index, chunk, setup.places[0].device)] = index
             if not running:
                 return
             done = wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED).done

@@ -1,4 +1,4 @@
-"""Trains the networks of one chunk in a worker process. Independent of tracking."""
+"""Trains the networks of one chunk at a place, mostly in a worker process. Independent of tracking."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from regcls.provenance import gpu_name
+from regcls.training.device import Device
 from regcls.training.ensemble import Trained, train
 from regcls.training.ensemble_networks import Member, Networks
 
@@ -16,16 +18,15 @@ _networks: Networks[Any]
 _report: Report
 
 
-def set_up(reopened: Callable[[], Networks[Any]], threads: int, report: Report) -> None:
+def set_up(reopened: Callable[[], Networks[Any]], report: Report) -> None:
     """Prepare a process for training, with its own view of the data."""
     global _networks, _report
-    torch.set_num_threads(threads)
     torch.set_flush_denormal(True)  # the tails of a softmax are tiny, and denormal arithmetic is a hundred times slower
     _networks, _report = reopened(), report
 
 
-def train_chunk(index: int, members: Sequence[Member[Any]], device: str) -> list[Trained]:
-    """Train the networks of `members`, the chunk at `index` of the plan, together."""
+def train_chunk(index: int, members: Sequence[Member[Any]], device: Device) -> tuple[list[Trained], str]:
+    """Train the networks of `members`, the chunk at `index` of the plan, together; return them, and the name of the GPU, if it is one."""
     last_report, epochs = time.monotonic(), 0
 
     def on_epoch() -> None:
@@ -36,4 +37,5 @@ def train_chunk(index: int, members: Sequence[Member[Any]], device: str) -> list
             last_report, epochs = time.monotonic(), 0
 
     networks, recipe = _networks.networks(members), _networks.recipe(members[0].spec)
-    return train(networks, recipe, device=device, every_epoch=_networks.every_epoch, predict=_networks.predict, on_epoch=on_epoch)
+    trained = train(networks, recipe, device=device, every_epoch=_networks.every_epoch, predict=_networks.predict, on_epoch=on_epoch)
+    return trained, gpu_name() if device == "cuda" else ""

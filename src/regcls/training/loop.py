@@ -329,7 +329,7 @@ def _save(
         "position": {"epoch": position.epoch, "batch": position.batch, "samples": position.samples, "sums": position.sums},
         "best": {name: {"epoch": best.epoch, "score": best.score} for name, best in position.best.items()},
         "history": [{"number": epoch.number, "time": epoch.time, "metrics": epoch.metrics} for epoch in history],
-        "generators": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []},
+        "generators": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None},
     }
     checkpoints.save(state, epoch=position.epoch, batch=position.batch)
 
@@ -339,7 +339,7 @@ def _restore(loaded: Loaded, network: nn.Module, optimizer: torch.optim.Optimize
     load_weights(network, state["weights"], file=loaded.file)
     optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["generators"]["cpu"].cpu())
-    if state["generators"]["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([generator.cpu() for generator in state["generators"]["cuda"]])
+    if state["generators"]["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["generators"]["cuda"].cpu())
     position = _Position(**state["position"], best={name: _Best(**best) for name, best in state["best"].items()})
     return position, [Epoch(**epoch) for epoch in state["history"]]

@@ -13,7 +13,7 @@ from torch import nn
 from regcls.data.splits import SplitSet
 from regcls.errors import UserError
 from regcls.runs.grids import SingleSpec
-from regcls.training.device import Device
+from regcls.training.device import Device, Place
 from regcls.training.loop import Epoch, Hooks
 
 BEST, LAST = "checkpoints/best.pt", "checkpoints/last.pt"  # artifact paths
@@ -80,6 +80,9 @@ class Data(Protocol):
     def digest(self) -> str: ...  # of all data that a run sees
 
 
+Train = Callable[[Any, Hooks, Callable[[str], None]], Result]  # takes job, hooks, say
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trainer:
     """A task's training functions, for the train stage."""
@@ -87,9 +90,9 @@ class Trainer:
     spec: type[SingleSpec]
     code: str  # digest of the code that decides a result
     job: Callable[..., Job[Any]]  # from the fields of Job
-    train: Callable[[Any, Hooks, Callable[[str], None]], Result]  # job, hooks, say
+    train: Train
     model: Callable[[Any, Result], Model]
     score: str  # name of Result.score among the metrics of a tracked run
     origin: Callable[[Any], str] = lambda spec: ""  # digest of initial weights that the spec does not identify
-    ready: Callable[[Any, Device], None] = lambda spec, device: None  # raises a UserError if a run cannot start; called before any does
+    ready: Callable[[Any, Place], None] = lambda spec, place: None  # raises a UserError if a run cannot start; called before any does
     unlogged: str = ""  # prefix of epoch metrics that are constant, and not logged

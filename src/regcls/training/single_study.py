@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
-import torch
 
 from regcls.errors import UserError
 from regcls.files import lock_holder, try_lock, write_json
@@ -33,10 +33,11 @@ from regcls.runs.grids import (
 )
 from regcls.runs.search import whole_search
 from regcls.training.checkpoint import Checkpoints
-from regcls.training.device import Device, device_for
+from regcls.training.device import Place
 from regcls.training.loop import DivergedError, Epoch, StoppedError
 from regcls.training.outcome import Outcome, index_of, known_scores, repeating, why_stopped
-from regcls.training.single import Data, Job, Result, Trainer
+from regcls.training.places import call_at, places_for, smallest
+from regcls.training.single import Data, Job, Result, Train, Trainer
 from regcls.training.single_worker import train_jobs
 
 if TYPE_CHECKING:
@@ -82,10 +83,10 @@ class Study:
     adopt: bool = False
     repeats: str | None = None  # id of a run to repeat, even though it is finished
 
-    @property
-    def on_gpu(self) -> bool:
-        """Whether runs train on a GPU, one after another."""
-        return device_for(self.compute.device) == "cuda"
+    @cached_property
+    def places(self) -> list[Place]:
+        """Where runs train, one at a time at each place. Raises as `places_for` does."""
+        return places_for(self.compute)
 
 
 def train_grids(make_spec: MakeSpec[SingleSpec], section: SingleSection, study: Study) -> Outcome:
@@ -119,7 +120,7 @@ def train_runs(specs: Sequence[SingleSpec], study: Study) -> Outcome:
     `study.adopt` logs into the run that `mlflow run` has opened, and trains even if an equal one exists: it must not stay empty.
 
     Raises:
-        UserError: no GPU though one is required, prepared data missing or damaged, disk full, no intact checkpoint; or all runs are
+        UserError: fewer GPUs than required, prepared data missing or damaged, disk full, no intact checkpoint; or all runs are
             trained, but could not be delivered to the server.
         KeyboardInterrupt: open runs are marked KILLED; next time they resume from their last checkpoint.
         SystemExit: SIGTERM; open runs save their state and are marked KILLED.
@@ -156,15 +157,17 @@ def seconds_per_sample(spec: SingleSpec, study: Study) -> float:
         UserError: as `train_runs` does.
         DivergedError: a loss is not finite.
     """
-    device, clock = device_for(study.compute.device), _Clock()
-    study.trainer.ready(spec, device)
-    threads = torch.get_num_threads()
-    with TemporaryDirectory() as folder, suppress(StoppedError):
-        torch.set_num_threads(study.compute.cores if device == "cuda" else study.compute.threads)
-        try:
-            study.trainer.train(_job(replace(spec, epochs=spec.epochs + 1), "timed", Path(folder), study, device), clock, lambda text: None)
-        finally:
-            torch.set_num_threads(threads)
+    place = study.places[0]
+    study.trainer.ready(spec, place)
+    with TemporaryDirectory() as folder:
+        job = _job(replace(spec, epochs=spec.epochs + 1), "timed", Path(folder), study, parallel=len(study.places))
+        return call_at(place, _timed, study.trainer.train, job)
+
+
+def _timed(train: Train, job: Job[Any]) -> float:
+    clock = _Clock()
+    with suppress(StoppedError):
+        train(job, clock, lambda text: None)
     return (clock.now - (clock.started or 0.0)) / max(clock.samples, 1)
 
 
@@ -187,22 +190,22 @@ def _query_store(study: Study) -> _TrackedRuns:
 
 def _train_missing(specs: Sequence[SingleSpec], study: Study, tracked: _TrackedRuns) -> "_Ledger":
     tracker, wanted = study.tracker, fingerprints(specs, study.data, study.trainer.code, study.trainer.origin)
-    device = device_for(study.compute.device)
     home = tracker.root / ".regcls" / "checkpoints" / study.dataset
     # A repetition resumes from checkpoints of its own earlier attempts, never from another run's.
     suffix = f"-{study.repeats[:8]}" if study.repeats else ""
-    jobs = [_job(spec, key, home / f"{key}{suffix}", study, device) for spec, key in wanted.items() if key not in tracked.finished]
-    for spec in dict.fromkeys(job.spec for job in jobs):
-        study.trainer.ready(spec, device)
-    cores, threads = study.compute.cores, study.compute.cores if device == "cuda" else study.compute.threads
-    if len(jobs) == 1 and threads < cores:
+    missing = {spec: key for spec, key in wanted.items() if key not in tracked.finished}
+    places = study.places[: max(1, len(missing))]
+    for spec in missing:
+        study.trainer.ready(spec, smallest(places))
+    jobs = [_job(spec, key, home / f"{key}{suffix}", study, parallel=len(places)) for spec, key in missing.items()]
+    cores, threads = study.compute.cores, places[0].threads
+    if len(jobs) == 1 and threads < cores and places[0].device == "cpu":
         say(f"on {threads} of {cores} cores, as in a grid, so that results match the grid's. With compute.processes = 1 each run uses all")
     ledger = _Ledger(study, wanted, tracked, threads)
     with progress(sum(map(ledger.work, jobs)) or 1, "training") as advance, termination_noted() as asked_to_stop:
         ledger.advance, ledger.total, ledger.asked_to_stop = advance, len(jobs), asked_to_stop
         try:
-            processes = 1 if device == "cuda" else max(1, min(study.compute.process_count, len(jobs)))
-            train_jobs(jobs, study.trainer.train, ledger, processes=processes, threads=ledger.threads, asked_to_stop=asked_to_stop)
+            train_jobs(jobs, study.trainer.train, ledger, places=places, asked_to_stop=asked_to_stop)
             if asked_to_stop():  # while the last run was being logged
                 raise StoppedError
         except StoppedError as error:
@@ -240,22 +243,22 @@ def _lock_path(folder: Path, fingerprint: str) -> Path:
 
 
 def _run_record(checkpoints: Path, entry: str) -> str | None:
-    """An entry of run.json beside the checkpoints: `run`, the tracker's name for their run; `threads`, see `_thread_counts`."""
+    """An entry of run.json beside the checkpoints: `run`, the tracker's name for their run; `threads` and `gpu`, see `_so_far`."""
     try:
         return str(json.loads((checkpoints / "run.json").read_text(encoding="utf-8"))[entry])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _thread_counts(checkpoints: Path, now: int) -> str:
-    """The number of threads of a run so far and from now on: `1`, or `1, then 2`."""
-    before = _run_record(checkpoints, "threads") or str(now)
-    return before if before.split(", then ")[-1] == str(now) else f"{before}, then {now}"
+def _so_far(checkpoints: Path, entry: str, now: str) -> str:
+    """What a run had so far and has from now on, of threads or GPUs: `1`, or `1, then 2`."""
+    before = _run_record(checkpoints, entry) or now
+    return before if before.split(", then ")[-1] == now else f"{before}, then {now}"
 
 
-def _job(spec: SingleSpec, key: str, checkpoints: Path, study: Study, device: Device) -> Job[Any]:
-    compute = study.compute
-    loaders = (min(8, compute.cores) if device == "cuda" else 0) if compute.loaders == "auto" else compute.loaders
+def _job(spec: SingleSpec, key: str, checkpoints: Path, study: Study, *, parallel: int) -> Job[Any]:
+    compute, device = study.compute, study.places[0].device
+    share = min(8, max(1, compute.cores // parallel)) if device == "cuda" else 0
     return study.trainer.job(
         spec=spec,
         prepared=study.prepared,
@@ -263,7 +266,7 @@ def _job(spec: SingleSpec, key: str, checkpoints: Path, study: Study, device: De
         checkpoints=checkpoints,
         fingerprint=key,
         device=device,
-        loaders=loaders,
+        loaders=share if compute.loaders == "auto" else compute.loaders,
         channels_last=compute.channels_last,
         compiled=compute.compile,
         checkpoint_minutes=compute.checkpoint_minutes,
@@ -313,14 +316,27 @@ class _Ledger:
         earlier = None if adopts else _run_record(job.checkpoints, "run") or self._from_elsewhere(job)
         with uninterrupted():
             tags = {**self.study.tags, **repeating(self.study.repeats), "data_digest": self.study.data.digest[:32]}
-            tags["threads"] = _thread_counts(job.checkpoints, self.threads)
+            tags["threads"] = _so_far(job.checkpoints, "threads", str(self.threads))
             adopt, lineage = self.study.adopt, self.study.lineage
             run = self.tracker.start(job.spec, fingerprint=key, tags=tags, adopt=adopt, continues=earlier, lineage=lineage)
             if earlier:
                 self.tracker.log_tags(run, {"threads": tags["threads"]})
-            write_json(job.checkpoints / "run.json", {"run": run, "name": job.spec.name, "threads": tags["threads"]})
             self.open[key] = _OpenRun(job, run, lock)
+            self._write_record(key, threads=tags["threads"])
         return True
+
+    def _write_record(self, key: str, **entries: str) -> None:
+        job, run = self.open[key].job, self.open[key].run
+        kept = {entry: before for entry in ("threads", "gpu") if (before := _run_record(job.checkpoints, entry))}
+        write_json(job.checkpoints / "run.json", {"run": run, "name": job.spec.name, **kept, **entries})
+
+    def on_gpu(self, key: str, name: str) -> None:
+        """Tag the run with the GPU that trains it: not all of a machine need be of one kind."""
+        run = self.open[key]
+        names = _so_far(run.job.checkpoints, "gpu", name)
+        with uninterrupted():
+            self.tracker.log_tags(run.run, {"gpu": names})
+            self._write_record(key, gpu=names)
 
     def _acquire(self, job: Job[Any], lock: ExitStack) -> bool:
         """Lock the run's checkpoints, which are in the project, and its place in the store; True if this had to wait for a process."""

@@ -1,4 +1,4 @@
-"""Trains runs of one network each: one after another in this process, or several in parallel in worker processes."""
+"""Trains runs of one network each: one after another in this process, or in parallel in worker processes, one at each place."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -13,19 +13,20 @@ from typing import Any, Protocol
 import torch
 
 from regcls.errors import UserError
-from regcls.processes import worker_pool
-from regcls.training.loop import DivergedError, Epoch, Hooks, StoppedError
-from regcls.training.single import Job, Result
+from regcls.provenance import gpu_name
+from regcls.training.device import Place
+from regcls.training.loop import DivergedError, Epoch, StoppedError
+from regcls.training.places import are_here, pool_at
+from regcls.training.single import Job, Result, Train
 
 POLL_SECONDS = 0.05  # for events of the worker processes
-
-Train = Callable[[Job[Any], Hooks, Callable[[str], None]], Result]
 
 
 class Ledger(Protocol):
     """Records the start, progress and end of runs."""
 
     def begin(self, job: Job[Any]) -> bool: ...  # False: the run is finished already
+    def on_gpu(self, key: str, name: str) -> None: ...
     def on_batch(self, key: str, samples: int, note: str) -> None: ...
     def on_epoch(self, key: str, epoch: Epoch) -> None: ...
     def on_note(self, key: str, text: str) -> None: ...
@@ -53,18 +54,18 @@ class _RunHooks:
 
 
 def train_jobs(
-    jobs: Sequence[Job[Any]], train: Train, ledger: Ledger, *, processes: int, threads: int, asked_to_stop: Callable[[], bool]
+    jobs: Sequence[Job[Any]], train: Train, ledger: Ledger, *, places: Sequence[Place], asked_to_stop: Callable[[], bool]
 ) -> None:
-    """Train all runs, `processes` in parallel with `threads` each.
+    """Train all runs, one at a time at each place.
 
     Raises:
         UserError: see `train`; or a worker process was killed.
         StoppedError: asked to stop; the states of the runs in progress are saved.
     """
-    if processes > 1:
-        _train_in_parallel(jobs, train, ledger, processes, threads, asked_to_stop)
+    if not are_here(places):
+        _train_in_parallel(jobs, train, ledger, places, asked_to_stop)
         return
-    torch.set_num_threads(threads)
+    torch.set_num_threads(places[0].threads)
     for job in jobs:
         if asked_to_stop():
             raise StoppedError
@@ -78,6 +79,8 @@ def _call(ledger: Ledger, method: str, *arguments: Any) -> None:
 
 
 def _train(job: Job[Any], train: Train, hooks: _RunHooks) -> Result | DivergedError:
+    if job.device == "cuda":
+        hooks.call("on_gpu", hooks.key, gpu_name())
     try:
         return train(job, hooks, hooks.say)
     except DivergedError as error:
@@ -89,17 +92,17 @@ def _train(job: Job[Any], train: Train, hooks: _RunHooks) -> Result | DivergedEr
 
 
 def _train_in_parallel(
-    jobs: Sequence[Job[Any]], train: Train, ledger: Ledger, processes: int, threads: int, asked_to_stop: Callable[[], bool]
+    jobs: Sequence[Job[Any]], train: Train, ledger: Ledger, places: Sequence[Place], asked_to_stop: Callable[[], bool]
 ) -> None:
     context = get_context("spawn")
     events: SimpleQueue[tuple[Any, ...]] = context.SimpleQueue()
     stop = context.Event()
     waiting, running = iter(jobs), dict[Future[Result | DivergedError], Job[Any]]()
-    with worker_pool(processes, _set_up, events, stop, threads) as pool:
+    with pool_at(places, _set_up, events, stop) as pool:
         while True:
             if asked_to_stop():
                 stop.set()
-            while not stop.is_set() and len(running) < processes and (job := next(waiting, None)) is not None:
+            while not stop.is_set() and len(running) < len(places) and (job := next(waiting, None)) is not None:
                 if ledger.begin(job):
                     running[pool.submit(_train_in_worker, job, train)] = job
             if not running:
@@ -120,10 +123,9 @@ _events: "SimpleQueue[tuple[Any, ...]]"  # of a worker process
 _stop: Event
 
 
-def _set_up(events: "SimpleQueue[tuple[Any, ...]]", stop: Event, threads: int) -> None:
+def _set_up(events: "SimpleQueue[tuple[Any, ...]]", stop: Event) -> None:
     global _events, _stop
     _events, _stop = events, stop
-    torch.set_num_threads(threads)
 
 
 def _train_in_worker(job: Job[Any], train: Train) -> Result | DivergedError:

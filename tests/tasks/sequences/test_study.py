@@ -11,6 +11,7 @@ from regcls.params import load_params
 from regcls.tasks.sequences.runs import all_specs, search_specs
 from regcls.tasks.sequences.study import found_lambdas, train_grids
 from regcls.training import ensemble_study
+from regcls.training.device import Place
 from tasks.sequences.made_up_videos import MemoryTracker, made_up_videos
 
 PARAMS = load_params(ROOT / "params.yaml")
@@ -68,7 +69,7 @@ def test_the_number_of_processes_does_not_change_results(kind):
 
 def test_unequal_activities_and_several_splits_train_together(kind):
     specs = [spec for spec in all_specs(video(), "breakfast", {}) if spec.method == "reg+cls"]
-    chunk = next(ensemble_study.plan_chunks(kind, specs, "cpu"))
+    chunk = next(ensemble_study.plan_chunks(kind, specs, Place(device="cpu", threads=1)))
     assert {(member.spec.split, member.part) for member in chunk} == {(split, part) for split in ("s1", "s2") for part in kind.parts}
 
 

@@ -20,7 +20,7 @@ from regcls.tasks.depth.train import SELECTIONS, DepthJob, model_of, train_run
 from regcls.tasks.single import SingleTask
 from regcls.tasks.task import Draft, NewFile, PredictRequest, Sources
 from regcls.tracking.store import project_root
-from regcls.training.device import Device, check_device_memory, training_bytes
+from regcls.training.device import Device, Place, check_device_memory, training_bytes
 from regcls.training.single import Trainer
 from regcls.training.weights import weights_digest, weights_file
 
@@ -56,9 +56,9 @@ class DepthTask(SingleTask[Depth, DepthSpec, DepthSet]):
         def check_weights(weights: str, model: str, width: int) -> None:
             load_pretrained(build_depth(model, width=width, classes=0, align_corners=True).encoder, weights_file(weights, folder))
 
-        def ready(spec: DepthSpec, device: Device) -> None:
+        def ready(spec: DepthSpec, place: Place) -> None:
             needed = training_bytes(lambda: build_depth(spec.model, width=spec.width, classes=spec.classes, align_corners=True))
-            check_device_memory(needed + head_bytes(spec.classes, device), f"training {spec.name}", device)
+            check_device_memory(needed + head_bytes(spec.classes, place.device), f"training {spec.name}", place)
             if spec.weights != "random":
                 check_weights(spec.weights, spec.model, spec.width)
 

@@ -20,7 +20,7 @@ from regcls.tasks.images.stand_in import write_archives
 from regcls.tasks.images.train import SCORE, ImageJob, model_of, train_run
 from regcls.tasks.single import SingleTask
 from regcls.tasks.task import Draft, NewFile, PredictRequest, Sources, too_many_classes
-from regcls.training.device import Device, check_device_memory, training_bytes
+from regcls.training.device import Place, check_device_memory, training_bytes
 from regcls.training.single import Trainer
 from regcls.words import counted
 
@@ -99,9 +99,9 @@ class ImagesTask(SingleTask[Images, ImageSpec, ImageSet]):
         return predict.predict(request)
 
 
-def _check_memory(spec: ImageSpec, device: Device) -> None:
+def _check_memory(spec: ImageSpec, place: Place) -> None:
     needed = training_bytes(lambda: build(spec.model, width=spec.width, classes=spec.classes))
-    check_device_memory(needed, f"training {spec.name}", device)
+    check_device_memory(needed, f"training {spec.name}", place)
 
 
 TASK = ImagesTask()

@@ -1,30 +1,32 @@
 """What to train on a table for an answer within a budget."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-
-import torch
 
 from regcls.tasks.planning import affordable, fewer
 from regcls.tasks.table.networks import TableNetworks
 from regcls.tasks.table.params import HGB, TableGrid, Tables
-from regcls.tasks.table.runs import all_specs, make_spec
+from regcls.tasks.table.runs import TableSpec, all_specs, make_spec
 from regcls.tasks.task import Plan
+from regcls.training.device import Device, Place
 from regcls.training.ensemble import train
 from regcls.training.ensemble_networks import Member
 from regcls.training.ensemble_study import cost
+from regcls.training.places import call_at
 from regcls.words import counted
 
 TOGETHER = 10  # networks that are timed
 SECONDS_PER_RUN = 0.2  # to track it, with its model
 
 
-def plan(section: Tables, networks: TableNetworks, *, methods: Sequence[str], budget: float, processes: int, level: int | None) -> Plan:
-    """The plan with the most networks that fits `budget` seconds on `processes` cores, or the one of `level`; see `Task.plan`."""
+def plan(
+    section: Tables, networks: TableNetworks, *, methods: Sequence[str], budget: float, places: Sequence[Place], level: int | None
+) -> Plan:
+    """The plan with the most networks that fits `budget` seconds at all places, or the one of `level`; see `Task.plan`."""
     grid = next(grid for grid in section.grids.values() if grid.seeds)
     levels = _levels(section, grid, ("reg", *methods, HGB), several=len(networks.parts) > 1)
-    step = _seconds_per_step(section, networks) / processes if level is None else 0.0
+    step = _seconds_per_step(section, networks, places[0]) / len(places) if level is None else 0.0
     plans = []
     for index, (reduced, words) in enumerate(levels):
         own = replace(section, grids={"main": reduced})
@@ -54,16 +56,17 @@ def _levels(section: Tables, grid: TableGrid, methods: tuple[str, ...], *, sever
     return list(levels.items())
 
 
-def _seconds_per_step(section: Tables, networks: TableNetworks) -> float:
+def _seconds_per_step(section: Tables, networks: TableNetworks, place: Place) -> float:
     """The time of a step of one network without classes, of several that train together on one thread."""
     spec = replace(make_spec(section, networks.dataset, method="reg", classes=0, lam=None, seed=0), epochs=1, milestones=(), decay=1.0)
+    return call_at(replace(place, threads=1), _timed, networks.reopened(), spec, place.device)
+
+
+def _timed(reopened: Callable[[], TableNetworks], spec: TableSpec, device: Device) -> float:
+    networks = reopened()
     members = [Member(spec=replace(spec, seed=seed), part=networks.parts[0]) for seed in range(TOGETHER)]
-    loaded, threads = networks.networks(members), torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        train(loaded[:1], networks.recipe(spec))  # the first call is slower
-        started = time.perf_counter()
-        train(loaded, networks.recipe(spec))
-        return (time.perf_counter() - started) / (TOGETHER * networks.recipe(spec).steps(networks.samples(members[0])))
-    finally:
-        torch.set_num_threads(threads)
+    loaded, recipe = networks.networks(members), networks.recipe(spec)
+    train(loaded[:1], recipe, device=device)  # the first call is slower
+    started = time.perf_counter()
+    train(loaded, recipe, device=device)
+    return (time.perf_counter() - started) / (TOGETHER * recipe.steps(networks.samples(members[0])))

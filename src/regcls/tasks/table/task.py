@@ -18,6 +18,7 @@ from regcls.tasks.task import Draft, NewFile, Plan, PredictRequest, Session, Sou
 from regcls.training import ensemble_study
 from regcls.training.ensemble_networks import Networks
 from regcls.training.outcome import Outcome
+from regcls.training.places import places_for
 
 
 class TableTask(ManyTask[Tables, TableSpec, TableSet]):
@@ -82,8 +83,8 @@ class TableTask(ManyTask[Tables, TableSpec, TableSet]):
         return self.train_runs(networks, ensemble_study.fingerprints(networks, specs), session)
 
     def plan(self, data: TableSet, session: Session, *, methods: Sequence[str], budget: float, level: int | None = None) -> Plan:
-        networks, processes = self.networks(data, session.dataset), session.params.compute.process_count
-        return advice.plan(session.section, networks, methods=methods, budget=budget, processes=processes, level=level)
+        networks, places = self.networks(data, session.dataset), places_for(session.params.compute)
+        return advice.plan(session.section, networks, methods=methods, budget=budget, places=places, level=level)
 
     def predict(self, request: PredictRequest) -> list[str]:
         raise UserError(
