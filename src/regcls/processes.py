@@ -59,6 +59,18 @@ def worker_pool(processes: int, set_up: Callable[..., object] | None = None, *ar
         pool.shutdown(cancel_futures=True)
 
 
+def companion(function: Callable[..., object], *arguments: Any) -> BaseProcess:
+    """Start a process that runs function(*arguments), ignores Ctrl-C and SIGTERM, and ends when this process ends, however it ends."""
+    with uninterrupted():
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            process = get_context("spawn").Process(target=_begin, args=(function, arguments), daemon=True)
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return process
+
+
 def _begin(set_up: Callable[..., object] | None, arguments: tuple[Any, ...]) -> None:
     parent = parent_process()
     assert parent is not None

@@ -183,7 +183,7 @@ def test_processes_report_their_epochs(params, kind, advances):
 
 
 def test_progress_is_reported_within_a_chunk(params, kind, advances, monkeypatch):
-    monkeypatch.setattr(study.worker, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(study.ensemble_worker, "REPORT_SECONDS", 0.0)
     results(params, kind)
     total, *steps = advances
     chunks = len(list(study.plan_chunks(kind, all_specs(params.datasets["functions"], "functions"), HERE)))

@@ -24,10 +24,10 @@ def test_all_that_trains_must_fit_into_the_smallest_gpu():
 def test_there_is_a_place_for_each_gpu_and_they_share_the_cores(monkeypatch):
     monkeypatch.setattr(type(COMPUTE), "cores", 16)
     plug_in(monkeypatch, "a", "b", "c")
-    places = places_for(COMPUTE)
+    places = places_for(COMPUTE, ROOT)
     assert [(place.device, place.threads, place.gpu.id, place.here) for place in places] == [("cuda", 5, gpu, False) for gpu in "abc"]
-    assert places_for(replace(COMPUTE, gpus=2))[1] == replace(places[1], threads=8)
-    (alone,) = places_for(replace(COMPUTE, gpus=1))
+    assert places_for(replace(COMPUTE, gpus=2), ROOT)[1] == replace(places[1], threads=8)
+    (alone,) = places_for(replace(COMPUTE, gpus=1), ROOT)
     assert alone == replace(places[0], threads=16, here=True)
 
 
@@ -35,7 +35,7 @@ def test_there_is_a_place_for_each_gpu_and_they_share_the_cores(monkeypatch):
 def test_places_on_the_cpu_do_not_depend_on_gpus(compute, monkeypatch):
     monkeypatch.setattr(type(COMPUTE), "cores", 16)
     plug_in(monkeypatch, *("ab" if compute.device == "cpu" else ""))
-    assert places_for(compute) == [Place(device="cpu", threads=5)] * 3
+    assert places_for(compute, ROOT) == [Place(device="cpu", threads=5)] * 3
 
 
 def what_it_sees(*_):
@@ -58,7 +58,7 @@ def both_started(barrier):
     both = barrier
 
 
-def what_both_see(_):
+def what_both_see():
     both.wait(60)  # a process cannot answer twice
     return what_it_sees()
 
@@ -67,6 +67,6 @@ def what_both_see(_):
 def test_no_two_processes_of_a_pool_have_the_same_place():
     places = [Place(device="cuda", threads=1, gpu=Gpu(id=gpu, memory=1.0), here=False) for gpu in ("0", "MIG-2222")]
     with pool_at(places, both_started, get_context("spawn").Barrier(2)) as pool:
-        answers = list(pool.map(what_both_see, range(2)))
+        answers = [future.result() for future in [pool.submit(what_both_see, name="") for _ in range(2)]]
     assert len({process for process, _, _ in answers}) == 2
     assert sorted(gpu for _, gpu, _ in answers) == ["0", "MIG-2222"]

@@ -125,7 +125,7 @@ def _try_gpus(place: Place) -> Finding:
         return bad(f"{gpus}, but computing on number {index} fails: {reason}", "install a PyTorch built for this GPU")
     if place.params:
         try:
-            places = places_for(place.params.compute)
+            places = places_for(place.params.compute, place.root)
         except UserError as error:
             return bad(f"{gpus}, but {error}", "set compute.gpus to auto, or see CUDA_VISIBLE_DEVICES")
         gpus += f"; training uses {sum(where.device == 'cuda' for where in places) or 'none: compute.device = cpu in params.yaml'}"

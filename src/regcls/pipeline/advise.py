@@ -65,6 +65,7 @@ def advise(params: Params, root: Path, dataset: str, *, budget: str = "10m", met
         UserError: there are no data, a method does not exist, the budget is too small, or the task gives no advice.
     """
     params.check_name(dataset)
+    params = replace(params, compute=replace(params.compute, engine="local"))  # the budget is this machine's time
     task, limit = task_named(params.task(dataset)), seconds(budget)
     if not task.advises:
         raise UserError(f"regcls advise is for tables, images and depth maps: train {dataset} in full with: regcls train {dataset}")

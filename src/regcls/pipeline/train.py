@@ -15,6 +15,7 @@ from regcls.tasks.task import Session, open_data
 from regcls.tracking.store import without_password
 from regcls.tracking.tracker import Tracker
 from regcls.training.outcome import Outcome
+from regcls.training.places import claim_for
 from regcls.words import counted
 
 SHOWN = 20  # failed runs
@@ -37,10 +38,21 @@ def train(params: Params, root: Path, dataset: str) -> None:
 
 
 def train_grids(data: Any, session: Session) -> Outcome:
-    """Train every run of the session's grids that is not FINISHED, one process at a time, and say how many there were."""
+    """Train every run of the session's grids that is not FINISHED, and say how many there were.
+
+    One process at a time does this for a data set and a store: of this machine, or of a cluster.
+    """
     dataset, tracker = session.dataset, session.tracker
-    lock_path = tracker.locks / f"train-{dataset}.lock"
-    with lock(lock_path, on_wait=lambda holder: say(f"{holder} is training {dataset}; waiting for it to finish")):
+    lock_path, compute, what = (
+        tracker.locks / f"train-{dataset}.lock",
+        session.params.compute,
+        f"{dataset} in {without_password(tracker.uri)}",
+    )
+
+    def wait_for(holder: str) -> None:
+        say(f"{holder} is training {dataset}; waiting for it to finish")
+
+    with lock(lock_path, on_wait=wait_for), claim_for(compute, tracker.root, what, on_wait=wait_for):
         tracker.inherit()
         if stale := tracker.reconcile(dataset):
             say(f"marked {len(stale)} runs of a dead process as KILLED; they are trained again, from their last checkpoint if any")

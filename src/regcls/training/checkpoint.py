@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -60,11 +60,19 @@ class Checkpoints:
         """
         newest = f"state-{epoch:05d}-{batch:07d}"
         self._write(newest, state, {"best_epochs": _best_epochs(state)})
-        states = self._names("state")
-        kept = [name for name in states if name <= newest][-STATES:]  # a later one is damaged: training has resumed from before it
+        self._prune(
+            [name for name in self._names("state") if name <= newest][-STATES:]
+        )  # a later one is damaged: this follows an earlier one
+
+    def keep_newest(self) -> None:
+        """Remove all states but the newest, and unused best weights."""
+        self._prune(self._names("state")[-1:])
+
+    def _prune(self, kept: Sequence[str]) -> None:
+        """Remove all states but these, and the best weights that none of these needs."""
         needed = {epoch for name in kept for epoch in self._about(name).get("best_epochs", [])}
         best = [name for name in self._names("best") if int(name.split("-")[1]) not in needed]
-        for name in [*(name for name in states if name not in kept), *best]:
+        for name in [*(name for name in self._names("state") if name not in kept), *best]:
             for suffix in (".json", ".pt"):  # in this order: a .pt without .json does not count
                 (self.folder / f"{name}{suffix}").unlink(missing_ok=True)
 

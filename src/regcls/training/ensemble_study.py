@@ -7,7 +7,6 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +16,7 @@ from regcls.params import Compute
 from regcls.processes import uninterrupted
 from regcls.progress import Advance, progress, say
 from regcls.runs import RunResult, fingerprint
-from regcls.training import ensemble_worker as worker
+from regcls.training import ensemble_worker, worker
 from regcls.training.device import Device, Place, check_device_memory
 from regcls.training.ensemble import Recipe, Trained
 from regcls.training.ensemble_data import padded_to
@@ -26,8 +25,6 @@ from regcls.training.outcome import Outcome, index_of, repeating, why_stopped
 from regcls.training.places import are_here, places_for, pool_at, smallest
 
 if TYPE_CHECKING:
-    from multiprocessing.queues import SimpleQueue
-
     from regcls.tracking.tracker import Tracker
 
 Chunk = list[Member[Spec]]
@@ -38,7 +35,7 @@ MOST_TOGETHER = {"cpu": 50, "cuda": 4000}  # networks
 # Limits on a wave, the runs in progress at once: an interruption loses no more.
 WAVE_CHUNKS = 12
 WAVE_STEPS = {"cpu": 2**24, "cuda": 2**28}  # of all networks together; a few minutes
-POLL_SECONDS = 0.5  # for progress reports of the worker processes
+POLL_SECONDS = 0.1  # for progress reports of the worker processes
 
 
 def fingerprints(networks: Networks[Spec], specs: Sequence[Spec]) -> dict[Spec, str]:
@@ -68,7 +65,7 @@ def train_runs(
         KeyboardInterrupt: open runs are marked KILLED, finished ones are kept.
     """
     # On the CPU, small matrices gain nothing from more threads.
-    places = [replace(place, threads=1) if place.device == "cpu" else place for place in places_for(compute)]
+    places = [replace(place, threads=1) if place.device == "cpu" else place for place in places_for(compute, tracker.root)]
     finished = {} if repeats or (adopt and tracker.adopted_run) else tracker.finished(networks.dataset)
     missing = {spec: key for spec, key in wanted.items() if key not in finished}
     ledger = _Ledger(
@@ -291,26 +288,27 @@ ChunkResults = Generator[tuple[int, TrainedChunk]]  # index in the plan, and the
 def _one_process(plan: Plan, setup: _Setup) -> ChunkResults:
     (place,) = setup.places
     torch.set_num_threads(place.threads)
-    worker.set_up(setup.networks.reopened(), lambda event: setup.report_epochs(*event))
+    worker.set_up(reports=setup.report_epochs, asks=lambda: False, says=say)
+    ensemble_worker.set_up(setup.networks.reopened())
     for index, chunk in enumerate(plan):
         setup.begin(chunk)
-        yield index, worker.train_chunk(index, chunk, place.device)
+        yield index, ensemble_worker.train_chunk(index, chunk, place.device)
 
 
 def _many_processes(plan: Plan, setup: _Setup) -> ChunkResults:
     """Train chunks in a process at each place. One chunk more than there are places is submitted, so that none waits for the next."""
     waiting, running = iter(enumerate(plan)), dict[Future[TrainedChunk], int]()
-    events: SimpleQueue[tuple[int, int]] = get_context("spawn").SimpleQueue()
-    with pool_at(setup.places, worker.set_up, setup.networks.reopened(), events.put) as pool:
+    with pool_at(setup.places, ensemble_worker.set_up, setup.networks.reopened()) as pool:
         while True:
             while len(running) <= len(setup.places) and (following := next(waiting, None)) is not None:
                 index, chunk = following
                 setup.begin(chunk)
-                running[pool.submit(worker.train_chunk, index, chunk, setup.places[0].device)] = index
+                name = " and ".join(dict.fromkeys(member.spec.name for member in (chunk[0], chunk[-1])))
+                running[pool.submit(ensemble_worker.train_chunk, index, chunk, setup.places[0].device, name=name)] = index
             if not running:
                 return
             done = wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED).done
-            while not events.empty():
-                setup.report_epochs(*events.get())
+            for event in pool.events():
+                setup.report_epochs(*event)
             for future in list(done)[:1]:  # one at a time: its process gets the next chunk before further results are logged
                 yield running.pop(future), future.result()

@@ -36,7 +36,7 @@ from regcls.training.checkpoint import Checkpoints
 from regcls.training.device import Place
 from regcls.training.loop import DivergedError, Epoch, StoppedError
 from regcls.training.outcome import Outcome, index_of, known_scores, repeating, why_stopped
-from regcls.training.places import call_at, places_for, smallest
+from regcls.training.places import NodePlace, call_at, places_for, smallest
 from regcls.training.single import Data, Job, Result, Train, Trainer
 from regcls.training.single_worker import train_jobs
 
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from regcls.tracking.tracker import Tracker
 
 SECONDS_TIMED = 3.0
+SO_FAR = ("threads", "gpu", "node")  # what may change when a run is resumed
 
 SpecT = TypeVar("SpecT", bound=SingleSpec)
 
@@ -86,7 +87,7 @@ class Study:
     @cached_property
     def places(self) -> list[Place]:
         """Where runs train, one at a time at each place. Raises as `places_for` does."""
-        return places_for(self.compute)
+        return places_for(self.compute, self.tracker.root)
 
 
 def train_grids(make_spec: MakeSpec[SingleSpec], section: SingleSection, study: Study) -> Outcome:
@@ -199,7 +200,7 @@ def _train_missing(specs: Sequence[SingleSpec], study: Study, tracked: _TrackedR
         study.trainer.ready(spec, smallest(places))
     jobs = [_job(spec, key, home / f"{key}{suffix}", study, parallel=len(places)) for spec, key in missing.items()]
     cores, threads = study.compute.cores, places[0].threads
-    if len(jobs) == 1 and threads < cores and places[0].device == "cpu":
+    if len(jobs) == 1 and threads < cores and places[0].here:
         say(f"on {threads} of {cores} cores, as in a grid, so that results match the grid's. With compute.processes = 1 each run uses all")
     ledger = _Ledger(study, wanted, tracked, threads)
     with progress(sum(map(ledger.work, jobs)) or 1, "training") as advance, termination_noted() as asked_to_stop:
@@ -243,7 +244,7 @@ def _lock_path(folder: Path, fingerprint: str) -> Path:
 
 
 def _run_record(checkpoints: Path, entry: str) -> str | None:
-    """An entry of run.json beside the checkpoints: `run`, the tracker's name for their run; `threads` and `gpu`, see `_so_far`."""
+    """An entry of run.json beside the checkpoints: `run`, the tracker's name for their run; those of SO_FAR, see `_so_far`."""
     try:
         return str(json.loads((checkpoints / "run.json").read_text(encoding="utf-8"))[entry])
     except (OSError, ValueError, KeyError, TypeError):
@@ -251,14 +252,15 @@ def _run_record(checkpoints: Path, entry: str) -> str | None:
 
 
 def _so_far(checkpoints: Path, entry: str, now: str) -> str:
-    """What a run had so far and has from now on, of threads or GPUs: `1`, or `1, then 2`."""
+    """What a run had so far and has from now on, of those in SO_FAR: `1`, or `1, then 2`."""
     before = _run_record(checkpoints, entry) or now
     return before if before.split(", then ")[-1] == now else f"{before}, then {now}"
 
 
 def _job(spec: SingleSpec, key: str, checkpoints: Path, study: Study, *, parallel: int) -> Job[Any]:
-    compute, device = study.compute, study.places[0].device
-    share = min(8, max(1, compute.cores // parallel)) if device == "cuda" else 0
+    compute, place = study.compute, study.places[0]
+    device, cores = place.device, place.threads if isinstance(place, NodePlace) else compute.cores // parallel
+    share = min(8, max(1, cores)) if device == "cuda" else 0
     return study.trainer.job(
         spec=spec,
         prepared=study.prepared,
@@ -327,16 +329,16 @@ class _Ledger:
 
     def _write_record(self, key: str, **entries: str) -> None:
         job, run = self.open[key].job, self.open[key].run
-        kept = {entry: before for entry in ("threads", "gpu") if (before := _run_record(job.checkpoints, entry))}
+        kept = {entry: before for entry in SO_FAR if (before := _run_record(job.checkpoints, entry))}
         write_json(job.checkpoints / "run.json", {"run": run, "name": job.spec.name, **kept, **entries})
 
-    def on_gpu(self, key: str, name: str) -> None:
-        """Tag the run with the GPU that trains it: not all of a machine need be of one kind."""
+    def on_place(self, key: str, kind: str, name: str) -> None:
+        """Tag the run with the GPU or the node that trains it: not all need be of one kind."""
         run = self.open[key]
-        names = _so_far(run.job.checkpoints, "gpu", name)
+        names = _so_far(run.job.checkpoints, kind, name)
         with uninterrupted():
-            self.tracker.log_tags(run.run, {"gpu": names})
-            self._write_record(key, gpu=names)
+            self.tracker.log_tags(run.run, {kind: names})
+            self._write_record(key, **{kind: names})
 
     def _acquire(self, job: Job[Any], lock: ExitStack) -> bool:
         """Lock the run's checkpoints, which are in the project, and its place in the store; True if this had to wait for a process."""
@@ -377,6 +379,10 @@ class _Ledger:
             return None
         say(f"{job.spec.name}: run {run_id} was interrupted elsewhere; it resumes here" + ("" if state else ", from scratch"))
         return run_id
+
+    def on_state(self, key: str, files: Sequence[Path]) -> None:
+        """Keep the state that a node has sent, of which these files are there by now, instead of earlier ones."""
+        Checkpoints(self.open[key].job.checkpoints, fingerprint=key).keep_newest()
 
     def on_batch(self, key: str, samples: int, note: str) -> None:
         """Show a finished step on the progress bar."""

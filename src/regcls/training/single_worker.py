@@ -1,22 +1,23 @@
 """Trains runs of one network each: one after another in this process, or in parallel in worker processes, one at each place."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import get_context
-from multiprocessing.queues import SimpleQueue
-from multiprocessing.synchronize import Event
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
 from regcls.errors import UserError
 from regcls.provenance import gpu_name
+from regcls.training import worker
+from regcls.training.checkpoint import Checkpoints
 from regcls.training.device import Place
 from regcls.training.loop import DivergedError, Epoch, StoppedError
-from regcls.training.places import are_here, pool_at
+from regcls.training.places import NodePlace, are_here, nothing, pool_at
 from regcls.training.single import Job, Result, Train
 
 POLL_SECONDS = 0.05  # for events of the worker processes
@@ -26,7 +27,8 @@ class Ledger(Protocol):
     """Records the start, progress and end of runs."""
 
     def begin(self, job: Job[Any]) -> bool: ...  # False: the run is finished already
-    def on_gpu(self, key: str, name: str) -> None: ...
+    def on_place(self, key: str, kind: str, name: str) -> None: ...  # gpu and its name; node and its host name
+    def on_state(self, key: str, files: Sequence[Path]) -> None: ...  # a node has sent these files of a state
     def on_batch(self, key: str, samples: int, note: str) -> None: ...
     def on_epoch(self, key: str, epoch: Epoch) -> None: ...
     def on_note(self, key: str, text: str) -> None: ...
@@ -51,6 +53,37 @@ class _RunHooks:
 
     def say(self, text: str) -> None:
         self.call("on_note", self.key, text)
+
+
+@dataclass(frozen=True)
+class _NodeHooks(_RunHooks):
+    """Hooks of a run on a node, which may be lost: they also send its states, and an epoch only after a state that includes it."""
+
+    checkpoints: Checkpoints
+    seconds: float  # between states
+    held: list[Epoch] = field(default_factory=list)
+    sent: list[float] = field(default_factory=lambda: [time.monotonic()])  # when the last state was
+
+    def batch(self, samples: int, note: str) -> None:
+        super().batch(samples, note)
+        self._send_if_due()
+
+    def epoch(self, epoch: Epoch) -> None:
+        self.held.append(epoch)
+        self._send_if_due()
+
+    def _send_if_due(self) -> None:
+        if time.monotonic() - self.sent[-1] > self.seconds:
+            self.send_state()
+
+    def send_state(self) -> None:
+        """Send the newest state, and the epochs before it."""
+        if files := list(self.checkpoints.newest().values()):
+            self.call("on_state", self.key, files)
+        for epoch in self.held:
+            super().epoch(epoch)
+        self.held.clear()
+        self.sent[:] = [time.monotonic()]
 
 
 def train_jobs(
@@ -80,7 +113,7 @@ def _call(ledger: Ledger, method: str, *arguments: Any) -> None:
 
 def _train(job: Job[Any], train: Train, hooks: _RunHooks) -> Result | DivergedError:
     if job.device == "cuda":
-        hooks.call("on_gpu", hooks.key, gpu_name())
+        hooks.call("on_place", hooks.key, "gpu", gpu_name())
     try:
         return train(job, hooks, hooks.say)
     except DivergedError as error:
@@ -94,39 +127,40 @@ def _train(job: Job[Any], train: Train, hooks: _RunHooks) -> Result | DivergedEr
 def _train_in_parallel(
     jobs: Sequence[Job[Any]], train: Train, ledger: Ledger, places: Sequence[Place], asked_to_stop: Callable[[], bool]
 ) -> None:
-    context = get_context("spawn")
-    events: SimpleQueue[tuple[Any, ...]] = context.SimpleQueue()
-    stop = context.Event()
-    waiting, running = iter(jobs), dict[Future[Result | DivergedError], Job[Any]]()
-    with pool_at(places, _set_up, events, stop) as pool:
+    waiting, running, stopping = iter(jobs), dict[Future[Result | DivergedError], Job[Any]](), False
+    function = _train_on_node if isinstance(places[0], NodePlace) else _train_in_worker
+    with pool_at(places, nothing) as pool:
         while True:
-            if asked_to_stop():
-                stop.set()
-            while not stop.is_set() and len(running) < len(places) and (job := next(waiting, None)) is not None:
+            if asked_to_stop() and not stopping:
+                stopping = True
+                pool.ask_to_stop()
+            while not stopping and len(running) < len(places) and (job := next(waiting, None)) is not None:
                 if ledger.begin(job):
-                    running[pool.submit(_train_in_worker, job, train)] = job
+                    running[pool.submit(function, job, train, name=job.spec.name)] = job
             if not running:
                 break
             done = [future for future in running if future.done()]  # before reading events, so that none of theirs is missed
-            while not events.empty():
-                _call(ledger, *events.get())
+            for event in pool.events():
+                _call(ledger, *event)
             for future in done:
                 job = running.pop(future)
                 if not isinstance(future.exception(), StoppedError):
                     ledger.end(job.fingerprint, future.result())
             time.sleep(POLL_SECONDS)
-    if stop.is_set():
+    if stopping:
         raise StoppedError
 
 
-_events: "SimpleQueue[tuple[Any, ...]]"  # of a worker process
-_stop: Event
-
-
-def _set_up(events: "SimpleQueue[tuple[Any, ...]]", stop: Event) -> None:
-    global _events, _stop
-    _events, _stop = events, stop
-
-
 def _train_in_worker(job: Job[Any], train: Train) -> Result | DivergedError:
-    return _train(job, train, _RunHooks(job.fingerprint, lambda *event: _events.put(event), _stop.is_set))
+    return _train(job, train, _RunHooks(job.fingerprint, worker.report, worker.asked_to_stop))
+
+
+def _train_on_node(job: Job[Any], train: Train) -> Result | DivergedError:
+    checkpoints = Checkpoints(job.checkpoints, fingerprint=job.fingerprint)
+    hooks = _NodeHooks(job.fingerprint, worker.report, worker.asked_to_stop, checkpoints, 60 * job.checkpoint_minutes)
+    hooks.call("on_place", hooks.key, "node", os.uname().nodename)
+    try:
+        return _train(job, train, hooks)
+    except StoppedError:
+        hooks.send_state()
+        raise

@@ -83,7 +83,7 @@ class TableTask(ManyTask[Tables, TableSpec, TableSet]):
         return self.train_runs(networks, ensemble_study.fingerprints(networks, specs), session)
 
     def plan(self, data: TableSet, session: Session, *, methods: Sequence[str], budget: float, level: int | None = None) -> Plan:
-        networks, places = self.networks(data, session.dataset), places_for(session.params.compute)
+        networks, places = self.networks(data, session.dataset), places_for(session.params.compute, session.root)
         return advice.plan(session.section, networks, methods=methods, budget=budget, places=places, level=level)
 
     def predict(self, request: PredictRequest) -> list[str]:
