@@ -56,7 +56,7 @@ serve: $(READY)  ## run a tracking server at http://127.0.0.1:5000 on mlflow.db,
 	  --backend-store-uri sqlite:///mlflow.db --default-artifact-root "$(CURDIR)/mlartifacts" --artifacts-destination "$(CURDIR)/mlartifacts"
 
 lock: $(READY)  ## resolve requirements.lock again from pyproject.toml
-	pip-compile --quiet --upgrade --extra server --extra dev --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	pip-compile --quiet --upgrade --extra server --extra cluster --extra dev --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 	  --no-header --annotation-style=line --output-file .lock.new pyproject.toml
 	{ sed -n '/^#/p;/^#/!q' requirements.lock; sed -E 's/^(torch==[0-9.]+)\+cpu/\1/; s/ \(pyproject.toml\)//' .lock.new; } > requirements.lock.part
 	mv requirements.lock.part requirements.lock && rm .lock.new

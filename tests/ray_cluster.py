@@ -54,8 +54,8 @@ class RayCluster:
         process.wait()
 
     def trains(self, name: str) -> bool:
-        """Whether a worker on the node is training."""
-        return any(command.startswith("ray::Worker.call") for command in self._commands(name))
+        """Whether a worker has its place on the node."""
+        return any(command.startswith("ray::Worker") for command in self._commands(name))
 
     def close(self) -> None:
         """Kill all nodes."""

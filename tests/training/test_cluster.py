@@ -19,7 +19,7 @@ from ray_cluster import running
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("all_cores")]
 
-EPOCHS = 40  # a few seconds
+EPOCHS = 20  # a few seconds
 FACES = {
     "compute": {"processes": "auto", "checkpoint_minutes": 0.01},
     "imdb_wiki": {
@@ -158,14 +158,9 @@ def test_two_drivers_train_each_run_once(project, train, tracking_server, tmp_pa
 
 
 def test_small_networks_on_nodes_equal_those_on_this_machine(make_project, cluster, tmp_path):
-    few = {
-        "functions": {
-            "grids": {"figure3": {"settings": ["clean"], "samplings": ["severe"], "classes": [4]}, "figure4": None, "figure5": None}
-        }
-    }
     found = []
     for engine in ("local", "ray"):
-        root = make_project(overlay(few, {"compute": {"engine": engine, "address": cluster.address, "processes": 2}}), tmp_path / engine)
+        root = make_project({"compute": {"engine": engine, "address": cluster.address, "processes": 2}}, tmp_path / engine)
         if found:
             shutil.copytree(tmp_path / "local" / "data", root / "data")
         else:
@@ -178,15 +173,8 @@ def test_small_networks_on_nodes_equal_those_on_this_machine(make_project, clust
     assert found[0] == found[1] and len(found[0]) > 20
 
 
-@pytest.mark.parametrize(
-    ("compute", "message"),
-    [
-        ({"processes": 3}, "compute.processes = 3, but the cluster at {address} has 0 GPUs and 2 CPUs on 3 nodes"),
-        ({"device": "cuda"}, "compute.device = cuda, but the cluster at {address} has 0 GPUs"),
-    ],
-)
-def test_what_the_cluster_does_not_have(project, cluster, compute, message):
-    change(project, **compute)
+def test_what_the_cluster_does_not_have(project, cluster):
+    change(project, processes=3)
     done = run_regcls(project, "train", "imdb_wiki")
-    assert done.returncode == 2 and message.format(address=cluster.address) in done.stderr
-    assert "Traceback" not in done.stderr and runs(project) == []
+    assert done.returncode == 2 and "Traceback" not in done.stderr and runs(project) == []
+    assert f"compute.processes = 3, but the cluster at {cluster.address} has 0 GPUs and 2 CPUs on 3 nodes" in done.stderr

@@ -28,7 +28,7 @@ HERE = Place(device="cpu", threads=1)
 class MemoryTracker:
     """Keeps results in memory: tracking is tested in tests/tracking."""
 
-    adopted_run = None
+    adopted_run, root = None, None
 
     def __init__(self):
         self.results = {}

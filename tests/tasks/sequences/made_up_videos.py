@@ -30,7 +30,7 @@ def made_up_videos(folder):
 class MemoryTracker:
     """Keeps results in memory: tracking is tested in tests/tracking."""
 
-    adopted_run = None
+    adopted_run, root = None, None
 
     def __init__(self):
         self.results, self.specs, self.metrics, self.stopped = {}, {}, {}, {}
