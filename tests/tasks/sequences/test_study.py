@@ -108,7 +108,7 @@ def test_a_diverging_run_fails_and_names_the_activities(kind):
 
 def test_an_interruption_keeps_finished_runs_and_kills_open_ones(kind, monkeypatch):
     monkeypatch.setitem(ensemble_study.MOST_TOGETHER, "cpu", 3)
-    real, calls = ensemble_study.worker.train_chunk, []
+    real, calls = ensemble_study.ensemble_worker.train_chunk, []
 
     def interrupted(place, chunk, device):
         calls.append(chunk)
@@ -116,7 +116,7 @@ def test_an_interruption_keeps_finished_runs_and_kills_open_ones(kind, monkeypat
             raise KeyboardInterrupt
         return real(place, chunk, device)
 
-    monkeypatch.setattr(ensemble_study.worker, "train_chunk", interrupted)
+    monkeypatch.setattr(ensemble_study.ensemble_worker, "train_chunk", interrupted)
     tracker = MemoryTracker()
     with pytest.raises(KeyboardInterrupt):
         make(kind, video(), tracker=tracker)
