@@ -2,10 +2,11 @@
 
     python benchmarks/traffic.py [--workers 4] [--accounts none|hashed|cached] [--runs 100] [--rounds 3]
 
-The services of compose.yaml run on loopback, with tests/servers.py and tests/s3_server.py: `mlflow server` over PostgreSQL (which does not
-wait for its disk here) and SeaweedFS. Through regcls's Tracker go: runs of section 2 (ten networks, 80 epochs); runs of Table 3 without their
-states (ResNet-50, 90 epochs, each delivered before the next; best and last checkpoint, predictions, model), with random weights and numbers; and
-states of such a run. benchmarks/simulate.py computes with these figures. Needs PostgreSQL. With uvloop on the PYTHONPATH, the server uses it.
+The services of compose.yaml run on loopback, with tests/servers.py and tests/s3_server.py: `mlflow server` over PostgreSQL (which does
+not wait for its disk here) and SeaweedFS. Through regcls's Tracker go: runs of section 2 (ten networks, 80 epochs); runs of Table 3
+without their states (ResNet-50, 90 epochs, each delivered before the next; best and last checkpoint, predictions, model), with random
+weights and numbers; and states of such a run. benchmarks/simulate.py computes with these figures. Needs PostgreSQL. With uvloop on the
+PYTHONPATH, the server uses it.
 """
 
 import argparse
@@ -48,8 +49,8 @@ from tracking import example_result
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "tests"))
 TESTED = 11_022  # test images of IMDB-WIKI-DIR
-FIGURES = ("requests", "MB up", "courier, ms", "courier, ms of a core", "mlflow server, ms of a core", "PostgreSQL, ms of a core",
-           "SeaweedFS, ms of a core")  # fmt: skip
+OTHERS = ("mlflow server, ms of a core", "PostgreSQL, ms of a core", "SeaweedFS, ms of a core")
+FIGURES = ("requests", "MB up", "courier, ms", "courier, ms of a core", "main thread, ms", *OTHERS)
 
 
 class Meter:
@@ -58,8 +59,8 @@ class Meter:
     def __init__(self, tracker: Tracker, others: list[int]) -> None:
         """`others`: process ids, with all descendants."""
         self.tracker, self._others = tracker, others
-        self.requests, self.megabytes, self.busy = 0, 0.0, 0.0
-        send, deliver = requests.Session.send, Courier._deliver
+        self.requests, self.megabytes, self.busy, self.waited = 0, 0.0, 0.0, 0.0
+        send, deliver, wait = requests.Session.send, Courier._deliver, Tracker.deliver
 
         def counting(session: requests.Session, request: requests.PreparedRequest, **options: Any) -> requests.Response:
             self.requests += 1
@@ -73,13 +74,18 @@ class Meter:
             finally:
                 self.busy += time.perf_counter() - started
 
-        requests.Session.send, Courier._deliver = counting, timed  # type: ignore[method-assign]
+        def waiting(tracker: Tracker) -> None:
+            started = time.perf_counter()
+            wait(tracker)
+            self.waited += time.perf_counter() - started
+
+        requests.Session.send, Courier._deliver, Tracker.deliver = counting, timed, waiting  # type: ignore[method-assign]
 
     def read(self) -> list[float]:
-        """Requests, MB, and seconds: busy and on a core of the courier, then on a core of each of the others."""
+        """Requests, MB, and seconds: the courier busy, and on a core; the main thread without waiting; each of the others on a core."""
         thread = self.tracker._sender._thread.native_id
         [own] = [of.user_time + of.system_time for of in psutil.Process().threads() if of.id == thread]
-        return [self.requests, self.megabytes, self.busy, own, *map(core_seconds, self._others)]
+        return [self.requests, self.megabytes, self.busy, own, time.perf_counter() - self.waited, *map(core_seconds, self._others)]
 
     def cost(self, work: Callable[[], None], count: int) -> list[float]:
         """FIGURES of one of the `count` runs or states that `work` logs."""
