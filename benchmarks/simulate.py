@@ -42,7 +42,7 @@ class Load:
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """Measured: medians of `python benchmarks/traffic.py --runs 50 --rounds 3`, where both cores are shared by driver, server and stores."""
+    """Measured: medians of `python benchmarks/traffic.py --runs 50 --rounds 3` on two cores that driver, server and stores share."""
 
     # A run of section 2; a run of Table 3 (best.pt 94 MB, last.pt 286, model 103, predictions 0.5) without states; one of these (380 MB).
     small: Load = Load(requests=8, courier=0.358, main=0.013, server=0.069, size=0.055, journal=0.082)
