@@ -1,7 +1,6 @@
 """30 000 runs on 1, 8 and 64 GPUs, simulated with measured costs of tracking: how long they take, and what saturates first.
 
-    python benchmarks/simulate.py [--gpus 1 8 64] [--runs 30000] [--hours 5] [--small-seconds 0.11]
-                                  [--state-epochs 5] [--workers 4] [--drivers 1] [--uvloop] [--accounts]
+    python benchmarks/simulate.py [--gpus 1 8 64] [--runs 30000] [--hours 5] [--small-seconds 0.11] [--workers 4] [--drivers 1] …
 
 A GPU trains one run at a time. What the run's node has sent passes the network to the driver, whose main thread writes the result to the
 journal; then the GPU starts its next run. States and results wait in the journal for the driver's only courier, which sends one after the
@@ -45,11 +44,11 @@ class Costs:
     """Measured: medians of `python benchmarks/traffic.py --runs 50 --rounds 3` on two cores that driver, server and stores share."""
 
     # A run of section 2; a run of Table 3 (best.pt 94 MB, last.pt 286, model 103, predictions 0.5) without states; one of these (380 MB).
-    small: Load = Load(requests=8, courier=0.358, main=0.013, server=0.069, size=0.055, journal=0.082)
-    image: Load = Load(requests=118, courier=10.95, main=2.0, server=3.02, size=484, journal=484)
+    small: Load = Load(requests=8, courier=0.358, main=0.008, server=0.069, size=0.055, journal=0.082)
+    image: Load = Load(requests=118, courier=10.95, main=1.7, server=3.02, size=484, journal=484)
     state: Load = Load(requests=5, courier=2.76, main=0.003, server=1.21, size=380, journal=380)
     nagle: float = 0.033  # seconds that a request waits for a delayed acknowledgement: `small` less that with uvloop, by request
-    password: float = 0.234  # seconds that a request waits for the check of a password: the same with `--accounts hashed` less that without
+    password: float = 0.234  # seconds of a core to check a password: `small` with `--accounts hashed` less that without, by request
     # Assumed:
     objects: float = 1250.0  # MB/s into the object store: 10 Gbit/s
     network: float = 1250.0  # MB/s into each driver
@@ -70,11 +69,10 @@ class Kind:
     state: Load = Load()
     states: int = 0  # that are sent, evenly spaced
 
-    def seconds(self, drivers: int, workers: int) -> dict[str, float]:
-        """Station -> how long a run keeps it busy."""
-        courier, main, server, size = (
-            getattr(self.result, name) + self.states * getattr(self.state, name) for name in ("courier", "main", "server", "size")
-        )
+    def seconds(self, drivers: int, workers: int, states: float) -> dict[str, float]:
+        """Station -> how long a run keeps it busy that sends so many states."""
+        names = ("courier", "main", "server", "size")
+        courier, main, server, size = (getattr(self.result, name) + states * getattr(self.state, name) for name in names)
         busy = (courier / drivers, main / drivers, server / workers, size / COST.objects, self.node / COST.network / drivers)
         return dict(zip(STATIONS, busy, strict=True))
 
@@ -94,18 +92,11 @@ def kinds(options: Namespace) -> list[Kind]:
     ]
 
 
-class Station:
-    """Equal servers that take whoever comes first."""
-
-    def __init__(self, servers: int = 1) -> None:
-        self._free, self.busy = [0.0] * servers, 0.0
-
-    def serve(self, now: float, seconds: float) -> float:
-        """When one who comes at `now` is done; calls are in the order of `now`."""
-        end = max(now, self._free[0]) + seconds
-        heapq.heapreplace(self._free, end)
-        self.busy += seconds
-        return end
+def served(free: list[float], now: float, seconds: float) -> float:
+    """When one who comes at `now` is done, at servers that are free from `free` on, a heap; calls are in the order of `now`."""
+    end = max(now, free[0]) + seconds
+    heapq.heapreplace(free, end)
+    return end
 
 
 class Outcome(NamedTuple):
@@ -113,7 +104,7 @@ class Outcome(NamedTuple):
 
     trained: float  # seconds until the last run is trained and in the journal
     delivered: float  # … and at the server
-    busy: dict[str, float]  # shares: of `trained` for GPUs and main thread, of `delivered` for the others
+    busy: dict[str, float]  # shares: of `trained` for GPUs, main thread and network, of `delivered` for the others
     backlog: int  # runs that wait when the last is trained
     journal: float  # MB, the most that waited
     sent: float  # MB into the object store
@@ -121,13 +112,13 @@ class Outcome(NamedTuple):
 
 def simulate(kind: Kind, runs: int, gpus: int, *, drivers: int = 1, workers: int = 4) -> Outcome:
     """Train `runs` runs. Driver d has the GPUs d, d + drivers … Part 0 of a run is its result; its states count from 1."""
-    networks, mains, couriers = ([Station() for _ in range(drivers)] for _ in range(3))
-    server, store = Station(workers), Station()
+    networks, mains = ([[0.0] for _ in range(drivers)] for _ in range(2))
+    server, store = [0.0] * workers, [0.0]
     queues, idle = [deque[tuple[int, int]]() for _ in range(drivers)], [True] * drivers
     waiting = set[tuple[int, int]]()  # (run, part): of `queues`, without those that were dropped
     events = list[tuple[float, int, str, int, int]]()  # seconds, GPU, what, run, part
-    started = backlog = left = 0
-    now = trained = journal = most = sent = 0.0
+    started = backlog = left = states = 0
+    now = trained = journal = most = 0.0
 
     def begin(gpu: int) -> None:
         nonlocal started
@@ -142,7 +133,7 @@ def simulate(kind: Kind, runs: int, gpus: int, *, drivers: int = 1, workers: int
         now, gpu, what, run, part = heapq.heappop(events)
         driver, load = gpu % drivers, kind.state if part else kind.result
         if what == "trained":
-            logged = mains[driver].serve(networks[driver].serve(now, kind.node / COST.network), kind.result.main)
+            logged = served(mains[driver], served(networks[driver], now, kind.node / COST.network), kind.result.main)
             heapq.heappush(events, (logged, gpu, "waits", run, 0))
         elif what == "waits":
             queues[driver].append((run, part))
@@ -159,23 +150,18 @@ def simulate(kind: Kind, runs: int, gpus: int, *, drivers: int = 1, workers: int
         else:
             idle[driver] = True
             journal -= load.journal
-            sent += load.size
-            backlog -= not part
+            states, backlog = states + bool(part), backlog - (not part)
         while idle[driver] and queues[driver]:
             following = queues[driver].popleft()
             if following in waiting:
                 waiting.remove(following)
                 idle[driver], load = False, kind.state if following[1] else kind.result
-                ends = (
-                    couriers[driver].serve(now, load.courier),
-                    server.serve(now, load.server),
-                    store.serve(now, load.size / COST.objects),
-                )
+                ends = (now + load.courier, served(server, now, load.server), served(store, now, load.size / COST.objects))
                 heapq.heappush(events, (max(ends), driver, "sent", *following))
-    busy = {"GPUs": runs * kind.train / gpus / trained, "main thread": runs * kind.result.main / drivers / trained,
-            "courier": sum(one.busy for one in couriers) / drivers / now, "server": server.busy / workers / now,
-            "object store": store.busy / now}  # fmt: skip
-    return Outcome(trained, now, busy, left, most, sent)
+    needed = kind.seconds(drivers, workers, states / runs)
+    busy = {name: runs * needed[name] / (trained if name in ("main thread", "network") else now) for name in STATIONS}
+    sent = runs * kind.result.size + states * kind.state.size
+    return Outcome(trained, now, {"GPUs": runs * kind.train / gpus / trained, **busy}, left, most, sent)
 
 
 def three(value: float) -> str:
@@ -191,7 +177,7 @@ def lasting(seconds: float) -> str:
 
 def outcomes(options: Namespace) -> Iterator[list[str]]:
     """The head of the first table, then a row for each simulation."""
-    yield ["runs", "GPUs", "trained after", "delivered after another", "GPUs busy", "main thread", "courier", "server", "object store",
+    yield ["runs", "GPUs", "trained after", "delivered after another", "GPUs busy", *STATIONS,
            "undelivered then", "journal, GB", "sent to S3, GB", "stays there, GB"]  # fmt: skip
     cases = [(kind, gpus) for kind in kinds(options) for gpus in options.gpus]
     for kind, gpus in track(cases, description="simulating", console=Console(stderr=True), transient=True):
@@ -206,7 +192,7 @@ def limits(options: Namespace) -> Iterator[list[str]]:
     """At which rate, and with how many GPUs, each station saturates."""
     yield ["saturates at", *STATIONS]
     for kind in kinds(options):
-        rates = [HOUR / seconds for seconds in kind.seconds(options.drivers, options.workers).values()]
+        rates = [HOUR / seconds for seconds in kind.seconds(options.drivers, options.workers, kind.states).values()]
         yield [f"{kind.name}, runs an hour", *map(three, rates)]
         yield [f"… GPUs, if a run takes {lasting(kind.train)}", *(three(rate * kind.train / HOUR) for rate in rates)]
 
@@ -224,7 +210,7 @@ def changes(options: Namespace) -> Iterator[list[str]]:
     yield ["change", *(f"{kind.name}, runs an hour" for kind in kinds(options))]
     for name, values in tried.items():
         changed = Namespace(**{**vars(options), **values})
-        needed = [kind.seconds(changed.drivers, changed.workers) for kind in kinds(changed)]
+        needed = [kind.seconds(changed.drivers, changed.workers, kind.states) for kind in kinds(changed)]
         yield [name, *(f"{three(HOUR / max(seconds.values()))} ({max(seconds, key=seconds.__getitem__)})" for seconds in needed)]
 
 

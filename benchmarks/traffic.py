@@ -200,7 +200,7 @@ class ImageRun:
             tracker.deliver()
 
 
-def journal_kilobytes(tracker: Tracker, server: int, count: int = 50) -> float:
+def journal_kilobytes(tracker: Tracker, server: int, count: int = 10) -> float:
     """kB on the disk for a small run that is not delivered: the server is frozen for a moment."""
     os.killpg(server, signal.SIGSTOP)
     try:
@@ -244,6 +244,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=100, help="small runs a round (100)")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the services too
     with tempfile.TemporaryDirectory(prefix="regcls-traffic-") as name:
         found = measure(options, Path(name))
     title = f"{options.workers} workers, accounts: {options.accounts}; median (least to greatest), n = {options.rounds}"

@@ -85,7 +85,7 @@ def test_a_state_replaces_the_last_but_one_that_still_waits() -> None:
 
 def test_capacities_are_rates_at_which_the_simulation_saturates() -> None:
     image = simulate.kinds(simulate.parsed(["--hours", "1"]))[1]
-    seconds = image.seconds(1, 4)["courier"]
+    seconds = image.seconds(1, 4, image.states)["courier"]
     gpus = int(image.train / seconds)  # the courier takes so many at most
 
     below, above = (simulate.simulate(image, 30 * count, count) for count in (gpus // 2, 3 * gpus))
