@@ -44,9 +44,9 @@ class Costs:
     """Measured: medians of `python benchmarks/traffic.py --runs 50 --rounds 3` on two cores that driver, server and stores share."""
 
     # A run of section 2; a run of Table 3 (best.pt 95 MB, last.pt 285, model 103, predictions 0.3) without states; one of these (380 MB).
-    small: Load = Load(requests=8, courier=0.358, main=0.008, server=0.069, size=0.055, journal=0.082)
-    image: Load = Load(requests=118, courier=10.95, main=1.7, server=3.02, size=484, journal=484)
-    state: Load = Load(requests=5, courier=2.76, main=0.003, server=1.21, size=380, journal=380)
+    small: Load = Load(requests=8, courier=0.358, main=0.0033, server=0.069, size=0.055, journal=0.082)
+    image: Load = Load(requests=118, courier=10.95, main=1.77, server=3.02, size=484, journal=484)
+    state: Load = Load(requests=5, courier=2.76, main=0.0035, server=1.21, size=380, journal=380)
     nagle: float = 0.033  # seconds that a request waits for a delayed acknowledgement: `small` less that with uvloop, by request
     password: float = 0.13  # seconds of a core to check a password: `small` with `--accounts hashed` less that without, by request
     # Assumed:

@@ -20,7 +20,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from regcls.models.predictor import Predictor, build
 from regcls.params import load_params
 from regcls.provenance import lineage
 from regcls.runs.grids import all_specs
+from regcls.tasks.functions.runs import FunctionSpec
 from regcls.tasks.functions.runs import all_specs as all_function_specs
 from regcls.tasks.images.runs import ImageSpec, make_spec
 from regcls.tracking.courier import Courier
@@ -138,10 +139,15 @@ def services(folder: Path, workers: int, accounts: str) -> Iterator[tuple[dict[s
         nursery.close()
 
 
+@cache
+def small_spec() -> tuple[FunctionSpec, dict[str, Any]]:
+    """A run of section 2, and its provenance."""
+    return all_function_specs(load_params(ROOT / "params.yaml").datasets["functions"], "functions")[0], lineage(ROOT, "functions")
+
+
 def small_runs(tracker: Tracker, count: int) -> None:
     """Runs of section 2."""
-    section = load_params(ROOT / "params.yaml").datasets["functions"]
-    spec, rng, origin = all_function_specs(section, "functions")[0], np.random.default_rng(0), lineage(ROOT, "functions")
+    (spec, origin), rng = small_spec(), np.random.default_rng(0)
     for seed in range(count):
         run = tracker.start(replace(spec, seed=seed), fingerprint=f"{seed:032x}", tags={}, lineage=origin)
         tracker.finish(run, example_result(rng, spec))
@@ -152,7 +158,7 @@ class ImageRun:
 
     def __init__(self, folder: Path) -> None:
         section = load_params(ROOT / "params.yaml").datasets["imdb_wiki"]
-        self.spec: ImageSpec = next(spec for spec in all_specs(make_spec, section, "imdb_wiki", {}) if spec.classes == 100)  # type: ignore[arg-type]
+        self.spec: ImageSpec = next(spec for spec in all_specs(make_spec, section, "imdb_wiki", {}) if spec.classes == 100)
         self.folder, self.rng, self.origin = folder, np.random.default_rng(0), lineage(ROOT, "imdb_wiki")
         network = build(self.spec.model, width=self.spec.width, classes=100)
         optimizer = torch.optim.Adam(network.parameters())
