@@ -36,6 +36,8 @@ COPY --from=packages /opt/venv /opt/venv
 COPY docker/entrypoint docker/regcls /usr/local/bin/
 
 # USER: read by Python's getpass, which would otherwise fail for a user id without a name.
+# NVIDIA_…: read by NVIDIA's container runtime, which gives the container these GPUs (`docker run --gpus` sets its own) and these parts of
+# the machine's driver: compute is CUDA, utility is nvidia-smi. Without that runtime they have no effect.
 ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     VIRTUAL_ENV=/opt/venv \
     HOME=/home/regcls \
