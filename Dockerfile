@@ -10,11 +10,13 @@ ARG BASE=python:3.11.14-slim-bookworm
 FROM ${BASE} AS packages
 # Read by pip itself; not set by default.
 ARG PIP_EXTRA_INDEX_URL
+# KubeRay needs more of Ray than the lock has: --build-arg PIP_PACKAGES="ray[default]" --build-arg APT_PACKAGES="wget" (docs/cluster.md)
+ARG PIP_PACKAGES=""
 COPY requirements.lock /tmp/requirements.lock
 # Only the lock is copied before this, so this layer is rebuilt only when the lock changes.
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3.11 -m venv /opt/venv \
-    && /opt/venv/bin/pip install --disable-pip-version-check --requirement /tmp/requirements.lock
+    && /opt/venv/bin/pip install --disable-pip-version-check --requirement /tmp/requirements.lock ${PIP_PACKAGES}
 
 
 FROM ${BASE}
