@@ -14,6 +14,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import regcls
 
@@ -83,7 +84,7 @@ def nodes() -> list[Node]:
 
 
 class _Claim:
-    """An actor whose name only one process of the cluster can have; Ray ends it with the process that has made it."""
+    """An actor on this node whose name only one process of the cluster can have; Ray ends it with the process that has made it."""
 
 
 class _Bridge:
@@ -100,7 +101,8 @@ class _Bridge:
 
     def claim(self, what: str) -> None:
         """Answer with whether nobody else of the cluster has claimed this."""
-        actor = ray.remote(num_cpus=0)(_Claim).options(name=what)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor = ray.remote(num_cpus=0, max_restarts=-1)(_Claim).options(name=what, scheduling_strategy=here)
         try:
             self._claims[what] = actor.remote()
         except ValueError:  # the name is taken
