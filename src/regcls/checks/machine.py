@@ -13,6 +13,7 @@ from pathlib import Path
 from regcls.checks import Finding, Place, bad, good, nearest, note
 from regcls.errors import UserError
 from regcls.tracking.store import database_of, project_root, store_uri
+from regcls.words import counted
 
 LEAST_FREE = 2e9  # bytes: a run on faces writes several hundred megabytes of checkpoints and predictions
 SMI_WAIT = 10.0  # seconds for nvidia-smi, which may have to load the driver

@@ -45,9 +45,7 @@ class Cluster:
     def __init__(self, address: str, root: Path) -> None:
         """Raises as `connect` does."""
         if find_spec("ray") is None:
-            raise UserError(
-                "compute.engine = ray, but Ray is not installed. Install requirements.lock, or regcls[cluster], here and on all nodes."
-            )
+            raise UserError("compute.engine = ray, but Ray is not installed. Install requirements.lock here and on all nodes.")
         from regcls.training.cluster.bridge import serve
 
         self.address, self.home = address, root / ".regcls"
