@@ -70,6 +70,30 @@ def test_processes_end_with_dvc_only_if_dvc_started_them(tmp_path: Path, launche
         os.kill(child, signal.SIGKILL) if process_identity(child) else None
 
 
+SAVES = """
+import pathlib, time
+from regcls.processes import POLL_SECONDS, end_with_launcher, termination_noted
+end_with_launcher()
+with termination_noted() as requested:
+    pathlib.Path("started").touch()
+    while not requested():
+        time.sleep(0.02)
+    time.sleep(4 * POLL_SECONDS)
+pathlib.Path("told").touch()
+"""
+
+
+def test_a_process_that_saves_on_sigterm_is_not_told_again_when_dvc_ends(tmp_path: Path) -> None:
+    """SIGTERM to the process group ends dvc at once, and saving on a cluster takes longer."""
+    (tmp_path / "child.py").write_text(SAVES)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "DVC_STAGE": "train"}
+    launcher = subprocess.Popen([sys.executable, "-c", LAUNCHER, "sh"], cwd=tmp_path, env=environment, start_new_session=True)
+    wait_until((tmp_path / "started").exists, "the child to start")
+    os.killpg(launcher.pid, signal.SIGTERM)
+    launcher.wait()
+    wait_until((tmp_path / "told").exists, "the child to save")
+
+
 def machine(system: Path, files: dict[str, str]) -> Path:
     """A folder with files of the kernel."""
     for name, text in {"proc/meminfo": "MemTotal: 900 kB\nMemAvailable: 800 kB\n", **files}.items():

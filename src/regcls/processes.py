@@ -81,31 +81,24 @@ def _begin(set_up: Callable[..., object] | None, arguments: tuple[Any, ...]) -> 
         set_up(*arguments)
 
 
-class Termination:
-    """Whether SIGTERM has been received."""
-
-    def __init__(self) -> None:
-        self._received = False
-
-    def __call__(self) -> bool:
-        return self._received
-
-    def note(self, number: int, frame: object) -> None:
-        """Signal handler; a second SIGTERM ends the process at once."""
-        if self._received:
-            raise SystemExit(128 + number)
-        self._received = True
+_noted: list[int] = []  # SIGTERM, once it is
 
 
 @contextmanager
-def termination_noted() -> Iterator[Termination]:
-    """In the block, SIGTERM is only noted: the block must ask for it, and end by itself."""
-    termination = Termination()
-    before = signal.signal(signal.SIGTERM, termination.note)
+def termination_noted() -> Iterator[Callable[[], bool]]:
+    """In the block, SIGTERM is only noted: the block must ask for it, and end by itself. A second one ends the process at once."""
+
+    def note(number: int, frame: object) -> None:
+        if _noted:
+            raise SystemExit(128 + number)
+        _noted.append(number)
+
+    before = signal.signal(signal.SIGTERM, note)
     try:
-        yield termination
+        yield lambda: bool(_noted)
     finally:
         signal.signal(signal.SIGTERM, before)
+        _noted.clear()
 
 
 def process_identity(pid: int) -> str | None:
@@ -147,7 +140,8 @@ def end_with_launcher() -> None:
 def _follow(pid: int, identity: str) -> None:
     while process_identity(pid) == identity:
         time.sleep(POLL_SECONDS)
-    os.kill(os.getpid(), signal.SIGTERM)
+    if not _noted:  # sent to the process group; a second one would end this process before it has saved anything
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _name(pid: int) -> str:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from network import free_port
 from regcls.checks import Place, machine
 from regcls.params import load_params
 
@@ -125,6 +126,16 @@ def test_a_gpu_is_reported_once_it_has_computed_something(place, a_gpu):
     assert machine.gpu(place(compute={"device": "auto"})).text == f"{gpus}; training uses 2"
     assert machine.gpu(place(compute={"device": "cuda", "gpus": 1})).text == f"{gpus}; training uses 1"
     assert machine.gpu(Place(root=Path(), params=None)).text == gpus
+
+
+def test_a_cluster_takes_the_place_of_gpus(place, monkeypatch):
+    bridge = pytest.importorskip("regcls.training.cluster.bridge", reason="needs Ray, as in requirements.lock")
+    monkeypatch.setattr(bridge, "connect", lambda address: [bridge.Node("a", 4, 0), bridge.Node("b", 16, 2)])
+    found = machine.gpu(place(compute={"engine": "ray", "address": "head:6379"}))
+    assert (found.state, found.text) == ("good", "the Ray cluster at head:6379 has 2 GPUs and 20 CPUs on 2 nodes")
+    monkeypatch.undo()
+    found = machine.gpu(place(compute={"engine": "ray", "address": f"127.0.0.1:{free_port()}"}))
+    assert found.state == "bad" and "no answer (Connection refused)" in found.text and "ray status" in found.remedy
 
 
 def test_more_gpus_than_there_are_is_bad(place, a_gpu):

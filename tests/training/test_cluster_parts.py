@@ -219,7 +219,7 @@ def test_errors_on_nodes_and_of_the_cluster_reach_the_user(pool):
 
 def test_without_ray(monkeypatch, tmp_path):
     monkeypatch.setattr(connection, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"compute.engine = ray, but Ray is not installed\. .*pip install"):
+    with pytest.raises(UserError, match=r"compute.engine = ray, but Ray is not installed\. Install requirements.lock"):
         connect("auto", tmp_path)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from regcls.checks import Finding, Place, bad, good, nearest, note
 from regcls.errors import UserError
 from regcls.tracking.store import database_of, project_root, store_uri
+from regcls.words import counted
 
 LEAST_FREE = 2e9  # bytes: a run on faces writes several hundred megabytes of checkpoints and predictions
 SMI_WAIT = 10.0  # seconds for nvidia-smi, which may have to load the driver
@@ -67,7 +68,12 @@ def torch(place: Place) -> Finding:
 
 
 def gpu(place: Place) -> Finding:
-    """Whether PyTorch can compute on the GPU that the driver sees. Having no GPU is a fault only if compute.device requires one."""
+    """Whether PyTorch can compute on the GPU that the driver sees. Having no GPU is a fault only if compute.device requires one.
+
+    If training is on a Ray cluster: what that has.
+    """
+    if place.params and place.params.compute.engine == "ray":
+        return _cluster(place.params.compute.address)
     import torch
 
     try:
@@ -105,6 +111,20 @@ def _seen_by_driver() -> str:
         raise subprocess.SubprocessError(" ".join((completed.stdout + completed.stderr).split())[:200])
     rows = [line.rpartition(", ") for line in completed.stdout.strip().splitlines()]
     return f"{', '.join(name for name, _, _ in rows)} (driver {rows[0][2]})" if rows else ""
+
+
+def _cluster(address: str) -> Finding:
+    try:
+        from regcls.training.cluster.bridge import connect
+    except ImportError as error:
+        return bad(f"compute.engine = ray, but cannot import {error.name}", "install requirements.lock; or set compute.engine to local")
+    try:
+        nodes = connect(address)
+    except Exception as error:  # of many kinds: no answer, other versions
+        reason = " ".join(str(error).split())[:200]
+        return bad(f"no Ray cluster at compute.address = {address}: {reason}", "see `ray status`; run this on a node of the cluster")
+    counts = (counted(sum(node.gpus for node in nodes), "GPU"), counted(sum(node.cpus for node in nodes), "CPU"))
+    return good(f"the Ray cluster at {address} has {' and '.join(counts)} on {counted(len(nodes), 'node')}")
 
 
 def _try_gpus(place: Place) -> Finding:

@@ -37,7 +37,7 @@ class Compute:
     """How to compute, without effect on what is computed."""
 
     engine: Literal["local", "ray"]
-    address: Annotated[str, Field(pattern=r"^(auto|\S+:\d+)$")]
+    address: Annotated[str, Field(pattern=r"^(auto|[\w.:\[\]-]+:\d+)$")]
     device: Literal["auto", "cpu", "cuda"]
     gpus: Literal["auto"] | Annotated[int, Field(ge=1, le=2**10)]
     processes: Literal["auto"] | Annotated[int, Field(ge=1, le=2**10)]

@@ -1,6 +1,5 @@
 """The process that speaks with Ray for the main process: connects, starts a worker at each place, passes calls, events and results on."""
 
-import importlib
 import os
 import signal
 import socket
@@ -13,13 +12,16 @@ from queue import SimpleQueue
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import regcls
+from regcls.training.cluster.node import actor
 
 NAMESPACE = "regcls"
 CONNECT_SECONDS = 10.0
-RESOURCE_SECONDS = 10.0  # after which a worker that has no place yet is mentioned
+RESOURCE_SECONDS = 20.0  # after which it is mentioned that no worker is there yet
+ATTEMPTS = 3  # to start a worker
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def nodes() -> list[Node]:
 
 
 class _Claim:
-    """An actor whose name only one process of the cluster can have; Ray ends it with the process that has made it."""
+    """An actor on this node whose name only one process of the cluster can have; Ray ends it with the process that has made it."""
 
 
 class _Bridge:
@@ -100,9 +102,10 @@ class _Bridge:
 
     def claim(self, what: str) -> None:
         """Answer with whether nobody else of the cluster has claimed this."""
-        actor = ray.remote(num_cpus=0)(_Claim).options(name=what)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        claim = ray.remote(num_cpus=0, max_restarts=-1)(_Claim).options(name=what, scheduling_strategy=here)
         try:
-            self._claims[what] = actor.remote()
+            self._claims[what] = claim.remote()
         except ValueError:  # the name is taken
             self.send("claimed", False)
             return
@@ -137,10 +140,9 @@ class _Pool:
     def __init__(self, bridge: _Bridge, number: int, count: int, cpus: int, gpus: int, arguments: tuple[Any, ...]) -> None:
         self.calls: SimpleQueue[tuple[int, bytes]] = SimpleQueue()
         self._bridge, self._number, self._cpus, self._gpus, self._arguments = bridge, number, cpus, gpus, arguments
-        node = importlib.import_module("regcls.training.cluster.node")  # imports torch, which nobody should wait for who is refused
-        self._actor = node.actor().options(num_cpus=cpus, num_gpus=gpus, scheduling_strategy="SPREAD")
+        self._actor = actor().options(num_cpus=cpus, num_gpus=gpus, scheduling_strategy="SPREAD")
         self._workers: set[Any] = set()
-        self._ready, self._mentioned, self._stopping, self._closed = 0, False, False, False
+        self._ready = self._mentioned = self._stopping = self._closed = False
         for _ in range(count):
             threading.Thread(target=self._work, daemon=True).start()
 
@@ -160,38 +162,38 @@ class _Pool:
 
     def _work(self) -> None:
         """Keep a worker, and give it calls; if it is lost, start another."""
-        while not self._closed:
+        failures, reason = 0, ""
+        while not self._closed and failures < ATTEMPTS:
             worker = self._actor.remote(*self._arguments)
             self._workers.add(worker)
             try:
                 host, torch = self._wait_for(worker)
                 self._send("ready", host, torch)
-                self._ready += 1
+                failures, self._ready = 0, True
                 while not self._closed:
                     number, content = self.calls.get()
                     try:
                         self._pass_on(worker, number, content)
-                    except RayActorError:
-                        if not self._closed:
-                            self._send("lost", number, host)
+                    except RayError:  # the worker or its node is lost, or the result with it
+                        self._send("lost", number, host)
                         raise
-            except RayActorError:
-                continue
-            except RayError as error:
-                self._send("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
-                return
+            except Exception as error:
+                failures, reason = failures + 1, " ".join(str(error).split())[:500]
             finally:
                 self._workers.discard(worker)
+                ray.kill(worker)  # if the pool was closed while it started
+        if not self._closed:
+            self._send("failed", f"workers do not start: {reason}")
 
     def _wait_for(self, worker: Any) -> tuple[str, str]:
-        """Wait until the worker has a place."""
+        """Wait until the worker has a place and is there."""
         hello = worker.hello.remote()
         while not ray.wait([hello], timeout=RESOURCE_SECONDS)[0]:
             if not any(node.cpus >= self._cpus and node.gpus >= self._gpus for node in nodes()):
                 self._send("failed", "no node is left that could train")
             elif not self._ready and not self._mentioned:
                 self._mentioned = True
-                self._send("say", "all that the cluster has is in use; waiting for it")
+                self._send("say", "no worker is there yet: all that the cluster has is in use, or its nodes are slow")
         answer: tuple[str, str] = ray.get(hello)
         return answer
 

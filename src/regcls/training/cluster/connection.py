@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 CLAIM_SECONDS = 2.0  # between attempts
 LOSSES = 3  # of a call's workers, until it is given up
 FORWARDED = ("AWS_", "DVC_", "GOOGLE_", "AZURE_")  # environment variables with which a node pulls data
-INSTALL = "Install it here and on all nodes: pip install -c requirements.lock 'ray==VERSION', with the version in requirements.lock"
 
 
 @cache
@@ -46,7 +45,7 @@ class Cluster:
     def __init__(self, address: str, root: Path) -> None:
         """Raises as `connect` does."""
         if find_spec("ray") is None:
-            raise UserError(f"compute.engine = ray, but Ray is not installed. {INSTALL}; or set compute.engine to local.")
+            raise UserError("compute.engine = ray, but Ray is not installed. Install requirements.lock here and on all nodes.")
         from regcls.training.cluster.bridge import serve
 
         self.address, self.home = address, root / ".regcls"

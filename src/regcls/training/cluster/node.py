@@ -5,11 +5,11 @@ import shutil
 import threading
 import traceback
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import ray
-import torch
 
 from regcls.errors import UserError
 from regcls.processes import is_living, process_identity
@@ -34,10 +34,12 @@ class Worker:
 
     def hello(self) -> tuple[str, str]:
         """The node's name, and the version of PyTorch."""
-        return os.uname().nodename, torch.__version__.partition("+")[0]
+        return os.uname().nodename, metadata.version("torch").partition("+")[0]
 
     def call(self, content: bytes) -> tuple[list[Event], bytes]:
         """Call a pickled function with its arguments; the last events, and the pickled outcome: (True, value) or (False, error)."""
+        import torch  # here, since it takes seconds, and the bridge needs no torch
+
         torch.set_num_threads(self._threads)  # of this thread
         try:
             if self._set_up:
