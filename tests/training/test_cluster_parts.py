@@ -16,7 +16,7 @@ from regcls.params import load_params
 from regcls.training import worker
 from regcls.training.cluster import connection
 from regcls.training.cluster.connection import LOSSES, NodePool, connect
-from regcls.training.cluster.copies import Prepared, _project_files
+from regcls.training.cluster.copies import Prepared, _project_files, scratch
 from regcls.training.cluster.travel import Travel
 from regcls.training.loop import StoppedError
 from regcls.training.places import _node_places, smallest
@@ -100,6 +100,14 @@ def test_a_node_pulls_what_it_does_not_see_once(shared_project, capfd):
     assert "pulls faces from the DVC remote, once" in capfd.readouterr().out
     shutil.rmtree(shared_project.parents[3] / "remote")
     assert prepared.find() == copy and "pulls" not in capfd.readouterr().out
+
+
+def test_what_training_leaves_on_a_node_is_for_its_user_only(tmp_path, monkeypatch):
+    monkeypatch.setenv("REGCLS_SCRATCH", str(tmp_path / "scratch"))
+    assert scratch().stat().st_mode & 0o777 == 0o700
+    monkeypatch.setattr("os.getuid", lambda: 12345)
+    with pytest.raises(UserError, match=r"scratch belongs to another user\. Set REGCLS_SCRATCH"):
+        scratch()
 
 
 @pytest.mark.slow

@@ -14,15 +14,25 @@ from typing import Self
 
 from regcls.dvc_remote import default_remote
 from regcls.errors import MissingError, UserError
-from regcls.files import lock, write_text
+from regcls.files import explain_os_errors, lock, write_text
 from regcls.training import worker
 
 PULLED = ("dvc.yaml", "dvc.lock", "params.yaml")  # what `dvc pull` reads, besides its configuration
 
 
 def scratch() -> Path:
-    """The folder on a node for all that training leaves there."""
-    return Path(os.environ.get("REGCLS_SCRATCH") or Path(tempfile.gettempdir()) / f"regcls-{os.getuid()}")
+    """The folder on a node for all that training leaves there. Only this user can enter it: copies may have a password.
+
+    Raises:
+        UserError: it cannot be made, or is another user's.
+    """
+    folder = Path(os.environ.get("REGCLS_SCRATCH") or Path(tempfile.gettempdir()) / f"regcls-{os.getuid()}")
+    with explain_os_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if folder.stat().st_uid != os.getuid():
+            raise UserError(f"{os.uname().nodename}: {folder} belongs to another user. Set REGCLS_SCRATCH there to a folder of your own.")
+        folder.chmod(0o700)
+    return folder
 
 
 @dataclass(frozen=True)
@@ -61,8 +71,6 @@ class Prepared:
             if (home / "complete").exists() and _meta_digest(copy) == self.digest:
                 return copy
             worker.say(f"{host} pulls {dataset} from the DVC remote, once")
-            home.mkdir(parents=True, exist_ok=True)
-            home.chmod(0o700)  # the configuration may have a password
             for name, text in self.files.items():
                 write_text(home / name, text)
             command = [sys.executable, "-m", "dvc", "pull", "--quiet", "--force", f"prepare@{dataset}"]

@@ -1,6 +1,7 @@
 """A process on a node of a Ray cluster, which trains one run or chunk at a time. Only Ray's processes import this module."""
 
 import os
+import pickle
 import shutil
 import threading
 import traceback
@@ -28,7 +29,7 @@ class Worker:
     def __init__(self, threads: int, set_up: bytes, environment: Mapping[str, str]) -> None:
         """`set_up`: a pickled function with its arguments, to call first."""
         os.environ.update(environment)
-        self._threads, self._set_up, self._travel = threads, set_up, Travel(_own_folder())
+        self._threads, self._set_up = threads, set_up
         self._events: list[Event] = []
         self._condition, self._asked_to_stop = threading.Condition(), False
 
@@ -42,14 +43,16 @@ class Worker:
 
         torch.set_num_threads(self._threads)  # of this thread
         try:
+            self._travel = Travel(_own_folder())
             if self._set_up:
                 worker.set_up(reports=self._report, asks=lambda: self._asked_to_stop, says=lambda text: self._add("say", text))
                 self._run(self._set_up)
                 self._set_up = b""
             pickled = self._travel.dumps((True, self._run(content)))
         except Exception as error:
-            pickled = self._dump_error(error)
-        shutil.rmtree(self._travel.exchanged, ignore_errors=True)
+            pickled = _pickled(error)
+        else:
+            shutil.rmtree(self._travel.exchanged, ignore_errors=True)
         return self._taken(), pickled
 
     def _run(self, content: bytes) -> Any:
@@ -58,12 +61,6 @@ class Worker:
         except ImportError as error:
             raise UserError(f"{os.uname().nodename} cannot import {error.name}. Install requirements.lock there.") from error
         return function(*arguments)
-
-    def _dump_error(self, error: Exception) -> bytes:
-        try:
-            return self._travel.dumps((False, error))
-        except Exception:  # an error that cannot be pickled
-            return self._travel.dumps((False, RuntimeError("".join(traceback.format_exception(error)))))
 
     @ray.method(concurrency_group="events")
     def events(self, stop: bool) -> list[Event]:
@@ -85,6 +82,13 @@ class Worker:
         with self._condition:
             self._events.append((kind, content))
             self._condition.notify()
+
+
+def _pickled(error: Exception) -> bytes:
+    try:
+        return pickle.dumps((False, error))
+    except Exception:  # it cannot be pickled
+        return pickle.dumps((False, RuntimeError("".join(traceback.format_exception(error)))))
 
 
 def _own_folder() -> Path:
