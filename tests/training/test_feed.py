@@ -64,7 +64,9 @@ def test_an_epochs_batches_have_each_sample_once_in_its_own_order():
 
 
 def as_lists(stream):
-    return [(epoch, samples.tolist(), arrays["image"].numpy().tolist()) for (epoch, samples), arrays in stream]
+    found = list(stream)
+    assert {type(samples) for (_, samples), _ in found} == {np.ndarray}
+    return [(epoch, samples.tolist(), arrays["image"].numpy().tolist()) for (epoch, samples), arrays in found]
 
 
 def test_a_stream_yields_batches_in_order(batches):

@@ -102,6 +102,7 @@ def stream(batches: AugmentedBatches, keys: Iterable[Key], *, loaders: int, pinn
         batches,
         sampler=keys,
         batch_size=None,
+        collate_fn=_unchanged,
         num_workers=loaders,
         prefetch_factor=AHEAD,
         pin_memory=pinned,
@@ -109,6 +110,11 @@ def stream(batches: AugmentedBatches, keys: Iterable[Key], *, loaders: int, pinn
         multiprocessing_context="forkserver",  # not fork: a process with threads (PyTorch, CUDA) must not be copied
     )
     return iter(loader)
+
+
+def _unchanged(batch: KeyedBatch) -> KeyedBatch:
+    """Instead of the loader's own function, which makes the key's array a tensor."""
+    return batch
 
 
 def prefetched(make: Callable[[T], U], keys: Iterable[T]) -> Iterator[U]:

@@ -719,6 +719,14 @@ def test_constant_targets_are_predicted_near_the_constant(job, monkeypatch):
     assert make(own).metrics["test/mae/all"] < 2
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("all_cores")  # PyTorch warns of more loaders than cores
+def test_a_run_does_not_depend_on_the_number_of_loading_processes(job):
+    changes = {"method": "lds+cls-bal", "epochs": 2}
+    thread, processes = make(job(**changes)), make(replace(job(folder="processes", **changes), loaders=2))
+    assert [epoch.metrics for epoch in processes.history] == [epoch.metrics for epoch in thread.history]
+
+
 def test_a_resumed_run_and_its_predictors_have_the_scale_of_the_targets(job):
     changes = {"method": "reg+cls-bal", **BALANCED_DATA, **STANDARDISED}
     again, table = resumed(job, changes)
