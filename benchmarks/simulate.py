@@ -5,7 +5,7 @@
 A GPU trains one run at a time. What the run's node has sent passes the network to the driver, whose main thread writes the result to the
 journal; then the GPU starts its next run. States and results wait in the journal for the driver's only courier, which sends one after the
 other, each through a worker of the server into the object store. A state that still waits is dropped when the next but one comes (there are
-two slots); those left at the end of a run are sent, and then deleted. All runs of a kind take equally long, and none fails. No GPU has been
+two slots), or when its run ends. All runs of a kind take equally long, and none fails. No GPU has been
 measured: the time of a run is an assumption, on which the runs per hour that a station can take do not depend.
 """
 
@@ -41,13 +41,13 @@ class Load:
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """Measured: medians of `python benchmarks/traffic.py --runs 50 --rounds 3` on two cores that driver, server and stores share."""
+    """Measured: medians of `python benchmarks/traffic.py --runs 50 --rounds 3` on two cores that all share; docs/scale.md has the runs."""
 
     # A run of section 2; a run of Table 3 (best.pt 95 MB, last.pt 285, model 103, predictions 0.3) without states; one of these (380 MB).
-    small: Load = Load(requests=8, courier=0.358, main=0.0033, server=0.069, size=0.055, journal=0.082)
-    image: Load = Load(requests=118, courier=10.95, main=1.77, server=3.02, size=484, journal=484)
-    state: Load = Load(requests=5, courier=2.76, main=0.0035, server=1.21, size=380, journal=380)
-    nagle: float = 0.033  # seconds that a request waits for a delayed acknowledgement: `small` less that with uvloop, by request
+    small: Load = Load(requests=8, courier=0.096, main=0.0033, server=0.060, size=0.055, journal=0.082)
+    image: Load = Load(requests=118, courier=6.5, main=1.77, server=2.72, size=484, journal=484)
+    state: Load = Load(requests=5, courier=3.12, main=0.0035, server=1.17, size=380, journal=380)
+    nagle: float = 0.033  # seconds that a request waits for a delayed acknowledgement: `small` without uvloop less that with it, by request
     password: float = 0.13  # seconds of a core to check a password: `small` with `--accounts hashed` less that without, by request
     # Assumed:
     objects: float = 1250.0  # MB/s into the object store: 10 Gbit/s
@@ -80,7 +80,7 @@ class Kind:
 def kinds(options: Namespace) -> list[Kind]:
     """The two kinds of runs."""
     work = options.accounts * COST.password  # more for each request
-    wait, train = work - options.uvloop * COST.nagle, options.hours * HOUR
+    wait, train = work + options.no_uvloop * COST.nagle, options.hours * HOUR
     small, image, state = (
         replace(load, courier=load.courier + load.requests * wait, server=load.server + load.requests * work)
         for load in (COST.small, COST.image, COST.state)
@@ -139,9 +139,9 @@ def simulate(kind: Kind, runs: int, gpus: int, *, drivers: int = 1, workers: int
             queues[driver].append((run, part))
             waiting.add((run, part))
             journal += load.journal
-            if (run, part - 2) in waiting:
-                waiting.remove((run, part - 2))
-                journal -= load.journal
+            outdated = {(run, state) for state in ([part - 2] if part else range(1, kind.states + 1))} & waiting
+            waiting -= outdated
+            journal -= len(outdated) * kind.state.journal
             most = max(most, journal)
             if not part:
                 trained, backlog, left = now, backlog + 1, backlog + 1
@@ -166,6 +166,8 @@ def simulate(kind: Kind, runs: int, gpus: int, *, drivers: int = 1, workers: int
 
 def three(value: float) -> str:
     """A number with three digits."""
+    if 0 < value < 1e-3:
+        return "< 0.001"
     digits = 2 - math.floor(math.log10(value)) if value else 0
     return f"{round(value, digits):,.{max(0, digits)}f}".replace(",", " ") if value < 1e6 else "> 1 million"
 
@@ -202,10 +204,10 @@ def changes(options: Namespace) -> Iterator[list[str]]:
     tried: dict[str, dict[str, object]] = {
         "as above": {},
         "accounts, every password checked": {"accounts": True},
-        "uvloop on the server": {"uvloop": True},
+        "the server without uvloop": {"no_uvloop": True},
         "`state_epochs: 20`": {"state_epochs": 20},
         "4 drivers": {"drivers": 4},
-        "the last three together": {"uvloop": True, "state_epochs": 20, "drivers": 4},
+        "the last two together": {"state_epochs": 20, "drivers": 4},
     }
     yield ["change", *(f"{kind.name}, runs an hour" for kind in kinds(options))]
     for name, values in tried.items():
@@ -234,7 +236,7 @@ def parsed(arguments: Sequence[str] | None = None) -> Namespace:
         ("drivers", 1, "processes that track, each with its share of the GPUs"),
     ):
         parser.add_argument(f"--{name}", type=type(default), default=default, help=f"{text} ({default})")
-    parser.add_argument("--uvloop", action="store_true", help="on the server")
+    parser.add_argument("--no-uvloop", action="store_true", help="the server uses asyncio's own event loop")
     parser.add_argument("--accounts", action="store_true", help="the server checks the password with every request")
     return parser.parse_args(arguments)
 

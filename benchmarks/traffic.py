@@ -1,12 +1,11 @@
 """What a run costs the tracking server, the database, the object store, and the thread of the driver that delivers it.
 
-    python benchmarks/traffic.py [--workers 4] [--accounts none|hashed|cached] [--runs 100] [--rounds 3]
+    python benchmarks/traffic.py [--workers 4] [--accounts none|hashed|cached] [--no-uvloop] [--runs 100] [--rounds 3]
 
 The services of compose.yaml run on loopback, with tests/servers.py and tests/s3_server.py: `mlflow server` over PostgreSQL (which does
 not wait for its disk here) and SeaweedFS. Through regcls's Tracker go: runs of section 2 (ten networks, 80 epochs); runs of Table 3
 without their states (ResNet-50, 90 epochs, each delivered before the next; best and last checkpoint, predictions, model), with random
-weights and numbers; and states of such a run. benchmarks/simulate.py computes with these figures. Needs PostgreSQL. With uvloop on the
-PYTHONPATH, the server uses it.
+weights and numbers; and states of such a run. benchmarks/simulate.py computes with these figures. Needs PostgreSQL and uvloop.
 """
 
 import argparse
@@ -106,7 +105,7 @@ def core_seconds(pid: int) -> float:
 
 
 @contextmanager
-def services(folder: Path, workers: int, accounts: str) -> Iterator[tuple[dict[str, str], list[int]]]:
+def services(folder: Path, workers: int, accounts: str, loop: str) -> Iterator[tuple[dict[str, str], list[int]]]:
     """The environment of a client, and the process ids of mlflow server, database and object store."""
     import s3_server
     from nursery import Nursery
@@ -123,7 +122,7 @@ def services(folder: Path, workers: int, accounts: str) -> Iterator[tuple[dict[s
     environment = {**objects.environment, "MLFLOW_S3_ENDPOINT_URL": objects.endpoint}
     server = TrackingServer(
         folder / "server", nursery, store=store, artifacts="s3://mlflow", environment=environment, auth=accounts != "none", command=True,
-        options=(f"--workers={workers}",),
+        options=(f"--workers={workers}", f"--uvicorn-opts=--loop={loop}"),
     )  # fmt: skip
     if accounts == "cached":
         with (server.folder / "auth.ini").open("a") as file:
@@ -220,7 +219,7 @@ def journal_kilobytes(tracker: Tracker, server: int, count: int = 10) -> float:
 def measure(options: Namespace, folder: Path) -> dict[str, list[list[float]]]:
     """Name -> FIGURES of each round."""
     image, found = ImageRun(folder), dict[str, list[list[float]]]()
-    with services(folder, options.workers, options.accounts) as (environment, pids):
+    with services(folder, options.workers, options.accounts, "asyncio" if options.no_uvloop else "uvloop") as (environment, pids):
         os.environ.update(environment)
         tracker = Tracker(folder / "project", experiment="traffic")
         meter = Meter(tracker, pids)
@@ -247,6 +246,7 @@ def main() -> None:
         default="none",
         help="passwords: none, checked with each request, or once a minute",
     )
+    parser.add_argument("--no-uvloop", action="store_true", help="the server uses asyncio's own event loop")
     parser.add_argument("--runs", type=int, default=100, help="small runs a round (100)")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()

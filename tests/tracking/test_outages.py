@@ -3,9 +3,10 @@
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ from regcls.errors import UserError
 from regcls.processes import process_identity
 from regcls.tasks.functions.runs import FunctionSpec
 from regcls.tracking import courier, journal
+from regcls.tracking.files import RunFiles
 from regcls.tracking.tracker import Tracker
 from s3_server import S3Server
 from servers import Postgres, TrackingServer, gate
@@ -244,6 +246,68 @@ def test_a_later_state_replaces_an_undelivered_one(tracker: Tracker, server: Tra
     tracker.end(run)
     tracker.deliver()
     assert tracker.fetch_state(tracker.run_id(run), tmp_path / "none") == []  # no longer needed
+
+
+@pytest.fixture(params=["about to send", "has sent"])
+def waiting(request: pytest.FixtureRequest, tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A run with two states, of which the courier is held with the first; a function that lets it go on; and the paths it sends."""
+    held, sent, log = Event(), list[str](), RunFiles.log
+
+    def slowly(files: RunFiles, run_id: str, paths: Mapping[str, Path]) -> None:
+        if request.param == "has sent":
+            log(files, run_id, paths)
+        sent.extend(paths)
+        held.wait(20)
+        if request.param == "about to send":
+            log(files, run_id, paths)
+
+    monkeypatch.setattr(RunFiles, "log", slowly)
+    run = tracker.start(SPEC, fingerprint="f", tags=TAGS)
+    for slot in range(2):
+        (tmp_path / "state").write_text(str(slot))
+        tracker.log_state(run, {"state.pt": tmp_path / "state"}, slot=slot)
+        (tmp_path / "state").unlink()
+        wait_until(lambda: sent, "the first state")
+    yield run, held.set, sent
+    held.set()
+
+
+def test_a_state_that_waits_when_its_run_is_finished_is_not_sent(waiting, tracker: Tracker, tmp_path: Path) -> None:
+    run, go_on, sent = waiting
+    tracker.end(run)
+    assert [file.name for file in tracker._sender._runs[run].events()] == ["000003-end.json"]
+    go_on()
+    tracker.deliver()
+    assert sent == ["resume/0/state.pt"]
+    assert tracker.finished("functions") == {"f": tracker.run_id(run)}
+    assert tracker.fetch_state(tracker.run_id(run), tmp_path / "none") == []
+
+
+@pytest.mark.parametrize("status", ["KILLED", "FAILED"])
+def test_a_state_that_waits_when_its_run_is_stopped_is_sent(waiting, status: str, tracker: Tracker, tmp_path: Path) -> None:
+    run, go_on, _ = waiting
+    tracker.stop(run, status=status, reason="a test")
+    go_on()
+    tracker.deliver()
+    slots = tracker.fetch_state(tracker.run_id(run), tmp_path)
+    assert [(slot / "state.pt").read_text() for slot in slots] == ["0", "1"]
+
+
+@pytest.mark.parametrize("drop", [lambda run, file: None, lambda run, file: file.unlink()], ids=["before", "halfway"])
+def test_a_kill_while_states_are_dropped_leaves_a_run_that_can_be_delivered(
+    drop: Callable[[journal.JournaledRun, Path], None], tracker: Tracker, server: TrackingServer, tmp_path: Path
+) -> None:
+    run = tracker.start(SPEC, fingerprint="f", tags=TAGS)
+    (tmp_path / "state").write_bytes(b"state")
+    with outage(server):
+        tracker.log_state(run, {"state.pt": tmp_path / "state"}, slot=0)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(journal.JournaledRun, "drop", drop)
+            tracker.end(run)
+        abandon(tracker)
+    again = Tracker(tracker.root, experiment="regcls")
+    assert again.inherit() == 1 and journal.undelivered_count(tracker.root) == 0
+    assert again.fetch_state(again.finished("functions")["f"], tmp_path / "none") == []
 
 
 def test_a_run_resumes_under_its_own_id_without_repeating_epochs(tracker: Tracker) -> None:

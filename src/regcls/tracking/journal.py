@@ -104,12 +104,13 @@ class JournaledRun:
     def add(self, kind: str, content: Mapping[str, Any], files: Mapping[str, Path], *, replaces: str = "") -> None:
         """Append an event. Its files are linked, so they may be renamed or removed, but not written to.
 
-        `replaces`: drop an earlier event whose content has this `slot`.
+        `replaces`: drop earlier events whose content has a `slot` that begins with this.
 
         Raises:
             UserError: the disk is full, or not writable; the event is not added.
         """
-        outdated = [file for file in self.events() if replaces and json.loads(file.read_text(encoding="utf-8")).get("slot") == replaces]
+        events = [(file, self.read(file)) for file in self.events() if replaces]
+        outdated = [file for file, event in events if event and event.content.get("slot", "").startswith(replaces)]
         self._count += 1
         number = f"{self._count:06d}"
         with explain_os_errors(self.folder):
@@ -124,13 +125,13 @@ class JournaledRun:
             self.drop(file)
 
     def read(self, file: Path) -> Event | None:
-        """Read an event; None if a later one has replaced it."""
+        """Read an event; None if it is dropped in the meantime."""
+        home = self.folder / f"{file.name[:6]}-files"
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
+            files = {str(path.relative_to(home)): path for path in sorted(home.rglob("*")) if path.is_file()}
         except FileNotFoundError:
             return None
-        home = self.folder / f"{file.name[:6]}-files"
-        files = {str(path.relative_to(home)): path for path in sorted(home.rglob("*")) if path.is_file()}
         return Event(kind=file.stem[7:], content=content, files=files)
 
     def drop(self, file: Path) -> None:

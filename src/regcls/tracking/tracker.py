@@ -344,8 +344,8 @@ class Tracker:
             self._log(run, "finish", {"points": points_of(result), "at": milliseconds(result.ended)}, {WEIGHTS: file})
 
     def end(self, run: str) -> None:
-        """Mark a run FINISHED, after its results are logged."""
-        self._log(run, "end", {"status": "FINISHED", "reason": None, "at": milliseconds(time.time())})
+        """Mark a run FINISHED, after its results are logged. States that still wait are not sent any more."""
+        self._log(run, "end", {"status": "FINISHED", "reason": None, "at": milliseconds(time.time())}, replaces=STATE)
 
     def stop(self, run: str, *, status: Literal["KILLED", "FAILED"], reason: str) -> None:
         """End a run that will not finish; the tag `stopped` says why."""
