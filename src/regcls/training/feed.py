@@ -112,7 +112,7 @@ def stream(batches: AugmentedBatches, keys: Iterable[Key], *, loaders: int, pinn
     return iter(loader)
 
 
-def _unchanged(batch: KeyedBatch) -> KeyedBatch:
+def _unchanged(batch: Any) -> Any:
     """Instead of the loader's own function, which makes the key's array a tensor."""
     return batch
 
