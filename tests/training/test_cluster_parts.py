@@ -1,8 +1,10 @@
 """The parts of training on a cluster, without one: paths that travel, data from the DVC remote, places, lost workers."""
 
+import pickle
 import shutil
 import subprocess
 import sys
+import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from regcls.data.store import write_prepared
 from regcls.errors import UserError
 from regcls.params import load_params
 from regcls.training import worker
+from regcls.training.checkpoint import Checkpoints
 from regcls.training.cluster import connection
 from regcls.training.cluster.connection import LOSSES, NodePool, connect
 from regcls.training.cluster.copies import Prepared, _project_files, scratch
@@ -52,13 +55,43 @@ def test_files_of_checkpoints_travel_with_their_paths_and_other_paths_alone(tmp_
     assert (tmp_path / "here" / "checkpoints" / "run" / "state.pt").read_text() == "newer"
 
 
-def test_a_checkpoint_is_complete_when_its_json_is_there(tmp_path, monkeypatch):
-    """The .json vouches for the .pt: if the disk is full in between, the .pt must be the one that is there."""
-    written = []
+def saved(folder, *, batch, best=0):
+    """Checkpoints in a folder, with one more state."""
+    checkpoints = Checkpoints(folder, fingerprint="f")
+    if best:
+        checkpoints.save_best({}, epoch=best)
+    checkpoints.save({"best": {"val": {"epoch": best}}}, epoch=best, batch=batch)
+    return checkpoints
+
+
+@pytest.mark.parametrize("what", ["the folder", "the files of the newest state"])
+def test_a_state_counts_only_when_all_of_it_is_there(tmp_path, monkeypatch, what):
+    """Of what travels, a .json that vouches for its .pt comes after it, and a state after its best weights."""
+    checkpoints, written = saved(tmp_path / "here" / "run", batch=1, best=1), []
     monkeypatch.setattr("regcls.training.cluster.travel.write_atomically", lambda path, write: written.append(path.name))
-    write(tmp_path / "here" / "run", best_json="{}", best_pt="b", state_json="{}", state_pt="s")
-    Travel(tmp_path / "there").loads(Travel(tmp_path / "here").dumps(tmp_path / "here" / "run"))
-    assert {*written[:2]} == {"best.pt", "state.pt"} and {*written[2:]} == {"best.json", "state.json"}
+    Travel(tmp_path / "there").loads(
+        Travel(tmp_path / "here").dumps(tmp_path / "here" / "run" if what == "the folder" else [*checkpoints.newest().values()])
+    )
+    best, state = "best-00001-0000000", "state-00001-0000001"
+    assert sorted(written) == [f"{best}.json", f"{best}.pt", f"{state}.json", f"{state}.pt"]
+    assert all(written.index(f"{name}.pt") < written.index(f"{name}.json") for name in (best, state)) and written[-1] == f"{state}.json"
+
+
+def test_a_damaged_state_on_the_driver_does_not_outlive_newer_ones_that_a_node_sends(tmp_path):
+    """A node resumes from the state before a damaged one, so its next state has an earlier name."""
+    node, driver = Travel(tmp_path / "node"), Travel(tmp_path / "driver")
+    kept = Checkpoints(tmp_path / "driver" / "run", fingerprint="f")
+
+    def send(checkpoints):
+        files = driver.loads(node.dumps(list(checkpoints.newest().values())))
+        kept.prune(files[-1].stem)
+
+    for batch in (100, 300):
+        send(saved(tmp_path / "node" / "run", batch=batch))
+    (kept.folder / "state-00000-0000300.pt").write_bytes(b"damaged")
+    shutil.rmtree(tmp_path / "node")
+    send(saved(tmp_path / "node" / "run", batch=200))
+    assert kept.load(device="cpu").file.stem == "state-00000-0000200" and kept.load(device="cpu").damaged == ()
 
 
 def test_a_path_without_files_travels(tmp_path):
@@ -105,8 +138,9 @@ def test_a_node_pulls_what_it_does_not_see_once(shared_project, capfd):
 def test_what_training_leaves_on_a_node_is_for_its_user_only(tmp_path, monkeypatch):
     monkeypatch.setenv("REGCLS_SCRATCH", str(tmp_path / "scratch"))
     assert scratch().stat().st_mode & 0o777 == 0o700
-    monkeypatch.setattr("os.getuid", lambda: 12345)
-    with pytest.raises(UserError, match=r"scratch belongs to another user\. Set REGCLS_SCRATCH"):
+    assert (tmp_path / "scratch").stat().st_mode & 0o777 != 0o700  # the user's own folder stays as it is
+    scratch().chmod(0o755)
+    with pytest.raises(UserError, match=r"is not a folder of yours that only you can enter\. Remove it, or set REGCLS_SCRATCH"):
         scratch()
 
 
@@ -149,7 +183,7 @@ class StubCluster:
         ([(16, 0), (8, 0)], {"processes": 4}, 4, 5, "cpu"),
         ([(4, 0), (32, 4), (16, 1)], {}, 5, 8, "cuda"),
         ([(32, 4), (16, 1)], {"gpus": 2}, 2, 8, "cuda"),
-        ([(2, 4)], {}, 4, 1, "cuda"),
+        ([(2, 4)], {}, 2, 1, "cuda"),
         ([(32, 4)], {"device": "cpu"}, 32, 1, "cpu"),
     ],
 )
@@ -190,7 +224,7 @@ def test_a_call_is_made_again_with_newer_files_when_its_worker_is_lost(pool, tmp
     assert "reg s0: the process on node1 is lost; another one goes on" in capsys.readouterr().err
     (_, first, before), (_, second, after) = calls(pool)
     assert first == second and b"old" in before and b"new" in after
-    assert answer(pool, "event", pool._travel.dumps(("on_epoch", "key", 3))) == [("on_epoch", "key", 3)]
+    assert answer(pool, "event", first, pool._travel.dumps(("on_epoch", "key", 3))) == [("on_epoch", "key", 3)]
     answer(pool, "done", first, pool._travel.dumps((True, 42)))
     assert future.result(0) == 42
 
@@ -202,6 +236,15 @@ def test_a_call_whose_workers_are_all_lost_is_given_up(pool):
     with pytest.raises(UserError, match="reg s0: three processes that trained it were lost, the last one on node1, perhaps because memory"):
         future.result(0)
     assert len(calls(pool)) == LOSSES
+
+
+def test_losses_count_from_the_last_state(pool):
+    future = pool.submit(print, name="reg s0")
+    number = calls(pool)[0][1]
+    for _ in range(LOSSES):
+        answer(pool, "lost", number, "node1")
+        answer(pool, "event", number, pool._travel.dumps(("on_state", "key", [])))
+    assert not future.done() and len(calls(pool)) == LOSSES + 1
 
 
 def test_a_pool_that_was_asked_to_stop_starts_nothing_again(pool):
@@ -223,6 +266,21 @@ def test_errors_on_nodes_and_of_the_cluster_reach_the_user(pool):
     with pytest.raises(UserError, match=r"node1 has PyTorch 1\.0, and this machine 2\..* on all nodes"):
         answer(pool, "ready", "node1", "1.0")
     assert answer(pool, "failed", "of an earlier pool", of=-1) == []
+
+
+def test_an_error_of_the_code_comes_with_its_traceback():
+    node = pytest.importorskip("regcls.training.cluster.node", reason="needs Ray, as in requirements.lock")
+
+    class Odd(Exception):
+        def __init__(self, one, two):
+            super().__init__(one)
+
+    for error in (ValueError("wrong"), Odd(1, 2)):
+        try:
+            raise error
+        except Exception as raised:
+            _, found = pickle.loads(node._pickled(raised))
+        assert "in test_an_error_of_the_code_comes_with_its_traceback" in "".join(traceback.format_exception(found))
 
 
 def test_without_ray(monkeypatch, tmp_path):

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -60,19 +60,15 @@ class Checkpoints:
         """
         newest = f"state-{epoch:05d}-{batch:07d}"
         self._write(newest, state, {"best_epochs": _best_epochs(state)})
-        self._prune(
-            [name for name in self._names("state") if name <= newest][-STATES:]
-        )  # a later one is damaged: this follows an earlier one
+        self.prune(newest)
 
-    def keep_newest(self) -> None:
-        """Remove all states but the newest, and unused best weights."""
-        self._prune(self._names("state")[-1:])
-
-    def _prune(self, kept: Sequence[str]) -> None:
-        """Remove all states but these, and the best weights that none of these needs."""
+    def prune(self, newest: str) -> None:
+        """Remove all states but `newest` (a file's name without suffix) and the one before it, and the best weights that neither needs."""
+        states = self._names("state")
+        kept = [name for name in states if name <= newest][-STATES:]  # a later one is damaged: training has resumed from before it
         needed = {epoch for name in kept for epoch in self._about(name).get("best_epochs", [])}
         best = [name for name in self._names("best") if int(name.split("-")[1]) not in needed]
-        for name in [*(name for name in self._names("state") if name not in kept), *best]:
+        for name in [*(name for name in states if name not in kept), *best]:
             for suffix in (".json", ".pt"):  # in this order: a .pt without .json does not count
                 (self.folder / f"{name}{suffix}").unlink(missing_ok=True)
 
@@ -101,11 +97,11 @@ class Checkpoints:
         return None
 
     def newest(self) -> dict[str, Path]:
-        """The newest state and its best weights, to back up elsewhere: backup name -> file. `restore` reads such a backup."""
+        """The newest state after its best weights, to back up elsewhere: backup name -> file. `restore` reads such a backup."""
         if not (states := self._names("state")):
             return {}
         best = map(_best_name, self._about(states[-1]).get("best_epochs", []))
-        names = {"state": states[-1]} | {f"best-{index}": name for index, name in enumerate(best)}
+        names = {f"best-{index}": name for index, name in enumerate(best)} | {"state": states[-1]}
         return {f"{backup}{suffix}": self.folder / f"{name}{suffix}" for backup, name in names.items() for suffix in (".pt", ".json")}
 
     def restore(self, backups: Iterable[Path]) -> str | None:

@@ -53,13 +53,13 @@ def places_for(compute: Compute, root: Path) -> list[Place]:
 
 def _node_places(compute: Compute, cluster: Cluster) -> list[Place]:
     nodes = cluster.nodes
-    gpus, cpus = (sum(getattr(node, kind) for node in nodes) for kind in ("gpus", "cpus"))
+    threads = max(1, min((node.cpus // node.gpus for node in nodes if node.gpus), default=1))
+    gpus, cpus = sum(min(node.gpus, node.cpus // threads) for node in nodes), sum(node.cpus for node in nodes)
     there = f"the cluster at {cluster.address} has {counted(gpus, 'GPU')} and {counted(cpus, 'CPU')} on {counted(len(nodes), 'node')}"
     if gpus and compute.device != "cpu":
         count = gpus if compute.gpus == "auto" else compute.gpus
         if count > gpus:
             raise UserError(f"compute.gpus = {count}, but {there}. Set compute.gpus to auto, or start more nodes.")
-        threads = max(1, min(node.cpus // node.gpus for node in nodes if node.gpus))
         # Ray does not say how much memory its GPUs have: a run that does not fit says so itself.
         return [NodePlace(device="cuda", threads=threads, gpu=Gpu(id="", memory=float("inf")), here=False, cluster=cluster)] * count
     if compute.device == "cuda":
@@ -168,6 +168,7 @@ def nothing() -> None:
 
 def call_at(place: Place, function: Callable[..., T], *arguments: Any) -> T:
     """function(*arguments) at a place of this machine: in this process if that is possible, else in another, which ends."""
+    assert not isinstance(place, NodePlace)  # its futures need calls of `events`
     if not place.here:
         with pool_at([place], nothing) as pool:
             return pool.submit(function, *arguments, name="").result()  # type: ignore[no-any-return]

@@ -284,6 +284,7 @@ class _OpenRun:
     lock: ExitStack
     seen: int = 0  # samples, on the progress bar
     slot: int = 0  # of its next state on the server
+    stored: Path | None = None  # file of its last state there
 
 
 class _Ledger:
@@ -381,8 +382,8 @@ class _Ledger:
         return run_id
 
     def on_state(self, key: str, files: Sequence[Path]) -> None:
-        """Keep the state that a node has sent, of which these files are there by now, instead of earlier ones."""
-        Checkpoints(self.open[key].job.checkpoints, fingerprint=key).keep_newest()
+        """Keep the state that a node has sent, whose files are there by now, and the one before it. Its own file is the last."""
+        Checkpoints(self.open[key].job.checkpoints, fingerprint=key).prune(files[-1].stem)
 
     def on_batch(self, key: str, samples: int, note: str) -> None:
         """Show a finished step on the progress bar."""
@@ -406,9 +407,12 @@ class _Ledger:
     def _store_state(self, run: _OpenRun) -> None:
         """Upload the run's state, so that another machine can resume it. Of two slots, one stays intact while the other is replaced."""
         if self.tracker.is_remote and self.study.state_epochs:
+            files = Checkpoints(run.job.checkpoints, fingerprint=run.job.fingerprint).newest()
+            if files.get("state.pt") == run.stored:  # a node has sent several epochs at once
+                return
             with suppress(FileNotFoundError):  # training has saved two newer states since; a later upload takes one of them
-                self.tracker.log_state(run.run, Checkpoints(run.job.checkpoints, fingerprint=run.job.fingerprint).newest(), slot=run.slot)
-                run.slot = 1 - run.slot
+                self.tracker.log_state(run.run, files, slot=run.slot)
+                run.slot, run.stored = 1 - run.slot, files.get("state.pt")
 
     def release(self) -> None:
         """Unlock the ended runs that are in the store by now."""

@@ -16,11 +16,12 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import regcls
-from regcls.training.cluster.node import actor
+from regcls.training.cluster.node import Event, actor
 
 NAMESPACE = "regcls"
 CONNECT_SECONDS = 10.0
 RESOURCE_SECONDS = 20.0  # after which it is mentioned that no worker is there yet
+ANSWER_SECONDS = 120.0  # without an answer of a worker, after which it counts as lost
 ATTEMPTS = 3  # to start a worker
 
 
@@ -41,7 +42,7 @@ def serve(pipe: Connection, address: str, log: Path) -> None:
     os.setsid()  # signals to the main process's group are not for this process
     log.parent.mkdir(parents=True, exist_ok=True)
     for stream in (1, 2):  # Ray's own messages
-        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), stream)
     try:
         answer: tuple[str, Any] = "nodes", connect(address)
     except Exception as error:
@@ -63,7 +64,7 @@ def connect(address: str) -> list[Node]:
     host, _, port = address.rpartition(":")
     if port.isdecimal():  # Ray itself would try for minutes
         try:
-            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
         except OSError as error:
             raise ConnectionError(f"no answer ({error.strerror or error})") from None
     package = str(Path(regcls.__file__).parent)
@@ -143,6 +144,7 @@ class _Pool:
         self._actor = actor().options(num_cpus=cpus, num_gpus=gpus, scheduling_strategy="SPREAD")
         self._workers: set[Any] = set()
         self._ready = self._mentioned = self._stopping = self._closed = False
+        self._threads, self._counting = count, threading.Lock()
         for _ in range(count):
             threading.Thread(target=self._work, daemon=True).start()
 
@@ -164,9 +166,10 @@ class _Pool:
         """Keep a worker, and give it calls; if it is lost, start another."""
         failures, reason = 0, ""
         while not self._closed and failures < ATTEMPTS:
-            worker = self._actor.remote(*self._arguments)
-            self._workers.add(worker)
+            worker: Any = None
             try:
+                worker = self._actor.remote(*self._arguments)
+                self._workers.add(worker)
                 host, torch = self._wait_for(worker)
                 self._send("ready", host, torch)
                 failures, self._ready = 0, True
@@ -181,9 +184,13 @@ class _Pool:
                 failures, reason = failures + 1, " ".join(str(error).split())[:500]
             finally:
                 self._workers.discard(worker)
-                ray.kill(worker)  # if the pool was closed while it started
+                with suppress(Exception):
+                    ray.kill(worker)  # if the pool was closed while it started, or it does not answer
+        with self._counting:
+            self._threads -= 1
         if not self._closed:
-            self._send("failed", f"workers do not start: {reason}")
+            text = f"a worker does not start: {reason}"
+            self._send("say", f"{text}; the others go on") if self._threads else self._send("failed", text)
 
     def _wait_for(self, worker: Any) -> tuple[str, str]:
         """Wait until the worker has a place and is there."""
@@ -201,11 +208,11 @@ class _Pool:
         """Have the worker make a call, and send what it reports and returns."""
         result = worker.call.remote(content)
         while not ray.wait([result], timeout=0)[0]:
-            self._forward(ray.get(worker.events.remote(self._stopping)))
+            self._forward(number, ray.get(worker.events.remote(self._stopping), timeout=ANSWER_SECONDS))
         events, outcome = ray.get(result)
-        self._forward(events)
+        self._forward(number, events)
         self._send("done", number, outcome)
 
-    def _forward(self, events: list[tuple[str, Any]]) -> None:
+    def _forward(self, number: int, events: list[Event]) -> None:
         for kind, content in events:
-            self._send(kind, content)
+            self._send(kind, *((number, content) if kind == "event" else (content,)))

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from regcls.training.cluster.bridge import Node
 
 CLAIM_SECONDS = 2.0  # between attempts
-LOSSES = 3  # of a call's workers, until it is given up
+CONNECT_SECONDS = 90.0
+LOSSES = 3  # of a call's workers without a new state, until it is given up
 FORWARDED = ("AWS_", "DVC_", "GOOGLE_", "AZURE_")  # environment variables with which a node pulls data
 
 
@@ -54,8 +55,9 @@ class Cluster:
         process = companion(serve, theirs, address, self.home / "ray.log")
         atexit.register(process.kill)
         theirs.close()
-        kind, answer = self.receive(None) or ("refused", "")
+        kind, answer = self.receive(CONNECT_SECONDS) or ("refused", f"no answer of Ray within {CONNECT_SECONDS:.0f} s")
         if kind == "refused":
+            process.kill()
             raise UserError(
                 f"cannot use the Ray cluster at compute.address = {address}: {answer}. Run this on a node of the cluster, with the "
                 "versions of Ray and Python that it has; `ray status` there shows whether it runs."
@@ -127,7 +129,8 @@ class NodePool:
     ) -> None:
         self._cluster, self._number, self._stopping = cluster, next(self._numbers), False
         self._travel, self._calls = Travel(cluster.home), dict[int, _Call]()
-        environment = {name: value for name, value in os.environ.items() if name.startswith(FORWARDED)}
+        # Without paths, which name other files there.
+        environment = {name: value for name, value in os.environ.items() if name.startswith(FORWARDED) and not value.startswith("/")}
         cluster.send("open", self._number, count, cpus, gpus, (cpus, self._travel.dumps((set_up, tuple(arguments))), environment))
 
     def submit(self, function: Callable[..., Any], *arguments: Any, name: str) -> "Future[Any]":
@@ -163,8 +166,11 @@ class NodePool:
         with suppress(UserError):
             self._cluster.send("close")
 
-    def _on_event(self, content: bytes) -> list[tuple[Any, ...]]:
-        return [self._travel.loads(content)]
+    def _on_event(self, number: int, content: bytes) -> list[tuple[Any, ...]]:
+        event = self._travel.loads(content)
+        if event[0] == "on_state":
+            self._calls[number].losses = 0
+        return [event]
 
     def _on_done(self, number: int, content: bytes) -> None:
         future = self._calls.pop(number).future

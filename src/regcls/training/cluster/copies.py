@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from regcls.errors import MissingError, UserError
 from regcls.files import explain_os_errors, lock, write_text
 from regcls.training import worker
 
-PULLED = ("dvc.yaml", "dvc.lock", "params.yaml")  # what `dvc pull` reads, besides its configuration
+PULLED = ("dvc.yaml", "dvc.lock")  # what `dvc pull` reads, besides its configuration
 
 
 def scratch() -> Path:
@@ -26,12 +27,12 @@ def scratch() -> Path:
     Raises:
         UserError: it cannot be made, or is another user's.
     """
-    folder = Path(os.environ.get("REGCLS_SCRATCH") or Path(tempfile.gettempdir()) / f"regcls-{os.getuid()}")
+    folder = Path(os.environ.get("REGCLS_SCRATCH") or tempfile.gettempdir()) / f"regcls-{os.getuid()}"
     with explain_os_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        if folder.stat().st_uid != os.getuid():
-            raise UserError(f"{os.uname().nodename}: {folder} belongs to another user. Set REGCLS_SCRATCH there to a folder of your own.")
-        folder.chmod(0o700)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.lstat()
+    if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode) or stat.S_IMODE(found.st_mode) != 0o700:
+        raise UserError(f"{folder} is not a folder of yours that only you can enter. Remove it, or set REGCLS_SCRATCH to another place.")
     return folder
 
 
@@ -51,7 +52,7 @@ class Prepared:
             UserError: DVC's configuration cannot be read.
         """
         digest = _meta_digest(folder)
-        return cls(str(folder), digest, _project_files(folder.parents[2])) if digest else None
+        return cls(str(folder), digest, _project_files(folder.parents[2], folder.parent.name)) if digest else None
 
     def find(self) -> Path:
         """The folder on this machine, where the data are shared or pulled.
@@ -92,7 +93,7 @@ def _meta_digest(folder: Path) -> str:
 
 
 @cache
-def _project_files(root: Path) -> dict[str, str]:
+def _project_files(root: Path, dataset: str) -> dict[str, str]:
     from configobj import ConfigObj  # type: ignore[import-untyped]  # as DVC writes its configuration
 
     try:
@@ -100,6 +101,7 @@ def _project_files(root: Path) -> dict[str, str]:
     except MissingError:
         return {}
     config = ConfigObj({"core": {"no_scm": "true", "analytics": "false", "check_update": "false", "remote": remote.name}})
+    config["cache"] = {"type": "copy"}  # not links, since the cache is removed
     config[f'remote "{remote.name}"'] = {key: str(value) for key, value in {**remote.settings, "url": remote.url}.items()}
     texts = {name: (root / name).read_text(encoding="utf-8") for name in PULLED if (root / name).is_file()}
-    return {**texts, ".dvc/config": "\n".join(config.write()) + "\n"}
+    return {**texts, "params.yaml": f"datasets: [{dataset}]\n", ".dvc/config": "\n".join(config.write()) + "\n"}

@@ -49,6 +49,9 @@ class Worker:
                 self._run(self._set_up)
                 self._set_up = b""
             pickled = self._travel.dumps((True, self._run(content)))
+        except UserError as error:
+            host = os.uname().nodename
+            pickled = _pickled(error if host in str(error) else UserError(f"{host}: {error}"))
         except Exception as error:
             pickled = _pickled(error)
         else:
@@ -85,15 +88,21 @@ class Worker:
 
 
 def _pickled(error: Exception) -> bytes:
+    text = "".join(traceback.format_exception(error))
+    if not isinstance(error, UserError):
+        error.add_note(f"on {os.uname().nodename}:\n{text}")  # a traceback is not pickled
     try:
-        return pickle.dumps((False, error))
-    except Exception:  # it cannot be pickled
-        return pickle.dumps((False, RuntimeError("".join(traceback.format_exception(error)))))
+        content = pickle.dumps((False, error))
+        pickle.loads(content)
+    except Exception:
+        return pickle.dumps((False, RuntimeError(text)))
+    return content
 
 
 def _own_folder() -> Path:
-    """A folder for the checkpoints of this process; removes those that killed processes have left."""
-    home = scratch() / "workers"
+    """A folder for the checkpoints of this process; removes those that killed processes of this machine or container have left."""
+    namespace = Path("/proc/self/ns/pid")  # in which process ids are unique
+    home = scratch() / "workers" / f"{os.uname().nodename}-{namespace.stat().st_ino if namespace.exists() else ''}"
     for left in home.glob("*"):
         if not is_living(left.name):
             shutil.rmtree(left, ignore_errors=True)
