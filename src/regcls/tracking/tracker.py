@@ -196,7 +196,11 @@ class Tracker:
         else:
             name = self._sender.begin(content)
         if lineage:
-            self._log_lineage(name, lineage)
+            try:
+                self._log_lineage(name, lineage)
+            except UserError as error:  # its folder cannot be written
+                self.stop(name, status="FAILED", reason=str(error))
+                raise
         return name
 
     def _log_lineage(self, run: str, lineage: Mapping[str, Any]) -> None:
