@@ -388,6 +388,13 @@ def test_an_experiment_0_that_mlflow_gc_has_removed_comes_back_beside_the_store(
     assert tracker._client.get_run(run).info.artifact_uri.startswith(f"{root}/mlartifacts/0/") and not any(Path.cwd().iterdir())
 
 
+def test_finished_runs_without_files_are_found(tracker: Tracker, root: Path) -> None:
+    kept, lost = finished_run(tracker), finished_run(tracker, REG, fingerprint="g")
+    tracker.start(SPEC, fingerprint="h", tags=TAGS)  # not finished
+    shutil.rmtree(root / "mlartifacts" / "0" / lost)
+    assert kept != lost and tracker.without_files() == {lost: root / "mlartifacts" / "0" / lost / "artifacts"}
+
+
 def test_a_run_whose_folder_cannot_be_written_does_not_stay_running(root: Path) -> None:
     (root / "mlartifacts").touch()
     with pytest.raises(UserError, match="cannot write"):

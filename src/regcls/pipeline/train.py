@@ -12,6 +12,7 @@ from regcls.pipeline.prepare import prepare
 from regcls.progress import say
 from regcls.tasks import task_named, task_params
 from regcls.tasks.task import Session, open_data
+from regcls.tracking.run_table import deletion
 from regcls.tracking.store import without_password
 from regcls.tracking.tracker import Tracker
 from regcls.training.outcome import Outcome
@@ -59,6 +60,12 @@ def train_grids(data: Any, session: Session) -> Outcome:
         outcome = task_named(session.params.task(dataset)).train_grids(data, session)
     counts = f"{outcome.trained} runs trained, {outcome.kept} were there already, {len(outcome.failed)} failed"
     say(f"{counts}, in {without_password(tracker.uri)}")
+    gone = tracker.without_files() if outcome.kept else {}
+    if lost := [entry["run_id"] for entry in outcome.index if entry["run_id"] in gone]:
+        say(
+            f"{counted(len(lost), 'of these runs is', 'of these runs are')} FINISHED, but without files: {gone[lost[0]].parents[1]} does not have "
+            f"them. Put them back there; or, to train these runs again, {deletion(lost)}"
+        )
     for name, reason in outcome.failed[:SHOWN]:
         say(f"FAILED {name}: {reason}")
     if (more := len(outcome.failed) - SHOWN) > 0:
