@@ -63,8 +63,8 @@ def train_grids(data: Any, session: Session) -> Outcome:
     gone = tracker.without_files() if outcome.kept else {}
     if lost := [entry["run_id"] for entry in outcome.index if entry["run_id"] in gone]:
         say(
-            f"{counted(len(lost), 'of these runs is', 'of these runs are')} FINISHED, but without files: {gone[lost[0]].parents[1]} does not have "
-            f"them. Put them back there; or, to train these runs again, {deletion(lost)}"
+            f"{counted(len(lost), 'of these runs is', 'of these runs are')} FINISHED, but without files: {gone[lost[0]].parents[1]} does not "
+            f"have them. Put them back there; or, to train these runs again, {deletion(lost)}"
         )
     for name, reason in outcome.failed[:SHOWN]:
         say(f"FAILED {name}: {reason}")

@@ -74,7 +74,7 @@ def pick(runs: pd.DataFrame, fingerprints: Mapping[Spec, str], *, dataset: str, 
     if counted.empty:
         which = "" if first.empty else f" ({', '.join(sorted(set(reasons.values())))})"
         if reasons:  # they are FINISHED, so training keeps them
-            remedy = f"If their files are lost, {deletion(list(reasons))}\n{remedy}"
+            remedy = f"If their files are lost, {deletion(list(reasons))}.\n{remedy}"
         raise UserError(
             f"none of the {len(runs)} tracked runs is a finished run that params.yaml asks for, with this code and data{which}.\n{remedy}"
         )

@@ -60,10 +60,10 @@ def artifact_folders(client: MlflowClient, experiment_id: str, *, status: str) -
     store = client._tracking_client.store
     if not isinstance(store, SqlAlchemyStore):
         return {}
-    columns = select(SqlRun.run_uuid, SqlRun.artifact_uri).where(SqlRun.experiment_id == int(experiment_id))
+    wanted = (SqlRun.experiment_id == int(experiment_id), SqlRun.lifecycle_stage == "active", SqlRun.status == status)
     with store.ManagedSessionMaker() as session:
-        rows = session.execute(columns.where(SqlRun.lifecycle_stage == "active", SqlRun.status == status).order_by(SqlRun.start_time))
-        return {run_id: address for run_id, address in rows}
+        rows = session.execute(select(SqlRun.run_uuid, SqlRun.artifact_uri).where(*wanted).order_by(SqlRun.start_time))
+        return {row.run_uuid: row.artifact_uri for row in rows}
 
 
 def _rows_from_database(

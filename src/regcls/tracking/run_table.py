@@ -36,7 +36,7 @@ class TrackedRun:
 def deletion(run_ids: Sequence[str]) -> str:
     """How to delete finished runs of no use in MLflow, so that they are trained again: it keeps them, and can restore them."""
     ids, others = " ".join(run_ids[:LISTED]), "" if len(run_ids) <= LISTED else f", and {len(run_ids) - LISTED} others"
-    return f"delete them in mlflow ui, or with: for run in {ids}; do mlflow runs delete --run-id $run; done{others}"
+    return f"delete them in mlflow ui, or with `for run in {ids}; do mlflow runs delete --run-id $run; done`{others}"
 
 
 def run_table(rows: list[TrackedRun], kind: type[RunSpec]) -> pd.DataFrame:
