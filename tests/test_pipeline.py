@@ -270,6 +270,22 @@ def test_an_equal_single_run_is_not_repeated(make_prepared, monkeypatch, capsys)
     assert [status for _, status, _ in runs(root)] == ["FINISHED"]
 
 
+def test_a_finished_run_without_files_is_trained_again_as_the_message_says(make_prepared, monkeypatch, capsys):
+    root, command = make_prepared(), ["run", "functions", "--classes", "5", "--seed", "3"]
+    monkeypatch.chdir(root)
+    assert main(command) == 0
+    shutil.rmtree(root / "mlartifacts")
+    capsys.readouterr()
+    assert main(command) == 0
+    ((run_id, *_),) = runs(root)
+    told = capsys.readouterr().err
+    assert f"1 of these runs is FINISHED, but without files: {root}/mlartifacts/0 does not have them." in told
+    assert f"`for run in {run_id}; do mlflow runs delete --run-id $run; done`" in told
+    Tracker(root, experiment="regcls")._client.delete_run(run_id)
+    assert main(command) == 0
+    assert ": trained, test MSE" in (told := capsys.readouterr().err) and "without files" not in told
+
+
 def test_a_diverging_single_run_is_a_clear_error(make_prepared, monkeypatch, capsys):
     root = make_prepared()
     monkeypatch.chdir(root)

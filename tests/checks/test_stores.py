@@ -1,6 +1,7 @@
 """Checks of result stores on real servers: they report usability and remedies, and leave the stores unchanged."""
 
 import os
+import shutil
 import socket
 import sqlite3
 import threading
@@ -8,6 +9,7 @@ import time
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import quote
 
 import mlflow
 import pytest
@@ -20,6 +22,7 @@ from regcls.pipeline.doctor import PATIENCE, outcome_of
 from regcls.tracking import probe
 from regcls.tracking.tracker import Tracker
 from servers import PASSWORD, black_hole
+from tracked import RESULT, SPEC, TAGS
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +78,30 @@ def test_a_usable_sqlite_store_is_reported_with_its_size(place, run_check):
     assert run_check(stores.tracking).startswith(f"good: {place.root}/mlflow.db, 1.0 MB, of MLflow ")
     assert run_check(stores.artifacts).startswith(f"good: {place.root}/mlartifacts")
     assert [path for path in files(place.root) if ".db-" not in path.name] == [path for path in before if ".db-" not in path.name]
+
+
+def test_lost_files_of_finished_runs_are_noted_with_what_makes_them_again(place, run_check):
+    tracker = Tracker(place.root, experiment="regcls")
+    tracker.finish(run := tracker.start(SPEC, fingerprint="f", tags=TAGS), RESULT)
+    assert run_check(stores.artifacts).startswith("good: ")
+    shutil.rmtree(place.root / "mlartifacts")
+    outcome = run_check(stores.artifacts)
+    assert outcome.startswith("note: ") and f"1 finished run has no files in {place.root}/mlartifacts/0 -> put them back there" in outcome
+    assert f"for run in {run}; do mlflow runs delete --run-id $run; done" in outcome
+
+
+def test_artifacts_on_a_disk_that_is_not_mounted_are_bad(place, run_check):
+    (place.root / "mlartifacts").symlink_to("/not/mounted")
+    assert run_check(stores.artifacts).startswith(f"bad: {place.root}/mlartifacts links to /not/mounted, which does not exist")
+
+
+@pytest.mark.parametrize("name", ["my project", "50%20", "é"])
+def test_paths_that_plain_mlflow_commands_mistake_are_noted(make_project, tmp_path, name):
+    root = make_project(folder=tmp_path / name)
+    place = Place(root=root, params=load_params(root / "params.yaml"))
+    Tracker(root, experiment="regcls")
+    assert outcome_of(stores.tracking, place).state == "note" and f"{quote(str(root))}," in outcome_of(stores.tracking, place).text
+    assert os.listdir(tmp_path) == [name]
 
 
 def test_a_file_that_is_not_a_store_is_bad(place, run_check):

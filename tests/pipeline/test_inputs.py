@@ -1,6 +1,7 @@
 """build/inputs: the dependencies of each data set's stages change with what affects their results, and only then."""
 
 import json
+import os
 import shutil
 from importlib import import_module
 
@@ -180,3 +181,31 @@ def test_the_code_of_a_loss_affects_only_data_sets_whose_grids_use_it(make_proje
 @pytest.mark.parametrize("name", ["training/loop.py", "training/ensemble.py", "data/store.py"])
 def test_comments_and_docstrings_trigger_nothing(affected_by_code, name):
     assert affected_by_code(name, '\n# a remark\n"""Another."""\n') == (set(), set())
+
+
+def test_a_temporary_workspace_sees_the_projects_raw_files(make_project, tmp_path):
+    workspace = make_project().joinpath(".dvc", "tmp", "exps", "tmp1")
+    workspace.mkdir(parents=True)
+    shutil.copy(tmp_path / "project" / "params.yaml", workspace)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "other").write_text("other")
+    ours, theirs = (home / "data" / "functions" / "raw" for home in (workspace, tmp_path / "project"))
+    (theirs / "deep").mkdir(parents=True)
+    (theirs / "deep" / "file").write_text("text")
+    (theirs / "link").symlink_to(tmp_path / "elsewhere")
+    for _ in range(2):
+        write_inputs(load_params(workspace / "params.yaml"), workspace)
+        # What os.walk descends into, as DVC does, must be the same.
+        assert [(names, sorted(files)) for _, names, files in os.walk(ours)] == [
+            (names, sorted(files)) for _, names, files in os.walk(theirs)
+        ]
+        assert (ours / "deep" / "file").read_text() == "text" and (ours / "link" / "other").read_text() == "other"
+
+
+def test_raw_files_of_the_workspace_itself_are_left_alone(make_project, tmp_path):
+    workspace = make_project().joinpath(".dvc", "tmp", "exps", "tmp1")
+    for home, name in ((workspace, "own"), (tmp_path / "project", "file")):
+        (home / "data" / "functions" / "raw").mkdir(parents=True)
+        (home / "data" / "functions" / "raw" / name).touch()
+    write_inputs(load_params(tmp_path / "project" / "params.yaml"), workspace)
+    assert os.listdir(workspace / "data" / "functions" / "raw") == ["own"]

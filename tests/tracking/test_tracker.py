@@ -85,7 +85,7 @@ def python(code: str, root: Path) -> subprocess.Popen[str]:
         ("sqlite:///{}/project/mlflow.db", "project/.regcls"),
         ("sqlite:///{}/mlflow.db", ".regcls"),  # another project's own
         ("sqlite:///{}/link.db", ".regcls"),
-        ("sqlite:///project/../mlflow.db", ".regcls"),
+        ("sqlite:///../mlflow.db", ".regcls"),
         ("sqlite:///{}/team.db", ".regcls/team.db"),
         ("http://127.0.0.1:5000", "project/.regcls"),
     ],
@@ -371,10 +371,35 @@ def test_nothing_is_renamed_in_a_store_with_other_runs(
     assert execute(root, "SELECT name FROM experiments ORDER BY experiment_id") == [("Default",), ("regcls",)]
 
 
-def test_a_relative_sqlite_path_is_made_absolute(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(root)
+@pytest.mark.parametrize("folder", [".", "src", ".dvc/tmp/exps/standalone/tmp1"])
+def test_a_relative_sqlite_path_is_one_in_the_project_from_every_folder(root: Path, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / folder).mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(root / folder)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
-    assert Tracker(root, experiment="regcls").uri == f"sqlite:///{root}/mlflow.db"
+    assert Tracker(root if folder == "src" else Path.cwd(), experiment="regcls").uri == f"sqlite:///{root}/mlflow.db"
+
+
+def test_an_experiment_0_that_mlflow_gc_has_removed_comes_back_beside_the_store(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    execute(root, "DELETE FROM experiments")
+    (root / "elsewhere").mkdir()
+    monkeypatch.chdir(root / "elsewhere")
+    run = finished_run(tracker := Tracker(root, experiment="regcls"))
+    assert execute(root, "SELECT experiment_id, name, artifact_location FROM experiments") == [(0, "regcls", f"{root}/mlartifacts/0")]
+    assert tracker._client.get_run(run).info.artifact_uri.startswith(f"{root}/mlartifacts/0/") and not any(Path.cwd().iterdir())
+
+
+def test_finished_runs_without_files_are_found(tracker: Tracker, root: Path) -> None:
+    kept, lost = finished_run(tracker), finished_run(tracker, REG, fingerprint="g")
+    tracker.start(SPEC, fingerprint="h", tags=TAGS)  # not finished
+    shutil.rmtree(root / "mlartifacts" / "0" / lost)
+    assert kept != lost and tracker.without_files() == {lost: root / "mlartifacts" / "0" / lost / "artifacts"}
+
+
+def test_a_run_whose_folder_cannot_be_written_does_not_stay_running(root: Path) -> None:
+    (root / "mlartifacts").touch()
+    with pytest.raises(UserError, match="cannot write"):
+        Tracker(root, experiment="regcls").start(SPEC, fingerprint="f", tags=TAGS, lineage={"code": "x"})
+    assert execute(root, "SELECT status FROM runs") == [("FAILED",)]
 
 
 def test_odd_folder_names_give_the_same_file_as_in_mlflow(root: Path, tmp_path: Path) -> None:

@@ -5,13 +5,16 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from regcls.checks import Finding, Place, bad, good, nearest, note
 from regcls.dvc_remote import Remote, default_remote
-from regcls.errors import MissingError
+from regcls.errors import MissingError, UserError
 from regcls.files import explain_os_errors
 from regcls.object_store import TIMEOUTS, Bucket, bucket_of, s3_client
+from regcls.tracking.run_table import deletion
 from regcls.tracking.store import address_of, database_of, folder_of, project_root, store_uri, without_password
+from regcls.words import counted
 
 FAST_MS = 200.0  # milliseconds per response; slower ones noticeably delay a run's many requests
 
@@ -27,7 +30,14 @@ def tracking(place: Place) -> Finding:
         if not database.exists():
             return note(f"{database} is not there yet: the first run creates it", "regcls setup creates it now")
         check_database(database, is_own=database == home / "mlflow.db")
-        return good(f"{database}, {database.stat().st_size / 1e6:.1f} MB, of MLflow {OURS}")
+        text = f"{database}, {database.stat().st_size / 1e6:.1f} MB, of MLflow {OURS}"
+        if (twin := Path(quote(str(database.parent)))) != database.parent:
+            return note(
+                f"{text}. Its path has characters that are encoded in a URL: plain mlflow commands (not mlflow ui) leave an empty folder "
+                f"{twin}, or stop if they cannot",
+                "remove that folder if it is empty, or rename yours; regcls and dvc need neither",
+            )
+        return good(text)
     if not uri.startswith(("http:", "https:")):
         return note(f"{shown}, reached without a server: not checked further", "for a team, put mlflow server before it")
     server = ask_server(uri)
@@ -65,7 +75,8 @@ def artifacts(place: Place) -> Finding:
                 f"the server lets its clients write artifacts of experiment {experiment} to {folder}, which this machine does not have",
                 "start the server with --artifacts-destination, and choose a new experiment with MLFLOW_EXPERIMENT_NAME",
             )
-        return good(f"{folder} can be written{'' if folder.exists() else ', once it is created'}: {_try_folder(folder)}")
+        outcome = f"{folder} can be written{'' if folder.exists() else ', once it is created'}: {_try_folder(folder)}"
+        return _lost_files(place, outcome) if database and database.exists() else good(outcome)
     return good(f"{without_password(location)} through the server: {try_artifacts(uri, location)}")
 
 
@@ -77,8 +88,24 @@ def _try_s3(url: str, settings: dict[str, Any]) -> str:
         return f"{bucket.round_trip()} at {bucket.endpoint}"
 
 
+def _lost_files(place: Place, outcome: str) -> Finding:
+    from regcls.tracking.tracker import Tracker
+
+    assert place.params is not None
+    lost = Tracker(place.root, experiment=place.params.tracking.experiment).without_files()
+    if not lost:
+        return good(outcome)
+    home = next(iter(lost.values())).parents[1]
+    return note(
+        f"{outcome}; but {counted(len(lost), 'finished run has', 'finished runs have')} no files in {home}",
+        f"put them back there; or, to train these runs again, {deletion(list(lost))}",
+    )
+
+
 def _try_folder(folder: Path) -> str:
     content = os.urandom(1024)
+    if broken := [path for path in (folder, *folder.parents) if path.is_symlink() and not path.exists()]:
+        raise UserError(f"{broken[0]} links to {broken[0].readlink()}, which does not exist. Mount its disk, or create it.")
     with explain_os_errors(folder), tempfile.TemporaryFile(dir=nearest(folder)) as file:
         file.write(content)
         file.flush()

@@ -10,6 +10,7 @@ from pathlib import Path
 from regcls.files import folder_written_aside, write_json
 from regcls.methods import code_of
 from regcls.params import Params
+from regcls.pipeline.prepare import show_raw
 from regcls.provenance import code_digest
 
 
@@ -31,3 +32,5 @@ def write_inputs(params: Params, root: Path) -> None:
             losses = {method: code for grid in section.grids.values() for method in grid.methods if (code := code_of(method))}
             write_json(folder / dataset / "train.json", values | {"code": deciding} | ({"losses": losses} if losses else {}))
             (root / "data" / dataset / "raw").mkdir(parents=True, exist_ok=True)
+            if dataset in params.chosen:
+                show_raw(root, dataset)

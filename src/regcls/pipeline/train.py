@@ -12,6 +12,7 @@ from regcls.pipeline.prepare import prepare
 from regcls.progress import say
 from regcls.tasks import task_named, task_params
 from regcls.tasks.task import Session, open_data
+from regcls.tracking.run_table import deletion
 from regcls.tracking.store import without_password
 from regcls.tracking.tracker import Tracker
 from regcls.training.outcome import Outcome
@@ -59,6 +60,7 @@ def train_grids(data: Any, session: Session) -> Outcome:
         outcome = task_named(session.params.task(dataset)).train_grids(data, session)
     counts = f"{outcome.trained} runs trained, {outcome.kept} were there already, {len(outcome.failed)} failed"
     say(f"{counts}, in {without_password(tracker.uri)}")
+    _say_lost(outcome, tracker)
     for name, reason in outcome.failed[:SHOWN]:
         say(f"FAILED {name}: {reason}")
     if (more := len(outcome.failed) - SHOWN) > 0:
@@ -91,5 +93,14 @@ def run(params: Params, root: Path, dataset: str, options: Any) -> None:
     error, metric = task.error
     say(f"{spec.name}: {'trained' if outcome.trained else 'was there already'}, {error} {tracker.metrics(run_id)[metric]:.4f}")
     say(f"run {run_id} in {without_password(tracker.uri)}")
+    _say_lost(outcome, tracker)
     if note := params.left_out(dataset):
         say(note)
+
+
+def _say_lost(outcome: Outcome, tracker: Tracker) -> None:
+    """Say which of the runs that were there already have lost their files, and what to do."""
+    gone = tracker.without_files() if outcome.kept else {}
+    if lost := [entry["run_id"] for entry in outcome.index if entry["run_id"] in gone]:
+        which, home = counted(len(lost), "of these runs is", "of these runs are"), gone[lost[0]].parents[1]
+        say(f"{which} FINISHED, but without files: {home} does not have them. Put them back there; or, to train again, {deletion(lost)}")

@@ -15,9 +15,9 @@ from regcls.progress import tracked
 from regcls.reports.picking import Picked, holes_of, pick, records
 from regcls.reports.tables import RunGroup
 from regcls.runs import RunSpec
+from regcls.tracking.run_table import deletion
 from regcls.words import counted
 
-SHOWN = 5  # ids in a warning
 TOLERANCE = 1e-5  # relative difference of a metric that is computed again
 ROW = ["method", "classes", "weight"]  # key of a table's row; weight is λ as text, empty with only one loss
 EDGE = "‡"  # marks a chosen value for which `at_edge` holds
@@ -172,8 +172,7 @@ def checked_tables(
 def unusable_lines(wanted: pd.DataFrame, what: str, artifact: str) -> list[str]:
     """A warning for each reason why runs are holes only because of `what`, in their `artifact`."""
     return [
-        f"{counted(len(holes), 'finished run')} left out, {state} ({artifact}). Delete them in MLflow, then train them again: "
-        f"{', '.join(holes['found'].str[:8][:SHOWN])}{' …' if len(holes) > SHOWN else ''}"
+        f"{counted(len(holes), 'finished run')} left out, {state} ({artifact}). To train them again, {deletion(holes['found'].tolist())}"
         for state, holes in wanted[wanted["state"].str.contains(f" {what}")].groupby("state", sort=False)
     ]
 

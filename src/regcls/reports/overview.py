@@ -67,7 +67,7 @@ def write(
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text(text, encoding="utf-8")
     warnings = [f"{name}: {line}" if several else line for name, report in reports.items() for line in report.warnings]
-    return warnings + [f"{name}: left out, because {why}" for name, why in absent.items()]
+    return warnings + [f"{name}: left out, because {' '.join(why.splitlines())}" for name, why in absent.items()]
 
 
 def first_screen(params: Params, reports: Mapping[str, Report]) -> Table:

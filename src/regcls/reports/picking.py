@@ -9,7 +9,7 @@ import pandas as pd
 
 from regcls.errors import UserError
 from regcls.runs import RunSpec
-from regcls.tracking.run_table import MACHINE, ORIGIN, RERUN_TAG
+from regcls.tracking.run_table import MACHINE, ORIGIN, RERUN_TAG, deletion
 from regcls.words import counted
 
 # Status of the newest attempt at a run -> why the run is a hole.
@@ -73,6 +73,8 @@ def pick(runs: pd.DataFrame, fingerprints: Mapping[Spec, str], *, dataset: str, 
     counted = table.loc[table["state"] == "finished", "run_id"]
     if counted.empty:
         which = "" if first.empty else f" ({', '.join(sorted(set(reasons.values())))})"
+        if reasons:  # they are FINISHED, so training keeps them
+            remedy = f"If their files are lost, {deletion(list(reasons))}.\n{remedy}"
         raise UserError(
             f"none of the {len(runs)} tracked runs is a finished run that params.yaml asks for, with this code and data{which}.\n{remedy}"
         )

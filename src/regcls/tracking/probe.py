@@ -13,7 +13,7 @@ import requests
 
 from regcls.errors import UserError
 from regcls.tracking.files import explain_store_errors
-from regcls.tracking.store import ELSEWHERE, open_database, without_password
+from regcls.tracking.store import ELSEWHERE, open_database, sqlite_uri, without_password
 from regcls.words import printable
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -88,8 +88,7 @@ def check_database(database: Path, *, is_own: bool) -> None:
     Raises:
         UserError: locked, damaged, not writable, or of another version of MLflow.
     """
-    uri = f"sqlite:///{database}"
-    with explain_store_errors(uri):
+    with explain_store_errors(sqlite_uri(database)):
         open_database(database, schema=_get_latest_schema_revision(), create=_never, is_own=is_own)
 
 

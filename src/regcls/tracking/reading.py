@@ -55,6 +55,17 @@ def runs_beginning(client: MlflowClient, experiment_id: str, prefix: str, *, mos
     return []
 
 
+def artifact_folders(client: MlflowClient, experiment_id: str, *, status: str) -> dict[str, str]:
+    """Run id -> address of its artifacts, of all runs in a database; empty for a server."""
+    store = client._tracking_client.store
+    if not isinstance(store, SqlAlchemyStore):
+        return {}
+    wanted = (SqlRun.experiment_id == int(experiment_id), SqlRun.lifecycle_stage == "active", SqlRun.status == status)
+    with store.ManagedSessionMaker() as session:
+        rows = session.execute(select(SqlRun.run_uuid, SqlRun.artifact_uri).where(*wanted).order_by(SqlRun.start_time))
+        return {row.run_uuid: row.artifact_uri for row in rows}
+
+
 def _rows_from_database(
     store: SqlAlchemyStore, experiment_id: str, tag: str, value: str, status: str | None, values: bool
 ) -> list[TrackedRun]:

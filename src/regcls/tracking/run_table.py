@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
@@ -14,6 +14,7 @@ from regcls.runs import RunSpec
 LARGEST = 1.7976931348623157e308  # MLflow's SQL stores save infinity as this
 TEXTS = ["run_id", "run_name", "status", "fingerprint", "parent"]
 MACHINE = ("cpus", "threads", "gpu", "python", "torch", "numpy")  # tags: hardware and software of a run
+LISTED = 10  # run ids in a message
 RERUN_TAG = "rerun_of"  # id of the run that this one repeats
 ORIGIN = ("data_md5", "data_digest", "git_commit", "git_dirty", RERUN_TAG)  # tags: provenance of a run
 
@@ -30,6 +31,12 @@ class TrackedRun:
     tags: dict[str, str]
     params: dict[str, str]
     metrics: dict[str, float]  # the last value of each
+
+
+def deletion(run_ids: Sequence[str]) -> str:
+    """How to delete finished runs of no use in MLflow, so that they are trained again: it keeps them, and can restore them."""
+    ids, others = " ".join(run_ids[:LISTED]), "" if len(run_ids) <= LISTED else f", and {len(run_ids) - LISTED} others"
+    return f"delete them in mlflow ui, or with `for run in {ids}; do mlflow runs delete --run-id $run; done`{others}"
 
 
 def run_table(rows: list[TrackedRun], kind: type[RunSpec]) -> pd.DataFrame:

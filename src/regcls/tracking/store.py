@@ -45,23 +45,23 @@ def sqlite_uri(database: Path) -> str:
 
 
 def store_uri(root: Path) -> str:
-    """MLFLOW_TRACKING_URI, with an absolute path if it is an SQLite file; by default mlflow.db in the project's root."""
+    """MLFLOW_TRACKING_URI; a relative SQLite path is one in the project's root, whatever the current folder. By default mlflow.db there."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(root / "mlflow.db")
     if re.match(r"https?:(?!//[^/])|[^/:]+(:\d+)?(/|$)", uri):
         raise UserError(f"MLFLOW_TRACKING_URI={without_password(uri)} is not a URL. Write it as http://host:port, or unset it.")
     uri = re.sub(r"^postgres(ql)?://", "postgresql+psycopg2://", uri)  # SQLAlchemy would look for another driver than ours
     database = database_of(uri)
-    return sqlite_uri(database) if database else uri.rstrip("/")
+    return sqlite_uri(root / database) if database else uri.rstrip("/")
 
 
 def database_of(uri: str) -> Path | None:
-    """The file of an SQLite store, absolute; None for any other store."""
+    """The file of an SQLite store; None for any other store."""
     if not uri.startswith("sqlite:"):
         return None
     name = unquote(re.sub(r"^sqlite:(///)?|[?].*$", "", uri))
     if name in ("", ":memory:"):
         raise UserError(f"MLFLOW_TRACKING_URI={uri} keeps nothing: name a file, as in sqlite:////home/me/mlflow.db")
-    return Path(name).absolute()
+    return Path(name)
 
 
 def locks_of(uri: str, root: Path) -> Path:
@@ -123,6 +123,7 @@ def open_database(database: Path, *, schema: str, create: Callable[[Path], None]
         before, revision = revision, _schema(database)
         if revision == before != schema:
             raise UserError(_another_schema(database, revision, schema))
+    _restore_default(database)
     if is_own:
         _follow_move(database)
 
@@ -149,6 +150,16 @@ def _schema(database: Path) -> str | None:
             return None
         row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
         return str(row[0]) if row else None
+
+
+def _restore_default(database: Path) -> None:
+    """Restore experiment 0 if `mlflow gc` has removed it: MLflow would, with files in the current folder, perhaps a temporary workspace."""
+    columns = "experiment_id, name, artifact_location, lifecycle_stage, creation_time, last_update_time, workspace"
+    with closing(_connect(database)) as connection:
+        if not connection.execute("SELECT 1 FROM experiments WHERE experiment_id = 0").fetchone():
+            now, location = round(1000 * time.time()), address_of(database.parent / "mlartifacts" / "0")
+            values = (0, "Default", location, "active", now, now, "default")
+            connection.execute(f"INSERT OR IGNORE INTO experiments ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", values)
 
 
 def _follow_move(database: Path) -> None:

@@ -35,6 +35,7 @@ from regcls.tracking.run_table import RERUN_TAG, TrackedRun, run_table
 from regcls.tracking.store import (
     address_of,
     database_of,
+    folder_of,
     lock_path,
     locks_of,
     open_database,
@@ -64,7 +65,7 @@ from mlflow.utils.rest_utils import http_request
 
 from regcls.tracking.courier import Courier
 from regcls.tracking.files import STATE, RunFiles, explain_store_errors, save_code_model, save_model
-from regcls.tracking.reading import row_of, rows_of, runs_beginning
+from regcls.tracking.reading import artifact_folders, row_of, rows_of, runs_beginning
 from regcls.tracking.views import TAG, View
 from regcls.tracking.writer import ALIVE_TAG, DIED, WEIGHTS, Point, Writer, is_unknown, milliseconds, points_of, weights_of
 
@@ -196,7 +197,11 @@ class Tracker:
         else:
             name = self._sender.begin(content)
         if lineage:
-            self._log_lineage(name, lineage)
+            try:
+                self._log_lineage(name, lineage)
+            except UserError as error:  # its folder cannot be written
+                self.stop(name, status="FAILED", reason=str(error))
+                raise
         return name
 
     def _log_lineage(self, run: str, lineage: Mapping[str, Any]) -> None:
@@ -449,6 +454,13 @@ class Tracker:
     def interrupted(self, dataset: str) -> dict[str, str]:
         """Fingerprint -> id of the KILLED runs of a data set, without repetitions of other runs; of several, the latest."""
         return {row.tags["fingerprint"]: row.run_id for row in self._with_status(dataset, "KILLED") if RERUN_TAG not in row.tags}
+
+    def without_files(self) -> dict[str, Path]:
+        """FINISHED runs whose files are gone: run id -> the folder where they were. Only of a store and files on this machine's disks."""
+        with explain_store_errors(self.uri):
+            found = artifact_folders(self._client, self.experiment_id, status="FINISHED")
+        folders = {run_id: folder_of(address) for run_id, address in found.items() if address.startswith(("/", "file:"))}
+        return {run_id: folder for run_id, folder in folders.items() if not folder.exists()}
 
     def _with_status(self, dataset: str, status: str) -> list[TrackedRun]:
         with explain_store_errors(self.uri):
