@@ -47,11 +47,22 @@ def sqlite_uri(database: Path) -> str:
 def store_uri(root: Path) -> str:
     """MLFLOW_TRACKING_URI, with an absolute path if it is an SQLite file; by default mlflow.db in the project's root."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(root / "mlflow.db")
+    if uri.startswith(("file:", "/", ".", "~")) or os.path.isdir(uri):
+        raise UserError(_file_store(uri, root))
     if re.match(r"https?:(?!//[^/])|[^/:]+(:\d+)?(/|$)", uri):
         raise UserError(f"MLFLOW_TRACKING_URI={without_password(uri)} is not a URL. Write it as http://host:port, or unset it.")
     uri = re.sub(r"^postgres(ql)?://", "postgresql+psycopg2://", uri)  # SQLAlchemy would look for another driver than ours
     database = database_of(uri)
     return sqlite_uri(database) if database else uri.rstrip("/")
+
+
+def _file_store(uri: str, root: Path) -> str:
+    folder = folder_of(uri).absolute()
+    what = f"MLFLOW_TRACKING_URI={uri} is a folder, but runs are tracked in an SQLite file or on a server"
+    remedy = f"Unset it for {root / 'mlflow.db'}, or set it to sqlite:///FILE or http://host:port"
+    new = folder.with_name(f"{folder.name}.db")  # mlflow migrate-filestore would overwrite an existing file
+    move = f". To keep the folder's runs: mlflow migrate-filestore --source '{folder}' --target '{sqlite_uri(new)}', and set it to that"
+    return f"{what}. {remedy}{move if folder.is_dir() and not new.exists() else ''}."
 
 
 def database_of(uri: str) -> Path | None:
@@ -218,6 +229,11 @@ def explanation(uri: str, error: Exception) -> str | None:
         ("readonly database", f"cannot write {store}, where runs are tracked. Make it and its folder writable, {ELSEWHERE}."),
         ("unable to open database file", f"cannot open {store}, where runs are tracked. Make its folder, {ELSEWHERE}."),
         ("file is not a database", f"{store} is no SQLite database: overwritten or damaged. Move it away, {ELSEWHERE}."),
+        ("locking protocol", f"the disk of {store} has no file locks, as some network mounts. Put it on another disk, {ELSEWHERE}."),
+        (
+            "disk I/O error",
+            f"the disk of {store} fails, or has no file locks, as some network mounts. Put it on another disk, {ELSEWHERE}.",
+        ),
         ("disk image is malformed", f"{store} is damaged. Restore a copy or move it away, {ELSEWHERE}."),
         ("database or disk is full", f"no space left on the disk of {store}. Free some space and start again."),
         ("out-of-date database schema", f"{store} was made by another version of MLflow. Save a copy and run `mlflow db upgrade` on it."),
