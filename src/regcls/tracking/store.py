@@ -14,6 +14,7 @@ from regcls import files
 from regcls.errors import UserError
 from regcls.processes import uninterrupted
 from regcls.progress import say
+from regcls.proxy import proxy_hint
 
 LOCK_WAIT = 20.0  # seconds until a locked SQLite file counts as stuck; as in MLflow
 SETTLE_WAIT = 2.0  # seconds without a change until a store of another schema counts as complete, not as being created
@@ -223,6 +224,9 @@ def _another_schema(database: Path, revision: str | None, schema: str) -> str:
 def explanation(uri: str, error: Exception) -> str | None:
     """What is wrong with the store and what to do, in a line or two; None if the error is a bug of ours."""
     text, store = " ".join(str(error).split()), database_of(uri) or without_password(uri)
+    hint = proxy_hint(uri)
+    if re.search("error code 4.*<html", text, re.IGNORECASE):  # of a proxy, or of another server
+        return f"{store} answers, but is not an MLflow server: it sends a web page. Check MLFLOW_TRACKING_URI, {ELSEWHERE}.{hint}"
     locked = f"{store} is locked: another program has been writing to it for {LOCK_WAIT:g} s."
     for sign, message in (
         ("database is locked", f"{locked} Close that program and start again."),
@@ -242,7 +246,7 @@ def explanation(uri: str, error: Exception) -> str | None:
             f"the tracking server {store} does not know the user. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.",
         ),
         ("error code 403", f"the tracking server {store} does not let this user in: {text[:300]}"),
-        ("failed with exception", f"no answer from the tracking server {store}. Does it run, and is MLFLOW_TRACKING_URI right?"),
+        ("failed with exception", f"no answer from the tracking server {store}. Does it run, and is MLFLOW_TRACKING_URI right?{hint}"),
         ("failed with error code", f"the tracking server {store} refuses: {text[:300]}"),
     ):
         if sign in text:
