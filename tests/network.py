@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 def free_port() -> int:
@@ -27,6 +28,33 @@ def black_hole() -> Iterator[str]:
     """The URL of a server that accepts and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as mute:
         yield f"http://127.0.0.1:{mute.getsockname()[1]}"
+
+
+class _Forbidden(BaseHTTPRequestHandler):
+    def answer(self) -> None:
+        page = b"<html><title>403 Forbidden</title><body>Access to this host is denied.</body></html>"
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.send_response(403)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(page)
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_CONNECT = answer
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def refusing_proxy() -> Iterator[str]:
+    """The URL of a proxy that lets no request through: it answers 403 with a web page."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Forbidden)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
 
 
 class Gate:

@@ -31,7 +31,7 @@ LAYERS = (
     {"dvc_lock", "dvc_remote", "mlproject", "models", "object_store", "options", "runs"},
     {"params"},
     {"methods"},
-    {"classes", "files", "losses", "metrics", "processes", "progress", "provenance", "relevance"},
+    {"classes", "files", "losses", "metrics", "processes", "progress", "provenance", "proxy", "relevance"},
     {"__init__", "choices", "errors", "words"},
 )
 HEIGHT = {part: -number for number, parts in enumerate(LAYERS) for part in parts}

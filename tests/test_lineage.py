@@ -28,6 +28,7 @@ from regcls.tasks.functions.task import FunctionsTask
 from regcls.tasks.images.runs import ImageSpec
 from regcls.tasks.images.runs import make_spec as image_spec
 from regcls.tasks.sequences.runs import all_specs as sequence_specs
+from regcls.tasks.task import Session
 from regcls.tracking.files import RunFiles
 from regcls.tracking.run_table import TrackedRun, typed
 from regcls.tracking.tracker import Tracker
@@ -126,6 +127,17 @@ def test_without_a_repository_params_yaml_and_the_machine_are_recorded(tmp_path,
     kept = lineage(tmp_path, "functions")
     assert (kept["changes"], kept["new_files"], kept["dvc.lock"], kept["data_md5"]) == (None, [], None, "unknown")
     assert kept["params.yaml"] == "datasets: [functions]\n" and kept["machine"]["python"]
+
+
+def test_a_session_says_once_that_git_refuses_the_project(tmp_path, monkeypatch, capsys):
+    (tmp_path / "a.txt").write_text("a")
+    commit(tmp_path)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    session = Session(params=None, root=tmp_path, dataset="functions", tracker=None)
+    assert session.tags("c")["git_commit"] == session.tags("c")["git_commit"] == "unknown"
+    shown = capsys.readouterr().err
+    assert shown.count("git refuses") == 1 and f"git config --global --add safe.directory {tmp_path}\n" in shown
 
 
 def test_runs_of_one_call_share_one_provenance_file(trained):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from regcls import provenance
-from regcls.provenance import code_digest, dvc_md5, git_tags, import_closure, machine_tags
+from regcls.provenance import code_digest, dvc_md5, git_refusal, git_tags, import_closure, machine_tags
 from repositories import git
 
 SOURCE = Path(provenance.__file__).parent
@@ -75,6 +75,15 @@ def test_outside_a_repository_everything_is_unknown(tmp_path: Path, monkeypatch:
 def test_without_git_everything_is_unknown(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(repository))
     assert set(git_tags(repository).values()) == {"unknown"}
+
+
+def test_git_refuses_another_users_folder_with_a_remedy(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert git_refusal(repository) is None
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    refusal = git_refusal(repository)
+    assert refusal and refusal.endswith(f"git config --global --add safe.directory {repository}")
+    assert git_tags(repository)["git_commit"] == "unknown"
 
 
 def test_the_machine_is_described_in_text(monkeypatch: pytest.MonkeyPatch) -> None:

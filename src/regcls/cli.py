@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from regcls import dvc_lock
 from regcls.errors import UserError
+from regcls.files import explained
 from regcls.options import PREDICTIONS, purpose_of
 from regcls.params import Params, load_params, option_names, parse_options
 from regcls.processes import end_with_launcher
@@ -59,8 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif params:
             _call(arguments, params, root)
     except UserError as error:
-        print(printable(f"regcls: error: {error}", keep="\n"), file=sys.stderr)
-        return 2
+        return _failed(str(error))
+    except OSError as error:
+        if (text := explained(error)) is None:
+            raise
+        return _failed(text)
     except SystemExit as stop:
         if stop.code == 128 + signal.SIGTERM:
             print("regcls: terminated. Finished runs are kept; the same command resumes from here.", file=sys.stderr)
@@ -69,6 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("regcls: interrupted. Finished runs are kept; the same command resumes from here.", file=sys.stderr)
         return 130
     return 0
+
+
+def _failed(text: str) -> int:
+    print(printable(f"regcls: error: {text}", keep="\n"), file=sys.stderr)
+    return 2
 
 
 def _dataset_of_run(argv: Sequence[str], params: Params) -> tuple[str, list[str]]:

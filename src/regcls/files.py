@@ -8,9 +8,14 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile, gettempdir
 from typing import IO, Any
 
 from regcls.errors import UserError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+SPARE = 2**26  # bytes; with less, the disk of temporary files is the likely reason of a failure
 
 
 @contextmanager
@@ -19,10 +24,8 @@ def explain_os_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise UserError(
-                f"no space left on the disk while writing {path}; nothing was replaced. Free some space and start again."
-            ) from error
+        if error.errno in FULL:
+            raise UserError(no_space(path)) from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise UserError(f"cannot write {path}: {error.strerror}. Make the folder writable and start again.") from error
         blocker = next((folder for folder in path.parents if os.path.exists(folder) and not os.path.isdir(folder)), None)
@@ -31,6 +34,48 @@ def explain_os_errors(path: Path) -> Iterator[None]:
         if isinstance(error.filename, str | Path) and _belongs_to(path, Path(error.filename)):  # below /proc, or a name too long
             raise UserError(f"cannot write {path}: {error.strerror}. Choose another place.") from error
         raise
+
+
+def no_space(path: Path) -> str:
+    """The error if a disk is full while `path` is being written: its own disk, or the one of temporary files."""
+    temporary, home = Path(gettempdir()), _existing(path)
+    ours = path == temporary or any(one.parent == temporary and one.name.startswith("regcls-") for one in (path, *path.parents))
+    free, elsewhere = shutil.disk_usage(temporary).free, home.stat().st_dev != temporary.stat().st_dev
+    if ours or (elsewhere and free < SPARE and free < shutil.disk_usage(home).free):
+        what = f"no space left in {temporary}, the folder of temporary files{'' if ours else f', while writing {path}'}"
+        remedy = "Free some space there, or set TMPDIR to a folder on another disk, and start again."
+        return f"{what}; nothing was replaced. {remedy}"
+    return f"no space left on the disk while writing {path}; nothing was replaced. Free some space and start again."
+
+
+def explained(error: OSError) -> str | None:
+    """What is wrong, if an OSError outside `explain_os_errors` is a fault of the machine that the user can mend; else None."""
+    if error.errno in FULL:
+        return no_space(Path(error.filename) if isinstance(error.filename, str | Path) else Path.cwd())
+    if "No usable temporary directory" in str(error):  # of the module tempfile
+        return "no folder for temporary files can be written. Set TMPDIR to a writable folder with some free space."
+    return None
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """An empty folder in TMPDIR, which is removed at the end.
+
+    Raises:
+        UserError: the disk of TMPDIR is full.
+    """
+    try:
+        with TemporaryDirectory(prefix="regcls-") as name:
+            yield Path(name)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise UserError(no_space(Path(gettempdir()))) from error
+
+
+def _existing(path: Path) -> Path:
+    """`path`, or the nearest existing folder above it."""
+    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
 
 
 def _belongs_to(path: Path, file: Path) -> bool:
@@ -87,9 +132,12 @@ def link_or_copy(file: Path, to: Path) -> None:
 def folder_written_aside(folder: Path) -> Iterator[Path]:
     """Yield an empty folder beside `folder`; on success it replaces `folder`, on failure it is removed.
 
+    If `folder` is a link, for example to a folder on another disk, all of this happens there, and the link stays.
+
     Raises:
-        UserError: the disk is full or the parent is not writable; `folder` is unchanged.
+        UserError: the disk is full, the parent is not writable, or `folder` is a mounted disk or a link to nowhere; `folder` is unchanged.
     """
+    folder = _replaceable(folder)
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     with explain_os_errors(folder):
@@ -106,6 +154,16 @@ def folder_written_aside(folder: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(aside, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _replaceable(folder: Path) -> Path:
+    """`folder`, or the one that it links to."""
+    target = folder.resolve() if folder.is_symlink() else folder
+    if target != folder and not target.parent.is_dir():
+        raise UserError(f"{folder} is a link to {target}, but there is no folder {target.parent}. Mount its disk, or remove the link.")
+    if target.is_mount():
+        raise UserError(f"{target} is a mounted disk, which cannot be replaced as a whole. Make {folder} a link to a folder on that disk.")
+    return target
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -133,27 +191,51 @@ def lock(path: Path, *, on_wait: Callable[[str], None]) -> Iterator[None]:
     """Hold the advisory lock `path`; the kernel releases it when the process dies, however it dies.
 
     If another process holds the lock, calls `on_wait` once with the holder's name, then waits.
+
+    Raises:
+        UserError: the disk has no file locks, or the folder is not writable.
     """
     handle = try_lock(path)
     if handle is None:
         on_wait(lock_holder(path))
         handle = _lock_file(path)
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        _flock(handle, fcntl.LOCK_EX, path)
         _sign(handle, path)
     with handle:
         yield  # closing the handle releases the lock
 
 
 def try_lock(path: Path) -> IO[str] | None:
-    """Acquire the lock `path`; returns an open file whose closing releases it, or None if another process holds it."""
+    """Acquire the lock `path`; returns an open file whose closing releases it, or None if another process holds it.
+
+    Raises as `lock` does.
+    """
     handle = _lock_file(path)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
     except BlockingIOError:
-        handle.close()
         return None
     _sign(handle, path)
     return handle
+
+
+def _flock(handle: IO[Any], how: int, path: Path) -> None:
+    try:
+        fcntl.flock(handle, how)
+    except OSError as error:
+        handle.close()
+        if error.errno not in NO_LOCKS:
+            raise
+        raise UserError(
+            f"cannot lock {path}: the disk of {path.parent} has no file locks ({error.strerror}), like some network mounts. Put the "
+            "folder on another disk, or mount this one with locks: NFS with vers=4 or, if only one machine uses it, with local_lock=all."
+        ) from error
+
+
+def check_locks(folder: Path) -> None:
+    """Try a lock in an existing folder, and leave nothing behind. Raises as `lock` does."""
+    with explain_os_errors(folder), TemporaryFile(dir=folder) as handle:
+        _flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB, folder / "lock")
 
 
 def lock_holder(path: Path) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from regcls.errors import UserError
+from regcls.proxy import proxy_hint
 
 TIMEOUTS = (4.0, 8.0)  # seconds to connect and to respond, for checks of a bucket
 SKEW_ALLOWED = 900.0  # seconds between our clock and S3's; beyond, it refuses all requests
@@ -212,20 +213,24 @@ class Bucket:
         except ResponseParserError as error:
             raise self._no_s3() from error
         except (exceptions.ConnectTimeoutError, exceptions.ReadTimeoutError) as error:
-            raise UserError(
-                f"{self.endpoint} does not answer. Is it the right address (AWS_ENDPOINT_URL), and is there a firewall in between?"
-            ) from error
+            remedy = f"Is it the right address (AWS_ENDPOINT_URL), and is there a firewall in between?{proxy_hint(self.endpoint)}"
+            raise UserError(f"{self.endpoint} does not answer. {remedy}") from error
         except (exceptions.ConnectionError, exceptions.HTTPClientError) as error:
-            raise UserError(f"cannot reach {self.endpoint}: {innermost(error)}. Is it running, and is AWS_ENDPOINT_URL right?") from error
+            remedy = f"Is it running, and is AWS_ENDPOINT_URL right?{proxy_hint(self.endpoint)}"
+            raise UserError(f"cannot reach {self.endpoint}: {innermost(error)}. {remedy}") from error
         except exceptions.ParamValidationError as error:
             raise UserError(f"{self.name} cannot be the name of a bucket") from error
         except exceptions.BotoCoreError as error:
             raise UserError(f"{self.url}: {error}. {CREDENTIALS}") from error
 
     def _no_s3(self, status: int = 200) -> UserError:
+        hint = proxy_hint(self.endpoint)
         if status in GATEWAY:
-            return UserError(f"{self.endpoint} answers {status}: the proxy there cannot reach S3. Its log says more; try again later.")
-        return UserError(f"{self.endpoint} answers, but is not S3: it sends a web page or the like. Check AWS_ENDPOINT_URL (the port?).")
+            return UserError(
+                f"{self.endpoint} answers {status}: the proxy there cannot reach S3. Its log says more; try again later.{hint}"
+            )
+        what = "is not S3: it sends a web page or the like"
+        return UserError(f"{self.endpoint} answers, but {what}. Check AWS_ENDPOINT_URL (the port?).{hint}")
 
 
 def innermost(error: BaseException) -> str:

@@ -4,6 +4,8 @@ import ast
 import hashlib
 import os
 import platform
+import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -30,6 +32,21 @@ def git_tags(root: Path) -> dict[str, str]:
         branch = "detached"
     dirty = UNKNOWN if changes is None else str(bool(changes)).lower()
     return {"git_commit": commit or UNKNOWN, "git_branch": branch or UNKNOWN, "git_dirty": dirty}
+
+
+def git_refusal(root: Path) -> str | None:
+    """Why git says nothing of `root`, and what to do, if it takes the folder for another user's; else None."""
+    try:
+        completed = _run_git(root, "rev-parse", "--git-dir")
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if not (found := re.search(rb"dubious ownership in repository at '(.*)'", completed.stderr)):
+        return None
+    folder = shlex.quote(os.fsdecode(found[1]))
+    return (
+        f"git refuses {folder}, which belongs to another user: runs are tracked without their commit. If you trust its owner: "
+        f"git config --global --add safe.directory {folder}"
+    )
 
 
 def lineage(root: Path, dataset: str) -> dict[str, Any]:
@@ -74,13 +91,17 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 
 def _git_bytes(root: Path, *arguments: str) -> bytes | None:
-    # GIT_OPTIONAL_LOCKS: `status` must not lock the index, which would block the user's git commands.
-    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
     try:
-        completed = subprocess.run(["git", *arguments], cwd=root, env=environment, capture_output=True, timeout=60, check=False)
+        completed = _run_git(root, *arguments)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return completed.stdout if completed.returncode == 0 else None
+
+
+def _run_git(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    # GIT_OPTIONAL_LOCKS: `status` must not lock the index, which would block the user's git commands.
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+    return subprocess.run(["git", *arguments], cwd=root, env=environment, capture_output=True, timeout=60, check=False)
 
 
 def machine_tags() -> dict[str, str]:

@@ -1,7 +1,10 @@
 """Checks of the machine, with a simulated driver and GPU."""
 
+import errno
+import fcntl
 import shutil
 import sys
+import tempfile
 from collections import namedtuple
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +15,7 @@ import torch
 from network import free_port
 from regcls.checks import Place, machine
 from regcls.params import load_params
+from regcls.pipeline.doctor import outcome_of
 
 
 @pytest.fixture
@@ -172,6 +176,28 @@ def test_a_full_disk_is_bad_and_says_what_is_stored_on_it(place, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("usage", "total used free")(10, 9, int(1.5e9)))
     found = machine.disk(place())
     assert found.state == "bad" and "1.5 GB free (project, .regcls, artifacts); a run needs about 2" in found.text
+
+
+def test_a_disk_without_file_locks_is_bad(place, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    where = place()
+    before = sorted(where.root.rglob("*"))
+    assert machine.disk(where).state == "good" and sorted(where.root.rglob("*")) == before
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    found = outcome_of(machine.disk, where)
+    assert found.state == "bad" and f"the disk of {where.root} has no file locks" in found.text and "local_lock=all" in found.remedy
+
+
+def test_the_folder_of_temporary_files_is_checked_too(place, monkeypatch, tmp_path):
+    where, usage, free = place(), namedtuple("usage", "free"), {tempfile.gettempdir(): 10**6}
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(free.get(str(path), 10**12)))
+    found = machine.disk(where)
+    assert found.state == "bad" and f"0.0 GB free in {tempfile.gettempdir()}, the folder of temporary files" in found.text
+    free.clear()
+    monkeypatch.setenv("TMPDIR", f"{tmp_path}/none")
+    assert f"TMPDIR={tmp_path}/none cannot be used" in machine.disk(where).text
 
 
 def test_large_writable_disks_are_good(place, monkeypatch):

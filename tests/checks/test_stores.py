@@ -16,9 +16,12 @@ import pytest
 import requests
 from mlflow.tracking import MlflowClient
 
+from network import free_port, refusing_proxy
 from regcls.checks import Place, stores
+from regcls.errors import UserError
 from regcls.params import load_params
 from regcls.pipeline.doctor import PATIENCE, outcome_of
+from regcls.proxy import proxy_hint
 from regcls.tracking import probe
 from regcls.tracking.tracker import Tracker
 from servers import PASSWORD, black_hole
@@ -195,6 +198,92 @@ def web_page():
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
+
+
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+
+
+@pytest.fixture
+def proxy(monkeypatch):
+    """A proxy that refuses all requests, in the environment under a name; returns a function that sets it, with further variables."""
+    with refusing_proxy() as url:
+
+        def set_proxy(name, **environment):
+            for variable in (*PROXIES, *map(str.upper, PROXIES)):
+                monkeypatch.delenv(variable, raising=False)
+            for variable, value in {name: url, **environment}.items():
+                monkeypatch.setenv(variable, value)
+            return url
+
+        yield set_proxy
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "ALL_PROXY"])
+def test_a_proxy_before_a_server_on_this_machine_is_named(place, run_check, monkeypatch, proxy, name):
+    url = proxy(name)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    hint = f"A proxy is set, {url}: to reach 127.0.0.1 without it, export NO_PROXY=127.0.0.1,localhost"
+    outcome = run_check(stores.tracking)
+    assert outcome.startswith("bad: ") and "is not an MLflow server: it sends a web page" in outcome and hint in outcome
+    with pytest.raises(UserError, match="is not an MLflow server: it sends a web page") as caught:
+        Tracker(place.root, experiment="regcls")
+    assert hint in str(caught.value) and "<html" not in str(caught.value)
+
+
+def test_a_server_behind_a_proxy_is_reached_once_no_proxy_names_it(tracking_server, run_check, monkeypatch, proxy):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_server.uri)
+    proxy("http_proxy")
+    value = run_check(stores.tracking).partition("export NO_PROXY=")[2]
+    proxy("http_proxy", NO_PROXY=value)
+    assert f"{tracking_server.uri}: MLflow {mlflow.__version__}" in run_check(stores.tracking)
+
+
+def test_hosts_without_proxy_stay_without_it(monkeypatch, proxy):
+    url = proxy("http_proxy", no_proxy=".local")
+    assert proxy_hint("http://mlflow.local:5000") == proxy_hint("https://elsewhere") == ""
+    hosts = ".local,127.0.0.1,localhost,mlflow"
+    assert proxy_hint("http://me:hush@mlflow:5000") == f" A proxy is set, {url}: to reach mlflow without it, export no_proxy={hosts}"
+
+
+def test_a_web_page_is_not_taken_for_a_version(run_check, monkeypatch, web_page):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", web_page)
+    get = probe._get
+
+    def only_version(uri, path):
+        answer = get(uri, path)
+        if path != "/version":
+            answer.status_code, answer.headers["Content-Type"] = 200, "application/json"
+        return answer
+
+    monkeypatch.setattr(probe, "_get", only_version)
+    assert "is not an MLflow server: it sends a web page -> Check MLFLOW_TRACKING_URI" in run_check(stores.tracking)
+
+
+def test_a_proxy_before_s3_on_this_machine_is_named(run_check, remote, proxy):
+    url = proxy("http_proxy")
+    remote("url = s3://boot/dvc", f"endpointurl = http://127.0.0.1:{free_port()}", "access_key_id = a", "secret_access_key = b")
+    outcome = run_check(stores.dvc_remote)
+    assert (
+        "is not S3: it sends a web page" in outcome and f"A proxy is set, {url}: " in outcome and "NO_PROXY=127.0.0.1,localhost" in outcome
+    )
+
+
+@pytest.mark.parametrize("uri", ["./mlruns", "file://{}/mlruns", "{}/mlruns", "mlruns"])
+def test_a_folder_as_store_is_refused_with_the_way_to_move_its_runs(place, run_check, monkeypatch, tmp_path, uri):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mlruns").mkdir()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(tmp_path))
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    new = f"sqlite:///{tmp_path}/mlruns.db"
+    outcome = run_check(stores.tracking)
+    assert outcome.startswith(
+        f"bad: MLFLOW_TRACKING_URI={uri.format(tmp_path)} is a folder, but runs are tracked in an SQLite file or on a"
+    )
+    assert f"mlflow migrate-filestore --source '{tmp_path}/mlruns' --target '{new}', and set it to that" in outcome
+    with pytest.raises(UserError, match="is a folder"):
+        Tracker(place.root, experiment="regcls")
+    (tmp_path / "mlruns.db").touch()  # which the command would overwrite
+    assert "migrate" not in run_check(stores.tracking)
 
 
 # Artifacts

@@ -1,9 +1,11 @@
 """Images read from folders, .tar and .zip without unpacking, and errors for unreadable archives."""
 
 import io
+import os
 import random
 import tarfile
 import tracemalloc
+import unicodedata
 import zipfile
 from contextlib import suppress
 
@@ -209,3 +211,56 @@ def test_reading_beyond_the_end_gives_no_bytes(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert Place(str(tmp_path / "a"), 2, 10).read() == b"c"
     assert Place(str(tmp_path / "a"), 5, 10).read() == b""
+
+
+# macOS writes é as e and an accent (NFD), most other systems as one character (NFC).
+NFC, NFD = (unicodedata.normalize(form, "büro/café.jpg") for form in ("NFC", "NFD"))
+
+
+def write_accents(raw, kind, *names):
+    """A folder or an archive, named as macOS spells it, of files that contain their names."""
+    for name in names:
+        if kind == "folder":
+            (raw / name).parent.mkdir(exist_ok=True)
+            (raw / name).write_bytes(name.encode())
+        elif kind == "tar":
+            with tarfile.open(raw / f"{name.partition('/')[0]}.tar", "a") as tar:
+                member = tarfile.TarInfo(name)
+                member.size = len(name.encode())
+                tar.addfile(member, io.BytesIO(name.encode()))
+        else:
+            with zipfile.ZipFile(raw / f"{name.partition('/')[0]}.zip", "a") as opened:
+                opened.writestr(name, name)
+
+
+def unmark(archive):
+    """Remove the mark of UTF-8 from the names in a .zip, which macOS does not set."""
+    content = bytearray(archive.read_bytes())
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = content.index(signature) + flags
+        content[at : at + 2] = b"\0\0"
+    archive.write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar", "zip", "zip of macOS"])
+@pytest.mark.parametrize(("there", "wanted"), [(NFD, NFC), (NFC, NFD)], ids=["NFD files", "NFC files"])
+def test_accented_names_are_found_in_both_spellings(tmp_path, kind, there, wanted):
+    write_accents(tmp_path, kind, there)
+    if kind == "zip of macOS":
+        unmark(tmp_path / f"{there.partition('/')[0]}.zip")
+    assert holder(tmp_path, wanted.partition("/")[0]).place(wanted).read() == there.encode()
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar", "zip"])
+def test_names_that_differ_in_their_spelling_only_stay_different_files(tmp_path, kind):
+    names = [f"faces/{unicodedata.normalize(form, 'é')}.jpg" for form in ("NFC", "NFD")]
+    write_accents(tmp_path, kind, *names)
+    faces = holder(tmp_path)
+    assert [faces.place(name).read() for name in names] == [name.encode() for name in names]
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+def test_a_third_spelling_of_two_files_is_no_guess(tmp_path, kind):
+    write_accents(tmp_path, kind, "faces/\u1e69.jpg", "faces/s\u0323\u0307.jpg")
+    place = holder(tmp_path).place("faces/\u1e61\u0323.jpg")
+    assert place is None or not os.path.exists(place.file)

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import unicodedata
 
 import numpy as np
 import pandas as pd
@@ -143,6 +144,18 @@ def test_files_in_raw_stay_where_they_are_and_a_readme_is_never_overwritten(proj
     assert (home / "README.md").read_text() == "mine" and (home / "raw/photos/0.png").stat().st_mtime_ns == stamp
     assert (home / "raw/houses.csv").read_bytes() == photos.read_bytes()
     assert "1 file (0.0 MB) copied" in (shown := capsys.readouterr().out) and "60 left there as they are" in shown
+
+
+def test_accented_names_from_macos_are_found_and_not_copied_twice(project, photos, capsys):
+    composed, decomposed = (unicodedata.normalize(form, "photos/é.png") for form in ("NFC", "NFD"))
+    (photos.parent / "photos/3.png").rename(photos.parent / decomposed)
+    photos.write_text(photos.read_text().replace("photos/3.png", composed))
+    shutil.copytree(photos.parent, project / "data/homes/raw")
+    for name, file in (("houses", photos), ("homes", project / "data/homes/raw/photos.csv")):
+        assert main(["new", name, "--images", str(file)]) == 0
+        assert "not exist" not in capsys.readouterr().out
+        assert len(os.listdir(project / f"data/{name}/raw/photos")) == 60
+        assert (project / f"data/{name}/raw" / decomposed).is_file()
 
 
 def test_images_in_an_archive_are_copied_as_the_archive(project, photos):

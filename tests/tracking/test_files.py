@@ -4,6 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections import namedtuple
 from pathlib import Path
 
 import mlflow
@@ -52,6 +54,13 @@ def test_a_file_logged_again_is_replaced(tracker, run_id, tmp_path):
         (tmp_path / "file").write_text(content)
         tracker.log_files(run_id, {"some/file": tmp_path / "file"})
     assert tracker.files.fetch(run_id, "some/file", tmp_path).read_text() == "second"
+
+
+def test_a_file_that_does_not_fit_into_tmpdir_is_a_clear_error(tracker, run_id, monkeypatch):
+    tracker.log_table(run_id, "predictions.parquet", pd.DataFrame({"row": [3, 1]}))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("usage", "free")(100))
+    with pytest.raises(UserError, match=f"no space left in {tempfile.gettempdir()}, the folder of temporary files"):
+        tracker.files.table(run_id, "predictions.parquet")
 
 
 def test_json_and_tables_come_back(tracker, run_id, tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 from regcls.checks import Finding, Place, bad, good, note
 from regcls.dvc_lock import NAME, faults
 from regcls.errors import UserError
-from regcls.provenance import UNKNOWN, git_tags
+from regcls.provenance import UNKNOWN, git_refusal, git_tags
 
 
 def params(place: Place) -> Finding:
@@ -23,11 +23,10 @@ def git(place: Place) -> Finding:
     tags = git_tags(place.root)
     commit, branch = tags["git_commit"], tags["git_branch"]
     if commit == UNKNOWN:
+        if refusal := git_refusal(place.root):
+            raise UserError(refusal)
         if any((folder / ".git").exists() for folder in (place.root, *place.root.parents)):
-            return bad(
-                f"git does not say the commit of {place.root}: not installed, no commit yet, or the folder is another user's",
-                f"git status says more; for another user's folder: git config --global --add safe.directory {place.root}",
-            )
+            return bad(f"git does not say the commit of {place.root}: not installed, or no commit yet", "git status says more")
         return note("no repository: runs will not say which code made them", "clone the project with git")
     if tags["git_dirty"] == "true":
         return note(f"{commit[:12]} on {branch}, with changes: runs will be tagged git_dirty", "git commit, before runs that matter")

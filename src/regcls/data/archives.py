@@ -2,10 +2,13 @@
 
 import os
 import tarfile
+import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from stat import S_ISREG
 
@@ -69,6 +72,40 @@ def _inflated(content: bytes) -> bytes:
     return inflated
 
 
+def spelled(folder: Path, path: str, listings: dict[str, dict[str, str | None]]) -> str:
+    """`path` as the files in `folder` spell it: macOS writes an accented letter as two characters (NFD), most others as one (NFC).
+
+    Unchanged if it exists as written, or if no file or several have it in another spelling. `listings` keeps what is read of folders.
+    """
+    if path.isascii() or os.path.lexists(folder / path):
+        return path
+    parts = list[str]()
+    for part in path.split("/"):
+        here = os.path.join(folder, *parts)
+        if here not in listings:
+            listings[here] = {}
+            with suppress(OSError, ValueError):
+                listings[here] = _by_spelling(os.listdir(here))
+        parts.append(part if os.path.lexists(os.path.join(here, part)) else listings[here].get(_nfc(part)) or part)
+    return "/".join(parts)
+
+
+def _by_spelling(names: Iterable[str]) -> dict[str, str | None]:
+    """NFC form -> name; None if several have it. Names in a .zip of macOS are UTF-8 that is marked as cp437, so both are tried."""
+    found = dict[str, str | None]()
+    for name in names:
+        forms = {_nfc(name)}
+        with suppress(UnicodeError):
+            forms.add(_nfc(name.encode("cp437").decode()))
+        for form in forms:
+            found[form] = None if form in found else name
+    return found
+
+
+def _nfc(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
 class Holder:
     """The files in raw/<top>/ or, if there is no such folder, in raw/<top>.tar or raw/<top>.zip."""
 
@@ -79,10 +116,12 @@ class Holder:
             UserError: there is no such folder or archive (the message ends with `remedy`), or the archive is damaged, encrypted or
                 compressed as a whole.
         """
-        self.raw, self.origin = raw, raw / top
+        self._listings = dict[str, dict[str, str | None]]()
+        self.raw, self.origin = raw, raw / spelled(raw, top, self._listings)
         self._places: Mapping[str, Place] | None = None  # in an archive
         # os.path, since pathlib raises an OSError if a name is too long.
-        archives = [file for suffix in (".tar", ".zip") if os.path.isfile(file := raw / f"{top}{suffix}")] if top else []
+        names = [spelled(raw, f"{top}{suffix}", self._listings) for suffix in (".tar", ".zip")] if top else []
+        archives = [file for name in names if os.path.isfile(file := raw / name)]
         if os.path.isdir(self.origin):
             for archive in archives:
                 say(f"reading the folder {self.origin}, not {archive}")
@@ -93,8 +132,19 @@ class Holder:
             raise UserError(f"there is no {top}.tar, {top}.zip or folder {top} in {raw}. {remedy}")
 
     def place(self, path: str) -> Place | None:
-        """Location of `path`, which begins with `top`; None if an archive does not have it. In a folder, existence is not checked."""
-        return Place(str(self.raw / path)) if self._places is None else self._places.get(path)
+        """Location of `path`, which begins with `top`; None if an archive does not have it. In a folder, existence is not checked.
+
+        See `spelled` for accented letters.
+        """
+        if self._places is None:
+            return Place(str(self.raw / spelled(self.raw, path, self._listings)))
+        if path in self._places or path.isascii():
+            return self._places.get(path)
+        return self._places.get(self._spellings.get(_nfc(path)) or path)
+
+    @cached_property
+    def _spellings(self) -> dict[str, str | None]:
+        return _by_spelling(self._places or ())
 
     def names(self) -> Iterator[str]:
         """Paths of all files."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from regcls.data import splits
-from regcls.data.archives import Holder
+from regcls.data.archives import Holder, spelled
 from regcls.data.drawn_splits import drawn_splits
 from regcls.data.splits import Split
 from regcls.errors import UserError
@@ -190,7 +190,8 @@ def holders_of(file: Path, table: pd.DataFrame, *, remedy: str, links: bool) -> 
     raw, holders = file.parent, dict[str, Holder]()
     for folder, line in table.groupby(table["path"].map(os.path.dirname))["line"].min().sort_values().items():
         top, within = top_of(f"{folder}/"), [Path(str(folder)), *Path(str(folder)).parents][:-1]
-        if not links and (link := next((raw / part for part in within if os.path.islink(raw / part)), None)):
+        paths = [raw / spelled(raw, str(part), {}) for part in within]
+        if not links and (link := next(filter(os.path.islink, paths), None)):
             raise fault(file, line, f"{link} is a link to a folder, in which DVC sees no changes: move or copy the folder there")
         try:
             if top not in holders:

@@ -19,9 +19,13 @@ from regcls.data.archives import Place
 from regcls.data.store import Writer
 from regcls.processes import worker_pool
 from regcls.progress import progress
+from regcls.words import counted
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # not all of Pillow's: some of the others start external programs
 CHUNK = 64  # images per task of a worker process
+
+
+DARK = 2**14  # values of 16-bit images; if all are below, they probably hold 8 to 14 bits
 
 
 class Written(NamedTuple):
@@ -68,6 +72,23 @@ def load_image(content: bytes, *, exif: bool = False) -> Image.Image:
         raise ValueError(f"larger than {(Image.MAX_IMAGE_PIXELS or 0) // 10**6} megapixels") from None
     except Exception as error:  # on damaged files, Pillow can raise anything
         raise ValueError(f"cut short or damaged: {error or type(error).__name__}") from None
+
+
+def darkness(brightest: Sequence[int], remedy: str) -> str | None:
+    """What to say of 16-bit images that seem to hold fewer bits; None if they do not.
+
+    `brightest`: the largest value of each; `remedy` has a place for {bits}.
+    """
+    if not brightest or (largest := max(brightest)) >= DARK:
+        return None
+    bits = max(8, largest.bit_length())
+    images = counted(len(brightest), "16-bit image")
+    return f"the largest value of the {images} is {largest:,}, so they become dark: if they hold {bits} bits, {remedy.format(bits=bits)}"
+
+
+def largest_16_bit_value(image: Image.Image) -> int | None:
+    """The largest value of a 16-bit image; None for other images."""
+    return int(np.asarray(image).max()) if _has_16_bits(image) else None
 
 
 def _has_16_bits(image: Image.Image) -> bool:
@@ -140,8 +161,8 @@ def _write_chunk(file: str, offset: int, size: int, exif: bool, bits: int, chunk
                 written.rejected[row] = str(error)
             else:
                 written.digests[row] = hashlib.sha256(content).digest()
-                if _has_16_bits(image):
-                    written.brightest[row] = int(np.asarray(image).max())
+                if (largest := largest_16_bit_value(image)) is not None:
+                    written.brightest[row] = largest
                 out.seek(offset + row * pixels.nbytes)
                 out.write(pixels.data)
     return written

@@ -84,7 +84,7 @@ def copies_of(file: Path, table: pd.DataFrame, name: str, *, links: bool) -> tup
         place, packed = holder.place(path), holder.origin.is_file()
         if place and (packed or os.path.isfile(place.file)):
             places[path] = place
-            copies[holder.origin.name if packed else path] = Path(place.file)
+            copies[os.path.relpath(place.file, file.parent)] = Path(place.file)
     if not places:
         raise UserError(
             f"{file}: none of the {len(table):,} files exists, such as {table['path'].iloc[0]}. Paths are relative to {file.parent}"

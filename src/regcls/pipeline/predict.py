@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
 from regcls.errors import UserError
+from regcls.files import temporary_folder
 from regcls.params import Params
 from regcls.pipeline.recorded import task_of
 from regcls.progress import say
@@ -29,11 +29,11 @@ def predict(
     tracker = Tracker(root, experiment=params.tracking.experiment)
     row = tracker.find(run)
     task = task_of(row)
-    with TemporaryDirectory() as aside:
+    with temporary_folder() as aside:
         request = PredictRequest(
             run_id=row.run_id,
             spec=typed(row.params, task.spec_type),
-            checkpoint=lambda: tracker.files.fetch(row.run_id, {"best": BEST, "last": LAST}[checkpoint], Path(aside)),
+            checkpoint=lambda: tracker.files.fetch(row.run_id, {"best": BEST, "last": LAST}[checkpoint], aside),
             device=device_for(params.compute.device),
             images=images,
             folder=folder,

@@ -5,11 +5,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from regcls.data.store import prepared_folder
 from regcls.errors import MissingError, UserError
+from regcls.files import temporary_folder
 from regcls.methods import has_class_loss, has_regression_loss, is_balanced
 from regcls.provenance import UNKNOWN
 from regcls.runs import RunSpec
@@ -85,9 +85,9 @@ def lineage_of(row: TrackedRun, tracker: Tracker) -> dict[str, Any]:
     Raises:
         UserError: the store does not answer.
     """
-    with TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         try:
-            content = json.loads(tracker.files.fetch(row.run_id, LINEAGE, Path(folder)).read_text(encoding="utf-8"))
+            content = json.loads(tracker.files.fetch(row.run_id, LINEAGE, folder).read_text(encoding="utf-8"))
         except (MissingError, ValueError):
             return {}
     return content if isinstance(content, dict) else {}

@@ -16,7 +16,8 @@ from regcls.errors import UserError
 from regcls.methods import missing_need
 from regcls.params import Params
 from regcls.params.shots import DensityShots
-from regcls.provenance import lineage
+from regcls.progress import say
+from regcls.provenance import git_refusal, lineage
 from regcls.reports.report import Report
 from regcls.runs import RunSpec
 from regcls.tasks import task_named, task_params
@@ -45,7 +46,9 @@ class Session:
 
     @cached_property
     def origin(self) -> dict[str, Any]:
-        """See provenance.lineage."""
+        """See provenance.lineage. Says so, once, if git refuses to tell the commit."""
+        if refusal := git_refusal(self.root):
+            say(refusal)
         return lineage(self.root, self.dataset)
 
     def tags(self, code: str) -> dict[str, str]:

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import sqlite3
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,14 +19,14 @@ from numpy.typing import NDArray
 from sqlalchemy.exc import SQLAlchemyError
 
 from regcls.errors import DamagedError, MissingError, UserError
-from regcls.files import explain_os_errors, link_or_copy
+from regcls.files import explain_os_errors, link_or_copy, no_space, temporary_folder
 from regcls.runs import CodeModel
 from regcls.tracking.store import explanation
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it would show a bar for each file of each run
 
-from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric, Run
+from mlflow.entities import FileInfo, LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.models.model import MLMODEL_FILE_NAME
@@ -58,18 +57,18 @@ class RunFiles:
         Raises:
             UserError: the disk of the store is full or not writable.
         """
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             for path, file in files.items():
-                link = Path(folder) / Path(path).name  # MLflow keeps the name of the file
+                link = folder / Path(path).name  # MLflow keeps the name of the file
                 link.symlink_to(file.absolute())
                 with explain_os_errors(Path(path)), _patience(file.stat().st_size):
                     self._client.log_artifact(run_id, str(link), _parent(path))
 
     def log_bytes(self, run_id: str, path: str, content: bytes) -> None:
         """Store a file with this content. Raises as `log` does."""
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "content").write_bytes(content)
-            self.log(run_id, {path: Path(folder) / "content"})
+        with temporary_folder() as folder:
+            (folder / "content").write_bytes(content)
+            self.log(run_id, {path: folder / "content"})
 
     def delete(self, run_id: str, path: str) -> None:
         """Remove an artifact folder, if there is one. It stays if the store does not allow removal (only to the experiment's creator)."""
@@ -101,8 +100,8 @@ class RunFiles:
         return self._read(run_id, path, read)
 
     def _read(self, run_id: str, path: str, read: Callable[[Path], T]) -> T:
-        with tempfile.TemporaryDirectory() as folder:
-            file = self.fetch(run_id, path, Path(folder))
+        with temporary_folder() as folder:
+            file = self.fetch(run_id, path, folder)
             try:
                 return read(file)
             except Exception as error:  # a damaged file can raise anything
@@ -116,8 +115,10 @@ class RunFiles:
             UserError: the store does not answer.
         """
         with explain_store_errors(self._uri):
-            if not self._has(run_id, path):
+            if (file := self._entry(run_id, path)) is None:
                 raise MissingError(f"run {run_id} has no file {path}: deleted, not finished, or a run of another kind")
+            if (file.file_size or 0) > shutil.disk_usage(folder).free:  # MLflow would not say why it fails
+                raise UserError(no_space(folder))
             return Path(self._client.download_artifacts(run_id, path, str(folder)))
 
     def sizes(self, run_id: str) -> dict[str, int]:
@@ -158,22 +159,25 @@ class RunFiles:
             params = dict(run.data.params)
             model = self._client.create_logged_model(run.info.experiment_id, name=MODEL, source_run_id=run_id, params=params)
             self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             for path, file in files.items():
-                link_or_copy(file, Path(folder) / path)
-            mlmodel = Model.load(folder)
+                link_or_copy(file, folder / path)
+            mlmodel = Model.load(str(folder))
             mlmodel.model_uuid = mlmodel.model_id = model.model_id
             mlmodel.run_id, mlmodel.artifact_path = run_id, model.artifact_location
-            (Path(folder) / MLMODEL_FILE_NAME).unlink()
-            mlmodel.save(str(Path(folder) / MLMODEL_FILE_NAME))
-            with _patience(sum(file.stat().st_size for file in files.values())):
-                self._client.log_model_artifacts(model.model_id, folder)
+            (folder / MLMODEL_FILE_NAME).unlink()
+            mlmodel.save(str(folder / MLMODEL_FILE_NAME))
+            with explain_os_errors(Path(MODEL)), _patience(sum(file.stat().st_size for file in files.values())):
+                self._client.log_model_artifacts(model.model_id, str(folder))
         metrics = [Metric(name, value, at, step, model_id=model.model_id, run_id=run_id) for name, value, step, at in points]
         self._client.log_batch(run_id, metrics=metrics)
         self._client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
 
     def _has(self, run_id: str, path: str) -> bool:
-        return any(file.path == path for file in self._client.list_artifacts(run_id, _parent(path)))
+        return self._entry(run_id, path) is not None
+
+    def _entry(self, run_id: str, path: str) -> FileInfo | None:
+        return next((file for file in self._client.list_artifacts(run_id, _parent(path)) if file.path == path), None)
 
     def _models(self, run: Run) -> list[LoggedModel]:
         outputs = run.outputs.model_outputs if run.outputs else []
@@ -226,11 +230,11 @@ def save_model(module: Any, folder: Path, *, example: NDArray[np.uint8]) -> None
 
 def save_code_model(model: CodeModel, folder: Path) -> None:
     """Write a CodeModel into a new folder as an MLflow model."""
-    with tempfile.TemporaryDirectory() as aside, warnings.catch_warnings():
+    with temporary_folder() as aside, warnings.catch_warnings(), explain_os_errors(folder):
         warnings.simplefilter("ignore")  # MLflow asks for an example of the input, which would be a user's data
         import mlflow.pyfunc  # here: it takes a second, and warns of itself
 
-        code, paths = Path(aside) / "model.py", {name: Path(aside) / name for name in model.files}
+        code, paths = aside / "model.py", {name: aside / name for name in model.files}
         code.write_text(model.code, encoding="utf-8")
         for name, path in paths.items():
             path.write_bytes(model.files[name])

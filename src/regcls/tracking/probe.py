@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import requests
 
 from regcls.errors import UserError
+from regcls.proxy import proxy_hint
 from regcls.tracking.files import explain_store_errors
 from regcls.tracking.store import ELSEWHERE, open_database, sqlite_uri, without_password
 from regcls.words import printable
@@ -54,6 +55,8 @@ def ask_server(uri: str) -> Server:
         _check(uri, answer)
     version = _get(uri, "/version")
     _check(uri, version)
+    if not version.ok or not re.match(r"\d+\.\d+", version.text):
+        raise _web_page(uri)
     credentials = get_default_host_creds(uri)
     return Server(printable(version.text.strip()[:20]), credentials.username or urlsplit(uri).username or "", 1000 * min(seconds))
 
@@ -71,15 +74,22 @@ def _check(uri: str, answer: requests.Response) -> None:
         if user := credentials.username or urlsplit(uri).username:
             raise UserError(f"the tracking server {shown} does not accept user {user} with this password. Check {KNOWN_USER}.")
         raise UserError(f"the tracking server {shown} asks for a user and a password. Set {KNOWN_USER}.")
-    if answer.status_code == 403 and "host" in answer.text.lower():
+    if answer.status_code == 403 and "invalid host header" in answer.text.lower():
         raise UserError(
             f"the tracking server {shown} does not accept this host name. Start it with --allowed-hosts {urlsplit(uri).netloc}."
         )
     if answer.status_code >= 500:
-        raise UserError(f"the tracking server {shown} answers {answer.status_code}: {answer.text.strip()[:200]}. Its log says more.")
+        raise UserError(
+            f"the tracking server {shown} answers {answer.status_code}: {answer.text.strip()[:200]}. Its log says more.{proxy_hint(uri)}"
+        )
     # Experiment 0 may be deleted or not accessible to us: MLflow says so in JSON.
     if "text/html" in answer.headers.get("Content-Type", "") and answer.request.path_url.partition("?")[0] != "/version":
-        raise UserError(f"{shown} answers, but is not an MLflow server: it sends a web page. Check MLFLOW_TRACKING_URI, {ELSEWHERE}.")
+        raise _web_page(uri)
+
+
+def _web_page(uri: str) -> UserError:
+    what = f"{without_password(uri)} answers, but is not an MLflow server: it sends a web page"
+    return UserError(f"{what}. Check MLFLOW_TRACKING_URI, {ELSEWHERE}.{proxy_hint(uri)}")
 
 
 def check_database(database: Path, *, is_own: bool) -> None:

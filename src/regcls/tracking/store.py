@@ -14,6 +14,7 @@ from regcls import files
 from regcls.errors import UserError
 from regcls.processes import uninterrupted
 from regcls.progress import say
+from regcls.proxy import proxy_hint
 
 LOCK_WAIT = 20.0  # seconds until a locked SQLite file counts as stuck; as in MLflow
 SETTLE_WAIT = 2.0  # seconds without a change until a store of another schema counts as complete, not as being created
@@ -47,11 +48,22 @@ def sqlite_uri(database: Path) -> str:
 def store_uri(root: Path) -> str:
     """MLFLOW_TRACKING_URI; a relative SQLite path is one in the project's root, whatever the current folder. By default mlflow.db there."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(root / "mlflow.db")
+    if uri.startswith(("file:", "/", ".", "~")) or os.path.isdir(uri):
+        raise UserError(_file_store(uri, root))
     if re.match(r"https?:(?!//[^/])|[^/:]+(:\d+)?(/|$)", uri):
         raise UserError(f"MLFLOW_TRACKING_URI={without_password(uri)} is not a URL. Write it as http://host:port, or unset it.")
     uri = re.sub(r"^postgres(ql)?://", "postgresql+psycopg2://", uri)  # SQLAlchemy would look for another driver than ours
     database = database_of(uri)
     return sqlite_uri(root / database) if database else uri.rstrip("/")
+
+
+def _file_store(uri: str, root: Path) -> str:
+    folder = folder_of(uri).absolute()
+    what = f"MLFLOW_TRACKING_URI={uri} is a folder, but runs are tracked in an SQLite file or on a server"
+    remedy = f"Unset it for {root / 'mlflow.db'}, or set it to sqlite:///FILE or http://host:port"
+    new = folder.with_name(f"{folder.name}.db")  # mlflow migrate-filestore would overwrite an existing file
+    move = f". To keep the folder's runs: mlflow migrate-filestore --source '{folder}' --target '{sqlite_uri(new)}', and set it to that"
+    return f"{what}. {remedy}{move if folder.is_dir() and not new.exists() else ''}."
 
 
 def database_of(uri: str) -> Path | None:
@@ -223,12 +235,20 @@ def _another_schema(database: Path, revision: str | None, schema: str) -> str:
 def explanation(uri: str, error: Exception) -> str | None:
     """What is wrong with the store and what to do, in a line or two; None if the error is a bug of ours."""
     text, store = " ".join(str(error).split()), database_of(uri) or without_password(uri)
+    hint = proxy_hint(uri)
+    if re.search("error code 4.*<html", text, re.IGNORECASE):  # of a proxy, or of another server
+        return f"{store} answers, but is not an MLflow server: it sends a web page. Check MLFLOW_TRACKING_URI, {ELSEWHERE}.{hint}"
     locked = f"{store} is locked: another program has been writing to it for {LOCK_WAIT:g} s."
     for sign, message in (
         ("database is locked", f"{locked} Close that program and start again."),
         ("readonly database", f"cannot write {store}, where runs are tracked. Make it and its folder writable, {ELSEWHERE}."),
         ("unable to open database file", f"cannot open {store}, where runs are tracked. Make its folder, {ELSEWHERE}."),
         ("file is not a database", f"{store} is no SQLite database: overwritten or damaged. Move it away, {ELSEWHERE}."),
+        ("locking protocol", f"the disk of {store} has no file locks, as some network mounts. Put it on another disk, {ELSEWHERE}."),
+        (
+            "disk I/O error",
+            f"the disk of {store} fails, or has no file locks, as some network mounts. Put it on another disk, {ELSEWHERE}.",
+        ),
         ("disk image is malformed", f"{store} is damaged. Restore a copy or move it away, {ELSEWHERE}."),
         ("database or disk is full", f"no space left on the disk of {store}. Free some space and start again."),
         ("out-of-date database schema", f"{store} was made by another version of MLflow. Save a copy and run `mlflow db upgrade` on it."),
@@ -237,7 +257,7 @@ def explanation(uri: str, error: Exception) -> str | None:
             f"the tracking server {store} does not know the user. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.",
         ),
         ("error code 403", f"the tracking server {store} does not let this user in: {text[:300]}"),
-        ("failed with exception", f"no answer from the tracking server {store}. Does it run, and is MLFLOW_TRACKING_URI right?"),
+        ("failed with exception", f"no answer from the tracking server {store}. Does it run, and is MLFLOW_TRACKING_URI right?{hint}"),
         ("failed with error code", f"the tracking server {store} refuses: {text[:300]}"),
     ):
         if sign in text:

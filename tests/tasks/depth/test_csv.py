@@ -2,6 +2,7 @@
 
 import shutil
 import textwrap
+import unicodedata
 from dataclasses import replace
 
 import numpy as np
@@ -313,6 +314,27 @@ def test_a_missing_csv_and_an_image_copied_to_another_split_are_refused(raw):
     with pytest.raises(UserError, match=r"lines 2 and 4: images/000\.png in train and images/002\.png in test are the same file"):
         run(raw, data_of("png"))
     run(raw, data_of("png", duplicates="allow"))
+
+
+def test_accented_names_of_a_csv_are_found_as_macos_spells_them(raw):
+    write_pairs(raw, "png")
+    for folder in ("images", "depth"):
+        (raw / folder / "000.png").rename(raw / folder / unicodedata.normalize("NFD", "ü.png"))
+    (raw / "own.csv").write_text((raw / "own.csv").read_text().replace("/000.png", f"/{unicodedata.normalize('NFC', 'ü.png')}"))
+    assert len(run(raw, data_of("png")).prepared.table) == 24
+
+
+def test_dark_16_bit_images_are_pointed_out(raw, capsys):
+    write_pairs(raw, "png")
+    for file in (raw / "images").iterdir():
+        with Image.open(file) as opened:
+            grey = np.asarray(opened)[..., 0].astype(np.uint16)
+        Image.fromarray(grey * 16).save(file)
+    run(raw, data_of("png"))
+    assert (
+        "16-bit images is 4,0" in (said := capsys.readouterr().err)
+        and "so they become dark: if they hold 12 bits, multiply their values by 2 ** (16 - 12)" in said
+    )
 
 
 def test_the_value_65535_is_pointed_out_unless_it_is_invalid(raw, capsys):

@@ -5,6 +5,7 @@ import json
 import random
 import shutil
 import tarfile
+import unicodedata
 import zipfile
 from dataclasses import replace
 from datetime import date, datetime
@@ -262,6 +263,14 @@ def test_images_may_lie_next_to_the_csv(own_images):
         file.rename(own_images / file.name)
     (own_images / "agedb.csv").write_text((own_images / "agedb.csv").read_text().replace("scans/", ""))
     assert len(run(own_images, OWN, "agedb")) == 9
+
+
+def test_accented_names_of_a_csv_are_found_as_macos_spells_them(own_images):
+    composed, decomposed = (unicodedata.normalize(form, "scans/ü.png") for form in ("NFC", "NFD"))
+    (own_images / "scans/4.png").rename(own_images / decomposed)
+    (own_images / "agedb.csv").write_text((own_images / "agedb.csv").read_text().replace("scans/4.png", composed))
+    table = run(own_images, OWN, "agedb")
+    assert len(table) == 9 and composed in set(table["path"])
 
 
 def test_missing_images_are_listed_but_not_fatal(own_images):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
+from io import BytesIO
 from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from regcls.data.archives import Place
-from regcls.data.images import as_rgb, load_image
+from regcls.data.images import FORMATS, as_rgb, largest_16_bit_value, load_image
 from regcls.data.store import Writer
 from regcls.progress import progress
 from regcls.tasks.depth.depth_files import DepthFiles, load_depth, scaled_measured
@@ -67,6 +68,7 @@ class Written(NamedTuple):
 
     rejected: dict[int, str]  # row -> why it was left 0
     digests: dict[int, bytes]  # row -> SHA-256 of the image's file, of a user's own
+    brightest: dict[int, int]  # row -> largest value of a 16-bit image, of a user's own
 
 
 class Pair(NamedTuple):
@@ -109,14 +111,15 @@ def write_pairs(writer: Writer, pairs: Sequence[Pair], shape: Shape, *, pool: Ex
     # In the order on disk: the csv lists its archive's files in random order.
     work = sorted(enumerate(pairs), key=lambda item: _at(item[1].image))
     chunks = [work[start : start + CHUNK] for start in range(0, len(work), CHUNK)]
-    write, rejected, digests = partial(_write_chunk, arrays, shape), dict[int, str](), dict[int, bytes]()
+    write, found = partial(_write_chunk, arrays, shape), Written({}, {}, {})
     with progress(len(work), f"decoding {shape.split} pairs") as advance:
         results: Iterable[Written] = pool.map(write, chunks) if pool else map(write, chunks)
         for chunk, written in zip(chunks, results, strict=True):
-            rejected |= written.rejected
-            digests |= written.digests
-            advance(len(chunk), f"{len(rejected)} rejected" if rejected else "")
-    return Written(dict(sorted(rejected.items())), digests)
+            found.rejected.update(written.rejected)
+            found.digests.update(written.digests)
+            found.brightest.update(written.brightest)
+            advance(len(chunk), f"{len(found.rejected)} rejected" if found.rejected else "")
+    return found._replace(rejected=dict(sorted(found.rejected.items())))
 
 
 def _at(place: Place | None) -> tuple[str, int]:
@@ -124,7 +127,7 @@ def _at(place: Place | None) -> tuple[str, int]:
 
 
 def _write_chunk(arrays: dict[str, Array], shape: Shape, chunk: Sequence[tuple[int, Pair]]) -> Written:
-    written = Written({}, {})
+    written = Written({}, {}, {})
     for row, pair in chunk:
         try:
             image, depth = read_pair(pair, shape)
@@ -136,7 +139,10 @@ def _write_chunk(arrays: dict[str, Array], shape: Shape, chunk: Sequence[tuple[i
             if "levels" in arrays:
                 arrays["levels"].write(row, np.bincount(depth[shape.centre].ravel(), minlength=LEVELS).astype(np.uint32))
             if shape.files and pair.image:
-                written.digests[row] = hashlib.sha256(pair.image.read()).digest()
+                content = pair.image.read()
+                written.digests[row] = hashlib.sha256(content).digest()
+                if (largest := largest_16_bit_value(Image.open(BytesIO(content), formats=FORMATS))) is not None:
+                    written.brightest[row] = largest
     return written
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from regcls.data.archives import missing_remedy
 from regcls.data.counts import check_count
 from regcls.data.csv_file import check_copies, check_paths, fault, holders_of, path_in, read_rows, splits_of, top_of
+from regcls.data.images import darkness
 from regcls.data.splits import SPLITS
 from regcls.data.store import Writer, deciding_parameters, prepared_writer
 from regcls.errors import UserError
@@ -44,7 +45,7 @@ def prepare_csv(data: DepthData, folder: Path, *, raw: Path, dataset: str, proce
         prepared_writer(folder, made_from=deciding_parameters(data)) as writer,
         worker_pool(processes) if processes > 1 else nullcontext() as pool,
     ):
-        tables, digests = [], list[bytes]()
+        tables, digests, brightest = [], list[bytes](), list[int]()
         train = Shape(
             split="train", short_side=data.short_side, crop=data.crop, files=DepthFiles(scale=data.depth_scale, invalid=data.invalid)
         )
@@ -56,6 +57,9 @@ def prepare_csv(data: DepthData, folder: Path, *, raw: Path, dataset: str, proce
                 raise _unusable(file, part, written.rejected)
             tables.append(part.assign(row=np.arange(len(part))))
             digests += [written.digests[row] for row in range(len(part))]
+            brightest += written.brightest.values()
+        if dark := darkness(brightest, "multiply their values by 2 ** (16 - {bits})"):
+            say(dark)
         kept = pd.concat(tables, ignore_index=True)
         if data.duplicates == "refuse":
             check_copies(file, kept.assign(row=np.arange(len(kept))), dict(enumerate(digests)), dataset)

@@ -19,7 +19,7 @@ from scipy.io import loadmat
 from regcls.data.archives import Holder, Place, missing_remedy
 from regcls.data.counts import check_count
 from regcls.data.csv_file import check_copies, holders_of, top_of
-from regcls.data.images import write_images
+from regcls.data.images import darkness, write_images
 from regcls.data.splits import SPLITS
 from regcls.data.store import deciding_parameters, prepared_writer
 from regcls.errors import UserError
@@ -30,13 +30,11 @@ from regcls.tasks.images.csv_file import read_csv
 from regcls.tasks.images.data import ImageSet
 from regcls.tasks.images.params import ImageData
 from regcls.tasks.images.stand_in import FROM_MATLAB, write_archives
-from regcls.words import counted
 
 PARTS = ("imdb", "wiki")  # in the benchmark's order
 FIELDS = ("dob", "photo_taken", "full_path", "face_score", "second_face_score")
 OLDEST = 200  # years; beyond, a date must be wrong
 SPLIT_AGES = range(121)  # images with a greater age all go to training
-DARK = 2**14  # values of 16-bit images; if all are below, they probably hold 8 to 14 bits
 EPOCH = 719163  # Python's ordinal of 1970-01-01
 
 
@@ -93,8 +91,8 @@ def _prepare(data: ImageData, folder: Path, listing: Listing, dataset: str, proc
         _check_splits(kept, rejected, listing.holders)
         if listing.file and data.refuses_duplicates:
             check_copies(listing.file, kept, digests, dataset)
-        if brightest and data.bits is None:
-            _check_bits(brightest, dataset)
+        if data.bits is None and (dark := darkness([*brightest.values()], f"set {dataset}.data.bits: {{bits}} in params.yaml")):
+            say(dark)
         kept = kept.drop(columns="line", errors="ignore")
         writer.save_table(kept)
         rejected.to_csv(writer.folder / "rejected.csv", index=False)
@@ -221,14 +219,3 @@ def _check_splits(kept: pd.DataFrame, rejected: pd.DataFrame, holders: Mapping[s
             content = f"contains, for example, {example}" if example else "is empty"
             message += f". {len(rejected)} could not be read, such as {path}: {reason} ({holder.origin} {content})"
         raise UserError(message)
-
-
-def _check_bits(brightest: Mapping[int, int], dataset: str) -> None:
-    """Say so if the 16-bit images seem to hold fewer bits; `brightest`: the largest value of each."""
-    largest = max(brightest.values())
-    if largest < DARK:
-        bits = max(8, largest.bit_length())
-        say(
-            f"the largest value of the {counted(len(brightest), '16-bit image')} is {largest:,}, so they become dark: if they hold {bits} "
-            f"bits, set {dataset}.data.bits: {bits} in params.yaml"
-        )
