@@ -117,6 +117,7 @@ class RunFiles:
         with explain_store_errors(self._uri):
             if (file := self._entry(run_id, path)) is None:
                 raise MissingError(f"run {run_id} has no file {path}: deleted, not finished, or a run of another kind")
+            folder.mkdir(parents=True, exist_ok=True)
             if (file.file_size or 0) > shutil.disk_usage(folder).free:  # MLflow would not say why it fails
                 raise UserError(no_space(folder))
             return Path(self._client.download_artifacts(run_id, path, str(folder)))

@@ -794,7 +794,7 @@ def test_gpu_runs_agree_with_cpu_runs(job):
 # Imports of tasks.depth.train that affect no number: see images/test_train.py.
 DECIDES_NOTHING = {
     "choices",
-    "data.download", "data.sources", "data.store", "errors", "files", "methods", "methods.features", "metrics", "models.distribution", "models.standardised", "object_store", "params",
+    "data.download", "data.sources", "data.store", "errors", "files", "methods", "methods.features", "metrics", "models.distribution", "models.standardised", "object_store", "proxy", "params",
     "params.adding", "params.reading", "params.single", "params.types", "processes", "progress", "provenance", "runs", "runs.grids", "tasks", "tasks.depth.examples",
     "tasks.depth.metrics", "tasks.depth.params", "tasks.depth.runs",
     "training.checkpoint", "training.device", "training.single", "training.weights", "words",
