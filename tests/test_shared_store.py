@@ -10,18 +10,10 @@ import pytest
 import yaml
 
 from conftest import SHRUNK, overlay, shipped_tree
-from processes import DEADLINE, runs
+from processes import DEADLINE, REGCLS, runs
 from regcls.params import load_params
 from regcls.pipeline.prepare import prepare
 
-# The command line, without exporting the model, which takes seconds and is tested elsewhere.
-REGCLS = """
-import sys
-from regcls.cli import main
-from regcls.tracking.tracker import Tracker
-Tracker.log_model = lambda *args, **kwargs: None
-sys.exit(main(sys.argv[1:]))
-"""
 FEW_RUNS = {
     "functions": {"training": {"epochs": 60}, "grids": {"figure3": None, "figure4": None, "figure5": {"repetitions": 2}}},
     "imdb_wiki": {"training": {"epochs": 8}, "grids": {"table3": {"methods": ["reg"]}}},

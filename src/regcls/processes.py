@@ -25,14 +25,22 @@ GROUP = ("memory.max", "memory.current", ("inactive_file", "active_file"))
 
 class _Pool(ProcessPoolExecutor):
     def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
-        # Uninterrupted, or the new process might receive incomplete data. It inherits the signal mask: Ctrl-C is sent to it too, but only
-        # the parent handles it, from the first moment on.
-        with uninterrupted():
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-            try:
-                return super().submit(*args, **kwargs)
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        with _starting():
+            return super().submit(*args, **kwargs)
+
+
+@contextmanager
+def _starting() -> Iterator[None]:
+    """For starting a process: uninterrupted, or the new one might receive incomplete data.
+
+    It inherits the signal mask: Ctrl-C is sent to it too, but only the parent handles it, from the first moment on.
+    """
+    with uninterrupted():
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -61,13 +69,9 @@ def worker_pool(processes: int, set_up: Callable[..., object] | None = None, *ar
 
 def companion(function: Callable[..., object], *arguments: Any) -> BaseProcess:
     """Start a process that runs function(*arguments), ignores Ctrl-C and SIGTERM, and ends when this process ends, however it ends."""
-    with uninterrupted():
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-        try:
-            process = get_context("spawn").Process(target=_begin, args=(function, arguments), daemon=True)
-            process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    process = get_context("spawn").Process(target=_begin, args=(function, arguments), daemon=True)
+    with _starting():
+        process.start()
     return process
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from conftest import overlay
 from face_runs import states
-from processes import run_regcls, runs, wait_until
+from processes import REGCLS, run_regcls, runs, wait_until
 from ray_cluster import running
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.usefixtures("all_cores")]
@@ -28,15 +28,6 @@ FACES = {
         "grids": {"table3": {"methods": ["reg", "reg+cls"]}},
     },
 }
-# The command line, without exporting the model, which takes seconds and is tested elsewhere.
-REGCLS = """
-import sys
-from regcls.cli import main
-from regcls.tracking.tracker import Tracker
-if __name__ == "__main__":
-    Tracker.log_model = lambda *args, **kwargs: None
-    sys.exit(main(sys.argv[1:]))
-"""
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,6 @@ from regcls.words import counted
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # not all of Pillow's: some of the others start external programs
 CHUNK = 64  # images per task of a worker process
-
-
 DARK = 2**14  # values of 16-bit images; if all are below, they probably hold 8 to 14 bits
 
 

@@ -17,7 +17,7 @@ from regcls.methods import missing_need
 from regcls.params import Params
 from regcls.params.shots import DensityShots
 from regcls.progress import say
-from regcls.provenance import git_refusal, lineage
+from regcls.provenance import UNKNOWN, git_refusal, lineage
 from regcls.reports.report import Report
 from regcls.runs import RunSpec
 from regcls.tasks import task_named, task_params
@@ -47,9 +47,10 @@ class Session:
     @cached_property
     def origin(self) -> dict[str, Any]:
         """See provenance.lineage. Says so, once, if git refuses to tell the commit."""
-        if refusal := git_refusal(self.root):
+        found = lineage(self.root, self.dataset)
+        if found["git"]["git_commit"] == UNKNOWN and (refusal := git_refusal(self.root)):
             say(refusal)
-        return lineage(self.root, self.dataset)
+        return found
 
     def tags(self, code: str) -> dict[str, str]:
         """Tags of every run; `code`: digest of the code that decides its result."""

@@ -35,7 +35,7 @@ class Ledger(Protocol):
     def end(self, key: str, result: Result | DivergedError) -> None: ...
 
 
-@dataclass(frozen=True)
+@dataclass
 class _RunHooks:
     """The loop's hooks for the run `key`: they call the ledger, or send the call to the main process."""
 
@@ -55,14 +55,14 @@ class _RunHooks:
         self.call("on_note", self.key, text)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _NodeHooks(_RunHooks):
     """Hooks of a run on a node, which may be lost: they also send its states, and an epoch only after a state that includes it."""
 
     checkpoints: Checkpoints
     seconds: float  # between states
     held: list[Epoch] = field(default_factory=list)
-    sent: list[float] = field(default_factory=lambda: [time.monotonic()])  # when the last state was
+    sent: float = field(default_factory=time.monotonic)  # when the last state was
 
     def batch(self, samples: int, note: str) -> None:
         super().batch(samples, note)
@@ -73,7 +73,7 @@ class _NodeHooks(_RunHooks):
         self._send_if_due()
 
     def _send_if_due(self) -> None:
-        if time.monotonic() - self.sent[-1] > self.seconds:
+        if time.monotonic() - self.sent > self.seconds:
             self.send_state()
 
     def send_state(self) -> None:
@@ -83,7 +83,7 @@ class _NodeHooks(_RunHooks):
         for epoch in self.held:
             super().epoch(epoch)
         self.held.clear()
-        self.sent[:] = [time.monotonic()]
+        self.sent = time.monotonic()
 
 
 def train_jobs(

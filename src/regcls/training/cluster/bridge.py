@@ -90,7 +90,7 @@ class _Claim:
 
 
 class _Bridge:
-    """Carries out requests. What it sends is (kind, number of the pool or None, …)."""
+    """Carries out requests. What a pool sends is (kind, the pool's number, …)."""
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe, self._sending = pipe, threading.Lock()

@@ -43,8 +43,8 @@ class Worker:
 
         torch.set_num_threads(self._threads)  # of this thread
         try:
-            self._travel = Travel(_own_folder())
             if self._set_up:
+                self._travel = Travel(_own_folder())
                 worker.set_up(reports=self._report, asks=lambda: self._asked_to_stop, says=lambda text: self._add("say", text))
                 self._run(self._set_up)
                 self._set_up = b""
