@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tomllib
@@ -322,3 +323,22 @@ def test_an_undecodable_folder_name_is_a_clear_error(tmp_path, name, environment
 
 def test_the_installed_command_is_the_modules_main():
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"] == {"regcls": f"{main.__module__}:{main.__name__}"}
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_whose_reader_has_ended_ends_the_command_without_a_word(unbuffered):
+    read, write = os.pipe()
+    os.close(read)
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": unbuffered}
+    command = [sys.executable, "-m", "regcls", "params", "portraits"]
+    result = subprocess.run(command, cwd=ROOT, env=environment, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (result.returncode, result.stderr) == (128 + signal.SIGPIPE, "")
+
+
+def test_output_to_a_full_disk_is_an_error():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "regcls", "params", "portraits"]
+        environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": ""}
+        result = subprocess.run(command, cwd=ROOT, env=environment, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (result.returncode, result.stderr) == (2, "regcls: error: cannot write the output: No space left on device\n")

@@ -2,9 +2,11 @@
 
 import argparse
 import os
+import select
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn
@@ -23,9 +25,32 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DVC_NO_ANALYTICS", "true")
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
+PIPED = 128 + signal.SIGPIPE  # exit code of a program whose reader has ended
 STAGES = ("inputs", "prepare", "train", "compare")  # of dvc.yaml
 
 
+@contextmanager
+def _output_written() -> Iterator[None]:
+    """Write what is left of standard output. If its reader, such as `head`, has ended, so does this process, without a word."""
+    try:
+        yield
+    except BrokenPipeError:
+        output = select.poll()
+        output.register(sys.stdout, 0)
+        if not output.poll(0):  # some other pipe
+            raise
+        raise SystemExit(PIPED) from None
+    finally:
+        try:
+            if sys.stdout:  # None if it is closed
+                sys.stdout.flush()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+            broken = isinstance(error, BrokenPipeError)
+            raise SystemExit(PIPED if broken else _failed(f"cannot write the output: {error.strerror}")) from None
+
+
+@_output_written()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 success, 2 user error, 130 Ctrl-C, 143 SIGTERM."""
     signal.signal(signal.SIGTERM, _terminated)

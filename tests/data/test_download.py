@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from network import free_port, refusing_proxy
 from regcls.data import download, sources
 from regcls.data.download import fetch
 from regcls.data.sources import Archive
@@ -369,6 +370,20 @@ def test_an_unreachable_server_is_reported_with_the_reason(get):
         url = f"http://127.0.0.1:{nobody.getsockname()[1]}/faces.tar"
         with pytest.raises(UserError, match=rf"{url}: Connection refused; try again later"):
             get(url)
+
+
+def test_a_proxy_before_a_server_is_named(served, get, monkeypatch):
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    nobody = f"http://127.0.0.1:{free_port()}"
+    with refusing_proxy() as refusing:
+        for proxy, message in ((nobody, "try again later."), (refusing, "give its path in place of the URL.")):
+            monkeypatch.setenv("http_proxy", proxy)
+            with pytest.raises(UserError) as caught:
+                get(served.url)
+            assert f"{message} A proxy is set, {proxy}: to reach 127.0.0.1 without it, export NO_PROXY=" in str(caught.value)
+        monkeypatch.setenv("NO_PROXY", str(caught.value).partition("export NO_PROXY=")[2])
+        assert get(served.url).read_bytes() == CONTENT
 
 
 def test_a_silent_server_times_out(get, monkeypatch):

@@ -17,6 +17,7 @@ from regcls.data.sources import CHUNK, SOURCES, Archive, CutError, named
 from regcls.errors import UserError
 from regcls.files import explain_os_errors, lock, write_atomically, write_json
 from regcls.progress import PLAIN_EVERY, Advance, progress, say
+from regcls.proxy import proxy_hint
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before another attempt; restarts whenever an attempt has received new bytes
 
@@ -171,7 +172,7 @@ def _download(archive: Archive, target: Path, recorded: Content | None, entry: s
                         if part.bytes and part.version
                         else "try again later"
                     )
-                    raise UserError(f"{archive.shown}: {cut}; {advice}.") from cut
+                    raise UserError(f"{archive.shown}: {cut}; {advice}.{proxy_hint(archive.url)}") from cut
                 say(f"{cut}; {received}; another attempt in {pause:.0f} s")
                 time.sleep(pause)
     return part

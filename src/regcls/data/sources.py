@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from regcls.errors import UserError
 from regcls.object_store import CREDENTIALS, explain_client_error, innermost, s3_client
+from regcls.proxy import proxy_hint
 
 if TYPE_CHECKING:
     from requests import Response
@@ -274,4 +275,4 @@ def _instead(archive: Archive) -> str:
             "Open that URL in a browser, download the file, and give its path in place of the URL (or put it into the data set's "
             "raw/ yourself); a copy in s3:// will do as well."
         )
-    return f"If you have {archive.name}, give its path in place of the URL."
+    return f"If you have {archive.name}, give its path in place of the URL.{proxy_hint(archive.url)}"

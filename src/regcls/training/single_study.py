@@ -10,13 +10,12 @@ from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 
 from regcls.errors import UserError
-from regcls.files import lock_holder, try_lock, write_json
+from regcls.files import lock_holder, temporary_folder, try_lock, write_json
 from regcls.params import Compute
 from regcls.params.single import SingleSection
 from regcls.processes import termination_noted, uninterrupted
@@ -160,8 +159,8 @@ def seconds_per_sample(spec: SingleSpec, study: Study) -> float:
     """
     place = study.places[0]
     study.trainer.ready(spec, place)
-    with TemporaryDirectory() as folder:
-        job = _job(replace(spec, epochs=spec.epochs + 1), "timed", Path(folder), study, parallel=len(study.places))
+    with temporary_folder() as folder:
+        job = _job(replace(spec, epochs=spec.epochs + 1), "timed", folder, study, parallel=len(study.places))
         return call_at(place, _timed, study.trainer.train, job)
 
 
@@ -372,8 +371,8 @@ class _Ledger:
         if run_id is None:
             return None
         try:
-            with TemporaryDirectory() as folder:
-                slots = self.tracker.fetch_state(run_id, Path(folder))
+            with temporary_folder() as folder:
+                slots = self.tracker.fetch_state(run_id, folder)
                 state = Checkpoints(job.checkpoints, fingerprint=job.fingerprint).restore(slots)
         except UserError as error:
             say(f"{job.spec.name}: starts from scratch, since the state of run {run_id}, interrupted elsewhere, is not available: {error}")

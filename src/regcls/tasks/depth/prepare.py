@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from io import BytesIO, StringIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -22,7 +21,7 @@ from regcls.data.drawn_splits import held_out
 from regcls.data.splits import SPLITS
 from regcls.data.store import Writer, deciding_parameters, prepared_writer
 from regcls.errors import UserError
-from regcls.files import explain_os_errors
+from regcls.files import temporary_folder
 from regcls.processes import check_memory, worker_pool
 from regcls.progress import tracked
 from regcls.tasks.depth.data import DEEPEST, LEVELS_PER_METRE, PER_METRE, DepthSet, buckets_of, level_buckets
@@ -56,10 +55,8 @@ def prepare(data: DepthData, folder: Path, *, raw: Path, dataset: str, processes
         remedy = missing_remedy(raw, dataset, data.archives)
         _prepare(data, folder, raw, dataset, processes, remedy=remedy)
         return
-    with TemporaryDirectory(prefix=f"regcls-{dataset}-") as name:
-        archives = Path(name)
-        with explain_os_errors(archives):
-            write_archive(archives, data.stand_in, short_side=data.short_side, processes=processes)
+    with temporary_folder() as archives:
+        write_archive(archives, data.stand_in, short_side=data.short_side, processes=processes)
         _prepare(data, folder, archives, dataset, processes, remedy="")
 
 

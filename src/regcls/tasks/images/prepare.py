@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -23,7 +22,7 @@ from regcls.data.images import darkness, write_images
 from regcls.data.splits import SPLITS
 from regcls.data.store import deciding_parameters, prepared_writer
 from regcls.errors import UserError
-from regcls.files import explain_os_errors
+from regcls.files import temporary_folder
 from regcls.params.shots import Shots
 from regcls.progress import say
 from regcls.tasks.images.csv_file import read_csv
@@ -58,10 +57,8 @@ def prepare(data: ImageData, folder: Path, *, raw: Path, dataset: str, processes
     """
     if data.source == "raw":
         return _prepare(data, folder, _listing(data, raw, dataset), dataset, processes)
-    with TemporaryDirectory(prefix=f"regcls-{dataset}-") as name:
-        archives = Path(name)
-        with explain_os_errors(archives):
-            write_archives(archives, data.stand_in, size=data.size, processes=processes)
+    with temporary_folder() as archives:
+        write_archives(archives, data.stand_in, size=data.size, processes=processes)
         return _prepare(data, folder, _from_mat(data, archives, remedy=""), dataset, processes)
 
 

@@ -14,7 +14,6 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +24,7 @@ from regcls.data.archives import Holder, Place, missing_remedy
 from regcls.data.counts import check_count
 from regcls.data.store import Writer, deciding_parameters, prepared_writer
 from regcls.errors import UserError
-from regcls.files import explain_os_errors
+from regcls.files import temporary_folder
 from regcls.processes import worker_pool
 from regcls.progress import progress
 from regcls.tasks.sequences.data import SequenceSet
@@ -214,10 +213,8 @@ def prepare(data: SequenceData, folder: Path, *, raw: Path, dataset: str, proces
         remedy = missing_remedy(raw, dataset, data.archives)
         _prepare(data, folder, raw, dataset, processes, expected=data.expected_videos, remedy=remedy)
         return
-    with TemporaryDirectory(prefix=f"regcls-{dataset}-") as name:
-        archives = Path(name)
-        with explain_os_errors(archives):
-            write_archive(archives, data.stand_in)
+    with temporary_folder() as archives:
+        write_archive(archives, data.stand_in)
         _prepare(data, folder, archives, dataset, processes, expected=None, remedy="")
 
 

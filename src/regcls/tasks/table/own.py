@@ -1,13 +1,12 @@
 """Looks at a table of a user, and proposes a section of params.yaml."""
 
 from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from regcls.data.splits import split_column
 from regcls.errors import UserError
+from regcls.files import temporary_folder
 from regcls.relevance import RARE, Relevance
 from regcls.tasks.table.data import TableSet
 from regcls.tasks.table.params import FORMATS, Tables
@@ -36,9 +35,9 @@ def draft(new: NewFile) -> Draft:
     split = column_of(table, new.split, str(new.file)) if new.split else split_column(table.drop(columns=target))
     group = column_of(table, new.group, str(new.file)) if new.group else None
     data = replace(data, target=target, split=split, group=group)
-    with TemporaryDirectory(prefix=f"regcls-{new.name}-") as folder:
-        remarks = prepare(data, Path(folder) / "prepared", raw=new.file.parent, dataset=new.name)
-        prepared = TableSet(Path(folder) / "prepared")
+    with temporary_folder() as folder:
+        remarks = prepare(data, folder / "prepared", raw=new.file.parent, dataset=new.name)
+        prepared = TableSet(folder / "prepared")
         targets = np.array(prepared.targets)
         parts = {name: prepared.rows("split", name) for name in ("train", "test")} if split else {}
     training = targets[parts["train"]] if split else targets
