@@ -227,6 +227,7 @@ def make_faces(make_project: Callable[..., Path], prepared_faces: Path) -> Calla
         shutil.copy(prepared_faces / "mlflow.db", root)
         with closing(sqlite3.connect(root / "mlflow.db")) as connection, connection:
             connection.execute("UPDATE experiments SET artifact_location = ?", [f"{root}/mlartifacts/0"])
+            connection.execute("UPDATE regcls_home SET folder = ?", [str(root)])
         return root
 
     return make

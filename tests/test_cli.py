@@ -36,6 +36,7 @@ COMMANDS = [
     "s3",
     "show",
     "rerun",
+    "delete",
     "sync",
     "methods",
     "new",

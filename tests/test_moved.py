@@ -12,6 +12,7 @@ from mlflow.entities import TraceInfo, TraceLocation, TraceState
 from mlflow.tracking import MlflowClient
 
 from conftest import ROOT
+from regcls.errors import UserError
 from regcls.files import try_lock
 from regcls.tracking.store import address_of, sqlite_uri
 from regcls.tracking.tracker import Tracker
@@ -28,6 +29,54 @@ def original(tmp_path_factory):
     for experiment in ("regcls", "other"):
         finished_run(Tracker(root, experiment=experiment))
     return root
+
+
+def test_a_copy_without_experiment_0_gets_addresses_of_its_own(project, tmp_path):
+    execute(project, "DELETE FROM experiments WHERE experiment_id = 0")  # as mlflow gc does
+    execute(project, "DELETE FROM runs WHERE experiment_id = 0")
+    here = shutil.copytree(project, tmp_path / "copy")
+    tracker = Tracker(here, experiment="other")
+    assert_files_found(tracker, *tracker.finished("functions").values())
+    assert all(address.startswith(f"{here}/mlartifacts/") for address in locations(here))
+
+
+@pytest.mark.parametrize("file", ["mine.db", "stores/mine.db"])
+def test_a_store_of_another_name_in_the_project_moves_with_it(tmp_path, monkeypatch, file):
+    (tmp_path / "project" / file).parent.mkdir(parents=True)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{file}")
+    run = finished_run(Tracker(tmp_path / "project", experiment="regcls"))
+    here = shutil.copytree(tmp_path / "project", tmp_path / "copy")
+    tracker = Tracker(here, experiment="regcls")
+    assert tracker._client.get_run(run).info.artifact_uri.startswith(f"{here / file}".removesuffix("mine.db"))
+    assert_files_found(tracker, run)
+
+
+def test_a_copy_that_links_to_the_files_of_the_original_is_refused_until_it_has_its_own(project, tmp_path):
+    (project / "mlartifacts").rename(tmp_path / "big disk")
+    (project / "mlartifacts").symlink_to(tmp_path / "big disk")
+    before, here = locations(project), shutil.copytree(project, tmp_path / "copy", symlinks=True)
+    with pytest.raises(UserError, match=f"is a copy of {project}, but {here}/mlartifacts leads to the same files") as caught:
+        Tracker(here, experiment="regcls")
+    assert locations(here) == before
+    subprocess.run(str(caught.value).partition("Give the copy its own: ")[2], shell=True, check=True)
+    tracker = Tracker(here, experiment="regcls")
+    assert_files_found(tracker, *tracker.finished("functions").values())
+    assert not (here / "mlartifacts").is_symlink() and all(address.startswith(f"{here}/") for address in locations(here))
+
+
+@pytest.mark.parametrize("how", ["moved", "copied"])
+def test_files_left_behind_are_named_with_the_command_that_brings_them(project, tmp_path, capsys, how):
+    here = tmp_path / "here"
+    shutil.copytree(project, here, ignore=lambda *_: ["mlartifacts"])
+    if how == "moved":
+        (project / "mlflow.db").unlink()
+    tracker = Tracker(here, experiment="regcls")
+    (run,) = tracker.finished("functions").values()
+    assert tracker.without_files() == {run: here / "mlartifacts" / "0" / run / "artifacts"}
+    _, line = capsys.readouterr().err.splitlines()
+    subprocess.run(line.removeprefix("they were left behind; bring them with: "), shell=True, check=True)
+    assert_files_found(tracker, run)
+    assert (project / "mlartifacts").exists() == (how == "copied")
 
 
 @pytest.fixture
@@ -148,8 +197,11 @@ def test_addresses_outside_the_project_are_the_users_choice(project, tmp_path, t
     assert address in locations(here)
 
 
-def test_an_artifact_root_chosen_for_the_whole_store_stays(project, tmp_path):
+@pytest.mark.parametrize("disk", ["mounted", "not mounted"])
+def test_an_artifact_root_chosen_for_the_whole_store_stays(project, tmp_path, disk):
     root = shutil.move(project / "mlartifacts", tmp_path / "big" / "mlartifacts")
+    if disk == "not mounted":
+        (tmp_path / "big").rename(tmp_path / "away")
     for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
         execute(project, f"UPDATE {table} SET {column} = replace({column}, ?, ?)", f"{project}/mlartifacts", str(root))
     before = locations(project)

@@ -52,6 +52,7 @@ def make_prepared(make_project, tmp_path_factory, signals):
         shutil.copy(template / "mlflow.db", root)
         with closing(sqlite3.connect(root / "mlflow.db")) as connection, connection:
             connection.execute("UPDATE experiments SET artifact_location = ?", [f"{root}/mlartifacts/0"])
+            connection.execute("UPDATE regcls_home SET folder = ?", [str(root)])
         return root
 
     return make
@@ -279,9 +280,10 @@ def test_a_finished_run_without_files_is_trained_again_as_the_message_says(make_
     assert main(command) == 0
     ((run_id, *_),) = runs(root)
     told = capsys.readouterr().err
-    assert f"1 of these runs is FINISHED, but without files: {root}/mlartifacts/0 does not have them." in told
-    assert f"`for run in {run_id}; do mlflow runs delete --run-id $run; done`" in told
-    Tracker(root, experiment="regcls")._client.delete_run(run_id)
+    assert f"1 finished run has no files in {root}/mlartifacts/0: mount their disk or put them back there; or, to train" in told
+    assert main(told.strip().splitlines()[-1].partition("first: regcls ")[2].split()) == 0
+    assert f"1 run deleted in sqlite:///{root}/mlflow.db\n" in (told := capsys.readouterr().err)
+    assert f"`mlflow runs restore --run-id {run_id}` brings one back" in told
     assert main(command) == 0
     assert ": trained, test MSE" in (told := capsys.readouterr().err) and "without files" not in told
 

@@ -223,6 +223,10 @@ def _call(arguments: argparse.Namespace, params: Params, root: Path) -> None:
             from regcls.pipeline import s3
 
             s3.check(root, arguments.url, create=arguments.create)
+        case "delete":
+            from regcls.pipeline.delete import delete
+
+            delete(params, root, arguments.run, lost=arguments.lost)
         case "sync":
             from regcls.pipeline.sync import sync
 
@@ -298,6 +302,9 @@ def _parser(params: Params | None, run_dataset: str) -> argparse.ArgumentParser:
     )
     rerun.add_argument("run", metavar="RUN", help=run_help)
     rerun.add_argument("--anyway", action="store_true", help="repeat it even on other data")
+    delete = command("delete", "delete tracked runs, so that they are trained again", "regcls delete --lost", dataset=False)
+    delete.add_argument("run", metavar="RUN", nargs="*", help=run_help)
+    delete.add_argument("--lost", action="store_true", help="delete all finished runs whose files are gone")
     new = command(
         "new",
         "add a data set of your own: show what is in its files, copy them to data/NAME/raw, and write its section of params.yaml",

@@ -24,6 +24,7 @@ def explain_os_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        check_links(path)
         if error.errno in FULL:
             raise UserError(no_space(path)) from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
@@ -34,6 +35,16 @@ def explain_os_errors(path: Path) -> Iterator[None]:
         if isinstance(error.filename, str | Path) and _belongs_to(path, Path(error.filename)):  # below /proc, or a name too long
             raise UserError(f"cannot write {path}: {error.strerror}. Choose another place.") from error
         raise
+
+
+def check_links(path: Path) -> None:
+    """Check that no link on the way to `path` leads nowhere.
+
+    Raises:
+        UserError: one does; perhaps a disk is not mounted.
+    """
+    if broken := next((place for place in (*reversed(path.parents), path) if place.is_symlink() and not place.exists()), None):
+        raise UserError(f"{broken} links to {broken.readlink()}, which does not exist. Mount its disk, or create it.")
 
 
 def no_space(path: Path) -> str:

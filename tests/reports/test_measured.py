@@ -216,7 +216,9 @@ def test_an_error_is_raised_if_no_run_is_usable() -> None:
     def measure(chosen: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
         return pd.DataFrame(), dict.fromkeys(chosen["run_id"], "without sums")
 
-    with pytest.raises(UserError, match=r"\(without sums\)\.\nIf .* --run-id \$run; done`\.\nTrain them with: regcls train mine "):
+    with pytest.raises(
+        UserError, match=r"\(without sums\)\.\nTraining keeps .* first: regcls delete 1 2\nTrain them with: regcls train mine "
+    ):
         measured.collect(TRACKED, SPECS, measure, dataset="mine")  # type: ignore[type-var]
 
 
@@ -244,10 +246,8 @@ def test_runs_without_their_table_are_unusable_with_a_warning() -> None:
     wanted = pd.DataFrame({"state": ["finished", "without predictions", "failed", "without predictions", "with damaged predictions"]})
     wanted["found"] = ["", "12345678ab", "", "b", "c"]
     assert measured.unusable_lines(wanted, "predictions", "predictions.parquet") == [
-        "2 finished runs left out, without predictions (predictions.parquet). To train them again, delete them in mlflow ui, or with "
-        "`for run in 12345678ab b; do mlflow runs delete --run-id $run; done`",
-        "1 finished run left out, with damaged predictions (predictions.parquet). To train them again, delete them in mlflow ui, or with "
-        "`for run in c; do mlflow runs delete --run-id $run; done`",
+        "2 finished runs left out, without predictions (predictions.parquet). To train them again, first regcls delete 12345678 b",
+        "1 finished run left out, with damaged predictions (predictions.parquet). To train them again, first regcls delete c",
     ]
     assert measured.unusable_lines(wanted.iloc[:1], "predictions", "predictions.parquet") == []
 

@@ -101,7 +101,7 @@ def test_duplicates_and_stale_runs_give_warnings(store: Any) -> None:
 @pytest.mark.usefixtures("undrawn")
 def test_without_usable_runs_the_error_says_what_to_do(dataset: str, store: Any) -> None:
     for runs in (store.runs.iloc[:0], store.runs.assign(status="FAILED"), store.runs.assign(**{PAGES[dataset][2]: float("nan")})):
-        with pytest.raises(UserError, match=rf"regcls train {dataset} \(or: dvc repro -f train@{dataset}\)"):
+        with pytest.raises(UserError, match=rf"regcls train {dataset} \(or: dvc repro -fs train@{dataset}\)"):
             store.report(runs=runs)
 
 

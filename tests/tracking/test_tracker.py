@@ -52,6 +52,7 @@ def root(tmp_path: Path, empty_store: Path) -> Path:
     """A project's root with an empty store."""
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     execute(tmp_path, "UPDATE experiments SET artifact_location = ?", f"{tmp_path}/mlartifacts/0")
+    execute(tmp_path, "UPDATE regcls_home SET folder = ?", str(tmp_path))
     return tmp_path
 
 
@@ -392,14 +393,27 @@ def test_finished_runs_without_files_are_found(tracker: Tracker, root: Path) -> 
     kept, lost = finished_run(tracker), finished_run(tracker, REG, fingerprint="g")
     tracker.start(SPEC, fingerprint="h", tags=TAGS)  # not finished
     shutil.rmtree(root / "mlartifacts" / "0" / lost)
+    another = tracker._client.create_run("0").info.run_id  # of a plain MLflow client, without files
+    tracker._client.set_terminated(another)
     assert kept != lost and tracker.without_files() == {lost: root / "mlartifacts" / "0" / lost / "artifacts"}
+
+
+def test_files_on_a_disk_that_is_not_mounted_are_not_lost(tracker: Tracker, root: Path) -> None:
+    finished_run(tracker)
+    (root / "mlartifacts").rename(root / "disk")
+    (root / "mlartifacts").symlink_to(root / "mnt" / "big")
+    message = f"{root}/mlartifacts links to {root}/mnt/big, which does not exist. Mount its disk, or create it."
+    with pytest.raises(UserError, match=message):
+        tracker.without_files()
+    with pytest.raises(UserError, match=message):
+        tracker.start(REG, fingerprint="g", tags=TAGS, lineage={"code": "x"})
 
 
 def test_a_run_whose_folder_cannot_be_written_does_not_stay_running(root: Path) -> None:
     (root / "mlartifacts").touch()
     with pytest.raises(UserError, match="cannot write"):
         Tracker(root, experiment="regcls").start(SPEC, fingerprint="f", tags=TAGS, lineage={"code": "x"})
-    assert execute(root, "SELECT status FROM runs") == [("FAILED",)]
+    assert execute(root, "SELECT status FROM runs") == [("KILLED",)]  # so that a run that was interrupted before can go on
 
 
 def test_odd_folder_names_give_the_same_file_as_in_mlflow(root: Path, tmp_path: Path) -> None:

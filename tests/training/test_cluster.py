@@ -91,6 +91,7 @@ def undisturbed(project, train, tmp_path):
         shutil.copytree(project, local)
         with closing(sqlite3.connect(local / "mlflow.db")) as connection, connection:
             connection.execute("UPDATE experiments SET artifact_location = ?", [f"{local}/mlartifacts/0"])
+            connection.execute("UPDATE regcls_home SET folder = ?", [str(local)])
         change(local, engine="local")
         ends(train(local), local)
         reference.update(results(local))

@@ -9,10 +9,10 @@ from urllib.parse import quote
 
 from regcls.checks import Finding, Place, bad, good, nearest, note
 from regcls.dvc_remote import Remote, default_remote
-from regcls.errors import MissingError, UserError
-from regcls.files import explain_os_errors
+from regcls.errors import MissingError
+from regcls.files import check_links, explain_os_errors
 from regcls.object_store import TIMEOUTS, Bucket, bucket_of, s3_client
-from regcls.tracking.run_table import deletion
+from regcls.tracking.run_table import LOST_REMEDY
 from regcls.tracking.store import address_of, database_of, folder_of, project_root, store_uri, without_password
 from regcls.words import counted
 
@@ -29,7 +29,7 @@ def tracking(place: Place) -> Finding:
     if database := database_of(uri):
         if not database.exists():
             return note(f"{database} is not there yet: the first run creates it", "regcls setup creates it now")
-        check_database(database, is_own=database == home / "mlflow.db")
+        check_database(database, is_own=database.is_relative_to(home))
         text = f"{database}, {database.stat().st_size / 1e6:.1f} MB, of MLflow {OURS}"
         if (twin := Path(quote(str(database.parent)))) != database.parent:
             return note(
@@ -98,14 +98,13 @@ def _lost_files(place: Place, outcome: str) -> Finding:
     home = next(iter(lost.values())).parents[1]
     return note(
         f"{outcome}; but {counted(len(lost), 'finished run has', 'finished runs have')} no files in {home}",
-        f"put them back there; or, to train these runs again, {deletion(list(lost))}",
+        LOST_REMEDY,
     )
 
 
 def _try_folder(folder: Path) -> str:
     content = os.urandom(1024)
-    if broken := [path for path in (folder, *folder.parents) if path.is_symlink() and not path.exists()]:
-        raise UserError(f"{broken[0]} links to {broken[0].readlink()}, which does not exist. Mount its disk, or create it.")
+    check_links(folder)
     with explain_os_errors(folder), tempfile.TemporaryFile(dir=nearest(folder)) as file:
         file.write(content)
         file.flush()

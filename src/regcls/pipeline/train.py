@@ -12,7 +12,7 @@ from regcls.pipeline.prepare import prepare
 from regcls.progress import say
 from regcls.tasks import task_named, task_params
 from regcls.tasks.task import Session, open_data
-from regcls.tracking.run_table import deletion
+from regcls.tracking.run_table import LOST_REMEDY
 from regcls.tracking.store import without_password
 from regcls.tracking.tracker import Tracker
 from regcls.training.outcome import Outcome
@@ -102,5 +102,4 @@ def _say_lost(outcome: Outcome, tracker: Tracker) -> None:
     """Say which of the runs that were there already have lost their files, and what to do."""
     gone = tracker.without_files() if outcome.kept else {}
     if lost := [entry["run_id"] for entry in outcome.index if entry["run_id"] in gone]:
-        which, home = counted(len(lost), "of these runs is", "of these runs are"), gone[lost[0]].parents[1]
-        say(f"{which} FINISHED, but without files: {home} does not have them. Put them back there; or, to train again, {deletion(lost)}")
+        say(f"{counted(len(lost), 'finished run has', 'finished runs have')} no files in {gone[lost[0]].parents[1]}: {LOST_REMEDY}")

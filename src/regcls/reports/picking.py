@@ -44,7 +44,7 @@ def pick(runs: pd.DataFrame, fingerprints: Mapping[Spec, str], *, dataset: str, 
         UserError: no tracked run counts.
     """
     # DVC considers training done once runs/<dataset>.json exists, whatever has happened to the store.
-    remedy = f"Train them with: regcls train {dataset} (or: dvc repro -f train@{dataset})"
+    remedy = f"Train them with: regcls train {dataset} (or: dvc repro -fs train@{dataset})"
     if runs.empty or {"run_id", "status", "fingerprint", "started"} - set(runs.columns):
         raise UserError(f"no run is tracked in this MLflow store, so there is nothing to compare.\n{remedy}")
     runs = runs.sort_values(["started", "run_id"], kind="stable", ignore_index=True)
@@ -73,8 +73,8 @@ def pick(runs: pd.DataFrame, fingerprints: Mapping[Spec, str], *, dataset: str, 
     counted = table.loc[table["state"] == "finished", "run_id"]
     if counted.empty:
         which = "" if first.empty else f" ({', '.join(sorted(set(reasons.values())))})"
-        if reasons:  # they are FINISHED, so training keeps them
-            remedy = f"If their files are lost, {deletion(list(reasons))}.\n{remedy}"
+        if reasons:
+            remedy = f"Training keeps these runs, since they are FINISHED. Delete them first: {deletion(list(reasons))}\n{remedy}"
         raise UserError(
             f"none of the {len(runs)} tracked runs is a finished run that params.yaml asks for, with this code and data{which}.\n{remedy}"
         )

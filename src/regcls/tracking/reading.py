@@ -56,13 +56,14 @@ def runs_beginning(client: MlflowClient, experiment_id: str, prefix: str, *, mos
 
 
 def artifact_folders(client: MlflowClient, experiment_id: str, *, status: str) -> dict[str, str]:
-    """Run id -> address of its artifacts, of all runs in a database; empty for a server."""
+    """Run id -> address of its artifacts, of all of regcls's runs in a database, earliest first; empty for a server."""
     store = client._tracking_client.store
     if not isinstance(store, SqlAlchemyStore):
         return {}
     wanted = (SqlRun.experiment_id == int(experiment_id), SqlRun.lifecycle_stage == "active", SqlRun.status == status)
+    ours = (SqlTag.run_uuid == SqlRun.run_uuid, SqlTag.key == "fingerprint")
     with store.ManagedSessionMaker() as session:
-        rows = session.execute(select(SqlRun.run_uuid, SqlRun.artifact_uri).where(*wanted).order_by(SqlRun.start_time))
+        rows = session.execute(select(SqlRun.run_uuid, SqlRun.artifact_uri).where(*wanted, *ours).order_by(SqlRun.start_time))
         return {row.run_uuid: row.artifact_uri for row in rows}
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from shlex import quote as quoted
 from urllib.parse import quote, unquote
 
 from regcls import files
@@ -19,7 +20,7 @@ from regcls.proxy import proxy_hint
 LOCK_WAIT = 20.0  # seconds until a locked SQLite file counts as stuck; as in MLflow
 SETTLE_WAIT = 2.0  # seconds without a change until a store of another schema counts as complete, not as being created
 ELSEWHERE = "or name another store in MLFLOW_TRACKING_URI"
-# Columns of MLflow's schema with file addresses; the pattern matches those of our store, or of one created by a plain mlflow command.
+# Columns of MLflow's schema with file addresses.
 ADDRESSES = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -28,7 +29,6 @@ ADDRESSES = (
     ("model_versions", "storage_location"),
     ("trace_tags", "value"),
 )
-OWN_ADDRESS = re.compile(r"((?:file:(?://[^/]*)?)?/.*)(/(?:mlartifacts|mlruns)/[^/]+)", re.DOTALL)
 
 
 def project_root(root: Path) -> Path:
@@ -83,6 +83,10 @@ def locks_of(uri: str, root: Path) -> Path:
     database = database.resolve()
     # One path even if the folder is mounted in two places: a process that locked both would wait for itself.
     home = root if database.parent.samefile(root) else database.parent
+    return _locks_in(home, database)
+
+
+def _locks_in(home: Path, database: Path) -> Path:
     return home / ".regcls" / ("" if database.name == "mlflow.db" else database.name)
 
 
@@ -114,7 +118,7 @@ def say_waiting(holder: str) -> None:
 def open_database(database: Path, *, schema: str, create: Callable[[Path], None], is_own: bool) -> None:
     """Call `create` if there is no SQLite file, then check that it can be used: MLflow itself reports errors after a minute, or not at all.
 
-    `schema`: the revision that this version of MLflow works with. `is_own`: the project's own file, which moves with the project.
+    `schema`: the revision that this version of MLflow works with. `is_own`: a file in the project's folder, which moves with it.
 
     Raises:
         UserError: not writable, or from another version of MLflow.
@@ -175,52 +179,79 @@ def _restore_default(database: Path) -> None:
 
 
 def _follow_move(database: Path) -> None:
-    """If the project was moved or copied to another folder, update its file addresses, which are absolute."""
+    """If the project was moved or copied to another folder, update its file addresses, which are absolute.
+
+    The store itself records the folder. Addresses outside it are the user's choice and stay.
+
+    Raises:
+        UserError: the project is a copy, and a link in it leads to the original's files.
+    """
+    here, remarks = database.parent, list[str]()
     with closing(_connect(database)) as connection:
-        if not _old_addresses(connection, database):
+        if _is_home(_recorded_home(connection), database):
             return
         with files.lock(lock_path(database), on_wait=say_waiting):
-            if holder := _active_trainer(database.parent):
-                say(f"{database} has file addresses in another folder; they are corrected once {holder} has ended")
-                return
             connection.execute("BEGIN IMMEDIATE")
-            addresses = _old_addresses(connection, database)  # perhaps corrected by now
-            for old, new in addresses.items():
-                for table, column in ADDRESSES:
-                    query = f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR substr({column}, 1, ?) = ?"
-                    connection.execute(query, [new, len(old) + 1, old, len(old) + 1, f"{old}/"])
+            home = _recorded_home(connection)  # perhaps corrected by now
+            if home is None:
+                connection.execute("CREATE TABLE regcls_home (folder TEXT NOT NULL)")
+                connection.execute("INSERT INTO regcls_home VALUES (?)", [str(here)])
+            elif not _is_home(home, database):
+                if holder := _active_trainer(database):
+                    say(f"{database} has file addresses in another folder; they are corrected once {holder} has ended")
+                    return
+                remarks = _move_addresses(connection, home, database)
+                connection.execute("UPDATE regcls_home SET folder = ?", [str(here)])
             connection.execute("COMMIT")
-        for home in sorted({folder_of(old).parents[1] for old in addresses}):
-            say(f"this project was in {home}: its runs' files are now looked for in {database.parent}")
+    for remark in remarks:
+        say(remark)
 
 
-def _active_trainer(root: Path) -> str | None:
+def _recorded_home(connection: sqlite3.Connection) -> Path | None:
+    """The project's folder when regcls last opened the store; None if that was never."""
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'regcls_home'").fetchone():
+        return None
+    return Path(*connection.execute("SELECT folder FROM regcls_home").fetchone())
+
+
+def _is_home(home: Path | None, database: Path) -> bool:
+    """Whether the store lies in `home`, perhaps a second path of its folder. A different file there is the original of our copy."""
+    if home is None or home == database.parent:
+        return home is not None
+    there = home / database.name
+    return os.path.exists(there) and os.path.samefile(there, database)
+
+
+def _move_addresses(connection: sqlite3.Connection, home: Path, database: Path) -> list[str]:
+    """Replace `home` in all addresses; return what the user should know."""
+    here, is_copy = database.parent, (home / database.name).exists()
+    experiments = [address or "" for (address,) in connection.execute("SELECT artifact_location FROM experiments")]
+    inside = {address: folder.relative_to(home) for address in experiments if (folder := folder_of(address)).is_relative_to(home)}
+    remarks = [f"this project was in {home}: its runs' files are now looked for in {here}"]
+    for name in sorted({folder.parts[0] for folder in inside.values() if folder.parts}):
+        old, new = home / name, here / name
+        if is_copy and new.exists() and new.samefile(old):
+            raise UserError(
+                f"this project is a copy of {home}, but {new} leads to the same files: deleting runs here would delete them there. Give "
+                f"the copy its own: rm {quoted(str(new))} && cp -a {quoted(str(old.resolve()))} {quoted(str(new))}"
+            )
+        if old.exists() and not new.exists():
+            remarks.append(f"they were left behind; bring them with: {'cp -a' if is_copy else 'mv'} {quoted(str(old))} {quoted(str(new))}")
+    for old_address, folder in inside.items():
+        values = [address_of(here / folder), len(old_address) + 1, old_address, len(old_address) + 1, f"{old_address}/"]
+        for table, column in ADDRESSES:
+            query = f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR substr({column}, 1, ?) = ?"
+            connection.execute(query, values)
+    return remarks
+
+
+def _active_trainer(database: Path) -> str | None:
     """The process that is training in this very folder, perhaps a container that mounts it under another path. A copy has no locks."""
-    for path in (root / ".regcls").glob("*.lock"):
+    for path in _locks_in(database.parent, database).glob("*.lock"):
         if (handle := files.try_lock(path)) is None:
             return files.lock_holder(path)
         handle.close()
     return None
-
-
-def _old_addresses(connection: sqlite3.Connection, database: Path) -> dict[str, str]:
-    """Old artifact address -> new one, of the experiments, if the project was in another folder before; else empty.
-
-    The old folder is that of experiment 0, which comes with the store. Addresses outside it are the user's choice and stay.
-    """
-    addresses = [address or "" for (address,) in connection.execute("SELECT artifact_location FROM experiments ORDER BY experiment_id")]
-    first = OWN_ADDRESS.fullmatch(addresses[0]) if addresses else None
-    if first is None or (home := folder_of(first[1])) == database.parent:
-        return {}
-    here, folders = database.parent, {address: folder_of(address) for address in addresses}
-    if os.path.exists(store := home / database.name):
-        stays = os.path.samefile(store, database)  # the same folder under two paths; a different file there is the original of our copy
-    else:
-        root = folders[addresses[0]]
-        stays = root.exists() and not (here / root.relative_to(home)).exists()  # artifacts are only there: the user has chosen the place
-    if stays:
-        return {}
-    return {address: address_of(here / folder.relative_to(home)) for address, folder in folders.items() if folder.is_relative_to(home)}
 
 
 def _another_schema(database: Path, revision: str | None, schema: str) -> str:

@@ -105,7 +105,7 @@ class Tracker:
             if database := database_of(self.uri):
                 artifacts, schema = database.parent / "mlartifacts", _get_latest_schema_revision()
                 create = partial(_create_database, artifacts=artifacts, experiment=experiment)
-                open_database(database, schema=schema, create=create, is_own=self._is_own)
+                open_database(database, schema=schema, create=create, is_own=database.is_relative_to(self.root))
             else:
                 _probe(self.uri)
             self._client = MlflowClient(self.uri)
@@ -200,7 +200,7 @@ class Tracker:
             try:
                 self._log_lineage(name, lineage)
             except UserError as error:  # its folder cannot be written
-                self.stop(name, status="FAILED", reason=str(error))
+                self.stop(name, status="KILLED", reason=str(error))
                 raise
         return name
 
@@ -456,11 +456,23 @@ class Tracker:
         return {row.tags["fingerprint"]: row.run_id for row in self._with_status(dataset, "KILLED") if RERUN_TAG not in row.tags}
 
     def without_files(self) -> dict[str, Path]:
-        """FINISHED runs whose files are gone: run id -> the folder where they were. Only of a store and files on this machine's disks."""
+        """FINISHED runs whose files are gone: run id -> the folder where they were. Only of a store and files on this machine's disks.
+
+        Raises:
+            UserError: a link on the way to the files leads nowhere, so perhaps they are not gone.
+        """
         with explain_store_errors(self.uri):
             found = artifact_folders(self._client, self.experiment_id, status="FINISHED")
         folders = {run_id: folder_of(address) for run_id, address in found.items() if address.startswith(("/", "file:"))}
-        return {run_id: folder for run_id, folder in folders.items() if not folder.exists()}
+        lost = {run_id: folder for run_id, folder in folders.items() if not folder.exists()}
+        for home in {folder.parents[1] for folder in lost.values()}:
+            files.check_links(home)
+        return lost
+
+    def delete(self, run_id: str) -> None:
+        """Delete a run; `mlflow runs restore` brings it back, until `mlflow gc`."""
+        with explain_store_errors(self.uri):
+            self._client.delete_run(run_id)
 
     def _with_status(self, dataset: str, status: str) -> list[TrackedRun]:
         with explain_store_errors(self.uri):

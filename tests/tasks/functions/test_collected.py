@@ -93,7 +93,7 @@ def test_missing_runs_are_listed_by_cell_and_seed(runs: pd.DataFrame, fingerprin
 
 def test_without_matching_runs_the_error_says_what_to_do(runs: pd.DataFrame, fingerprints: dict[FunctionSpec, str]) -> None:
     for found in (runs.assign(fingerprint="x"), runs.iloc[:0], pd.DataFrame()):
-        with pytest.raises(UserError, match=r"Train them with: regcls train functions \(or: dvc repro -f train@functions\)") as error:
+        with pytest.raises(UserError, match=r"Train them with: regcls train functions \(or: dvc repro -fs train@functions\)") as error:
             collect(found, fingerprints)
         assert str(error.value).count("\n") == 1
 
