@@ -168,12 +168,26 @@ def test_a_full_disk_of_the_project_is_not_taken_for_tmpdir(tmp_path, full_tmpdi
         files.write_atomically(tmp_path / "a", fail)
 
 
+def test_a_disk_so_full_that_there_is_no_tmpdir_is_called_full(tmp_path, monkeypatch):
+    def none():
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(files, "gettempdir", none)
+    with pytest.raises(UserError, match=f"no space left on the disk while writing {tmp_path}/a; nothing was replaced"):
+        files.write_atomically(tmp_path / "a", fail)
+
+
+def test_another_full_disk_is_not_taken_for_tmpdir():
+    with pytest.raises(OSError, match="No space left"), temporary_folder():
+        fail()
+
+
 @pytest.mark.usefixtures("signals")
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), "no space left in"),
-        (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/a', '/tmp']"), "Set TMPDIR to a writable folder"),
+        (OSError(errno.ENOSPC, "No space left on device"), "no space left on one of the disks of the output, the folder of temp"),
+        (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/a', '/tmp']"), "set TMPDIR to a writable folder"),
     ],
 )
 def test_errors_of_temporary_files_anywhere_are_one_message(make_project, monkeypatch, capsys, full_tmpdir, error, message):

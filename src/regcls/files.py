@@ -15,6 +15,7 @@ from regcls.errors import UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+NO_TEMPORARY = "No usable temporary directory"  # message of the module tempfile
 SPARE = 2**26  # bytes; with less, the disk of temporary files is the likely reason of a failure
 
 
@@ -49,7 +50,7 @@ def check_links(path: Path) -> None:
 
 def no_space(path: Path) -> str:
     """The error if a disk is full while `path` is being written: its own disk, or the one of temporary files."""
-    temporary, home = Path(gettempdir()), _existing(path)
+    temporary, home = temporary_home() or _existing(path), _existing(path)
     ours = path == temporary or any(one.parent == temporary and one.name.startswith("regcls-") for one in (path, *path.parents))
     free, elsewhere = shutil.disk_usage(temporary).free, home.stat().st_dev != temporary.stat().st_dev
     if ours or (elsewhere and free < SPARE and free < shutil.disk_usage(home).free):
@@ -61,11 +62,22 @@ def no_space(path: Path) -> str:
 
 def explained(error: OSError) -> str | None:
     """What is wrong, if an OSError outside `explain_os_errors` is a fault of the machine that the user can mend; else None."""
+    if error.errno in FULL and isinstance(error.filename, str | Path):
+        return no_space(Path(error.filename))
     if error.errno in FULL:
-        return no_space(Path(error.filename) if isinstance(error.filename, str | Path) else Path.cwd())
-    if "No usable temporary directory" in str(error):  # of the module tempfile
-        return "no folder for temporary files can be written. Set TMPDIR to a writable folder with some free space."
+        places = f"the output, the folder of temporary files ({temporary_home() or 'none can be written'}) and {Path.cwd()}"
+        return f"no space left on one of the disks of {places}. Free some space and start again."
+    if NO_TEMPORARY in str(error):
+        return "no folder for temporary files can be written. Free some space, or set TMPDIR to a writable folder on another disk."
     return None
+
+
+def temporary_home() -> Path | None:
+    """The folder of temporary files: TMPDIR or the system's; None if none can be written."""
+    try:
+        return Path(gettempdir())
+    except FileNotFoundError:
+        return None
 
 
 @contextmanager
@@ -75,13 +87,14 @@ def temporary_folder() -> Iterator[Path]:
     Raises:
         UserError: the disk of TMPDIR is full.
     """
-    try:
-        with TemporaryDirectory(prefix="regcls-") as name:
+    with TemporaryDirectory(prefix="regcls-") as name:
+        try:
             yield Path(name)
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        raise UserError(no_space(Path(gettempdir()))) from error
+        except OSError as error:
+            home = Path(gettempdir())
+            if error.errno not in FULL or (error.errno == errno.ENOSPC and shutil.disk_usage(home).free >= SPARE):
+                raise  # of another file
+            raise UserError(no_space(home)) from error
 
 
 def _existing(path: Path) -> Path:

@@ -2,17 +2,17 @@
 
 import os
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 LOOPBACK = ("127.0.0.1", "localhost")
 
 
 def proxy_hint(url: str) -> str:
     """A sentence, after a space, on the proxy that requests to `url` go through, and how to avoid it; empty if there is none."""
-    target, proxies = urlsplit(url), getproxies()
-    proxy, host = proxies.get(target.scheme) or proxies.get("all"), target.hostname or ""
-    if not proxy or proxy_bypass(target.netloc.rpartition("@")[2]):
+    from requests.utils import get_environ_proxies, select_proxy  # here: only errors need it
+
+    if not (proxy := select_proxy(url, get_environ_proxies(url, no_proxy=None))):
         return ""
+    host = urlsplit(url).hostname or ""
     name = "no_proxy" if os.environ.get("no_proxy") else "NO_PROXY"  # the first hides the other
-    hosts = dict.fromkeys([*filter(None, os.environ.get(name, "").split(",")), *LOOPBACK, host])
+    hosts = dict.fromkeys([*filter(None, os.environ.get(name, "").replace(" ", "").split(",")), *LOOPBACK, host])
     return f" A proxy is set, {proxy.rpartition('@')[2]}: to reach {host} without it, export {name}={','.join(hosts)}"

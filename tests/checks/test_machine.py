@@ -198,6 +198,14 @@ def test_the_folder_of_temporary_files_is_checked_too(place, monkeypatch, tmp_pa
     free.clear()
     monkeypatch.setenv("TMPDIR", f"{tmp_path}/none")
     assert f"TMPDIR={tmp_path}/none cannot be used" in machine.disk(where).text
+    monkeypatch.setattr(machine, "temporary_home", lambda: None)
+    found = machine.disk(where)
+    assert found.state == "bad" and "no folder for temporary files can be written" in found.text
+
+
+def test_an_invalid_address_of_the_store_is_not_a_fault_of_the_disk(place, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:///mlruns")
+    assert machine.disk(place()).state == "good"
 
 
 def test_large_writable_disks_are_good(place, monkeypatch):

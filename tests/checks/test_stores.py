@@ -244,7 +244,10 @@ def test_a_server_behind_a_proxy_is_reached_once_no_proxy_names_it(tracking_serv
 def test_hosts_without_proxy_stay_without_it(monkeypatch, proxy):
     url = proxy("http_proxy", no_proxy=".local")
     assert proxy_hint("http://mlflow.local:5000") == proxy_hint("https://elsewhere") == ""
-    hosts = ".local,127.0.0.1,localhost,mlflow"
+    proxy("http_proxy", no_proxy="10.0.0.0/8")
+    assert proxy_hint("http://10.1.2.3:5000") == ""
+    proxy("http_proxy", no_proxy=".local, a.de")
+    hosts = ".local,a.de,127.0.0.1,localhost,mlflow"
     assert proxy_hint("http://me:hush@mlflow:5000") == f" A proxy is set, {url}: to reach mlflow without it, export no_proxy={hosts}"
 
 

@@ -10,8 +10,10 @@ import yaml
 
 from conftest import overlay, shipped_tree
 from regcls import provenance
+from regcls.errors import UserError
 from regcls.params import load_params
 from regcls.pipeline.inputs import write_inputs
+from regcls.pipeline.prepare import prepare, show_raw
 
 OF_TASK = {
     "functions": {"functions", "functions_small"},
@@ -207,5 +209,38 @@ def test_raw_files_of_the_workspace_itself_are_left_alone(make_project, tmp_path
     for home, name in ((workspace, "own"), (tmp_path / "project", "file")):
         (home / "data" / "functions" / "raw").mkdir(parents=True)
         (home / "data" / "functions" / "raw" / name).touch()
-    write_inputs(load_params(tmp_path / "project" / "params.yaml"), workspace)
-    assert os.listdir(workspace / "data" / "functions" / "raw") == ["own"]
+    params, raw = load_params(tmp_path / "project" / "params.yaml"), workspace / "data" / "functions" / "raw"
+    raw.with_name("raw.dvc").touch()  # of dvc add
+    write_inputs(params, workspace)
+    assert os.listdir(raw) == ["own"] and show_raw(workspace, "functions") == raw
+    raw.with_name("raw.dvc").unlink()
+    write_inputs(params, workspace)  # git has only a part of the files
+    assert sorted(os.listdir(raw)) == ["file", "own"] and not (raw / "own").is_symlink()
+
+
+def test_raw_files_that_dvc_puts_into_the_workspace_are_prepared(make_project, tmp_path, capsys):
+    houses = {"like": "diabetes", "data": {"source": "raw", "file": "houses.csv", "target": "price", "group": None, "split": None}}
+    workspace = make_project({"houses": houses}).joinpath(".dvc", "tmp", "exps", "tmp1")
+    workspace.mkdir(parents=True)
+    shutil.copy(tmp_path / "project" / "params.yaml", workspace)
+    for home, rows in ((workspace, 60), (tmp_path / "project", 90)):
+        raw = home / "data" / "houses" / "raw"
+        raw.mkdir(parents=True)
+        raw.joinpath("houses.csv").write_text("size,price\n" + "".join(f"{row * 31 % 101},{row * row}\n" for row in range(rows)))
+    (workspace / "data" / "houses" / "raw.dvc").touch()
+    prepare(load_params(workspace / "params.yaml"), workspace, "houses")
+    assert capsys.readouterr().out.startswith("60 rows, ")
+
+
+def test_raw_files_on_a_disk_that_is_not_mounted_concern_only_their_data_set(make_project):
+    root = make_project({"datasets": ["rooms", "walks"]})
+    params = load_params(root / "params.yaml")
+    for dataset in ("portraits", "rooms"):
+        raw = root / "data" / dataset / "raw"
+        shutil.rmtree(raw.parent, ignore_errors=True)  # from the first round
+        raw.parent.mkdir(parents=True)
+        raw.symlink_to("/not/mounted")
+        if dataset == "portraits":
+            write_inputs(params, root)
+    with pytest.raises(UserError, match=f"{root}/data/rooms/raw links to /not/mounted, which does not exist. Mount its disk"):
+        write_inputs(params, root)

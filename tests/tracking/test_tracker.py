@@ -23,7 +23,7 @@ from processes import wait_until
 from regcls.errors import UserError
 from regcls.tasks.functions.runs import FunctionSpec
 from regcls.tracking import store as tracking_store
-from regcls.tracking.store import locks_of, project_root, sqlite_uri, store_uri
+from regcls.tracking.store import explanation, locks_of, project_root, sqlite_uri, store_uri
 from regcls.tracking.tracker import Tracker
 from regcls.tracking.writer import Writer
 from servers import TrackingServer
@@ -407,6 +407,13 @@ def test_files_on_a_disk_that_is_not_mounted_are_not_lost(tracker: Tracker, root
         tracker.without_files()
     with pytest.raises(UserError, match=message):
         tracker.start(REG, fingerprint="g", tags=TAGS, lineage={"code": "x"})
+
+
+@pytest.mark.parametrize(("free", "message"), [(1_000, "no space left on the disk of"), (10**10, "fails, or has no file locks")])
+def test_a_full_disk_is_not_taken_for_one_without_locks(root: Path, monkeypatch: pytest.MonkeyPatch, free: int, message: str) -> None:
+    usage = shutil.disk_usage(root)._replace(free=free)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    assert message in str(explanation(sqlite_uri(root / "mlflow.db"), sqlite3.OperationalError("disk I/O error")))
 
 
 def test_a_run_whose_folder_cannot_be_written_does_not_stay_running(root: Path) -> None:

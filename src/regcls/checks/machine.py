@@ -6,14 +6,14 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections import Counter
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
 from regcls.checks import Finding, Place, bad, good, nearest, note
 from regcls.errors import UserError
-from regcls.files import check_locks
+from regcls.files import check_locks, temporary_home
 from regcls.tracking.store import database_of, locks_of, project_root, store_uri
 from regcls.words import counted
 
@@ -158,27 +158,31 @@ def _try_gpus(place: Place) -> Finding:
 def disk(place: Place) -> Finding:
     """Free space for data, checkpoints, undelivered runs and artifacts, whether their folders are writable, and file locks."""
     home = project_root(place.root)
-    folders, uri = {"project": home, ".regcls": home / ".regcls"}, store_uri(home)
-    if database := database_of(uri):
-        folders["artifacts"] = database.parent / "mlartifacts"
+    folders, locks = {"project": home, ".regcls": home / ".regcls"}, home / ".regcls"
+    with suppress(UserError):  # an invalid URI is for the check of tracking
+        locks = locks_of(uri := store_uri(home), home)
+        if database := database_of(uri):
+            folders["artifacts"] = database.parent / "mlartifacts"
     existing = {name: nearest(path) for name, path in folders.items()}
     if read_only := [str(path) for path in existing.values() if not os.access(path, os.W_OK)]:
         return bad(f"cannot write {', '.join(dict.fromkeys(read_only))}", "make it writable: see its owner with ls -ld")
-    for folder in dict.fromkeys((existing[".regcls"], nearest(locks_of(uri, home)))):
+    for folder in dict.fromkeys((existing[".regcls"], nearest(locks))):
         check_locks(folder)
     disks: dict[int, list[str]] = {}
     for name, path in existing.items():
         disks.setdefault(path.stat().st_dev, []).append(name)
     free = {", ".join(names): shutil.disk_usage(existing[names[0]]).free for names in disks.values()}
     text = "; ".join(f"{size / 1e9:.1f} GB free ({names})" for names, size in free.items())
-    temporary = Path(tempfile.gettempdir())
-    if (spare := shutil.disk_usage(temporary).free) < LEAST_TEMPORARY:
+    temporary = temporary_home()
+    if temporary and (spare := shutil.disk_usage(temporary).free) < LEAST_TEMPORARY:
         text += f"; {spare / 1e9:.1f} GB free in {temporary}, the folder of temporary files"
     if min(free.values()) < LEAST_FREE:
         return bad(
             f"{text}; a run needs about {LEAST_FREE / 1e9:.0f}",
             "free some space: old folders in .regcls/checkpoints, dvc gc --workspace, prepared data as hard links (docs/images.md)",
         )
+    if temporary is None:
+        return bad(f"{text}; no folder for temporary files can be written", "set TMPDIR to a writable folder with free space")
     if spare < LEAST_TEMPORARY:
         return bad(f"{text}; a run needs up to {LEAST_TEMPORARY / 1e9:g}", "free some space there, or set TMPDIR to another folder")
     if (chosen := os.environ.get("TMPDIR")) and Path(chosen).absolute() != temporary:

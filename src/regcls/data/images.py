@@ -75,13 +75,13 @@ def load_image(content: bytes, *, exif: bool = False) -> Image.Image:
 def darkness(brightest: Sequence[int], remedy: str) -> str | None:
     """What to say of 16-bit images that seem to hold fewer bits; None if they do not.
 
-    `brightest`: the largest value of each; `remedy` has a place for {bits}.
+    `brightest`: the largest value of each; `remedy` may have places for {bits} and {factor}, which makes them bright.
     """
     if not brightest or (largest := max(brightest)) >= DARK:
         return None
     bits = max(8, largest.bit_length())
-    images = counted(len(brightest), "16-bit image")
-    return f"the largest value of the {images} is {largest:,}, so they become dark: if they hold {bits} bits, {remedy.format(bits=bits)}"
+    images, remedy = counted(len(brightest), "16-bit image"), remedy.format(bits=bits, factor=2 ** (16 - bits))
+    return f"the largest value of the {images} is {largest:,}, so they become dark: if they hold {bits} bits, {remedy}"
 
 
 def largest_16_bit_value(image: Image.Image) -> int | None:

@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import DTypeLike
 
 from regcls.errors import UserError
-from regcls.files import folder_written_aside, write_json
+from regcls.files import check_links, folder_written_aside, write_json
 from regcls.progress import progress
 
 FORMAT = 1
@@ -195,6 +195,7 @@ def open_prepared(folder: Path) -> Prepared:
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
+        check_links(folder)
         raise UserError(f"there is no prepared data in {folder}. {remedy}") from None
     except ValueError:
         raise _damaged(folder / "meta.json", "it is not JSON") from None

@@ -21,7 +21,7 @@ def write_inputs(params: Params, root: Path) -> None:
     decides a result, and digests of the regression losses in its grids.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or the raw folder of a data set in `datasets` is a link that leads nowhere.
     """
     preparing = {task: code_digest(f"regcls.tasks.{task}.prepare", without_params=True) for task in set(map(params.task, params.datasets))}
     with folder_written_aside(root / "build" / "inputs") as folder:
@@ -31,6 +31,7 @@ def write_inputs(params: Params, root: Path) -> None:
             write_json(folder / dataset / "prepare.json", {"task": task, "data": values["data"], "code": preparing[task]})
             losses = {method: code for grid in section.grids.values() for method in grid.methods if (code := code_of(method))}
             write_json(folder / dataset / "train.json", values | {"code": deciding} | ({"losses": losses} if losses else {}))
-            (root / "data" / dataset / "raw").mkdir(parents=True, exist_ok=True)
+            if not (raw := root / "data" / dataset / "raw").is_symlink():
+                raw.mkdir(parents=True, exist_ok=True)
             if dataset in params.chosen:
                 show_raw(root, dataset)

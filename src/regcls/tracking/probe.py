@@ -14,7 +14,7 @@ import requests
 from regcls.errors import UserError
 from regcls.proxy import proxy_hint
 from regcls.tracking.files import explain_store_errors
-from regcls.tracking.store import ELSEWHERE, open_database, sqlite_uri, without_password
+from regcls.tracking.store import open_database, sqlite_uri, without_password
 from regcls.words import printable
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -89,7 +89,7 @@ def _check(uri: str, answer: requests.Response) -> None:
 
 def _web_page(uri: str) -> UserError:
     what = f"{without_password(uri)} answers, but is not an MLflow server: it sends a web page"
-    return UserError(f"{what}. Check MLFLOW_TRACKING_URI, {ELSEWHERE}.{proxy_hint(uri)}")
+    return UserError(f"{what}. Check MLFLOW_TRACKING_URI.{proxy_hint(uri)}")
 
 
 def check_database(database: Path, *, is_own: bool) -> None:

@@ -3,6 +3,7 @@
 import glob
 import os
 import re
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable
@@ -268,7 +269,12 @@ def explanation(uri: str, error: Exception) -> str | None:
     text, store = " ".join(str(error).split()), database_of(uri) or without_password(uri)
     hint = proxy_hint(uri)
     if re.search("error code 4.*<html", text, re.IGNORECASE):  # of a proxy, or of another server
-        return f"{store} answers, but is not an MLflow server: it sends a web page. Check MLFLOW_TRACKING_URI, {ELSEWHERE}.{hint}"
+        return f"{store} answers, but is not an MLflow server: it sends a web page. Check MLFLOW_TRACKING_URI.{hint}"
+    is_full = "database or disk is full" in text
+    if "disk I/O error" in text and isinstance(store, Path) and store.parent.is_dir():
+        is_full = shutil.disk_usage(store.parent).free < files.SPARE
+    if is_full:
+        return f"no space left on the disk of {store}. Free some space and start again."
     locked = f"{store} is locked: another program has been writing to it for {LOCK_WAIT:g} s."
     for sign, message in (
         ("database is locked", f"{locked} Close that program and start again."),
@@ -281,7 +287,6 @@ def explanation(uri: str, error: Exception) -> str | None:
             f"the disk of {store} fails, or has no file locks, as some network mounts. Put it on another disk, {ELSEWHERE}.",
         ),
         ("disk image is malformed", f"{store} is damaged. Restore a copy or move it away, {ELSEWHERE}."),
-        ("database or disk is full", f"no space left on the disk of {store}. Free some space and start again."),
         ("out-of-date database schema", f"{store} was made by another version of MLflow. Save a copy and run `mlflow db upgrade` on it."),
         (
             "error code 401",

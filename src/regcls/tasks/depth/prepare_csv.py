@@ -58,7 +58,7 @@ def prepare_csv(data: DepthData, folder: Path, *, raw: Path, dataset: str, proce
             tables.append(part.assign(row=np.arange(len(part))))
             digests += [written.digests[row] for row in range(len(part))]
             brightest += written.brightest.values()
-        if dark := darkness(brightest, "multiply their values by 2 ** (16 - {bits})"):
+        if dark := darkness(brightest, "multiply their values by {factor}"):
             say(dark)
         kept = pd.concat(tables, ignore_index=True)
         if data.duplicates == "refuse":
@@ -124,9 +124,8 @@ def _write_levels(writer: Writer, table: pd.DataFrame, data: DepthData, dataset:
     if beyond:
         say(f"{beyond:,} of {measured.sum():,} training pixels are deeper than {deepest:g} (data.deepest): they share the last bucket")
     if full := int(sum(counts[-1] for counts in levels.values())):
-        say(
-            f"{counted(full, 'pixel has', 'pixels have')} the value 65535, which often means not measured: if so, set data.invalid: [65535]"
-        )
+        pixels = counted(full, "prepared pixel has", "prepared pixels have")
+        say(f"{pixels} the value 65535, which often means not measured: if so, set data.invalid: [65535]")
     buckets = {split: level_buckets(levels[split], depths, deepest).tolist() for split in SPLITS}
     grouped = {split: table.loc[table["split"] == split, "scene"] for split in ("train", "val")}
     writer.notes |= {
