@@ -74,7 +74,7 @@ def test_files_left_behind_are_named_with_the_command_that_brings_them(project, 
     (run,) = tracker.finished("functions").values()
     assert tracker.without_files() == {run: here / "mlartifacts" / "0" / run / "artifacts"}
     _, line = capsys.readouterr().err.splitlines()
-    subprocess.run(line.removeprefix("they were left behind; bring them with: "), shell=True, check=True)
+    subprocess.run(line.removeprefix("the files were left behind; bring them with: "), shell=True, check=True)
     assert_files_found(tracker, run)
     assert (project / "mlartifacts").exists() == (how == "copied")
 

@@ -309,6 +309,16 @@ def test_depth_maps_get_a_section_from_which_they_are_prepared(project, tmp_path
     assert main(["prepare", "roads"]) == 0
 
 
+def test_depth_maps_with_the_value_65535_are_pointed_out(project, tmp_path, capsys):
+    write_pairs(tmp_path / "mine", "png")
+    for file in sorted((tmp_path / "mine/depth").iterdir()):
+        depth = np.array(Image.open(file))
+        depth[-12:] = 65535
+        Image.fromarray(depth).save(file)
+    assert main(["new", "roads", "--depth", str(tmp_path / "mine/own.csv"), "--dry-run"]) == 0
+    assert "some pixels have the value 65535, which often means not measured: if so, set data.invalid" in capsys.readouterr().out
+
+
 def test_depth_maps_that_are_missing_or_damaged_are_refused(project, tmp_path, capsys):
     write_pairs(tmp_path / "mine", "png")
     (tmp_path / "mine/depth/000.png").write_bytes(b"")

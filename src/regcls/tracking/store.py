@@ -237,7 +237,9 @@ def _move_addresses(connection: sqlite3.Connection, home: Path, database: Path) 
                 f"the copy its own: rm {quoted(str(new))} && cp -a {quoted(str(old.resolve()))} {quoted(str(new))}"
             )
         if old.exists() and not new.exists():
-            remarks.append(f"they were left behind; bring them with: {'cp -a' if is_copy else 'mv'} {quoted(str(old))} {quoted(str(new))}")
+            remarks.append(
+                f"the files were left behind; bring them with: {'cp -a' if is_copy else 'mv'} {quoted(str(old))} {quoted(str(new))}"
+            )
     for old_address, folder in inside.items():
         values = [address_of(here / folder), len(old_address) + 1, old_address, len(old_address) + 1, f"{old_address}/"]
         for table, column in ADDRESSES:

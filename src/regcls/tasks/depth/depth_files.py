@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from regcls.data.images import load_image
 
 LEVELS = 2**16
+NOT_MEASURED = "the value 65535, which often means not measured: if so, set data.invalid: [65535]"
 NPY = b"\x93NUMPY"  # the first bytes of a .npy file
 GREY = ("L", "I", "I;16", "I;16B", "F")  # Pillow's modes of one channel
 

@@ -14,7 +14,7 @@ from regcls.data.splits import SPLITS
 from regcls.errors import UserError
 from regcls.params.shots import DensityShots
 from regcls.progress import tracked
-from regcls.tasks.depth.depth_files import LEVELS, load_depth
+from regcls.tasks.depth.depth_files import LEVELS, NOT_MEASURED, load_depth
 from regcls.tasks.depth.params import Depth
 from regcls.tasks.depth.prepare_csv import read_csv
 from regcls.tasks.task import Draft, NewFile
@@ -64,6 +64,7 @@ def draft(new: NewFile) -> Draft:
             f"a step of depth is {scale:g} {unit}: change data.depth_scale if it is another (1/256 m in KITTI)"
             if steps
             else f"depths are rounded to {scale:g} {unit} (data.depth_scale)",
+            *([f"some pixels have {NOT_MEASURED}"] if steps and depths.max() == LEVELS - 1 else []),
             f"pixels: of up to {SAMPLE} maps of a split, and up to {PIXELS:,} of each map",
             *splits,
             *remarks_on(files, places),

@@ -19,7 +19,7 @@ from regcls.errors import UserError
 from regcls.processes import worker_pool
 from regcls.progress import say, tracked
 from regcls.tasks.depth.data import level_buckets
-from regcls.tasks.depth.depth_files import LEVELS, DepthFiles
+from regcls.tasks.depth.depth_files import LEVELS, NOT_MEASURED, DepthFiles
 from regcls.tasks.depth.pairs import Pair, Shape, write_pairs
 from regcls.tasks.depth.params import DepthData
 from regcls.words import counted
@@ -124,8 +124,7 @@ def _write_levels(writer: Writer, table: pd.DataFrame, data: DepthData, dataset:
     if beyond:
         say(f"{beyond:,} of {measured.sum():,} training pixels are deeper than {deepest:g} (data.deepest): they share the last bucket")
     if full := int(sum(counts[-1] for counts in levels.values())):
-        pixels = counted(full, "prepared pixel has", "prepared pixels have")
-        say(f"{pixels} the value 65535, which often means not measured: if so, set data.invalid: [65535]")
+        say(f"{counted(full, 'prepared pixel has', 'prepared pixels have')} {NOT_MEASURED}")
     buckets = {split: level_buckets(levels[split], depths, deepest).tolist() for split in SPLITS}
     grouped = {split: table.loc[table["split"] == split, "scene"] for split in ("train", "val")}
     writer.notes |= {
