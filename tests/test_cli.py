@@ -337,6 +337,18 @@ def test_output_whose_reader_has_ended_ends_the_command_without_a_word(unbuffere
     assert (result.returncode, result.stderr) == (128 + signal.SIGPIPE, "")
 
 
+def test_an_error_is_not_hidden_by_output_that_nobody_reads():
+    read, write = os.pipe()
+    os.close(read)
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": ""}
+    failing = "import sys\nimport regcls.cli as cli\ncli.load_params = lambda file: print('some output') or {}['a bug']\nsys.exit(cli.main(['methods']))"
+    for command, code, message in ((["params", "none"], 2, "none is not a data set"), (None, 1, "KeyError: 'a bug'")):
+        program = [sys.executable, *(["-m", "regcls", *command] if command else ["-c", failing])]
+        result = subprocess.run(program, cwd=ROOT, env=environment, stdout=write, stderr=subprocess.PIPE, text=True)
+        assert result.returncode in (code, 120) and message in result.stderr  # 120: Python itself cannot write the output
+    os.close(write)
+
+
 def test_output_to_a_full_disk_is_an_error():
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "regcls", "params", "portraits"]

@@ -186,7 +186,7 @@ def test_another_full_disk_is_not_taken_for_tmpdir():
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), "no space left on one of the disks of the output, the folder of temp"),
+        (OSError(errno.ENOSPC, "No space left on device"), "no space left on the disk of the output, of temporary files"),
         (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/a', '/tmp']"), "set TMPDIR to a writable folder"),
     ],
 )

@@ -51,17 +51,22 @@ def test_a_store_of_another_name_in_the_project_moves_with_it(tmp_path, monkeypa
     assert_files_found(tracker, run)
 
 
-def test_a_copy_that_links_to_the_files_of_the_original_is_refused_until_it_has_its_own(project, tmp_path):
-    (project / "mlartifacts").rename(tmp_path / "big disk")
-    (project / "mlartifacts").symlink_to(tmp_path / "big disk")
+@pytest.mark.parametrize("link", ["mlartifacts", "mlartifacts/0"])
+def test_a_copy_that_links_to_the_files_of_the_original_is_refused_until_it_has_its_own(project, tmp_path, link):
+    (project / link).rename(tmp_path / "big disk")
+    (project / link).symlink_to(tmp_path / "big disk")
     before, here = locations(project), shutil.copytree(project, tmp_path / "copy", symlinks=True)
-    with pytest.raises(UserError, match=f"is a copy of {project}, but {here}/mlartifacts leads to the same files") as caught:
-        Tracker(here, experiment="regcls")
-    assert locations(here) == before
+    (tmp_path / "big disk").rename(tmp_path / "not mounted")
+    for mounted in (False, True):
+        if mounted:
+            (tmp_path / "not mounted").rename(tmp_path / "big disk")
+        with pytest.raises(UserError, match=f"is a copy of {project}, but {here}/{link} leads to the same files") as caught:
+            Tracker(here, experiment="regcls")
+        assert locations(here) == before
     subprocess.run(str(caught.value).partition("Give the copy its own: ")[2], shell=True, check=True)
     tracker = Tracker(here, experiment="regcls")
     assert_files_found(tracker, *tracker.finished("functions").values())
-    assert not (here / "mlartifacts").is_symlink() and all(address.startswith(f"{here}/") for address in locations(here))
+    assert not (here / link).is_symlink() and all(address.startswith(f"{here}/") for address in locations(here))
 
 
 @pytest.mark.parametrize("how", ["moved", "copied"])
@@ -76,7 +81,37 @@ def test_files_left_behind_are_named_with_the_command_that_brings_them(project, 
     _, line = capsys.readouterr().err.splitlines()
     subprocess.run(line.removeprefix("the files were left behind; bring them with: "), shell=True, check=True)
     assert_files_found(tracker, run)
-    assert (project / "mlartifacts").exists() == (how == "copied")
+    assert (project / "mlartifacts").is_dir()  # another store may use it
+
+
+@pytest.mark.parametrize("how", [shutil.move, shutil.copytree])
+def test_a_store_from_before_records_moves_as_well(project, tmp_path, capsys, how):
+    execute(project, "DROP TABLE regcls_home")
+    here = tmp_path / "here"
+    how(project, here)
+    tracker = Tracker(here, experiment="regcls")
+    assert f"this project was in {project}: " in capsys.readouterr().err
+    assert_files_found(tracker, *tracker.finished("functions").values())
+    assert all(address.startswith(f"{here}/mlartifacts/") for address in locations(here))
+
+
+def test_an_address_with_a_slash_at_its_end_moves_with_its_runs(project, tmp_path):
+    execute(project, "UPDATE experiments SET artifact_location = artifact_location || '/' WHERE name = 'other'")
+    Tracker(project.rename(tmp_path / "moved"), experiment="other")
+    assert not any(address.startswith(f"{project}/") for address in locations(tmp_path / "moved"))
+
+
+def test_without_permission_to_look_into_the_original_a_copy_works(project, tmp_path, monkeypatch):
+    here, stat = shutil.copytree(project, tmp_path / "copy"), os.stat
+
+    def refuse(path, **options):
+        if str(path).startswith(f"{project}/"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    tracker = Tracker(here, experiment="regcls")
+    assert_files_found(tracker, *tracker.finished("functions").values())
 
 
 @pytest.fixture
@@ -197,9 +232,12 @@ def test_addresses_outside_the_project_are_the_users_choice(project, tmp_path, t
     assert address in locations(here)
 
 
+@pytest.mark.parametrize("recorded", ["recorded", "not recorded"])
 @pytest.mark.parametrize("disk", ["mounted", "not mounted"])
-def test_an_artifact_root_chosen_for_the_whole_store_stays(project, tmp_path, disk):
+def test_an_artifact_root_chosen_for_the_whole_store_stays(project, tmp_path, disk, recorded):
     root = shutil.move(project / "mlartifacts", tmp_path / "big" / "mlartifacts")
+    if recorded == "not recorded":  # as if mlflow server had made the store
+        execute(project, "DROP TABLE regcls_home")
     if disk == "not mounted":
         (tmp_path / "big").rename(tmp_path / "away")
     for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
@@ -244,13 +282,13 @@ def test_a_folder_with_two_names_is_not_a_copy(project, tmp_path):
     assert locations(project) == before
 
 
-def test_addresses_do_not_change_while_a_run_is_training(project, tmp_path, capsys):
+def test_addresses_do_not_change_while_a_run_is_training(project, tmp_path):
     here = tmp_path / "moved"
     project.rename(here)
     before = locations(here)
     lock = try_lock(here / ".regcls" / "train-functions.lock")
-    Tracker(here, experiment="regcls")
-    assert f"are corrected once process {os.getpid()}" in capsys.readouterr().err
+    with pytest.raises(UserError, match=f"process {os.getpid()}.* is training in this folder under another path, {project}. Wait until it"):
+        Tracker(here, experiment="regcls")
     assert locations(here) == before
     lock.close()
     Tracker(here, experiment="regcls")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -282,10 +283,29 @@ def test_a_finished_run_without_files_is_trained_again_as_the_message_says(make_
     told = capsys.readouterr().err
     assert f"1 finished run has no files in {root}/mlartifacts/0: mount their disk or put them back there; or, to train" in told
     assert main(told.strip().splitlines()[-1].partition("first: regcls ")[2].split()) == 0
-    assert f"1 run deleted in sqlite:///{root}/mlflow.db\n" in (told := capsys.readouterr().err)
-    assert f"`mlflow runs restore --run-id {run_id}` brings one back" in told
+    deleted, told = capsys.readouterr()
+    assert deleted.startswith(f"{run_id} reg+cls 5 λ1000 s3 · ") and f"1 run deleted in sqlite:///{root}/mlflow.db\n" in told
     assert main(command) == 0
     assert ": trained, test MSE" in (told := capsys.readouterr().err) and "without files" not in told
+
+
+def test_only_runs_named_by_their_ids_are_deleted(make_prepared, monkeypatch, capsys):
+    root = make_prepared()
+    monkeypatch.chdir(root)
+    assert main(["run", "functions", "--classes", "5"]) == 0
+    ((run_id, _, fingerprint),) = runs(root)
+    for arguments, message in (
+        ([], "give regcls delete either runs or --lost"),
+        ([run_id, "--lost"], "give regcls delete either runs or --lost"),
+        ([run_id[:8], "0123456789"], "no run in .* with an id that begins with '0123456789'"),
+        ([fingerprint], f"{fingerprint} is a fingerprint, of run {run_id}"),
+    ):
+        assert main(["delete", *arguments]) == 2 and re.search(message, capsys.readouterr().err)
+    assert main(["delete", "--lost"]) == 0 and "0 runs deleted" in capsys.readouterr().err
+    assert [found for found, *_ in runs(root)] == [run_id]
+    assert main(["delete", run_id[:8]]) == 0
+    assert capsys.readouterr().out.startswith(run_id)
+    assert main(["delete", run_id]) == 2 and "is deleted. Restore it with" in capsys.readouterr().err
 
 
 def test_a_diverging_single_run_is_a_clear_error(make_prepared, monkeypatch, capsys):

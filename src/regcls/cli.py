@@ -5,8 +5,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn
@@ -29,30 +28,44 @@ PIPED = 128 + signal.SIGPIPE  # exit code of a program whose reader has ended
 STAGES = ("inputs", "prepare", "train", "compare")  # of dvc.yaml
 
 
-@contextmanager
-def _output_written() -> Iterator[None]:
-    """Write what is left of standard output. If its reader, such as `head`, has ended, so does this process, without a word."""
-    try:
-        yield
-    except BrokenPipeError:
-        output = select.poll()
-        output.register(sys.stdout, 0)
-        if not output.poll(0):  # some other pipe
-            raise
-        raise SystemExit(PIPED) from None
-    finally:
-        try:
-            if sys.stdout:  # None if it is closed
-                sys.stdout.flush()
-        except OSError as error:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
-            broken = isinstance(error, BrokenPipeError)
-            raise SystemExit(PIPED if broken else _failed(f"cannot write the output: {error.strerror}")) from None
-
-
-@_output_written()
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0 success, 2 user error, 130 Ctrl-C, 143 SIGTERM."""
+    """Run a command and return its exit code: 0 success, 2 user error, 130 Ctrl-C, 141 nobody reads the output, 143 SIGTERM."""
+    try:
+        code = _run(argv)
+    except SystemExit as stop:  # of argparse, or after SIGTERM
+        flushed = _flush()
+        if stop.code or not flushed:
+            raise
+        return flushed
+    except BrokenPipeError:
+        if not _is_unread():
+            raise
+        code = PIPED
+    flushed = _flush()
+    return code or flushed
+
+
+def _is_unread() -> bool:
+    """Whether the reader of standard output, such as `head`, has ended."""
+    if not sys.stdout:  # closed
+        return False
+    output = select.poll()
+    output.register(sys.stdout, 0)
+    return bool(output.poll(0))
+
+
+def _flush() -> int:
+    """Write what is left of standard output; return the exit code."""
+    try:
+        if sys.stdout:  # None if it is closed
+            sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        return PIPED if isinstance(error, BrokenPipeError) else _failed(f"cannot write the output: {error.strerror}")
+    return 0
+
+
+def _run(argv: Sequence[str] | None) -> int:
     signal.signal(signal.SIGTERM, _terminated)
     end_with_launcher()
     for stream in (sys.stdout, sys.stderr):

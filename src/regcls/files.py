@@ -25,9 +25,9 @@ def explain_os_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        check_links(path)
         if error.errno in FULL:
             raise UserError(no_space(path)) from error
+        check_links(path)
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise UserError(f"cannot write {path}: {error.strerror}. Make the folder writable and start again.") from error
         blocker = next((folder for folder in path.parents if os.path.exists(folder) and not os.path.isdir(folder)), None)
@@ -44,13 +44,27 @@ def check_links(path: Path) -> None:
     Raises:
         UserError: one does; perhaps a disk is not mounted.
     """
-    if broken := next((place for place in (*reversed(path.parents), path) if place.is_symlink() and not place.exists()), None):
-        raise UserError(f"{broken} links to {broken.readlink()}, which does not exist. Mount its disk, or create it.")
+    for place in (*reversed(path.parents), path):
+        if os.path.islink(place) and is_missing(place):
+            raise UserError(f"{place} links to {os.path.realpath(place)}, which does not exist. Mount its disk, or create it.")
+
+
+def is_missing(path: Path) -> bool:
+    """Whether there is nothing at `path`; not if the user merely may not look."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def no_space(path: Path) -> str:
     """The error if a disk is full while `path` is being written: its own disk, or the one of temporary files."""
-    temporary, home = temporary_home() or _existing(path), _existing(path)
+    home = _existing(path)
+    if (temporary := temporary_home()) is None:
+        return f"no space left on the disk while writing {path}; nothing was replaced. Free some space and start again."
     ours = path == temporary or any(one.parent == temporary and one.name.startswith("regcls-") for one in (path, *path.parents))
     free, elsewhere = shutil.disk_usage(temporary).free, home.stat().st_dev != temporary.stat().st_dev
     if ours or (elsewhere and free < SPARE and free < shutil.disk_usage(home).free):
@@ -65,8 +79,8 @@ def explained(error: OSError) -> str | None:
     if error.errno in FULL and isinstance(error.filename, str | Path):
         return no_space(Path(error.filename))
     if error.errno in FULL:
-        places = f"the output, the folder of temporary files ({temporary_home() or 'none can be written'}) and {Path.cwd()}"
-        return f"no space left on one of the disks of {places}. Free some space and start again."
+        places = f"the output, of temporary files ({temporary_home() or 'no folder can be written'}) or of {Path.cwd()}"
+        return f"no space left on the disk of {places}. Free some space and start again."
     if NO_TEMPORARY in str(error):
         return "no folder for temporary files can be written. Free some space, or set TMPDIR to a writable folder on another disk."
     return None
@@ -91,9 +105,8 @@ def temporary_folder() -> Iterator[Path]:
         try:
             yield Path(name)
         except OSError as error:
-            home = Path(gettempdir())
-            if error.errno not in FULL or (error.errno == errno.ENOSPC and shutil.disk_usage(home).free >= SPARE):
-                raise  # of another file
+            if error.errno != errno.ENOSPC or shutil.disk_usage(home := Path(gettempdir())).free >= SPARE:
+                raise  # perhaps on another disk
             raise UserError(no_space(home)) from error
 
 

@@ -246,8 +246,8 @@ def test_runs_without_their_table_are_unusable_with_a_warning() -> None:
     wanted = pd.DataFrame({"state": ["finished", "without predictions", "failed", "without predictions", "with damaged predictions"]})
     wanted["found"] = ["", "12345678ab", "", "b", "c"]
     assert measured.unusable_lines(wanted, "predictions", "predictions.parquet") == [
-        "2 finished runs left out, without predictions (predictions.parquet). To train them again, first regcls delete 12345678 b",
-        "1 finished run left out, with damaged predictions (predictions.parquet). To train them again, first regcls delete c",
+        "2 finished runs left out, without predictions (predictions.parquet). To train them again, first: regcls delete 12345678 b",
+        "1 finished run left out, with damaged predictions (predictions.parquet). To train them again, first: regcls delete c",
     ]
     assert measured.unusable_lines(wanted.iloc[:1], "predictions", "predictions.parquet") == []
 

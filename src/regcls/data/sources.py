@@ -126,10 +126,11 @@ def _over_http(archive: Archive, start: int, version: str | None, *, at: str = "
             return
         if status >= 500 or status in TEMPORARY:
             raise CutError(f"the server answers {status} {response.reason}")
+        hint = proxy_hint(archive.url) if status in (200, 403, 407) else ""  # perhaps the proxy's answer
         if status not in (200, 206):
-            raise UserError(f"{archive.shown}: the server answers {status} {response.reason}. {_instead(archive)}")
+            raise UserError(f"{archive.shown}: the server answers {status} {response.reason}. {_instead(archive)}{hint}")
         if headers.get("Content-Type", "").startswith("text/html") and not archive.name.endswith(("html", "htm")):
-            raise UserError(f"{archive.shown}: the server answers with a web page, not with the file. {_instead(archive)}")
+            raise UserError(f"{archive.shown}: the server answers with a web page, not with the file. {_instead(archive)}{hint}")
         total = total if status == 206 else headers.get("Content-Length", "")
         etag = headers.get("ETag", "W/")  # a weak one does not guarantee equal bytes
         yield Reply(
@@ -275,4 +276,4 @@ def _instead(archive: Archive) -> str:
             "Open that URL in a browser, download the file, and give its path in place of the URL (or put it into the data set's "
             "raw/ yourself); a copy in s3:// will do as well."
         )
-    return f"If you have {archive.name}, give its path in place of the URL.{proxy_hint(archive.url)}"
+    return f"If you have {archive.name}, give its path in place of the URL."

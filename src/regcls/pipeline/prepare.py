@@ -46,6 +46,6 @@ def show_raw(root: Path, dataset: str) -> Path:
             here = ours / Path(folder).relative_to(projects)
             here.mkdir(parents=True, exist_ok=True)
             for name in (*names, *(name for name in folders if (Path(folder) / name).is_symlink())):
-                if not (here / name).exists():
+                if not os.path.lexists(here / name):
                     (here / name).symlink_to(Path(folder) / name)
     return ours

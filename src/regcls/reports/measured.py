@@ -173,7 +173,7 @@ def unusable_lines(wanted: pd.DataFrame, what: str, artifact: str) -> list[str]:
     """A warning for each reason why runs are holes only because of `what`, in their `artifact`."""
     return [
         f"{counted(len(holes), 'finished run')} left out, {state} ({artifact}). "
-        f"To train them again, first {deletion(holes['found'].tolist())}"
+        f"To train them again, first: {deletion(holes['found'].tolist())}"
         for state, holes in wanted[wanted["state"].str.contains(f" {what}")].groupby("state", sort=False)
     ]
 

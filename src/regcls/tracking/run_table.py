@@ -14,7 +14,7 @@ from regcls.runs import RunSpec
 LARGEST = 1.7976931348623157e308  # MLflow's SQL stores save infinity as this
 TEXTS = ["run_id", "run_name", "status", "fingerprint", "parent"]
 MACHINE = ("cpus", "threads", "gpu", "python", "torch", "numpy")  # tags: hardware and software of a run
-LISTED = 20  # run ids in a message
+LISTED = 20  # run ids in a command
 LOST_REMEDY = "mount their disk or put them back there; or, to train these runs again, first: regcls delete --lost"
 RERUN_TAG = "rerun_of"  # id of the run that this one repeats
 ORIGIN = ("data_md5", "data_digest", "git_commit", "git_dirty", RERUN_TAG)  # tags: provenance of a run
@@ -35,8 +35,8 @@ class TrackedRun:
 
 
 def deletion(run_ids: Sequence[str]) -> str:
-    """The command that deletes finished runs of no use, so that they are trained again; of many, it names only the first."""
-    return f"regcls delete {' '.join(run_id[:8] for run_id in run_ids[:LISTED])}{' …' if len(run_ids) > LISTED else ''}"
+    """The command that deletes finished runs of no use, so that they are trained again; of many, only the first."""
+    return f"regcls delete {' '.join(run_id[:8] for run_id in run_ids[:LISTED])}"
 
 
 def run_table(rows: list[TrackedRun], kind: type[RunSpec]) -> pd.DataFrame:

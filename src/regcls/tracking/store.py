@@ -3,13 +3,13 @@
 import glob
 import os
 import re
+import shlex
 import shutil
 import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from shlex import quote as quoted
 from urllib.parse import quote, unquote
 
 from regcls import files
@@ -55,7 +55,7 @@ def store_uri(root: Path) -> str:
         raise UserError(f"MLFLOW_TRACKING_URI={without_password(uri)} is not a URL. Write it as http://host:port, or unset it.")
     uri = re.sub(r"^postgres(ql)?://", "postgresql+psycopg2://", uri)  # SQLAlchemy would look for another driver than ours
     database = database_of(uri)
-    return sqlite_uri(root / database) if database else uri.rstrip("/")
+    return sqlite_uri(Path(os.path.normpath(root / database))) if database else uri.rstrip("/")
 
 
 def _file_store(uri: str, root: Path) -> str:
@@ -83,7 +83,7 @@ def locks_of(uri: str, root: Path) -> Path:
         return root / ".regcls"
     database = database.resolve()
     # One path even if the folder is mounted in two places: a process that locked both would wait for itself.
-    home = root if database.parent.samefile(root) else database.parent
+    home = root if os.path.exists(database.parent) and database.parent.samefile(root) else database.parent
     return _locks_in(home, database)
 
 
@@ -185,22 +185,21 @@ def _follow_move(database: Path) -> None:
     The store itself records the folder. Addresses outside it are the user's choice and stay.
 
     Raises:
-        UserError: the project is a copy, and a link in it leads to the original's files.
+        UserError: the project is a copy, and a link in it leads to the original's files; or a process is training under the other path.
     """
     here, remarks = database.parent, list[str]()
     with closing(_connect(database)) as connection:
-        if _is_home(_recorded_home(connection), database):
+        if _lies_in(_recorded_home(connection), database):
             return
         with files.lock(lock_path(database), on_wait=say_waiting):
             connection.execute("BEGIN IMMEDIATE")
-            home = _recorded_home(connection)  # perhaps corrected by now
-            if home is None:
+            if (recorded := _recorded_home(connection)) is None:  # perhaps recorded or corrected by now
                 connection.execute("CREATE TABLE regcls_home (folder TEXT NOT NULL)")
                 connection.execute("INSERT INTO regcls_home VALUES (?)", [str(here)])
-            elif not _is_home(home, database):
+            home = recorded or _presumed_home(connection, database)
+            if not _lies_in(home, database):
                 if holder := _active_trainer(database):
-                    say(f"{database} has file addresses in another folder; they are corrected once {holder} has ended")
-                    return
+                    raise UserError(f"{holder} is training in this folder under another path, {home}. Wait until it has ended.")
                 remarks = _move_addresses(connection, home, database)
                 connection.execute("UPDATE regcls_home SET folder = ?", [str(here)])
             connection.execute("COMMIT")
@@ -215,36 +214,49 @@ def _recorded_home(connection: sqlite3.Connection) -> Path | None:
     return Path(*connection.execute("SELECT folder FROM regcls_home").fetchone())
 
 
-def _is_home(home: Path | None, database: Path) -> bool:
+def _presumed_home(connection: sqlite3.Connection, database: Path) -> Path:
+    """Where a store without a record was, by the address of experiment 0: if the original is there still, or if files came along."""
+    row = connection.execute("SELECT artifact_location FROM experiments WHERE experiment_id = 0").fetchone()
+    folder = folder_of(row[0]) if row else Path()
+    home, within = folder.parent.parent, Path(*folder.parts[-2:])
+    return home if os.path.exists(home / database.name) or os.path.exists(database.parent / within) else database.parent
+
+
+def _lies_in(home: Path | None, database: Path) -> bool:
     """Whether the store lies in `home`, perhaps a second path of its folder. A different file there is the original of our copy."""
-    if home is None or home == database.parent:
-        return home is not None
-    there = home / database.name
-    return os.path.exists(there) and os.path.samefile(there, database)
+    return home is not None and (home == database.parent or _is_same(home / database.name, database))
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether two paths lead to the same place, even if nothing is there now."""
+    return os.path.realpath(one) == os.path.realpath(other) or (
+        os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
+    )
 
 
 def _move_addresses(connection: sqlite3.Connection, home: Path, database: Path) -> list[str]:
     """Replace `home` in all addresses; return what the user should know."""
-    here, is_copy = database.parent, (home / database.name).exists()
+    here, is_copy = database.parent, os.path.exists(home / database.name)
     experiments = [address or "" for (address,) in connection.execute("SELECT artifact_location FROM experiments")]
     inside = {address: folder.relative_to(home) for address in experiments if (folder := folder_of(address)).is_relative_to(home)}
-    remarks = [f"this project was in {home}: its runs' files are now looked for in {here}"]
-    for name in sorted({folder.parts[0] for folder in inside.values() if folder.parts}):
-        old, new = home / name, here / name
-        if is_copy and new.exists() and new.samefile(old):
+    for place in sorted({place for folder in inside.values() for place in (*folder.parents, folder) if place.parts}):
+        if is_copy and _is_same(home / place, here / place):
+            new, old = (shlex.quote(str(path)) for path in (here / place, os.path.realpath(home / place)))
             raise UserError(
                 f"this project is a copy of {home}, but {new} leads to the same files: deleting runs here would delete them there. Give "
-                f"the copy its own: rm {quoted(str(new))} && cp -a {quoted(str(old.resolve()))} {quoted(str(new))}"
+                f"the copy its own: rm {new} && cp -a {old} {new}"
             )
-        if old.exists() and not new.exists():
-            remarks.append(
-                f"the files were left behind; bring them with: {'cp -a' if is_copy else 'mv'} {quoted(str(old))} {quoted(str(new))}"
-            )
-    for old_address, folder in inside.items():
+    for address, folder in inside.items():
+        old_address = address.rstrip("/")
         values = [address_of(here / folder), len(old_address) + 1, old_address, len(old_address) + 1, f"{old_address}/"]
         for table, column in ADDRESSES:
             query = f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR substr({column}, 1, ?) = ?"
             connection.execute(query, values)
+    remarks = [f"this project was in {home}: its runs' files are now looked for in {here}"]
+    for name in sorted({folder.parts[0] for folder in inside.values() if folder.parts}):
+        if os.path.exists(home / name) and not os.path.exists(here / name):
+            left, new = (shlex.quote(str(path)) for path in (os.path.realpath(home / name), here / name))
+            remarks.append(f"the files were left behind; bring them with: cp -a {left} {new}")
     return remarks
 
 

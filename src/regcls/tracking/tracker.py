@@ -464,7 +464,7 @@ class Tracker:
         with explain_store_errors(self.uri):
             found = artifact_folders(self._client, self.experiment_id, status="FINISHED")
         folders = {run_id: folder_of(address) for run_id, address in found.items() if address.startswith(("/", "file:"))}
-        lost = {run_id: folder for run_id, folder in folders.items() if not folder.exists()}
+        lost = {run_id: folder for run_id, folder in folders.items() if files.is_missing(folder)}
         for home in {folder.parents[1] for folder in lost.values()}:
             files.check_links(home)
         return lost

@@ -235,7 +235,7 @@ def test_a_run_without_sums_counts_as_missing_with_a_remedy(store: Store) -> Non
     report = store.report(kept=store.kept(sums=sums))
     assert (
         "1 without sums" in report.warnings[0]
-        and "without sums (sums.parquet). To train them again, delete them in mlflow ui" in report.warnings[1]
+        and "without sums (sums.parquet). To train them again, first: regcls delete 0" in report.warnings[1]
     )
     assert "reg+cls · 10 · λ 0.1: 1 of 2 seeds (without sums: seed 1)" in report.files["index.html"]
 

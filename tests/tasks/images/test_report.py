@@ -265,7 +265,7 @@ def test_a_run_without_predictions_counts_as_missing_with_a_remedy(store: Store)
         return store.tables[run_id]
 
     report = store.report(kept={"predictions.parquet": predictions})
-    assert "1 without predictions" in report.warnings[0] and "To train them again, delete them in mlflow ui" in report.warnings[1]
+    assert "1 without predictions" in report.warnings[0] and "To train them again, first: regcls delete 0" in report.warnings[1]
     assert "reg+cls · 10 · λ 1: 1 of 2 seeds (without predictions: seed 1)" in report.files["index.html"]
 
 
