@@ -316,7 +316,7 @@ def _parser(params: Params | None, run_dataset: str) -> argparse.ArgumentParser:
     rerun.add_argument("run", metavar="RUN", help=run_help)
     rerun.add_argument("--anyway", action="store_true", help="repeat it even on other data")
     delete = command("delete", "delete tracked runs, so that they are trained again", "regcls delete --lost", dataset=False)
-    delete.add_argument("run", metavar="RUN", nargs="*", help=run_help)
+    delete.add_argument("run", metavar="RUN", nargs="*", help="id of the run, its first characters, or the URL of its page")
     delete.add_argument("--lost", action="store_true", help="delete all finished runs whose files are gone")
     new = command(
         "new",
