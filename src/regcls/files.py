@@ -15,7 +15,6 @@ from regcls.errors import UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-NO_TEMPORARY = "No usable temporary directory"  # message of the module tempfile
 SPARE = 2**26  # bytes; with less, the disk of temporary files is the likely reason of a failure
 
 
@@ -62,15 +61,14 @@ def is_missing(path: Path) -> bool:
 
 def no_space(path: Path) -> str:
     """The error if a disk is full while `path` is being written: its own disk, or the one of temporary files."""
-    home = _existing(path)
-    if (temporary := temporary_home()) is None:
-        return f"no space left on the disk while writing {path}; nothing was replaced. Free some space and start again."
-    ours = path == temporary or any(one.parent == temporary and one.name.startswith("regcls-") for one in (path, *path.parents))
-    free, elsewhere = shutil.disk_usage(temporary).free, home.stat().st_dev != temporary.stat().st_dev
-    if ours or (elsewhere and free < SPARE and free < shutil.disk_usage(home).free):
-        what = f"no space left in {temporary}, the folder of temporary files{'' if ours else f', while writing {path}'}"
-        remedy = "Free some space there, or set TMPDIR to a folder on another disk, and start again."
-        return f"{what}; nothing was replaced. {remedy}"
+    if temporary := temporary_home():
+        home = _existing(path)
+        ours = path == temporary or any(one.parent == temporary and one.name.startswith("regcls-") for one in (path, *path.parents))
+        free, elsewhere = shutil.disk_usage(temporary).free, home.stat().st_dev != temporary.stat().st_dev
+        if ours or (elsewhere and free < SPARE and free < shutil.disk_usage(home).free):
+            what = f"no space left in {temporary}, the folder of temporary files{'' if ours else f', while writing {path}'}"
+            remedy = "Free some space there, or set TMPDIR to a folder on another disk, and start again."
+            return f"{what}; nothing was replaced. {remedy}"
     return f"no space left on the disk while writing {path}; nothing was replaced. Free some space and start again."
 
 
@@ -81,7 +79,7 @@ def explained(error: OSError) -> str | None:
     if error.errno in FULL:
         places = f"the output, of temporary files ({temporary_home() or 'no folder can be written'}) or of {Path.cwd()}"
         return f"no space left on the disk of {places}. Free some space and start again."
-    if NO_TEMPORARY in str(error):
+    if "No usable temporary directory" in str(error):  # of the module tempfile
         return "no folder for temporary files can be written. Free some space, or set TMPDIR to a writable folder on another disk."
     return None
 

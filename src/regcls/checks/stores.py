@@ -29,7 +29,7 @@ def tracking(place: Place) -> Finding:
     if database := database_of(uri):
         if not database.exists():
             return note(f"{database} is not there yet: the first run creates it", "regcls setup creates it now")
-        check_database(database, is_own=database.is_relative_to(home))
+        check_database(database, root=home)
         text = f"{database}, {database.stat().st_size / 1e6:.1f} MB, of MLflow {OURS}"
         if (twin := Path(quote(str(database.parent)))) != database.parent:
             return note(

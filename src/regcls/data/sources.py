@@ -126,11 +126,12 @@ def _over_http(archive: Archive, start: int, version: str | None, *, at: str = "
             return
         if status >= 500 or status in TEMPORARY:
             raise CutError(f"the server answers {status} {response.reason}")
-        hint = proxy_hint(archive.url) if status in (200, 403, 407) else ""  # perhaps the proxy's answer
         if status not in (200, 206):
+            hint = proxy_hint(archive.url) if status in (403, 407) else ""  # perhaps the proxy's answer
             raise UserError(f"{archive.shown}: the server answers {status} {response.reason}. {_instead(archive)}{hint}")
         if headers.get("Content-Type", "").startswith("text/html") and not archive.name.endswith(("html", "htm")):
-            raise UserError(f"{archive.shown}: the server answers with a web page, not with the file. {_instead(archive)}{hint}")
+            what = f"{archive.shown}: the server answers with a web page, not with the file"
+            raise UserError(f"{what}. {_instead(archive)}{proxy_hint(archive.url)}")
         total = total if status == 206 else headers.get("Content-Length", "")
         etag = headers.get("ETag", "W/")  # a weak one does not guarantee equal bytes
         yield Reply(

@@ -92,14 +92,14 @@ def _web_page(uri: str) -> UserError:
     return UserError(f"{what}. Check MLFLOW_TRACKING_URI.{proxy_hint(uri)}")
 
 
-def check_database(database: Path, *, is_own: bool) -> None:
+def check_database(database: Path, *, root: Path) -> None:
     """Check an existing SQLite store; see open_database.
 
     Raises:
         UserError: locked, damaged, not writable, or of another version of MLflow.
     """
     with explain_store_errors(sqlite_uri(database)):
-        open_database(database, schema=_get_latest_schema_revision(), create=_never, is_own=is_own)
+        open_database(database, schema=_get_latest_schema_revision(), create=_never, root=root)
 
 
 def _never(path: Path) -> None:

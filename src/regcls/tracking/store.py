@@ -116,13 +116,13 @@ def say_waiting(holder: str) -> None:
     say(f"waiting for {holder}, which is setting up the tracking store")
 
 
-def open_database(database: Path, *, schema: str, create: Callable[[Path], None], is_own: bool) -> None:
+def open_database(database: Path, *, schema: str, create: Callable[[Path], None], root: Path) -> None:
     """Call `create` if there is no SQLite file, then check that it can be used: MLflow itself reports errors after a minute, or not at all.
 
-    `schema`: the revision that this version of MLflow works with. `is_own`: a file in the project's folder, which moves with it.
+    `schema`: the revision that this version of MLflow works with. `root`: the project's; a file in it moves with it.
 
     Raises:
-        UserError: not writable, or from another version of MLflow.
+        UserError: not writable, or from another version of MLflow; or as `_follow_move`.
         sqlite3.Error: locked or damaged; see `explanation`.
     """
     if not database.exists():
@@ -141,7 +141,7 @@ def open_database(database: Path, *, schema: str, create: Callable[[Path], None]
         if revision == before != schema:
             raise UserError(_another_schema(database, revision, schema))
     _restore_default(database)
-    if is_own:
+    if database.is_relative_to(root):
         _follow_move(database)
 
 

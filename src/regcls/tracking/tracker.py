@@ -105,7 +105,7 @@ class Tracker:
             if database := database_of(self.uri):
                 artifacts, schema = database.parent / "mlartifacts", _get_latest_schema_revision()
                 create = partial(_create_database, artifacts=artifacts, experiment=experiment)
-                open_database(database, schema=schema, create=create, is_own=database.is_relative_to(self.root))
+                open_database(database, schema=schema, create=create, root=self.root)
             else:
                 _probe(self.uri)
             self._client = MlflowClient(self.uri)
